@@ -1,0 +1,41 @@
+"""Calls that are wrong: one exception tree, turned once per surface into an envelope or an exit status.
+
+A run that went wrong is a `DispatchResult` with an `error_type`; anything that is neither is a
+bug and propagates. Each message says what happened and what mends it.
+"""
+
+from collections.abc import Iterable
+
+
+class DispatchError(Exception):
+    """The call cannot be carried out as asked; `str(error)` is written for the caller."""
+
+
+class InvalidRequestError(DispatchError):
+    """An argument is missing, of the wrong kind, or not allowed."""
+
+
+class UnknownAgentError(DispatchError):
+    """No agent of that name is configured."""
+
+    def __init__(self, name: str, available: Iterable[str]) -> None:
+        names = ", ".join(sorted(available))
+        known = names or "none yet (register one with: agent-dispatch add NAME DIRECTORY)"
+        super().__init__(f"Unknown agent: {name!r}. Available: {known}")
+        self.name = name
+
+
+class ConfigError(DispatchError):
+    """`agents.toml` cannot be read, parsed or written; the file on disk is as it was."""
+
+
+class UnusableAgentError(DispatchError):
+    """The agent's own table in `agents.toml` is broken; the other agents work."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"Agent {name!r} is not usable: {reason}. Correct its table in agents.toml, or"
+            f" replace it with: agent-dispatch remove {name} && agent-dispatch add {name} DIRECTORY"
+        )
+        self.name = name
+        self.reason = reason

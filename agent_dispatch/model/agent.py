@@ -1,0 +1,75 @@
+"""What callers are shown of an agent: its project's files and its configuration, never its answer."""
+
+import msgspec
+
+
+class ProjectFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project directory says of itself, read without starting anything."""
+
+    healthy: bool
+    """The directory exists and can be entered."""
+    problem: str | None = None
+    """Why it is not healthy."""
+    has_claude_md: bool = False
+    has_mcp_config: bool = False
+    mcp_servers: tuple[str, ...] = ()
+    stacks: tuple[str, ...] = ()
+    dbs: tuple[str, ...] = ()
+
+
+class AgentSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of `list_agents`; nulls are left out, an empty list of tools is shown."""
+
+    name: str
+    directory: str
+    description: str
+    healthy: bool
+    problem: str | None = None
+    has_claude_md: bool
+    has_mcp_config: bool
+    mcp_servers: list[str] | None = None
+    stacks: list[str] | None = None
+    dbs: list[str] | None = None
+    permission_mode: str | None = None
+    allowed_tools: list[str] | None = None
+    disallowed_tools: list[str] | None = None
+
+
+class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`inspect_agent`: the summary, what takes effect for a run, and previews of its documents."""
+
+    name: str
+    directory: str
+    description: str
+    healthy: bool
+    problem: str | None = None
+    has_claude_md: bool
+    has_mcp_config: bool
+    mcp_servers: list[str] | None = None
+    stacks: list[str] | None = None
+    dbs: list[str] | None = None
+    timeout: float
+    """Seconds, as it takes effect."""
+    model: str | None = None
+    max_budget_usd: float | None = None
+    permission_mode: str | None = None
+    allowed_tools: list[str] | None = None
+    disallowed_tools: list[str] | None = None
+    warnings: list[str] | None = None
+    claude_md_preview: str | None = None
+    readme_preview: str | None = None
+
+
+class AgentChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer of `add_agent`, `update_agent` and `remove_agent`."""
+
+    agent: str
+    action: str
+    """`added`, `updated`, `unchanged` or `removed`."""
+    directory: str | None = None
+    description: str | None = None
+    changed: list[str] | None = None
+    """The keys that the call set or cleared."""
+    warnings: list[str] | None = None
+    config: str
+    """The file that holds it."""

@@ -1,0 +1,88 @@
+"""What `agents.toml` holds: agents, settings, and an agent as it takes effect.
+
+`None` means inherit; an empty list of tools means "grant nothing beyond the project's own
+settings". Times are seconds, money is US dollars.
+"""
+
+import msgspec
+
+PERMISSION_MODES = ("acceptEdits", "auto", "bypassPermissions", "manual", "dontAsk", "plan", "default")
+"""What `claude --permission-mode` accepts in 2.1.330 (measured); `default` is its alias of manual."""
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One `[agents.NAME]` table, as written."""
+
+    directory: str
+    description: str = ""
+    timeout: float | None = None
+    """Seconds a run may take, queueing not counted; at least 1."""
+    model: str | None = None
+    max_budget_usd: float | None = None
+    """US dollars per run; 0 lifts the default of the settings."""
+    permission_mode: str | None = None
+    allowed_tools: list[str] | None = None
+    disallowed_tools: list[str] | None = None
+
+
+class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[settings.cache]`."""
+
+    enabled: bool = True
+    ttl: float = 300
+    """Seconds an answer stays valid."""
+    max_size: int = 1000
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[settings]`: what every agent inherits, and the limits of this machine."""
+
+    default_timeout: float = 300
+    default_model: str | None = None
+    default_permission_mode: str | None = None
+    default_allowed_tools: list[str] | None = None
+    default_disallowed_tools: list[str] | None = None
+    default_max_budget_usd: float | None = None
+    max_dispatch_depth: int = 3
+    max_concurrency: int = 5
+    """Runs at once, per depth, all processes of this user's jobs directory together."""
+    call_retention_days: float = 7
+    cache: CacheSettings = CacheSettings()
+
+
+class UnknownKey(msgspec.Struct, frozen=True):
+    """A key that nothing reads; kept in the file, reported by `doctor`."""
+
+    where: str
+    """The table, as in `agents.infra` or `settings`."""
+    key: str
+    nearest: str | None
+    """The known key it resembles most, if any does."""
+
+
+class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent with its settings inherited: all that a run needs to know of the configuration."""
+
+    name: str
+    directory: str
+    """Absolute, `~` expanded."""
+    description: str
+    timeout_s: float
+    model: str | None
+    max_budget_usd: float | None
+    """None: no limit."""
+    permission_mode: str | None
+    allowed_tools: tuple[str, ...] | None
+    disallowed_tools: tuple[str, ...] | None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """All of `agents.toml`, the broken parts named."""
+
+    agents: dict[str, AgentConfig] = {}
+    broken: dict[str, str] = {}
+    """Agent name -> what is wrong with its table."""
+    settings: Settings = Settings()
+    unknown_keys: tuple[UnknownKey, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Values that are passed on but probably not meant, such as an unknown permission mode."""

@@ -1,0 +1,86 @@
+"""What travels through a dispatch: the request, what its caller sees meanwhile, and the result."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class ErrorType(StrEnum):
+    """Why a dispatch did not succeed; callers branch on it."""
+
+    PERMISSION = "permission"
+    TIMEOUT = "timeout"
+    RECURSION = "recursion"
+    NOT_FOUND = "not_found"
+    BUDGET = "budget"
+    AUTH = "auth"
+    USAGE_LIMIT = "usage_limit"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    SCHEMA = "schema"
+    CLI_ERROR = "cli_error"
+
+
+class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One task for one agent; checked by `core.prompt.check_request` before anything starts."""
+
+    agent: str
+    task: str
+    context: str = ""
+    caller: str = ""
+    goal: str = ""
+    response_format: str = ""
+    """Empty for text, `json` for one JSON value."""
+    timeout_s: float | None = None
+    """None: the agent's own. Counts running, not queueing."""
+    session_id: str | None = None
+    """A session to resume; None starts one."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """One line on what a dispatch does right now; newest wins, none is worth waiting for."""
+
+    message: str
+
+
+OnProgress = Callable[[Progress], None]
+"""Called from the reader of the child's output: must return at once and never raise."""
+
+
+def ignore_progress(progress: Progress, /) -> None:
+    """The sink of a caller that does not watch."""
+
+
+class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the caller of a dispatch gets; the order of the fields is the order on the wire."""
+
+    agent: str
+    success: bool
+    result: str
+    """The agent's answer, always text; empty when there is none."""
+    session_id: str | None = None
+    """The conversation, present once a transcript can exist."""
+    job_id: str | None = None
+    cost_usd: float | None = None
+    """US dollars that this run cost, not its session so far; None when it is not known."""
+    duration_ms: int | None = None
+    """Wall time of the run, queueing not counted."""
+    num_turns: int | None = None
+    error: str | None = None
+    error_type: ErrorType | None = None
+    parsed_result: Any | msgspec.UnsetType = msgspec.UNSET
+    """The JSON value of the answer, `None` for null; unset when not asked for or not JSON."""
+    denied_tools: list[str] | None = None
+    """Tools whose calls were denied, each once, in order of the first denial."""
+    hint: str | None = None
+    budget_exceeded: bool | None = None
+    """True: this run cost more than its cap (the CLI checks between turns)."""
+    left_running: int | None = None
+    """Processes that the agent left behind and that were ended with it."""
+    earlier_results: list[str] | None = None
+    """Non-empty answers before the last one, oldest first."""
+    truncated: bool | None = None
+    full_size: int | None = None
+    cached: bool | None = None
