@@ -1,0 +1,195 @@
+"""One test's world: a clean home, project directories, and the programs started in it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tests.e2e.network import Place
+
+_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+_TOKEN = "AGENT_DISPATCH_E2E_TOKEN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A program that has ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """Its standard output as one JSON value, or a failure that shows both outputs."""
+        try:
+            return json.loads(self.stdout)
+        except ValueError:
+            raise AssertionError(f"not JSON on stdout: {self!r}") from None
+
+    def result(self) -> dict[str, Any]:
+        """The last `result` event of a stream that the bare CLI printed."""
+        events = [json.loads(line) for line in self.stdout.splitlines()]
+        results = [event for event in events if event["type"] == "result"]
+        assert results, f"no result event: {self!r}"
+        last: dict[str, Any] = results[-1]
+        return last
+
+
+class World:
+    """Nothing of the developer's is in it: own home, own PATH, own network where allowed."""
+
+    def __init__(self, root: Path, *, claude: Path, place: Place, api_url: str) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.home.mkdir()
+        programs = root / "bin"
+        programs.mkdir()
+        (programs / "claude").symlink_to(claude)
+        # Short, because the CLI makes sockets in it and their names have a limit.
+        scratch = root / "t"
+        scratch.mkdir()
+        self._place = place
+        self._token = uuid.uuid4().hex
+        self.environ = {
+            "HOME": str(self.home),
+            "PATH": f"{programs}:{_SYSTEM_PATH}",
+            "TMPDIR": str(scratch),
+            "LANG": "C.UTF-8",
+            # Every process that anything here starts inherits it, however it detaches itself.
+            _TOKEN: self._token,
+            # Lets the CLI bypass permissions as root; a container's tests often are root.
+            "IS_SANDBOX": "1",
+            "ANTHROPIC_API_KEY": "sk-test-only-for-the-loopback",
+            "ANTHROPIC_BASE_URL": api_url,
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "DISABLE_AUTOUPDATER": "1",
+        }
+
+    def project(self, name: str, *, claude_md: str = "") -> Path:
+        """Make a project directory for an agent."""
+        directory = self.root / name
+        directory.mkdir()
+        (directory / "CLAUDE.md").write_text(claude_md or f"The project {name}.\n")
+        return directory
+
+    async def add_agent(self, name: str, *options: str) -> Path:
+        """Make a project directory and register it."""
+        directory = self.project(name)
+        added = await self.product("add", name, str(directory), *options)
+        assert added.exit_code == 0, added
+        return directory
+
+    async def product(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
+        """Run one command of the product to its end."""
+        return await self.run(sys.executable, "-m", "agent_dispatch", *arguments, env=env)
+
+    async def claude(self, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Finished:
+        """Run the bare CLI to its end."""
+        return await self.run("claude", *arguments, stdin=stdin, cwd=cwd)
+
+    async def run(
+        self,
+        *command: str,
+        stdin: str = "",
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Finished:
+        """Run a program to its end; exit status and outputs, whatever they are."""
+        done = await trio.run_process(
+            [*self._place.prefix, *command],
+            stdin=stdin.encode(),
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            cwd=cwd or self.home,
+            env=self.environ | (env or {}),
+            pass_fds=self._place.pass_fds,
+        )
+        return Finished(
+            exit_code=done.returncode, stdout=done.stdout.decode(), stderr=done.stderr.decode()
+        )
+
+    @asynccontextmanager
+    async def started(self, *command: str, cwd: Path | None = None) -> AsyncIterator[trio.Process]:
+        """A program that runs beside the test, with pipes; killed with the block if it still is."""
+        process = await trio.lowlevel.open_process(
+            [*self._place.prefix, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Inherited: pytest shows it with a failure, and it can never fill up.
+            stderr=None,
+            cwd=cwd or self.home,
+            env=self.environ,
+            pass_fds=self._place.pass_fds,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+    def alive(self) -> dict[int, str]:
+        """The living processes that descend from any program started here: pid to command line.
+
+        The environment tells, so one that changed session, group and parent is found too.
+        """
+        entry = f"{_TOKEN}={self._token}".encode()
+        found = {}
+        for proc in Path("/proc").glob("[0-9]*"):
+            # Gone meanwhile, or another user's: not one of ours.
+            with suppress(OSError):
+                if entry in (proc / "environ").read_bytes().split(b"\0"):
+                    arguments = (proc / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(proc.name)] = arguments.decode(errors="replace")[:200]
+        return found
+
+    async def nothing_left(self, within_s: float) -> None:
+        """Wait until no process of this world is alive, or fail with those that are."""
+        with trio.move_on_after(within_s):
+            # They are not children of this process: their death raises no event here.
+            while self.alive():  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        assert self.alive() == {}
+
+    def sweep(self) -> None:
+        """Kill what a failed test left behind."""
+        for pid in self.alive():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+class Witness:
+    """A shell command that tells when it has begun, and whose death shows by itself.
+
+    It holds the writing end of a FIFO, and so does all that it starts: end of file means that the
+    last of them is gone, however they detached themselves.
+    """
+
+    def __init__(self, path: Path, *, seconds: int = 600) -> None:
+        os.mkfifo(path)
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self.command = f"exec 3>{path}; echo begun >&3; sleep {seconds}"
+
+    async def begun(self) -> None:
+        """Wait until the command runs."""
+        await trio.lowlevel.wait_readable(self._fd)
+        assert os.read(self._fd, 100) == b"begun\n"
+
+    async def ended(self) -> None:
+        """Wait until the command, seen to have begun, is dead with all below it."""
+        await trio.lowlevel.wait_readable(self._fd)
+        assert os.read(self._fd, 100) == b""
+
+    def close(self) -> None:
+        """Give the reading end back."""
+        os.close(self._fd)
