@@ -6,6 +6,7 @@ what the conversation gained since the model last spoke, so a retried request is
 
 import itertools
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -196,10 +197,11 @@ class MessagesApi:
 
 @asynccontextmanager
 async def serve_messages_api(
-    listener: trio.SocketListener, decide: Script
+    listening: socket.socket, decide: Script
 ) -> AsyncIterator[MessagesApi]:
     """Serve on a listening socket while the block runs; connections end with it."""
-    api = MessagesApi(listener.socket.getsockname()[1], decide)
+    api = MessagesApi(listening.getsockname()[1], decide)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, api.serve, [listener])
         yield api

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
 _SCRIPT = Path(__file__).with_name("namespace.py")
 
 
@@ -30,15 +28,13 @@ class Network:
         self.place = place
         self.description = description
 
-    def listen(self) -> trio.SocketListener:
+    def listen(self) -> socket.socket:
         """A listening socket on a free port of 127.0.0.1, reachable from `place`."""
         if self._keeper is None:
-            listener = socket.create_server(("127.0.0.1", 0))
-        else:
-            self._keeper.sendall(b"\0")
-            _, fds, _, _ = socket.recv_fds(self._keeper, 1, 1)
-            listener = socket.socket(fileno=fds[0])
-        return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+            return socket.create_server(("127.0.0.1", 0))
+        self._keeper.sendall(b"\0")
+        _, fds, _, _ = socket.recv_fds(self._keeper, 1, 1)
+        return socket.socket(fileno=fds[0])
 
 
 @contextmanager

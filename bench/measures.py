@@ -1,0 +1,372 @@
+"""The measurements: each drives all products in turn within one round, and reports medians.
+
+Interleaving is what lets the ratios hold on a machine that others use too.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from bench.harness import Server, children_cpu_s, run, running, timed
+from bench.products import Product
+from bench.report import Row, Target
+
+STREAM_LINES = 400
+PIPELINED = 200
+IDLE_S = 2.0
+_ECHO = [sys.executable, str(Path(__file__).with_name("echo_server.py"))]
+
+Samples = defaultdict[str, list[float]]
+"""What was measured, by the name of the product."""
+
+
+def dispatch_overhead(products: Sequence[Product], rounds: int) -> list[Row]:
+    """m1: what the dispatch of an instant child takes over the child alone."""
+    bare: list[float] = []
+    walls: Samples = defaultdict(list)
+    with ExitStack() as stack:
+        servers = _warm_servers(stack, products)
+        begun = {name: server.tree.cpu_s() for name, server in servers.items()}
+        bare_cpu_s = children_cpu_s()
+        for number in range(rounds):
+            bare.append(timed(_bare_child, products[0].environ))
+            for name, server in servers.items():
+                walls[name].append(timed(_dispatch, server, number))
+        bare_cpu_s = children_cpu_s() - bare_cpu_s
+        cpu_s = {name: server.tree.cpu_s() - begun[name] for name, server in servers.items()}
+    wall = _medians(walls, 1000)
+    floor = median(bare) * 1000
+    return [
+        _row(
+            "m1",
+            "dispatch of an instant child, wall",
+            "ms",
+            wall,
+            (_of_predecessor(0.6),),
+            floor=floor,
+            floor_is="bare child",
+        ),
+        _row(
+            "m1",
+            "what that adds, wall",
+            "ms",
+            {name: value - floor for name, value in wall.items()},
+            (_of_predecessor(0.55),),
+            floor=floor,
+            floor_is="bare child",
+        ),
+        _row(
+            "m1",
+            "what that adds, CPU with helpers",
+            "ms",
+            {name: (value - bare_cpu_s) / rounds * 1000 for name, value in cpu_s.items()},
+            (_of_predecessor(0.6),),
+        ),
+    ]
+
+
+def watched_dispatch(products: Sequence[Product], rounds: int) -> list[Row]:
+    """m1: a dispatch whose child prints many messages, with progress reported meanwhile."""
+    walls: Samples = defaultdict(list)
+    with ExitStack() as stack:
+        servers = _warm_servers(stack, products, {"STANDIN_LINES": str(STREAM_LINES)})
+        begun = {name: server.tree.cpu_s() for name, server in servers.items()}
+        for number in range(rounds):
+            for product in products:
+                server = servers[product.name]
+                task = {"agent": "agent0", "task": f"task {number}"}
+                took = timed(server.call, product.watched_tool, task, watched=True)
+                walls[product.name].append(took)
+        cpu_s = {name: server.tree.cpu_s() - begun[name] for name, server in servers.items()}
+    name = f"watched dispatch of {STREAM_LINES} messages"
+    cpu_ms = {name: value / rounds * 1000 for name, value in cpu_s.items()}
+    return [
+        _row("m1", f"{name}, wall", "ms", _medians(walls, 1000), (_of_predecessor(0.15),)),
+        _row("m1", f"{name}, CPU with the child", "ms", cpu_ms, (_of_predecessor(0.4),)),
+    ]
+
+
+def server_life(products: Sequence[Product], rounds: int) -> list[Row]:
+    """m2, and m1's first dispatch: a server from its start to its end."""
+    samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+    floor: list[float] = []
+    for _ in range(rounds):
+        floor.append(_started(_ECHO, products[0].environ, Server.initialize)[1])
+        for product in products:
+            for figure, value in _one_life(product).items():
+                samples[figure][product.name].append(value)
+    echo_ms = median(floor) * 1000
+
+    def row(name: str, unit: str, *targets: Target, scale: float = 1, group: str = "m2") -> Row:
+        figures = _medians(samples[name], scale)
+        if not name.startswith("start to tools"):
+            return _row(group, name, unit, figures, targets)
+        return _row(group, name, unit, figures, targets, floor=echo_ms, floor_is="echo server")
+
+    return [
+        row("first dispatch", "ms", _of_predecessor(1), scale=1000, group="m1"),
+        row("start to tools, initialize", "ms", _of_predecessor(0.35), scale=1000),
+        row("start to tools, discover", "ms", _of_predecessor(0.33), scale=1000),
+        row("CPU to that point", "ms", _of_predecessor(0.35), scale=1000),
+        row("RSS idle", "MiB", _of_predecessor(0.65)),
+        row("PSS idle", "MiB", _of_predecessor(0.65)),
+        row("threads idle", "", _absolute(2)),
+        row("wake-ups idle", "1/s", _absolute(0)),
+        row("exit after EOF", "ms", _absolute(100), scale=1000),
+        row("size of tools/list", "kB", _of_predecessor(1), _absolute(24.8)),
+    ]
+
+
+def _one_life(product: Product) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    discovered, figures["start to tools, discover"], _ = _started(
+        product.command("serve"), product.environ, Server.discover
+    )
+    discovered.close()
+    server, wall_s, tools = _started(product.command("serve"), product.environ, Server.initialize)
+    figures["CPU to that point"] = server.tree.cpu_s()
+    figures["start to tools, initialize"] = wall_s
+    figures["size of tools/list"] = len(json.dumps(tools)) / 1000
+    with running(server):
+        figures["first dispatch"] = timed(_dispatch, server, 0)
+        time.sleep(IDLE_S)
+        before = server.tree.wake_ups()
+        time.sleep(IDLE_S)
+        figures["wake-ups idle"] = (server.tree.wake_ups() - before) / IDLE_S
+        figures["RSS idle"], figures["PSS idle"] = server.tree.memory_mib()
+        figures["threads idle"] = server.tree.threads()
+        figures["exit after EOF"] = server.close()
+    return figures
+
+
+def list_agents(products: Sequence[Product], rounds: int) -> list[Row]:
+    """m3: the tool that is called most, one after another and pipelined."""
+    walls: Samples = defaultdict(list)
+    rates: Samples = defaultdict(list)
+    floor: list[float] = []
+    request = {"name": "list_agents", "arguments": {}}
+    with ExitStack() as stack:
+        servers = _warm_servers(stack, products)
+        echo = stack.enter_context(running(Server(_ECHO, products[0].environ)))
+        echo.initialize()
+        for _ in range(rounds):
+            floor.append(timed(echo.request, "tools/call", request))
+            for name, server in servers.items():
+                walls[name].append(timed(server.call, "list_agents", {}))
+        for _ in range(3):
+            for name, server in servers.items():
+                rates[name].append(PIPELINED / timed(_pipelined, server, request))
+    return [
+        _row(
+            "m3",
+            "list_agents, 10 agents",
+            "ms",
+            _medians(walls, 1000),
+            (_of_predecessor(0.1),),
+            floor=median(floor) * 1000,
+            floor_is="echo server",
+        ),
+        _row(
+            "m3",
+            "list_agents pipelined",
+            "1/s",
+            _medians(rates),
+            (Target(factor=10, of="predecessor", at_least=True),),
+        ),
+    ]
+
+
+def commands(products: Sequence[Product], rounds: int) -> list[Row]:
+    """m7: each command of the CLI beside an interpreter that does nothing."""
+    cases = {
+        "--version": (["--version"], 0.4),
+        "list": (["list"], 0.85),
+        "describe": (["describe", "agent0"], 0.85),
+        "test (instant child)": (["test", "agent0", "a task"], 1.2),
+    }
+    rows = []
+    for name, (arguments, factor) in cases.items():
+        walls: Samples = defaultdict(list)
+        floor: list[float] = []
+        for _ in range(rounds):
+            floor.append(run([products[0].python, "-c", "pass"], products[0].environ).wall_s)
+            for product in products:
+                took = run(product.command(*arguments), product.environ)
+                walls[product.name].append(took.wall_s)
+        rows.append(
+            _row(
+                "m7",
+                name,
+                "ms",
+                _medians(walls, 1000),
+                (_of_predecessor(factor),),
+                floor=median(floor) * 1000,
+                floor_is="python -c pass",
+            )
+        )
+    return rows
+
+
+def real_claude(
+    products: Sequence[Product],
+    rounds: int,
+    *,
+    prefix: Sequence[str],
+    pass_fds: Sequence[int],
+) -> list[Row]:
+    """m8: a dispatch of the real CLI beside the bare CLI; `prefix` enters the CLI's network."""
+    walls: Samples = defaultdict(list)
+    bare_walls: list[float] = []
+    bare_cpu: list[float] = []
+    with ExitStack() as stack:
+        bare = stack.enter_context(_bare_claude(products[0].environ, prefix, pass_fds))
+        servers = _warm_servers(stack, products, prefix=prefix, pass_fds=pass_fds)
+        begun = {name: server.tree.cpu_s() for name, server in servers.items()}
+        for number in range(rounds):
+            took = _ask(bare, f"task {number}")
+            bare_walls.append(took["wall_s"])
+            bare_cpu.append(took["cpu_s"])
+            for name, server in servers.items():
+                walls[name].append(timed(_dispatch, server, number))
+        cpu_s = {name: server.tree.cpu_s() - begun[name] for name, server in servers.items()}
+    return [
+        _row(
+            "m8",
+            "dispatch of the real CLI, wall",
+            "s",
+            _medians(walls),
+            (_of_floor(1.25), _of_predecessor(0.16)),
+            floor=median(bare_walls),
+            floor_is="bare claude -p",
+        ),
+        _row(
+            "m8",
+            "dispatch of the real CLI, CPU with it",
+            "s",
+            {name: value / rounds for name, value in cpu_s.items()},
+            (_of_floor(1.15),),
+            floor=sum(bare_cpu) / rounds,
+            floor_is="bare claude -p",
+        ),
+    ]
+
+
+def _bare_claude(
+    environ: Mapping[str, str], prefix: Sequence[str], pass_fds: Sequence[int]
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-m", "bench.bare_claude"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
+        pass_fds=pass_fds,
+    )
+
+
+def _ask(bare: subprocess.Popen[str], task: str) -> dict[str, float]:
+    assert bare.stdin is not None
+    assert bare.stdout is not None
+    bare.stdin.write(task + "\n")
+    bare.stdin.flush()
+    took: dict[str, float] = json.loads(bare.stdout.readline())
+    return took
+
+
+def _warm_servers(
+    stack: ExitStack,
+    products: Sequence[Product],
+    extra: Mapping[str, str] | None = None,
+    *,
+    prefix: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
+) -> dict[str, Server]:
+    """A running server of each product that has served one dispatch already."""
+    servers = {}
+    for product in products:
+        command = [*prefix, *product.command("serve")]
+        server = Server(command, {**product.environ, **(extra or {})}, pass_fds=pass_fds)
+        servers[product.name] = stack.enter_context(running(server))
+        server.initialize()
+        _dispatch(server, -1)
+    return servers
+
+
+def _started(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    open_it: Callable[[Server], list[object]],
+) -> tuple[Server, float, list[object]]:
+    """Start a server and list its tools: the server, the seconds that took, and the tools."""
+    begun = time.perf_counter()
+    server = Server(command, environ)
+    tools = open_it(server)
+    return server, time.perf_counter() - begun, tools
+
+
+def _dispatch(server: Server, number: int) -> None:
+    # Each task differs, so that no cache answers.
+    answer = server.call("dispatch", {"agent": "agent0", "task": f"task {number}"})
+    if not answer["success"]:
+        raise RuntimeError(f"the dispatch failed: {answer}")
+
+
+def _bare_child(environ: Mapping[str, str]) -> None:
+    flags = ["-p", "--input-format=stream-json", "--output-format=stream-json", "--verbose"]
+    subprocess.run(
+        ["claude", *flags],
+        input=b'{"type":"user","message":{"role":"user","content":"a task"}}\n',
+        stdout=subprocess.PIPE,
+        env=environ,
+        check=True,
+    )
+
+
+def _pipelined(server: Server, request: object) -> None:
+    sent = [server.post("tools/call", request) for _ in range(PIPELINED)]
+    for request_id in sent:
+        server.answer(request_id)
+
+
+def _row(
+    group: str,
+    name: str,
+    unit: str,
+    figures: Mapping[str, float],
+    targets: tuple[Target, ...],
+    *,
+    floor: float | None = None,
+    floor_is: str = "",
+) -> Row:
+    return Row(
+        group=group,
+        name=name,
+        unit=unit,
+        ours=figures["agent-dispatch"],
+        predecessor=figures.get("predecessor"),
+        floor=floor,
+        floor_is=floor_is,
+        targets=targets,
+    )
+
+
+def _medians(samples: Samples, scale: float = 1.0) -> dict[str, float]:
+    return {name: median(values) * scale for name, values in samples.items()}
+
+
+def _of_predecessor(factor: float) -> Target:
+    return Target(factor=factor, of="predecessor")
+
+
+def _of_floor(factor: float) -> Target:
+    return Target(factor=factor, of="floor")
+
+
+def _absolute(bound: float) -> Target:
+    return Target(factor=bound, of="unit")

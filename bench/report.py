@@ -1,0 +1,110 @@
+"""What is shown: each figure beside the predecessor's, its floor and its target."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A bound; `of` says what `factor` multiplies."""
+
+    factor: float
+    of: str
+    """`predecessor`, `floor`, or `unit` for an absolute bound."""
+    at_least: bool = False
+    """True: more is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure. The first of its targets that can be computed in this run decides."""
+
+    group: str
+    name: str
+    unit: str
+    ours: float
+    predecessor: float | None
+    floor: float | None = None
+    floor_is: str = ""
+    targets: tuple[Target, ...] = ()
+
+    @property
+    def target(self) -> Target | None:
+        """The target that decides."""
+        return next((t for t in self.targets if self._base(t) is not None), None)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target holds; None when none can be computed."""
+        target = self.target
+        base = self._base(target) if target is not None else None
+        if target is None or base is None:
+            return None
+        bound = target.factor * base
+        return self.ours >= bound if target.at_least else self.ours <= bound
+
+    def meaning(self) -> str:
+        """The target in words."""
+        target = self.target
+        if target is None:
+            return ""
+        sign = ">=" if target.at_least else "<="
+        match target.of:
+            case "predecessor":
+                return f"{sign} {target.factor:g} x predecessor"
+            case "floor":
+                return f"{sign} {target.factor:g} x {self.floor_is}"
+            case _:
+                return f"{sign} {target.factor:g} {self.unit}"
+
+    def _base(self, target: Target) -> float | None:
+        match target.of:
+            case "predecessor":
+                return self.predecessor
+            case "floor":
+                return self.floor
+            case _:
+                return 1.0
+
+
+_HEAD = ("row", "figure", "unit", "ours", "predecessor", "ratio", "floor", "target", "verdict")
+_VERDICTS = {True: "met", False: "MISSED", None: "-"}
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text."""
+    lines = [_HEAD]
+    for row in rows:
+        ratio = row.ours / row.predecessor if row.predecessor else None
+        floor = f"{_number(row.floor)} ({row.floor_is})" if row.floor is not None else ""
+        lines.append(
+            (
+                row.group,
+                row.name,
+                row.unit,
+                _number(row.ours),
+                _number(row.predecessor),
+                _number(ratio),
+                floor,
+                row.meaning(),
+                _VERDICTS[row.met],
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def as_json(rows: Sequence[Row], about: dict[str, object]) -> str:
+    """The rows with all that is known of them, and of the run."""
+    listed = [asdict(row) | {"target": row.meaning(), "met": row.met} for row in rows]
+    return json.dumps({**about, "rows": listed}, indent=2)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
