@@ -14,9 +14,11 @@ from typing import Any
 
 import trio
 
+from tests.e2e.mcp_client import McpClient
 from tests.e2e.network import Place
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+_ONE_SERVICE = Path(__file__).with_name("one_service.py")
 _TOKEN = "AGENT_DISPATCH_E2E_TOKEN"
 
 
@@ -88,9 +90,29 @@ class World:
         assert added.exit_code == 0, added
         return directory
 
-    async def product(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
+    @staticmethod
+    def product_command(*arguments: str) -> list[str]:
+        """The command line of one command of the product."""
+        return [sys.executable, "-m", "agent_dispatch", *arguments]
+
+    async def product(self, *arguments: str, stdin: str = "") -> Finished:
         """Run one command of the product to its end."""
-        return await self.run(sys.executable, "-m", "agent_dispatch", *arguments, env=env)
+        return await self.run(*self.product_command(*arguments), stdin=stdin)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[McpClient]:
+        """A server that runs beside the test, past its handshake."""
+        async with self.started(*self.product_command("serve")) as process:
+            client = McpClient(process)
+            await client.initialize()
+            yield client
+
+    async def dispatch_each(self, *requests: dict[str, Any]) -> list[dict[str, Any]]:
+        """Carry out requests one after the other through the service, as its callers will."""
+        lines = "".join(json.dumps(request) + "\n" for request in requests)
+        done = await self.run(sys.executable, str(_ONE_SERVICE), stdin=lines)
+        assert done.exit_code == 0, done
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     async def claude(self, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Finished:
         """Run the bare CLI to its end."""
@@ -101,7 +123,6 @@ class World:
         *command: str,
         stdin: str = "",
         cwd: Path | None = None,
-        env: dict[str, str] | None = None,
     ) -> Finished:
         """Run a program to its end; exit status and outputs, whatever they are."""
         done = await trio.run_process(
@@ -111,7 +132,7 @@ class World:
             capture_stderr=True,
             check=False,
             cwd=cwd or self.home,
-            env=self.environ | (env or {}),
+            env=self.environ,
             pass_fds=self._place.pass_fds,
         )
         return Finished(

@@ -1,0 +1,26 @@
+"""Dispatches through the service itself: requests as JSON lines on stdin, results on stdout.
+
+A program of its own, because the service must run inside the network of the CLI under test.
+"""
+
+import os
+import sys
+
+import msgspec
+import trio
+
+from agent_dispatch.dispatch.service import open_service
+from agent_dispatch.model.dispatch import DispatchRequest
+from agent_dispatch.process.spawner import Spawner, start_spawner
+
+
+async def serve(spawner: Spawner | None) -> None:
+    """Carry out one request after the other."""
+    async with open_service(environ=os.environ, spawner=spawner) as service:
+        for line in sys.stdin:
+            result = await service.dispatch(msgspec.json.decode(line, type=DispatchRequest))
+            sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+
+
+if __name__ == "__main__":
+    trio.run(serve, start_spawner())
