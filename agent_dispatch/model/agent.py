@@ -1,5 +1,7 @@
 """What callers are shown of an agent: its project's files and its configuration, never its answer."""
 
+from typing import TypedDict
+
 import msgspec
 
 
@@ -73,3 +75,19 @@ class AgentChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     warnings: list[str] | None = None
     config: str
     """The file that holds it."""
+
+
+class AgentFields(TypedDict, total=False):
+    """What a call may set at an agent; empty and 0 leave a field as it is, or inherited.
+
+    In an update `none` clears a field, and so does a negative budget. Tools are separated by
+    commas outside parentheses.
+    """
+
+    description: str
+    timeout: float
+    max_budget_usd: float
+    model: str
+    permission_mode: str
+    allowed_tools: str
+    disallowed_tools: str

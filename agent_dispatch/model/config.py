@@ -83,6 +83,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     broken: dict[str, str] = {}
     """Agent name -> what is wrong with its table."""
     settings: Settings = Settings()
+    broken_settings: dict[str, str] = {}
+    """Setting -> what is wrong with it. Its default stands in, and no run may start."""
     unknown_keys: tuple[UnknownKey, ...] = ()
     warnings: tuple[str, ...] = ()
     """Values that are passed on but probably not meant, such as an unknown permission mode."""

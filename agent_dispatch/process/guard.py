@@ -1,0 +1,427 @@
+"""The guard: one small process beside each agent, which ends every process of the run.
+
+It is a session of its own and the subreaper of all that the agent starts, so whoever is orphaned
+below it becomes its child: when `waitpid` says ECHILD the tree is empty, and that is a proof. It
+ends the tree when its owner asks, when the owner is gone (EOF on the lifeline, also after
+SIGKILL), and when the agent has exited and left something behind. Descriptors that were handed to
+it, such as the lock of a concurrency slot, stay open until the tree is empty.
+
+Standard library only and one file: it is forked from the spawner in about a millisecond, or
+started as `python -I -S guard.py FDS…` where there is no spawner.
+
+The owner writes single bytes to the lifeline (`END_ON_CANCEL` …) and reads lines from the status
+pipe, in this order:
+
+    ready                the guard has taken over; without this line nothing was started
+    start PID            the agent's program runs
+    fail ERRNO STAGE     instead of `start`: `fork`, `chdir` or `exec` failed
+    exit CODE            how the agent ended; negative for a signal
+    done COUNT           the tree is empty; COUNT processes were left behind and ended
+"""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NoReturn
+
+LIFELINE, STATUS = 3, 4
+"""Where the two pipes stand among the descriptors of a request."""
+
+END_ON_CANCEL = b"c"
+END_ON_DEADLINE = b"d"
+END_NOW = b"k"
+
+GRACE_S = {END_ON_CANCEL: 0.6, END_ON_DEADLINE: 0.5, END_NOW: 0.0}
+"""Seconds from SIGTERM to SIGKILL. Claude Code 2.1.330 obeys SIGTERM, and ends the commands of its
+Bash tool, in about 0.2 s (measured); its own client ends a server 0.45 s after the first signal."""
+
+SETTLE_S = 0.1
+"""How long helpers may take to leave by themselves once the agent has exited."""
+
+LEFTOVER_GRACE_S = 0.2
+"""Seconds from SIGTERM to SIGKILL for what the agent left behind."""
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_NAME = 15  # prctl(2)
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_RESET_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD", "SIGPIPE", "SIGXFSZ", "SIGQUIT")
+_FIRST_NAP_S = 0.005
+_LONGEST_NAP_S = 1.0
+
+
+_LIBC = ctypes.CDLL(None)  # Opened once, before any fork.
+
+
+def prctl(option: int, value: int) -> bool:
+    """Set a process attribute; False where the system has no prctl or refuses."""
+    try:
+        return bool(_LIBC.prctl(option, value, 0, 0, 0) == 0)
+    except AttributeError:
+        return False
+
+
+def set_process_name(name: str) -> None:
+    """Name this process for `ps` and `top`, where the system can; at most 15 bytes."""
+    with contextlib.suppress(AttributeError):
+        _LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+class Guard:
+    """One run of one agent, from the fork to the empty tree."""
+
+    def __init__(self) -> None:
+        """Get ready for a run: own session, subreaper, signals."""
+        with contextlib.suppress(PermissionError):  # Already a session leader.
+            os.setsid()
+        set_process_name("dispatch-guard")
+        self._subreaper = prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._poll = select.poll()
+        self._wake_read, wake_write = os.pipe()
+        self._watch_signals(wake_write)
+        self._request: Mapping[str, object] = {}
+        self._stdio: list[int] = []
+        self._lifeline = self._status = self._exec_read = -1
+        self._leader = 0
+        self._exit_code: int | None = None
+        self._kill_at: float | None = None
+        self._forced = False
+
+    def run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
+        """Start the agent, and return when its tree is empty.
+
+        A bug of the guard's is told on the status pipe and raised.
+
+        Args:
+            request: `argv`, `cwd`, `env`, and `marker`, a word that all of the run's processes
+                have in their environment. `"subreaper": false`: do without, as systems do that
+                have no prctl(2).
+            fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe; whatever
+                follows is only kept open.
+        """
+        self._request = request
+        self._stdio = list(fds[:LIFELINE])
+        self._lifeline, self._status = fds[LIFELINE], fds[STATUS]
+        if not request.get("subreaper", True):
+            prctl(_PR_SET_CHILD_SUBREAPER, 0)
+            self._subreaper = False
+        try:
+            self._run()
+        except Exception as error:
+            self._tell(f"fail {errno.EIO} fork {error!r}")
+            raise
+
+    def _run(self) -> None:
+        os.set_blocking(self._lifeline, False)
+        self._poll.register(self._lifeline, select.POLLIN)
+        self._read_lifeline()
+        if self._kill_at is not None:
+            return  # The owner gave up before anything was started.
+        self._tell("ready")
+        if not self._start():
+            return
+        while self._exit_code is None:
+            self._wait(self._until_kill())
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                self._signal_group(signal.SIGKILL)
+            self._reap()
+        if self._exec_read >= 0:
+            self._read_exec()
+        self._tell(f"exit {self._exit_code}")
+        self._tell(f"done {self._sweep()}")
+
+    # -- starting
+
+    def _start(self) -> bool:
+        exec_read, exec_write = os.pipe()
+        # Blocked from before the fork until the child has default handlers: none is swallowed.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self._leader = os.fork()
+        except OSError as error:
+            self._tell(f"fail {error.errno} fork")
+            return False
+        if self._leader == 0:
+            self._become_agent(exec_write)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.close(exec_write)
+        for fd in self._stdio:
+            os.close(fd)
+        self._exec_read = exec_read
+        self._poll.register(exec_read, select.POLLIN)
+        return True
+
+    def _become_agent(self, exec_write: int) -> NoReturn:
+        stage = "exec"
+        try:
+            guard = os.getppid()
+            os.setsid()
+            if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != guard:
+                os._exit(127)  # The guard died before the signal was bound to it.
+            for name in _RESET_SIGNALS:
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+            # Copies first: a descriptor may itself be 0, 1 or 2.
+            copies = [os.dup(fd) for fd in self._stdio]
+            for target, fd in enumerate(copies):
+                os.dup2(fd, target, inheritable=True)
+            stage = "chdir"
+            os.chdir(str(self._request["cwd"]))
+            stage = "exec"
+            argv, env = self._request["argv"], self._request["env"]
+            assert isinstance(argv, list)
+            assert isinstance(env, dict)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.execve(argv[0], argv, env)
+        except OSError as error:
+            os.write(exec_write, f"fail {error.errno} {stage}".encode())
+        except Exception as error:
+            os.write(exec_write, f"fail {errno.EINVAL} {stage} {error!r}".encode())
+        finally:
+            os._exit(127)
+
+    # -- waiting
+
+    def _watch_signals(self, wake_write: int) -> None:
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, _awake)
+        self._poll.register(self._wake_read, select.POLLIN)
+
+    def _wait(self, timeout_s: float | None) -> None:
+        for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000):
+            if fd == self._lifeline:
+                self._read_lifeline()
+            elif fd == self._wake_read:
+                self._read_signals()
+            else:
+                self._read_exec()
+
+    def _until_kill(self) -> float | None:
+        if self._kill_at is None:
+            return None
+        return max(self._kill_at - time.monotonic(), _FIRST_NAP_S)
+
+    def _read_lifeline(self) -> None:
+        try:
+            orders = os.read(self._lifeline, 64)
+        except BlockingIOError:
+            return
+        if not orders:
+            self._poll.unregister(self._lifeline)
+            self._end(END_ON_CANCEL)
+        for order in orders:
+            self._end(bytes([order]))
+
+    def _read_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            signals = os.read(self._wake_read, 4096)
+            if set(signals) & {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
+                self._end(END_ON_CANCEL)
+
+    def _read_exec(self) -> None:
+        failure = os.read(self._exec_read, 4096)
+        self._poll.unregister(self._exec_read)
+        os.close(self._exec_read)
+        self._exec_read = -1
+        self._tell(failure.decode() if failure else f"start {self._leader}")
+
+    # -- ending
+
+    def _end(self, order: bytes) -> None:
+        kill_at = time.monotonic() + GRACE_S.get(order, GRACE_S[END_ON_CANCEL])
+        first = self._kill_at is None
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        self._forced = True
+        if first and self._leader and self._exit_code is None:
+            self._signal_group(signal.SIGTERM)
+
+    def _signal_group(self, signum: int) -> None:
+        """Signal the agent's process group; only while its leader is not reaped."""
+        try:
+            os.killpg(self._leader, signum)
+        except ProcessLookupError:  # Not yet a group of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._leader, signum)
+        except PermissionError:
+            pass  # macOS says so of a group whose last member is a zombie.
+
+    def _reap(self) -> bool:
+        """Collect whoever has exited; True when no child is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self._leader:
+                self._exit_code = os.waitstatus_to_exitcode(status)
+
+    def _sweep(self) -> int:
+        """End whatever is left of the tree; return how many processes that were."""
+        list_living = self._descendants if self._subreaper else self._marked
+        began = time.monotonic()
+        left: set[int] = set()
+        nap_s = _FIRST_NAP_S
+        while True:
+            empty = self._reap()
+            # Without a subreaper ECHILD says nothing of the grandchildren.
+            living = [] if empty and self._subreaper else list_living()
+            if empty and not living:
+                return len(left)
+            waited = time.monotonic() - began
+            if self._forced or waited >= SETTLE_S + LEFTOVER_GRACE_S:
+                left.update(living)
+                left.update(_kill_all(list_living))
+            elif waited >= SETTLE_S:
+                _signal_each(set(living) - left, signal.SIGTERM)
+                left.update(living)
+            self._wait(nap_s)
+            # A process that may not be signalled is waited for, not spun on.
+            nap_s = min(nap_s * 1.2, _LONGEST_NAP_S)
+
+    def _descendants(self) -> list[int]:
+        return living_descendants(os.getpid())
+
+    def _marked(self) -> list[int]:
+        # The group first: getpgid() fails once the leader is reaped, its members live on.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._leader, signal.SIGKILL)
+        return marked_processes(str(self._request["marker"]))
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._status, line.encode() + b"\n")
+
+
+def _awake(signum: int, frame: object) -> None:
+    """Let the wake-up descriptor do the work."""
+
+
+def _signal_each(pids: Iterable[int], signum: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signum)
+
+
+def _kill_all(list_living: Callable[[], list[int]]) -> set[int]:
+    """Stop everybody before killing anybody, so that nobody forks away between the two."""
+    stopped: set[int] = set()
+    while fresh := set(list_living()) - stopped:
+        _signal_each(fresh, signal.SIGSTOP)
+        stopped |= fresh
+    _signal_each(stopped, signal.SIGKILL)
+    return stopped
+
+
+def living_descendants(root: int) -> list[int]:
+    """Processes below `root` that are not zombies (proc(5), Linux)."""
+    found: list[int] = []
+    todo = [root]
+    while todo:
+        for pid in _children(todo.pop()):
+            todo.append(pid)
+            if _state_and_parent(pid)[0] not in "ZX":
+                found.append(pid)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                children.extend(map(int, file.read().split()))
+    except FileNotFoundError:
+        # The process is gone, or the kernel was built without CONFIG_PROC_CHILDREN.
+        if os.path.exists("/proc/self/task") and not _has_children_files():
+            return [int(p) for p in _proc_pids() if _state_and_parent(int(p))[1] == pid]
+    except (ProcessLookupError, PermissionError):
+        pass
+    return children
+
+
+def _has_children_files() -> bool:
+    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
+def _proc_pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
+    """State letter and parent from /proc/PID/stat; ("X", 0) for a process that is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    return fields[0].decode(), int(fields[1])
+
+
+def marked_processes(marker: str) -> list[int]:
+    """Living processes whose environment holds `marker`, this one excepted.
+
+    The net below the subreaper: it finds what ran away with its environment, also after the guard
+    itself was killed. It misses a process that cleared its environment.
+    """
+    if os.path.isdir("/proc/self"):
+        return [pid for pid in map(int, _proc_pids()) if _is_marked(pid, marker.encode())]
+    import subprocess  # Only where there is no /proc (macOS).
+
+    listing = subprocess.run(
+        ["ps", "-axEww", "-o", "pid=,command="], capture_output=True, text=True, check=False
+    )
+    rows = (line.split(None, 1) for line in listing.stdout.splitlines() if marker in line)
+    return [int(row[0]) for row in rows if int(row[0]) != os.getpid()]
+
+
+def _is_marked(pid: int, marker: bytes) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            marked = marker in file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    return marked and _state_and_parent(pid)[0] not in "ZX"
+
+
+def kill_marked(marker: str) -> int:
+    """End whatever still carries `marker`; return how many processes that were."""
+    killed: set[int] = set()
+    while stopped := _kill_all(lambda: marked_processes(marker)):
+        killed |= stopped
+        time.sleep(_FIRST_NAP_S)  # Until the kernel has taken them away.
+    return len(killed)
+
+
+def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
+    """Be a guard that waits for its run; for `process.spawner`."""
+    return Guard().run
+
+
+def main(argv: Sequence[str]) -> None:
+    """The slow way in: descriptors by number, the request as JSON on stdin."""
+    request = json.load(sys.stdin)
+    if os.fork():  # Nobody's child: nobody has to wait for it.
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    fds = [int(word) for word in argv]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    Guard().run(request, fds)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,18 @@
+from collections.abc import Iterator
+
+import pytest
+
+from agent_dispatch.process.launcher import Launcher
+from agent_dispatch.process.spawner import Spawner, start_spawner
+
+
+@pytest.fixture(scope="session")
+def spawner() -> Iterator[Spawner]:
+    spawner = start_spawner()
+    yield spawner
+    spawner.close()
+
+
+@pytest.fixture
+def launcher(spawner: Spawner) -> Launcher:
+    return Launcher(spawner)

@@ -1,0 +1,113 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from tests.process.trees import KINDS, Tree
+
+
+async def start_owner(tree: Tree, way: str) -> trio.Process:
+    return await trio.lowlevel.open_process(
+        [sys.executable, "-m", "tests.process.owner", msgspec.json.encode(tree.command), way],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+async def up(owner: trio.Process) -> None:
+    assert owner.stdout is not None
+    with trio.fail_after(20):
+        assert await owner.stdout.receive_some(100)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def descriptors_of(pid: int) -> set[str]:
+    return {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+@pytest.mark.parametrize("way", ["forked", "slow"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_tree_ends_when_its_owner_is_killed(kind: str, way: str) -> None:
+    tree = Tree(KINDS[kind])
+    owner = await start_owner(tree, way)
+    await up(owner)
+    owner.send_signal(signal.SIGKILL)
+    await tree.gone(3)
+    await owner.wait()
+
+
+@pytest.mark.parametrize("kind", ["plain", "daemon"])
+async def test_the_tree_ends_when_its_owners_whole_group_is_killed(kind: str) -> None:
+    tree = Tree(KINDS[kind])
+    owner = await start_owner(tree, "forked")
+    await up(owner)
+    os.killpg(owner.pid, signal.SIGKILL)
+    await tree.gone(3)
+    await owner.wait()
+
+
+async def test_the_leader_dies_when_owner_and_guard_are_killed_at_once() -> None:
+    tree = Tree(KINDS["ignoring"])
+    owner = await start_owner(tree, "forked")
+    await up(owner)
+    (leader,) = tree.living()
+    (spawner,) = children_of(owner.pid)
+    (the_guard,) = (pid for pid in children_of(spawner) if children_of(pid) == [leader])
+    for pid in (owner.pid, spawner, the_guard):
+        os.kill(pid, signal.SIGKILL)
+    await tree.gone(3)
+    await owner.wait()
+
+
+async def test_the_spawner_ignores_signals_and_ends_with_its_owner() -> None:
+    tree = Tree(KINDS["plain"])
+    owner = await start_owner(tree, "forked")
+    await up(owner)
+    (spawner,) = children_of(owner.pid)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(spawner, signum)
+    assert children_of(owner.pid) == [spawner]
+    assert os.getsid(spawner) == spawner
+    watch = os.pidfd_open(spawner)
+    owner.send_signal(signal.SIGKILL)
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(watch)
+    os.close(watch)
+    await tree.gone(3)
+    await owner.wait()
+
+
+async def test_the_spawner_holds_none_of_its_owners_descriptors() -> None:
+    tree = Tree(KINDS["plain"])
+    owner = await start_owner(tree, "forked")
+    await up(owner)
+    (spawner,) = children_of(owner.pid)
+    links = descriptors_of(spawner) - {"/dev/null"}
+    # Its socket, and the pipe on which the next guard tells that it has a request.
+    assert sorted(link.partition(":")[0] for link in links) == ["pipe", "socket"]
+    assert not links & descriptors_of(owner.pid)
+    owner.send_signal(signal.SIGKILL)
+    await tree.gone(3)
+    await owner.wait()
+
+
+async def test_a_signal_to_the_guard_ends_its_tree() -> None:
+    tree = Tree(KINDS["setsid"])
+    owner = await start_owner(tree, "forked")
+    await up(owner)
+    (spawner,) = children_of(owner.pid)
+    (the_guard,) = (pid for pid in children_of(spawner) if children_of(pid))
+    os.kill(the_guard, signal.SIGTERM)
+    await tree.gone(3)
+    owner.send_signal(signal.SIGKILL)
+    await owner.wait()
