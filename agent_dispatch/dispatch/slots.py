@@ -48,7 +48,13 @@ class _Waiter:
     """A place in line."""
 
     def __init__(self, on_place: OnPlace) -> None:
-        self.on_place = on_place
+        self._on_place = on_place
+        self._place = 0
+
+    def move_to(self, place: int) -> None:
+        if place != self._place:
+            self._place = place
+            self._on_place(place)
 
 
 class Slots:
@@ -109,7 +115,7 @@ class Slots:
 
     def _tell_places(self) -> None:
         for place, waiter in enumerate(self._line, start=1):
-            waiter.on_place(place)
+            waiter.move_to(place)
 
     def _try(self, limit: int) -> Slot | None:
         while self._handed_on:
