@@ -4,22 +4,24 @@ Everything is driven from outside, over pipes and command lines; nothing of the 
 """
 
 import json
+import math
 import os
 import resource
 import select
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec
 
+from bench.cpu import CpuMeter, why_not_counted
+
 ANSWER_S = 60.0
 """How long one answer may take before the measurement is given up."""
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _TOKEN = "AGENT_DISPATCH_BENCH_TOKEN"
 _CLIENT = {"name": "bench", "version": "1"}
 _META = {
@@ -47,16 +49,6 @@ class Tree:
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
         """The environment to start the program with."""
         return {**base, _TOKEN: self._token}
-
-    def cpu_s(self) -> float:
-        """CPU seconds so far of the living, with those of the children they have reaped."""
-        ticks = 0
-        for proc in self._processes():
-            with suppress(OSError):
-                # The name of the program, in parentheses, may hold blanks: count behind it.
-                fields = (proc / "stat").read_text().rpartition(")")[2].split()
-                ticks += sum(int(field) for field in fields[11:15])
-        return ticks / _TICKS_PER_S
 
     def memory_mib(self) -> tuple[float, float]:
         """Resident and proportional memory, all processes together."""
@@ -112,6 +104,16 @@ class Server:
             cwd=environ["HOME"],
             pass_fds=pass_fds,
         )
+        self._meter = None if why_not_counted() else CpuMeter(self._process.pid)
+        self.exit_s = math.nan
+        """How long it took to leave after its stdin was closed."""
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far of the server and of all that descends from it, the dead included.
+
+        Not a number where the machine does not let us count.
+        """
+        return math.nan if self._meter is None else self._meter.seconds()
 
     def initialize(self) -> list[Any]:
         """Open as clients of the older protocol do, and list the tools."""
@@ -135,7 +137,7 @@ class Server:
     def request(self, method: str, parameters: object, request_id: int | str | None = None) -> Any:
         """Send one request and wait for its answer."""
         sent = self.post(method, parameters, request_id)
-        return self.answer(sent)
+        return self.answers([sent])[sent]
 
     def call(self, tool: str, arguments: object, *, watched: bool = False) -> Any:
         """Call a tool; its answer, decoded from the text. `watched` asks for progress."""
@@ -158,27 +160,34 @@ class Server:
         self._send({"id": request_id, "method": method, "params": parameters})
         return request_id
 
-    def answer(self, request_id: int | str) -> Any:
-        """Wait for the answer to a request; whatever comes before it is dropped."""
-        while True:
+    def answers(self, request_ids: Iterable[int | str]) -> dict[int | str, Any]:
+        """Wait for the answers to requests, in whatever order; notifications are dropped."""
+        missing = set(request_ids)
+        results = {}
+        while missing:
             message = json.loads(self._line())
-            if message.get("id") == request_id and "method" not in message:
-                if "error" in message:
-                    raise RefusedError(message["error"]["message"])
-                return message["result"]
+            if "method" in message or message["id"] not in missing:
+                continue
+            if "error" in message:
+                raise RefusedError(message["error"]["message"])
+            missing.remove(message["id"])
+            results[message["id"]] = message["result"]
+        return results
 
-    def close(self) -> float:
-        """Close its stdin and wait until it has left; the seconds that took."""
+    def close(self) -> None:
+        """Close its stdin and wait until it has left."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         begun = time.perf_counter()
         self._process.stdin.close()
         try:
             self._process.wait(timeout=ANSWER_S)
+            self.exit_s = time.perf_counter() - begun
         finally:
             self._process.kill()
             self._process.stdout.close()
-        return time.perf_counter() - begun
+            if self._meter is not None:
+                self._meter.close()
 
     def _tools(self, parameters: object) -> list[Any]:
         tools: list[Any] = self.request("tools/list", parameters)["tools"]

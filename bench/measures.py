@@ -32,14 +32,14 @@ def dispatch_overhead(products: Sequence[Product], rounds: int) -> list[Row]:
     walls: Samples = defaultdict(list)
     with ExitStack() as stack:
         servers = _warm_servers(stack, products)
-        begun = {name: server.tree.cpu_s() for name, server in servers.items()}
+        begun = {name: server.cpu_s() for name, server in servers.items()}
         bare_cpu_s = children_cpu_s()
         for number in range(rounds):
             bare.append(timed(_bare_child, products[0].environ))
             for name, server in servers.items():
                 walls[name].append(timed(_dispatch, server, number))
         bare_cpu_s = children_cpu_s() - bare_cpu_s
-        cpu_s = {name: server.tree.cpu_s() - begun[name] for name, server in servers.items()}
+        cpu_s = {name: server.cpu_s() - begun[name] for name, server in servers.items()}
     wall = _medians(walls, 1000)
     floor = median(bare) * 1000
     return [
@@ -76,14 +76,14 @@ def watched_dispatch(products: Sequence[Product], rounds: int) -> list[Row]:
     walls: Samples = defaultdict(list)
     with ExitStack() as stack:
         servers = _warm_servers(stack, products, {"STANDIN_LINES": str(STREAM_LINES)})
-        begun = {name: server.tree.cpu_s() for name, server in servers.items()}
+        begun = {name: server.cpu_s() for name, server in servers.items()}
         for number in range(rounds):
             for product in products:
                 server = servers[product.name]
                 task = {"agent": "agent0", "task": f"task {number}"}
                 took = timed(server.call, product.watched_tool, task, watched=True)
                 walls[product.name].append(took)
-        cpu_s = {name: server.tree.cpu_s() - begun[name] for name, server in servers.items()}
+        cpu_s = {name: server.cpu_s() - begun[name] for name, server in servers.items()}
     name = f"watched dispatch of {STREAM_LINES} messages"
     cpu_ms = {name: value / rounds * 1000 for name, value in cpu_s.items()}
     return [
@@ -130,7 +130,7 @@ def _one_life(product: Product) -> dict[str, float]:
     )
     discovered.close()
     server, wall_s, tools = _started(product.command("serve"), product.environ, Server.initialize)
-    figures["CPU to that point"] = server.tree.cpu_s()
+    figures["CPU to that point"] = server.cpu_s()
     figures["start to tools, initialize"] = wall_s
     figures["size of tools/list"] = len(json.dumps(tools)) / 1000
     with running(server):
@@ -141,7 +141,7 @@ def _one_life(product: Product) -> dict[str, float]:
         figures["wake-ups idle"] = (server.tree.wake_ups() - before) / IDLE_S
         figures["RSS idle"], figures["PSS idle"] = server.tree.memory_mib()
         figures["threads idle"] = server.tree.threads()
-        figures["exit after EOF"] = server.close()
+    figures["exit after EOF"] = server.exit_s
     return figures
 
 
@@ -227,14 +227,14 @@ def real_claude(
     with ExitStack() as stack:
         bare = stack.enter_context(_bare_claude(products[0].environ, prefix, pass_fds))
         servers = _warm_servers(stack, products, prefix=prefix, pass_fds=pass_fds)
-        begun = {name: server.tree.cpu_s() for name, server in servers.items()}
+        begun = {name: server.cpu_s() for name, server in servers.items()}
         for number in range(rounds):
             took = _ask(bare, f"task {number}")
             bare_walls.append(took["wall_s"])
             bare_cpu.append(took["cpu_s"])
             for name, server in servers.items():
                 walls[name].append(timed(_dispatch, server, number))
-        cpu_s = {name: server.tree.cpu_s() - begun[name] for name, server in servers.items()}
+        cpu_s = {name: server.cpu_s() - begun[name] for name, server in servers.items()}
     return [
         _row(
             "m8",
@@ -329,9 +329,7 @@ def _bare_child(environ: Mapping[str, str]) -> None:
 
 
 def _pipelined(server: Server, request: object) -> None:
-    sent = [server.post("tools/call", request) for _ in range(PIPELINED)]
-    for request_id in sent:
-        server.answer(request_id)
+    server.answers([server.post("tools/call", request) for _ in range(PIPELINED)])
 
 
 def _row(

@@ -9,6 +9,7 @@ The child is a small program that answers at once, so what is measured is what i
 """
 
 import argparse
+import math
 import os
 import platform
 import subprocess
@@ -19,6 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import measures
+from bench.cpu import why_not_counted
 from bench.products import Product, build_standin, ours, predecessor
 from bench.report import Row, as_json, as_table
 from tests.e2e.claude_cli import VERSION, cache_folder, installed_claude
@@ -46,8 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = _measure(products, options.rounds, options.only)
         if options.real and (not options.only or "m8" in options.only):
             rows += _measure_real(root / "real", options)
+    why_not = why_not_counted()
+    if why_not is not None:
+        rows = [row for row in rows if not math.isnan(row.ours)]
     about: dict[str, object] = {
         "standin": standin,
+        "CPU time": f"not counted: {why_not}" if why_not else "by the kernel's task clock",
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "rounds": options.rounds,

@@ -40,7 +40,7 @@ async def test_any_text_arrives_whole(world: World, api: MessagesApi) -> None:
 
 async def test_a_context_of_200_kb_arrives_whole(world: World, api: MessagesApi) -> None:
     await world.add_agent("infra")
-    context = "".join(f"line {number} of the log\n" for number in range(9000))
+    context = "".join(f"line {number} of the log\n" for number in range(10_000))
     assert len(context) > 200_000
     with trio.fail_after(30):
         async with world.serving() as client:

@@ -52,7 +52,7 @@ async def test_a_session_lists_agents_and_gets_an_answer_from_one(
     assert {f"{_SERVER}__list_agents", f"{_SERVER}__dispatch"} <= set(first.tools)
 
     inner = next(r for r in api.requests if "count the pods, agent" in r.newest)
-    assert "## Dispatched by\nbackend" in inner.newest
+    assert "## Dispatched by\n\nbackend\n" in inner.newest
     last = json.loads(api.requests[-1].tool_results[0])
     assert (last["agent"], last["success"], last["result"]) == ("infra", True, "four pods")
     await registered.nothing_left(within_s=3)
