@@ -9,7 +9,7 @@ import trio
 
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 
-_PRELUDE = """
+PRELUDE = """
 import os, signal, sys, time
 token = sys.argv[1]
 def stay(ignore=True):
@@ -69,13 +69,13 @@ class Tree:
     def __init__(self, script: str, cwd: Path | str = "/") -> None:
         self.token = f"tree-{uuid.uuid4().hex}"
         self.command = Command(
-            argv=(sys.executable, "-I", "-S", "-c", _PRELUDE + script, self.token),
+            argv=(sys.executable, "-I", "-S", "-c", PRELUDE + script, self.token),
             cwd=str(cwd),
             env={**os.environ, MARKER_VARIABLE: self.token},
         )
 
     def living(self) -> list[int]:
-        """Processes whose last argument is the token, zombies left out."""
+        """Processes that have the token as an argument, zombies left out."""
         return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and self._is(p)]
 
     async def gone(self, within_s: float = 10) -> None:
@@ -86,7 +86,7 @@ class Tree:
 
     def _is(self, process: Path) -> bool:
         try:
-            mine = (process / "cmdline").read_bytes().endswith(self.token.encode() + b"\0")
+            mine = f"\0{self.token}\0".encode() in (process / "cmdline").read_bytes()
             return mine and (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
         except OSError:  # It has gone meanwhile.
             return False

@@ -6,8 +6,9 @@ from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner, start_spawner
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def spawner() -> Iterator[Spawner]:
+    # For all tests, and before the first: it is forked while there is one thread.
     spawner = start_spawner()
     yield spawner
     spawner.close()
