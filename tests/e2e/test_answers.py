@@ -80,6 +80,16 @@ async def test_a_granted_tool_runs(world: World, api: MessagesApi) -> None:
     assert (directory / "written").read_text() == "hello"
 
 
+async def test_the_caller_sees_what_the_agent_is_doing(world: World, api: MessagesApi) -> None:
+    await world.add_agent("infra", "--permission-mode", "bypassPermissions")
+    api.decide = script(("look around", bash("echo looking; sleep 1")), otherwise=answer("seen"))
+    with trio.fail_after(30):
+        async with world.serving() as client:
+            result = await client.call("dispatch", agent="infra", task="look around")
+    assert result["result"] == "seen"
+    assert any("Bash" in message for message in client.progress), client.progress
+
+
 async def test_the_answer_after_a_background_task_wins_and_the_earlier_one_is_kept(
     world: World, api: MessagesApi
 ) -> None:

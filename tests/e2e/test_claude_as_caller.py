@@ -35,11 +35,15 @@ async def test_a_session_lists_agents_and_gets_an_answer_from_one(
     registered: World, api: MessagesApi
 ) -> None:
     await registered.add_agent("infra")
+    look_around = (
+        ToolCall(f"{_SERVER}__list_agents", {}),
+        ToolCall(f"{_SERVER}__inspect_agent", {"name": "infra"}),
+    )
     api.decide = script(
         ("count the pods, agent", answer("four pods")),
         ('"name":"infra"', dispatch("infra", "count the pods, agent", caller="backend")),
         ("four pods", answer("the agent says four")),
-        ("who can count pods?", ToolCalls(calls=(ToolCall(f"{_SERVER}__list_agents", {}),))),
+        ("who can count pods?", ToolCalls(calls=look_around)),
     )
     with trio.fail_after(60):
         outer = await registered.claude(*_FLAGS, stdin="who can count pods?")
@@ -50,6 +54,10 @@ async def test_a_session_lists_agents_and_gets_an_answer_from_one(
     # Loaded at once, not by name only: the first request already carries the tools.
     first = next(request for request in api.requests if request.tools)
     assert {f"{_SERVER}__list_agents", f"{_SERVER}__dispatch"} <= set(first.tools)
+
+    summaries, details = next(r.tool_results for r in api.requests if len(r.tool_results) == 2)
+    assert [agent["name"] for agent in json.loads(summaries)] == ["infra"]
+    assert json.loads(details)["claude_md_preview"] == "The project infra."
 
     inner = next(r for r in api.requests if "count the pods, agent" in r.newest)
     assert "## Dispatched by\n\nbackend\n" in inner.newest

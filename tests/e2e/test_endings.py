@@ -6,7 +6,7 @@ import signal
 import pytest
 import trio
 
-from tests.e2e.messages_api import MessagesApi, answer, bash, script
+from tests.e2e.messages_api import Hang, MessagesApi, answer, bash, script
 from tests.e2e.world import Witness, World
 
 pytestmark = pytest.mark.e2e
@@ -41,6 +41,20 @@ async def test_a_deadline_ends_the_shell_command_and_leaves_a_session_to_resume(
     costs = [result["cost_usd"] for result in resumed]
     assert costs[0] > 0
     assert costs[1] == pytest.approx(costs[0])
+
+
+async def test_an_api_that_never_answers_ends_at_the_deadline(
+    world: World, api: MessagesApi
+) -> None:
+    await world.add_agent("infra", "--timeout", "4")
+    api.decide = script(otherwise=Hang())
+    with trio.fail_after(40):
+        done = await world.product("run", "infra", "list the pods", "--json")
+    late = done.json()
+    assert done.exit_code == 124
+    assert late["error_type"] == "timeout"
+    assert 4000 <= late["duration_ms"] < 9000
+    await world.nothing_left(within_s=3)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
