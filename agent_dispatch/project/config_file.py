@@ -158,26 +158,46 @@ class ConfigFile:
             ConfigError: The file cannot be read, parsed, locked or written, or has a shape that
                 cannot be changed in place. It is as it was.
         """
+        return self._with_lock(lambda target: self._edit_locked(target, change))
+
+    def create(self, text: str) -> bool:
+        """Write a first file if there is none.
+
+        Returns:
+            False if there is one already, whatever it holds; it is not touched.
+
+        Raises:
+            ConfigError: It cannot be locked or written.
+        """
+        return self._with_lock(lambda target: self._create_locked(target, text))
+
+    def _with_lock(self, work: Callable[[str], T]) -> T:
         # A rename would replace a symbolic link, so the work is done where it leads.
         target = os.path.realpath(self.path)
-        lock = f"{target}.lock"
         try:
             make_private_directory(os.path.dirname(target))
-            with locked(lock, self._lock_timeout_s):
-                return self._edit_locked(target, change)
+            with locked(f"{target}.lock", self._lock_timeout_s):
+                return work(target)
         except LockHeldError as error:
             raise self._lock_held(error) from error
         except OSError as error:
             raise self._not_written(error) from error
+
+    def _create_locked(self, target: str, text: str) -> bool:
+        if os.path.lexists(target):
+            return False
+        write_whole(target, text.encode())
+        return True
 
     def _edit_locked(self, target: str, change: Callable[[Draft], T]) -> T:
         before = self._read_anew()
         draft = Draft(before.text)
         try:
             answer = change(draft)
-        except SpliceError as error:
+        except (SpliceError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
             raise ConfigError(
-                f"{self.path} was not changed: {error}. Make the change by hand in an editor."
+                f"{self.path} was not changed: {reason}. Make the change by hand in an editor."
             ) from error
         if draft.text != before.text:
             if os.path.exists(target) and not os.access(target, os.W_OK):

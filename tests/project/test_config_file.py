@@ -1,13 +1,11 @@
 import fcntl
-import functools
 import os
-import signal
 import stat
 import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -180,35 +178,6 @@ def test_a_file_in_the_place_of_a_directory_is_told(tmp_path: Path) -> None:
         file.edit(_add("a"))
 
 
-@pytest.fixture
-def as_nobody(tmp_path: Path) -> Iterator[Callable[[Callable[[], str]], str]]:
-    """Run a function as a user whom permissions bind, which root is not."""
-
-    def run(work: Callable[[], str]) -> str:
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                if os.geteuid() == 0:
-                    os.setresuid(65534, 65534, 65534)
-                os.write(writer, work().encode())
-            finally:
-                os._exit(0)
-        os.close(writer)
-        with open(reader, encoding="utf-8") as answer:
-            said = answer.read()
-        os.waitpid(child, 0)
-        return said
-
-    above = [tmp_path, *tmp_path.parents[:3]]
-    modes = {directory: _mode(directory) for directory in above if directory.stat().st_uid == 0}
-    for directory in modes:
-        directory.chmod(0o755)
-    yield run
-    for directory, mode in modes.items():
-        directory.chmod(mode)
-
-
 def _error_of(work: Callable[[], object]) -> str:
     try:
         work()
@@ -300,6 +269,14 @@ def test_line_ends_and_byte_order_mark_stay(path: Path, newline: str, mark: str)
     assert list(ConfigFile(path).load().agents) == ["a"]
 
 
+def test_a_first_file_is_written_only_where_there_is_none(path: Path) -> None:
+    assert ConfigFile(path).create("# template\n")
+    assert (path.read_text(), _mode(path)) == ("# template\n", 0o600)
+    path.write_text("[broken")
+    assert not ConfigFile(path).create("# template\n")
+    assert path.read_text() == "[broken"
+
+
 def test_an_edit_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     path.write_text("[agents.a]\n")
     inode = path.stat().st_ino
@@ -319,6 +296,15 @@ def test_a_shape_that_cannot_be_changed_in_place_is_refused_by_name(path: Path) 
         ConfigError, match=r"agents\.toml was not changed: agents\.a is not a table"
     ):
         ConfigFile(path).edit(lambda draft: draft.set_keys(("agents", "a"), {"model": "x"}))
+
+
+@pytest.mark.parametrize("depth", range(100, 600, 25))
+def test_nesting_of_any_depth_is_edited_or_refused(path: Path, depth: int) -> None:
+    text = "x = " + "[" * depth + "]" * depth + "\n"
+    path.write_text(text)
+    said = _error_of(lambda: ConfigFile(path).edit(_add("a")))
+    assert said == "no error" or "nested too deeply" in said
+    assert (path.read_text() == text) == (said != "no error")
 
 
 def test_an_edit_that_changes_nothing_writes_nothing(path: Path) -> None:
@@ -433,33 +419,27 @@ def test_the_edits_of_ten_processes_at_once_all_land(path: Path) -> None:
     )
 
 
-def _edit_without_end(path: Path, progress: int) -> None:
-    file = ConfigFile(path)
-    for number in range(1, 10_000):
-        os.write(progress, b".")
-        file.edit(functools.partial(_set_timeout, seconds=number))
-
-
-def _set_timeout(draft: Draft, *, seconds: int) -> None:
-    draft.set_keys(("agents", "a"), {"timeout": seconds})
+_ENDLESS_WRITER = """
+import sys
+from pathlib import Path
+from agent_dispatch.project.config_file import ConfigFile
+file = ConfigFile(Path(sys.argv[1]))
+for number in range(1, 10_000):
+    sys.stdout.write(".")
+    sys.stdout.flush()
+    file.edit(lambda draft: draft.set_keys(("agents", "a"), {"timeout": number}))
+"""
 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file_and_no_lock(path: Path) -> None:
     path.write_text("# start\n")
     for steps in range(1, 9):
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                _edit_without_end(path, writer)
-            finally:
-                os._exit(1)
-        for _ in range(steps):
-            os.read(reader, 1)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(reader)
-        os.close(writer)
+        command = [sys.executable, "-c", _ENDLESS_WRITER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as writer:
+            assert writer.stdout is not None
+            for _ in range(steps):
+                assert writer.stdout.read(1) == b"."
+            writer.kill()
         ConfigFile(path, lock_timeout_s=1).edit(_add(f"after-{steps}"))
     text = path.read_text()
     assert text.startswith("# start\n")

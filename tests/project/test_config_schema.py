@@ -6,12 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_dispatch.model.config import AgentConfig, Config, UnknownKey
-from agent_dispatch.project.config_schema import (
-    BadTableError,
-    is_agent_name,
-    parse_config,
-    split_tools,
-)
+from agent_dispatch.project.config_schema import BadTableError, parse_config
+from agent_dispatch.project.config_values import is_agent_name, split_tools
 
 
 def _parse(text: str) -> Config:
