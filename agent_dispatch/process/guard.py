@@ -26,6 +26,7 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,13 +88,20 @@ class Guard:
         self._watch_signals(wake_write)
         self._request: Mapping[str, object] = {}
         self._stdio: list[int] = []
-        self._lifeline = self._status = self._exec_read = -1
-        self._leader = 0
+        self._lifeline = self._status = -1
+        self._leader, self._embryo = _fork_embryo()
+        self._exec_told = False
+        self._under_way: Callable[[], None] = lambda: None
         self._exit_code: int | None = None
         self._kill_at: float | None = None
         self._forced = False
 
-    def run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
+    def run(
+        self,
+        request: Mapping[str, object],
+        fds: Sequence[int],
+        under_way: Callable[[], None] = lambda: None,
+    ) -> None:
         """Start the agent, and return when its tree is empty.
 
         A bug of the guard's is told on the status pipe and raised.
@@ -104,7 +112,9 @@ class Guard:
                 have no prctl(2).
             fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe; whatever
                 follows is only kept open.
+            under_way: Called when the agent runs, or cannot be started.
         """
+        self._under_way = under_way
         self._request = request
         self._stdio = list(fds[:LIFELINE])
         self._lifeline, self._status = fds[LIFELINE], fds[STATUS]
@@ -131,7 +141,7 @@ class Guard:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal_group(signal.SIGKILL)
             self._reap()
-        if self._exec_read >= 0:
+        if not self._exec_told:
             self._read_exec()
         self._tell(f"exit {self._exit_code}")
         self._tell(f"done {self._sweep()}")
@@ -139,51 +149,17 @@ class Guard:
     # -- starting
 
     def _start(self) -> bool:
-        exec_read, exec_write = os.pipe()
-        # Blocked from before the fork until the child has default handlers: none is swallowed.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            self._leader = os.fork()
-        except OSError as error:
-            self._tell(f"fail {error.errno} fork")
+        if isinstance(self._embryo, OSError):
+            self._tell(f"fail {self._embryo.errno} fork")
             return False
-        if self._leader == 0:
-            self._become_agent(exec_write)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.close(exec_write)
+        program = json.dumps([self._request[key] for key in ("argv", "cwd", "env")]).encode()
+        with contextlib.suppress(BrokenPipeError):  # It was killed: its exit says so.
+            socket.send_fds(self._embryo, [len(program).to_bytes(4, "big")], self._stdio)
+            self._embryo.sendall(program)
         for fd in self._stdio:
             os.close(fd)
-        self._exec_read = exec_read
-        self._poll.register(exec_read, select.POLLIN)
+        self._poll.register(self._embryo, select.POLLIN)
         return True
-
-    def _become_agent(self, exec_write: int) -> NoReturn:
-        stage = "exec"
-        try:
-            guard = os.getppid()
-            os.setsid()
-            if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != guard:
-                os._exit(127)  # The guard died before the signal was bound to it.
-            for name in _RESET_SIGNALS:
-                signal.signal(getattr(signal, name), signal.SIG_DFL)
-            # Copies first: a descriptor may itself be 0, 1 or 2.
-            copies = [os.dup(fd) for fd in self._stdio]
-            for target, fd in enumerate(copies):
-                os.dup2(fd, target, inheritable=True)
-            stage = "chdir"
-            os.chdir(str(self._request["cwd"]))
-            stage = "exec"
-            argv, env = self._request["argv"], self._request["env"]
-            assert isinstance(argv, list)
-            assert isinstance(env, dict)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.execve(argv[0], argv, env)
-        except OSError as error:
-            os.write(exec_write, f"fail {error.errno} {stage}".encode())
-        except Exception as error:
-            os.write(exec_write, f"fail {errno.EINVAL} {stage} {error!r}".encode())
-        finally:
-            os._exit(127)
 
     # -- waiting
 
@@ -227,10 +203,12 @@ class Guard:
                 self._end(END_ON_CANCEL)
 
     def _read_exec(self) -> None:
-        failure = os.read(self._exec_read, 4096)
-        self._poll.unregister(self._exec_read)
-        os.close(self._exec_read)
-        self._exec_read = -1
+        assert isinstance(self._embryo, socket.socket)
+        failure = self._embryo.recv(4096)
+        self._poll.unregister(self._embryo)
+        self._embryo.close()
+        self._exec_told = True
+        self._under_way()
         self._tell(failure.decode() if failure else f"start {self._leader}")
 
     # -- ending
@@ -300,6 +278,62 @@ class Guard:
     def _tell(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._status, line.encode() + b"\n")
+
+
+def _fork_embryo() -> tuple[int, socket.socket | OSError]:
+    """Fork the process that will be the agent: all of it that can be done before a request.
+
+    Returns:
+        Its pid, and a socket to send the program to, at whose other end it tells why it could not
+        be executed; EOF there means that it was. Or 0, and why there is none.
+    """
+    ours, theirs = socket.socketpair()
+    guard = os.getpid()
+    # Blocked from before the fork until the child has default handlers: none is swallowed.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return 0, error
+    finally:
+        if os.getpid() == guard:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if pid == 0:
+        ours.close()
+        _become_agent(theirs, guard)
+    theirs.close()
+    return pid, ours
+
+
+def _become_agent(tell: socket.socket, guard: int) -> NoReturn:
+    stage = "exec"
+    try:
+        os.setsid()
+        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != guard:
+            os._exit(127)  # The guard died before the signal was bound to it.
+        for name in _RESET_SIGNALS:
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        header, fds, _, _ = socket.recv_fds(tell, 4, 3)
+        if not header:
+            os._exit(0)  # There never was a request.
+        argv, cwd, env = json.loads(tell.makefile("rb").read(int.from_bytes(header, "big")))
+        # Copies first: a descriptor may itself be 0, 1 or 2.
+        for target, fd in enumerate([os.dup(fd) for fd in fds]):
+            os.dup2(fd, target, inheritable=True)
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        stage = "chdir"
+        os.chdir(cwd)
+        stage = "exec"
+        os.execve(argv[0], argv, env)
+    except OSError as error:
+        tell.sendall(f"fail {error.errno} {stage}".encode())
+    except Exception as error:
+        tell.sendall(f"fail {errno.EINVAL} {stage} {error!r}".encode())
+    finally:
+        os._exit(127)
 
 
 def _awake(signum: int, frame: object) -> None:
@@ -404,7 +438,7 @@ def kill_marked(marker: str) -> int:
     return len(killed)
 
 
-def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
+def prepare() -> Callable[[Mapping[str, object], Sequence[int], Callable[[], None]], None]:
     """Be a guard that waits for its run; for `process.spawner`."""
     return Guard().run
 

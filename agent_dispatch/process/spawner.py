@@ -17,17 +17,19 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 from agent_dispatch.process import guard
 
-Entry = Callable[[Mapping[str, object], Sequence[int]], None]
-"""Runs a request with its descriptors, in a process of its own."""
+Entry = Callable[[Mapping[str, object], Sequence[int], Callable[[], None]], None]
+"""Runs a request with its descriptors, in a process of its own; calls back once it is under way."""
 
 Prepare = Callable[[], Entry]
 
@@ -121,7 +123,7 @@ def _run_spawner(sock: socket.socket, prepare: Prepare) -> NoReturn:
 
 
 def _fork_next(sock: socket.socket, prepare: Prepare) -> bytes:
-    """Fork the process that takes the next request, and wait until it has it.
+    """Fork the process that takes the next request, and wait until it is under way.
 
     So the fork is over before the request comes. Returns what the process said; nothing if it was
     killed, and then the next one takes its place.
@@ -138,6 +140,12 @@ def _fork_next(sock: socket.socket, prepare: Prepare) -> bytes:
         _take_next(sock, write, prepare)
     os.close(write)
     word = os.read(read, 1)
+    if word == _TAKEN:
+        # The next fork would take the processor from this start; unless somebody waits for it.
+        poll = select.poll()
+        poll.register(read, select.POLLIN)
+        poll.register(sock, select.POLLIN)
+        poll.poll()
     os.close(read)
     return word
 
@@ -162,7 +170,6 @@ def _take_next(sock: socket.socket, tell: int, prepare: Prepare) -> NoReturn:
         run = prepare()
         frame = _receive_frame(sock)
         os.write(tell, _OWNER_GONE if frame is None else _TAKEN)
-        os.close(tell)
         # Or an agent's process could ask for unguarded ones.
         sock.close()
         if frame is not None:
@@ -170,7 +177,7 @@ def _take_next(sock: socket.socket, tell: int, prepare: Prepare) -> NoReturn:
             # Fewer than were sent: the limit of open files was reached. Nothing is started then,
             # which the owner learns from EOF on its status pipe.
             if len(fds) == request["fds"]:
-                run(request, fds)
+                run(request, fds, partial(os.close, tell))
         status = 0
     finally:
         os._exit(status)
