@@ -19,6 +19,7 @@ from pathlib import Path
 import trio
 
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.project.files import make_private_directory
 
 _POLL_S = (0.02, 0.06)
 """How often the first in line looks for a slot that another process has freed: a lock cannot be
@@ -189,7 +190,7 @@ class Slots:
 
     def _open_in_new_directory(self, path: Path, flags: int) -> int:
         try:
-            _make_private(self._directory)
+            make_private_directory(str(self._directory))
             return os.open(path, flags, 0o600)
         except OSError as error:
             raise self._error(error) from error
@@ -199,11 +200,3 @@ class Slots:
             f"The slots that limit concurrent runs cannot be used: {error}. Nothing was started."
             f" Make {self._directory.parent} writable, or point AGENT_DISPATCH_JOBS_DIR elsewhere."
         )
-
-
-def _make_private(directory: Path) -> None:
-    """Make a directory and its missing parents for this user alone, whatever the umask."""
-    if not directory.is_dir():
-        _make_private(directory.parent)
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode=0o700)

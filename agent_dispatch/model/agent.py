@@ -80,8 +80,8 @@ class AgentChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class AgentFields(TypedDict, total=False):
     """What a call may set at an agent; empty and 0 leave a field as it is, or inherited.
 
-    In an update `none` clears a field, and so does a negative budget. Tools are separated by
-    commas outside parentheses.
+    In an update `none` clears a field, and so does a negative number. Tools are separated by
+    commas outside parentheses, or a JSON array; `[]` is the empty list, which grants nothing.
     """
 
     description: str
