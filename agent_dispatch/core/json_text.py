@@ -1,0 +1,138 @@
+"""JSON as text: where a value ends, and how to make what a strict parser refuses readable to it.
+
+Everything here walks the bytes once, without recursion, so neither the depth nor the size of the
+input can exhaust the stack. Nothing is checked beyond strings and brackets: what comes out still
+goes through the parser.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+
+JsonBytes = bytes | bytearray | memoryview
+"""What both `re` and msgspec read without a copy."""
+
+MAX_DEPTH = 100
+"""Levels of nesting that `mend` keeps: far more than an event has, far fewer than a stack takes."""
+
+# Possessive (`++`, `*+`), so a failed match never backtracks: linear in time, constant in memory.
+_STRING = rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)'
+_NEXT_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+([\[\]{}])", re.DOTALL)
+_NOT_A_NUMBER = re.compile(_STRING + rb"|-?Infinity|NaN", re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}|\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+_OPENING = b"[{"
+_PIECE_BYTES = 1 << 20
+
+
+def brackets(data: JsonBytes, start: int = 0) -> Iterator[tuple[int, bool]]:
+    """Yield position and "opens" of each bracket outside strings, in order."""
+    while found := _NEXT_BRACKET.match(data, start):
+        start = found.end()
+        yield start - 1, data[start - 1] in _OPENING
+
+
+def value_end(data: JsonBytes, start: int) -> int | None:
+    """Return where the object or array that begins at `start` ends, or None if it never does."""
+    depth = 0
+    for position, opens in brackets(data, start):
+        depth += 1 if opens else -1
+        if depth == 0:
+            return position + 1
+    return None
+
+
+def elements(data: JsonBytes) -> Iterator[tuple[int, int]]:
+    """Yield the span of each object directly inside the array `data`; other elements are passed."""
+    depth = begin = 0
+    for position, opens in brackets(data):
+        if opens:
+            depth += 1
+            if depth == 2:
+                begin = position
+        else:
+            depth -= 1
+            if depth == 0:
+                return
+            if depth == 1 and data[begin] == ord("{"):
+                yield begin, position + 1
+
+
+def deeper_than(data: JsonBytes, limit: int) -> bool:
+    """Tell whether any value in `data` is nested in more than `limit` others."""
+    depth = 0
+    for _, opens in brackets(data):
+        depth += 1 if opens else -1
+        if depth > limit:
+            return True
+    return False
+
+
+def mend(data: bytearray) -> bool:
+    """Replace, in place, what RFC 8259 or a parser's stack refuses; strings keep their text.
+
+    Bytes that are not UTF-8 and lone surrogate escapes become U+FFFD; `NaN`, `Infinity` and values
+    nested deeper than `MAX_DEPTH` become null. Needs at most two more copies of `data` meanwhile.
+
+    Returns:
+        Whether there was anything of the kind.
+    """
+    mended = False
+    if not _is_utf8(data):
+        data[:] = _as_utf8(data)
+        mended = True
+    if _SURROGATE.search(data):
+        data[:] = _ESCAPE.sub(lambda m: rb"\ufffd" if m["lone"] else m[0], data)
+        mended = True
+    if b"NaN" in data or b"Infinity" in data:
+        data[:] = _NOT_A_NUMBER.sub(lambda m: m[0] if m[0][:1] == b'"' else b"null", data)
+        mended = True
+    if deeper_than(data, MAX_DEPTH):
+        data[:] = _shallow(data)
+        mended = True
+    return mended
+
+
+def _is_utf8(data: JsonBytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    view = memoryview(data)
+    try:
+        for begin in range(0, len(view), _PIECE_BYTES):
+            decoder.decode(view[begin : begin + _PIECE_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _as_utf8(data: JsonBytes) -> bytearray:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    view = memoryview(data)
+    mended = bytearray()
+    for begin in range(0, len(view), _PIECE_BYTES):
+        mended += decoder.decode(view[begin : begin + _PIECE_BYTES]).encode()
+    mended += decoder.decode(b"", final=True).encode()
+    return mended
+
+
+def _shallow(data: JsonBytes) -> bytearray:
+    view = memoryview(data)
+    mended = bytearray()
+    depth = kept = cut = 0
+    for position, opens in brackets(data):
+        if opens:
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                cut = position
+        else:
+            if depth == MAX_DEPTH + 1:
+                mended += view[kept:cut]
+                mended += b"null"
+                kept = position + 1
+            depth -= 1
+    mended += view[kept:]
+    return mended

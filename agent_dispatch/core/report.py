@@ -1,0 +1,104 @@
+"""All that is known of a run when it has ended: what `classify` decides from."""
+
+from enum import StrEnum
+
+import msgspec
+
+from agent_dispatch.core.event_types import RateLimitInfo, ResultEvent, SystemEvent
+from agent_dispatch.model.config import EffectiveAgent
+
+
+class Ending(StrEnum):
+    """Why the run is over."""
+
+    EXITED = "exited"
+    """The process ended by itself, or by somebody outside, or after its answer was complete."""
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    AUTH = "auth"
+    """We ended it when the API refused its credentials twice in a row."""
+    GUARD_LOST = "guard_lost"
+    """What supervises the process died, so the process was ended with it."""
+    START_FAILED = "start_failed"
+
+
+class StartStage(StrEnum):
+    """What could not be done when a run could not be started."""
+
+    DIRECTORY = "directory"
+    """The agent's directory is missing or is no directory."""
+    CHDIR = "chdir"
+    """It cannot be entered."""
+    CLI_MISSING = "cli_missing"
+    """No `claude` was found."""
+    CLI_NOT_EXECUTABLE = "cli_not_executable"
+    EXEC = "exec"
+    """The kernel refused to execute it."""
+    FORK = "fork"
+    """No process could be made."""
+
+
+class StartFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run could not be started."""
+
+    stage: StartStage
+    errno: int | None = None
+    text: str = ""
+    """What the system said, or where was looked."""
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run printed, as far as it matters; `Transcript.seen` makes it, `Seen()` is silence."""
+
+    init_seen: bool = False
+    session_id: str | None = None
+    """Set once a transcript can exist, so that the session can be resumed."""
+    results: tuple[ResultEvent, ...] = ()
+    """In order; the oldest may have been dropped to bound memory."""
+    dropped_results: int = 0
+    num_turns: int | None = None
+    """Summed over all results."""
+    usage_cost_usd: float | None = None
+    """US dollars of this run, from the usage that came with its results; None: none came."""
+    session_cost_usd: float | None = None
+    """US dollars of the session so far, as the last result said."""
+    denied_tools: tuple[str, ...] = ()
+    """One for each call that was denied, in order."""
+    turn_open: bool = False
+    """The agent was at work when the output ended: a turn had no result yet."""
+    unfinished_tasks: int = 0
+    """Background tasks that still ran."""
+    unanswered_text: str = ""
+    """The model's last words in a turn that ended without an answer."""
+    api_error: str | None = None
+    """Kind of the API error that the CLI reported last, such as `authentication_failed`."""
+    last_retry: SystemEvent | None = None
+    """The API error that the CLI was waiting to try again after."""
+    rate_limit: RateLimitInfo | None = None
+    cut_lines: int = 0
+    noise_tail: str = ""
+    """The last lines on stdout that were no events."""
+
+
+class RunReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, from start to end."""
+
+    agent: EffectiveAgent
+    ending: Ending
+    duration_ms: int
+    """Wall time of the run, queueing not counted."""
+    timeout_s: float
+    seen: Seen = Seen()
+    response_format: str = ""
+    resumed: str | None = None
+    """The session that was to be continued; None: a fresh one."""
+    exit_code: int | None = None
+    """Negative for a signal; None if the process was never started or never reaped."""
+    cancelled_by: str = ""
+    """Who asked for the end, as in "Cancelled by ..."."""
+    stderr_tail: str = ""
+    start_failure: StartFailure | None = None
+    program: str = "claude"
+    """What was started, for messages."""
+    left_running: int = 0
+    """Processes that the agent left behind and that were ended with it."""

@@ -1,0 +1,290 @@
+"""What has been seen of a run so far: bounded, and enough to decide when it is over."""
+
+import re
+from collections import deque
+
+from agent_dispatch.core.event_types import (
+    AssistantEvent,
+    CutLine,
+    Event,
+    NoiseLine,
+    RateLimitEvent,
+    RateLimitInfo,
+    ResultEvent,
+    SystemEvent,
+    UserEvent,
+)
+from agent_dispatch.core.report import Seen
+from agent_dispatch.model.dispatch import Progress
+
+_MAX_RESULTS = 200
+_MAX_EARLIER_CHARS = 16 * 1024 * 1024
+"""Kept of all answers before the last one."""
+_MAX_TEXT_CHARS = 1024 * 1024
+"""Kept of text that no result has confirmed yet."""
+_MAX_NAMES = 1000
+"""Denied calls, and background tasks, that are remembered."""
+_MAX_NOISE_LINES = 20
+_LINE_CHARS = 200
+
+_AUTH_STATUSES = (401, 403)
+_TASK_OVER = frozenset({"completed", "failed", "killed", "stopped"})
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
+
+
+class Transcript:
+    """The facts of one run, gathered while its events arrive.
+
+    One transcript serves one user line: what follows its result are turns that the CLI starts by
+    itself when background tasks end.
+    """
+
+    def __init__(self) -> None:
+        self._init_seen = False
+        self._session_id: str | None = None
+        self._results: list[ResultEvent] = []
+        self._result_count = 0
+        self._num_turns: int | None = None
+        self._usage_cost_usd: float | None = None
+        self._usage_unpriced = False
+        """Some usage came without its price, so the sum is not this run's cost."""
+        self._session_cost_usd: float | None = None
+        self._denials: dict[str, str] = {}
+        """Tool by the id of the call."""
+        self._turn_open = True
+        self._text = ""
+        """What the model said since its last tool call or result."""
+        self._api_error: str | None = None
+        self._auth_failures = 0
+        self._last_retry: SystemEvent | None = None
+        self._rate_limit: RateLimitInfo | None = None
+        self._tasks: dict[str, bool] = {}
+        """Tasks that have started and not ended, and whether each runs in the background."""
+        self._live_tasks: int | None = None
+        """Background tasks that the CLI itself last listed; outranks `_tasks`."""
+        self._cut_lines = 0
+        self._noise: deque[str] = deque(maxlen=_MAX_NOISE_LINES)
+
+    @property
+    def init_seen(self) -> bool:
+        """A session has begun."""
+        return self._init_seen
+
+    @property
+    def session_id(self) -> str | None:
+        """The session, once a transcript of it can exist."""
+        return self._session_id
+
+    @property
+    def answered(self) -> bool:
+        """At least one result has arrived."""
+        return self._result_count > 0
+
+    @property
+    def unfinished_tasks(self) -> int:
+        """Background tasks that still run."""
+        if self._live_tasks is not None:
+            return self._live_tasks
+        return sum(self._tasks.values())
+
+    @property
+    def turn_open(self) -> bool:
+        """The agent is at work: what it was asked last, or began by itself, has no result yet."""
+        return self._turn_open
+
+    @property
+    def idle(self) -> bool:
+        """Nothing more is to come: a result has arrived, no turn and no background task is open."""
+        return self.answered and not self._turn_open and not self.unfinished_tasks
+
+    @property
+    def fail_fast(self) -> bool:
+        """The API refused the credentials twice in a row; the CLI would go on for minutes."""
+        return self._auth_failures >= 2
+
+    def seen(self) -> Seen:
+        """Return the facts so far."""
+        return Seen(
+            init_seen=self._init_seen,
+            session_id=self._session_id,
+            results=tuple(self._results),
+            dropped_results=self._result_count - len(self._results),
+            num_turns=self._num_turns,
+            usage_cost_usd=None if self._usage_unpriced else self._usage_cost_usd,
+            session_cost_usd=self._session_cost_usd,
+            denied_tools=tuple(self._denials.values()),
+            turn_open=self._turn_open,
+            unfinished_tasks=self.unfinished_tasks,
+            unanswered_text=self._text,
+            api_error=self._api_error,
+            last_retry=self._last_retry,
+            rate_limit=self._rate_limit,
+            cut_lines=self._cut_lines,
+            noise_tail="\n".join(self._noise),
+        )
+
+    def add(self, event: Event) -> Progress | None:
+        """Take in the next event; return a line for whoever watches, if it is worth one."""
+        match event:
+            case SystemEvent():
+                line = self._add_system(event)
+            case AssistantEvent():
+                line = self._add_assistant(event)
+            case UserEvent():
+                self._work_goes_on(event.parent_tool_use_id)
+                line = ""
+            case ResultEvent():
+                line = self._add_result(event)
+            case RateLimitEvent():
+                self._rate_limit = event.rate_limit_info
+                line = ""
+            case NoiseLine():
+                self._noise.append(event.text[:_LINE_CHARS])
+                line = ""
+            case CutLine():
+                self._cut_lines += 1
+                line = "A line of output was too long and was cut"
+            case _:
+                line = ""
+        return Progress(line) if line else None
+
+    def _add_system(self, event: SystemEvent) -> str:
+        match event.subtype:
+            case "init":
+                return self._add_init(event)
+            case "api_retry":
+                return self._add_retry(event)
+            case "permission_denied" if event.tool_name:
+                self._add_denial(event.tool_name, event.tool_use_id)
+                return f"Denied tool: {one_line(event.tool_name)}"
+            case "background_tasks_changed" if event.tasks is not None:
+                alive = [task for task in event.tasks if not (task.ambient or task.off_host)]
+                self._live_tasks = len(alive)
+            case "task_started" | "task_updated" | "task_notification" if event.task_id:
+                return self._add_task(event, event.task_id)
+        return ""
+
+    def _add_init(self, event: SystemEvent) -> str:
+        again = self._init_seen
+        self._init_seen = True
+        self._session_id = event.session_id or self._session_id
+        self._turn_open = True
+        if again:
+            return "Next turn"
+        version = f" {event.claude_code_version}" if event.claude_code_version else ""
+        model = f", model {event.model}" if event.model else ""
+        failed = [server.name for server in event.mcp_servers if server.status == "failed"]
+        missing = f"; MCP servers that failed: {', '.join(failed)}" if failed else ""
+        return one_line(f"Started Claude Code{version}{model}{missing}")
+
+    def _add_retry(self, event: SystemEvent) -> str:
+        self._turn_open = True
+        refused = event.error_status in _AUTH_STATUSES
+        self._auth_failures = self._auth_failures + 1 if refused else 0
+        self._last_retry = event
+        return describe_retry(event)
+
+    def _add_task(self, event: SystemEvent, task_id: str) -> str:
+        about = one_line(event.summary or event.description or task_id)
+        status = event.status or (event.patch.status if event.patch else None)
+        if event.subtype == "task_started":
+            background = event.is_backgrounded is not False and not event.ambient
+            if len(self._tasks) < _MAX_NAMES:
+                self._tasks[task_id] = background
+            return f"Background task started: {about}" if background else ""
+        if status in _TASK_OVER:
+            self._tasks.pop(task_id, None)
+        elif task_id in self._tasks and event.patch and event.patch.is_backgrounded is not None:
+            self._tasks[task_id] = event.patch.is_backgrounded
+        if event.subtype == "task_notification":
+            return f"Background task {one_line(status or 'ended')}: {about}"
+        return ""
+
+    def _add_assistant(self, event: AssistantEvent) -> str:
+        self._work_goes_on(event.parent_tool_use_id)
+        if event.error is not None:
+            self._api_error = event.error
+            return ""
+        self._auth_failures = 0
+        self._last_retry = None
+        blocks = event.message.content
+        tools = [block.name for block in blocks if block.type == "tool_use" and block.name]
+        text = "\n\n".join(block.text for block in blocks if block.type == "text" and block.text)
+        if event.parent_tool_use_id is None:
+            self._text = "" if tools else (text[:_MAX_TEXT_CHARS] or self._text)
+        if tools:
+            return one_line(f"Using tool: {', '.join(tools)}")
+        return one_line(text.strip().partition("\n")[0])
+
+    def _add_result(self, event: ResultEvent) -> str:
+        self._result_count += 1
+        self._results.append(event)
+        self._drop_results()
+        self._turn_open = False
+        # A task in the foreground cannot outlive its turn, whether its end was told or not.
+        self._tasks = {task: True for task, background in self._tasks.items() if background}
+        if event.num_turns is not None:
+            self._num_turns = (self._num_turns or 0) + event.num_turns
+        if event.num_turns != 0:
+            self._session_id = self._session_id or event.session_id
+        self._add_costs(event)
+        for denial in event.permission_denials:
+            self._add_denial(denial.tool_name, denial.tool_use_id)
+        if not event.is_error:
+            self._api_error = None
+            self._last_retry = None
+            self._auth_failures = 0
+        if event.result:
+            self._text = ""
+        if self.unfinished_tasks:
+            return f"Answered; waiting for {self.unfinished_tasks} background task(s)"
+        return ""
+
+    def _add_costs(self, event: ResultEvent) -> None:
+        if event.total_cost_usd is not None:
+            self._session_cost_usd = event.total_cost_usd
+        usage = event.model_usage_since_last_result
+        if usage is None:
+            return
+        for model in usage.values():
+            self._usage_unpriced |= model.cost_usd is None
+        cost_usd = sum(model.cost_usd or 0.0 for model in usage.values())
+        self._usage_cost_usd = (self._usage_cost_usd or 0.0) + cost_usd
+
+    def _drop_results(self) -> None:
+        """Forget the oldest results beyond the bounds; never the last one, nor the last answer."""
+        results = self._results
+        answer = next((i for i in reversed(range(len(results))) if results[i].result), -1)
+        earlier_chars = sum(len(result.result) for result in results[: max(answer, 0)])
+        while len(results) > 2 and (
+            earlier_chars > _MAX_EARLIER_CHARS or len(results) > _MAX_RESULTS
+        ):
+            dropped = results.pop(1 if answer == 0 else 0)
+            earlier_chars -= len(dropped.result)
+            answer -= 0 if answer == 0 else 1
+
+    def _add_denial(self, tool: str, call_id: str | None) -> None:
+        if tool and len(self._denials) < _MAX_NAMES:
+            self._denials.setdefault(call_id or f"unnamed {len(self._denials)}", tool)
+
+    def _work_goes_on(self, parent: str | None) -> None:
+        """Open a turn for the talk of the agent itself; a subagent's belongs to its task."""
+        if parent is None:
+            self._turn_open = True
+
+
+def describe_retry(event: SystemEvent) -> str:
+    """Return one line on an API error that the CLI tries again after."""
+    status = event.error_status
+    what = "The API did not answer" if status is None else f"API error {status}"
+    kind = f" ({one_line(event.error)})" if event.error else ""
+    count = f", retry {event.attempt or '?'} of {event.max_retries or '?'}"
+    delay_ms = event.retry_delay_ms
+    delay = "" if delay_ms is None else f" in {round(delay_ms / 1000, 1):g} s"
+    return f"{what}{kind}{count}{delay}"
+
+
+def one_line(text: str) -> str:
+    """Return the beginning of `text` on one line, without control characters."""
+    line = _UNPRINTABLE.sub(" ", text[: _LINE_CHARS * 4]).strip()
+    return line if len(line) <= _LINE_CHARS else line[: _LINE_CHARS - 1] + "…"
