@@ -1,0 +1,148 @@
+"""What is asked of an agent: checks on the request, the prompt, and the lines written to stdin."""
+
+import math
+import re
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.core.events import ControlRequestEvent
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dispatch import DispatchRequest
+
+MAX_PROMPT_BYTES = 10_000_000
+"""Claude Code refuses more on stdin as text, and no model's context holds it as an event."""
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# JavaScript's trim() takes a byte order mark for white space; Python's strip() does not.
+_BLANK = re.compile(r"[\s\ufeff]*")
+_COMMAND = re.compile(r"[\s\ufeff]*/")
+
+_JSON_INSTRUCTION = (
+    "Reply with one JSON value and nothing else: no sentence before or after it, no code fence."
+    " If the task cannot be done, reply with a JSON object whose only key is"
+    ' "error" and whose value says why.'
+)
+
+
+def check_request(request: DispatchRequest) -> None:
+    """Check what can be known of a request before an agent is looked up.
+
+    Raises:
+        InvalidRequestError: Something in it cannot be sent; nothing may be started.
+    """
+    texts = {
+        "agent": request.agent,
+        "task": request.task,
+        "context": request.context,
+        "caller": request.caller,
+        "goal": request.goal,
+        "response_format": request.response_format,
+        "session_id": request.session_id or "",
+    }
+    for name, text in texts.items():
+        _check_text(name, text)
+    if _BLANK.fullmatch(request.task):
+        raise InvalidRequestError("task is empty: say what the agent is to do.")
+    if request.response_format not in ("", "json"):
+        raise InvalidRequestError(
+            f"response_format {_quoted(request.response_format)} is not known:"
+            ' use "json" for one JSON value, or leave it out for text.'
+        )
+    if request.session_id is not None and not _UUID.fullmatch(request.session_id):
+        raise InvalidRequestError(
+            f"session_id {_quoted(request.session_id)} is not a session: it is the UUID that an"
+            " earlier result carried as `session_id`. Leave it out to start a new session."
+        )
+    if request.timeout_s is not None and not 0 < request.timeout_s < math.inf:
+        raise InvalidRequestError(
+            f"The timeout must be a number of seconds above 0, not {request.timeout_s}."
+        )
+    size = len(build_prompt(request).encode())
+    if size > MAX_PROMPT_BYTES:
+        raise InvalidRequestError(
+            f"The prompt has {size:,} bytes, and Claude Code takes at most {MAX_PROMPT_BYTES:,}."
+            " Put the material into a file in the agent's directory and name it in the task."
+        )
+
+
+def build_prompt(request: DispatchRequest) -> str:
+    """Return the text that the agent's model reads; it never begins with a slash command."""
+    context = "" if _BLANK.fullmatch(request.context) else request.context
+    caller = "" if _BLANK.fullmatch(request.caller) else request.caller
+    goal = "" if _BLANK.fullmatch(request.goal) else request.goal
+    if caller or goal:
+        sections = {
+            "Goal": goal,
+            "Dispatched by": caller,
+            "Context": context,
+            "Task": request.task,
+        }
+        prompt = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
+        instruction = f"## Form of the answer\n\n{_JSON_INSTRUCTION}"
+    else:
+        if context:
+            prompt = f"Context:\n{context}\n\nTask:\n{request.task}"
+        elif _COMMAND.match(request.task):
+            # Claude Code would execute `/compact` itself and ask no model.
+            prompt = f"Task:\n{request.task}"
+        else:
+            prompt = request.task
+        instruction = _JSON_INSTRUCTION
+    return f"{prompt}\n\n{instruction}" if request.response_format == "json" else prompt
+
+
+def user_line(prompt: str) -> bytes:
+    """Return the line that starts a turn (`--input-format=stream-json`)."""
+    return _line({"type": "user", "message": {"role": "user", "content": prompt}})
+
+
+def interrupt_line(request_id: str) -> bytes:
+    """Return the line that ends the turn in hand; the process lives on and prints a result."""
+    return _line(
+        {
+            "type": "control_request",
+            "request_id": request_id,
+            "request": {"subtype": "interrupt"},
+        }
+    )
+
+
+def refusal_line(asked: ControlRequestEvent) -> bytes:
+    """Return the answer to a question of the CLI that nobody is there to decide.
+
+    Without an answer it would wait until the deadline: a permission is denied, a form that one of
+    the agent's MCP servers shows is cancelled, anything else is refused as not supported.
+    """
+    answers: dict[str, dict[str, Any]] = {
+        "can_use_tool": {"behavior": "deny", "message": "Nobody can be asked in a dispatch."},
+        "elicitation": {"action": "cancel"},
+    }
+    answer = answers.get(asked.request.subtype)
+    response: dict[str, Any] = {"request_id": asked.request_id}
+    if answer is None:
+        response |= {"subtype": "error", "error": "agent-dispatch does not support this request"}
+    else:
+        response |= {"subtype": "success", "response": answer}
+    return _line({"type": "control_response", "response": response})
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(message) + b"\n"
+
+
+def _check_text(name: str, text: str) -> None:
+    if "\0" in text:
+        raise InvalidRequestError(
+            f"{name} holds a NUL character, which no prompt can carry: remove it."
+        )
+    if _SURROGATE.search(text):
+        raise InvalidRequestError(
+            f"{name} holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no text:"
+            " send the whole character, or remove it."
+        )
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

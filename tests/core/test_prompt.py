@@ -1,0 +1,167 @@
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_dispatch.core.events import ControlRequest, ControlRequestEvent
+from agent_dispatch.core.prompt import (
+    build_prompt,
+    check_request,
+    interrupt_line,
+    refusal_line,
+    user_line,
+)
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dispatch import DispatchRequest
+from tests.core.builders import SESSION
+
+
+def request(**changes: Any) -> DispatchRequest:
+    return DispatchRequest(**({"agent": "infra", "task": "List the pods"} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "prompt"),
+    [
+        ({}, "List the pods"),
+        ({"task": "- a\n- b"}, "- a\n- b"),
+        ({"task": "--version"}, "--version"),
+        ({"context": "Error: x"}, "Context:\nError: x\n\nTask:\nList the pods"),
+        ({"caller": "backend"}, "## Dispatched by\n\nbackend\n\n## Task\n\nList the pods"),
+        (
+            {"caller": "backend", "goal": "Fix it", "context": "Error: x"},
+            (
+                "## Goal\n\nFix it\n\n## Dispatched by\n\nbackend\n\n## Context\n\nError: x"
+                "\n\n## Task\n\nList the pods"
+            ),
+        ),
+        ({"goal": "Fix it", "task": "/compact"}, "## Goal\n\nFix it\n\n## Task\n\n/compact"),
+        ({"task": "/help"}, "Task:\n/help"),
+        ({"task": " \n\ufeff/help"}, "Task:\n \n\ufeff/help"),
+        ({"task": "see /help"}, "see /help"),
+        ({"context": "/help"}, "Context:\n/help\n\nTask:\nList the pods"),
+        ({"caller": " ", "goal": "\n", "context": "\ufeff"}, "List the pods"),
+    ],
+)
+def test_a_prompt_holds_what_was_given_in_a_fixed_order(
+    changes: dict[str, Any], prompt: str
+) -> None:
+    assert build_prompt(request(**changes)) == prompt
+
+
+@pytest.mark.parametrize("changes", [{}, {"goal": "Fix it"}, {"context": "x"}, {"task": "/x"}])
+def test_json_adds_an_instruction_behind_the_task(changes: dict[str, Any]) -> None:
+    plain = build_prompt(request(**changes))
+    prompt = build_prompt(request(response_format="json", **changes))
+    assert prompt.startswith(plain + "\n\n")
+    assert "one JSON value" in prompt.removeprefix(plain)
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_no_prompt_begins_with_a_command(task: str, context: str, caller: str, goal: str) -> None:
+    prompt = build_prompt(request(task=task, context=context, caller=caller, goal=goal))
+    assert not prompt.strip().strip("\ufeff").strip().startswith("/")
+    assert task in prompt
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"task": ""}, "task is empty"),
+        ({"task": " \t\n\u00a0\ufeff"}, "task is empty"),
+        ({"task": "nul\0byte"}, "task holds a NUL"),
+        ({"task": "half \ud800"}, "task holds half of a surrogate pair"),
+        ({"agent": "x\0"}, "agent holds a NUL"),
+        ({"context": "\udfff"}, "context holds half"),
+        ({"caller": "\0"}, "caller holds a NUL"),
+        ({"goal": "\0"}, "goal holds a NUL"),
+        ({"session_id": "\0"}, "session_id holds a NUL"),
+        ({"response_format": "\0"}, "response_format holds a NUL"),
+        ({"response_format": "JSON"}, 'use "json"'),
+        ({"response_format": "xml"}, 'use "json"'),
+        ({"session_id": ""}, "Leave it out"),
+        ({"session_id": "x"}, "Leave it out"),
+        ({"session_id": "-r"}, "Leave it out"),
+        ({"session_id": "{" + SESSION + "}"}, "Leave it out"),
+        ({"session_id": SESSION + "\n"}, "Leave it out"),
+        ({"session_id": "x" * 10_000}, "x...'"),
+        ({"timeout_s": math.nan}, "seconds above 0"),
+        ({"timeout_s": math.inf}, "seconds above 0"),
+        ({"timeout_s": -5}, "seconds above 0"),
+        ({"timeout_s": 0}, "seconds above 0"),
+        ({"context": "é" * 5_000_000}, "Put the material into a file"),
+    ],
+)
+def test_a_request_that_cannot_be_sent_is_refused_by_name(
+    changes: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        check_request(request(**changes))
+    assert names in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"task": "--version"},
+        {"task": "/help"},
+        {"context": "x" * 200_000},
+        {"context": "x" * 9_900_000},
+        {"task": "emoji \U0001f600 and \u2028"},
+        {"response_format": "json"},
+        {"session_id": SESSION},
+        {"session_id": SESSION.upper()},
+        {"timeout_s": 0.5},
+    ],
+)
+def test_a_request_that_can_be_sent_passes(changes: dict[str, Any]) -> None:
+    check_request(request(**changes))
+
+
+@given(st.text())
+def test_a_user_line_is_one_line_and_says_what_was_asked(prompt: str) -> None:
+    line = user_line(prompt)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == {"type": "user", "message": {"role": "user", "content": prompt}}
+
+
+def test_an_interrupt_is_a_control_request() -> None:
+    assert json.loads(interrupt_line("r1")) == {
+        "type": "control_request",
+        "request_id": "r1",
+        "request": {"subtype": "interrupt"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("elicitation", {"subtype": "success", "response": {"action": "cancel"}}),
+        (
+            "can_use_tool",
+            {
+                "subtype": "success",
+                "response": {
+                    "behavior": "deny",
+                    "message": "Nobody can be asked in a dispatch.",
+                },
+            },
+        ),
+        (
+            "hook_callback",
+            {"subtype": "error", "error": "agent-dispatch does not support this request"},
+        ),
+    ],
+)
+def test_a_question_of_the_cli_is_never_left_open(asked: str, answer: dict[str, Any]) -> None:
+    event = ControlRequestEvent(request_id="q1", request=ControlRequest(subtype=asked))
+    assert json.loads(refusal_line(event)) == {
+        "type": "control_response",
+        "response": {"request_id": "q1"} | answer,
+    }
