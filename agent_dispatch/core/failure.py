@@ -1,0 +1,320 @@
+"""Why a run failed, and what to do: its type for programs, its text for readers.
+
+Decided by fields of the last result, by how the run was ended, and only then by exit code and
+stderr. Two matches of text are left, each where the CLI gives nothing else to go by.
+"""
+
+import errno
+import signal
+from datetime import UTC, datetime
+
+import msgspec
+
+from agent_dispatch.core import advice
+from agent_dispatch.core.event_types import ResultEvent
+from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
+from agent_dispatch.core.transcript import describe_retry
+from agent_dispatch.model.dispatch import ErrorType
+
+MAX_SAID_CHARS = 2000
+"""Of the CLI's own words, or of stderr, that go into an error."""
+
+_AUTH_STATUSES = frozenset({401, 403})
+_AUTH_ERRORS = frozenset(
+    {"authentication_failed", "oauth_org_not_allowed", "cloud_credential_error"}
+)
+"""Of the CLI's reports of API errors; the only sign when it has no credentials at all."""
+_AUTH_KINDS = frozenset(
+    {
+        "api_key_auth_disabled",
+        "gateway_session_expired",
+        "gateway_signin_required",
+        "invalid_credential_header",
+        "named_profile_unusable",
+        "org_disabled_credential",
+        "provider_credentials",
+        "stored_login_refused",
+    }
+)
+_REFUSED_NOT_FOR_CREDENTIALS = frozenset(
+    {"dlp_request_denied", "hook_denied", "network_edge_blocked", "safety_monitor_blocked"}
+)
+"""Kinds that come with status 403 and that no login mends."""
+_LIMIT_STATUSES = frozenset({402, 429})
+_LIMIT_ERRORS = frozenset({"billing_error", "rate_limit"})
+_LIMIT_KINDS = frozenset(
+    {"long_context_credits_required", "model_requires_usage_credits", "usage_limit_reached"}
+)
+_TOO_LONG = frozenset({"blocking_limit", "prompt_too_long"})
+_UNUSABLE_PROGRAM = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.EPERM})
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What went wrong and what mends it."""
+
+    error_type: ErrorType
+    text: str
+
+
+def describe_failure(report: RunReport, last: ResultEvent | None) -> Failure:
+    """Return what kept the run from succeeding.
+
+    Args:
+        report: The run.
+        last: Its last result, unless our own interrupt made it.
+    """
+    if report.start_failure is not None:
+        return _not_started(report, report.start_failure)
+    if report.ending is Ending.AUTH:
+        return _auth(report, "")
+    if last is not None:
+        return _by_result(report, last)
+    session_id = report.seen.session_id
+    match report.ending:
+        case Ending.DEADLINE:
+            return _timeout(report)
+        case Ending.CANCELLED:
+            who = report.cancelled_by or "the caller"
+            text = f"Cancelled by {who}. {advice.resume(report.agent, session_id)}"
+            return Failure(ErrorType.CANCELLED, text)
+        case Ending.GUARD_LOST:
+            text = (
+                "The process that supervises Claude Code was killed, so the run was ended with it."
+                f" {advice.resume(report.agent, session_id)}"
+            )
+            return Failure(ErrorType.LOST, text)
+        case _:
+            return _without_result(report)
+
+
+def _by_result(report: RunReport, last: ResultEvent) -> Failure:
+    agent, seen = report.agent, report.seen
+    said = _said(last)
+    again = advice.resume(agent, seen.session_id)
+    if last.subtype == "error_max_budget_usd" or last.terminal_reason == "budget_exhausted":
+        return _budget(report)
+    if (
+        last.subtype == "error_max_structured_output_retries"
+        or last.terminal_reason == "structured_output_retry_exhausted"
+    ):
+        text = f"The agent did not deliver the structured output that was asked for. {said} {again}"
+        return Failure(ErrorType.SCHEMA, text)
+    if _is_auth(report, last):
+        return _auth(report, said)
+    if _is_limit(report, last):
+        return _usage_limit(report, said)
+    if last.num_turns == 0:
+        return _no_model_asked(report, last, said)
+    if last.terminal_reason in _TOO_LONG:
+        text = (
+            f"The prompt and the session together do not fit the model's context: {said} Put the"
+            f" material into a file in {agent.directory} and name it in the task, or start a new"
+            " session."
+        )
+        return Failure(ErrorType.CLI_ERROR, text)
+    if last.api_error_status is None and seen.denied_tools and last.permission_denials:
+        tools = ", ".join(dict.fromkeys(seen.denied_tools))
+        text = (
+            f"The run failed after {len(seen.denied_tools)} tool call(s) were denied by"
+            f" permissions: {tools}. {said} {advice.grant(agent, seen.denied_tools)}"
+        )
+        return Failure(ErrorType.PERMISSION, text)
+    if last.subtype == "error_max_turns":
+        text = f"The agent reached its limit on turns before it had finished. {said} {again}"
+        return Failure(ErrorType.CLI_ERROR, text)
+    return Failure(ErrorType.CLI_ERROR, _reported_error(report, last, said))
+
+
+def _is_auth(report: RunReport, last: ResultEvent) -> bool:
+    if not last.is_error or last.api_error in _REFUSED_NOT_FOR_CREDENTIALS:
+        return False
+    return (
+        last.api_error_status in _AUTH_STATUSES
+        or last.api_error in _AUTH_KINDS
+        or report.seen.api_error in _AUTH_ERRORS
+        # Older versions say it in words only, without a status and without asking a model.
+        or (last.api_error_status is None and last.result.endswith("Please run /login"))
+    )
+
+
+def _is_limit(report: RunReport, last: ResultEvent) -> bool:
+    return bool(last.is_error) and (
+        last.api_error_status in _LIMIT_STATUSES
+        or last.api_error in _LIMIT_KINDS
+        or report.seen.api_error in _LIMIT_ERRORS
+    )
+
+
+def _auth(report: RunReport, said: str) -> Failure:
+    retry = report.seen.last_retry
+    if not said and retry is not None:
+        said = f"{describe_retry(retry)}; more retries would not have helped."
+    text = f"Claude Code could not log in to the API. {said} {advice.log_in()}"
+    return Failure(ErrorType.AUTH, text)
+
+
+def _usage_limit(report: RunReport, said: str) -> Failure:
+    limit = report.seen.rate_limit
+    when = ""
+    if limit is not None and limit.status == "rejected" and limit.resets_at is not None:
+        when = _reset_time(limit.resets_at)
+    then = when or "It is not known when that ends; a short limit is over within minutes."
+    text = (
+        f"The account or the API is at a limit. {said} {then} Then try again."
+        f" {advice.resume(report.agent, report.seen.session_id)}"
+    )
+    return Failure(ErrorType.USAGE_LIMIT, text)
+
+
+def _reset_time(epoch_s: float) -> str:
+    try:
+        moment = datetime.fromtimestamp(epoch_s, UTC)
+    except (OverflowError, ValueError, OSError):
+        return ""
+    return f"It resets at {moment:%Y-%m-%d %H:%M} UTC."
+
+
+def _budget(report: RunReport) -> Failure:
+    agent = report.agent
+    cap = agent.max_budget_usd
+    again = f"{advice.resume(agent, report.seen.session_id)} (each run has the whole cap again)."
+    if not cap:
+        text = f"The run was stopped at a budget that is not configured here. {again}"
+    else:
+        text = (
+            f"The run was stopped at its cap of ${cap:g} (max_budget_usd of agent"
+            f" {agent.name!r}). {again} {advice.raise_budget(agent, cap)}"
+        )
+    return Failure(ErrorType.BUDGET, text)
+
+
+def _no_model_asked(report: RunReport, last: ResultEvent, said: str) -> Failure:
+    if report.resumed is not None and not report.seen.init_seen and last.is_error:
+        text = (
+            f"Session {report.resumed} could not be resumed. {said} A session is known on the"
+            " machine where it ran; leave session_id out to start a new one."
+        )
+    else:
+        text = (
+            f"Claude Code ended without asking a model. {said}{_stderr(report)} Check the"
+            " installation with: agent-dispatch doctor"
+        )
+    return Failure(ErrorType.CLI_ERROR, text)
+
+
+def _reported_error(report: RunReport, last: ResultEvent, said: str) -> str:
+    marks = [
+        f"API status {last.api_error_status}" if last.api_error_status is not None else "",
+        last.api_error or last.api_error_type or "",
+        last.startup_failure_reason or "",
+        last.terminal_reason or last.subtype,
+    ]
+    status = last.api_error_status or 0
+    retry = "Such an error is usually temporary: try again." if status >= 500 else ""
+    session_id = report.seen.session_id
+    again = "" if session_id is None else advice.resume(report.agent, session_id)
+    what = f"Claude Code reported an error ({', '.join(mark for mark in marks if mark)})."
+    return " ".join(part for part in (what, said, retry, again) if part) + _stderr(report)
+
+
+def _timeout(report: RunReport) -> Failure:
+    agent, seen = report.agent, report.seen
+    parts = [f"Timed out after {report.timeout_s:g} s."]
+    if seen.last_retry is not None:
+        parts.append(f"Meanwhile the API failed: {describe_retry(seen.last_retry)}.")
+    parts.append(advice.resume(agent, seen.session_id))
+    if not seen.init_seen:
+        parts.append(
+            "Claude Code had not even begun: an MCP server of the project that does not answer"
+            " delays it; check with: agent-dispatch doctor."
+        )
+    parts.append(advice.more_time(agent, report.timeout_s))
+    return Failure(ErrorType.TIMEOUT, " ".join(parts))
+
+
+def _without_result(report: RunReport) -> Failure:
+    seen = report.seen
+    parts = [f"Claude Code {_exit(report.exit_code)} without a result."]
+    # The CLI says this on stderr only, before anything else.
+    if "unknown option" in report.stderr_tail:
+        parts.append(
+            "It does not know an option that agent-dispatch needs, so it is too old: update it with"
+            " `claude update`, and check with: agent-dispatch doctor."
+        )
+    elif seen.cut_lines:
+        parts.append(
+            "A line of its output was longer than any may be and was cut; it may have been the"
+            " answer. Ask for a shorter one, or for a file."
+        )
+    elif report.exit_code is not None and report.exit_code in (-signal.SIGKILL, 137):
+        parts.append("Something outside killed it; often that is a machine out of memory.")
+    if seen.last_retry is not None:
+        parts.append(f"Before that the API failed: {describe_retry(seen.last_retry)}.")
+    if seen.session_id is not None:
+        parts.append(advice.resume(report.agent, seen.session_id))
+    else:
+        parts.append("Check the installation with: agent-dispatch doctor.")
+    noise = f"\nstdout: {_clip(seen.noise_tail)}" if seen.noise_tail else ""
+    return Failure(ErrorType.CLI_ERROR, " ".join(parts) + _stderr(report) + noise)
+
+
+def _exit(code: int | None) -> str:
+    if code is None:
+        return "ended"
+    number = -code if code < 0 else code - 128
+    try:
+        name = signal.Signals(number).name if number > 0 else ""
+    except ValueError:
+        name = ""
+    return f"was ended by {name}" if name else f"ended with exit code {code}"
+
+
+def _not_started(report: RunReport, failure: StartFailure) -> Failure:
+    agent = report.agent
+    system = f" ({failure.text})" if failure.text else ""
+    match failure.stage:
+        case StartStage.DIRECTORY | StartStage.CHDIR:
+            text = (
+                f"The directory of agent {agent.name!r} cannot be used: {agent.directory}{system}."
+                " Bring it back, or register another one: agent-dispatch remove"
+                f" {agent.name} && agent-dispatch add {agent.name} DIRECTORY"
+            )
+            return Failure(ErrorType.NOT_FOUND, text)
+        case StartStage.CLI_MISSING:
+            text = (
+                f"The Claude Code CLI was not found: {report.program}{system}. Install it with"
+                " `npm install -g @anthropic-ai/claude-code`, or put it on the PATH of what starts"
+                " agent-dispatch; `claude --version` must print a version. Check with:"
+                " agent-dispatch doctor"
+            )
+            return Failure(ErrorType.NOT_FOUND, text)
+        case StartStage.FORK:
+            text = (
+                f"No process could be started{system}: the machine is short of memory or of"
+                " processes. Try again later, or lower max_concurrency in agents.toml."
+            )
+            return Failure(ErrorType.CLI_ERROR, text)
+        case StartStage.CLI_NOT_EXECUTABLE | StartStage.EXEC:
+            text = (
+                f"The Claude Code CLI could not be executed: {report.program}{system}. Make it"
+                " executable, or install it again with `npm install -g @anthropic-ai/claude-code`."
+                " Check with: agent-dispatch doctor"
+            )
+            unusable = failure.errno is None or failure.errno in _UNUSABLE_PROGRAM
+            return Failure(ErrorType.NOT_FOUND if unusable else ErrorType.CLI_ERROR, text)
+
+
+def _said(last: ResultEvent) -> str:
+    """Return the CLI's own words, as a sentence of their own."""
+    words = _clip(last.result or "; ".join(last.errors))
+    return f"It said: {words}" + ("" if words.endswith((".", "!", "?")) else ".") if words else ""
+
+
+def _stderr(report: RunReport) -> str:
+    tail = report.stderr_tail.strip()
+    return f"\nstderr: {tail[-MAX_SAID_CHARS:]}" if tail else ""
+
+
+def _clip(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= MAX_SAID_CHARS else text[:MAX_SAID_CHARS] + " [...]"

@@ -1,0 +1,235 @@
+"""What a run means: its report to the one result that its caller gets.
+
+The last `result` event decides, by its fields; the exit code and stderr are asked only when there
+is none, and words in a text never. Which fields mean what was measured with Claude Code 2.1.330.
+"""
+
+import msgspec
+
+from agent_dispatch.core import advice
+from agent_dispatch.core.answer import parse_answer
+from agent_dispatch.core.command import DEPTH_VARIABLE, UNREADABLE_DEPTH
+from agent_dispatch.core.event_types import ResultEvent
+from agent_dispatch.core.failure import MAX_SAID_CHARS, describe_failure
+from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+
+__all__ = [
+    "Ending",
+    "RunReport",
+    "Seen",
+    "StartFailure",
+    "StartStage",
+    "classify",
+    "recursion_refused",
+    "refused",
+    "succeeded",
+]
+
+_OUR_ENDINGS = frozenset({Ending.DEADLINE, Ending.CANCELLED, Ending.AUTH})
+"""Those before which we may have sent an interrupt."""
+
+
+def classify(report: RunReport) -> DispatchResult:
+    """Return the result of a run: an answer that arrived outranks everything that came after it."""
+    results = _without_own_abort(report)
+    last = results[-1] if results else None
+    if last is not None and succeeded(last) and report.ending is not Ending.AUTH:
+        return _success(report, results)
+    return _failure(report, results)
+
+
+def succeeded(result: ResultEvent) -> bool:
+    """Tell whether a model was asked and answered; `subtype` alone says "success" to API errors."""
+    if result.is_error is None:
+        # Other versions may leave it out; then nothing but an answer, or the word, is a success.
+        claimed = result.subtype == "success" or bool(result.result)
+    else:
+        claimed = not result.is_error
+    failed = result.subtype.startswith("error") or _aborted(result)
+    return claimed and not failed and result.num_turns != 0
+
+
+def refused(agent: str, error: str, error_type: ErrorType = ErrorType.CLI_ERROR) -> DispatchResult:
+    """Return the result of a dispatch that was not started."""
+    return DispatchResult(agent=agent, success=False, result="", error=error, error_type=error_type)
+
+
+def recursion_refused(agent: str, depth: int, max_depth: int) -> DispatchResult:
+    """Return the result of a dispatch that would nest deeper than allowed."""
+    if depth == UNREADABLE_DEPTH:
+        error = (
+            f"The environment variable {DEPTH_VARIABLE} holds no number, so it is not known how"
+            " deeply this dispatch is nested, and it was refused. Unset it."
+        )
+    else:
+        error = (
+            f"{depth} dispatch(es) are nested here already, and max_dispatch_depth is {max_depth}."
+            " Do the task here instead of dispatching it; if the nesting is meant, raise"
+            " max_dispatch_depth in [settings] of agents.toml."
+        )
+    return refused(agent, error, ErrorType.RECURSION)
+
+
+def _without_own_abort(report: RunReport) -> tuple[ResultEvent, ...]:
+    """Return the results without the one that our own interrupt made: it is no answer."""
+    results = report.seen.results
+    if results and report.ending in _OUR_ENDINGS and _aborted(results[-1]):
+        return results[:-1]
+    return results
+
+
+def _aborted(result: ResultEvent) -> bool:
+    return (result.terminal_reason or "").startswith("aborted")
+
+
+def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchResult:
+    answers = _answers(results)
+    text = answers[-1] if answers else ""
+    parsed = results[-1].structured_output
+    if parsed is msgspec.UNSET and report.response_format == "json":
+        parsed = parse_answer(text)
+    hints = [
+        "" if text else "The agent ended without an answer in words.",
+        _cut_short(report, results),
+        _denied(report),
+        _left(report),
+        _lost_parts(report),
+    ]
+    if report.response_format == "json" and parsed is msgspec.UNSET:
+        hints.insert(0, "The answer is not one JSON value; it is in `result` as text.")
+    cost_usd = _cost_usd(report)
+    return DispatchResult(
+        agent=report.agent.name,
+        success=True,
+        result=text,
+        session_id=report.seen.session_id,
+        cost_usd=cost_usd,
+        duration_ms=report.duration_ms,
+        num_turns=report.seen.num_turns,
+        parsed_result=parsed,
+        denied_tools=_denied_tools(report),
+        hint=_joined(hints),
+        budget_exceeded=_over_budget(report, cost_usd),
+        left_running=report.left_running or None,
+        earlier_results=answers[:-1] or None,
+    )
+
+
+def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchResult:
+    last = results[-1] if results else None
+    failure = describe_failure(report, last)
+    earlier = _answers(results)
+    hints = [
+        "" if failure.error_type is ErrorType.PERMISSION else _denied(report),
+        _left(report),
+        "What the agent answered before that is in `earlier_results`." if earlier else "",
+        _lost_parts(report),
+    ]
+    cost_usd = _cost_usd(report)
+    return DispatchResult(
+        agent=report.agent.name,
+        success=False,
+        result=_unfinished_answer(report, last, failure.error_type),
+        session_id=report.seen.session_id,
+        cost_usd=cost_usd,
+        duration_ms=report.duration_ms,
+        num_turns=report.seen.num_turns,
+        error=failure.text,
+        error_type=failure.error_type,
+        denied_tools=_denied_tools(report),
+        hint=_joined(hints),
+        budget_exceeded=_over_budget(report, cost_usd),
+        left_running=report.left_running or None,
+        earlier_results=earlier or None,
+    )
+
+
+def _answers(results: tuple[ResultEvent, ...]) -> list[str]:
+    return [result.result for result in results if succeeded(result) and result.result]
+
+
+def _unfinished_answer(report: RunReport, last: ResultEvent | None, error_type: ErrorType) -> str:
+    """Return what the agent said in the turn that failed, where that was paid for."""
+    if error_type is ErrorType.BUDGET:
+        return report.seen.unanswered_text
+    if last is None or last.num_turns == 0 or succeeded(last):
+        return ""
+    return last.result if not last.is_error or len(last.result) > MAX_SAID_CHARS else ""
+
+
+def _cost_usd(report: RunReport) -> float | None:
+    """Return this run's cost; what the CLI calls the total includes earlier runs of the session."""
+    if report.seen.usage_cost_usd is not None:
+        return report.seen.usage_cost_usd
+    return report.seen.session_cost_usd if report.resumed is None else None
+
+
+def _over_budget(report: RunReport, cost_usd: float | None) -> bool | None:
+    cap = report.agent.max_budget_usd
+    return True if cap and cost_usd is not None and cost_usd > cap else None
+
+
+def _denied_tools(report: RunReport) -> list[str] | None:
+    return list(dict.fromkeys(report.seen.denied_tools)) or None
+
+
+def _denied(report: RunReport) -> str:
+    denied = report.seen.denied_tools
+    if not denied:
+        return ""
+    return (
+        f"{len(denied)} tool call(s) were denied by permissions:"
+        f" {', '.join(dict.fromkeys(denied))}. The result may be incomplete."
+        f" {advice.grant(report.agent, denied)}"
+    )
+
+
+def _left(report: RunReport) -> str:
+    if not report.left_running:
+        return ""
+    return (
+        f"The agent left {report.left_running} process(es) running; they were ended with the run."
+        " What is to outlive a dispatch must be started outside of it."
+    )
+
+
+def _lost_parts(report: RunReport) -> str:
+    cut = (
+        f"{report.seen.cut_lines} line(s) of output were too long and were cut."
+        if report.seen.cut_lines
+        else ""
+    )
+    dropped = (
+        f"{report.seen.dropped_results} earlier result(s) are only in the session: there were too"
+        " many to keep."
+        if report.seen.dropped_results
+        else ""
+    )
+    return f"{cut} {dropped}".strip()
+
+
+def _cut_short(report: RunReport, results: tuple[ResultEvent, ...]) -> str:
+    """Say that the run went on after its answer and did not get to its end."""
+    seen = report.seen
+    went_on = seen.turn_open or len(results) < len(seen.results)
+    if not went_on and not seen.unfinished_tasks:
+        return ""
+    match report.ending:
+        case Ending.DEADLINE:
+            why = f"the time was up ({report.timeout_s:g} s)"
+        case Ending.CANCELLED:
+            why = f"the dispatch was cancelled by {report.cancelled_by or 'the caller'}"
+        case Ending.GUARD_LOST:
+            why = "its supervision was lost"
+        case _:
+            why = f"Claude Code ended (exit code {report.exit_code})"
+    what = "A later turn" if went_on else f"{seen.unfinished_tasks} background task(s)"
+    return (
+        f"The answer was complete, but {what} after it did not finish: {why}."
+        f" {advice.resume(report.agent, seen.session_id)}"
+    )
+
+
+def _joined(hints: list[str]) -> str | None:
+    return " ".join(hint for hint in hints if hint) or None
