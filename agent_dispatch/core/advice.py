@@ -31,10 +31,16 @@ def more_time(agent: EffectiveAgent, timeout_s: float) -> str:
 
 def raise_budget(agent: EffectiveAgent, cap_usd: float) -> str:
     """Say how to raise the cap."""
+    higher = amount(2 * cap_usd)
     return (
-        f"Or raise the cap: agent-dispatch update {agent.name} --max-budget-usd {2 * cap_usd:g},"
-        f' or update_agent(name="{agent.name}", max_budget_usd={2 * cap_usd:g}).'
+        f"Or raise the cap: agent-dispatch update {agent.name} --max-budget-usd {higher}"
+        f' or update_agent(name="{agent.name}", max_budget_usd={higher}).'
     )
+
+
+def amount(usd: float) -> str:
+    """Return US dollars as digits, without an exponent."""
+    return f"{usd:.9f}".rstrip("0").rstrip(".")
 
 
 def log_in() -> str:
@@ -56,6 +62,13 @@ def grant(agent: EffectiveAgent, denied: tuple[str, ...]) -> str:
     granted = [name for name in names if name in (agent.allowed_tools or ())]
     missing = [name for name in names if name not in forbidden and name not in granted]
     advice = []
+    if agent.permission_mode == "plan":
+        # Measured with Claude Code 2.1.330: a grant changes nothing there.
+        advice.append(
+            "Its permission mode, plan, denies what changes anything, whatever is granted. To leave"
+            f" it: agent-dispatch update {agent.name} --permission-mode manual"
+            f' or update_agent(name="{agent.name}", permission_mode="manual").'
+        )
     if missing:
         advice.append(_grant_missing(agent, missing))
     for name in forbidden:

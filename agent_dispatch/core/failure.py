@@ -107,7 +107,7 @@ def _by_result(report: RunReport, last: ResultEvent) -> Failure:
         return _no_model_asked(report, last, said)
     if last.terminal_reason in _TOO_LONG:
         text = (
-            f"The prompt and the session together do not fit the model's context: {said} Put the"
+            f"The prompt and the session together do not fit the model's context. {said} Put the"
             f" material into a file in {agent.directory} and name it in the task, or start a new"
             " session."
         )
@@ -182,7 +182,7 @@ def _budget(report: RunReport) -> Failure:
         text = f"The run was stopped at a budget that is not configured here. {again}"
     else:
         text = (
-            f"The run was stopped at its cap of ${cap:g} (max_budget_usd of agent"
+            f"The run was stopped at its cap of ${advice.amount(cap)} (max_budget_usd of agent"
             f" {agent.name!r}). {again} {advice.raise_budget(agent, cap)}"
         )
     return Failure(ErrorType.BUDGET, text)
@@ -210,6 +210,8 @@ def _reported_error(report: RunReport, last: ResultEvent, said: str) -> str:
         last.terminal_reason or last.subtype,
     ]
     status = last.api_error_status or 0
+    if (last.terminal_reason or "").startswith("aborted"):
+        said = "Something outside interrupted it."
     retry = "Such an error is usually temporary: try again." if status >= 500 else ""
     session_id = report.seen.session_id
     again = "" if session_id is None else advice.resume(report.agent, session_id)
@@ -252,7 +254,7 @@ def _without_result(report: RunReport) -> Failure:
         parts.append(f"Before that the API failed: {describe_retry(seen.last_retry)}.")
     if seen.session_id is not None:
         parts.append(advice.resume(report.agent, seen.session_id))
-    else:
+    elif not any("agent-dispatch doctor" in part for part in parts):
         parts.append("Check the installation with: agent-dispatch doctor.")
     noise = f"\nstdout: {_clip(seen.noise_tail)}" if seen.noise_tail else ""
     return Failure(ErrorType.CLI_ERROR, " ".join(parts) + _stderr(report) + noise)

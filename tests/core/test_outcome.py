@@ -245,7 +245,12 @@ def test_a_denied_tool_is_a_soft_sign_on_success() -> None:
         (
             {"allowed_tools": ("Bash",), "permission_mode": "plan"},
             ["Bash"],
-            "Bash is granted already: it was denied by the permission mode (plan)",
+            "Its permission mode, plan, denies what changes anything, whatever is granted.",
+        ),
+        (
+            {"allowed_tools": ("Bash",), "permission_mode": "manual"},
+            ["Bash"],
+            "Bash is granted already: it was denied by the permission mode (manual)",
         ),
     ],
 )
@@ -366,7 +371,13 @@ def test_a_budget_that_ran_out_says_what_to_do_and_keeps_the_last_words() -> Non
     assert result.error is not None
     assert "its cap of $0.1" in result.error
     assert RESUME in result.error
-    assert "agent-dispatch update infra --max-budget-usd 0.2" in result.error
+    assert "agent-dispatch update infra --max-budget-usd 0.2 or" in result.error
+
+
+@pytest.mark.parametrize(("cap", "shown"), [(0.00001, "$0.00001 "), (1e6, "$1000000 "), (2, "$2 ")])
+def test_a_cap_is_shown_in_digits(cap: float, shown: str) -> None:
+    event = builders.failed("error_max_budget_usd", "budget_exhausted")
+    assert shown in failure(event, agent=agent(max_budget_usd=cap))[1]
 
 
 @pytest.mark.parametrize(
@@ -413,7 +424,7 @@ def test_a_budget_that_ran_out_says_what_to_do_and_keeps_the_last_words() -> Non
             ErrorType.CLI_ERROR,
             "bypass_root",
         ),
-        (INTERRUPTED, ErrorType.CLI_ERROR, "aborted_tools"),
+        (INTERRUPTED, ErrorType.CLI_ERROR, "(aborted_tools). Something outside interrupted it."),
         ({"type": "result"}, ErrorType.CLI_ERROR, "reported an error"),
     ],
 )
