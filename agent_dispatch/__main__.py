@@ -1,0 +1,81 @@
+"""The ways in, told apart before anything heavy is imported."""
+
+import os
+import sys
+
+from agent_dispatch import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # Not even `collections.abc` is imported for `--version`.
+    from collections.abc import Sequence
+
+_FAILED, _INTERRUPTED, _READER_GONE = 1, 130, 141
+
+
+def main() -> None:
+    """Run the program; never returns.
+
+    The interpreter is left without being taken apart: the answer is flushed and every process of
+    a dispatch has its guard, and it would take a good part of a short command's time.
+    """
+    _open_missing_streams()
+    try:
+        status = _flushed(_run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    except BrokenPipeError:
+        # `agent-dispatch list | head -1`: nobody is left to be told.
+        status = _READER_GONE
+    os._exit(status)
+
+
+def _run(argv: list[str]) -> int:
+    if argv[:1] == ["--version"]:
+        sys.stdout.write(f"agent-dispatch {__version__}\n")
+        return 0
+    if argv[:1] == ["serve"]:
+        return _serve(argv[1:])
+    from agent_dispatch.cli.app import run_cli
+    from agent_dispatch.cli.shell import this_shell
+
+    return run_cli(argv, this_shell(_serve))
+
+
+def _serve(argv: "Sequence[str]") -> int:
+    from agent_dispatch.server.entry import serve
+
+    return serve(argv)
+
+
+def _flushed(status: int) -> int:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.write(2, f"error: The answer could not be written: {error.strerror}\n".encode())
+        return _FAILED
+    return status
+
+
+def _open_missing_streams() -> None:
+    """Point closed standard streams at the null device.
+
+    Otherwise the first file that is opened takes their number, and is written into.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+if __name__ == "__main__":
+    main()

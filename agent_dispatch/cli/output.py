@@ -1,0 +1,145 @@
+"""How answers and remarks are written: JSON, plain text, and nothing that a terminal would obey."""
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import TextIO
+
+import msgspec
+
+from agent_dispatch.cli.shell import Shell
+
+_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[PX^_][^\x1b\n]*(?:\x1b\\)?"
+    r"|[ -/]+[0-~]|[0-~]?)"
+)
+"""Escape sequences (ECMA-48): CSI, OSC, the other strings to their line's end, and short ones."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Controls but tab and newline, and the marks that turn the direction of text around."""
+
+
+class OutputError(Exception):
+    """The answer could not be written, but not because its reader left."""
+
+
+class Colour(StrEnum):
+    """The colours in use, as SGR parameters."""
+
+    GOOD = "32"
+    BAD = "31"
+    DOUBTFUL = "33"
+    NAME = "1"
+    FAINT = "2"
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey or hide; lines and tabs stay."""
+    return _CONTROL.sub("", _SEQUENCE.sub("", text.replace("\r\n", "\n")))
+
+
+def one_line(text: str) -> str:
+    """The same as `printable`, on one line."""
+    return " ".join(printable(text.replace("\r", " ")).split())
+
+
+def cell_width(text: str) -> int:
+    """Columns that printable text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )
+
+
+def fit(text: str, width: int) -> str:
+    """Cut printable text to `width` columns; three dots show that something is missing."""
+    if cell_width(text) <= width:
+        return text
+    if width <= 3:
+        return "." * max(width, 0)
+    kept = text
+    while cell_width(kept) > width - 3:
+        kept = kept[: width - 3] if len(kept) > width - 3 else kept[:-1]
+    return kept + "..."
+
+
+def pad(text: str, width: int) -> str:
+    """Fill printable text with spaces up to `width` columns."""
+    return text + " " * (width - cell_width(text))
+
+
+def is_plain_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether a person reads `stream` on a terminal that can rewrite a line."""
+    return stream.isatty() and environ.get("TERM", "dumb") != "dumb"
+
+
+def paint(text: str, colour: Colour, stream: TextIO, environ: Mapping[str, str]) -> str:
+    """Colour the text, if `stream` is a terminal and https://no-color.org does not forbid it."""
+    if environ.get("NO_COLOR") or not is_plain_terminal(stream, environ):
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def write_json(shell: Shell, value: object) -> None:
+    """Answer with indented JSON, UTF-8 whatever the locale."""
+    document = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    with _delivery():
+        shell.stdout.flush()
+        shell.stdout.buffer.write(document + b"\n")
+        shell.stdout.buffer.flush()
+
+
+def write_lines(shell: Shell, lines: Iterable[str], *, at_once: bool = False) -> None:
+    """Answer with lines, each made printable already; `at_once` when the next may take a while."""
+    with _delivery():
+        shell.stdout.writelines(f"{line}\n" for line in lines)
+        if at_once:
+            shell.stdout.flush()
+
+
+def write_answer(shell: Shell, text: str) -> None:
+    """Answer with an agent's text: verbatim, but for what would steer the reader's terminal."""
+    shown = printable(text) if shell.stdout.isatty() else text
+    with _delivery():
+        shell.stdout.write(shown if shown.endswith("\n") or not shown else shown + "\n")
+
+
+def remark(shell: Shell, text: str, colour: Colour | None = None) -> None:
+    """Say something beside the answer, on stderr."""
+    shown = printable(text)
+    if colour is not None:
+        shown = paint(shown, colour, shell.stderr, shell.environ)
+    # The answer so far must not come after what is said about it.
+    with _delivery():
+        shell.stdout.flush()
+    shell.stderr.write(shown + "\n")
+    shell.stderr.flush()
+
+
+def report_error(shell: Shell, message: str, *, as_json: bool) -> None:
+    """Tell that a call was wrong, in the shape that its caller reads."""
+    if as_json:
+        # What came from argv may hold bytes that are no text.
+        clean = message.encode("utf-8", "backslashreplace").decode()
+        write_json(shell, {"error": clean})
+    else:
+        remark(shell, f"error: {message}", Colour.BAD)
+
+
+@contextlib.contextmanager
+def _delivery() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"The answer could not be written: {error.strerror}") from error
+
+
+def listing(items: Sequence[str] | None) -> str:
+    """Names in a row, for people."""
+    return ", ".join(one_line(item) for item in items or ())

@@ -1,0 +1,90 @@
+"""What a command gets from the outside: environment, streams, and the ways to the heavy rooms."""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+import msgspec
+
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
+
+if TYPE_CHECKING:
+    # For type checkers only: `list` must not pay for the process room.
+    from agent_dispatch.process.spawner import Spawner
+
+
+class Service(Protocol):
+    """What the commands need of `dispatch.service.Service`."""
+
+    async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
+        """Run one task to its end."""
+
+
+class OpenService(Protocol):
+    """What the commands need of `dispatch.service.open_service`."""
+
+    def __call__(
+        self,
+        *,
+        environ: Mapping[str, str],
+        spawner: "Spawner",
+        claude: Sequence[str] | None = None,
+    ) -> AbstractAsyncContextManager[Service]:
+        """Wire a service that lives as long as the block."""
+
+
+class Shell(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of the program. Commands read and write nothing but what is in here."""
+
+    environ: Mapping[str, str]
+    stdin: TextIO
+    stdout: TextIO
+    """The answer; JSON goes to its `buffer`, as UTF-8 in any locale."""
+    stderr: TextIO
+    """Everything that is not the answer."""
+    program: str
+    """The path this program was started by, `sys.argv[0]`."""
+    start_spawner: "Callable[[], Spawner]"
+    """Must be called before `trio.run`; the caller closes what it returns."""
+    open_service: OpenService
+    serve: Callable[[Sequence[str]], int]
+
+
+def this_shell(serve: Callable[[Sequence[str]], int]) -> Shell:
+    """The shell that this process was started from.
+
+    Text that the locale cannot express is written as escapes instead of failing.
+
+    Args:
+        serve: Runs the MCP server; the command line knows nothing of that room.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    return Shell(
+        environ=os.environ,
+        stdin=sys.stdin,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        program=sys.argv[0],
+        start_spawner=_start_spawner,
+        open_service=_open_service,
+        serve=serve,
+    )
+
+
+def _start_spawner() -> "Spawner":
+    from agent_dispatch.process.spawner import start_spawner
+
+    return start_spawner()
+
+
+def _open_service(
+    *, environ: Mapping[str, str], spawner: "Spawner", claude: Sequence[str] | None = None
+) -> AbstractAsyncContextManager[Service]:
+    from agent_dispatch.dispatch.service import open_service
+
+    return open_service(environ=environ, spawner=spawner, claude=claude)

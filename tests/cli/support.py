@@ -1,0 +1,150 @@
+"""A shell made of fakes: captured streams, a service that answers what it is told to."""
+
+import io
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import trio
+
+from agent_dispatch.cli.app import run_cli
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.process.spawner import Spawner
+
+ANSWER = DispatchResult(
+    agent="infra",
+    success=True,
+    result="All is well.",
+    session_id="11111111-1111-4111-8111-111111111111",
+    cost_usd=0.02,
+    duration_ms=5000,
+    num_turns=2,
+)
+
+
+class Stream(io.TextIOWrapper):
+    """A captured standard stream."""
+
+    def __init__(self, text: str | bytes = "", *, terminal: bool = False) -> None:
+        self._terminal = terminal
+        data = text.encode() if isinstance(text, str) else text
+        self._captured = io.BytesIO(data)
+        super().__init__(self._captured, encoding="utf-8", write_through=True)
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return self._captured.getvalue().decode()
+
+
+class FakeService:
+    """Answers every request with `answer`, after the progress it is given."""
+
+    def __init__(
+        self,
+        answer: DispatchResult | DispatchError = ANSWER,
+        *,
+        progress: Sequence[tuple[float, str]] = (),
+        hangs: bool = False,
+    ) -> None:
+        self.requests: list[DispatchRequest] = []
+        self.environ: Mapping[str, str] = {}
+        self.claude: Sequence[str] | None = None
+        self.cleaned_up = False
+        self._answer = answer
+        self._progress = progress
+        self._hangs = hangs
+
+    async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
+        self.requests.append(request)
+        try:
+            for pause_s, message in self._progress:
+                on_progress(Progress(message))
+                await trio.sleep(pause_s)
+            if self._hangs:
+                await trio.sleep_forever()
+        finally:
+            self.cleaned_up = True
+        if isinstance(self._answer, DispatchError):
+            raise self._answer
+        return self._answer
+
+    @asynccontextmanager
+    async def open(
+        self,
+        *,
+        environ: Mapping[str, str],
+        spawner: Spawner,
+        claude: Sequence[str] | None = None,
+    ) -> AsyncIterator["FakeService"]:
+        self.environ, self.claude = environ, claude
+        yield self
+
+
+class World:
+    """A home directory, and what a command says to it."""
+
+    def __init__(self, place: Path, service: FakeService | None = None) -> None:
+        self.home = place
+        self.config = place / "config" / "agents.toml"
+        self.environ = {
+            "HOME": str(place),
+            "PATH": "/usr/bin:/bin",
+            "AGENT_DISPATCH_CONFIG": str(self.config),
+            "TERM": "xterm",
+        }
+        self.service = service or FakeService()
+        self.served: list[Sequence[str]] = []
+        self.program = str(place / "bin" / "agent-dispatch")
+        self.stdin: str | bytes = ""
+        self.terminal = False
+        self.out = self.err = ""
+
+    def run(self, *argv: str) -> int:
+        """Run one command line and keep what it wrote."""
+        stdout, stderr = Stream(terminal=self.terminal), Stream(terminal=self.terminal)
+        status = run_cli(argv, self.shell(stdout, stderr))
+        stdout.flush()
+        self.out, self.err = stdout.text, stderr.text
+        return status
+
+    def shell(self, stdout: Stream | None = None, stderr: Stream | None = None) -> Shell:
+        """What a command gets."""
+        return Shell(
+            environ=self.environ,
+            stdin=Stream(self.stdin, terminal=self.terminal),
+            stdout=stdout or Stream(terminal=self.terminal),
+            stderr=stderr or Stream(terminal=self.terminal),
+            program=self.program,
+            start_spawner=lambda: Spawner(None),
+            open_service=self.service.open,
+            serve=self._serve,
+        )
+
+    def json(self) -> object:
+        """What the last command printed, as JSON."""
+        return msgspec.json.decode(self.out)
+
+    def project(self, name: str, files: Mapping[str, str] | None = None) -> Path:
+        """Make a project directory."""
+        directory = self.home / "projects" / name
+        directory.mkdir(parents=True)
+        for filename, text in (files or {}).items():
+            (directory / filename).parent.mkdir(parents=True, exist_ok=True)
+            (directory / filename).write_text(text)
+        return directory
+
+    def write_config(self, text: str) -> None:
+        """Put an agents.toml in place."""
+        self.config.parent.mkdir(exist_ok=True)
+        self.config.write_text(text)
+
+    def _serve(self, argv: Sequence[str]) -> int:
+        self.served.append(argv)
+        return 0

@@ -1,0 +1,143 @@
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent_dispatch.cli.app import COMMANDS
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dispatch import DispatchRequest
+from tests.cli.support import FakeService, World
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["frobnicate"],
+        ["--bogus"],
+        ["list", "too", "many"],
+        ["add", "infra"],
+        ["update"],
+        ["run", "infra"],
+        ["run", "infra", "task", "--bogus"],
+        ["run", "infra", "task", "--context"],
+        ["run", "infra", "task", "--timeout-seconds", "soon"],
+        ["run", "infra", "task", "--json", "--json"],
+        ["run", "infra", "task", "--shell", "x"],
+    ],
+)
+def test_a_command_line_that_does_not_parse_is_told_on_stderr(
+    world: World, argv: list[str]
+) -> None:
+    assert world.run(*argv) == 2
+    assert world.out == ""
+    assert world.err.startswith("error: ")
+    assert "agent-dispatch" in world.err
+    assert "--help" in world.err
+    assert "Traceback" not in world.err
+
+
+def test_a_mistyped_command_names_the_nearest(world: World) -> None:
+    world.run("lsit")
+    assert "Did you mean list?" in world.err
+
+
+def test_a_word_that_looks_like_an_option_is_told_where_to_stand(world: World) -> None:
+    assert world.run("run", "infra", "--version") == 2
+    assert "behind `--`" in world.err
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_lists_every_command(world: World, argv: list[str]) -> None:
+    assert world.run(*argv) == 0
+    assert all(f" {name} " in world.out for name in COMMANDS)
+    assert "\x1b" not in world.out
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "serve"])
+def test_every_command_has_a_help_page(world: World, name: str) -> None:
+    assert world.run(name, "--help") == 0
+    page = " ".join(world.out.split())
+    assert f"Usage: agent-dispatch {name}" in page
+    assert "shell" not in page
+
+
+def test_help_behind_two_dashes_is_a_task(world: World) -> None:
+    assert world.run("run", "infra", "--", "--help") == 0
+    assert world.service.requests[0].task == "--help"
+
+
+def test_serve_is_handed_on(world: World) -> None:
+    assert world.run("serve") == 0
+    assert world.served == [()]
+
+
+@pytest.mark.parametrize(
+    ("argv", "request_"),
+    [
+        (
+            ["run", "infra", "- a\n- b"],
+            DispatchRequest(agent="infra", task="- a\n- b"),
+        ),
+        (
+            ["run", "--context=-x", "infra", "task", "--goal", "-5 %", "--caller", "me"],
+            DispatchRequest(agent="infra", task="task", context="-x", goal="-5 %", caller="me"),
+        ),
+        (
+            ["run", "infra", "task", "--response-format", "json", "--timeout-seconds", "20"],
+            DispatchRequest(agent="infra", task="task", response_format="json", timeout_s=20),
+        ),
+        (
+            ["run", "infra", "task", "--timeout-seconds", "0"],
+            DispatchRequest(agent="infra", task="task"),
+        ),
+        (
+            ["run", "infra", "task", "--timeout-seconds=-3"],
+            DispatchRequest(agent="infra", task="task", timeout_s=1),
+        ),
+    ],
+)
+def test_values_and_tasks_may_begin_with_a_dash(
+    world: World, argv: list[str], request_: DispatchRequest
+) -> None:
+    assert world.run(*argv) == 0
+    assert world.service.requests == [request_]
+
+
+@given(
+    words=st.tuples(st.text(), st.text()).filter(
+        lambda words: not any(word.startswith("-") for word in words)
+    ),
+    flags=st.sets(st.sampled_from(["--json", "--stream"])),
+)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_short_way_and_the_parser_make_the_same_call(
+    world: World, words: tuple[str, str], flags: set[str]
+) -> None:
+    world.run("run", *words, *flags)
+    short = world.service.requests[-1], world.out, world.err
+    # An option with its default keeps the short way from being taken.
+    world.run("run", *words, *flags, "--context=")
+    assert (world.service.requests[-1], world.out, world.err) == short
+
+
+@pytest.mark.parametrize("argv", [("run", "infra", "x"), ("run", "infra", "x", "--context=y")])
+def test_a_refused_call_is_an_error_of_one_line_and_status_1(
+    world: World, argv: tuple[str, ...]
+) -> None:
+    world.service = FakeService(InvalidRequestError("task is blank; say what to do"))
+    assert world.run(*argv) == 1
+    assert (world.out, world.err) == ("", "error: task is blank; say what to do\n")
+
+
+def test_a_refused_call_with_json_answers_json(world: World) -> None:
+    world.service = FakeService(InvalidRequestError("bad name \udcff \x1b[31m"))
+    assert world.run("run", "infra", "x", "--json") == 1
+    assert world.json() == {"error": "bad name \\udcff \x1b[31m"}
+    assert world.err == ""
+
+
+def test_json_is_one_document_of_readable_utf_8(world: World) -> None:
+    directory = world.project("grün", {"CLAUDE.md": "# Grün\n\nÄpfel, 日本\n"})
+    world.run("add", "gruen", str(directory), "--json")
+    assert "grün" in world.out
+    assert msgspec.json.decode(world.out)["directory"] == str(directory)
