@@ -1,0 +1,250 @@
+"""Lines in, frames out: the bytes of the stdio transport, on Trio, without knowing any protocol.
+
+Reading stops for nobody but a client that has stopped taking answers; writing a frame is
+all-or-nothing whoever is cancelled meanwhile.
+"""
+
+import errno
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from agent_dispatch.server.descriptors import is_hung_up, is_pollable
+
+logger = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+CHUNK_BYTES = 64 * 1024
+EDGE_BYTES = 4096
+"""What is kept of either end of a line that is too long: its id is in one of them."""
+
+SEND_MARK_BYTES = 256 * 1024
+"""Above this many unwritten bytes a sender waits."""
+READ_MARK_BYTES = 8 * 1024 * 1024
+"""Above this many unwritten bytes no further request is read."""
+HANG_UP_CHECK_S = 0.5
+
+_CLIENT_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ESHUTDOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Overlong:
+    """What is left of a line above the limit."""
+
+    head: bytes
+    tail: bytes
+    size: int
+
+
+class LineReader:
+    """Lines of a descriptor, of any size up to a limit."""
+
+    def __init__(self, fd: int, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        """Read `fd`, which a pipe or socket makes non-blocking; it stays the caller's to close."""
+        self._fd = fd
+        self.max_line_bytes = max_line_bytes
+        self._buffer = bytearray()
+        self._searched = 0
+        self._head = b""
+        self._dropped = 0
+        self._ended = False
+        self._pollable = is_pollable(fd)
+        if self._pollable:
+            os.set_blocking(fd, False)
+
+    async def receive(self) -> bytes | Overlong | None:
+        """The next line without its end; None at the end of the input.
+
+        Input that ends without a line feed is a line too; input that cannot be read has ended.
+        """
+        while (end := self._buffer.find(b"\n", self._searched)) < 0:
+            self._searched = len(self._buffer)
+            if self._searched > self.max_line_bytes:
+                self._drop_middle()
+            chunk = b"" if self._ended else await self._read()
+            if not chunk:
+                # A terminal would have more to read behind its end of file.
+                self._ended = True
+                return self._take(len(self._buffer)) if self._buffer else None
+            self._buffer += chunk
+        return self._take(end)
+
+    def is_hung_up(self) -> bool:
+        """Whether the other end has closed, though what it sent before may be unread."""
+        return self._pollable and is_hung_up(self._fd)
+
+    def close(self) -> None:
+        """Give the descriptor back as it was: other processes may share its open description."""
+        if self._pollable:
+            os.set_blocking(self._fd, True)
+
+    async def _read(self) -> bytes:
+        try:
+            if not self._pollable:
+                return await trio.to_thread.run_sync(
+                    os.read, self._fd, CHUNK_BYTES, abandon_on_cancel=True
+                )
+            while True:
+                try:
+                    return os.read(self._fd, CHUNK_BYTES)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(self._fd)
+        except OSError as error:
+            if error.errno not in _CLIENT_GONE:
+                logger.error("requests can no longer be read: %s", error)
+            return b""
+
+    def _take(self, end: int) -> bytes | Overlong:
+        with memoryview(self._buffer) as view:
+            line = bytes(view[:end])
+        del self._buffer[: end + 1]
+        self._searched = 0
+        if not self._dropped and len(line) <= self.max_line_bytes:
+            return line
+        overlong = Overlong(
+            head=self._head or line[:EDGE_BYTES],
+            tail=line[-EDGE_BYTES:],
+            size=self._dropped + len(line),
+        )
+        self._head, self._dropped = b"", 0
+        return overlong
+
+    def _drop_middle(self) -> None:
+        self._head = self._head or bytes(self._buffer[:EDGE_BYTES])
+        surplus = len(self._buffer) - EDGE_BYTES
+        del self._buffer[:surplus]
+        self._dropped += surplus
+        self._searched = len(self._buffer)
+
+
+class Outbox:
+    """Frames on their way to a descriptor.
+
+    A frame that fits is written at once. What does not fit is queued and written by `run`, so
+    that a cancelled sender never leaves half a frame behind, and a client that stops reading
+    holds up its own answers only.
+    """
+
+    def __init__(self, fd: int, *, on_gone: Callable[[], None]) -> None:
+        """Write to `fd`, which stays the caller's to close.
+
+        `on_gone` is called once, when the other end no longer takes anything.
+        """
+        self._fd = fd
+        self._on_gone = on_gone
+        self._queue: deque[memoryview] = deque()
+        self._queued_bytes = 0
+        self._gone = False
+        self._leaving = False
+        self._work = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._pollable = is_pollable(fd)
+        if self._pollable:
+            os.set_blocking(fd, False)
+
+    @property
+    def is_backed_up(self) -> bool:
+        """Whether so much is unwritten that nothing should be added."""
+        return self._queued_bytes > READ_MARK_BYTES and not self._gone and not self._leaving
+
+    async def send(self, frame: bytes) -> None:
+        """Hand over a whole frame; wait while too much is queued.
+
+        If cancelled, the frame is written all the same.
+
+        Raises:
+            trio.BrokenResourceError: The other end is gone.
+        """
+        self.post(frame)
+        await self.wait_below(SEND_MARK_BYTES)
+        await trio.lowlevel.checkpoint()
+
+    def post(self, frame: bytes) -> None:
+        """Hand over a whole frame without waiting.
+
+        Raises:
+            trio.BrokenResourceError: The other end is gone.
+        """
+        rest = memoryview(frame)
+        if self._pollable and not self._queue and not self._gone:
+            rest = rest[self._write_now(rest) :]
+        if self._gone:
+            raise trio.BrokenResourceError("the client no longer reads")
+        if rest:
+            self._queue.append(rest)
+            self._queued_bytes += len(rest)
+            self._work.unpark_all()
+
+    async def wait_below(self, mark_bytes: int) -> None:
+        """Wait until at most `mark_bytes` are unwritten; at once if nobody reads any more."""
+        while self._queued_bytes > mark_bytes and not self._gone and not self._leaving:
+            await self._room.park()
+
+    def release_senders(self) -> None:
+        """From now on nobody waits for room: the process is about to leave."""
+        self._leaving = True
+        self._room.unpark_all()
+
+    async def run(self) -> None:
+        """Write what is queued, until cancelled or the other end is gone."""
+        while not self._gone:
+            if not self._queue:
+                await self._work.park()
+            elif self._pollable:
+                self._written(self._write_now(self._queue[0]))
+                if self._queue and not self._gone:
+                    await trio.lowlevel.wait_writable(self._fd)
+            else:
+                self._written(await self._write_in_thread(self._queue[0]))
+
+    async def flush(self) -> None:
+        """Wait until all is written, or can no longer be."""
+        while self._queue and not self._gone:
+            await self._room.park()
+
+    def close(self) -> None:
+        """Give the descriptor back as it was: other processes may share its open description."""
+        if self._pollable:
+            os.set_blocking(self._fd, True)
+
+    def _written(self, count: int) -> None:
+        if self._gone:
+            return
+        self._queued_bytes -= count
+        self._queue[0] = self._queue[0][count:]
+        if not self._queue[0]:
+            self._queue.popleft()
+        # Only now: to wake every sender for every piece written would be quadratic.
+        if self._queued_bytes <= SEND_MARK_BYTES:
+            self._room.unpark_all()
+
+    def _write_now(self, data: memoryview) -> int:
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._give_up(error)
+            return 0
+
+    async def _write_in_thread(self, data: memoryview) -> int:
+        try:
+            return await trio.to_thread.run_sync(
+                os.write, self._fd, data[:CHUNK_BYTES], abandon_on_cancel=True
+            )
+        except OSError as error:
+            self._give_up(error)
+            return 0
+
+    def _give_up(self, error: OSError) -> None:
+        if error.errno not in _CLIENT_GONE:
+            logger.error("answers can no longer be written: %s", error)
+        self._gone = True
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._room.unpark_all()
+        self._on_gone()
