@@ -1,0 +1,105 @@
+"""The MCP server: our tools on the library's low-level `Server`, which speaks both eras."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import mcp_types as types
+import trio
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel import Server
+
+import agent_dispatch
+from agent_dispatch.server.ports import Service
+from agent_dispatch.server.tools import Answer, Tool, Toolbox, refusal
+from agent_dispatch.server.tools_agents import (
+    ADD_AGENT,
+    INSPECT_AGENT,
+    LIST_AGENTS,
+    REMOVE_AGENT,
+    UPDATE_AGENT,
+)
+from agent_dispatch.server.tools_dispatch import DISPATCH
+
+SERVER_NAME = "agent-dispatch"
+
+TOOLS: Sequence[Tool[Any]] = (
+    LIST_AGENTS,
+    INSPECT_AGENT,
+    DISPATCH,
+    ADD_AGENT,
+    UPDATE_AGENT,
+    REMOVE_AGENT,
+)
+
+# Claude Code shows its model the first 2 KiB: what matters first.
+INSTRUCTIONS = """\
+Delegate tasks to agents: Claude Code sessions in other project directories, each with its own \
+CLAUDE.md, MCP servers and tools.
+
+1. list_agents() first: names, what each agent can do, whether it is healthy.
+2. dispatch(agent, task, caller=<your project>, goal=<broader objective>). The agent knows nothing \
+of your conversation: put what it needs into task and context.
+3. Check `success`. If false, branch on `error_type`; `error` says what to do:
+   permission - a tool was denied: update_agent(name, allowed_tools=<the fewest>), then retry
+   timeout - retry with a larger timeout_seconds
+   not_found - the directory or the claude command is missing
+   recursion - do not dispatch any further
+   auth, usage_limit, budget - tell the user; anything else - read `error`
+   `denied_tools` with success: the answer may be incomplete.
+
+Dispatch when a task needs another project's files, tools or knowledge; do it yourself when you \
+can: a dispatch is a whole session and costs money. inspect_agent(name) shows an agent's tools and \
+documents without starting it. A wrong call answers {"error": ...} with the fix.
+"""
+
+
+def build_server(service: Service, tools: Sequence[Tool[Any]] = TOOLS) -> Server[Any]:
+    """The server over `service`, ready for `Server.run` or the library's in-memory client."""
+    toolbox = Toolbox(service, tools)
+    listing = types.ListToolsResult(
+        tools=[types.Tool.model_validate(entry) for entry in toolbox.listing()]
+    )
+
+    async def list_tools(
+        ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        await trio.lowlevel.checkpoint()
+        return listing
+
+    async def call_tool(
+        ctx: ServerRequestContext[Any], params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        async def report(number: float, message: str) -> None:
+            await ctx.session.report_progress(number, message=message)
+
+        return _result(await toolbox.call(params.name, params.arguments, report))
+
+    server: Server[Any] = Server(
+        SERVER_NAME,
+        version=agent_dispatch.__version__,
+        instructions=INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+    )
+    # Without the library's OpenTelemetry spans, which nothing here exports.
+    server.middleware[:] = [_check_call]
+    return server
+
+
+async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+    """Answer a tool call whose shape the library would refuse without saying what is wrong."""
+    if ctx.method == "tools/call":
+        params = ctx.params or {}
+        if not isinstance(params.get("name"), str):
+            return _result(refusal("A tool call needs `name`, the tool's name as text."))
+        if not isinstance(params.get("arguments"), dict | None):
+            return _result(refusal("`arguments` of a tool call must be an object."))
+    return await call_next(ctx)
+
+
+def _result(answer: Answer) -> types.CallToolResult:
+    return types.CallToolResult(
+        content=[types.TextContent(text=answer.text)],
+        structured_content=answer.structured,
+        is_error=answer.is_error,
+    )

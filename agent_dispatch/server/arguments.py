@@ -1,0 +1,147 @@
+"""A tool call's arguments: taken as models write them, refused by name where they make no sense."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+import msgspec
+
+from agent_dispatch.errors import InvalidRequestError
+
+ParamsT = TypeVar("ParamsT", bound=msgspec.Struct)
+
+_SHOWN_CHARS = 60
+_SHOWN_NAMES = 5
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_KIND_WORDS: Mapping[type[msgspec.inspect.Type], str] = {
+    msgspec.inspect.IntType: "a whole number",
+    msgspec.inspect.FloatType: "a number",
+    msgspec.inspect.BoolType: "true or false",
+    msgspec.inspect.StrType: "text",
+}
+
+
+class ArgumentDecoder(Generic[ParamsT]):
+    """Turns the arguments of one tool's calls into its struct.
+
+    Lax where the meaning is plain: `"15"` for 15, `"true"` for true, null for what has a default.
+    """
+
+    def __init__(self, tool: str, params: type[ParamsT]) -> None:
+        """Read the struct's fields: text, numbers and booleans. `tool` is for messages."""
+        self._tool = tool
+        self._params = params
+        self._fields = msgspec.structs.fields(params)
+        self._names = [field.name for field in self._fields]
+        listed = [f.name if f.required else f"{f.name}?" for f in self._fields]
+        self._usage = f"{tool} takes: {', '.join(listed) or 'no arguments'}."
+
+    def decode(self, arguments: object) -> ParamsT:
+        """The arguments of one call, every default filled in.
+
+        Raises:
+            InvalidRequestError: Names everything that is wrong with the call.
+        """
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, Mapping):
+            raise InvalidRequestError(
+                f"The arguments of {self._tool} must be an object, got {_show(arguments)}."
+                f" {self._usage}"
+            )
+        problems = list(_unknown_names(arguments, self._names))
+        values: dict[str, object] = {}
+        for field in self._fields:
+            value = arguments.get(field.name)
+            if value is not None:
+                try:
+                    values[field.name] = _convert(field, value)
+                except ValueError as error:
+                    problems.append(str(error))
+            elif field.required:
+                problems.append(f"missing argument '{field.name}'")
+        if problems:
+            said = "; ".join(problems)
+            raise InvalidRequestError(f"{said[0].upper()}{said[1:]}. {self._usage}")
+        return self._params(**values)
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing if no known name resembles it."""
+    close = difflib.get_close_matches(name[:_SHOWN_CHARS], list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _unknown_names(arguments: Mapping[object, object], known: list[str]) -> Iterator[str]:
+    unknown = [name for name in arguments if name not in known]
+    for name in unknown[:_SHOWN_NAMES]:
+        yield f"unknown argument {_clip(repr(name))}{nearest_name(str(name), known)}"
+    if len(unknown) > _SHOWN_NAMES:
+        yield f"{len(unknown) - _SHOWN_NAMES} more unknown arguments"
+
+
+def _convert(field: msgspec.structs.FieldInfo, value: object) -> object:
+    """The value as the field's type.
+
+    Raises:
+        ValueError: It is none; says so about the named argument.
+    """
+    for text in _texts(value):
+        if "\0" in text:
+            raise ValueError(f"argument '{field.name}' contains a NUL character; leave it out")
+        if _SURROGATE.search(text):
+            raise ValueError(
+                f"argument '{field.name}' contains an unpaired surrogate, which is not text;"
+                " leave it out"
+            )
+    try:
+        converted: object = msgspec.convert(value, field.type, strict=False)
+    except msgspec.ValidationError as error:
+        wanted = _KIND_WORDS.get(type(_bare_type(field.type)))
+        reason = f"must be {wanted}" if wanted else f"is not valid: {error}"
+        raise ValueError(f"argument '{field.name}' {reason}, got {_show(value)}") from error
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise ValueError(f"argument '{field.name}' must be a finite number, got {_show(value)}")
+    return converted
+
+
+def _bare_type(annotated: object) -> msgspec.inspect.Type:
+    found = msgspec.inspect.type_info(annotated)
+    return found.type if isinstance(found, msgspec.inspect.Metadata) else found
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _show(value: object) -> str:
+    """A short, printable form, so that the caller recognizes its own value."""
+    match value:
+        case str():
+            kind = "text"
+        case bool() | None:
+            return "null" if value is None else str(value).lower()
+        case int() | float():
+            kind = "the number"
+        case Mapping():
+            return "an object"
+        case list():
+            return "a list"
+        case _:
+            kind = type(value).__name__
+    return f"{kind} {_clip(repr(value))}"
+
+
+def _clip(shown: str) -> str:
+    return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…"

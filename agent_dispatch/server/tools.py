@@ -1,0 +1,183 @@
+"""What a tool is, and what one call of it answers; knows nothing of the MCP library.
+
+A tool is declared once as a `Tool`: from its two structs come the schemas, from its function the
+answer. Everything that can go wrong with a call becomes an answer here, so nothing a client sends
+can end the server.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import trio
+
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.dispatch import OnProgress, ignore_progress
+from agent_dispatch.server.arguments import ArgumentDecoder, nearest_name
+from agent_dispatch.server.ports import Service
+from agent_dispatch.server.progress import Report, report_progress
+from agent_dispatch.server.schema import input_schema, output_schema
+
+logger = logging.getLogger(__name__)
+
+ParamsT = TypeVar("ParamsT", bound=msgspec.Struct)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool(Generic[ParamsT]):
+    """One tool: what the client is told of it, and what runs."""
+
+    name: str
+    title: str
+    description: str
+    params: type[ParamsT]
+    """Its arguments; field descriptions are `Annotated[..., msgspec.Meta(description=...)]`."""
+    run: Callable[[Service, ParamsT, OnProgress], Awaitable[object]]
+    result: type[msgspec.Struct] | None
+    """What `run` gives back when that is an object; None for a list, which goes out as text."""
+    read_only: bool = False
+    """Claude Code runs only read-only tools in parallel (measured with 2.1.330)."""
+    destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = False
+    reports_progress: bool = False
+    max_result_chars: int | None = None
+    """Up to this size the client should show a result whole (Claude Code: 50,000 by itself)."""
+
+    def listing(self) -> dict[str, Any]:
+        """Its entry in `tools/list`, as it is on the wire."""
+        # Claude Code defers the tools of a server behind a search unless told otherwise.
+        meta: dict[str, Any] = {"anthropic/alwaysLoad": True}
+        if self.max_result_chars is not None:
+            meta["anthropic/maxResultSizeChars"] = self.max_result_chars
+        entry: dict[str, Any] = {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "inputSchema": input_schema(self.params),
+            "annotations": {
+                "readOnlyHint": self.read_only,
+                "destructiveHint": self.destructive,
+                "idempotentHint": self.idempotent or self.read_only,
+                "openWorldHint": self.open_world,
+            },
+            "_meta": meta,
+        }
+        if self.result is not None:
+            entry["outputSchema"] = output_schema(self.result)
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one call answers."""
+
+    text: str
+    """JSON."""
+    structured: dict[str, Any] | None = None
+    """The same as an object, which Claude Code shows its model instead of the text."""
+    is_error: bool = False
+
+
+class Toolbox:
+    """All tools over one service."""
+
+    def __init__(self, service: Service, tools: Sequence[Tool[Any]]) -> None:
+        """Offer `tools`, in this order."""
+        self._service = service
+        self._tools = {tool.name: tool for tool in tools}
+        self._decoders = {tool.name: ArgumentDecoder(tool.name, tool.params) for tool in tools}
+
+    def listing(self) -> list[dict[str, Any]]:
+        """The tools as `tools/list` shows them."""
+        return [tool.listing() for tool in self._tools.values()]
+
+    async def call(self, name: str, arguments: object, report: Report) -> Answer:
+        """Run one tool; whatever happens but cancellation is an answer.
+
+        Args:
+            name: As the client wrote it.
+            arguments: As the client sent them, of any shape.
+            report: Sends one progress message; waits as long as the client takes.
+        """
+        try:
+            return await self._call(name, arguments, report)
+        except BaseExceptionGroup as group:
+            failure = group
+        # The MCP library takes a plain `Cancelled` for a cancellation, but not a group of them.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise failure
+
+    async def _call(self, name: str, arguments: object, report: Report) -> Answer:
+        tool = self._tools.get(name)
+        if tool is None:
+            known = ", ".join(self._tools)
+            hint = nearest_name(name, self._tools)
+            return refusal(f"Unknown tool: {name[:80]!r}{hint}. Available: {known}")
+        try:
+            params = self._decoders[name].decode(arguments)
+        except DispatchError as error:
+            return refusal(str(error))
+        if not tool.reports_progress:
+            return await self._answer(tool, params, ignore_progress)
+        async with report_progress(report, tool.title) as on_progress:
+            return await self._answer(tool, params, on_progress)
+
+    async def _answer(
+        self, tool: Tool[ParamsT], params: ParamsT, on_progress: OnProgress
+    ) -> Answer:
+        try:
+            return _success(await tool.run(self._service, params, on_progress))
+        except DispatchError as error:
+            return refusal(str(error))
+        except Exception as error:
+            _log_bug(tool.name, error)
+            return refusal(
+                f"Bug in agent-dispatch: {tool.name} failed with {type(error).__name__}: {error}."
+                " Whether it took effect is not known. The traceback is in the server's log"
+                " (stderr of `agent-dispatch serve`); please report it."
+            )
+        except BaseExceptionGroup as group:
+            # A nursery that was cancelled while something in it failed.
+            _, bugs = group.split(trio.Cancelled)
+            if isinstance(bugs, ExceptionGroup):
+                _log_bug(tool.name, bugs)
+            raise
+
+
+def refusal(message: str) -> Answer:
+    """The envelope of a call that is wrong."""
+    text = msgspec.json.encode({"error": _SURROGATE.sub("\ufffd", message)}).decode()
+    return Answer(text, is_error=True)
+
+
+def _success(result: object) -> Answer:
+    plain = msgspec.to_builtins(result)
+    try:
+        text = msgspec.json.encode(plain).decode()
+    except UnicodeEncodeError:
+        # File names that are not UTF-8 carry surrogates (PEP 383).
+        plain = _scrub(plain)
+        text = msgspec.json.encode(plain).decode()
+    return Answer(text, plain if isinstance(plain, dict) else None)
+
+
+def _log_bug(tool: str, error: Exception) -> None:
+    logger.error("bug in agent-dispatch: %s failed", tool, exc_info=error)
+
+
+def _scrub(value: Any) -> Any:
+    match value:
+        case str():
+            return _SURROGATE.sub("\ufffd", value)
+        case Mapping():
+            return {_scrub(key): _scrub(item) for key, item in value.items()}
+        case list():
+            return [_scrub(item) for item in value]
+        case _:
+            return value

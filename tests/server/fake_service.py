@@ -1,0 +1,148 @@
+"""A service that answers at once, or behaves as the task says; records what reached it."""
+
+import os
+from dataclasses import dataclass, field
+
+import trio
+
+from agent_dispatch.errors import UnknownAgentError
+from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+    OnProgress,
+    Progress,
+    ignore_progress,
+)
+
+CONFIG = "/home/user/.config/agent-dispatch/agents.toml"
+
+
+@dataclass
+class FakeService:
+    """Knows one agent, `infra`."""
+
+    description: str = "Infrastructure agent"
+    calls: list[tuple[str, object]] = field(default_factory=list)
+    requests: list[DispatchRequest] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    running: trio.Event = field(default_factory=trio.Event)
+
+    async def list_agents(self) -> list[AgentSummary]:
+        await trio.lowlevel.checkpoint()
+        return [
+            AgentSummary(
+                name="infra",
+                directory="/home/user/infra",
+                description=self.description,
+                healthy=True,
+                has_claude_md=True,
+                has_mcp_config=False,
+                allowed_tools=[],
+            )
+        ]
+
+    async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
+        await trio.lowlevel.checkpoint()
+        self._check(name)
+        self.calls.append(("inspect_agent", preview_lines))
+        return AgentDetails(
+            name=name,
+            directory="/home/user/infra",
+            description=self.description,
+            healthy=True,
+            has_claude_md=True,
+            has_mcp_config=False,
+            stacks=["Python"],
+            timeout=300,
+            claude_md_preview="# Infra\n",
+        )
+
+    async def dispatch(
+        self, request: DispatchRequest, on_progress: OnProgress = ignore_progress
+    ) -> DispatchResult:
+        self._check(request.agent)
+        self.requests.append(request)
+        verb, _, rest = request.task.partition(" ")
+        match verb:
+            case "sleep":
+                await trio.sleep(float(rest))
+            case "forever":
+                await self._run_until_cancelled(clean_up_s=0.01)
+            case "stubborn":
+                await self._run_until_cancelled(clean_up_s=30)
+            case "progress":
+                for number in range(int(rest)):
+                    on_progress(Progress(f"step {number}"))
+                    await trio.lowlevel.checkpoint()
+            case "bug":
+                raise ZeroDivisionError("by \ud800 zero")
+            case "group":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._fail_when_cancelled)
+                    await trio.sleep_forever()
+            case "big":
+                return DispatchResult(agent="infra", success=True, result="ä" * int(rest))
+            case "noise":
+                print("noise on stdout", flush=True)  # noqa: T201
+                os.write(1, b"more noise\n")
+                return DispatchResult(
+                    agent="infra", success=True, result=f"stdin: {os.read(0, 100)!r}"
+                )
+            case "json":
+                return DispatchResult(
+                    agent="infra", success=True, result="null", parsed_result=None
+                )
+            case "denied":
+                return DispatchResult(
+                    agent="infra",
+                    success=False,
+                    result="",
+                    error="Bash was denied",
+                    error_type=ErrorType.PERMISSION,
+                    denied_tools=["Bash"],
+                )
+            case _:
+                await trio.lowlevel.checkpoint()
+        return DispatchResult(
+            agent="infra", success=True, result=f"did: {request.task}", num_turns=1
+        )
+
+    async def add_agent(self, name: str, directory: str, **settings: object) -> AgentChange:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(("add_agent", settings))
+        return AgentChange(agent=name, action="added", directory=directory, config=CONFIG)
+
+    async def update_agent(self, name: str, **settings: object) -> AgentChange:
+        await trio.lowlevel.checkpoint()
+        self._check(name)
+        self.calls.append(("update_agent", settings))
+        return AgentChange(agent=name, action="updated", config=CONFIG)
+
+    async def remove_agent(self, name: str) -> AgentChange:
+        await trio.lowlevel.checkpoint()
+        self._check(name)
+        return AgentChange(agent=name, action="removed", config=CONFIG)
+
+    def _check(self, name: str) -> None:
+        if name != "infra":
+            raise UnknownAgentError(name, available=["infra"])
+
+    async def _run_until_cancelled(self, clean_up_s: float) -> None:
+        self.running.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.events.append("cancelled")
+            with trio.CancelScope(shield=True):
+                await trio.sleep(clean_up_s)
+            self.events.append("cleaned up")
+
+    async def _fail_when_cancelled(self) -> None:
+        self.running.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.events.append("cancelled")
+            raise ZeroDivisionError("while being cancelled")

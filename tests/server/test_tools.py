@@ -1,0 +1,278 @@
+import json
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]  # ships none
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from agent_dispatch.model.agent import AgentChange, AgentDetails
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress
+from agent_dispatch.server.app import INSTRUCTIONS, TOOLS
+from agent_dispatch.server.ports import Service
+from agent_dispatch.server.tools import Answer, Tool, Toolbox
+from agent_dispatch.server.tools_agents import NoParams
+from agent_dispatch.server.tools_dispatch import timeout_from
+from tests.server.fake_service import FakeService
+
+
+async def ignore(number: float, message: str) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def call(tool: str, service: FakeService | None = None, /, **arguments: object) -> Answer:
+    return await Toolbox(service or FakeService(), TOOLS).call(tool, arguments, ignore)
+
+
+def error_of(answer: Answer) -> str:
+    assert answer.is_error
+    assert answer.structured is None
+    envelope = json.loads(answer.text)
+    assert list(envelope) == ["error"]
+    return str(envelope["error"])
+
+
+async def test_a_list_is_text_only_and_an_object_is_structured_too() -> None:
+    listed = await call("list_agents")
+    assert json.loads(listed.text)[0]["name"] == "infra"
+    assert listed.structured is None
+    inspected = await call("inspect_agent", name="infra")
+    assert json.loads(inspected.text) == inspected.structured
+
+
+async def test_text_is_compact_and_not_escaped() -> None:
+    answer = await call("dispatch", agent="infra", task="grüße 🙂")
+    assert '"result":"did: grüße 🙂"' in answer.text
+
+
+async def test_a_null_that_was_parsed_is_shown() -> None:
+    answer = await call("dispatch", agent="infra", task="json")
+    assert answer.structured is not None
+    assert answer.structured["parsed_result"] is None
+    assert '"parsed_result":null' in answer.text
+
+
+async def test_a_failed_run_is_a_result_and_no_error() -> None:
+    answer = await call("dispatch", agent="infra", task="denied")
+    assert not answer.is_error
+    assert answer.structured is not None
+    assert answer.structured["error_type"] == "permission"
+
+
+async def test_an_unknown_agent_is_an_envelope() -> None:
+    assert (
+        error_of(await call("dispatch", agent="foo", task="x"))
+        == "Unknown agent: 'foo'. Available: infra"
+    )
+
+
+async def test_an_unknown_tool_names_the_nearest_one() -> None:
+    said = error_of(await call("dispach"))
+    assert said.startswith("Unknown tool: 'dispach' (did you mean 'dispatch'?). Available: list_")
+    assert len(error_of(await call("x" * 10_000))) < 300
+    assert "\ufffd" not in error_of(await call("\ud800"))
+
+
+async def test_a_bug_is_an_envelope_that_says_so_and_leaves_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = error_of(await call("dispatch", agent="infra", task="bug"))
+    assert said.startswith(
+        "Bug in agent-dispatch: dispatch failed with ZeroDivisionError: by \ufffd zero"
+    )
+    assert "Traceback" in caplog.text
+
+
+async def test_a_failure_while_being_cancelled_is_logged_and_the_call_is_cancelled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = FakeService()
+    with trio.fail_after(5), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_when, service.running, scope)
+            with pytest.raises(trio.Cancelled):
+                await call("dispatch", service, agent="infra", task="group")
+    assert "while being cancelled" in caplog.text
+
+
+async def test_a_cancelled_call_raises_a_plain_cancelled() -> None:
+    service = FakeService()
+    with trio.fail_after(5), trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_when, service.running, scope)
+            with pytest.raises(trio.Cancelled):
+                await call("dispatch", service, agent="infra", task="forever")
+    assert service.events == ["cancelled", "cleaned up"]
+
+
+async def cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def test_file_names_that_are_no_text_are_shown_all_the_same() -> None:
+    answer = await call("list_agents", FakeService(description="caf\udce9"))
+    assert json.loads(answer.text)[0]["description"] == "caf\ufffd"
+    answer = await call("inspect_agent", FakeService(description="caf\udce9"), name="infra")
+    assert answer.structured is not None
+    assert answer.structured["description"] == "caf\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [(0, None), (1, 10), (-5, 10), (10, 10), (300, 300), (7200, 7200), (10**30, 7200)],
+)
+def test_a_timeout_is_brought_into_its_range(asked: int, meant: float | None) -> None:
+    assert timeout_from(asked) == meant
+
+
+async def test_a_dispatch_request_carries_every_argument() -> None:
+    service = FakeService()
+    await call(
+        "dispatch",
+        service,
+        agent="infra",
+        task="look",
+        context="c",
+        caller="me",
+        goal="g",
+        response_format="json",
+        timeout_seconds="60",
+    )
+    request = service.requests[0]
+    assert (request.context, request.caller, request.goal) == ("c", "me", "g")
+    assert (request.response_format, request.timeout_s) == ("json", 60)
+
+
+@pytest.mark.parametrize(("asked", "meant"), [(-1, 0), (0, 0), ("7", 7), (5000, 200)])
+async def test_preview_lines_are_brought_into_their_range(asked: object, meant: int) -> None:
+    service = FakeService()
+    await call("inspect_agent", service, name="infra", preview_lines=asked)
+    assert service.calls == [("inspect_agent", meant)]
+
+
+async def test_agents_are_changed_with_every_argument() -> None:
+    service = FakeService()
+    settings = {
+        "description": "d",
+        "timeout": 90.0,
+        "max_budget_usd": 1.5,
+        "model": "m",
+        "permission_mode": "plan",
+        "allowed_tools": "Read,Bash(git log:*,git diff:*)",
+        "disallowed_tools": "none",
+    }
+    await call("add_agent", service, name="new", directory="~/x", **settings)
+    await call("update_agent", service, name="infra", **settings)
+    assert service.calls == [("add_agent", settings), ("update_agent", settings)]
+    removed = await call("remove_agent", service, name="infra")
+    assert removed.structured is not None
+    assert removed.structured["action"] == "removed"
+
+
+def listing() -> dict[str, dict[str, Any]]:
+    return {entry["name"]: entry for entry in Toolbox(FakeService(), TOOLS).listing()}
+
+
+def test_only_readers_are_marked_as_such() -> None:
+    marks = {name: entry["annotations"]["readOnlyHint"] for name, entry in listing().items()}
+    assert {name for name, read_only in marks.items() if read_only} == {
+        "list_agents",
+        "inspect_agent",
+    }
+
+
+def test_every_argument_is_described_and_no_other_is_allowed() -> None:
+    for entry in listing().values():
+        schema = entry["inputSchema"]
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert schema["type"] == "object"
+        assert schema["additionalProperties"] is False
+        assert all(field["description"] for field in schema["properties"].values())
+
+
+def test_the_instructions_fit_what_claude_code_shows() -> None:
+    assert len(INSTRUCTIONS.encode()) < 2048
+
+
+def test_the_list_of_tools_stays_small() -> None:
+    assert len(msgspec.json.encode(list(listing().values()))) < 12_000
+
+
+FULL_RESULT = DispatchResult(
+    agent="infra",
+    success=False,
+    result="",
+    session_id="s",
+    job_id="j",
+    cost_usd=0.1,
+    duration_ms=1,
+    num_turns=2,
+    error="e",
+    error_type=ErrorType.TIMEOUT,
+    parsed_result={"a": None},
+    denied_tools=["Bash"],
+    hint="h",
+    budget_exceeded=True,
+    left_running=1,
+    earlier_results=["x"],
+    truncated=True,
+    full_size=5,
+    cached=True,
+)
+FULL_DETAILS = AgentDetails(
+    name="n",
+    directory="/d",
+    description="d",
+    healthy=False,
+    problem="p",
+    has_claude_md=True,
+    has_mcp_config=True,
+    mcp_servers=["m"],
+    stacks=["s"],
+    dbs=["d"],
+    timeout=1.5,
+    model="m",
+    max_budget_usd=0.0,
+    permission_mode="plan",
+    allowed_tools=[],
+    disallowed_tools=["Bash"],
+    warnings=["w"],
+    claude_md_preview="c",
+    readme_preview="r",
+)
+
+
+@pytest.mark.parametrize(
+    ("tool", "result"),
+    [
+        ("dispatch", FULL_RESULT),
+        ("dispatch", DispatchResult(agent="a", success=True, result="r")),
+        ("dispatch", DispatchResult(agent="a", success=True, result="null", parsed_result=None)),
+        ("inspect_agent", FULL_DETAILS),
+        ("add_agent", AgentChange(agent="a", action="added", config="c")),
+        ("update_agent", AgentChange(agent="a", action="updated", changed=["x"], config="c")),
+    ],
+)
+def test_what_is_sent_fits_the_schema_that_is_shown(tool: str, result: msgspec.Struct) -> None:
+    schema = listing()[tool]["outputSchema"]
+    assert schema["type"] == "object"
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(msgspec.to_builtins(result), schema)
+
+
+def test_a_result_schema_names_every_field() -> None:
+    assert set(listing()["dispatch"]["outputSchema"]["properties"]) == set(
+        DispatchResult.__struct_fields__
+    )
+
+
+async def test_a_tool_without_a_result_schema_may_answer_an_object_as_well() -> None:
+    async def run(service: Service, params: NoParams, on_progress: OnProgress) -> dict[str, int]:
+        await trio.lowlevel.checkpoint()
+        return {"n": 1}
+
+    tool = Tool(name="t", title="T", description="d", params=NoParams, run=run, result=None)
+    answer = await Toolbox(FakeService(), [tool]).call("t", None, ignore)
+    assert answer == Answer('{"n":1}', {"n": 1})
