@@ -1,0 +1,95 @@
+"""One client served in one nursery: the loop's part of `agent-dispatch serve`.
+
+A signal, the end of stdin, and a client that no longer reads all do the same: they set `leaving`,
+which cancels the work. What then still runs is bounded in time.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, closing
+from signal import Signals
+from typing import NoReturn
+
+import trio
+
+from agent_dispatch.server.app import build_server
+from agent_dispatch.server.descriptors import Wire
+from agent_dispatch.server.ports import Service
+from agent_dispatch.server.transport import MessageReader, MessageWriter, Unanswered
+from agent_dispatch.server.wire import LineReader, Outbox
+
+logger = logging.getLogger(__name__)
+
+CLEAN_UP_S = 0.2
+"""How long cancelled work may take to end; the guards end the processes without us."""
+FLUSH_S = 0.05
+"""How long the last frames may take."""
+
+Leave = Callable[[int], NoReturn]
+
+
+OpenService = Callable[[], AbstractAsyncContextManager[Service]]
+
+
+def run_server(
+    wire: Wire, open_service: OpenService, *, signals: Sequence[Signals], leave: Leave
+) -> None:
+    """Serve the client on `wire` until it goes, or a signal says so.
+
+    Args:
+        wire: Where the client is.
+        open_service: What the tools work with; closed before this returns.
+        signals: Which ones mean that the client wants us gone.
+        leave: Ends the process; called if cancelled work does not end in time.
+    """
+    trio.run(_serve_client, wire, open_service, signals, leave)
+
+
+async def _serve_client(
+    wire: Wire, open_service: OpenService, signals: Sequence[Signals], leave: Leave
+) -> None:
+    leaving = trio.Event()
+    lines = LineReader(wire.read_fd)
+    outbox = Outbox(wire.write_fd, on_gone=leaving.set)
+    work = trio.CancelScope()
+    # The receiver stays until the end: the client sends SIGTERM right behind SIGINT.
+    with closing(lines), closing(outbox), trio.open_signal_receiver(*signals) as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.run)
+            nursery.start_soon(_leave_at_signal, received, leaving)
+            nursery.start_soon(_end_work, leaving, work, outbox, leave)
+            with work:
+                try:
+                    async with open_service() as service:
+                        await _serve_messages(service, lines, outbox)
+                finally:
+                    leaving.set()
+            with trio.move_on_after(FLUSH_S):
+                await outbox.flush()
+            nursery.cancel_scope.cancel()
+
+
+async def _serve_messages(service: Service, lines: LineReader, outbox: Outbox) -> None:
+    server = build_server(service)
+    unanswered = Unanswered()
+    await server.run(
+        MessageReader(lines, outbox, unanswered),
+        MessageWriter(outbox, unanswered),
+        server.create_initialization_options(),
+    )
+
+
+async def _leave_at_signal(received: AsyncIterator[int], leaving: trio.Event) -> None:
+    async for _ in received:
+        leaving.set()
+
+
+async def _end_work(
+    leaving: trio.Event, work: trio.CancelScope, outbox: Outbox, leave: Leave
+) -> None:
+    await leaving.wait()
+    work.cancel()
+    outbox.release_senders()
+    await trio.sleep(CLEAN_UP_S)
+    logger.error("clean-up took longer than %s s; leaving without its end", CLEAN_UP_S)
+    leave(0)

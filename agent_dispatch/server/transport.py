@@ -1,0 +1,228 @@
+"""The two streams that the MCP library wants, on our own stdio wire.
+
+Its `stdio_server` reads in a thread that cannot be cancelled, so SIGINT waits for the client to
+close stdin (measured with mcp 2.3.0); and it drops what it cannot parse without an answer. Here
+every line gets a message or an error, and nothing holds up the way out.
+"""
+
+import contextlib
+import logging
+from types import TracebackType
+from typing import Self
+
+import anyio
+import trio
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    INTERNAL_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+
+from agent_dispatch.server.salvage import (
+    Ignored,
+    Refusal,
+    Salvaged,
+    is_request_without_proper_id,
+    refuse_overlong,
+    second_look,
+)
+from agent_dispatch.server.wire import (
+    HANG_UP_CHECK_S,
+    READ_MARK_BYTES,
+    LineReader,
+    Outbox,
+    Overlong,
+)
+
+logger = logging.getLogger(__name__)
+
+CANCELLED = "notifications/cancelled"
+
+EOF_GRACE_S = 0.1
+"""How long requests that came right before the end of the input may still be answered."""
+
+
+class Unanswered:
+    """The requests that were read and not answered yet, as far as an answer is due."""
+
+    def __init__(self) -> None:
+        self._ids: set[RequestId] = set()
+        self._none_left = trio.lowlevel.ParkingLot()
+
+    def note_read(self, message: JSONRPCMessage) -> None:
+        """A request waits for its answer from here on; a cancelled one no longer does."""
+        if isinstance(message, JSONRPCRequest):
+            self._ids.add(message.id)
+        elif isinstance(message, JSONRPCNotification) and message.method == CANCELLED:
+            self._settle((message.params or {}).get("requestId"))
+
+    def note_sent(self, message: JSONRPCMessage) -> None:
+        """An answer was handed to the wire."""
+        if isinstance(message, JSONRPCResponse | JSONRPCError):
+            self._settle(message.id)
+
+    async def wait_none(self) -> None:
+        """Wait until no answer is due."""
+        while self._ids:
+            await self._none_left.park()
+
+    def _settle(self, request_id: object) -> None:
+        if isinstance(request_id, int | str):
+            self._ids.discard(request_id)
+        if not self._ids:
+            self._none_left.unpark_all()
+
+
+class MessageReader:
+    """What the client says, as the library's `ReadStream`; refuses by itself what is no message."""
+
+    def __init__(self, lines: LineReader, outbox: Outbox, unanswered: Unanswered) -> None:
+        """Read from `lines`; refusals go to `outbox`."""
+        self._lines = lines
+        self._outbox = outbox
+        self._unanswered = unanswered
+
+    async def receive(self) -> SessionMessage | Exception:
+        """The next message.
+
+        Raises:
+            anyio.EndOfStream: The client closed its end, and had a moment to get its answers.
+        """
+        while (line := await self._next_line()) is not None:
+            if isinstance(line, Overlong):
+                self._refuse(
+                    refuse_overlong(line.head, line.tail, line.size, self._lines.max_line_bytes)
+                )
+            elif line and not line.isspace() and (message := self._decode(line)) is not None:
+                self._unanswered.note_read(message)
+                return SessionMessage(message)
+        with trio.move_on_after(EOF_GRACE_S):
+            await self._unanswered.wait_none()
+        raise anyio.EndOfStream
+
+    async def aclose(self) -> None:
+        """Nothing to do: the descriptor belongs to whoever opened the wire."""
+        await trio.lowlevel.checkpoint()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _next_line(self) -> bytes | Overlong | None:
+        """Read on, unless the client sends without ever reading: its answers would pile up."""
+        while self._outbox.is_backed_up:
+            if self._lines.is_hung_up():
+                return None
+            with trio.move_on_after(HANG_UP_CHECK_S):
+                await self._outbox.wait_below(READ_MARK_BYTES)
+        return await self._lines.receive()
+
+    def _decode(self, line: bytes) -> JSONRPCMessage | None:
+        try:
+            message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+        except ValidationError:
+            return self._look_again(line)
+        if isinstance(message, JSONRPCNotification) and is_request_without_proper_id(line):
+            return self._look_again(line)
+        return message
+
+    def _look_again(self, line: bytes) -> JSONRPCMessage | None:
+        match second_look(line):
+            case Refusal() as refusal:
+                self._refuse(refusal)
+            case Ignored(reason):
+                logger.warning("ignored a message of the client: %s", reason)
+            case Salvaged(message):
+                return JSONRPCRequest.model_validate(message, by_name=False)
+        return None
+
+    def _refuse(self, refusal: Refusal) -> None:
+        error = ErrorData(code=refusal.code, message=refusal.message)
+        # A client that is gone wants no refusal, and the outbox has told so already.
+        with contextlib.suppress(trio.BrokenResourceError):
+            for request_id in refusal.ids:
+                self._outbox.post(_encode(JSONRPCError(jsonrpc="2.0", id=request_id, error=error)))
+
+
+class MessageWriter:
+    """What we say, as the library's `WriteStream`: one whole frame per message."""
+
+    def __init__(self, outbox: Outbox, unanswered: Unanswered) -> None:
+        """Write to `outbox`."""
+        self._outbox = outbox
+        self._unanswered = unanswered
+        self._closed = False
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Hand a message over; returns once it is written or little enough is queued.
+
+        Raises:
+            anyio.ClosedResourceError: The connection has been closed on our side.
+            anyio.BrokenResourceError: The client no longer reads.
+        """
+        if self._closed:
+            raise anyio.ClosedResourceError
+        try:
+            if (frame := self._frame(item.message)) is not None:
+                await self._outbox.send(frame)
+        except trio.BrokenResourceError as error:
+            raise anyio.BrokenResourceError from error
+        finally:
+            self._unanswered.note_sent(item.message)
+
+    async def aclose(self) -> None:
+        """Refuse further messages; those handed over are still written."""
+        self._closed = True
+        await trio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @staticmethod
+    def _frame(message: JSONRPCMessage) -> bytes | None:
+        try:
+            return _encode(message)
+        except ValueError:
+            # An unpaired surrogate, for example in a name that the library quotes back.
+            logger.exception("a message cannot be encoded")
+        if isinstance(message, JSONRPCResponse | JSONRPCError):
+            error = ErrorData(code=INTERNAL_ERROR, message="The answer cannot be written as JSON.")
+            return _encode(JSONRPCError(jsonrpc="2.0", id=message.id, error=error))
+        return None
+
+
+def _encode(message: JSONRPCMessage) -> bytes:
+    """One frame: compact UTF-8 JSON and a line feed."""
+    return message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"

@@ -1,0 +1,47 @@
+"""`agent-dispatch serve` over a fake service, as a process of its own for the tests."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from agent_dispatch.errors import ConfigError
+from agent_dispatch.server.entry import serve_with
+from agent_dispatch.server.ports import Service
+
+
+def say(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
+
+
+class NoSpawner:
+    def close(self) -> None:
+        say("spawner closed")
+
+
+def start_no_spawner() -> NoSpawner:
+    heavy = sorted({"trio", "mcp", "pydantic", "anyio"} & sys.modules.keys())
+    say(f"spawner started with {heavy}")
+    return NoSpawner()
+
+
+@asynccontextmanager
+async def open_fake(spawner: NoSpawner, environ: Mapping[str, str]) -> AsyncIterator[Service]:
+    from tests.server.fake_service import FakeService
+
+    if environ.get("FAKE_SERVICE") == "config-error":
+        raise ConfigError("agents.toml: line 3 is broken")
+    if environ.get("FAKE_SERVICE") == "bug":
+        raise ZeroDivisionError("in the service")
+    service = FakeService()
+    try:
+        yield service
+    finally:
+        say(f"service closed after {service.events}")
+
+
+if __name__ == "__main__":
+    status = serve_with(sys.argv[1:], start_no_spawner, open_fake)
+    sys.stdout.flush()
+    os._exit(status)
