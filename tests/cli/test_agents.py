@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import World
+
+
+@pytest.fixture
+def infra(world: World) -> Path:
+    return world.project(
+        "infra",
+        {
+            "CLAUDE.md": "# Infra\n\nRuns the containers.\n",
+            ".mcp.json": '{"mcpServers": {"portainer": {"command": "x"}}}',
+            "Dockerfile": "FROM scratch\n",
+        },
+    )
+
+
+def test_without_agents_the_command_that_adds_one_is_told(world: World) -> None:
+    assert world.run("list") == 0
+    assert "agent-dispatch add NAME DIRECTORY" in world.out
+    assert world.run("list", "--json") == 0
+    assert world.json() == []
+
+
+def test_an_added_agent_is_listed_with_health_facts_and_permissions(
+    world: World, infra: Path
+) -> None:
+    assert (
+        world.run("add", "infra", str(infra), "--allowed-tools", "Bash(git log:*,git diff:*),Read")
+        == 0
+    )
+    assert world.out.startswith(f"Added infra: {infra}\n")
+    assert world.run("list") == 0
+    first, *rest = world.out.splitlines()
+    assert first == f"infra  ok      {infra}"
+    assert "Runs the containers." in rest[0]
+    assert any("mcp: portainer; stacks: Docker" in line for line in rest)
+    assert any("allowed: Bash(git log:*,git diff:*), Read" in line for line in rest)
+
+
+def test_names_are_aligned(world: World, infra: Path) -> None:
+    for name in ("a", "a-longer-name"):
+        world.run("add", name, str(infra))
+    world.run("list")
+    lines = [line for line in world.out.splitlines() if str(infra) in line]
+    assert len({line.index(" ok ") for line in lines}) == 1
+
+
+def test_a_missing_directory_is_listed_as_broken_with_its_problem(
+    world: World, infra: Path
+) -> None:
+    world.write_config('[agents.gone]\ndirectory = "/nowhere/at/all"\n')
+    assert world.run("list") == 0
+    assert world.out.startswith("gone  broken  /nowhere/at/all\n")
+    assert "problem: " in world.out
+
+
+def test_a_broken_table_leaves_the_other_agents_listed(world: World, infra: Path) -> None:
+    world.write_config(f'[agents.bad]\ndirectory = 5\n[agents.infra]\ndirectory = "{infra}"\n')
+    assert world.run("list") == 0
+    assert "bad    broken" in world.out
+    assert "infra  ok" in world.out
+
+
+def test_a_config_that_does_not_parse_is_an_error_with_its_line(world: World) -> None:
+    world.write_config("[agents.infra\n")
+    for argv in (["list"], ["describe", "infra"], ["remove", "infra"]):
+        assert world.run(*argv) == 1
+        assert "line 1" in world.err
+    assert world.config.read_text() == "[agents.infra\n"
+
+
+def test_what_a_project_says_cannot_steer_the_terminal(world: World) -> None:
+    world.terminal = True
+    evil = world.project("evil", {"CLAUDE.md": "# E\n\nHarmless\x1b[2J\x1b]0;owned\x07 text\n"})
+    world.run("add", "evil", str(evil))
+    for argv in (["list"], ["describe", "evil"]):
+        world.run(*argv)
+        assert "\x1b[2J" not in world.out
+        assert "\x1b]" not in world.out
+
+
+def test_describe_shows_the_three_states_of_tools(world: World, infra: Path) -> None:
+    world.write_config(
+        "[settings]\n"
+        'default_disallowed_tools = ["Write"]\n'
+        "[agents.own]\n"
+        f'directory = "{infra}"\nallowed_tools = ["Read"]\ndisallowed_tools = []\n'
+        "[agents.bare]\n"
+        f'directory = "{infra}"\n'
+    )
+    assert world.run("describe", "own") == 0
+    assert "allowed tools     Read\n" in world.out
+    assert "disallowed tools  none" in world.out
+    assert world.run("describe", "bare") == 0
+    assert "  allowed tools     inherit (the project's own settings)\n" in world.out
+    assert "disallowed tools  inherit: Write (from the settings)\n" in world.out
+
+
+def test_describe_tells_what_takes_effect_and_where_it_comes_from(
+    world: World, infra: Path
+) -> None:
+    world.write_config(
+        '[settings]\ndefault_timeout = 77\ndefault_model = "haiku"\n'
+        f'[agents.infra]\ndirectory = "{infra}"\nmax_budget_usd = 1.5\n'
+    )
+    world.run("describe", "infra")
+    assert "timeout           77 s (from the settings)" in world.out
+    assert "model             haiku (from the settings)" in world.out
+    assert "max budget        $1.5 a run\n" in world.out
+    assert "project files     CLAUDE.md, .mcp.json" in world.out
+    assert "mcp servers       portainer" in world.out
+
+
+def test_describe_with_json_is_what_inspect_agent_answers(world: World, infra: Path) -> None:
+    world.run("add", "infra", str(infra))
+    assert world.run("describe", "infra", "--json") == 0
+    details = world.json()
+    assert isinstance(details, dict)
+    assert details["timeout"] == 300
+    assert "Runs the containers." in details["claude_md_preview"]
+
+
+def test_an_unknown_agent_is_an_error_that_names_the_others(world: World, infra: Path) -> None:
+    world.run("add", "infra", str(infra))
+    for argv in (["describe", "nope"], ["remove", "nope"], ["update", "nope", "--timeout=5"]):
+        assert world.run(*argv) == 1
+        assert world.err == "error: Unknown agent: 'nope'. Available: infra\n"
+
+
+def test_update_tells_what_changed_and_clears_with_none(world: World, infra: Path) -> None:
+    world.run("add", "infra", str(infra), "--model", "opus", "--max-budget-usd", "2")
+    assert world.run("update", "infra", "--model", "none", "--max-budget-usd", "-1") == 0
+    assert world.out == "Updated infra: model, max_budget_usd\n"
+    assert world.run("update", "infra") == 0
+    assert world.out.startswith("Unchanged infra")
+
+
+def test_an_unknown_permission_mode_is_warned_about_beside_the_answer(
+    world: World, infra: Path
+) -> None:
+    world.run("add", "infra", str(infra), "--permission-mode", "yolo")
+    assert "Added infra" in world.out
+    assert "warning: " in world.err
+    assert "yolo" in world.err
+
+
+def test_remove_forgets_the_agent_and_leaves_its_directory(world: World, infra: Path) -> None:
+    world.run("add", "infra", str(infra))
+    assert world.run("remove", "infra", "--json") == 0
+    change = world.json()
+    assert isinstance(change, dict)
+    assert change["action"] == "removed"
+    assert infra.exists()
+
+
+def test_import_takes_agents_over_and_fails_for_what_it_cannot_use(
+    world: World, infra: Path
+) -> None:
+    source = world.home / "agents.yaml"
+    source.write_text(f"agents:\n  infra:\n    directory: {infra}\n  bad:\n    directory: 5\n")
+    assert world.run("import", str(source)) == 1
+    assert "Added: infra\n" in world.out
+    assert "error: bad: " in world.err
+    source.write_text(f"agents:\n  infra:\n    directory: {infra}\n")
+    assert world.run("import", str(source)) == 0
+    assert "skipped infra: " in world.err
+    assert world.run("import", str(source), "--overwrite", "--json") == 0
+    report = world.json()
+    assert isinstance(report, dict)
+    assert report["replaced"] == ["infra"]
