@@ -1,0 +1,147 @@
+"""One dispatch with somebody attending: live progress, signals, a bounded end."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import trio
+
+from agent_dispatch.cli.progress import ProgressView, Style
+from agent_dispatch.cli.shell import Service, Shell
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Progress
+
+if TYPE_CHECKING:
+    from agent_dispatch.process.spawner import Spawner
+
+T = TypeVar("T")
+
+LEAVE_WITHIN_S = 5.0
+"""How long the end of the agent's processes is waited for; their guard ends them in any case."""
+
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Attended(NamedTuple):
+    """How a dispatch ended."""
+
+    result: DispatchResult
+    signum: signal.Signals | None = None
+    """The signal that ended it; None if it ended by itself."""
+
+
+def attend(
+    shell: Shell,
+    spawner: "Spawner",
+    request: DispatchRequest,
+    style: Style,
+    *,
+    environ: Mapping[str, str] | None = None,
+    claude: Sequence[str] | None = None,
+) -> Attended:
+    """Run `request` to its end, or to SIGINT, SIGTERM or SIGHUP.
+
+    A signal cancels the dispatch, and this call returns when the agent's processes are gone. After
+    `LEAVE_WITHIN_S`, or on a second signal, this process exits at once: the guard of the run sees
+    that and ends them.
+
+    Args:
+        shell: The outside world.
+        spawner: Started before Trio was.
+        request: What is asked of which agent.
+        style: How progress is shown on stderr.
+        environ: The environment of the dispatch; the shell's if not given.
+        claude: The program to run instead of `claude`.
+
+    Raises:
+        DispatchError: The call was refused.
+    """
+    service = shell.open_service(
+        environ=shell.environ if environ is None else environ, spawner=spawner, claude=claude
+    )
+    outcome = trio.run(_attend, service, request, partial(ProgressView, shell.stderr, style))
+    if isinstance(outcome, DispatchError):
+        raise outcome
+    if isinstance(outcome, signal.Signals):
+        return Attended(_cancelled(request, outcome), outcome)
+    return Attended(outcome)
+
+
+async def _attend(
+    opening: AbstractAsyncContextManager[Service],
+    request: DispatchRequest,
+    make_view: Callable[[], ProgressView],
+) -> DispatchResult | DispatchError | signal.Signals:
+    view = make_view()
+
+    async def work() -> DispatchResult | DispatchError:
+        try:
+            async with opening as service:
+                return await service.dispatch(request, view.on_progress)
+        except DispatchError as error:
+            # Handed out as a value: nurseries would wrap it in a group.
+            return error
+
+    def on_signal() -> None:
+        view.on_progress(Progress("Ending the agent; a second signal leaves at once"))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(view.show)
+            outcome = await until_signal(work, on_signal)
+            nursery.cancel_scope.cancel()
+    finally:
+        view.close()
+    return outcome
+
+
+async def until_signal(
+    work: Callable[[], Awaitable[T]],
+    on_signal: Callable[[], None],
+    *,
+    leave: Callable[[int], object] = os._exit,
+) -> T | signal.Signals:
+    """Run `work`; a signal cancels it, waits for its end, and is what is returned then.
+
+    A result outranks a signal that came too late to prevent it. Signals that are ignored, as
+    nohup(1) does with SIGHUP, stay ignored.
+
+    Args:
+        work: What a signal cancels.
+        on_signal: Called at the first signal.
+        leave: Ends the process, with the exit status of a shell for that signal, when `work` needs
+            longer than `LEAVE_WITHIN_S` to end, or when a second signal comes.
+    """
+    heeded = [signum for signum in _ENDING_SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
+    received: list[signal.Signals] = []
+    results: list[T] = []
+    scope = trio.CancelScope()
+
+    async def watch(arriving: AsyncIterator[int]) -> None:
+        received.append(signal.Signals(await anext(arriving)))
+        on_signal()
+        scope.cancel()
+        with trio.move_on_after(LEAVE_WITHIN_S):
+            await anext(arriving)
+        leave(128 + received[0])
+
+    with trio.open_signal_receiver(*heeded) as arriving:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, arriving)
+            with scope:
+                results.append(await work())
+            nursery.cancel_scope.cancel()
+    return results[0] if results else received[0]
+
+
+def _cancelled(request: DispatchRequest, signum: signal.Signals) -> DispatchResult:
+    return DispatchResult(
+        agent=request.agent,
+        success=False,
+        result="",
+        error=f"Cancelled by {signum.name}; the agent's processes have been ended",
+        error_type=ErrorType.CANCELLED,
+    )

@@ -1,0 +1,166 @@
+"""Commands that give a task to an agent and wait for the answer."""
+
+from typing import TYPE_CHECKING
+
+from agent_dispatch.cli.output import Colour, one_line, remark, write_answer, write_json
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+
+if TYPE_CHECKING:
+    # It imports Trio, which the spawner is better forked without.
+    from agent_dispatch.cli.attend import Attended
+
+DEFAULT_TASK = "What project is this? Describe in one sentence."
+
+_TIMEOUT_STATUS = 124
+_MAX_STDIN_BYTES = 32 * 2**20
+
+
+def run(
+    name: str,
+    task: str,
+    /,
+    *,
+    context: str = "",
+    caller: str = "",
+    goal: str = "",
+    response_format: str = "",
+    timeout_seconds: float = 0,
+    stream: bool = False,
+    json: bool = False,
+    shell: Shell,
+) -> int:
+    """Give a task to an agent and print its answer. It costs what a Claude session costs.
+
+    Args:
+        name: The agent.
+        task: What to do; the agent knows nothing of your conversation. `-` reads it from stdin.
+        context: Error messages, code, whatever the task needs.
+        caller: Your project or role.
+        goal: The broader objective.
+        response_format: "json" asks for one JSON value; it comes as parsed_result with --json.
+        timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
+        stream: Print a line for each thing the agent does.
+        json: Print the result as the MCP tool `dispatch` answers it.
+        shell: The outside world.
+    """
+    request = DispatchRequest(
+        agent=name,
+        task=_read_stdin(shell) if task == "-" else task,
+        context=context,
+        caller=caller,
+        goal=goal,
+        response_format=response_format,
+        # The run loop brings it into its range, which is above 0.
+        timeout_s=max(timeout_seconds, 1) if timeout_seconds else None,
+    )
+    return _dispatch(shell, request, stream=stream, as_json=json)
+
+
+def try_agent(
+    name: str,
+    task: str = DEFAULT_TASK,
+    /,
+    *,
+    timeout_seconds: float = 0,
+    stream: bool = False,
+    json: bool = False,
+    shell: Shell,
+) -> int:
+    """Try an agent with a small task. It costs what a Claude session costs.
+
+    Args:
+        name: The agent.
+        task: What to do; `-` reads it from stdin.
+        timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
+        stream: Print a line for each thing the agent does.
+        json: Print the result as the MCP tool `dispatch` answers it.
+        shell: The outside world.
+    """
+    return run(name, task, timeout_seconds=timeout_seconds, stream=stream, json=json, shell=shell)
+
+
+def _read_stdin(shell: Shell) -> str:
+    data = shell.stdin.buffer.read(_MAX_STDIN_BYTES + 1)
+    if len(data) > _MAX_STDIN_BYTES:
+        raise InvalidRequestError(
+            f"The task on stdin is longer than {_MAX_STDIN_BYTES >> 20} MiB; put it into a file of"
+            " the agent's project and name that file in the task"
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"The task on stdin is not UTF-8 (byte {error.start}); convert it, for example with"
+            " iconv -t UTF-8"
+        ) from error
+
+
+def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: bool) -> int:
+    spawner = shell.start_spawner()
+    try:
+        from agent_dispatch.cli.attend import attend
+        from agent_dispatch.cli.progress import style_for
+
+        attended = attend(shell, spawner, request, style_for(shell, stream=stream))
+    finally:
+        spawner.close()
+    if as_json:
+        write_json(shell, attended.result)
+    else:
+        show_result(shell, attended.result)
+    return exit_status(attended)
+
+
+def exit_status(attended: "Attended") -> int:
+    """0 done, 124 timeout, 128 + n ended by signal n, 1 any other failure."""
+    if attended.signum is not None:
+        return 128 + attended.signum
+    if attended.result.success:
+        return 0
+    return _TIMEOUT_STATUS if attended.result.error_type is ErrorType.TIMEOUT else 1
+
+
+def show_result(shell: Shell, result: DispatchResult) -> None:
+    """Print the answer on stdout, and what there is to say about it on stderr."""
+    write_answer(shell, result.result)
+    for text in _remarks(result):
+        remark(shell, text, Colour.DOUBTFUL)
+    if result.error is not None:
+        kind = f" ({result.error_type})" if result.error_type else ""
+        remark(shell, f"error{kind}: {result.error}", Colour.BAD)
+    facts = _facts(result)
+    if facts:
+        remark(shell, one_line(f"{result.agent}: {', '.join(facts)}"), Colour.FAINT)
+
+
+def _facts(result: DispatchResult) -> list[str]:
+    """Turns, time, cost and session; what is not known is left out."""
+    facts = [
+        "cached" if result.cached else None,
+        None if result.num_turns is None else f"{result.num_turns} turns",
+        None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
+        None if result.cost_usd is None else f"${result.cost_usd:.4f}",
+        None if result.session_id is None else f"session {result.session_id}",
+    ]
+    return [fact for fact in facts if fact is not None]
+
+
+def _remarks(result: DispatchResult) -> list[str]:
+    remarks = []
+    if result.earlier_results:
+        remarks.append(
+            f"note: {len(result.earlier_results)} earlier answers of this run: see them with --json"
+        )
+    if result.denied_tools:
+        remarks.append(f"warning: tools denied: {', '.join(result.denied_tools)}")
+    if result.hint:
+        remarks.append(f"hint: {result.hint}")
+    if result.budget_exceeded:
+        remarks.append("warning: this run cost more than its cap")
+    if result.left_running:
+        remarks.append(
+            f"note: {result.left_running} processes that the agent left running were ended"
+        )
+    return remarks

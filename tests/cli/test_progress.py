@@ -1,0 +1,129 @@
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent_dispatch.cli.progress import ProgressView, Style, style_for
+from agent_dispatch.model.dispatch import Progress
+from tests.cli.support import Stream, World
+
+Script = Sequence[tuple[str, float]]
+"""Messages, and the seconds that pass behind each."""
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    # Long enough for the thread that writes to have written.
+    return MockClock(rate=0, autojump_threshold=0.03)
+
+
+async def show(style: Style, script: Script, stderr: TextIO) -> None:
+    view = ProgressView(stderr, style)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(view.show)
+        for message, pause_s in script:
+            view.on_progress(Progress(message))
+            if pause_s:
+                await trio.sleep(pause_s)
+        nursery.cancel_scope.cancel()
+    view.close()
+
+
+async def shown(style: Style, script: Script) -> str:
+    stream = Stream()
+    await show(style, script, stream)
+    return stream.text
+
+
+async def test_the_seconds_go_by_on_a_terminal_while_nothing_is_heard(clock: MockClock) -> None:
+    text = await shown(Style.LINE, [("Using tool: Bash", 3.5)])
+    seconds = [line.split()[0] for line in text.split("\r") if line.strip()]
+    assert list(dict.fromkeys(seconds)) == ["0", "1", "2", "3"]
+    assert "\n" not in text
+
+
+async def test_a_shorter_line_wipes_the_longer_one(clock: MockClock) -> None:
+    text = await shown(Style.LINE, [("a rather long message", 0.5), ("short", 0.5)])
+    line = next(line for line in text.split("\r") if "short" in line)
+    assert len(line) == len("  0 s  a rather long message")
+
+
+async def test_a_line_never_gets_wider_than_the_terminal(clock: MockClock) -> None:
+    text = await shown(Style.LINE, [("x" * 500, 1)])
+    assert max(map(len, text.split("\r"))) == 79
+
+
+async def test_a_stream_gets_each_message_once_with_its_time(clock: MockClock) -> None:
+    text = await shown(Style.STREAM, [("one", 0), ("two", 2), ("two", 1), ("three", 1)])
+    assert text == "[  0 s] one\n[  0 s] two\n[  3 s] three\n"
+
+
+async def test_of_a_burst_a_stream_gets_the_newest(clock: MockClock) -> None:
+    text = await shown(Style.STREAM, [("first", 1), *((f"step {n}", 0) for n in range(1000))])
+    assert text.count("\n") == 51
+    assert text.endswith("step 999\n")
+
+
+async def test_a_log_gets_a_line_a_second_at_most(clock: MockClock) -> None:
+    text = await shown(Style.LOG, [(f"step {n}", 0.1) for n in range(100)])
+    assert 9 <= text.count("\n") <= 12
+    assert text.endswith("step 99\n")
+
+
+async def test_nothing_is_written_for_nothing(clock: MockClock) -> None:
+    assert await shown(Style.LOG, [("", 5), (" \x1b[2J ", 5)]) == ""
+
+
+class GoneReader(Stream):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+class StuckReader(Stream):
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.released.wait()
+        return len(text)
+
+
+@pytest.fixture
+def stuck() -> Iterator[StuckReader]:
+    reader = StuckReader()
+    yield reader
+    reader.released.set()
+
+
+async def test_a_reader_that_left_does_not_end_the_dispatch() -> None:
+    with trio.fail_after(5):
+        await show(Style.STREAM, [("one", 0.2), ("two", 0.2)], GoneReader())
+
+
+async def test_a_stuck_reader_holds_up_neither_the_dispatch_nor_its_end(
+    stuck: StuckReader,
+) -> None:
+    with trio.fail_after(5):
+        await show(Style.LINE, [("one", 0.2), ("two", 0.2)], stuck)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "stream", "style"),
+    [
+        (True, "xterm", False, Style.LINE),
+        (True, "xterm", True, Style.STREAM),
+        (True, "dumb", False, Style.LOG),
+        (False, "xterm", False, Style.LOG),
+        (False, "xterm", True, Style.STREAM),
+    ],
+)
+def test_the_style_suits_what_reads_it(
+    world: World, terminal: bool, term: str, stream: bool, style: Style
+) -> None:
+    world.terminal = terminal
+    world.environ["TERM"] = term
+    assert style_for(world.shell(), stream=stream) is style
