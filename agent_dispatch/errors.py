@@ -1,4 +1,4 @@
-"""Calls that are wrong: one exception tree, turned once per surface into an envelope or an exit status.
+"""Calls that are wrong; each surface turns them, once, into an envelope or an exit status.
 
 A run that went wrong is a `DispatchResult` with an `error_type`; anything that is neither is a
 bug and propagates. Each message says what happened and what mends it.

@@ -1,4 +1,4 @@
-"""What callers are shown of an agent: its project's files and its configuration, never its answer."""
+"""What callers are shown of an agent: its project's files and its configuration."""
 
 from typing import TypedDict
 

@@ -6,8 +6,16 @@ settings". Times are seconds, money is US dollars.
 
 import msgspec
 
-PERMISSION_MODES = ("acceptEdits", "auto", "bypassPermissions", "manual", "dontAsk", "plan", "default")
-"""What `claude --permission-mode` accepts in 2.1.330 (measured); `default` is its alias of manual."""
+PERMISSION_MODES = (
+    "acceptEdits",
+    "auto",
+    "bypassPermissions",
+    "manual",
+    "dontAsk",
+    "plan",
+    "default",
+)
+"""What `claude --permission-mode` accepts in 2.1.330 (measured); `default` means `manual`."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
