@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(as_json(rows, about))
     else:
         print(as_table(rows))
+        if any(row.met is None for row in rows):
+            print("\n-: the target is a share of the predecessor's figure; see --against")
         print("\n" + "; ".join(f"{name}: {value}" for name, value in about.items()))
     missed = [row for row in rows if row.met is False]
     return 1 if options.strict and missed else 0
@@ -124,7 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--real", action="store_true", help="measure the real CLI too (m8)")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="ROW", help="m1, m2, m3, m7, m8 (default: all)"
+        "--only",
+        nargs="+",
+        default=[],
+        choices=["m1", "m2", "m3", "m7", "m8"],
+        help="some of the rows (default: all; m8 needs --real)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")

@@ -31,8 +31,9 @@ class Row:
 
     @property
     def target(self) -> Target | None:
-        """The target that decides."""
-        return next((t for t in self.targets if self._base(t) is not None), None)
+        """The target that decides, or the first if none can be computed."""
+        computable = (target for target in self.targets if self._base(target) is not None)
+        return next(computable, self.targets[0] if self.targets else None)
 
     @property
     def met(self) -> bool | None:
