@@ -65,7 +65,7 @@ def _keep(fd: int) -> None:
         try:
             namespaces = _make_namespace()
         except OSError as error:
-            owner.sendall(str(error).encode())
+            owner.sendall((error.strerror or str(error)).encode())
             return
         socket.send_fds(owner, [b"\0"], namespaces)
         while owner.recv(1):
