@@ -7,7 +7,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.core.command import DEPTH_VARIABLE, MARKER_VARIABLE
-from agent_dispatch.dispatch.dispatcher import Dispatcher, OpenClaude, effective_timeout_s
+from agent_dispatch.dispatch.dispatcher import Dispatcher
+from agent_dispatch.dispatch.run import OpenClaude, effective_timeout_s
 from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.config import EffectiveAgent, Settings

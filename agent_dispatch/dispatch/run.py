@@ -1,0 +1,244 @@
+"""One run of one agent: from the start of its claude to the report on it.
+
+Leaving the block of `open_claude` ends every process of the run, so a cancellation needs no code
+here but for the report on what was seen until then.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
+from typing import Protocol
+
+import trio
+
+from agent_dispatch.core.command import Command
+from agent_dispatch.core.prompt import build_prompt
+from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
+from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
+from agent_dispatch.process.child import ChildStartError
+
+MIN_TIMEOUT_S, MAX_TIMEOUT_S = 10.0, 7200.0
+"""What a timeout given for one call is clamped to."""
+
+
+class Conversation(Protocol):
+    """What the run loop needs of a running claude; see `process.claude.Claude`."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        ...
+
+    @property
+    def left_running(self) -> int:
+        """How many processes it left behind."""
+        ...
+
+    @property
+    def stderr_tail(self) -> str:
+        """What it wrote to stderr last."""
+        ...
+
+    @property
+    def guard_lost(self) -> bool:
+        """Its guard was killed."""
+        ...
+
+    @property
+    def tree_ended(self) -> bool:
+        """No process of it is left."""
+        ...
+
+    async def send_turn(self, prompt: str) -> None:
+        """Give it a prompt."""
+        ...
+
+    async def wait_for_answer(self) -> None:
+        """Wait for a result, its exit, or an error it would only repeat."""
+        ...
+
+    async def leave(self) -> None:
+        """Let it leave after its answer."""
+        ...
+
+    async def stop(self) -> None:
+        """End it at its deadline."""
+        ...
+
+    async def end(self) -> None:
+        """End it at once."""
+        ...
+
+
+class OpenClaude(Protocol):
+    """Runs claude for as long as a block runs; see `process.claude.open_claude`."""
+
+    def __call__(
+        self,
+        command: Command,
+        transcript: Transcript,
+        *,
+        on_progress: OnProgress,
+        held_fds: Sequence[int],
+    ) -> AbstractAsyncContextManager[Conversation]:
+        """Open a conversation; `transcript` is complete once the block is left."""
+        ...
+
+
+class Keeper(Protocol):
+    """Who keeps the record of a run while it goes; none of it waits, none of it raises."""
+
+    @property
+    def held_fds(self) -> Sequence[int]:
+        """Descriptors for the guard to keep open until no process of the run is left."""
+        ...
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What the agent's environment gets besides."""
+        ...
+
+    def started(self) -> None:
+        """The agent has its slot and is about to be started."""
+        ...
+
+    def note_session(self, session_id: str) -> None:
+        """There is a conversation to resume, should the run be lost."""
+        ...
+
+    def interrupted(self, report: RunReport) -> None:
+        """The run was cancelled from outside; `Cancelled` is on its way."""
+        ...
+
+    def tree_left(self) -> None:
+        """The run is over, but the guard is still ending processes of it."""
+        ...
+
+
+class NoKeeper:
+    """Keeps nothing."""
+
+    held_fds: Sequence[int] = ()
+    environ: Mapping[str, str] = MappingProxyType({})
+
+    def started(self) -> None:
+        """Do nothing."""
+
+    def note_session(self, session_id: str) -> None:
+        """Do nothing."""
+
+    def interrupted(self, report: RunReport) -> None:
+        """Do nothing."""
+
+    def tree_left(self) -> None:
+        """Do nothing."""
+
+
+def effective_timeout_s(request: DispatchRequest, agent: EffectiveAgent) -> float:
+    """Seconds that a run of `request` may take: the call's own, clamped, or the agent's."""
+    if request.timeout_s is None:
+        return agent.timeout_s
+    return min(max(request.timeout_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
+
+
+class Run:
+    """One claude from its start to the report on it."""
+
+    def __init__(
+        self,
+        request: DispatchRequest,
+        agent: EffectiveAgent,
+        command: Command,
+        on_progress: OnProgress,
+        keeper: Keeper,
+    ) -> None:
+        self._request = request
+        self._agent = agent
+        self._command = command
+        self._tell = on_progress
+        self._keeper = keeper
+        self._transcript = Transcript()
+        self._timeout_s = effective_timeout_s(request, agent)
+        self.tree_ended = True
+        """False once something was started, until nothing of it is left."""
+
+    async def go(self, open_claude: OpenClaude, slot_fd: int) -> RunReport:
+        """Run it to its end; what is left of it on a cancellation ends with the block."""
+        began = trio.current_time()
+        claude: Conversation | None = None
+        ending: Ending | None = None
+        self._keeper.started()
+        try:
+            async with open_claude(
+                self._command,
+                self._transcript,
+                on_progress=self._on_progress,
+                held_fds=[slot_fd, *self._keeper.held_fds],
+            ) as claude:
+                self.tree_ended = False
+                ending = await self._converse(claude)
+        except ChildStartError as error:
+            failure = StartFailure(
+                stage=StartStage(error.stage), errno=error.errno, text=str(error)
+            )
+            ending = Ending.START_FAILED
+            return not_started(self._request, self._agent, failure, self._command.argv[0])
+        finally:
+            if claude is not None:
+                self.tree_ended = claude.tree_ended
+            if ending is None:
+                self._keeper.interrupted(self._report(claude, Ending.CANCELLED, began))
+        return self._report(claude, ending, began)
+
+    def _on_progress(self, progress: Progress) -> None:
+        if self._transcript.session_id is not None:
+            self._keeper.note_session(self._transcript.session_id)
+        self._tell(progress)
+
+    def _report(self, claude: Conversation | None, ending: Ending, began: float) -> RunReport:
+        lost = claude is not None and claude.guard_lost
+        return RunReport(
+            agent=self._agent,
+            ending=Ending.GUARD_LOST if lost and ending is Ending.EXITED else ending,
+            duration_ms=round((trio.current_time() - began) * 1000),
+            timeout_s=self._timeout_s,
+            seen=self._transcript.seen(),
+            response_format=self._request.response_format,
+            resumed=self._request.session_id,
+            exit_code=claude.exit_code if claude else None,
+            stderr_tail=claude.stderr_tail if claude else "",
+            program=self._command.argv[0],
+            left_running=claude.left_running if claude else 0,
+        )
+
+    async def _converse(self, claude: Conversation) -> Ending:
+        with trio.move_on_after(self._timeout_s) as deadline:
+            await claude.send_turn(build_prompt(self._request))
+            await claude.wait_for_answer()
+            if self._transcript.fail_fast:
+                await claude.end()
+                return Ending.AUTH
+            await claude.leave()
+        if deadline.cancelled_caught:
+            await claude.stop()
+            return Ending.DEADLINE
+        return Ending.EXITED
+
+
+def not_started(
+    request: DispatchRequest, agent: EffectiveAgent, failure: StartFailure, program: str = "claude"
+) -> RunReport:
+    """The report on a run of which nothing was started."""
+    return RunReport(
+        agent=agent,
+        ending=Ending.START_FAILED,
+        duration_ms=0,
+        timeout_s=effective_timeout_s(request, agent),
+        seen=Seen(),
+        response_format=request.response_format,
+        resumed=request.session_id,
+        start_failure=failure,
+        program=program,
+    )
