@@ -1,9 +1,12 @@
 """A shell made of fakes: captured streams, a service that answers what it is told to."""
 
 import io
+import json
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
@@ -13,6 +16,8 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.process.spawner import Spawner
+
+FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")
 
 ANSWER = DispatchResult(
     agent="infra",
@@ -127,7 +132,7 @@ class World:
             serve=self._serve,
         )
 
-    def json(self) -> object:
+    def answer(self) -> Any:
         """What the last command printed, as JSON."""
         return msgspec.json.decode(self.out)
 
@@ -139,6 +144,39 @@ class World:
             (directory / filename).parent.mkdir(parents=True, exist_ok=True)
             (directory / filename).write_text(text)
         return directory
+
+    def install_claude(self, *faults: str) -> None:
+        """Put the fake `claude` on PATH, and this program's own script where it is called from."""
+        place = self.home / "bin"
+        place.mkdir(exist_ok=True)
+        scripts = {
+            "claude": f'exec {sys.executable} -I -S {FAKE_CLAUDE} "$@"',
+            "agent-dispatch": "",
+        }
+        for name, line in scripts.items():
+            (place / name).write_text(f"#!/bin/sh\n{line}\n")
+            (place / name).chmod(0o755)
+        self.environ |= {"PATH": f"{place}:/usr/bin:/bin", "FAKE_CLAUDE": ",".join(faults)}
+
+    @property
+    def claude_config(self) -> Path:
+        """Claude Code's own configuration file."""
+        return self.home / ".claude.json"
+
+    def registered(self) -> object:
+        """What Claude Code has under our name."""
+        return json.loads(self.claude_config.read_text())["mcpServers"].get("agent-dispatch")
+
+    def register(self, registration: object) -> None:
+        """Give Claude Code a configuration with this registration, and something of its own."""
+        servers = {"agent-dispatch": registration, "other": {"command": "x"}}
+        self.claude_config.write_text(json.dumps({"mcpServers": servers, "kept": 1}))
+
+    def claude_calls(self) -> list[list[str]]:
+        """How the fake `claude` was called so far."""
+        record = self.home / "claude-calls"
+        lines = record.read_text().splitlines() if record.exists() else []
+        return [json.loads(line)["argv"] for line in lines]
 
     def write_config(self, text: str) -> None:
         """Put an agents.toml in place."""

@@ -21,7 +21,7 @@ def test_without_agents_the_command_that_adds_one_is_told(world: World) -> None:
     assert world.run("list") == 0
     assert "agent-dispatch add NAME DIRECTORY" in world.out
     assert world.run("list", "--json") == 0
-    assert world.json() == []
+    assert world.answer() == []
 
 
 def test_an_added_agent_is_listed_with_health_facts_and_permissions(
@@ -117,8 +117,7 @@ def test_describe_tells_what_takes_effect_and_where_it_comes_from(
 def test_describe_with_json_is_what_inspect_agent_answers(world: World, infra: Path) -> None:
     world.run("add", "infra", str(infra))
     assert world.run("describe", "infra", "--json") == 0
-    details = world.json()
-    assert isinstance(details, dict)
+    details = world.answer()
     assert details["timeout"] == 300
     assert "Runs the containers." in details["claude_md_preview"]
 
@@ -150,8 +149,7 @@ def test_an_unknown_permission_mode_is_warned_about_beside_the_answer(
 def test_remove_forgets_the_agent_and_leaves_its_directory(world: World, infra: Path) -> None:
     world.run("add", "infra", str(infra))
     assert world.run("remove", "infra", "--json") == 0
-    change = world.json()
-    assert isinstance(change, dict)
+    change = world.answer()
     assert change["action"] == "removed"
     assert infra.exists()
 
@@ -168,6 +166,5 @@ def test_import_takes_agents_over_and_fails_for_what_it_cannot_use(
     assert world.run("import", str(source)) == 0
     assert "skipped infra: " in world.err
     assert world.run("import", str(source), "--overwrite", "--json") == 0
-    report = world.json()
-    assert isinstance(report, dict)
+    report = world.answer()
     assert report["replaced"] == ["infra"]

@@ -132,7 +132,7 @@ def test_a_refused_call_is_an_error_of_one_line_and_status_1(
 def test_a_refused_call_with_json_answers_json(world: World) -> None:
     world.service = FakeService(InvalidRequestError("bad name \udcff \x1b[31m"))
     assert world.run("run", "infra", "x", "--json") == 1
-    assert world.json() == {"error": "bad name \\udcff \x1b[31m"}
+    assert world.answer() == {"error": "bad name \\udcff \x1b[31m"}
     assert world.err == ""
 
 
