@@ -1,0 +1,220 @@
+"""What `doctor` finds: values in, findings out; each failure with the command that mends it."""
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from agent_dispatch.cli.claude_cli import INSTALL_COMMAND, Answer
+from agent_dispatch.cli.registration import (
+    SERVER_NAME,
+    State,
+    as_shell_command,
+    command_line,
+    command_words,
+    compare,
+    remove_arguments,
+    shortcomings,
+)
+from agent_dispatch.cli.trust import Workspace
+from agent_dispatch.core.outcome import StartFailure
+from agent_dispatch.model.agent import AgentSummary
+from agent_dispatch.model.config import Config
+
+TESTED_VERSION = (2, 1, 330)
+OLDEST_VERSION = (2, 1, 121)
+"""The first that knows `alwaysLoad` in a registration, by the release notes of Claude Code."""
+
+_INIT = "agent-dispatch init"
+
+
+class Status(StrEnum):
+    """How a check went."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Worth knowing, nothing to mend."""
+    WARN = "warn"
+    """Works, but probably not as meant."""
+    FAIL = "fail"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of `doctor`."""
+
+    name: str
+    status: Status
+    message: str
+    fix: str | None = None
+    """A shell command, or what to do in an editor."""
+
+
+def check_program(program: tuple[str, ...] | StartFailure) -> Check:
+    """Is there a `claude` to run?"""
+    if not isinstance(program, StartFailure):
+        return Check(name="claude", status=Status.OK, message=program[0])
+    fix = INSTALL_COMMAND
+    if program.stage == "cli_not_executable":
+        fix = f"chmod +x {shlex.quote(program.text.removesuffix(' is not executable'))}"
+    return Check(name="claude", status=Status.FAIL, message=program.text, fix=fix)
+
+
+def check_version(answer: Answer) -> Check:
+    """Is it new enough, and the one we were tested with?"""
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)\b", answer.stdout.strip())
+    if answer.exit_status != 0 or found is None:
+        return Check(
+            name="version",
+            status=Status.FAIL,
+            message=f"`claude --version` does not print a version: {answer.complaint()}",
+            fix=INSTALL_COMMAND,
+        )
+    version = tuple(map(int, found.groups()))
+    if version < OLDEST_VERSION:
+        message = f"{found[0]} is older than {_dotted(OLDEST_VERSION)}, the oldest that works"
+        return Check(name="version", status=Status.FAIL, message=message, fix="claude update")
+    if version != TESTED_VERSION:
+        message = f"{found[0]}; agent-dispatch was tested with {_dotted(TESTED_VERSION)}"
+        return Check(name="version", status=Status.NOTE, message=message)
+    return Check(name="version", status=Status.OK, message=found[0])
+
+
+def check_login(answer: Answer) -> Check:
+    """Is somebody logged in? By `claude auth status`, which asks no model and costs nothing."""
+    try:
+        status = msgspec.json.decode(answer.stdout, type=dict[str, object])
+    except msgspec.DecodeError:
+        status = {}
+    if status.get("loggedIn") is True:
+        method = f"{status.get('authMethod', 'logged in')}, {status.get('apiProvider', 'unknown')}"
+        return Check(name="login", status=Status.OK, message=method)
+    if status.get("loggedIn") is False:
+        return Check(
+            name="login",
+            status=Status.FAIL,
+            message="Claude Code is not logged in",
+            fix="claude auth login",
+        )
+    return Check(
+        name="login",
+        status=Status.WARN,
+        message=f"`claude auth status` does not say whether you are: {answer.complaint()}",
+        fix="claude auth status",
+    )
+
+
+def check_registration(
+    present: object, wanted: Mapping[str, object], environ: Mapping[str, str]
+) -> Iterator[Check]:
+    """Will Claude Code start us, and as it should?"""
+    verdict = compare(present, wanted)
+    if verdict.state is State.ABSENT:
+        yield _registration(Status.FAIL, "not registered with Claude Code at user scope", _INIT)
+        return
+    if verdict.state is State.FOREIGN or not isinstance(present, Mapping):
+        message = f"another server has the name {SERVER_NAME}: {'; '.join(verdict.reasons)}"
+        yield _registration(Status.FAIL, message, f"{_INIT} --yes")
+        return
+    program = command_words(present)[0]
+    if shutil.which(program, path=environ.get("PATH", os.defpath)) is None:
+        message = f"it starts {command_line(present)}, and {program} is not there or not executable"
+        yield _registration(Status.FAIL, message, _INIT)
+        return
+    yield _registration(Status.OK, command_line(present))
+    for shortcoming in shortcomings(present):
+        yield _registration(Status.WARN, shortcoming, _INIT)
+    if command_words(present) != command_words(wanted):
+        message = f"it starts another installation than this one, {command_line(wanted)}"
+        yield _registration(Status.NOTE, message)
+
+
+def _registration(status: Status, message: str, fix: str | None = None) -> Check:
+    return Check(name="registration", status=status, message=message, fix=fix)
+
+
+def registration_unreadable(problem: str) -> Check:
+    """Claude Code's configuration says nothing, because it is broken."""
+    remove = as_shell_command(remove_arguments())
+    return _registration(Status.FAIL, problem, f"mend that file, then {remove}; {_INIT}")
+
+
+def check_config(config: Config, path: str) -> Iterator[Check]:
+    """What of the settings is broken, unknown, or probably not meant?"""
+    yield Check(name="config", status=Status.OK, message=path)
+    edit = f"correct it in {path}"
+    for key, problem in config.broken_settings.items():
+        message = f"{key}: {problem}; no run starts until it is corrected"
+        yield Check(name="config", status=Status.FAIL, message=message, fix=edit)
+    for unknown in config.unknown_keys:
+        message = f"[{unknown.where}] has the unknown key {unknown.key!r}"
+        if unknown.nearest is not None:
+            message += f"; did you mean {unknown.nearest!r}?"
+        yield Check(name="config", status=Status.WARN, message=message, fix=edit)
+    for warning in config.warnings:
+        yield Check(name="config", status=Status.WARN, message=warning, fix=edit)
+
+
+def unhealthy_agent(agent: AgentSummary, config: Path | None) -> Check:
+    """Tell why an agent cannot run.
+
+    Args:
+        agent: With its problem.
+        config: The file that has to be corrected; None if its directory is what is wrong.
+    """
+    name = shlex.quote(agent.name)
+    fix = f"agent-dispatch remove {name} && agent-dispatch add {name} DIRECTORY"
+    return Check(
+        name=f"agent {agent.name}",
+        status=Status.FAIL,
+        message=agent.problem or f"{agent.directory} cannot be used",
+        fix=fix if config is None else f"correct it in {config}",
+    )
+
+
+def check_agent(
+    agent: AgentSummary, workspace: Workspace | None, environ: Mapping[str, str], euid: int
+) -> Iterator[Check]:
+    """Does this healthy agent have the permissions that its configuration seems to give?
+
+    Args:
+        agent: As it takes effect.
+        workspace: What Claude Code thinks of its directory; None: not known.
+        environ: Of the runs.
+        euid: The user they run as.
+    """
+    name = f"agent {agent.name}"
+    yield Check(name=name, status=Status.OK, message=agent.directory)
+    if agent.permission_mode == "bypassPermissions" and euid == 0 and not environ.get("IS_SANDBOX"):
+        yield Check(
+            name=name,
+            status=Status.WARN,
+            message="Claude Code refuses bypassPermissions to root unless IS_SANDBOX=1 is set",
+            fix=f"agent-dispatch update {agent.name} --permission-mode acceptEdits",
+        )
+    if workspace is not None and workspace.allow_rules and not workspace.trusted:
+        yield Check(
+            name=name,
+            status=Status.WARN,
+            message=(
+                f"{workspace.root} is not trusted, so Claude Code ignores permissions.allow"
+                f" ({counted(workspace.allow_rules, 'rule')}) of its .claude/settings.json"
+            ),
+            fix=(
+                f"cd {shlex.quote(workspace.root)} && claude  (accept the trust dialog), or grant"
+                f" them here: agent-dispatch update {agent.name} --allowed-tools RULES"
+            ),
+        )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

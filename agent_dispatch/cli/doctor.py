@@ -1,0 +1,163 @@
+"""`doctor`: checks the whole installation; spends nothing, changes nothing."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from agent_dispatch.cli.agents import open_registry
+from agent_dispatch.cli.checks import (
+    Check,
+    Status,
+    check_agent,
+    check_config,
+    check_login,
+    check_program,
+    check_registration,
+    check_version,
+    counted,
+    registration_unreadable,
+    unhealthy_agent,
+)
+from agent_dispatch.cli.claude_cli import Answer, ClaudeConfigError, ask_claude, read_claude_config
+from agent_dispatch.cli.output import (
+    Colour,
+    one_line,
+    paint,
+    write_json,
+    write_lines,
+)
+from agent_dispatch.cli.registration import registered_server, wanted_registration
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.trust import look_at
+from agent_dispatch.core.outcome import StartFailure
+from agent_dispatch.dispatch.program import find_program
+from agent_dispatch.errors import ConfigError
+from agent_dispatch.model.agent import AgentSummary
+from agent_dispatch.model.config import Config
+
+_ANSWER_WITHIN_S = 20.0
+
+_COLOURS = {
+    Status.OK: Colour.GOOD,
+    Status.NOTE: Colour.FAINT,
+    Status.WARN: Colour.DOUBTFUL,
+    Status.FAIL: Colour.BAD,
+}
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """All of `doctor --json`."""
+
+    ok: bool
+    checks: list[Check]
+
+
+def doctor(*, strict: bool = False, json: bool = False, shell: Shell) -> int:
+    """Check the whole installation; say what mends each failure. Costs nothing.
+
+    Args:
+        strict: Fail on warnings too.
+        json: Print the checks as JSON.
+        shell: The outside world.
+    """
+    bad = {Status.FAIL, Status.WARN} if strict else {Status.FAIL}
+    checks = _examine(shell)
+    if json:
+        found = list(checks)
+        ok = not any(check.status in bad for check in found)
+        write_json(shell, Diagnosis(ok=ok, checks=found))
+        return 0 if ok else 1
+    counts = dict.fromkeys(Status, 0)
+    for check in checks:
+        counts[check.status] += 1
+        write_lines(shell, _lines(check, shell), at_once=True)
+    if counts[Status.WARN]:
+        write_lines(shell, [f"{counted(counts[Status.WARN], 'warning')}."])
+    failed = sum(counts[status] for status in bad)
+    closing = f"{counted(failed, 'check')} failed." if failed else "All checks passed."
+    write_lines(shell, [closing])
+    return 1 if failed else 0
+
+
+def _examine(shell: Shell) -> Iterator[Check]:
+    yield from _examine_claude(shell)
+    claude_config: dict[str, object] | None = None
+    try:
+        claude_config = read_claude_config(shell.environ)
+        present = registered_server(claude_config)
+        wanted = wanted_registration(shell.program, sys.executable)
+        yield from check_registration(present, wanted, shell.environ)
+    except ClaudeConfigError as error:
+        yield registration_unreadable(str(error))
+    yield from _examine_config(shell, claude_config)
+
+
+def _examine_claude(shell: Shell) -> Iterator[Check]:
+    program = find_program(None, shell.environ)
+    yield check_program(program)
+    if isinstance(program, StartFailure):
+        return
+    yield check_version(_ask(program, ["--version"], shell))
+    yield check_login(_ask(program, ["auth", "status", "--json"], shell))
+
+
+def _ask(program: tuple[str, ...], arguments: list[str], shell: Shell) -> Answer:
+    return ask_claude(program[0], arguments, shell.environ, timeout_s=_ANSWER_WITHIN_S)
+
+
+def _examine_config(shell: Shell, claude_config: dict[str, object] | None) -> Iterator[Check]:
+    try:
+        registry = open_registry(shell)
+        config = registry.load()
+        agents = registry.list_agents()
+    except ConfigError as error:
+        yield Check(
+            name="config",
+            status=Status.FAIL,
+            message=str(error),
+            fix="correct that file, or move it away and run: agent-dispatch init",
+        )
+        return
+    if not registry.path.exists():
+        yield Check(
+            name="config",
+            status=Status.FAIL,
+            message=f"{registry.path} does not exist",
+            fix="agent-dispatch init",
+        )
+    else:
+        yield from check_config(config, str(registry.path))
+    if not agents:
+        yield Check(
+            name="agents",
+            status=Status.WARN,
+            message="none is registered",
+            fix="agent-dispatch add NAME DIRECTORY",
+        )
+    for agent in agents:
+        yield from _examine_agent(agent, config, registry.path, claude_config, shell)
+
+
+def _examine_agent(
+    agent: AgentSummary,
+    config: Config,
+    path: Path,
+    claude_config: dict[str, object] | None,
+    shell: Shell,
+) -> Iterator[Check]:
+    if not agent.healthy:
+        broken = agent.name in config.broken or bool(config.broken_settings)
+        yield unhealthy_agent(agent, path if broken else None)
+        return
+    workspace = None if claude_config is None else look_at(agent.directory, claude_config)
+    yield from check_agent(agent, workspace, shell.environ, os.geteuid())
+
+
+def _lines(check: Check, shell: Shell) -> Iterable[str]:
+    word = paint(f"{check.status:<4}", _COLOURS[check.status], shell.stdout, shell.environ)
+    yield f"{word}  {one_line(check.name)}: {one_line(check.message)}"
+    if check.fix is not None:
+        yield f"      fix: {one_line(check.fix)}"

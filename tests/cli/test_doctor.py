@@ -1,0 +1,241 @@
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from agent_dispatch.cli.checks import Status, check_agent
+from agent_dispatch.model.agent import AgentSummary
+from tests.cli.support import World
+
+
+@pytest.fixture
+def healthy(world: World) -> World:
+    world.install_claude()
+    world.run("init")
+    world.run("add", "infra", str(world.project("infra", {"CLAUDE.md": "# I\n\nInfra.\n"})))
+    return world
+
+
+def found(world: World, name: str) -> list[tuple[str, str, str | None]]:
+    """Status, message and fix of the checks of that name that are not ok."""
+    return [
+        (check["status"], check["message"], check.get("fix"))
+        for check in world.answer()["checks"]
+        if check["name"] == name and check["status"] != "ok"
+    ]
+
+
+def test_a_whole_installation_passes(healthy: World) -> None:
+    assert healthy.run("doctor", "--strict") == 0
+    lines = healthy.out.splitlines()
+    assert lines[-1] == "All checks passed."
+    assert {line.split()[0] for line in lines[:-1]} == {"ok"}
+    assert len(lines) == 7
+    assert healthy.err == ""
+    assert healthy.run("doctor", "--json") == 0
+    assert healthy.answer()["ok"] is True
+
+
+def test_nothing_is_changed_and_no_model_is_asked(healthy: World) -> None:
+    before = healthy.config.read_bytes(), healthy.claude_config.read_bytes()
+    calls = len(healthy.claude_calls())
+    healthy.run("doctor")
+    assert (healthy.config.read_bytes(), healthy.claude_config.read_bytes()) == before
+    assert healthy.claude_calls()[calls:] == [["--version"], ["auth", "status", "--json"]]
+
+
+def test_an_empty_machine_is_told_each_step(world: World) -> None:
+    world.environ["PATH"] = str(world.home / "empty")
+    assert world.run("doctor") == 1
+    for fix in (
+        "npm install -g @anthropic-ai/claude-code",
+        "agent-dispatch init",
+        "agent-dispatch add NAME DIRECTORY",
+    ):
+        assert f"fix: {fix}\n" in world.out
+    assert world.out.splitlines()[-1] == "3 checks failed."
+
+
+def test_a_claude_that_is_not_executable_is_told_apart(healthy: World) -> None:
+    program = healthy.home / "bin" / "claude"
+    program.chmod(0o644)
+    healthy.run("doctor", "--json")
+    assert found(healthy, "claude")[0][2] == f"chmod +x {shlex.quote(str(program))}"
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "text"),
+    [
+        ("2.1.120 (Claude Code)", "fail", "older than 2.1.121"),
+        ("1.0.128", "fail", "older"),
+        ("2.1.121 (Claude Code)", "note", "tested with 2.1.330"),
+        ("2.2.0", "note", "tested with 2.1.330"),
+        ("10.0.0-beta", "note", "tested with"),
+        ("garbage", "fail", "does not print a version"),
+        ("", "fail", "does not print a version"),
+    ],
+)
+def test_the_version_is_compared_with_what_works(
+    healthy: World, version: str, status: str, text: str
+) -> None:
+    healthy.environ["FAKE_VERSION"] = version
+    healthy.run("doctor", "--strict", "--json")
+    [(found_status, message, _)] = found(healthy, "version")
+    assert found_status == status
+    assert text in message
+    assert healthy.answer()["ok"] is (status == "note")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "fix"),
+    [("logged-out", "fail", "claude auth login"), ("old-auth", "warn", "claude auth status")],
+)
+def test_the_login_is_asked_for(healthy: World, fault: str, status: str, fix: str) -> None:
+    healthy.install_claude(fault)
+    assert healthy.run("doctor", "--json") == (1 if status == "fail" else 0)
+    [(found_status, _, found_fix)] = found(healthy, "login")
+    assert (found_status, found_fix) == (status, fix)
+
+
+def test_strict_fails_on_warnings_which_alone_do_not(healthy: World) -> None:
+    healthy.install_claude("old-auth")
+    assert healthy.run("doctor") == 0
+    assert healthy.out.splitlines()[-2:] == ["1 warning.", "All checks passed."]
+    assert healthy.run("doctor", "--strict") == 1
+    assert healthy.out.splitlines()[-1] == "1 check failed."
+
+
+@pytest.mark.parametrize(
+    ("registration", "status", "text", "fix"),
+    [
+        (None, "fail", "not registered", "agent-dispatch init"),
+        ({"command": "/opt/x"}, "fail", "another server", "agent-dispatch init --yes"),
+        ("nonsense", "fail", "another server", "agent-dispatch init --yes"),
+        (
+            {"command": "/gone/agent-dispatch", "args": ["serve"], "alwaysLoad": True},
+            "fail",
+            "/gone/agent-dispatch is not there",
+            "agent-dispatch init",
+        ),
+        ({"command": "PROGRAM", "args": ["serve"]}, "warn", "alwaysLoad", "agent-dispatch init"),
+        (
+            {"command": "PROGRAM", "args": ["serve"], "alwaysLoad": True, "timeout": 60000},
+            "warn",
+            "after 60 s",
+            "agent-dispatch init",
+        ),
+        (
+            {"command": "agent-dispatch", "args": ["serve"], "alwaysLoad": True},
+            "note",
+            "another installation",
+            None,
+        ),
+    ],
+)
+def test_the_registration_is_looked_at(
+    healthy: World, registration: object, status: str, text: str, fix: str | None
+) -> None:
+    document = json.dumps(registration).replace("PROGRAM", healthy.program)
+    healthy.register(json.loads(document))
+    healthy.run("doctor", "--json")
+    [(found_status, message, found_fix)] = found(healthy, "registration")
+    assert (found_status, found_fix) == (status, fix)
+    assert text in message
+
+
+def test_a_broken_configuration_of_claude_is_one_failure_among_the_checks(healthy: World) -> None:
+    healthy.claude_config.write_text("{broken")
+    assert healthy.run("doctor", "--json") == 1
+    [(status, message, _)] = found(healthy, "registration")
+    assert status == "fail"
+    assert str(healthy.claude_config) in message
+    assert found(healthy, "agent infra") == []
+
+
+def test_a_config_that_does_not_parse_is_told_with_its_line(healthy: World) -> None:
+    healthy.write_config("[agents.infra\n")
+    assert healthy.run("doctor", "--json") == 1
+    assert "line 1" in found(healthy, "config")[0][1]
+
+
+def test_a_config_path_that_is_yaml_is_told_too(healthy: World) -> None:
+    healthy.environ["AGENT_DISPATCH_CONFIG"] = "/x/agents.yaml"
+    assert healthy.run("doctor", "--json") == 1
+    assert "agent-dispatch import" in found(healthy, "config")[0][1]
+
+
+def test_unknown_keys_and_doubtful_values_are_warned_about(healthy: World) -> None:
+    directory = healthy.home / "projects" / "infra"
+    healthy.write_config(
+        "[settings]\ndefault_timout = 5\n"
+        f'[agents.infra]\ndirectory = "{directory}"\nmodle = "x"\npermission_mode = "yolo"\n'
+    )
+    assert healthy.run("doctor", "--json") == 0
+    warnings = [message for status, message, _ in found(healthy, "config") if status == "warn"]
+    assert any("'default_timout'; did you mean 'default_timeout'" in text for text in warnings)
+    assert any("'modle'; did you mean 'model'" in text for text in warnings)
+    assert any("yolo" in text for text in warnings)
+    assert healthy.run("doctor", "--strict") == 1
+
+
+def test_a_broken_agent_fails_and_the_others_pass(healthy: World) -> None:
+    directory = healthy.home / "projects" / "infra"
+    healthy.write_config(
+        "[agents.bad]\ndirectory = 5\n"
+        '[agents.gone]\ndirectory = "/nowhere/at/all"\n'
+        f'[agents.infra]\ndirectory = "{directory}"\n'
+    )
+    assert healthy.run("doctor", "--json") == 1
+    assert found(healthy, "agent bad")[0][2] == f"correct it in {healthy.config}"
+    remove = "agent-dispatch remove gone && agent-dispatch add gone DIRECTORY"
+    assert found(healthy, "agent gone")[0][2] == remove
+    assert found(healthy, "agent infra") == []
+
+
+def test_a_broken_setting_fails(healthy: World) -> None:
+    directory = healthy.home / "projects" / "infra"
+    healthy.write_config(
+        f'[settings]\nmax_concurrency = "many"\n[agents.infra]\ndirectory = "{directory}"\n'
+    )
+    assert healthy.run("doctor", "--json") == 1
+    assert any("max_concurrency" in message for _, message, _ in found(healthy, "config"))
+    assert found(healthy, "agent infra")[0][2] == f"correct it in {healthy.config}"
+
+
+def test_rules_that_claude_code_ignores_are_told(healthy: World) -> None:
+    directory = healthy.home / "projects" / "infra"
+    (directory / ".claude").mkdir()
+    settings = directory / ".claude" / "settings.json"
+    settings.write_text(json.dumps({"permissions": {"allow": ["Read"]}}))
+    healthy.run("doctor", "--json")
+    [(status, message, fix)] = found(healthy, "agent infra")
+    assert status == "warn"
+    assert "is not trusted" in message
+    assert fix is not None
+    assert "agent-dispatch update infra --allowed-tools" in fix
+    config = json.loads(healthy.claude_config.read_text())
+    config["projects"] = {str(directory): {"hasTrustDialogAccepted": True}}
+    healthy.claude_config.write_text(json.dumps(config))
+    healthy.run("doctor", "--json")
+    assert found(healthy, "agent infra") == []
+
+
+@pytest.mark.parametrize(
+    ("euid", "environ", "warned"),
+    [(0, {}, True), (0, {"IS_SANDBOX": "1"}, False), (1000, {}, False)],
+)
+def test_root_is_told_that_claude_code_refuses_bypass(
+    tmp_path: Path, euid: int, environ: dict[str, str], warned: bool
+) -> None:
+    agent = AgentSummary(
+        name="infra",
+        directory=str(tmp_path),
+        description="",
+        healthy=True,
+        has_claude_md=False,
+        has_mcp_config=False,
+        permission_mode="bypassPermissions",
+    )
+    checks = list(check_agent(agent, None, environ, euid))
+    assert (Status.WARN in {check.status for check in checks}) is warned
