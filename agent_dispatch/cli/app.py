@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent_dispatch.cli.arguments import arrange, plain_call
-from agent_dispatch.cli.output import Colour, OutputError, one_line, remark, report_error
+from agent_dispatch.cli.output import (
+    Colour,
+    OutputError,
+    one_line,
+    remark,
+    report_error,
+    write_lines,
+)
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 
@@ -174,5 +181,9 @@ def _show_help(app: "App", tokens: Sequence[str], shell: Shell) -> int:
     from rich.console import Console
 
     known = [token for token in tokens if token in COMMANDS]
-    app.help_print(known, console=Console(file=shell.stdout))
+    console = Console(file=shell.stdout)
+    # Captured, because rich has its own way to end a process whose reader left.
+    with console.capture() as page:
+        app.help_print(known, console=console)
+    write_lines(shell, [page.get().rstrip("\n")])
     return DONE

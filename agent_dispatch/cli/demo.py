@@ -1,0 +1,130 @@
+"""`demo`: one dispatch to look at, between two small projects that live as long as it does."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from agent_dispatch.cli import standin
+from agent_dispatch.cli.output import Colour, one_line, paint, printable, write_json, write_lines
+from agent_dispatch.cli.run import exit_status, show_result
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.core.prompt import build_prompt
+from agent_dispatch.model.agent import AgentSummary
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from agent_dispatch.project.config_file import config_path
+from agent_dispatch.project.registry import Registry
+
+_PROJECTS = {
+    "tides": {
+        "CLAUDE.md": "# Tides\n\nTimes of high water at the quay, in tides.csv.\n",
+        standin.TABLE: (
+            "day,first,second\nMonday,04:12,16:38\nTuesday,05:01,17:24\nWednesday,05:47,18:09\n"
+        ),
+    },
+    "ferry": {
+        "README.md": "# Ferry\n\nThe timetable of a ferry that can only leave at high water.\n",
+        "pyproject.toml": '[project]\nname = "ferry"\nversion = "1.0"\n',
+    },
+}
+
+_TIMEOUT_S = 120.0
+
+REQUEST = DispatchRequest(
+    agent="tides",
+    task="When is high water on Tuesday? Answer in one sentence and name the file.",
+    context="The ferry needs high water to leave.",
+    caller="ferry",
+    goal="set the departures of the coming week",
+)
+
+
+def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
+    """See a dispatch at work, between two small projects in a temporary place.
+
+    Nothing of yours is touched, and nothing is left behind.
+
+    Args:
+        real: Use the installed Claude Code instead of the stand-in; that costs money.
+        json: Print the result as JSON and nothing else.
+        shell: The outside world.
+    """
+    claude = None if real else [sys.executable, "-I", "-S", standin.__file__]
+    spawner = shell.start_spawner()
+    try:
+        from agent_dispatch.cli.attend import attend
+        from agent_dispatch.cli.progress import Style
+
+        with tempfile.TemporaryDirectory(prefix="agent-dispatch-demo-") as place:
+            environ = {**shell.environ, **_environment_in(Path(place))}
+            agents = _set_up(Path(place), Registry(config_path(environ)))
+            if not json:
+                write_lines(shell, _introduction(agents, shell, real=real), at_once=True)
+            attended = attend(shell, spawner, REQUEST, Style.STREAM, environ=environ, claude=claude)
+    finally:
+        spawner.close()
+    if json:
+        write_json(shell, attended.result)
+    else:
+        _show(attended.result, shell, real=real)
+    return exit_status(attended)
+
+
+def _environment_in(place: Path) -> dict[str, str]:
+    """What keeps the demonstration away from the user's own agents and limits."""
+    return {
+        "AGENT_DISPATCH_CONFIG": str(place / "config" / "agents.toml"),
+        "AGENT_DISPATCH_JOBS_DIR": str(place / "jobs"),
+    }
+
+
+def _set_up(place: Path, registry: Registry) -> list[AgentSummary]:
+    for name, files in _PROJECTS.items():
+        directory = place / name
+        directory.mkdir()
+        for filename, text in files.items():
+            (directory / filename).write_text(text, encoding="utf-8")
+        registry.add_agent(name, str(directory), timeout=_TIMEOUT_S)
+    return registry.list_agents()
+
+
+def _introduction(agents: list[AgentSummary], shell: Shell, *, real: bool) -> list[str]:
+    player = (
+        "The installed Claude Code answers: this costs what a small session costs."
+        if real
+        else "A scripted stand-in plays Claude Code: no model is asked, this costs nothing."
+    )
+    prompt = printable(build_prompt(REQUEST)).splitlines()
+    return [
+        player,
+        "",
+        _title("Two projects in a temporary place, registered as agents", shell),
+        *(f"  {agent.name}: {one_line(agent.description)}" for agent in agents),
+        "",
+        _title(f"{REQUEST.caller} asks {REQUEST.agent}; the agent gets this prompt", shell),
+        *(f"  {line}".rstrip() for line in prompt),
+        "",
+        _title("What the agent does", shell),
+    ]
+
+
+def _show(result: DispatchResult, shell: Shell, *, real: bool) -> None:
+    if result.success:
+        answer = printable(result.result).splitlines()
+        cost = "not told" if result.cost_usd is None else f"${result.cost_usd:.4f}"
+        lines = [
+            "",
+            _title("Its answer", shell),
+            *(f"  {line}" for line in answer),
+            "",
+            f"Cost: {cost}{'' if real else ' (a stand-in)'}",
+            f"Time: {(result.duration_ms or 0) / 1000:.1f} s",
+            "",
+            "The temporary place is gone. For your own projects: agent-dispatch init",
+        ]
+        write_lines(shell, lines)
+    else:
+        show_result(shell, result)
+
+
+def _title(text: str, shell: Shell) -> str:
+    return paint(text, Colour.NAME, shell.stdout, shell.environ)

@@ -1,0 +1,63 @@
+"""Runs a command line against a service that never answers; says when its work was cleaned up.
+
+`python -m tests.cli.hanging obedient|stubborn run infra x`: a stubborn one does not end when it is
+cancelled.
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from agent_dispatch.cli.app import run_cli
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.process.spawner import Spawner
+
+
+class HangingService:
+    """Tells that it works, and then nothing."""
+
+    def __init__(self, *, stubborn: bool) -> None:
+        self._stubborn = stubborn
+
+    async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
+        on_progress(Progress("working"))
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.move_on_after(60 if self._stubborn else 0, shield=True):
+                await trio.sleep_forever()
+            os.write(2, b"cleaned up\n")
+        raise AssertionError("sleep_forever() ended")
+
+    @asynccontextmanager
+    async def open(
+        self,
+        *,
+        environ: Mapping[str, str],
+        spawner: Spawner,
+        claude: Sequence[str] | None = None,
+    ) -> AsyncIterator["HangingService"]:
+        yield self
+
+
+def main() -> None:
+    service = HangingService(stubborn=sys.argv[1] == "stubborn")
+    shell = Shell(
+        environ=os.environ,
+        stdin=sys.stdin,
+        stdout=sys.stdout,
+        stderr=sys.stderr,
+        program="agent-dispatch",
+        start_spawner=lambda: Spawner(None),
+        open_service=service.open,
+        serve=lambda argv: 0,
+    )
+    sys.exit(run_cli(sys.argv[2:], shell))
+
+
+if __name__ == "__main__":
+    main()

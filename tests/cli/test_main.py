@@ -1,0 +1,181 @@
+"""The program as a process: what it imports, how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from agent_dispatch import __version__
+from tests.cli.support import World
+
+HEAVY = {"trio", "mcp", "pydantic", "anyio", "asyncio", "cyclopts", "rich", "attrs", "subprocess"}
+
+
+def call(
+    world: World, *argv: str, python: Sequence[str] = (), stdout: int | None = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *python, "-m", "agent_dispatch", *argv],
+        env=world.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+
+
+def imports(world: World, *argv: str) -> set[str]:
+    """The top-level packages that a command line imports."""
+    report = call(world, *argv, python=["-X", "importtime"]).stderr
+    names = {line.rpartition("|")[2].strip() for line in report.splitlines() if "|" in line}
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.fixture
+def infra(world: World) -> World:
+    world.run("add", "infra", str(world.project("infra")))
+    return world
+
+
+def test_the_version_is_told_without_importing_anything_of_ours_but_itself(world: World) -> None:
+    assert call(world, "--version").stdout == f"agent-dispatch {__version__}\n"
+    assert not imports(world, "--version") & (HEAVY | {"msgspec", "json", "pathlib"})
+
+
+@pytest.mark.parametrize(
+    "argv", [["list"], ["list", "--json"], ["describe", "infra"], ["describe", "nope"]]
+)
+def test_what_only_reads_imports_neither_the_event_loop_nor_the_parser(
+    infra: World, argv: list[str]
+) -> None:
+    assert not imports(infra, *argv) & HEAVY
+
+
+def test_a_change_needs_the_parser_but_no_event_loop(infra: World) -> None:
+    assert not imports(infra, "update", "infra", "--timeout=20") & (HEAVY - {"cyclopts", "attrs"})
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"),
+    [
+        (["list"], 0),
+        (["describe", "infra"], 0),
+        (["describe", "nope"], 1),
+        (["describe"], 2),
+        (["run", "nope", "x"], 1),
+        (["run", "infra", ""], 1),
+        (["--nonsense"], 2),
+        (["serve", "--help"], 0),
+        (["--help"], 0),
+    ],
+)
+def test_the_exit_status_tells_how_it_went(infra: World, argv: list[str], status: int) -> None:
+    ended = call(infra, *argv)
+    assert ended.returncode == status
+    assert "Traceback" not in ended.stderr
+
+
+def test_json_is_utf_8_in_any_locale(world: World) -> None:
+    directory = world.project("grün")
+    world.run("add", "infra", str(directory))
+    world.environ |= {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    program = [sys.executable, "-m", "agent_dispatch"]
+    as_json = subprocess.run(
+        [*program, "list", "--json"], env=world.environ, capture_output=True, check=True
+    )
+    assert json.loads(as_json.stdout.decode())[0]["directory"] == str(directory)
+    as_text = subprocess.run([*program, "list"], env=world.environ, capture_output=True, check=True)
+    assert rb"gr\xfcn" in as_text.stdout
+
+
+def test_a_reader_that_leaves_is_left_quietly(infra: World) -> None:
+    for argv in (["list"], ["list", "--json"], ["--version"], ["--help"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        ended = call(infra, *argv, stdout=writing)
+        os.close(writing)
+        assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("argv", [["list"], ["list", "--json"], ["--version"], ["doctor"]])
+def test_an_answer_that_cannot_be_written_is_a_failure(infra: World, argv: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = call(infra, *argv, stdout=full.fileno())
+    assert ended.returncode == 1
+    assert ended.stderr == "error: The answer could not be written: No space left on device\n"
+
+
+def test_closed_standard_streams_are_no_trouble(infra: World) -> None:
+    script = f'"{sys.executable}" -m agent_dispatch list <&- >&- 2>&-'
+    assert subprocess.run(["/bin/sh", "-c", script], env=infra.environ, timeout=60).returncode == 0
+
+
+class Hanging:
+    """A run whose agent never answers, once it is known to be at work."""
+
+    def __init__(self, kind: str, *argv: str, ignoring: Sequence[signal.Signals] = ()) -> None:
+        def ignore() -> None:
+            for signum in ignoring:
+                signal.signal(signum, signal.SIG_IGN)
+
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.hanging", kind, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=ignore,
+        )
+        assert self.process.stderr is not None
+        assert "working" in self.process.stderr.readline()
+
+    def end(self) -> tuple[int, str, str]:
+        """Status, stdout and stderr."""
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out, err
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_the_agent_and_then_the_program(signum: signal.Signals, status: int) -> None:
+    run = Hanging("obedient", "run", "infra", "x")
+    run.process.send_signal(signum)
+    returned, out, err = run.end()
+    assert (returned, out) == (status, "")
+    assert "cleaned up\n" in err
+    assert f"Cancelled by {signum.name}" in err
+    assert "Traceback" not in err
+
+
+def test_a_cancelled_run_with_json_answers_a_result(world: World) -> None:
+    run = Hanging("obedient", "test", "infra", "--json")
+    run.process.send_signal(signal.SIGTERM)
+    returned, out, _ = run.end()
+    assert returned == 143
+    assert json.loads(out)["error_type"] == "cancelled"
+
+
+def test_a_second_ctrl_c_leaves_at_once() -> None:
+    run = Hanging("stubborn", "run", "infra", "x")
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.stderr is not None
+    assert "second signal" in run.process.stderr.readline()
+    run.process.send_signal(signal.SIGINT)
+    returned, _, err = run.end()
+    assert returned == 130
+    assert "cleaned up" not in err
+
+
+def test_under_nohup_a_hangup_ends_nothing() -> None:
+    run = Hanging("obedient", "run", "infra", "x", ignoring=[signal.SIGHUP])
+    run.process.send_signal(signal.SIGHUP)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end()[0] == 143
