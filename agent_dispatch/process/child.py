@@ -8,8 +8,8 @@ exit of the child, not EOF on its pipes, which a stray process may hold open.
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Self, TypeVarTuple
 
 import trio
 
@@ -19,8 +19,6 @@ from agent_dispatch.process.launcher import Launcher
 
 STDERR_TAIL_BYTES = 64 * 1024
 _CHUNK_BYTES = 64 * 1024
-_READY_TIMEOUT_S = 30.0
-"""How long a loaded machine may take to fork a guard before the child counts as not started."""
 _EMPTY_TIMEOUT_S = 3.0
 """How long to wait for the last process of a tree once it was told to end: the longest grace and
 the sweep, with room for a loaded machine. A process the kernel cannot end is left to the guard."""
@@ -30,6 +28,7 @@ _DRAIN_TIMEOUT_S = 2.0
 """The same for a stranger that holds a pipe and goes on writing."""
 
 Sink = Callable[[bytes], object]
+Ts = TypeVarTuple("Ts")
 
 
 class ChildStartError(Exception):
@@ -46,24 +45,25 @@ class ChildStartError(Exception):
 class Child:
     """A running child; made by `open_child`."""
 
-    def __init__(self, stdin: trio.lowlevel.FdStream, lifeline: int) -> None:
+    def __init__(self, stdin: trio.lowlevel.FdStream, lifeline: int, nursery: trio.Nursery) -> None:
         """Own the write ends of the child's stdin and of its guard's lifeline."""
         self._stdin = stdin
+        self._nursery = nursery
         self._sending = trio.Lock()
         self._lifeline = lifeline
         self._stderr = bytearray()
         self.pid: int | None = None
+        """None until it runs."""
         self.exit_code: int | None = None
         """None while it runs, and when its guard was killed; negative for a signal."""
         self.left_running = 0
         """Processes that outlived the child and were ended."""
-        self.started = trio.Event()
-        self.exited = trio.Event()
-        self.ended = trio.Event()
+        self.exited = False
+        """It runs no more, or could not be started, or its guard is gone."""
+        self.ended = False
         """Nothing is left of the tree, or the guard is gone."""
-        self.guard_ready = False
-        """The guard has taken over: from here on something may have been started."""
         self.guard_lost = False
+        """The guard was killed; the child died with it."""
         self.start_error: ChildStartError | None = None
         self.moved = trio.Event()
         """Set, and replaced by a new one, after each chunk of output and each step of the guard."""
@@ -84,6 +84,10 @@ class Child:
         """
         async with self._sending:
             await self._stdin.send_all(data)
+
+    def start_soon(self, call: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Run something beside the child; cancelled when the child's block is left."""
+        self._nursery.start_soon(call, *args)
 
     def close_stdin(self) -> None:
         """Let the child read EOF. May be called twice."""
@@ -108,28 +112,33 @@ class Child:
     def on_status(self, line: str) -> None:
         """Take note of a line of the guard's; see `process.guard`."""
         match line.split(maxsplit=2):
-            case ["ready"]:
-                self.guard_ready = True
             case ["start", pid]:
                 self.pid = int(pid)
-                self.started.set()
             case ["fail", number, stage]:
                 self.start_error = ChildStartError(int(number), stage)
-                self.started.set()
+                self.exited = True
             case ["exit", code]:
                 self.exit_code = int(code)
-                self.exited.set()
+                self.exited = True
             case ["done", count]:
                 self.left_running = int(count)
-                self.ended.set()
+                self.ended = True
             case _:
                 raise ValueError(f"the guard says {line!r}, which is none of its lines")
 
     def on_status_end(self) -> None:
         """The guard is gone; if it did not say `done` before, it was killed."""
-        self.guard_lost = not self.ended.is_set() and self.start_error is None
-        for event in (self.started, self.exited, self.ended):
-            event.set()
+        if self.start_error is None and self.pid is None:
+            self.start_error = ChildStartError(
+                errno.EAGAIN, "fork (its guard was killed, or `ulimit -n` is too low for it)"
+            )
+        self.guard_lost = not self.ended and self.start_error is None
+        self.exited = self.ended = True
+
+    async def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Wait until `reached`, asked after each step."""
+        while not reached():
+            await self.moved.wait()
 
 
 @contextlib.asynccontextmanager
@@ -143,7 +152,9 @@ async def open_child(
     """Run `command` under a guard for as long as the block runs.
 
     Leaving the block, by whatever way, ends the tree: SIGTERM, 0.6 s later SIGKILL, unless the
-    child was ended before. The block is left when the tree is empty; waiting for that is bounded.
+    child has exited before. The block is left when the tree is empty; waiting for that is bounded.
+
+    The block begins before the child runs: what it sends to stdin is there when the child starts.
 
     Args:
         on_stdout: Called with each chunk, in order, also while the tree is being ended; a chunk
@@ -151,11 +162,12 @@ async def open_child(
         held_fds: Descriptors that the guard keeps open until the tree is empty.
 
     Raises:
-        ChildStartError: The program or directory is not usable, or nothing can be forked.
+        ChildStartError: When the block is left: the program or directory was not usable, or
+            nothing could be forked.
     """
     with _Pipes() as pipes:
-        child = Child(pipes.stdin, pipes.lifeline)
         async with trio.open_nursery() as nursery:
+            child = Child(pipes.stdin, pipes.lifeline, nursery)
             readers = _Readers(nursery, child)
             # No checkpoint from here to the `try`: whatever was started has an end.
             try:
@@ -163,12 +175,11 @@ async def open_child(
                 readers.watch(pipes.status, _StatusLines(child).feed, child.on_status_end)
                 readers.drain(pipes.stdout, on_stdout)
                 readers.drain(pipes.stderr, child.on_stderr)
-                await _wait_started(child)
-                if child.start_error is None:
-                    yield child
+                yield child
             finally:
                 with trio.CancelScope(shield=True):
                     await _finish(child, command, readers)
+                nursery.cancel_scope.cancel()
         # Outside the nursery, which would wrap it in a group.
         if child.start_error is not None:
             raise child.start_error
@@ -294,24 +305,16 @@ async def _start(
         pipes.close_theirs()
 
 
-async def _wait_started(child: Child) -> None:
-    with trio.move_on_after(_READY_TIMEOUT_S) as patience:
-        await child.started.wait()
-    if patience.cancelled_caught:
-        child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
-    elif child.start_error is None and child.pid is None:
-        # A guard that says nothing got no descriptors: the limit of open files was reached.
-        number = errno.ECHILD if child.guard_ready else errno.EMFILE
-        child.start_error = ChildStartError(number, "fork")
-
-
 async def _finish(child: Child, command: Command, readers: _Readers) -> None:
-    """End the tree if it has not ended, and read what it still says."""
-    if not child.ended.is_set():
+    """End the tree if it does not end by itself, and read what it still says."""
+    if not child.exited:
         child.end(guard.END_ON_CANCEL)
-    with trio.move_on_after(_EMPTY_TIMEOUT_S):
-        await child.ended.wait()
-    if child.guard_lost:
+    with trio.move_on_after(_EMPTY_TIMEOUT_S) as patience:
+        await child.wait_until(lambda: child.ended)
+    if patience.cancelled_caught and child.pid is None and child.start_error is None:
+        child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
+    if child.guard_lost or (child.start_error is not None and child.exit_code is None):
+        # Whoever killed the guard, or whatever kept it from telling: nothing may be left.
         marker = command.env[MARKER_VARIABLE]
         child.left_running += await trio.to_thread.run_sync(guard.kill_marked, marker)
     await readers.drained()

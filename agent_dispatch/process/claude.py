@@ -24,7 +24,7 @@ LINGER_S = 2.0
 INTERRUPT_S = 2.0
 """How long an interrupted claude may take to end its turn and leave. Measured with 2.1.330:
 0.04 s; a SIGINT to the process group took up to 1.6 s."""
-_MAX_OPEN_REQUESTS = 64
+_MAX_REFUSALS = 1000
 
 
 class Claude:
@@ -34,6 +34,7 @@ class Claude:
         """Talk to `child`, whose output `transcript` sums up."""
         self._child = child
         self._transcript = transcript
+        self._refusals = 0
 
     @property
     def exit_code(self) -> int | None:
@@ -58,7 +59,7 @@ class Claude:
     @property
     def tree_ended(self) -> bool:
         """No process of it is left."""
-        return self._child.ended.is_set()
+        return self._child.ended
 
     async def send_turn(self, prompt: str) -> None:
         """Give it a prompt; one that does not read any more says why by its events and exit."""
@@ -75,7 +76,7 @@ class Claude:
         without a bound of our own; else it has `LINGER_S` before it is told to end.
         """
         self._child.close_stdin()
-        while not self._child.exited.is_set():
+        while not self._child.exited:
             if not self._transcript.idle:
                 await self._until(lambda: self._transcript.idle)
                 continue
@@ -83,8 +84,7 @@ class Claude:
                 await self._until(lambda: not self._transcript.idle)
             if linger.cancelled_caught:
                 self._child.end(guard.END_ON_DEADLINE)
-                break
-        await self._child.ended.wait()
+                await self._until(lambda: False)
 
     async def stop(self) -> None:
         """End it at its deadline: interrupt, then SIGTERM, then SIGKILL.
@@ -96,21 +96,19 @@ class Claude:
                 await self._send(interrupt_line("deadline"))
                 await self._until(lambda: not self._transcript.turn_open)
                 self._child.close_stdin()
-                await self._child.exited.wait()
+                await self._until(lambda: False)
         self._child.end(guard.END_ON_DEADLINE)
-        await self._child.ended.wait()
 
     async def end(self) -> None:
         """End it without a word: SIGTERM, then SIGKILL."""
         self._child.end(guard.END_ON_CANCEL)
-        await self._child.ended.wait()
 
-    async def refuse_requests(
-        self, requests: trio.MemoryReceiveChannel[ControlRequestEvent]
-    ) -> None:
-        """Refuse, for ever, what claude asks of its host; unanswered it would wait for ever."""
-        async for request in requests:
-            await self._send(refusal_line(request))
+    def refuse(self, asked: ControlRequestEvent) -> None:
+        """Refuse what claude asks of its host; unanswered it would wait for ever."""
+        # One that floods its host is not owed an answer to each.
+        if self._refusals < _MAX_REFUSALS:
+            self._refusals += 1
+            self._child.start_soon(self._send, refusal_line(asked))
 
     async def _send(self, line: bytes) -> None:
         # Why it does not read any more is told by its events and its exit.
@@ -118,9 +116,8 @@ class Claude:
             await self._child.send(line)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
-        """Wait until `reached`, or until no process of it is left."""
-        while not (reached() or self._child.ended.is_set()):
-            await self._child.moved.wait()
+        """Wait until `reached`, or until it has exited."""
+        await self._child.wait_until(lambda: self._child.exited or reached())
 
 
 @contextlib.asynccontextmanager
@@ -139,27 +136,21 @@ async def open_claude(
         held_fds: Descriptors kept open until no process of it is left.
 
     Raises:
-        ChildStartError: claude or its directory is not usable.
+        ChildStartError: When the block is left: claude or its directory was not usable.
     """
     decoder = EventDecoder()
-    ask, requests = trio.open_memory_channel[ControlRequestEvent](_MAX_OPEN_REQUESTS)
 
     def take(events: Iterable[Event]) -> None:
         for event in events:
             if (progress := transcript.add(event)) is not None:
                 on_progress(progress)
             if isinstance(event, ControlRequestEvent):
-                # One that floods its host is not owed an answer to each.
-                with contextlib.suppress(trio.WouldBlock):
-                    ask.send_nowait(event)
+                claude.refuse(event)
 
     def on_stdout(chunk: bytes) -> None:
         take(decoder.feed(chunk))
 
     async with open_child(launcher, command, on_stdout=on_stdout, held_fds=held_fds) as child:
         claude = Claude(child, transcript)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(claude.refuse_requests, requests)
-            yield claude
-            nursery.cancel_scope.cancel()
+        yield claude
     take(decoder.finish())

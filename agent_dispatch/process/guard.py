@@ -12,7 +12,6 @@ started as `python -I -S guard.py FDS…` where there is no spawner.
 The owner writes single bytes to the lifeline (`END_ON_CANCEL` …) and reads lines from the status
 pipe, in this order:
 
-    ready                the guard has taken over; without this line nothing was started
     start PID            the agent's program runs
     fail ERRNO STAGE     instead of `start`: `fork`, `chdir` or `exec` failed
     exit CODE            how the agent ended; negative for a signal
@@ -133,7 +132,6 @@ class Guard:
         self._read_lifeline()
         if self._kill_at is not None:
             return  # The owner gave up before anything was started.
-        self._tell("ready")
         if not self._start():
             return
         while self._exit_code is None:
@@ -143,8 +141,12 @@ class Guard:
             self._reap()
         if not self._exec_told:
             self._read_exec()
-        self._tell(f"exit {self._exit_code}")
-        self._tell(f"done {self._sweep()}")
+        exited = f"exit {self._exit_code}"
+        if self._reap() and self._subreaper:
+            self._tell(f"{exited}\ndone 0")
+        else:
+            self._tell(exited)
+            self._tell(f"done {self._sweep()}")
 
     # -- starting
 
