@@ -8,7 +8,7 @@ from typing import TextIO
 
 import trio
 
-from agent_dispatch.cli.output import cell_width, fit, is_plain_terminal, one_line
+from agent_dispatch.cli.output import fit, is_plain_terminal, one_line
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.model.dispatch import Progress
 
@@ -17,6 +17,8 @@ _LOG_PACE_S = 1.0
 _BURST_LINES = 50
 _CLOSE_WITHIN_S = 0.2
 _DEFAULT_COLUMNS = 80
+_ERASE_REST = "\x1b[K"
+"""ECMA-48 EL: also what the terminal echoed behind the line, such as ^C."""
 
 
 class Style(Enum):
@@ -49,11 +51,10 @@ class ProgressView:
         self._stderr = stderr
         self._style = style
         self._pending: deque[str] = deque(maxlen=_BURST_LINES if style is Style.STREAM else 1)
-        self._latest = "starting"
+        self._latest = "Starting"
         self._news = trio.Event()
         self._started = trio.current_time()
         self._writing = threading.Lock()
-        self._columns_shown = 0
         self._closed = False
 
     def on_progress(self, progress: Progress) -> None:
@@ -84,7 +85,7 @@ class ProgressView:
         if self._writing.acquire(timeout=_CLOSE_WITHIN_S):
             try:
                 if self._style is Style.LINE:
-                    self._put(self._over_line("") + "\r")
+                    self._put(f"\r{_ERASE_REST}")
                 else:
                     self._put(self._take_lines(self._elapsed_s()))
             finally:
@@ -98,21 +99,14 @@ class ProgressView:
         # Taken from what is pending under the lock: a message is written here or by `close`.
         with self._writing:
             if self._style is Style.LINE:
-                line = f"{elapsed_s:>3} s  {self._latest}"
-                self._put(self._over_line(fit(line, _columns(self._stderr) - 1)))
+                line = fit(f"{elapsed_s:>3} s  {self._latest}", _columns(self._stderr) - 1)
+                self._put(f"\r{line}{_ERASE_REST}")
             else:
                 self._put(self._take_lines(elapsed_s))
 
     def _take_lines(self, elapsed_s: int) -> str:
         messages = [self._pending.popleft() for _ in range(len(self._pending))]
         return "".join(f"[{elapsed_s:>3} s] {message}\n" for message in messages)
-
-    def _over_line(self, text: str) -> str:
-        """What makes of the line shown now the line `text`; spaces wipe on any terminal."""
-        columns = cell_width(text)
-        wiped = max(0, self._columns_shown - columns)
-        self._columns_shown = columns
-        return f"\r{text}{' ' * wiped}"
 
     def _put(self, text: str) -> None:
         if self._closed or not text:

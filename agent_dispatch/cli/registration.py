@@ -58,7 +58,7 @@ def wanted_registration(program: str, executable: str) -> dict[str, object]:
 def _script(program: Path, executable: Path) -> Path | None:
     """The installed script: the one that was called, or the one beside Python."""
     for candidate in (program, executable.parent / SERVER_NAME):
-        if candidate.name == SERVER_NAME and os.access(candidate, os.X_OK):
+        if candidate.name == SERVER_NAME and candidate.is_file() and os.access(candidate, os.X_OK):
             return Path(os.path.abspath(candidate))
     return None
 

@@ -61,6 +61,12 @@ def test_a_change_needs_the_parser_but_no_event_loop(infra: World) -> None:
     assert not imports(infra, "update", "infra", "--timeout=20") & (HEAVY - {"cyclopts", "attrs"})
 
 
+def test_a_run_of_the_everyday_form_needs_no_parser(infra: World) -> None:
+    imported = imports(infra, "run", "nope", "x")
+    assert "trio" in imported
+    assert not imported & {"cyclopts", "rich", "mcp", "pydantic", "anyio"}
+
+
 @pytest.mark.parametrize(
     ("argv", "status"),
     [
