@@ -1,23 +1,21 @@
 """Commands about `agents.toml`: register, change, show. None of them starts anything."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent_dispatch.cli.agent_text import detail_lines, summary_lines
 from agent_dispatch.cli.output import (
     Colour,
     cell_width,
     listing,
     one_line,
-    pad,
-    paint,
     remark,
     write_json,
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
-from agent_dispatch.model.config import AgentConfig, Settings
+from agent_dispatch.model.agent import AgentChange
+from agent_dispatch.model.config import AgentConfig
 from agent_dispatch.project.config_file import config_path
 from agent_dispatch.project.registry import Registry
 
@@ -140,7 +138,7 @@ def list_agents(*, json: bool = False, shell: Shell) -> int:
     elif agents:
         width = max(cell_width(one_line(agent.name)) for agent in agents)
         for agent in agents:
-            write_lines(shell, _summary_lines(agent, width, shell))
+            write_lines(shell, summary_lines(agent, width, shell))
     else:
         write_lines(shell, ["No agents yet. Register one with: agent-dispatch add NAME DIRECTORY"])
     return 0
@@ -161,7 +159,7 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
     details = registry.inspect_agent(name, preview_lines=0)
     config = registry.load()
     own = config.agents.get(name) or AgentConfig(directory=details.directory)
-    write_lines(shell, _detail_lines(details, own, config.settings, shell))
+    write_lines(shell, detail_lines(details, own, config.settings, shell))
     return 0
 
 
@@ -214,100 +212,3 @@ def _show_import(report: "ImportReport", shell: Shell) -> None:
         remark(shell, f"warning: {one_line(warning)}", Colour.DOUBTFUL)
     for name, reason in report.failed.items():
         remark(shell, f"error: {one_line(name)}: {one_line(reason)}", Colour.BAD)
-
-
-def _summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
-    indent = " " * (width + 2)
-    name = paint(pad(one_line(agent.name), width), Colour.NAME, shell.stdout, shell.environ)
-    lines = [f"{name}  {_health(agent.healthy, shell)}  {one_line(agent.directory)}"]
-    if agent.problem:
-        lines.append(f"{indent}problem: {one_line(agent.problem)}")
-    if agent.description:
-        lines.append(indent + one_line(agent.description))
-    facts = _named(
-        ("mcp", agent.mcp_servers or None),
-        ("stacks", agent.stacks or None),
-        ("dbs", agent.dbs or None),
-    )
-    permissions = _named(
-        ("mode", [agent.permission_mode] if agent.permission_mode else None),
-        ("allowed", agent.allowed_tools),
-        ("disallowed", agent.disallowed_tools),
-    )
-    lines += [indent + line for line in (facts, permissions) if line]
-    return lines
-
-
-def _named(*items: tuple[str, Sequence[str] | None]) -> str:
-    return "; ".join(
-        f"{name}: {listing(values) or 'none'}" for name, values in items if values is not None
-    )
-
-
-def _health(healthy: bool, shell: Shell) -> str:
-    word, colour = ("ok    ", Colour.GOOD) if healthy else ("broken", Colour.BAD)
-    return paint(word, colour, shell.stdout, shell.environ)
-
-
-def _detail_lines(
-    details: AgentDetails, own: AgentConfig, settings: Settings, shell: Shell
-) -> list[str]:
-    files = [
-        name
-        for name, there in (
-            ("CLAUDE.md", details.has_claude_md),
-            (".mcp.json", details.has_mcp_config),
-        )
-        if there
-    ]
-    rows = [
-        ("health", _health(details.healthy, shell).rstrip()),
-        ("problem", one_line(details.problem or "")),
-        ("directory", one_line(details.directory)),
-        ("description", one_line(details.description)),
-        ("timeout", _inherited(f"{details.timeout:g} s", own.timeout is None)),
-        ("model", _or_inherit(details.model, own.model is None)),
-        ("max budget", _budget(details, own)),
-        (
-            "permission mode",
-            _or_inherit(details.permission_mode, own.permission_mode is None),
-        ),
-        ("allowed tools", _tools(own.allowed_tools, settings.default_allowed_tools)),
-        (
-            "disallowed tools",
-            _tools(own.disallowed_tools, settings.default_disallowed_tools),
-        ),
-        ("project files", listing(files) or "none"),
-        ("mcp servers", listing(details.mcp_servers)),
-        ("stacks", listing(details.stacks)),
-        ("databases", listing(details.dbs)),
-        *(("warning", one_line(warning)) for warning in details.warnings or ()),
-    ]
-    title = paint(one_line(details.name), Colour.NAME, shell.stdout, shell.environ)
-    return [title, *(f"  {label:<18}{text}" for label, text in rows if text)]
-
-
-def _inherited(text: str, from_settings: bool) -> str:
-    return f"{text} (from the settings)" if from_settings else text
-
-
-def _or_inherit(value: str | None, from_settings: bool) -> str:
-    if value is None:
-        return "inherit (Claude Code's own)"
-    return _inherited(one_line(value), from_settings)
-
-
-def _budget(details: AgentDetails, own: AgentConfig) -> str:
-    if details.max_budget_usd is None:
-        return "no limit"
-    text = f"${details.max_budget_usd:g} a run"
-    return _inherited(text, own.max_budget_usd is None)
-
-
-def _tools(own: Sequence[str] | None, default: Sequence[str] | None) -> str:
-    """The three states: a list, none, or inherited."""
-    if own is not None:
-        return listing(own) or "none (nothing beyond the project's own settings)"
-    if default is None:
-        return "inherit (the project's own settings)"
-    return f"inherit: {listing(default) or 'none'} (from the settings)"

@@ -66,13 +66,15 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
         The exit status: 0 done, 1 failed, 2 the command line does not parse, 124 timeout,
         128 + n ended by signal n.
     """
-    call = _plain(argv) or _parsed(argv, shell)
-    if isinstance(call, int):
-        return call
+    as_json = False
     try:
+        call = _plain(argv) or _parsed(argv, shell)
+        if isinstance(call, int):
+            return call
+        as_json = bool(call.options.get("json"))
         return call.command(*call.words, **call.options, shell=shell)
     except DispatchError as error:
-        report_error(shell, str(error), as_json=bool(call.options.get("json")))
+        report_error(shell, str(error), as_json=as_json)
         return FAILED
     except OutputError as error:
         # What is left in the buffer cannot be written either.
@@ -106,7 +108,7 @@ def _parsed(argv: Sequence[str], shell: Shell) -> _Call | int:
     asks_for_help = not argv or argv[0] in ("-h", "--help")
     if not asks_for_help and argv[0] not in COMMANDS:
         return _misused(shell, _unknown_command(argv[0]))
-    from cyclopts import CycloptsError, UnknownOptionError
+    from cyclopts import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
     app = _build_app(argv)
     if asks_for_help:
@@ -121,6 +123,10 @@ def _parsed(argv: Sequence[str], shell: Shell) -> _Call | int:
     except UnknownOptionError as error:
         hint = "A word that begins with a dash goes behind `--`, a value behind `=`."
         return _misused(shell, f"{error} {hint}", argv[0])
+    except UnusedCliTokensError as error:
+        extra = " ".join(error.unused_tokens or ())
+        hint = "A task or a value of several words needs quotes around it."
+        return _misused(shell, f"There is no place for: {extra}. {hint}", argv[0])
     except CycloptsError as error:
         return _misused(shell, str(error), argv[0])
     return _Call(command, bound.args, bound.kwargs)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.cli.claude_cli import INSTALL_COMMAND, Answer
+from agent_dispatch.cli.output import counted
 from agent_dispatch.cli.registration import (
     SERVER_NAME,
     State,
@@ -209,11 +210,6 @@ def check_agent(
                 f" them here: agent-dispatch update {agent.name} --allowed-tools RULES"
             ),
         )
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things, for people."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _dotted(version: tuple[int, ...]) -> str:

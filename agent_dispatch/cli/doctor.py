@@ -17,13 +17,13 @@ from agent_dispatch.cli.checks import (
     check_program,
     check_registration,
     check_version,
-    counted,
     registration_unreadable,
     unhealthy_agent,
 )
 from agent_dispatch.cli.claude_cli import Answer, ClaudeConfigError, ask_claude, read_claude_config
 from agent_dispatch.cli.output import (
     Colour,
+    counted,
     one_line,
     paint,
     write_json,

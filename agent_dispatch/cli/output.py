@@ -143,3 +143,8 @@ def _delivery() -> Iterator[None]:
 def listing(items: Sequence[str] | None) -> str:
     """Names in a row, for people."""
     return ", ".join(one_line(item) for item in items or ())
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

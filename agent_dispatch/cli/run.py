@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from agent_dispatch.cli.output import Colour, one_line, remark, write_answer, write_json
+from agent_dispatch.cli.output import Colour, counted, one_line, remark, write_answer, write_json
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
@@ -139,7 +139,7 @@ def _facts(result: DispatchResult) -> list[str]:
     """Turns, time, cost and session; what is not known is left out."""
     facts = [
         "cached" if result.cached else None,
-        None if result.num_turns is None else f"{result.num_turns} turns",
+        None if result.num_turns is None else counted(result.num_turns, "turn"),
         None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
         None if result.cost_usd is None else f"${result.cost_usd:.4f}",
         None if result.session_id is None else f"session {result.session_id}",
@@ -150,9 +150,8 @@ def _facts(result: DispatchResult) -> list[str]:
 def _remarks(result: DispatchResult) -> list[str]:
     remarks = []
     if result.earlier_results:
-        remarks.append(
-            f"note: {len(result.earlier_results)} earlier answers of this run: see them with --json"
-        )
+        earlier = counted(len(result.earlier_results), "earlier answer")
+        remarks.append(f"note: this run gave {earlier}; see with --json")
     if result.denied_tools:
         remarks.append(f"warning: tools denied: {', '.join(result.denied_tools)}")
     if result.hint:
@@ -161,6 +160,6 @@ def _remarks(result: DispatchResult) -> list[str]:
         remarks.append("warning: this run cost more than its cap")
     if result.left_running:
         remarks.append(
-            f"note: {result.left_running} processes that the agent left running were ended"
+            f"note: the agent left processes running, which were ended: {result.left_running}"
         )
     return remarks

@@ -3,39 +3,21 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from agent_dispatch.cli.agents import open_registry
-from agent_dispatch.cli.claude_cli import (
-    INSTALL_COMMAND,
-    Answer,
-    ClaudeConfigError,
-    ask_claude,
-    read_claude_config,
-)
 from agent_dispatch.cli.output import Colour, one_line, remark, write_json, write_lines
+from agent_dispatch.cli.register import Registered, register
 from agent_dispatch.cli.registration import (
     SERVER_NAME,
-    State,
     Verdict,
-    add_arguments,
-    as_shell_command,
     command_words,
-    compare,
-    registered_server,
-    remove_arguments,
-    renewed,
     wanted_registration,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.core.outcome import StartFailure
-from agent_dispatch.dispatch.program import find_program
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.project.config_file import config_path
 from agent_dispatch.project.files import (
@@ -45,7 +27,6 @@ from agent_dispatch.project.files import (
     write_whole,
 )
 
-_CLAUDE_TIMEOUT_S = 30.0
 _LOCK_TIMEOUT_S = 10.0
 
 TEMPLATE = """\
@@ -79,17 +60,6 @@ TEMPLATE = """\
 """
 
 
-class Registered(StrEnum):
-    """What became of the registration."""
-
-    ADDED = "added"
-    UNCHANGED = "unchanged"
-    REPLACED = "replaced"
-    LEFT = "left"
-    """A foreign registration was not touched."""
-    FAILED = "failed"
-
-
 class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What `init` did."""
 
@@ -101,18 +71,6 @@ class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problems: list[str] = []
     by_hand: list[str] = []
     """The shell commands that do what `init` could not."""
-
-
-class _RunClaude(Protocol):
-    def __call__(self, arguments: Sequence[str]) -> Answer: ...
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of the registration, and what is left to do."""
-
-    registered: Registered
-    problems: tuple[str, ...] = ()
-    by_hand: tuple[str, ...] = ()
 
 
 def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
@@ -129,7 +87,7 @@ def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     created = create_config(path)
     problems = [] if created else _config_problems(shell)
     wanted = wanted_registration(shell.program, sys.executable)
-    outcome = _register(shell, wanted, _consent(shell, yes=yes))
+    outcome = register(shell, wanted, _consent(shell, yes=yes))
     report = InitReport(
         config=str(path),
         config_created=created,
@@ -182,70 +140,6 @@ def _config_problems(shell: Shell) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     return []
-
-
-def _register(
-    shell: Shell, wanted: Mapping[str, object], consents: Callable[[Verdict], bool]
-) -> Outcome:
-    program = find_program(None, shell.environ)
-    add = as_shell_command(add_arguments(wanted))
-    if isinstance(program, StartFailure):
-        problem = f"{program.text}. Install Claude Code with: {INSTALL_COMMAND}"
-        return Outcome(Registered.FAILED, (problem,), (add,))
-    try:
-        present = registered_server(read_claude_config(shell.environ))
-    except ClaudeConfigError as error:
-        return Outcome(Registered.FAILED, (str(error),), (add,))
-    verdict = compare(present, wanted)
-    if verdict.state is State.CURRENT:
-        return Outcome(Registered.UNCHANGED)
-    run = partial(ask_claude, program[0], environ=shell.environ, timeout_s=_CLAUDE_TIMEOUT_S)
-    if verdict.state is State.ABSENT:
-        return _add(run, wanted)
-    if verdict.state is State.FOREIGN:
-        if not consents(verdict):
-            remove = as_shell_command(remove_arguments())
-            reasons = "; ".join(verdict.reasons)
-            problem = f"Another server has the name {SERVER_NAME}: {reasons}. It was left as it is"
-            return Outcome(Registered.LEFT, (problem,), (remove, add))
-        return _replace(run, present, wanted)
-    remark(shell, f"The registration is outdated: {'; '.join(verdict.reasons)}. Replacing it.")
-    return _replace(run, present, renewed(present, wanted))
-
-
-def _add(run: _RunClaude, registration: object) -> Outcome:
-    answer = run(add_arguments(registration))
-    if answer.exit_status == 0:
-        return Outcome(Registered.ADDED)
-    by_hand = [as_shell_command(add_arguments(registration))]
-    if "already exists" in answer.complaint():
-        # Claude Code reads another file than we do; it knows best.
-        by_hand.insert(0, as_shell_command(remove_arguments()))
-    return Outcome(
-        Registered.FAILED,
-        (f"Claude Code did not register the server: {answer.complaint()}",),
-        tuple(by_hand),
-    )
-
-
-def _replace(run: _RunClaude, present: object, wanted: object) -> Outcome:
-    """Remove and add; when only the first works, the old registration is put back."""
-    remove, add = as_shell_command(remove_arguments()), as_shell_command(add_arguments(wanted))
-    removed = run(remove_arguments())
-    if removed.exit_status != 0:
-        problem = f"Claude Code did not remove the old registration: {removed.complaint()}"
-        return Outcome(Registered.FAILED, (problem,), (remove, add))
-    added = run(add_arguments(wanted))
-    if added.exit_status == 0:
-        return Outcome(Registered.REPLACED)
-    problem = f"Claude Code did not register the server: {added.complaint()}"
-    restored = run(add_arguments(present))
-    if restored.exit_status == 0:
-        problem += ". The old registration was put back"
-        return Outcome(Registered.FAILED, (problem,), (remove, add))
-    problem += f". The old one could not be put back either: {restored.complaint()}"
-    old = as_shell_command(add_arguments(present))
-    return Outcome(Registered.FAILED, (problem, f"The old registration was: {old}"), (add,))
 
 
 def _consent(shell: Shell, *, yes: bool) -> Callable[[Verdict], bool]:

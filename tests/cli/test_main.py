@@ -110,7 +110,9 @@ def test_a_reader_that_leaves_is_left_quietly(infra: World) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("argv", [["list"], ["list", "--json"], ["--version"], ["doctor"]])
+@pytest.mark.parametrize(
+    "argv", [["list"], ["list", "--json"], ["--version"], ["doctor"], ["--help"]]
+)
 def test_an_answer_that_cannot_be_written_is_a_failure(infra: World, argv: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         ended = call(infra, *argv, stdout=full.fileno())

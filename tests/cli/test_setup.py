@@ -2,10 +2,13 @@ import json
 import os
 import shlex
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from agent_dispatch.cli.claude_cli import Answer
+from agent_dispatch.cli.register import replace
 from agent_dispatch.cli.setup import create_config
 from agent_dispatch.project.registry import Registry
 from tests.cli.support import World
@@ -272,3 +275,24 @@ def test_without_a_script_the_module_is_registered(claude: World) -> None:
     assert isinstance(registered, dict)
     assert registered["args"][-1] == "serve"
     assert os.path.isabs(registered["command"])
+
+
+def test_ctrl_c_between_removal_and_addition_puts_the_old_registration_back() -> None:
+    servers: dict[str, str] = {"agent-dispatch": json.dumps(OLD)}
+    presses = [True]
+
+    def ask(arguments: Sequence[str]) -> Answer:
+        match arguments:
+            case ["mcp", "remove", name, *_]:
+                del servers[name]
+            case ["mcp", "add-json", name, document, *_]:
+                if presses and presses.pop():
+                    raise KeyboardInterrupt
+                servers[name] = document
+            case _:
+                raise AssertionError(arguments)
+        return Answer(exit_status=0)
+
+    with pytest.raises(KeyboardInterrupt):
+        replace(ask, OLD, {"command": "new"})
+    assert json.loads(servers["agent-dispatch"]) == OLD
