@@ -1,0 +1,177 @@
+"""A job: one dispatch as it is kept on disk, and the life it may lead.
+
+Times are seconds since the epoch, for people to read; nothing is decided by them.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+
+SUMMARY_TASK_CHARS = 120
+SUMMARY_PROGRESS_CHARS = 200
+PROGRESS_LINES = 20
+PROGRESS_LINE_CHARS = 500
+
+
+class JobKind(StrEnum):
+    """Who owns a job."""
+
+    CALL = "call"
+    """The server or command that serves its caller; the job ends with the call."""
+    BACKGROUND = "background"
+    """A detached worker; the job outlives whoever submitted it."""
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life; the last three are final."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job is over; its record never changes again."""
+        return not NEXT_STATUSES[self]
+
+
+NEXT_STATUSES: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.RUNNING: frozenset({JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.DONE: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+"""What may follow a status."""
+
+
+def may_become(old: JobStatus, new: JobStatus) -> bool:
+    """Whether a record with status `old` may be replaced by one with status `new`.
+
+    A job that is not over may stay what it is; a terminal one never changes, not even to itself.
+    """
+    return new in NEXT_STATUSES[old] or (new is old and not old.is_terminal)
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The record of one dispatch: what was asked, how it goes, what came of it."""
+
+    id: str
+    """32 hex digits."""
+    kind: JobKind
+    agent: str
+    task: str
+    context: str = ""
+    caller: str = ""
+    goal: str = ""
+    response_format: str = ""
+    timeout_seconds: float | None = None
+    """As the call gave it; None: the agent's own."""
+    resume_session_id: str | None = None
+    """The session that the dispatch was asked to resume."""
+    parent: str | None = None
+    """The job inside whose agent this one was started; it ends with that one."""
+    ref: bool = False
+    """The caller was given this id in place of the whole answer: kept until `gc`."""
+    status: JobStatus
+    created_at: float
+    started_at: float | None = None
+    completed_at: float | None = None
+    session_id: str | None = None
+    """The conversation, once there is one to resume."""
+    result: DispatchResult | None = None
+    """Of a run that ended, failed or not."""
+    error: str | None = None
+    error_type: ErrorType | None = None
+    progress: list[str] | None = None
+    """The last lines on what the agent did, oldest first."""
+    progress_updated_at: float | None = None
+
+    def request(self) -> DispatchRequest:
+        """Say again what was asked, for whoever runs the job."""
+        return DispatchRequest(
+            agent=self.agent,
+            task=self.task,
+            context=self.context,
+            caller=self.caller,
+            goal=self.goal,
+            response_format=self.response_format,
+            timeout_s=self.timeout_seconds,
+            session_id=self.resume_session_id,
+        )
+
+
+def new_job(
+    job_id: str,
+    request: DispatchRequest,
+    now: float,
+    *,
+    kind: JobKind,
+    parent: str | None = None,
+    ref: bool = False,
+) -> Job:
+    """Make the record of a dispatch that was just asked for."""
+    return Job(
+        id=job_id,
+        kind=kind,
+        agent=request.agent,
+        task=request.task,
+        context=request.context,
+        caller=request.caller,
+        goal=request.goal,
+        response_format=request.response_format,
+        timeout_seconds=request.timeout_s,
+        resume_session_id=request.session_id,
+        parent=parent,
+        ref=ref,
+        status=JobStatus.PENDING,
+        created_at=now,
+    )
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of a job listing, of bounded size whatever the job."""
+
+    id: str
+    kind: JobKind
+    agent: str
+    status: JobStatus
+    task: str
+    """The first 120 characters."""
+    created_at: float
+    started_at: float | None = None
+    completed_at: float | None = None
+    session_id: str | None = None
+    parent: str | None = None
+    ref: bool = False
+    success: bool | None = None
+    cost_usd: float | None = None
+    error_type: ErrorType | None = None
+    last_progress: str | None = None
+
+
+def summarise(job: Job) -> JobSummary:
+    """Cut a job down to its row in a listing."""
+    success = job.status is JobStatus.DONE if job.status.is_terminal else None
+    return JobSummary(
+        id=job.id,
+        kind=job.kind,
+        agent=job.agent,
+        status=job.status,
+        task=job.task[:SUMMARY_TASK_CHARS],
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        session_id=job.session_id,
+        parent=job.parent,
+        ref=job.ref,
+        success=success if job.result is None else job.result.success,
+        cost_usd=None if job.result is None else job.result.cost_usd,
+        error_type=job.error_type,
+        last_progress=job.progress[-1][:SUMMARY_PROGRESS_CHARS] if job.progress else None,
+    )

@@ -1,0 +1,59 @@
+"""Creates jobs until no descriptor is left, ends them all, and tells what it saw."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import msgspec
+
+from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.file_store import FileJobStore
+from tests.jobs.support import end, running
+
+LIMIT = 64
+
+
+def open_descriptors() -> int:
+    """Count without needing one."""
+    count = 0
+    for fd in range(LIMIT):
+        try:
+            os.fstat(fd)
+        except OSError:
+            continue
+        count += 1
+    return count
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
+    directory = Path(sys.argv[1])
+    store = FileJobStore(directory)
+    before = open_descriptors()
+    claims = []
+    error = ""
+    while not error:
+        # Takes up what the last job could not, so that there is nothing to spare.
+        held = open_descriptors()
+        try:
+            claims.append(running(store))
+        except JobStoreError as refused:
+            error = str(refused)
+            assert open_descriptors() == held
+    spare = [os.dup(0) for _ in range(LIMIT - open_descriptors())]
+    persisted = [end(store, claim).persisted for claim in claims]
+    for fd in spare:
+        os.close(fd)
+    seen = {
+        "created": len(claims),
+        "error": error,
+        "leaked": open_descriptors() - before,
+        "persisted": persisted,
+        "files": len(list(directory.glob("*.json"))),
+    }
+    sys.stdout.write(msgspec.json.encode(seen).decode())
+
+
+if __name__ == "__main__":
+    main()

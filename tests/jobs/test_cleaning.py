@@ -1,0 +1,190 @@
+import fcntl
+import math
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.model.job import JobKind, JobStatus
+from tests.jobs.support import DONE, FAILED, end, ended, files_in, pending, running
+from tests.jobs.test_history import put_foreign
+
+DAY_S = 86_400.0
+
+
+class Clock:
+    """A wall clock that can be set."""
+
+    def __init__(self) -> None:
+        self.now_s = time.time()
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def aging(directory: Path, clock: Clock) -> FileJobStore:
+    """A store that lives by the clock."""
+    ids = IdSource(now_ns=lambda: int(clock.now_s * 1e9))
+    return FileJobStore(directory, now=clock, ids=ids)
+
+
+def over(store: FileJobStore, clock: Clock, kind: JobKind = JobKind.BACKGROUND) -> str:
+    claim = running(store, kind)
+    end(store, claim, now=clock.now_s)
+    return claim.job.id
+
+
+def test_what_is_over_for_long_goes_and_the_rest_stays(
+    aging: FileJobStore, clock: Clock, directory: Path
+) -> None:
+    claim = running(aging)
+    old = [over(aging, clock) for _ in range(3)]
+    clock.now_s += 5 * DAY_S
+    end(aging, claim, now=clock.now_s)
+    young = over(aging, clock)
+    clock.now_s += 3 * DAY_S
+    assert sorted(aging.gc(7, dry_run=True).purged) == sorted(old)
+    assert set(old) <= {path.stem for path in directory.glob("*.json")}
+    for _ in range(2):
+        assert sorted(aging.gc(7).purged) in (sorted(old), [])
+    assert {path.stem for path in directory.glob("*.json")} == {claim.job.id, young}
+
+
+def test_a_job_that_is_not_over_stays_whatever_the_clock_says(
+    aging: FileJobStore, clock: Clock
+) -> None:
+    claims = [running(aging), pending(aging)]
+    for step_s in (1000 * DAY_S, -5000 * DAY_S, 9000 * DAY_S):
+        clock.now_s += step_s
+        assert aging.gc(0).purged == []
+        assert aging.prune_calls(0) == []
+        assert [aging.settle(claim.job.id) for claim in claims] == [c.job for c in claims]
+
+
+def test_zero_days_remove_everything_that_is_over_also_from_the_future(
+    aging: FileJobStore, clock: Clock, directory: Path
+) -> None:
+    over(aging, clock)
+    clock.now_s -= 1000 * DAY_S
+    over(aging, clock)
+    foreign = put_foreign(directory, "done", created_at=4e9)
+    assert len(aging.gc(0).purged) == 3
+    assert foreign not in {path.stem for path in directory.iterdir()}
+    assert files_in(directory) == set()
+
+
+@pytest.mark.parametrize("days", [-1, math.nan, math.inf, -0.001])
+def test_what_is_no_age_is_refused(days: float, store: FileJobStore, directory: Path) -> None:
+    job_id = ended(store)
+    with pytest.raises(InvalidRequestError, match="from 0 on"):
+        store.gc(days)
+    assert store.read(job_id).status is JobStatus.DONE
+
+
+def test_calls_go_by_their_own_term_and_refs_stay(aging: FileJobStore, clock: Clock) -> None:
+    call = over(aging, clock, JobKind.CALL)
+    background = over(aging, clock)
+    ref = running(aging, JobKind.CALL, ref=True)
+    end(aging, ref, now=clock.now_s)
+    clock.now_s += 8 * DAY_S
+    young = over(aging, clock, JobKind.CALL)
+    assert aging.prune_calls(7) == [call]
+    assert {job.id for job in aging.list_jobs().jobs} == {background, ref.job.id, young}
+
+
+def test_an_index_that_lies_removes_nothing(store: FileJobStore, directory: Path) -> None:
+    job_id = ended(store, DONE, kind=JobKind.BACKGROUND)
+    running_id = running(store).job.id
+    (directory / ".index").write_text(f"{job_id} done call 12\n{running_id} done call 12\n")
+    assert store.prune_calls(1) == []
+    assert store.gc(1).purged == []
+    assert store.gc(0).purged == [job_id]
+    assert store.settle(running_id).status is JobStatus.RUNNING
+
+
+def test_the_index_forgets_what_was_removed(store: FileJobStore, directory: Path) -> None:
+    done, failed = ended(store, DONE), ended(store, FAILED, kind=JobKind.CALL)
+    assert len(store.list_jobs(status=JobStatus.DONE).jobs) == 1
+    assert failed in (directory / ".index").read_text()
+    assert store.prune_calls(0) == [failed]
+    assert failed not in (directory / ".index").read_text()
+    assert done in (directory / ".index").read_text()
+
+
+def test_litter_of_dead_processes_goes_and_live_files_stay(
+    store: FileJobStore, directory: Path
+) -> None:
+    live = directory / "live"
+    alive = running(store)
+    done = ended(store)
+    unborn = pending(store)
+    (directory / f"{unborn.job.id}.json").unlink()
+    store.release(unborn)
+    before = files_in(directory)
+    litter = {
+        live / f"{done}.cancel",
+        live / f"{done}.lock",
+        live / f"{done}.tmp",
+        live / f".{done}.0123456789abcdef.new",
+        live / f"{'0' * 32}.tmp",
+        directory / "logs" / f"{'0' * 32}.log",
+    }
+    (directory / "logs").mkdir()
+    for path in litter:
+        path.touch()
+    for name in ("not-ours", f"{done}.txt"):
+        (live / name).touch()
+    collected = store.gc(7)
+    assert collected.litter == len(litter) + 3
+    assert collected.warnings == []
+    assert files_in(directory) == before - {
+        f"{unborn.job.id}{suffix}" for suffix in (".lock", ".alive", ".bell")
+    } | {"not-ours", f"{done}.txt"}
+    assert store.settle(alive.job.id).status is JobStatus.RUNNING
+    assert store.gc(7).litter == 0
+
+
+def test_a_dry_run_touches_no_litter(store: FileJobStore, directory: Path) -> None:
+    job_id = ended(store)
+    (directory / "live" / f"{job_id}.cancel").touch()
+    assert store.gc(7, dry_run=True).litter == 0
+    assert f"{job_id}.cancel" in files_in(directory)
+
+
+def test_a_lock_file_that_is_being_made_is_no_litter(store: FileJobStore, directory: Path) -> None:
+    ended(store)
+    new = directory / "live" / f".{'0' * 32}.0123456789abcdef.new"
+    holder = os.open(new, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    store.gc(0)
+    assert new.exists()
+    os.close(holder)
+    assert store.gc(0).litter == 1
+
+
+def test_gc_settles_what_nobody_owns(store: FileJobStore, directory: Path) -> None:
+    claim = running(store)
+    store.release(claim)
+    assert store.gc(7).purged == []
+    assert store.read(claim.job.id).status is JobStatus.FAILED
+    assert files_in(directory) == {f"{claim.job.id}.json"}
+
+
+def test_forgetting_is_for_jobs_that_are_over(store: FileJobStore, directory: Path) -> None:
+    claim = running(store)
+    with pytest.raises(JobStoreError, match="agent-dispatch cancel"):
+        store.forget(claim.job.id)
+    end(store, claim)
+    store.forget(claim.job.id)
+    assert files_in(directory) == set()

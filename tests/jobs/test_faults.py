@@ -1,0 +1,288 @@
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import Claim
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.job import JobStatus
+from tests.jobs.support import (
+    DONE,
+    FaultyDisk,
+    FullDisk,
+    ReadOnlyDisk,
+    end,
+    ended,
+    files_in,
+    pending,
+    running,
+)
+
+NUMBERS = [errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE]
+LARGE = DispatchResult(agent="infra", success=True, result="r" * 300_000, session_id="5e55")
+
+
+class Broken:
+    """A world in which the n-th system call of one operation fails."""
+
+    def __init__(self, directory: Path, fail_at: int, number: int) -> None:
+        self.directory = directory
+        self.disk = FaultyDisk()
+        self.store = FileJobStore(directory, disk=self.disk)
+        self.other = FileJobStore(directory)
+        self._fail_at = fail_at
+        self._number = number
+        self.claims: list[Claim] = []
+
+    def fails_from_here(self) -> None:
+        self.disk.calls.clear()
+        self.disk.number = self._number
+        self.disk.fail_at = self._fail_at
+
+    def failed(self) -> bool:
+        return len(self.disk.calls) >= self._fail_at
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def worlds(directory: Path, number: int) -> Iterator[Broken]:
+    """One world per system call, until the operation needs no more calls than that."""
+    for fail_at in range(1, 200):
+        shutil.rmtree(directory, ignore_errors=True)
+        before = open_descriptors()
+        world = Broken(directory, fail_at, number)
+        yield world
+        for claim in world.claims:
+            world.store.release(claim)
+        assert open_descriptors() == before
+        if not world.failed():
+            assert fail_at > 5
+            return
+    pytest.fail("there is no end of system calls")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_creating_a_job_succeeds_or_leaves_nothing(number: int, directory: Path) -> None:
+    for world in worlds(directory, number):
+        world.fails_from_here()
+        try:
+            claim = pending(world.store)
+        except JobStoreError:
+            assert files_in(directory) == set()
+        else:
+            world.claims.append(claim)
+            assert world.other.settle(claim.job.id) == claim.job
+            assert not [name for name in files_in(directory) if name.endswith((".tmp", ".new"))]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_update_leaves_the_old_record_or_the_new(number: int, directory: Path) -> None:
+    for world in worlds(directory, number):
+        claim = pending(world.store)
+        world.claims.append(claim)
+        old, new = claim.job, verdict.started(claim.job, 5.0)
+        world.fails_from_here()
+        try:
+            world.store.update(claim, new)
+        except JobStoreError:
+            assert world.other.settle(claim.job.id) in (old, new)
+        else:
+            assert world.other.settle(claim.job.id) == new
+        assert not [name for name in files_in(directory) if name.endswith(".tmp")]
+        assert world.other.is_held(claim.job.id)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_end_is_recorded_or_the_job_is_lost_and_never_goes_on(
+    number: int, directory: Path
+) -> None:
+    for world in worlds(directory, number):
+        claim = running(world.store)
+        world.fails_from_here()
+        finished = end(world.store, claim)
+        seen = world.other.settle(claim.job.id)
+        if finished.persisted:
+            assert seen == finished.job
+        else:
+            assert finished.problem is not None
+            assert seen == finished.job or seen.error_type is ErrorType.LOST
+        assert finished.job.result is not None
+        assert finished.job.result.result == DONE.result
+        assert world.other.settle(claim.job.id) == seen
+        world.other.gc(1)
+        assert files_in(directory) == {f"{claim.job.id}.json"}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_failed_look_at_a_lost_job_is_made_up_for_by_the_next(
+    number: int, directory: Path
+) -> None:
+    for world in worlds(directory, number):
+        claim = running(world.store)
+        world.store.release(claim)
+        world.fails_from_here()
+        with contextlib.suppress(JobStoreError, BrokenJobError):
+            assert world.store.settle(claim.job.id).error_type is ErrorType.LOST
+        assert world.other.settle(claim.job.id).error_type is ErrorType.LOST
+        world.other.gc(1)
+        assert files_in(directory) == {f"{claim.job.id}.json"}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_cancellation_is_recorded_or_refused(number: int, directory: Path) -> None:
+    for world in worlds(directory, number):
+        claim = running(world.other)
+        world.claims.append(claim)
+        world.fails_from_here()
+        with contextlib.suppress(JobStoreError, BrokenJobError):
+            assert world.store.request_cancel(claim.job.id, "a test")
+            assert world.other.cancelled_by(claim.job.id) == "a test"
+            assert os.read(claim.fds.bell, 10) == b"!"
+        assert world.other.settle(claim.job.id).status is JobStatus.RUNNING
+
+
+def test_a_full_disk_refuses_a_job_before_it_starts(directory: Path) -> None:
+    store = FileJobStore(directory, disk=FullDisk(100))
+    with pytest.raises(JobStoreError, match="agent-dispatch gc"):
+        pending(store)
+    assert files_in(directory) == set()
+
+
+def test_the_reserve_takes_the_end_of_a_job_on_a_full_disk(directory: Path) -> None:
+    disk = FullDisk(100_000)
+    store = FileJobStore(directory, disk=disk)
+    claim = running(store)
+    disk.room = 10
+    assert end(store, claim).persisted
+    assert store.read(claim.job.id).status is JobStatus.DONE
+    assert not (directory / ".reserve").exists()
+    disk.room = 10
+    with pytest.raises(JobStoreError, match="No space left"):
+        pending(store)
+    disk.room = 100_000
+    pending(store)
+    assert (directory / ".reserve").stat().st_size == 64 * 1024
+
+
+def test_of_an_answer_that_has_no_room_the_beginning_is_kept(directory: Path) -> None:
+    disk = FullDisk(100_000)
+    store = FileJobStore(directory, disk=disk)
+    claim = running(store)
+    disk.room = 10
+    finished = end(store, claim, LARGE)
+    assert not finished.persisted
+    assert finished.problem is not None
+    assert "only the first" in finished.problem
+    assert finished.job.result is not None
+    assert finished.job.result.result == LARGE.result
+    kept = store.settle(claim.job.id)
+    assert (kept.status, kept.session_id) == (JobStatus.DONE, "5e55")
+    assert kept.result is not None
+    assert (kept.result.truncated, kept.result.full_size) == (True, 300_000)
+    assert LARGE.result.startswith(kept.result.result)
+
+
+def test_a_reserve_that_was_cut_short_is_made_anew(store: FileJobStore, directory: Path) -> None:
+    pending(store)
+    (directory / ".reserve").write_bytes(b"x")
+    pending(store)
+    assert (directory / ".reserve").stat().st_size == 64 * 1024
+
+
+def test_a_read_only_directory_can_be_read(store: FileJobStore, directory: Path) -> None:
+    done, claim, dead = ended(store), running(store), running(store)
+    lockless = running(store)
+    for gone in (dead, lockless):
+        store.release(gone)
+    (directory / "live" / f"{lockless.job.id}.lock").unlink()
+    before = files_in(directory)
+    reader = FileJobStore(directory, disk=ReadOnlyDisk())
+    assert reader.settle(done).status is JobStatus.DONE
+    assert reader.settle(claim.job.id).status is JobStatus.RUNNING
+    # True although it cannot be written.
+    assert reader.settle(dead.job.id).error_type is ErrorType.LOST
+    assert reader.settle(lockless.job.id).error_type is ErrorType.LOST
+    assert len(reader.list_jobs().jobs) == 4
+    assert [job.id for job in reader.list_jobs(status=JobStatus.RUNNING).jobs] == [claim.job.id]
+    assert len(reader.list_jobs(status=JobStatus.FAILED).jobs) == 2
+    watch = reader.watch(claim.job.id)
+    assert watch is not None
+    os.close(watch)
+    with pytest.raises(JobStoreError, match="cannot be recorded"):
+        reader.request_cancel(claim.job.id, "a test")
+    with pytest.raises(JobStoreError, match="nothing was started"):
+        pending(reader)
+    assert files_in(directory) == before
+
+
+def test_a_directory_that_cannot_be_made_refuses_the_job(directory: Path) -> None:
+    with pytest.raises(JobStoreError, match=str(directory)):
+        pending(FileJobStore(directory, disk=ReadOnlyDisk()))
+
+
+def test_a_job_ends_in_spite_of_the_limit_of_open_files(tmp_path: Path) -> None:
+    report = subprocess.run(
+        [sys.executable, "-m", "tests.jobs.at_the_limit", tmp_path / "jobs"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert report.stderr == ""
+    seen = msgspec.json.decode(report.stdout)
+    assert 5 < seen["created"] <= 20
+    assert "ulimit -n" in seen["error"]
+    assert seen["leaked"] == 0
+    assert seen["persisted"] == [True] * seen["created"]
+    assert seen["files"] == seen["created"]
+
+
+WITHOUT_ROOTS_RIGHTS = """
+import os
+import sys
+from pathlib import Path
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.model.job import JobKind
+from tests.jobs.support import REQUEST
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    FileJobStore(Path(sys.argv[1])).create(REQUEST, kind=JobKind.CALL)
+except DispatchError as error:
+    print(error)
+"""
+
+
+def test_a_directory_without_the_right_to_write_refuses_the_job() -> None:
+    # Not below tmp_path, which nobody but its owner may enter.
+    with tempfile.TemporaryDirectory() as base:
+        directory = Path(base) / "jobs"
+        (directory / "live").mkdir(parents=True)
+        for path in (directory / "live", directory, Path(base)):
+            path.chmod(0o555)
+        report = subprocess.run(
+            [sys.executable, "-c", WITHOUT_ROOTS_RIGHTS, directory],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for path in (Path(base), directory, directory / "live"):
+            path.chmod(0o755)
+        assert "Permission denied" in report.stdout, report.stderr
+        assert "Make it writable for you" in report.stdout
+        assert files_in(directory) == set()

@@ -1,0 +1,232 @@
+import json
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.job import JobKind, JobStatus
+from tests.jobs.support import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    CountingDisk,
+    end,
+    ended,
+    pending,
+    running,
+)
+
+
+def ids(store: FileJobStore, status: JobStatus | None = None, limit: int = 50) -> list[str]:
+    return [job.id for job in store.list_jobs(status=status, limit=limit).jobs]
+
+
+def put_foreign(directory: Path, status: str, created_at: float = 1.0) -> str:
+    """A record as the predecessor writes them."""
+    job_id = uuid.uuid4().hex
+    fields = {
+        "id": job_id,
+        "agent": "infra",
+        "task": "t",
+        "status": status,
+        "created_at": created_at,
+    }
+    directory.mkdir(exist_ok=True)
+    (directory / f"{job_id}.json").write_text(json.dumps(fields, indent=2))
+    return job_id
+
+
+def test_a_directory_that_is_not_there_has_no_jobs(store: FileJobStore, directory: Path) -> None:
+    for status in (None, *JobStatus):
+        assert store.list_jobs(status=status) == ([], [])
+    assert not directory.exists()
+
+
+def test_the_newest_jobs_come_first_and_no_more_than_asked_for(store: FileJobStore) -> None:
+    made = [ended(store) for _ in range(30)]
+    assert ids(store) == made[::-1]
+    assert ids(store, limit=1) == made[-1:]
+    assert ids(store, limit=29) == made[:0:-1]
+
+
+def test_jobs_of_the_predecessor_come_last(store: FileJobStore, directory: Path) -> None:
+    foreign = {put_foreign(directory, "done", time.time() + 1000) for _ in range(5)}
+    ours = [ended(store) for _ in range(3)]
+    assert ids(store)[:3] == ours[::-1]
+    assert set(ids(store)[3:]) == foreign
+    assert set(ids(store, JobStatus.DONE)[3:]) == foreign
+
+
+def test_a_row_says_how_the_job_went(store: FileJobStore) -> None:
+    done = ended(store, DONE)
+    failed = ended(store, FAILED)
+    claim = running(store)
+    rows = {row.id: row for row in store.list_jobs().jobs}
+    assert (rows[done].success, rows[done].cost_usd) == (True, 0.25)
+    assert (rows[failed].success, rows[failed].error_type) == (False, ErrorType.CLI_ERROR)
+    assert rows[claim.job.id].success is None
+    assert rows[done].completed_at is not None
+
+
+def test_each_status_has_its_list(store: FileJobStore) -> None:
+    jobs = {
+        JobStatus.PENDING: [pending(store).job.id for _ in range(2)],
+        JobStatus.RUNNING: [running(store).job.id for _ in range(2)],
+        JobStatus.DONE: [ended(store, DONE) for _ in range(2)],
+        JobStatus.FAILED: [ended(store, FAILED) for _ in range(2)],
+        JobStatus.CANCELLED: [ended(store, CANCELLED) for _ in range(2)],
+    }
+    for _ in range(2):  # Without the index, and with it.
+        for status, made in jobs.items():
+            assert ids(store, status) == made[::-1]
+            assert ids(store, status, limit=1) == made[:0:-1]
+
+
+def test_a_job_without_an_owner_is_listed_as_it_ended(
+    store: FileJobStore, other: FileJobStore
+) -> None:
+    for status in (None, JobStatus.RUNNING, JobStatus.FAILED):
+        claim = running(store)
+        store.release(claim)
+        listed = {row.id: row for row in other.list_jobs(status=status).jobs}
+        if status is JobStatus.RUNNING:
+            assert claim.job.id not in listed
+        else:
+            assert listed[claim.job.id].error_type is ErrorType.LOST
+
+
+def test_a_job_of_the_predecessor_that_nobody_works_on_is_settled_too(
+    store: FileJobStore, directory: Path
+) -> None:
+    job_id = put_foreign(directory, "running")
+    assert store.list_jobs().jobs[0].error_type is ErrorType.LOST
+    assert json.loads((directory / f"{job_id}.json").read_text())["status"] == "failed"
+    assert list((directory / "live").iterdir()) == []
+
+
+def test_a_listing_reads_as_many_records_as_it_shows(directory: Path) -> None:
+    store = FileJobStore(directory)
+    for _ in range(100):
+        ended(store)
+    disk = CountingDisk()
+    assert len(ids(FileJobStore(directory, disk=disk), limit=10)) == 10
+    assert disk.bytes_read < 10 * 1000
+
+
+def test_large_tasks_and_answers_do_not_slow_a_listing_down(directory: Path) -> None:
+    store = FileJobStore(directory)
+    request = DispatchRequest(agent="infra", task="t" * 1_000_000, context="c" * 1_000_000)
+    store.create(request, kind=JobKind.CALL)
+    ended(store, DispatchResult(agent="infra", success=True, result="r" * 8_000_000))
+    disk = CountingDisk()
+    watched = FileJobStore(directory, disk=disk)
+    assert len(ids(watched)) == 2
+    assert len(ids(watched, JobStatus.PENDING)) == 1
+    assert disk.bytes_read < 50_000
+
+
+def test_running_jobs_are_found_without_a_look_at_the_history(directory: Path) -> None:
+    store = FileJobStore(directory)
+    for _ in range(100):
+        ended(store)
+    claim = running(store)
+    disk = CountingDisk()
+    assert ids(FileJobStore(directory, disk=disk), JobStatus.RUNNING) == [claim.job.id]
+    assert disk.bytes_read < 1000
+
+
+def test_the_index_spares_reading_what_is_known(directory: Path) -> None:
+    store = FileJobStore(directory)
+    failed = ended(store, FAILED)
+    for _ in range(100):
+        ended(store, DONE)
+    assert ids(store, JobStatus.FAILED) == [failed]
+    disk = CountingDisk()
+    watched = FileJobStore(directory, disk=disk)
+    assert ids(watched, JobStatus.FAILED) == [failed]
+    # The index itself and one record, not a hundred.
+    assert disk.bytes_read < 8000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 1000, b"\xff\xfe\n" * 10, b"done call 12\n", b"x" * 50 + b" done call nan\n"],
+)
+def test_a_damaged_index_is_of_no_consequence(
+    content: bytes, store: FileJobStore, directory: Path
+) -> None:
+    done = ended(store, DONE)
+    (directory / ".index").write_bytes(content)
+    assert ids(store, JobStatus.DONE) == [done]
+    assert ids(store, JobStatus.FAILED) == []
+    assert ids(store, JobStatus.DONE) == [done]
+
+
+def test_an_index_that_lies_shows_no_job_as_what_it_is_not(
+    store: FileJobStore, directory: Path
+) -> None:
+    done = ended(store, DONE)
+    (directory / ".index").write_text(f"{done} failed call 12\n")
+    assert ids(store, JobStatus.FAILED) == []
+
+
+def test_an_index_that_cannot_be_used_is_done_without(store: FileJobStore, directory: Path) -> None:
+    done = ended(store, DONE)
+    (directory / ".index").mkdir()
+    assert ids(store, JobStatus.DONE) == [done]
+
+
+def test_strangers_are_named_and_our_own_files_are_not(
+    store: FileJobStore, directory: Path
+) -> None:
+    job_id = ended(store)
+    for name in ("notes.txt", f"{job_id}.json.bak", f"{job_id.upper()}.json", "x.json"):
+        (directory / name).write_text("{}")
+    for name in ("slots", "sessions", "logs", "photos"):
+        (directory / name).mkdir()
+    (directory / ".hidden").touch()
+    listing = store.list_jobs()
+    assert [job.id for job in listing.jobs] == [job_id]
+    assert [warning.partition(":")[0] for warning in listing.warnings] == sorted(
+        ["notes.txt", f"{job_id}.json.bak", f"{job_id.upper()}.json", "x.json", "photos"]
+    )
+
+
+def test_many_strangers_are_counted_instead_of_named(store: FileJobStore, directory: Path) -> None:
+    ended(store)
+    for number in range(100):
+        (directory / f"{number}.txt").touch()
+    assert len(store.list_jobs().warnings) == 21
+    assert store.list_jobs().warnings[-1] == "… and 80 more"
+
+
+def test_broken_records_make_room_for_the_next(store: FileJobStore, directory: Path) -> None:
+    good = ended(store)
+    for _ in range(40):
+        (directory / f"{ended(store)}.json").write_bytes(b"{")
+    listing = store.list_jobs(limit=1)
+    assert [job.id for job in listing.jobs] == [good]
+    assert listing.warnings[-1] == "… and 20 more"
+
+
+def test_what_is_no_directory_is_an_error(store: FileJobStore, directory: Path) -> None:
+    directory.write_text("a file")
+    with pytest.raises(JobStoreError, match="AGENT_DISPATCH_JOBS_DIR"):
+        store.list_jobs()
+
+
+def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
+    store: FileJobStore, directory: Path
+) -> None:
+    good, claim = ended(store), running(store)
+    lock = directory / "live" / f"{claim.job.id}.lock"
+    lock.unlink()
+    lock.symlink_to(directory)
+    listing = store.list_jobs()
+    assert [job.id for job in listing.jobs] == [good]
+    assert claim.job.id in listing.warnings[0]
+    assert end(store, claim).persisted

@@ -1,0 +1,308 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import Claim
+from agent_dispatch.model.dispatch import ErrorType
+from agent_dispatch.model.job import Job, JobStatus
+from tests.jobs.support import DONE, FAILED, end, files_in, pending, running
+
+ROOT = Path(__file__).parents[2]
+NOBODY = "0190b5f0000070008000000000000001"
+
+
+def with_session(store: FileJobStore) -> Job:
+    """A job that was running when its owner died."""
+    claim = running(store)
+    store.update(claim, msgspec.structs.replace(claim.job, session_id="5e55"))
+    store.release(claim)
+    return claim.job
+
+
+def test_a_job_whose_owner_died_is_lost_and_can_be_resumed(
+    store: FileJobStore, other: FileJobStore, directory: Path
+) -> None:
+    before = with_session(store)
+    job = other.settle(before.id)
+    assert (job.status, job.error_type) == (JobStatus.FAILED, ErrorType.LOST)
+    assert job.session_id == "5e55"
+    assert job.result is not None
+    assert job.result.job_id == before.id
+    assert store.settle(before.id) == other.read(before.id) == job
+    assert files_in(directory) == {f"{before.id}.json"}
+
+
+def test_a_job_that_died_before_it_ran_is_lost_too(
+    store: FileJobStore, other: FileJobStore
+) -> None:
+    claim = pending(store)
+    store.release(claim)
+    job = other.settle(claim.job.id)
+    assert (job.status, job.error_type, job.session_id) == ("failed", "lost", None)
+
+
+def test_a_cancelled_job_whose_owner_died_is_cancelled(
+    store: FileJobStore, other: FileJobStore
+) -> None:
+    claim = running(store)
+    assert other.request_cancel(claim.job.id, "the CLI")
+    assert other.request_cancel(claim.job.id, "somebody else")
+    store.release(claim)
+    job = other.settle(claim.job.id)
+    assert (job.status, job.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
+    assert job.error is not None
+    assert "by the CLI" in job.error
+
+
+def test_who_cancels_a_job_without_an_owner_finds_it_lost(store: FileJobStore) -> None:
+    job = with_session(store)
+    assert not store.request_cancel(job.id, "the CLI")
+    assert store.settle(job.id).error_type is ErrorType.LOST
+
+
+def test_cancelling_what_is_over_changes_nothing_and_leaves_no_marker(
+    store: FileJobStore, directory: Path
+) -> None:
+    claim = running(store)
+    end(store, claim)
+    assert not store.request_cancel(claim.job.id, "the CLI")
+    assert files_in(directory) == {f"{claim.job.id}.json"}
+
+
+def test_a_job_that_is_owned_is_left_alone_however_silent_it_is(
+    directory: Path, store: FileJobStore
+) -> None:
+    claim = running(store)
+    record = directory / f"{claim.job.id}.json"
+    os.utime(record, (0, 0))
+    later = FileJobStore(directory, now=lambda: 4e9)
+    for look in (later.settle, later.read):
+        assert look(claim.job.id) == claim.job
+    later.list_jobs()
+    later.gc(0)
+    assert later.settle(claim.job.id) == claim.job
+
+
+def test_a_stopped_owner_keeps_its_job(directory: Path, store: FileJobStore) -> None:
+    owner = start_owner(directory)
+    job_id = first_line(owner)
+    owner.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, owner.pid, os.WSTOPPED | os.WNOWAIT)
+    assert store.settle(job_id).status is JobStatus.RUNNING
+    assert store.gc(0).purged == []
+    owner.kill()
+    owner.wait()
+    assert store.settle(job_id).error_type is ErrorType.LOST
+    stop(owner)
+
+
+def test_who_holds_only_copies_keeps_the_job_owned(
+    directory: Path, store: FileJobStore, other: FileJobStore
+) -> None:
+    claim = running(store)
+    guard = subprocess.Popen(["sleep", "100"], pass_fds=claim.fds.for_guard)
+    stranger = subprocess.Popen(["sleep", "100"], close_fds=False)
+    try:
+        store.release(claim)
+        assert other.settle(claim.job.id).status is JobStatus.RUNNING
+        guard.kill()
+        guard.wait()
+        # Who was started beside it has inherited nothing.
+        assert other.settle(claim.job.id).error_type is ErrorType.LOST
+    finally:
+        for process in (guard, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_an_end_with_processes_left_keeps_the_lock_until_they_are_gone(
+    store: FileJobStore, other: FileJobStore, directory: Path
+) -> None:
+    claim = running(store)
+    guards = [os.dup(fd) for fd in claim.fds.for_guard]
+    end(store, claim, tree_ended=False)
+    assert other.settle(claim.job.id).status is JobStatus.DONE
+    assert other.is_held(claim.job.id)
+    assert other.gc(7).litter == 0
+    for fd in guards:
+        os.close(fd)
+    assert not other.is_held(claim.job.id)
+    assert other.gc(7).litter == 3
+    assert files_in(directory) == {f"{claim.job.id}.json"}
+
+
+def test_a_creation_that_broke_off_before_the_record_is_no_job(
+    store: FileJobStore, directory: Path
+) -> None:
+    claim = pending(store)
+    (directory / f"{claim.job.id}.json").unlink()
+    store.release(claim)
+    with pytest.raises(UnknownJobError):
+        store.settle(claim.job.id)
+    store.gc(7)
+    assert files_in(directory) == set()
+
+
+# -- jobs inside jobs
+
+
+def test_a_job_ends_cancelled_with_the_one_that_started_it(
+    store: FileJobStore, other: FileJobStore
+) -> None:
+    ways: dict[str, Callable[[Claim], object]] = {
+        "its end": lambda outer: end(store, outer),
+        "its owner's death": store.release,
+        "its cancellation": lambda outer: other.request_cancel(outer.job.id, "the CLI"),
+        "the ending of its tree": store.mark_ending,
+    }
+    for name, happen in ways.items():
+        outer = running(store)
+        inner = running(store, parent=outer.job.id)
+        store.update(inner, msgspec.structs.replace(inner.job, session_id="5e55"))
+        store.release(inner)
+        happen(outer)
+        job = other.settle(inner.job.id)
+        assert (job.status, job.session_id) == (JobStatus.CANCELLED, "5e55"), name
+        assert job.error is not None
+        assert outer.job.id in job.error
+
+
+def test_a_job_is_cancelled_with_its_parent_while_only_the_guard_is_left_of_that(
+    store: FileJobStore, other: FileJobStore
+) -> None:
+    outer = running(store)
+    inner = running(store, parent=outer.job.id)
+    guards = [os.dup(fd) for fd in outer.fds.for_guard]
+    for claim in (outer, inner):
+        store.release(claim)
+    assert other.is_held(outer.job.id)
+    assert other.settle(inner.job.id).status is JobStatus.CANCELLED
+    assert other.settle(outer.job.id).status is JobStatus.RUNNING
+    for fd in guards:
+        os.close(fd)
+
+
+def test_a_job_that_dies_while_its_parent_works_is_lost(
+    store: FileJobStore, other: FileJobStore
+) -> None:
+    outer = running(store)
+    inner = running(store, parent=outer.job.id)
+    store.release(inner)
+    assert other.settle(inner.job.id).error_type is ErrorType.LOST
+
+
+@pytest.mark.parametrize("parent", [NOBODY, "../../etc/passwd", ""])
+def test_a_parent_that_is_not_there_is_over_and_one_that_cannot_be_is_none(
+    parent: str, store: FileJobStore, other: FileJobStore
+) -> None:
+    inner = running(store, parent=parent)
+    store.release(inner)
+    wanted = ErrorType.CANCELLED if parent == NOBODY else ErrorType.LOST
+    assert other.settle(inner.job.id).error_type is wanted
+
+
+# -- many at once
+
+
+def start_owner(directory: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.jobs.owners", "own", directory],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def first_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def stop(process: "subprocess.Popen[str]") -> None:
+    with process:
+        process.kill()
+
+
+def test_of_many_processes_that_settle_at_once_one_does(
+    directory: Path, store: FileJobStore
+) -> None:
+    jobs = [with_session(store) for _ in range(20)]
+    report = subprocess.run(
+        [sys.executable, "-m", "tests.jobs.owners", "settle", directory, *(j.id for j in jobs)],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    views = msgspec.json.decode(report.stdout, type=list[dict[str, Job]])
+    assert len(views) == 10
+    for job in jobs:
+        seen = {msgspec.json.encode(view[job.id]) for view in views}
+        assert seen == {msgspec.json.encode(store.read(job.id))}
+    assert files_in(directory) == {f"{job.id}.json" for job in jobs}
+
+
+def test_no_kill_of_a_writer_loses_or_tears_what_it_has_said_to_be_there(
+    directory: Path,
+) -> None:
+    report = subprocess.run(
+        [sys.executable, "-m", "tests.jobs.owners", "crash", directory, "60", "20260101"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    seen = msgspec.json.decode(report.stdout)
+    assert seen["kills"] == 60
+    assert seen["acknowledged"] > 60
+    assert seen["violations"] == []
+
+
+def test_a_job_is_never_seen_without_an_owner_while_it_is_handed_over(
+    directory: Path, store: FileJobStore
+) -> None:
+    watcher = subprocess.Popen(
+        [sys.executable, "-m", "tests.jobs.owners", "watch", directory],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    claim = running(store)
+    assert watcher.stdin is not None
+    with watcher:
+        watcher.stdin.write(f"{claim.job.id}\n")
+        watcher.stdin.flush()
+        first_line(watcher)
+        for _ in range(300):
+            copies = [os.dup(fd) for fd in claim.fds.to_hand_over]
+            adopted = store.adopt(claim.job.id, copies)
+            store.release(claim)
+            claim = adopted
+        store.finish(claim, verdict.ended(claim.job, DONE, 1.0))
+        looks, status = first_line(watcher).split()
+    assert status == "done"
+    assert int(looks) > 100
+
+
+def test_a_verdict_that_was_written_before_the_power_failed_is_final(
+    store: FileJobStore, other: FileJobStore, directory: Path
+) -> None:
+    claim = running(store)
+    end(store, claim, FAILED)
+    before = (directory / f"{claim.job.id}.json").read_bytes()
+    # What a crash between the record and the removal of the live files leaves.
+    (directory / "live" / f"{claim.job.id}.lock").touch()
+    (directory / "live" / f"{claim.job.id}.cancel").touch()
+    assert other.settle(claim.job.id).status is JobStatus.FAILED
+    assert [job.id for job in other.list_jobs(status=JobStatus.RUNNING).jobs] == []
+    other.gc(7)
+    assert files_in(directory) == {f"{claim.job.id}.json"}
+    assert (directory / f"{claim.job.id}.json").read_bytes() == before
