@@ -1,0 +1,225 @@
+"""Jobs on Trio, for the process that owns one: record it, run it, hand it over, finish it.
+
+Whoever owns a job holds its lock for as long as it works on it; the kernel takes it away when the
+process ends, however it ends. `waiting` is for everybody else.
+"""
+
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from typing import NoReturn
+
+import msgspec
+import trio
+
+from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
+from agent_dispatch.jobs.waiting import Pause, look
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind
+
+PROGRESS_PACE_S = 1.0
+"""The time between two writes of progress, at least."""
+_MANY_RINGS = 4096
+
+
+class Ownership:
+    """A job that this process runs; made by `create_job` and `adopt_job`."""
+
+    def __init__(self, store: JobStore, claim: Claim, *, now: Callable[[], float]) -> None:
+        """Own the job of `claim`; `now` gives the time to be recorded."""
+        self._store = store
+        self._claim = claim
+        self._now = now
+        self._lines: deque[str] = deque(claim.job.progress or (), maxlen=PROGRESS_LINES)
+        self._reported_at = claim.job.progress_updated_at
+        self._session_id = claim.job.session_id
+        self._listening = True
+        self._writing = trio.Lock()
+        self._changed = trio.Event()
+        self._urgent = trio.Event()
+        self.problem: str | None = None
+        """Why the record is older than it should be; None: it is not."""
+
+    @property
+    def job(self) -> Job:
+        """The record as it was written last, or should have been."""
+        return self._claim.job
+
+    @property
+    def owned(self) -> bool:
+        """False once the job was finished or handed over."""
+        return self._claim.fds.lock != NO_FD
+
+    @property
+    def held_fds(self) -> list[int]:
+        """For the guard of the run: it keeps the job owned until its tree is empty."""
+        return self._claim.fds.for_guard
+
+    @property
+    def fds(self) -> list[int]:
+        """What to send to the process that takes over, which gives it to `adopt_job`."""
+        return self._claim.fds.to_hand_over
+
+    def let_go(self) -> None:
+        """Close our descriptors: after `fds` were sent to another process, which owns the job now.
+
+        If none has them, the next reader finds the job lost. May be called twice.
+        """
+        if self.owned:
+            self._stop_listening()
+            self._store.release(self._claim)
+
+    async def start(self) -> None:
+        """Record that the job runs.
+
+        Raises:
+            JobStoreError: It cannot be recorded: do not start anything.
+        """
+        async with self._writing:
+            await self._update(verdict.started(self.job, self._now()))
+
+    def report(self, line: str) -> None:
+        """Add a line to the progress tail; `keep_record` writes it. Returns at once."""
+        if text := " ".join(line.split()):
+            self._lines.append(text[:PROGRESS_LINE_CHARS])
+            self._reported_at = self._now()
+            self._changed.set()
+
+    def note_session(self, session_id: str) -> None:
+        """Have the conversation recorded that can be resumed should we die. Returns at once."""
+        if session_id != self._session_id:
+            self._session_id = session_id
+            self._changed.set()
+            self._urgent.set()
+
+    async def keep_record(self) -> NoReturn:
+        """Write progress and session as they come, at most once a second, until cancelled.
+
+        A record that cannot be written does not stop the run: see `problem`.
+        """
+        while True:
+            await self._changed.wait()
+            self._changed, self._urgent = trio.Event(), trio.Event()
+            async with self._writing:
+                if self.owned:
+                    try:
+                        await self._update(self.job)
+                    except JobStoreError as error:
+                        self.problem = str(error)
+            with trio.move_on_after(PROGRESS_PACE_S):
+                await self._urgent.wait()
+
+    async def wait_cancelled(self) -> str:
+        """Wait until somebody asks for the job to be cancelled; say who. For one task at a time.
+
+        Never returns for a job that was finished or let go of.
+        """
+        pause = Pause()
+        while True:
+            by = await look(self._store.cancelled_by, self.job.id)
+            if by is not None:
+                return by
+            if not self._listening:
+                await trio.sleep_forever()
+            if self._claim.fds.bell == NO_FD:
+                await pause.take()
+                continue
+            with contextlib.suppress(trio.ClosedResourceError):
+                await trio.lowlevel.wait_readable(self._claim.fds.bell)
+            # Once we stop listening a thread may close it, and the number be another file's.
+            if self._listening:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._claim.fds.bell, _MANY_RINGS)
+
+    async def mark_ending(self) -> None:
+        """Say that the run's processes are about to be ended, so that nested jobs end as such."""
+        await trio.to_thread.run_sync(self._store.mark_ending, self._claim)
+
+    async def request_cancel(self, by: str) -> None:
+        """Have it on disk that we mean to end the job, should we not live to record the end."""
+        await trio.to_thread.run_sync(self._store.request_cancel, self.job.id, by)
+
+    async def finish(self, result: DispatchResult, *, tree_ended: bool = True) -> Finished:
+        """Record what came of the job, and let go of it. A cancellation does not interrupt it.
+
+        Args:
+            result: The status follows from it.
+            tree_ended: False: the guard is still ending processes of the run.
+
+        Returns:
+            The job with its whole result, also when it could not be recorded.
+        """
+        with trio.CancelScope(shield=True):
+            async with self._writing:
+                self._stop_listening()
+                job = verdict.ended(self._up_to_date(self.job), result, self._now())
+                finish = partial(self._store.finish, self._claim, job, tree_ended=tree_ended)
+                return await trio.to_thread.run_sync(finish)
+        raise AssertionError("nobody else has the scope to cancel it")
+
+    async def _update(self, job: Job) -> None:
+        """Write `job` with all that came meanwhile; with `_writing` held."""
+        await trio.to_thread.run_sync(self._store.update, self._claim, self._up_to_date(job))
+        self.problem = None
+
+    def _up_to_date(self, job: Job) -> Job:
+        if self._lines and self._reported_at is not None:
+            job = verdict.with_progress(job, list(self._lines), self._reported_at)
+        return msgspec.structs.replace(job, session_id=self._session_id)
+
+    def _stop_listening(self) -> None:
+        self._listening = False
+        if self._claim.fds.bell != NO_FD:
+            trio.lowlevel.notify_closing(self._claim.fds.bell)
+
+
+@contextlib.asynccontextmanager
+async def create_job(
+    store: JobStore,
+    request: DispatchRequest,
+    *,
+    kind: JobKind,
+    parent: str | None = None,
+    ref: bool = False,
+    now: Callable[[], float] = time.time,
+) -> AsyncIterator[Ownership]:
+    """Record a job as pending, and own it for as long as the block runs.
+
+    Leave the block by `finish`, or by `let_go` after handing the job over: who leaves it otherwise
+    leaves a job that the next reader finds lost.
+
+    Args:
+        parent: The job inside whose agent this process runs.
+        ref: The caller will be given the id in place of the whole answer.
+
+    Raises:
+        JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
+    """
+    create = partial(store.create, request, kind=kind, parent=parent, ref=ref)
+    ownership = Ownership(store, await trio.to_thread.run_sync(create), now=now)
+    try:
+        yield ownership
+    finally:
+        ownership.let_go()
+
+
+@contextlib.asynccontextmanager
+async def adopt_job(
+    store: JobStore, job_id: str, fds: Iterable[int], *, now: Callable[[], float] = time.time
+) -> AsyncIterator[Ownership]:
+    """Own a job that was handed over, as `create_job` does; `fds` are ours to close from here on.
+
+    Raises:
+        JobStoreError: They are not those of the job, or it is over.
+    """
+    claim = await trio.to_thread.run_sync(store.adopt, job_id, list(fds))
+    ownership = Ownership(store, claim, now=now)
+    try:
+        yield ownership
+    finally:
+        ownership.let_go()

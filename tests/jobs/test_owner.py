@@ -1,0 +1,266 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from agent_dispatch.jobs.disk import Disk
+from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
+from agent_dispatch.jobs.store import Claim
+from agent_dispatch.jobs.waiting import wait_until_over
+from agent_dispatch.model.dispatch import ErrorType
+from agent_dispatch.model.job import Job, JobKind, JobStatus
+from tests.jobs.support import DONE, FAILED, REQUEST, FaultyDisk, FullDisk, ReadOnlyDisk, files_in
+
+ROOT = Path(__file__).parents[2]
+
+
+class WatchedStore(FileJobStore):
+    """Tells each update, after it was tried."""
+
+    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
+        super().__init__(directory, disk=disk)
+        self.count = 0
+        self._tell, self.updates = trio.open_memory_channel[Job](1000)
+
+    def update(self, claim: Claim, job: Job) -> None:
+        try:
+            super().update(claim, job)
+        finally:
+            self.count += 1
+            trio.from_thread.run_sync(self._tell.send_nowait, job)
+
+
+async def test_a_job_is_recorded_run_and_finished(store: FileJobStore, directory: Path) -> None:
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        assert store.read(own.job.id).status is JobStatus.PENDING
+        await own.start()
+        assert store.read(own.job.id).status is JobStatus.RUNNING
+        own.report("Reading\n  the   logs")
+        own.report("  \n")
+        finished = await own.finish(DONE)
+        assert not own.owned
+    assert finished.persisted
+    assert finished.job.progress == ["Reading the logs"]
+    assert store.read(own.job.id) == finished.job
+    assert files_in(directory) == {f"{own.job.id}.json"}
+
+
+async def test_a_job_that_is_left_unfinished_is_lost(store: FileJobStore) -> None:
+    async def break_off() -> None:
+        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+            await own.start()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await break_off()
+    (row,) = store.list_jobs().jobs
+    assert row.error_type is ErrorType.LOST
+
+
+async def test_a_job_that_cannot_be_recorded_is_refused(directory: Path) -> None:
+    with pytest.raises(JobStoreError, match="nothing was started"):
+        async with create_job(
+            FileJobStore(directory, disk=ReadOnlyDisk()), REQUEST, kind=JobKind.CALL
+        ):
+            pytest.fail("it was not recorded")
+
+
+async def test_a_run_that_cannot_be_recorded_is_not_started(directory: Path) -> None:
+    disk = FaultyDisk()
+    async with create_job(FileJobStore(directory, disk=disk), REQUEST, kind=JobKind.CALL) as own:
+        disk.calls.clear()
+        disk.fail_at = 1
+        with pytest.raises(JobStoreError):
+            await own.start()
+        assert (await own.finish(FAILED)).persisted
+
+
+async def test_finishing_is_not_interrupted(store: FileJobStore) -> None:
+    with trio.CancelScope() as scope:
+        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+            await own.start()
+            scope.cancel()
+            await own.finish(DONE)
+    assert store.read(own.job.id).status is JobStatus.DONE
+
+
+async def test_progress_is_written_at_most_once_a_second_and_ends_whole(
+    directory: Path, autojump_clock: MockClock
+) -> None:
+    store = WatchedStore(directory)
+    async with (
+        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        trio.open_nursery() as nursery,
+    ):
+        await own.start()
+        nursery.start_soon(own.keep_record)
+        for number in range(200):
+            own.report(f"line {number}")
+            await trio.sleep(0.05)
+        await own.finish(DONE)
+        nursery.cancel_scope.cancel()
+    # The start, one at once, and one in each of the ten seconds.
+    assert 2 < store.count <= 12
+    assert store.read(own.job.id).progress == [f"line {number}" for number in range(180, 200)]
+
+
+async def test_the_first_line_and_a_session_are_written_at_once(directory: Path) -> None:
+    store = WatchedStore(directory)
+    async with (
+        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        trio.open_nursery() as nursery,
+    ):
+        await own.start()
+        nursery.start_soon(own.keep_record)
+        assert (await store.updates.receive()).started_at is not None
+        # Well below the second that progress has to wait.
+        with trio.fail_after(0.9):
+            own.report("a line")
+            assert (await store.updates.receive()).progress == ["a line"]
+            own.note_session("5e55")
+            assert (await store.updates.receive()).session_id == "5e55"
+        own.note_session("5e55")
+        await wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    assert store.count == 3
+    assert store.settle(own.job.id).session_id == "5e55"
+
+
+async def test_a_record_that_cannot_be_written_does_not_stop_the_run(directory: Path) -> None:
+    disk = FullDisk(100_000)
+    store = WatchedStore(directory, disk)
+    async with (
+        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        trio.open_nursery() as nursery,
+    ):
+        await own.start()
+        nursery.start_soon(own.keep_record)
+        room, disk.room = disk.room, 0
+        own.report("into the void")
+        with trio.fail_after(5):
+            await store.updates.receive()
+            await store.updates.receive()
+            await wait_all_tasks_blocked(0.01)
+        assert own.problem is not None
+        assert "No space left" in own.problem
+        disk.room = room
+        assert (await own.finish(DONE)).persisted
+        nursery.cancel_scope.cancel()
+    assert store.read(own.job.id).progress == ["into the void"]
+
+
+async def test_what_comes_after_the_end_is_ignored(
+    store: FileJobStore, autojump_clock: MockClock
+) -> None:
+    async with (
+        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(own.keep_record)
+        await own.start()
+        await own.finish(DONE)
+        own.report("too late")
+        own.note_session("5e55")
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert store.read(own.job.id).progress is None
+
+
+# -- handing over
+
+
+async def test_a_job_goes_to_another_process_and_outlives_the_one_that_submitted_it(
+    store: FileJobStore, directory: Path
+) -> None:
+    os.mkdir(directory)
+    os.mkfifo(directory / "go")
+    submitter = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "tests.jobs.workers", "submit", str(directory)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert submitter.stdout is not None
+    with trio.fail_after(20):
+        job_id = (await submitter.stdout.receive_some(100)).decode().strip()
+        os.killpg(submitter.pid, 9)
+        await submitter.wait()
+        assert store.settle(job_id).status in (JobStatus.PENDING, JobStatus.RUNNING)
+        await trio.to_thread.run_sync((directory / "go").write_text, "go")
+        job = await wait_until_over(store, job_id)
+    assert job.status is JobStatus.DONE
+    assert job.result is not None
+    assert job.result.result == "Three pods"
+
+
+async def test_nothing_is_written_after_a_job_was_let_go_of(store: FileJobStore) -> None:
+    async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
+        copies = [os.dup(fd) for fd in own.fds]
+        own.let_go()
+        own.let_go()
+        with pytest.raises(ValueError, match="let go of"):
+            await own.start()
+        async with adopt_job(store, own.job.id, copies) as adopted:
+            await adopted.start()
+            assert (await adopted.finish(DONE)).persisted
+    assert store.read(own.job.id).status is JobStatus.DONE
+
+
+async def test_a_guard_gets_the_lock_and_not_the_bell(store: FileJobStore) -> None:
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        assert len(own.held_fds) == 2
+        assert len(own.fds) == 3
+        assert set(own.held_fds) < set(own.fds)
+
+
+# -- being cancelled
+
+
+async def test_the_owner_hears_of_a_cancellation(store: FileJobStore, other: FileJobStore) -> None:
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        heard: list[str] = []
+
+        async def listen() -> None:
+            heard.append(await own.wait_cancelled())
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listen)
+                await wait_all_tasks_blocked(0.01)
+                assert heard == []
+                assert other.request_cancel(own.job.id, "the CLI")
+            assert heard == ["the CLI"]
+            # Also who asks later: the marker stays.
+            assert await own.wait_cancelled() == "the CLI"
+
+
+async def test_a_ring_without_a_reason_is_no_cancellation(store: FileJobStore) -> None:
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        with trio.move_on_after(0.2) as patience:
+            os.write(own.fds[1], b"!" * 10_000)
+            await own.wait_cancelled()
+        assert patience.cancelled_caught
+
+
+@pytest.mark.parametrize("way", ["finish", "let_go"])
+async def test_a_listener_sleeps_on_when_the_job_is_over(way: str, store: FileJobStore) -> None:
+    async def leave(own: Ownership) -> None:
+        if way == "finish":
+            await own.start()
+            await own.finish(DONE)
+        else:
+            own.let_go()
+
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        with trio.move_on_after(0.3) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(own.wait_cancelled)
+                await wait_all_tasks_blocked(0.01)
+                await leave(own)
+        assert patience.cancelled_caught
