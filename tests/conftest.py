@@ -4,6 +4,7 @@ import pytest
 
 from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner, start_spawner
+from agent_dispatch.worker import start_worker_spawner
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -12,6 +13,13 @@ def spawner() -> Iterator[Spawner]:
     spawner = start_spawner()
     yield spawner
     spawner.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers(spawner: Spawner) -> Iterator[Spawner]:
+    workers = start_worker_spawner()
+    yield workers
+    workers.close()
 
 
 @pytest.fixture

@@ -1,23 +1,37 @@
-"""The service: wires configuration, slots and the run loop, and is what the surfaces call."""
+"""The service: wires configuration, jobs, slots and the run loop, and is what the surfaces call."""
 
 import contextlib
+import math
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar, TypeVarTuple, Unpack
+from typing import NoReturn, TypeVar, TypeVarTuple, Unpack
 
 import trio
 
+from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
+from agent_dispatch.core.prompt import check_request
+from agent_dispatch.dispatch.background import Workers, WorkerStartError
 from agent_dispatch.dispatch.dispatcher import Dispatcher
+from agent_dispatch.dispatch.recording import JOB_VARIABLE, run_recorded
 from agent_dispatch.dispatch.slots import Slots
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.owner import adopt_job, create_job
+from agent_dispatch.jobs.store import Collected, JobStore, Listing
+from agent_dispatch.jobs.waiting import CancelOutcome, cancel, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
-from agent_dispatch.model.config import Config, EffectiveAgent
+from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
+    ErrorType,
     OnProgress,
+    Progress,
     ignore_progress,
 )
+from agent_dispatch.model.job import Job, JobKind, JobStatus
 from agent_dispatch.process.claude import open_claude
 from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner
@@ -27,6 +41,12 @@ from agent_dispatch.project.registry import Registry
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_PRUNE_EVERY_S = 3600.0
+_CANCEL_PATIENCE_S = 10.0
+"""How long a cancellation may take before its outcome is `running`: a ladder, with room."""
+_WATCH_EVERY_S = 1.0
+"""How often a waiter looks for new progress lines; they are written once a second at most."""
+
 
 class Service:
     """What the MCP server and the CLI offer, without their wire formats.
@@ -35,24 +55,179 @@ class Service:
     agents can be added without a restart.
     """
 
-    def __init__(self, *, registry: Registry, dispatcher: Dispatcher) -> None:
-        """Wire a service; `open_service` does it for real."""
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        store: JobStore,
+        workers: Workers,
+        parent: str | None = None,
+    ) -> None:
+        """Wire a service; `open_service` does it for real.
+
+        Args:
+            registry: The agents.
+            dispatcher: The run loop.
+            store: The records.
+            workers: Start background jobs.
+            parent: The job inside whose agent this process runs.
+        """
         self._registry = registry
         self._dispatcher = dispatcher
+        self._store = store
+        self._workers = workers
+        self._parent = parent
+        self._prune_at = -math.inf
 
     async def dispatch(
-        self, request: DispatchRequest, on_progress: OnProgress = ignore_progress
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        ref: bool = False,
     ) -> DispatchResult:
-        """Give one task to one agent; see `Dispatcher.dispatch`.
+        """Give one task to one agent and wait for the answer.
+
+        If cancelled, no process of the run is left, and its record says so.
+
+        Args:
+            request: What is asked of whom.
+            on_progress: Called with the job's id first, then with what happens.
+            ref: The caller gets the id in place of the answer: keep the record until `gc`.
 
         Raises:
             UnknownAgentError: No such agent.
             UnusableAgentError: Its table in `agents.toml` is broken.
             ConfigError: `agents.toml` cannot be read.
             InvalidRequestError: The request cannot be sent as it is.
+            JobStoreError: The job cannot be recorded; nothing was started.
+            SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
-        agent, config = await _in_thread(self._look_up, request.agent)
-        return await self._dispatcher.dispatch(request, agent, config.settings, on_progress)
+        agent, settings = await self._look_up(request)
+        async with create_job(
+            self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
+        ) as owned:
+            on_progress(Progress(f"Job {owned.job.id}"))
+            result = await run_recorded(
+                owned,
+                self._dispatcher,
+                agent,
+                settings,
+                on_progress,
+                on_behalf_of="its caller",
+                beside=partial(self._prune, settings.call_retention_days),
+            )
+        if settings.call_retention_days == 0 and not ref:
+            await _in_thread(self._store.forget, owned.job.id)
+        return result
+
+    async def submit(self, request: DispatchRequest) -> Job:
+        """Start a background job; it goes on whatever becomes of this process.
+
+        Raises:
+            DispatchError: As for `dispatch`, and when no worker can be started: then the job is
+                recorded as failed.
+        """
+        await self._look_up(request)
+        async with create_job(
+            self._store, request, kind=JobKind.BACKGROUND, parent=self._parent
+        ) as owned:
+            log_fd = await _in_thread(self._store.open_log, owned.job.id)
+            try:
+                await self._workers.start(owned, log_fd)
+            except WorkerStartError as error:
+                await owned.finish(outcome.refused(request.agent, str(error)))
+                raise
+            finally:
+                os.close(log_fd)
+            return owned.job
+
+    async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
+        """Run a job whose descriptors this process was given: the worker's part of `submit`.
+
+        Raises:
+            DispatchError: It cannot be run; its record says so.
+        """
+        async with adopt_job(self._store, job_id, fds) as owned:
+            try:
+                agent, settings = await self._look_up(owned.job.request())
+            except DispatchError as error:
+                await owned.finish(outcome.refused(owned.job.agent, str(error)))
+                raise
+            await run_recorded(
+                owned,
+                self._dispatcher,
+                agent,
+                settings,
+                ignore_progress,
+                on_behalf_of="a signal to its worker",
+            )
+
+    async def job(self, job_id: str) -> Job:
+        """One job as it is now: a job whose owner died is over, and says so.
+
+        Raises:
+            DispatchError: Not an id, no such job, or its record cannot be read.
+        """
+        return await _in_thread(self._store.settle, job_id)
+
+    async def wait(
+        self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
+    ) -> Job:
+        """Wait until a job is over, but not longer than `patience_s`; its status tells.
+
+        Wakes within milliseconds of the end, also of a sudden one.
+
+        Args:
+            job_id: The job.
+            patience_s: Seconds; the job goes on if they do not suffice.
+            on_progress: Called with new lines on what the agent does.
+
+        Raises:
+            DispatchError: As for `job`.
+        """
+        job = await self.job(job_id)
+        if job.status.is_terminal:
+            return job
+        with trio.move_on_after(patience_s):
+            return await self._watch(job_id, on_progress)
+        return await self.job(job_id)
+
+    async def cancel(self, job_id: str, *, by: str = "a caller") -> CancelOutcome:
+        """Cancel a job, wherever it runs; returns when its processes are gone.
+
+        Args:
+            job_id: The job.
+            by: Who asks, for the end of a sentence.
+
+        Raises:
+            DispatchError: Not an id, or its record cannot be read.
+        """
+        return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S)
+
+    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
+        """The newest jobs, or the newest of one status, each settled."""
+        return await _in_thread(partial(self._store.list_jobs, status=status, limit=limit))
+
+    async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
+        """Remove jobs that are over for longer than that."""
+        return await _in_thread(partial(self._store.gc, max_age_days, dry_run=dry_run))
+
+    async def result(self, ref: str) -> DispatchResult:
+        """The whole result of a job that is over.
+
+        Raises:
+            DispatchError: As for `job`; or the job is not over, or has no result.
+        """
+        job = await self.job(ref)
+        if not job.status.is_terminal:
+            raise JobNotOverError(job)
+        if job.result is None:
+            return outcome.refused(
+                job.agent, job.error or "", job.error_type or ErrorType.CLI_ERROR
+            )
+        return job.result
 
     async def list_agents(self) -> list[AgentSummary]:
         """All configured agents, the broken ones with their problem."""
@@ -76,8 +251,44 @@ class Service:
         """Forget an agent; its directory stays as it is."""
         return await _in_thread(self._registry.remove_agent, name)
 
-    def _look_up(self, name: str) -> tuple[EffectiveAgent, Config]:
-        return self._registry.effective(name), self._registry.load()
+    async def _look_up(self, request: DispatchRequest) -> tuple[EffectiveAgent, Settings]:
+        check_request(request)
+        return await _in_thread(self._read_agent, request.agent)
+
+    def _read_agent(self, name: str) -> tuple[EffectiveAgent, Settings]:
+        return self._registry.effective(name), self._registry.load().settings
+
+    async def _watch(self, job_id: str, on_progress: OnProgress) -> Job:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, job_id, on_progress)
+            job = await wait_until_over(self._store, job_id)
+            nursery.cancel_scope.cancel()
+        return job
+
+    async def _follow(self, job_id: str, on_progress: OnProgress) -> NoReturn:
+        seen_at: float | None = None
+        while True:
+            job = await self.job(job_id)
+            if job.progress and job.progress_updated_at != seen_at:
+                seen_at = job.progress_updated_at
+                on_progress(Progress(job.progress[-1]))
+            await trio.sleep(_WATCH_EVERY_S)
+
+    async def _prune(self, retention_days: float) -> None:
+        """Remove old records of calls, now and then."""
+        if trio.current_time() >= self._prune_at:
+            self._prune_at = trio.current_time() + _PRUNE_EVERY_S
+            await _in_thread(self._store.prune_calls, retention_days)
+
+
+class JobNotOverError(DispatchError):
+    """The result of a job was asked for that has none yet."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(
+            f"Job {job.id} is {job.status}: its result is not there yet. Wait for it with"
+            f' dispatch_wait(job_id="{job.id}"), or in a shell: agent-dispatch wait {job.id}'
+        )
 
 
 async def _in_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -89,10 +300,11 @@ async def _in_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
 
 
 @contextlib.asynccontextmanager
-async def open_service(  # noqa: ASYNC124  # async for the nursery that jobs will need
+async def open_service(  # noqa: ASYNC124  # so that a surface need not know whether it waits
     *,
     environ: Mapping[str, str],
     spawner: Spawner | None,
+    workers: Spawner | None = None,
     claude: Sequence[str] | None = None,
     registry: Registry | None = None,
 ) -> AsyncIterator[Service]:
@@ -101,6 +313,7 @@ async def open_service(  # noqa: ASYNC124  # async for the nursery that jobs wil
     Args:
         environ: Where configuration and jobs are, what agents inherit, and the nesting depth.
         spawner: Forks the guards; None starts each the slow way.
+        workers: Forks the workers of background jobs; None starts each the slow way.
         claude: The program to run in place of `claude` on PATH, with its first arguments.
         registry: The agents, in place of the file that `environ` names.
 
@@ -108,11 +321,17 @@ async def open_service(  # noqa: ASYNC124  # async for the nursery that jobs wil
         ConfigError: `environ` names a configuration file that cannot be used.
     """
     registry = registry or Registry(config_path(environ))
-    slots = Slots(jobs_path(environ, registry.path) / "slots", current_depth(environ))
+    jobs = jobs_path(environ, registry.path)
     dispatcher = Dispatcher(
-        slots=slots,
+        slots=Slots(jobs / "slots", current_depth(environ)),
         open_claude=partial(open_claude, Launcher(spawner)),
         environ=environ,
         claude=claude,
     )
-    yield Service(registry=registry, dispatcher=dispatcher)
+    yield Service(
+        registry=registry,
+        dispatcher=dispatcher,
+        store=FileJobStore(jobs),
+        workers=Workers(workers, environ, claude),
+        parent=environ.get(JOB_VARIABLE),
+    )

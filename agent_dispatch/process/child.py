@@ -298,7 +298,7 @@ async def _start(
         "marker": command.env[MARKER_VARIABLE],
     }
     try:
-        await launcher.start_guard(request, [*pipes.theirs, *held_fds])
+        await launcher.start(request, [*pipes.theirs, *held_fds])
     except OSError as error:
         child.start_error = ChildStartError(error.errno or 0, "fork")
     finally:

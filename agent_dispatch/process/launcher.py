@@ -1,4 +1,4 @@
-"""Start a guard: by the spawner, or the slow way where there is none."""
+"""Start a guard, or another process of ours: by a spawner, or the slow way where there is none."""
 
 import json
 import subprocess
@@ -10,27 +10,37 @@ import trio
 from agent_dispatch.process import guard
 from agent_dispatch.process.spawner import Frame, Spawner
 
+GUARD_PROGRAM = (sys.executable, "-I", "-S", guard.__file__)
+"""The slow way to a guard: about ten times as long as a fork."""
+
 
 class Launcher:
-    """Starts guards for one owner; made once, shared by all of its runs."""
+    """Starts processes of one kind for one owner; made once, shared by all of its runs."""
 
-    def __init__(self, spawner: Spawner | None) -> None:
-        """Use `spawner`, which stays the caller's to close; None always goes the slow way."""
+    def __init__(self, spawner: Spawner | None, program: Sequence[str] = GUARD_PROGRAM) -> None:
+        """Use `spawner`, which stays the caller's to close.
+
+        Args:
+            spawner: None always goes the slow way.
+            program: The slow way: gets the numbers of its descriptors as arguments and the
+                request as JSON on stdin, and ends at once, having forked itself away.
+        """
         self._spawner = spawner
+        self._program = program
         self._sending = trio.Lock()
 
-    async def start_guard(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
-        """Start a guard for `request`; the caller may close `fds` afterwards.
+    async def start(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
+        """Start a process for `request`; the caller may close `fds` afterwards.
 
-        What becomes of it is told on the status pipe, which is one of `fds`: EOF there without
-        `ready` means that nothing was started. A cancellation does not interrupt it half-way.
+        What becomes of it has to be told on one of them: EOF there without a word means that it
+        was killed, or did not get its descriptors. A cancellation does not interrupt it half-way.
 
         Raises:
-            OSError: A guard cannot be started in either way.
+            OSError: It cannot be started in either way.
         """
         with trio.CancelScope(shield=True):
             if not await self._ask_spawner(Frame(request, fds)):
-                await trio.to_thread.run_sync(_start_slowly, request, fds)
+                await trio.to_thread.run_sync(self._start_slowly, request, fds)
 
     async def _ask_spawner(self, frame: Frame) -> bool:
         async with self._sending:
@@ -44,17 +54,14 @@ class Launcher:
                     self._spawner.close()
         return False
 
-
-def _start_slowly(request: Mapping[str, object], fds: Sequence[int]) -> None:
-    """Start the guard as a program of its own: about ten times as long as a fork."""
-    try:
-        # Returns as soon as the guard has forked itself away from us.
-        subprocess.run(
-            [sys.executable, "-I", "-S", guard.__file__, *map(str, fds)],
-            input=json.dumps(request).encode(),
-            pass_fds=fds,
-            start_new_session=True,
-            check=True,
-        )
-    except subprocess.CalledProcessError as error:
-        raise OSError(f"the guard did not start: {error}") from error
+    def _start_slowly(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
+        try:
+            subprocess.run(
+                [*self._program, *map(str, fds)],
+                input=json.dumps(request).encode(),
+                pass_fds=fds,
+                start_new_session=True,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            raise OSError(f"{self._program} did not start: {error}") from error

@@ -13,9 +13,9 @@ A request is a frame on a stream socket: a length, JSON, and the descriptors as 
 the first byte (unix(7)). `process.launcher` sends it.
 """
 
-import contextlib
 import gc
 import json
+import math
 import os
 import select
 import signal
@@ -36,7 +36,9 @@ Prepare = Callable[[], Entry]
 _HEADER = struct.Struct("!I")
 _FD = struct.Struct("i")
 _MAX_FDS = 32
-_TAKEN, _OWNER_GONE = b"t", b"e"
+_TAKEN, _REFUSED, _OWNER_GONE = b"t", b"r", b"e"
+_MAX_DEATHS = 2
+"""How many of its processes in a row may come to nothing before a request is refused instead."""
 
 
 class Spawner:
@@ -75,12 +77,14 @@ class Frame:
         return not self._left
 
 
-def start_spawner(prepare: Prepare = guard.prepare) -> Spawner:
+def start_spawner(prepare: Prepare = guard.prepare, *, requests: float = math.inf) -> Spawner:
     """Fork a spawner; call it before any thread, before `trio.run`, best before `import trio`.
 
     Args:
         prepare: Called in each forked process before there is a request for it; returns what
             runs the request.
+        requests: After so many it ends. A later one that comes before that is noticed is refused,
+            any other goes the slow way.
 
     Returns:
         The handle. Where forking is refused, one that goes the slow way.
@@ -101,13 +105,13 @@ def start_spawner(prepare: Prepare = guard.prepare) -> Spawner:
         theirs.close()
         return Spawner(None)
     if pid == 0:
-        _run_spawner(theirs, prepare)
+        _run_spawner(theirs, prepare, requests)
     theirs.close()
     ours.setblocking(False)
     return Spawner(ours)
 
 
-def _run_spawner(sock: socket.socket, prepare: Prepare) -> NoReturn:
+def _run_spawner(sock: socket.socket, prepare: Prepare, requests: float) -> NoReturn:
     try:
         os.setsid()
         guard.set_process_name("dispatch-spawn")
@@ -116,8 +120,13 @@ def _run_spawner(sock: socket.socket, prepare: Prepare) -> NoReturn:
         # The kernel reaps what is forked here; the guards tell their owners how it went.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         _drop_descriptors(keep=sock.fileno())
-        while _fork_next(sock, prepare) != _OWNER_GONE:
-            pass
+        taken = died = 0
+        while taken < requests:
+            word = _fork_next(sock, prepare) if died < _MAX_DEATHS else _refuse_next(sock)
+            if word == _OWNER_GONE:
+                break
+            taken += word == _TAKEN
+            died = died + 1 if not word else 0
     finally:
         os._exit(0)
 
@@ -125,16 +134,16 @@ def _run_spawner(sock: socket.socket, prepare: Prepare) -> NoReturn:
 def _fork_next(sock: socket.socket, prepare: Prepare) -> bytes:
     """Fork the process that takes the next request, and wait until it is under way.
 
-    So the fork is over before the request comes. Returns what the process said; nothing if it was
-    killed, and then the next one takes its place.
+    So the fork is over before the request comes. Returns what the process said; nothing if it
+    could not be made or was killed.
     """
     read, write = os.pipe()
     try:
         pid = os.fork()
-    except OSError as error:
+    except OSError:
         os.close(read)
         os.close(write)
-        return _refuse_next(sock, error)
+        return b""
     if pid == 0:
         os.close(read)
         _take_next(sock, write, prepare)
@@ -150,16 +159,12 @@ def _fork_next(sock: socket.socket, prepare: Prepare) -> bytes:
     return word
 
 
-def _refuse_next(sock: socket.socket, error: OSError) -> bytes:
+def _refuse_next(sock: socket.socket) -> bytes:
+    """Take a request for which there is no process; its owner learns so by EOF."""
     frame = _receive_frame(sock)
-    if frame is None:
-        return _OWNER_GONE
-    _, fds = frame
-    with contextlib.suppress(OSError, IndexError):
-        os.write(fds[guard.STATUS], f"fail {error.errno} fork\n".encode())
-    for fd in fds:
+    for fd in frame[1] if frame else ():
         os.close(fd)
-    return _TAKEN
+    return _REFUSED if frame else _OWNER_GONE
 
 
 def _take_next(sock: socket.socket, tell: int, prepare: Prepare) -> NoReturn:

@@ -61,7 +61,7 @@ def serve(argv: Sequence[str]) -> int:
         The exit status. End the process with it at once, by `os._exit`: the wire is gone, and
         taking the interpreter apart takes a good part of the time that the client leaves.
     """
-    return serve_with(argv, _start_spawner, _open_service)
+    return serve_with(argv, _start_spawners, _open_service)
 
 
 def serve_with(
@@ -134,18 +134,34 @@ def _say(text: str) -> None:
             sys.stderr.write(text)
 
 
-def _start_spawner() -> "Spawner":
+class _Spawners:
+    """What forks guards, and what forks the workers of background jobs."""
+
+    def __init__(self, guards: "Spawner", workers: "Spawner") -> None:
+        self.guards = guards
+        self.workers = workers
+
+    def close(self) -> None:
+        self.guards.close()
+        self.workers.close()
+
+
+def _start_spawners() -> _Spawners:
     from agent_dispatch.process.spawner import start_spawner
 
-    return start_spawner()
+    guards = start_spawner()
+    # A worker needs Trio and the run loop, which a guard is forked faster without.
+    from agent_dispatch.worker import start_worker_spawner
+
+    return _Spawners(guards, start_worker_spawner())
 
 
 def _open_service(
-    spawner: "Spawner", environ: Mapping[str, str]
+    spawners: _Spawners, environ: Mapping[str, str]
 ) -> AbstractAsyncContextManager["Service"]:
     from agent_dispatch.dispatch.service import open_service
 
-    return open_service(spawner=spawner, environ=environ)
+    return open_service(spawner=spawners.guards, workers=spawners.workers, environ=environ)
 
 
 def _leave_on_signal(_signum: int, _frame: object) -> NoReturn:

@@ -1,72 +1,22 @@
 """The run loop around real processes that play a claude gone wrong."""
 
 import json
-import os
 import resource
 import time
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 import trio
 
-from agent_dispatch.dispatch.service import Service, open_service
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.process.spawner import Spawner
+from tests.dispatch.stage import CLAUDE, SESSION, Stage, task
 from tests.process.trees import KINDS, Tree
-
-SESSION = "11111111-2222-4333-8444-555555555555"
-
-CLAUDE = f"""
-SESSION = {SESSION!r}
-"""
-CLAUDE += """
-import json
-def emit(**event):
-    os.write(1, json.dumps(event).encode() + b"\\n")
-def init():
-    emit(type="system", subtype="init", session_id=SESSION)
-def result(text="fine", **more):
-    emit(**{"type": "result", "subtype": "success", "is_error": False, "num_turns": 1,
-            "result": text, "session_id": SESSION, "terminal_reason": "completed", **more})
-def read_turn():
-    return json.loads(sys.stdin.readline())["message"]["content"]
-"""
-
-
-class Stage:
-    """Dispatches to an agent whose claude is a script."""
-
-    def __init__(self, spawner: Spawner, tmp_path: Path) -> None:
-        self._spawner = spawner
-        self._directory = tmp_path
-
-    def open(self, tree: Tree, timeout_s: float = 60) -> AbstractAsyncContextManager[Service]:
-        config = self._directory / "agents.toml"
-        config.write_text(
-            f'[agents.infra]\ndirectory = "{self._directory}"\ntimeout = {timeout_s}\n'
-        )
-        environ = {**os.environ, "AGENT_DISPATCH_CONFIG": str(config)}
-        return open_service(environ=environ, spawner=self._spawner, claude=tree.command.argv)
-
-    async def play(
-        self, script: str, request: DispatchRequest | None = None, timeout_s: float = 60
-    ) -> DispatchResult:
-        tree = Tree(CLAUDE + script)
-        with trio.fail_after(60):
-            async with self.open(tree, timeout_s) as service:
-                outcome = await service.dispatch(request or task("go"))
-        assert tree.living() == []
-        return outcome
 
 
 @pytest.fixture
 def stage(spawner: Spawner, tmp_path: Path) -> Stage:
     return Stage(spawner, tmp_path)
-
-
-def task(text: str, context: str = "") -> DispatchRequest:
-    return DispatchRequest(agent="infra", task=text, context=context)
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,8 @@ class Plain(Launcher):
         super().__init__(None)
         self._launcher = launcher
 
-    async def start_guard(self, request: dict[str, object], fds: list[int]) -> None:  # type: ignore[override]
-        await self._launcher.start_guard({**request, "subreaper": False}, fds)
+    async def start(self, request: dict[str, object], fds: list[int]) -> None:  # type: ignore[override]
+        await self._launcher.start({**request, "subreaper": False}, fds)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""Hand a background job to a worker of its own, which outlives whoever submitted it."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import trio
+
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.process.launcher import Launcher
+from agent_dispatch.process.spawner import Spawner
+
+WORKER_PROGRAM = (sys.executable, "-m", "agent_dispatch.worker")
+UP = b"up"
+"""What a worker says once it has the job's descriptors."""
+_UP_TIMEOUT_S = 30.0
+"""How long a loaded machine may take to start Python; a forked worker needs 2 ms."""
+
+
+class WorkerStartError(DispatchError):
+    """No worker could be started; nothing of the job runs."""
+
+
+class Workers:
+    """Starts workers for one submitter."""
+
+    def __init__(
+        self,
+        spawner: Spawner | None,
+        environ: Mapping[str, str],
+        claude: Sequence[str] | None,
+    ) -> None:
+        """Start workers by `spawner`, if there is one, with the environment of the submitter.
+
+        Args:
+            spawner: Forks them; None starts each as a program.
+            environ: Theirs, and so their agents'.
+            claude: The program that plays claude, as in `open_service`.
+        """
+        self._launcher = Launcher(spawner, WORKER_PROGRAM)
+        self._environ = dict(environ)
+        self._claude = None if claude is None else list(claude)
+
+    async def start(self, owned: Ownership, log_fd: int) -> None:
+        """Hand `owned` over to a new worker; `log_fd` gets what it says on stderr.
+
+        Raises:
+            WorkerStartError: There is none; the job is still owned here.
+        """
+        request = {"job_id": owned.job.id, "env": self._environ, "claude": self._claude}
+        read, write = os.pipe()
+        async with trio.lowlevel.FdStream(read) as answer:
+            try:
+                await self._launcher.start(request, [write, log_fd, *owned.fds])
+            except OSError as error:
+                raise WorkerStartError(
+                    f"The worker of this job cannot be started: {error}"
+                ) from error
+            finally:
+                os.close(write)
+            word = b""
+            with trio.move_on_after(_UP_TIMEOUT_S), contextlib.suppress(trio.BrokenResourceError):
+                word = await answer.receive_some(len(UP))
+        if word != UP:
+            raise WorkerStartError(
+                "The worker of this job did not start: it was killed, or the limits on processes"
+                " or open files (ulimit -u, ulimit -n) are reached. Nothing of the job runs."
+            )
+        owned.let_go()

@@ -1,0 +1,190 @@
+"""A dispatch with a record: whatever ends it, the record says how.
+
+The record is durable before anything is started, and terminal before the answer is given. While
+the run goes, three tasks stand beside it: one writes progress, one listens for a cancellation by
+another process, one says on the way out why the record may stay behind. If this process dies
+instead, the guard still holds the job's lock until no process of the run is left, and the next
+reader settles the record.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NoReturn
+
+import msgspec
+import trio
+
+from agent_dispatch.core import outcome
+from agent_dispatch.core.outcome import classify
+from agent_dispatch.core.report import Ending, RunReport
+from agent_dispatch.dispatch.dispatcher import Dispatcher
+from agent_dispatch.dispatch.run import effective_timeout_s
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+
+JOB_VARIABLE = "AGENT_DISPATCH_JOB"
+"""Names, for an agent, the job it works for: jobs that are started inside it end with it."""
+
+
+class _JobKeeper:
+    """Tells a job's owner how its run goes."""
+
+    def __init__(self, owned: Ownership, nursery: trio.Nursery) -> None:
+        self._owned = owned
+        self._nursery = nursery
+        self._start_told = False
+        self.report: RunReport | None = None
+        """What was seen of a run that was cancelled."""
+        self.tree_ended = True
+
+    @property
+    def held_fds(self) -> Sequence[int]:
+        return self._owned.held_fds
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return {JOB_VARIABLE: self._owned.job.id}
+
+    def started(self) -> None:
+        # Beside the start itself: that the job exists is on disk already.
+        self._nursery.start_soon(self._record_start)
+
+    def note_session(self, session_id: str) -> None:
+        self._owned.note_session(session_id)
+
+    def interrupted(self, report: RunReport) -> None:
+        self.report = report
+
+    def tree_left(self) -> None:
+        self.tree_ended = False
+
+    async def _record_start(self) -> None:
+        try:
+            await self._owned.start()
+        except JobStoreError as error:
+            # The run goes on: its answer will be recorded, or given with this remark.
+            self._owned.problem = str(error)
+
+
+async def run_recorded(
+    owned: Ownership,
+    dispatcher: Dispatcher,
+    agent: EffectiveAgent,
+    settings: Settings,
+    on_progress: OnProgress,
+    *,
+    on_behalf_of: str,
+    beside: Callable[[], Awaitable[object]] | None = None,
+) -> DispatchResult:
+    """Run the job that `owned` stands for, and record how it ended.
+
+    If cancelled, no process of the run is left and the record is terminal when `Cancelled` leaves
+    this call; if this process is killed on the way there, whoever reads the record next makes it
+    so. A cancellation by another process is no `Cancelled` but a result.
+
+    Args:
+        owned: The job.
+        dispatcher: The run loop.
+        agent: Whom it is for.
+        settings: The limits.
+        on_progress: Gets what the record gets.
+        on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
+        beside: Something to do while the agent works; cut off when it is done.
+
+    Raises:
+        DispatchError: The request is wrong, or nothing can be started; recorded, too.
+    """
+    request = owned.job.request()
+    cancelling = _Cancelling(owned, on_behalf_of)
+    failure: DispatchError | None = None
+    result: DispatchResult | None = None
+    keeper: _JobKeeper | None = None
+
+    def report_progress(progress: Progress) -> None:
+        owned.report(progress.message)
+        on_progress(progress)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            keeper = _JobKeeper(owned, nursery)
+            nursery.start_soon(owned.keep_record)
+            nursery.start_soon(cancelling.listen)
+            nursery.start_soon(cancelling.mark_when_cancelled)
+            if beside is not None:
+                nursery.start_soon(beside)
+            try:
+                with cancelling.scope:
+                    result = await dispatcher.dispatch(
+                        request, agent, settings, report_progress, keeper
+                    )
+            except DispatchError as error:
+                # Raised outside the nursery, which would wrap it in a group.
+                failure = error
+                result = outcome.refused(agent.name, str(error))
+            cancelling.over = True
+            nursery.cancel_scope.cancel()
+    except Exception as bug:
+        result = outcome.refused(agent.name, f"Bug in agent-dispatch: {bug!r}. Please report it.")
+        raise
+    finally:
+        if result is None:
+            result = _cancelled(request, agent, keeper, cancelling.by)
+        with trio.CancelScope(shield=True):
+            tree_ended = keeper is None or keeper.tree_ended
+            finished = await owned.finish(result, tree_ended=tree_ended)
+    if failure is not None:
+        raise failure
+    return _with_job(finished.job.result or result, owned.job.id, finished.problem)
+
+
+class _Cancelling:
+    """The ways in which a job's run can be told to end before its time."""
+
+    def __init__(self, owned: Ownership, on_behalf_of: str) -> None:
+        self._owned = owned
+        self.scope = trio.CancelScope()
+        self.by = on_behalf_of
+        self.over = False
+
+    async def listen(self) -> NoReturn:
+        """End the run when another process asks for it."""
+        self.by = await self._owned.wait_cancelled()
+        await self._owned.mark_ending()
+        self.scope.cancel()
+        await trio.sleep_forever()
+
+    async def mark_when_cancelled(self) -> None:
+        """Have it on disk, before the tree ends, that the end is meant.
+
+        A server that leaves does not wait for its agents to end: the guards see to that, and who
+        reads the record then finds a job that was cancelled, not one that was lost.
+        """
+        try:
+            await trio.sleep_forever()
+        finally:
+            if not self.over:
+                with trio.CancelScope(shield=True):
+                    await self._owned.request_cancel(self.by)
+
+
+def _cancelled(
+    request: DispatchRequest, agent: EffectiveAgent, keeper: _JobKeeper | None, by: str
+) -> DispatchResult:
+    report = keeper.report if keeper else None
+    if report is None:
+        report = RunReport(
+            agent=agent,
+            ending=Ending.CANCELLED,
+            duration_ms=0,
+            timeout_s=effective_timeout_s(request, agent),
+            resumed=request.session_id,
+        )
+    return classify(msgspec.structs.replace(report, cancelled_by=by))
+
+
+def _with_job(result: DispatchResult, job_id: str, problem: str | None) -> DispatchResult:
+    remark = f"The answer could not be recorded: {problem}" if problem else ""
+    hint = " ".join(filter(None, (result.hint, remark))) or None
+    return msgspec.structs.replace(result, job_id=job_id, hint=hint)

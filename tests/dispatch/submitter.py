@@ -1,0 +1,43 @@
+"""A process that gives one job to an agent, says its id, and waits to be killed."""
+
+import sys
+
+from agent_dispatch.process.spawner import start_spawner
+
+guards = start_spawner()
+
+from agent_dispatch.worker import start_worker_spawner  # noqa: E402  # after the fork
+
+workers = start_worker_spawner()
+
+import json  # noqa: E402
+import os  # noqa: E402
+
+import trio  # noqa: E402
+
+from agent_dispatch.dispatch.service import open_service  # noqa: E402
+from agent_dispatch.model.dispatch import DispatchRequest, Progress  # noqa: E402
+
+
+def say(job_id: str) -> None:
+    os.write(1, f"{job_id}\n".encode())
+
+
+def say_id(progress: Progress) -> None:
+    if progress.message.startswith("Job "):
+        say(progress.message.removeprefix("Job "))
+
+
+async def main() -> None:
+    kind, claude = sys.argv[1], json.loads(sys.argv[2])
+    async with open_service(
+        environ=os.environ, spawner=guards, workers=workers, claude=claude
+    ) as service:
+        request = DispatchRequest(agent="infra", task="go")
+        if kind == "background":
+            say((await service.submit(request)).id)
+            await trio.sleep_forever()
+        await service.dispatch(request, say_id)
+
+
+trio.run(main)

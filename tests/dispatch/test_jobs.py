@@ -1,0 +1,332 @@
+"""Dispatches and their records, with real processes: what survives what."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent_dispatch.dispatch.background import WorkerStartError
+from agent_dispatch.dispatch.service import JobNotOverError, Service
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
+from agent_dispatch.model.job import Job, JobKind, JobStatus
+from agent_dispatch.process.spawner import Spawner
+from tests.dispatch.stage import SESSION, Stage, task
+from tests.process.trees import Tree
+
+ANSWER = "read_turn(); init(); result()"
+HANG = "read_turn(); init(); fork_away('setsid', 'twice'); say('up'); stay(ignore=False)"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def stage(spawner: Spawner, workers: Spawner, tmp_path: Path) -> Stage:
+    return Stage(spawner, tmp_path, workers)
+
+
+async def session_known(service: Service, job_id: str) -> Job:
+    """Wait until a job runs and its conversation is recorded, as any observer would."""
+    with trio.fail_after(20):
+        while (job := await service.job(job_id)).session_id is None:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    return job
+
+
+async def start_submitter(stage: Stage, kind: str, tree: Tree) -> tuple[trio.Process, str]:
+    stage.configure()
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "tests.dispatch.submitter", kind, json.dumps(tree.command.argv)],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env=stage.environ,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    with trio.fail_after(20):
+        return process, (await process.stdout.receive_some(100)).decode().strip()
+
+
+async def test_an_answer_can_be_fetched_again_by_its_id(stage: Stage) -> None:
+    said: list[str] = []
+    async with stage.open(stage.tree(ANSWER)) as service:
+        outcome = await service.dispatch(task("go"), lambda progress: said.append(progress.message))
+        assert outcome.job_id is not None
+        assert said[0] == f"Job {outcome.job_id}"
+        job = await service.job(outcome.job_id)
+        assert (job.kind, job.status, job.task) == (JobKind.CALL, JobStatus.DONE, "go")
+        assert await service.result(outcome.job_id) == outcome
+        assert job.progress
+
+
+async def test_a_failed_run_has_its_whole_result_in_the_record(stage: Stage) -> None:
+    async with stage.open(stage.tree("sys.exit(3)")) as service:
+        outcome = await service.dispatch(task("go"))
+        assert outcome.job_id is not None
+        job = await service.job(outcome.job_id)
+    assert (job.status, job.error_type, job.result) == (
+        JobStatus.FAILED,
+        ErrorType.CLI_ERROR,
+        outcome,
+    )
+
+
+async def test_without_retention_a_call_leaves_no_record(stage: Stage) -> None:
+    stage.configure(settings="call_retention_days = 0")
+    async with stage.open(stage.tree(ANSWER)) as service:
+        outcome = await service.dispatch(task("go"))
+        assert outcome.job_id is not None
+        with pytest.raises(UnknownJobError):
+            await service.job(outcome.job_id)
+        kept = await service.dispatch(task("go"), ref=True)
+        assert kept.job_id is not None
+        assert (await service.job(kept.job_id)).status is JobStatus.DONE
+
+
+async def test_nothing_is_started_when_nothing_can_be_recorded(stage: Stage) -> None:
+    (stage.directory / "jobs").write_text("not a directory")
+    tree = stage.tree("open('started', 'w').close()")
+    async with stage.open(tree) as service:
+        with pytest.raises(DispatchError, match="jobs"):
+            await service.dispatch(task("go"))
+        with pytest.raises(DispatchError, match="jobs"):
+            await service.submit(task("go"))
+    assert not (stage.directory / "started").exists()
+
+
+async def test_a_cancelled_call_is_recorded_with_its_session(stage: Stage) -> None:
+    tree = stage.tree(HANG)
+    ids: list[str] = []
+
+    def note_id(progress: Progress) -> None:
+        ids.append(progress.message.removeprefix("Job "))
+
+    async with stage.open(tree) as service:
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(service.dispatch, task("go"), note_id)
+                while not ids:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                await session_known(service, ids[0])
+                nursery.cancel_scope.cancel()
+        job = await service.job(ids[0])
+    assert tree.living() == []
+    assert (job.status, job.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
+    assert job.session_id == SESSION
+    assert job.error is not None
+    assert "its caller" in job.error
+
+
+async def test_a_background_job_is_run_by_a_worker(stage: Stage) -> None:
+    async with stage.open(stage.tree(ANSWER)) as service:
+        submitted = await service.submit(task("go"))
+        assert (submitted.kind, submitted.status) == (JobKind.BACKGROUND, JobStatus.PENDING)
+        with trio.fail_after(20):
+            job = await service.wait(submitted.id, 20)
+    assert (job.status, job.result and job.result.result) == (JobStatus.DONE, "fine")
+    assert job.result is not None
+    assert job.result.job_id == submitted.id
+
+
+async def test_a_worker_can_be_started_the_slow_way(tmp_path: Path) -> None:
+    stage = Stage(None, tmp_path)
+    async with stage.open(stage.tree(ANSWER)) as service:
+        submitted = await service.submit(task("go"))
+        with trio.fail_after(30):
+            assert (await service.wait(submitted.id, 30)).status is JobStatus.DONE
+
+
+async def test_waiting_ends_with_patience_and_the_job_goes_on(stage: Stage) -> None:
+    tree = stage.tree(HANG)
+    async with stage.open(tree) as service:
+        submitted = await service.submit(task("go"))
+        await session_known(service, submitted.id)
+        job = await service.wait(submitted.id, 0.1)
+        assert job.status is JobStatus.RUNNING
+        with pytest.raises(JobNotOverError, match="dispatch_wait"):
+            await service.result(submitted.id)
+        assert await service.cancel(submitted.id) is CancelOutcome.CANCELLED
+        assert tree.living() == []
+        assert await service.cancel(submitted.id) is CancelOutcome.ALREADY_TERMINAL
+        assert await service.cancel("0" * 32) is CancelOutcome.NOT_FOUND
+        assert (await service.job(submitted.id)).status is JobStatus.CANCELLED
+
+
+async def test_a_waiter_is_told_what_the_agent_does(stage: Stage) -> None:
+    tree = stage.tree(
+        "read_turn(); init();"
+        "emit(type='assistant', message={'content': [{'type': 'text', 'text': 'reading'}]});"
+        "stay(ignore=False)"
+    )
+    seen = trio.Event()
+
+    def note(progress: Progress) -> None:
+        if progress.message == "reading":
+            seen.set()
+
+    async with stage.open(tree) as service:
+        submitted = await service.submit(task("go"))
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(service.wait, submitted.id, 60, note)
+                await seen.wait()
+                nursery.cancel_scope.cancel()
+        await service.cancel(submitted.id)
+
+
+@pytest.mark.parametrize("kind", ["call", "background"])
+async def test_a_job_is_cancelled_from_another_process(stage: Stage, kind: str) -> None:
+    tree = stage.tree(HANG)
+    process, job_id = await start_submitter(stage, kind, tree)
+    async with stage.open(tree) as service:
+        await session_known(service, job_id)
+        assert await service.cancel(job_id, by="a test") is CancelOutcome.CANCELLED
+        assert tree.living() == []
+        job = await service.job(job_id)
+    assert (job.status, job.session_id) == (JobStatus.CANCELLED, SESSION)
+    assert "a test" in (job.error or "")
+    process.kill()
+    await process.wait()
+
+
+@pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["process", "group"])
+async def test_a_background_job_outlives_its_killed_submitter(
+    stage: Stage, kill: Callable[[int, int], None]
+) -> None:
+    gate = stage.directory / "gate"
+    os.mkfifo(gate)
+    tree = stage.tree(f"read_turn(); init(); open({str(gate)!r}).read(); result('after all')")
+    process, job_id = await start_submitter(stage, "background", tree)
+    kill(process.pid, signal.SIGKILL)
+    await process.wait()
+    async with stage.open(tree) as service:
+        await session_known(service, job_id)
+        await trio.to_thread.run_sync(gate.write_text, "go on")
+        with trio.fail_after(20):
+            job = await service.wait(job_id, 20)
+    assert (job.status, job.result and job.result.result) == (JobStatus.DONE, "after all")
+
+
+async def test_a_call_ends_with_its_killed_process_and_is_known_to_be_lost(stage: Stage) -> None:
+    tree = stage.tree(HANG)
+    process, job_id = await start_submitter(stage, "call", tree)
+    async with stage.open(tree) as service:
+        await session_known(service, job_id)
+        process.kill()
+        with trio.fail_after(20):
+            job = await service.wait(job_id, 20)
+    await tree.gone(3)
+    assert (job.status, job.error_type, job.session_id) == (
+        JobStatus.FAILED,
+        ErrorType.LOST,
+        SESSION,
+    )
+    await process.wait()
+
+
+@pytest.mark.parametrize("victim", ["worker", "guard"])
+async def test_waiters_wake_when_worker_or_guard_is_killed(stage: Stage, victim: str) -> None:
+    tree = stage.tree(HANG)
+    async with stage.open(tree) as service:
+        submitted = await service.submit(task("go"))
+        await session_known(service, submitted.id)
+        lock = stage.directory / "jobs" / "live" / f"{submitted.id}.lock"
+        with trio.fail_after(20):
+            os.kill(holder_of(lock, victim), signal.SIGKILL)
+            began = time.monotonic()
+            job = await service.wait(submitted.id, 20)
+    assert time.monotonic() - began < 5
+    await tree.gone(3)
+    assert (job.status, job.error_type, job.session_id) == (
+        JobStatus.FAILED,
+        ErrorType.LOST,
+        SESSION,
+    )
+
+
+def holder_of(lock: Path, kind: str) -> int:
+    """The worker or the guard, told by its name among those that have the lock open."""
+    name = {"worker": "dispatch-work", "guard": "dispatch-guard"}[kind]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text().strip() == name and any(
+                os.path.samefile(fd, lock) for fd in (process / "fd").iterdir()
+            ):
+                return int(process.name)
+        except OSError:  # It has gone, or a descriptor that is no file.
+            continue
+    raise AssertionError(f"no {kind} has {lock} open")
+
+
+async def test_the_limit_counts_all_processes_together(stage: Stage) -> None:
+    stage.configure(settings="max_concurrency = 1")
+    tree = stage.tree(HANG)
+    async with stage.open(tree) as service:
+        first = await service.submit(task("go"))
+        await session_known(service, first.id)
+        second = await service.submit(task("go"))
+        job = await service.wait(second.id, 1)
+        assert job.status is JobStatus.PENDING
+        await service.cancel(first.id)
+        await session_known(service, second.id)
+        await service.cancel(second.id)
+
+
+async def test_a_pending_job_can_be_cancelled(stage: Stage) -> None:
+    stage.configure(settings="max_concurrency = 1")
+    tree = stage.tree(HANG)
+    async with stage.open(tree) as service:
+        first = await service.submit(task("go"))
+        await session_known(service, first.id)
+        second = await service.submit(task("go"))
+        assert await service.cancel(second.id) is CancelOutcome.CANCELLED
+        await service.cancel(first.id)
+
+
+async def test_a_worker_that_cannot_start_is_an_error_and_a_failed_job(
+    spawner: Spawner, tmp_path: Path
+) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    stage = Stage(spawner, tmp_path, Spawner(ours))
+
+    async def die_with_the_request() -> None:
+        await trio.lowlevel.wait_readable(theirs)
+        theirs.close()
+
+    async with stage.open(stage.tree(ANSWER)) as service:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(die_with_the_request)
+            with trio.fail_after(20), pytest.raises(WorkerStartError, match="ulimit"):
+                await service.submit(task("go"))
+        (summary,) = (await service.jobs()).jobs
+    ours.close()
+    assert summary.status is JobStatus.FAILED
+
+
+async def test_a_job_started_inside_an_agent_ends_with_it(stage: Stage) -> None:
+    inner = stage.tree(HANG)
+    inside = (
+        "import subprocess, sys; read_turn(); init();"
+        f"p = subprocess.Popen([{sys.executable!r}, '-m', 'tests.dispatch.submitter',"
+        f" 'background', {json.dumps(inner.command.argv)!r}], cwd={str(ROOT)!r},"
+        " stdout=subprocess.PIPE, text=True);"
+        "result(p.stdout.readline().strip())"
+    )
+    async with stage.open(stage.tree(inside)) as service:
+        with trio.fail_after(30):
+            outcome: DispatchResult = await service.dispatch(task("go"))
+            job = await service.wait(outcome.result, 10)
+    await inner.gone(3)
+    assert (job.status, job.parent) == (JobStatus.CANCELLED, outcome.job_id)
+    assert outcome.left_running
