@@ -108,7 +108,7 @@ class Service:
         async with create_job(
             self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
         ) as owned:
-            on_progress(Progress(f"Job {owned.job.id}"))
+            on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
             result = await run_recorded(
                 owned,
                 self._dispatcher,

@@ -43,6 +43,8 @@ class Progress(msgspec.Struct, frozen=True):
     """One line on what a dispatch does right now; newest wins, none is worth waiting for."""
 
     message: str
+    job_id: str | None = None
+    """Set in the first one of a dispatch: under this id it can be found again."""
 
 
 OnProgress = Callable[[Progress], None]
