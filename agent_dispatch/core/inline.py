@@ -1,0 +1,216 @@
+"""How much of an answer goes out with a call, and how the caller gets the rest.
+
+An answer may have many MiB; a client shows its model a few ten thousand characters, and gets each
+of them twice: in the text of the reply and in its structured content. So a large answer goes out
+in part and says how the rest is fetched: it is in the job's record, whole.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.model.answer import ResultRef
+from agent_dispatch.model.dispatch import DispatchResult
+from agent_dispatch.model.job import PROGRESS_LINES, Job
+
+INLINE_CHARS = 40_000
+"""Answers up to here are never cut: Claude Code shows as much (measured with 2.1.330)."""
+
+_ROOM_BYTES = 160 * 1024
+"""On the wire, for the text and what else can be large; with all around it less than 0.2 MiB."""
+_SMALL_BYTES = 8 * 1024
+"""A parsed answer or earlier answers up to here always come along."""
+_ASKED_CHARS = 2_000
+"""Of each text that a job was given, in an answer about the job."""
+
+
+def inline(result: DispatchResult, max_chars: int = INLINE_CHARS) -> DispatchResult:
+    """Cut a result down to what goes out with the call that made it.
+
+    A text of up to `max_chars` characters stays whole. A result without a job cannot be fetched
+    again and stays whole too.
+    """
+    if result.job_id is None:
+        return result
+    text = result.result
+    if len(text) > max_chars:
+        text = _fitting(text[:max_chars])
+    return _shown(result, result.job_id, text, 0, _room_beside(text))
+
+
+def cut(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> DispatchResult:
+    """Cut a page out of a result that was fetched.
+
+    Args:
+        result: The whole.
+        job_id: What it was fetched by.
+        max_chars: How much of the text, at most; 0 for all of it.
+        offset: Where the page begins; what is not text comes with the page at 0 only.
+    """
+    result = msgspec.structs.replace(result, job_id=job_id)
+    if not max_chars and not offset:
+        return result
+    text = result.result[offset : offset + max_chars if max_chars else None]
+    return _shown(result, job_id, text, offset, 0 if offset else _room_beside(text))
+
+
+def refer(result: DispatchResult, summary_chars: int) -> ResultRef | DispatchResult:
+    """Give what stands for a result whose text its caller does not want now.
+
+    Without a job there is nothing to refer to: then it is the result itself.
+    """
+    if result.job_id is None:
+        return result
+    summary_chars = min(summary_chars, INLINE_CHARS)
+    summary = _fitting(result.result[:summary_chars])
+    parsed, hint = result.parsed_result, result.hint
+    if _is_left_out(parsed, _room_beside(summary)):
+        parsed = msgspec.UNSET
+        hint = _joined(hint, _left_out_hint(["parsed_result"], result.job_id))
+    return ResultRef(
+        ref=result.job_id,
+        agent=result.agent,
+        success=result.success,
+        size=_full_size(result),
+        summary_chars=summary_chars,
+        summary=summary,
+        session_id=result.session_id,
+        cost_usd=result.cost_usd,
+        duration_ms=result.duration_ms,
+        error=result.error,
+        error_type=result.error_type,
+        parsed_result=parsed,
+        denied_tools=result.denied_tools,
+        hint=hint,
+    )
+
+
+def inline_job(job: Job) -> Job:
+    """Cut a job down to what an answer about it shows: its result in part, and what was asked."""
+    result = job.result
+    if result is not None:
+        result = inline(msgspec.structs.replace(result, job_id=job.id))
+    asked = {name: _clipped(getattr(job, name)) for name in ("task", "context", "caller", "goal")}
+    progress = job.progress and [_clipped(line) for line in job.progress[-PROGRESS_LINES:]]
+    return msgspec.structs.replace(job, result=result, progress=progress, **asked)
+
+
+def _shown(
+    result: DispatchResult, job_id: str, text: str, offset: int, room_bytes: int
+) -> DispatchResult:
+    """The result with `text`, and as much of what else can be large as has room beside it."""
+    left_out: list[str] = []
+    parsed = result.parsed_result
+    if _is_left_out(parsed, room_bytes):
+        parsed = msgspec.UNSET
+        left_out.append("parsed_result")
+    elif parsed is not msgspec.UNSET:
+        room_bytes -= _wire_bytes(parsed)
+    earlier = _newest(result.earlier_results or [], room_bytes)
+    if missing := len(result.earlier_results or ()) - len(earlier):
+        left_out.append(f"the oldest {missing} of earlier_results")
+    end = offset + len(text)
+    is_whole = not offset and end == len(result.result) and not left_out
+    if is_whole and not result.truncated:
+        return result
+    notes = [result.hint]
+    if offset > len(result.result):
+        size = len(result.result)
+        notes.append(f"offset {offset} is beyond the end: `result` has {size} characters.")
+    elif end < len(result.result):
+        notes.append(
+            f"`result` has characters {offset} to {end} of {len(result.result)}; the next:"
+            f' fetch_result(ref="{job_id}", offset={end}, max_chars={INLINE_CHARS})'
+        )
+    elif result.truncated:
+        notes.append(f"No more than {len(result.result)} characters could be kept.")
+    if left_out and not offset:
+        notes.append(_left_out_hint(left_out, job_id))
+    return msgspec.structs.replace(
+        result,
+        result=text,
+        parsed_result=parsed,
+        earlier_results=earlier or None,
+        hint=_joined(*notes),
+        truncated=True,
+        full_size=_full_size(result),
+    )
+
+
+def _left_out_hint(names: Iterable[str], job_id: str) -> str:
+    what = " and ".join(names)
+    return f'Left out, being large: {what}. All of it: fetch_result(ref="{job_id}")'
+
+
+def _full_size(result: DispatchResult) -> int:
+    """Characters of the text; more than there are if not all of it could be kept."""
+    return len(result.result) if result.full_size is None else result.full_size
+
+
+def _joined(*texts: str | None) -> str | None:
+    return " ".join(filter(None, texts)) or None
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= _ASKED_CHARS:
+        return text
+    return f"{text[:_ASKED_CHARS]}… ({len(text)} characters in all)"
+
+
+# -- sizes on the wire
+
+
+def _wire_bytes(value: object) -> int:
+    """Bytes of `value` in a reply: in its structured content, and as JSON inside its text."""
+    try:
+        document = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        # Half of a surrogate pair; it goes out as one character of three bytes.
+        document = str(value).encode("utf-8", "replace")
+    return len(document) + len(msgspec.json.encode(document.decode()))
+
+
+def _room_beside(text: str) -> int:
+    return max(_SMALL_BYTES, _ROOM_BYTES - _wire_bytes(text))
+
+
+def _fitting(text: str) -> str:
+    """The beginning of `text` that has room on the wire."""
+    while (size := _wire_bytes(text)) > _ROOM_BYTES:
+        text = text[: len(text) * _ROOM_BYTES // size]
+    return text
+
+
+def _newest(answers: list[str], room_bytes: int) -> list[str]:
+    kept = 0
+    for answer in reversed(answers):
+        if len(answer) > room_bytes or (size := _wire_bytes(answer)) > room_bytes:
+            break
+        room_bytes -= size
+        kept += 1
+    return answers[len(answers) - kept :]
+
+
+def _is_left_out(parsed: Any, room_bytes: int) -> bool:
+    if parsed is msgspec.UNSET:
+        return False
+    # Weighed before it is encoded: of many MiB that would make many more.
+    return _is_heavier(parsed, room_bytes) or _wire_bytes(parsed) > room_bytes
+
+
+def _is_heavier(value: object, limit: int) -> bool:
+    """Whether a JSON value surely takes more than `limit` bytes; looks at no more than that."""
+    waiting = [value]
+    while waiting and limit >= 0:
+        item = waiting.pop()
+        limit -= 1
+        if isinstance(item, str):
+            limit -= len(item)
+        elif isinstance(item, dict | list):
+            if len(item) > limit:
+                return True
+            if isinstance(item, dict):
+                waiting.extend(item)
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+    return limit < 0

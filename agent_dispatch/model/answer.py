@@ -1,0 +1,68 @@
+"""What callers are told about jobs, beside the job itself."""
+
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.model.dispatch import ErrorType
+from agent_dispatch.model.job import Job, JobStatus
+
+
+class ResultRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What stands for a result whose text is fetched when it is needed."""
+
+    ref: str
+    """The job's id."""
+    agent: str
+    success: bool
+    size: int
+    """Characters of the text."""
+    summary_chars: int
+    summary: str
+    """As many characters of the text, from its beginning."""
+    session_id: str | None = None
+    cost_usd: float | None = None
+    duration_ms: int | None = None
+    error: str | None = None
+    error_type: ErrorType | None = None
+    parsed_result: Any | msgspec.UnsetType = msgspec.UNSET
+    denied_tools: list[str] | None = None
+    hint: str | None = None
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A background job that was started."""
+
+    job_id: str
+    status: JobStatus
+    agent: str
+
+
+class WaitedFor(Job, frozen=True, kw_only=True, omit_defaults=True):
+    """A job that was waited for."""
+
+    timed_out_waiting: bool = False
+    """It is not over: the patience was, and the job goes on."""
+
+
+class Cancellation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What asking for the end of a job came to."""
+
+    job_id: str
+    outcome: str
+    """`cancelled`, `running` (still ending), `already_terminal` or `not_found`."""
+    hint: str | None = None
+
+
+class Purged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was removed, or with `dry_run` would be."""
+
+    purged: int
+    """Jobs."""
+    litter: int = 0
+    """Files that dead processes had left behind."""
+    ids: list[str] | None = None
+    """Of the jobs, where they were asked for."""
+    dry_run: bool = False
+    warnings: list[str] | None = None
+    """What was passed over."""
