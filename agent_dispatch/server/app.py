@@ -19,13 +19,31 @@ from agent_dispatch.server.tools_agents import (
     UPDATE_AGENT,
 )
 from agent_dispatch.server.tools_dispatch import DISPATCH
+from agent_dispatch.server.tools_jobs import (
+    DISPATCH_ASYNC,
+    DISPATCH_CANCEL,
+    DISPATCH_GC,
+    DISPATCH_JOBS,
+    DISPATCH_STATUS,
+    DISPATCH_WAIT,
+    FETCH_RESULT,
+)
 
 SERVER_NAME = "agent-dispatch"
+WARNINGS = "agent-dispatch/warnings"
+"""In `_meta` of a list: what was passed over for it."""
 
 TOOLS: Sequence[Tool[Any]] = (
     LIST_AGENTS,
     INSPECT_AGENT,
     DISPATCH,
+    DISPATCH_ASYNC,
+    DISPATCH_STATUS,
+    DISPATCH_WAIT,
+    DISPATCH_CANCEL,
+    DISPATCH_JOBS,
+    DISPATCH_GC,
+    FETCH_RESULT,
     ADD_AGENT,
     UPDATE_AGENT,
     REMOVE_AGENT,
@@ -41,11 +59,17 @@ CLAUDE.md, MCP servers and tools.
 of your conversation: put what it needs into task and context.
 3. Check `success`. If false, branch on `error_type`; `error` says what to do:
    permission - a tool was denied: update_agent(name, allowed_tools=<the fewest>), then retry
-   timeout - retry with a larger timeout_seconds
+   timeout - retry with a larger timeout_seconds, or dispatch_async
    not_found - the directory or the claude command is missing
    recursion - do not dispatch any further
    auth, usage_limit, budget - tell the user; anything else - read `error`
    `denied_tools` with success: the answer may be incomplete.
+
+A task of minutes, or several at once: dispatch_async(...) answers a job_id at once; go on with \
+your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \
+dispatch_cancel ends it). Such a job outlives this session, and any session can fetch it. Every \
+answer has a job_id, by which fetch_result(ref) gives it again; an answer with `truncated` goes on \
+there. return_ref=true on dispatch gives a summary only.
 
 Dispatch when a task needs another project's files, tools or knowledge; do it yourself when you \
 can: a dispatch is a whole session and costs money. inspect_agent(name) shows an agent's tools and \
@@ -99,6 +123,7 @@ async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> Ha
 
 def _result(answer: Answer) -> types.CallToolResult:
     return types.CallToolResult(
+        _meta={WARNINGS: list(answer.warnings)} if answer.warnings else None,
         content=[types.TextContent(text=answer.text)],
         structured_content=answer.structured,
         is_error=answer.is_error,

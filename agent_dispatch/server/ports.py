@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from agent_dispatch.jobs.store import Collected, Listing
+from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -9,6 +11,7 @@ from agent_dispatch.model.dispatch import (
     OnProgress,
     ignore_progress,
 )
+from agent_dispatch.model.job import Job, JobStatus
 
 
 class Service(Protocol):
@@ -27,9 +30,47 @@ class Service(Protocol):
         ...
 
     async def dispatch(
-        self, request: DispatchRequest, on_progress: OnProgress = ignore_progress
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        ref: bool = False,
     ) -> DispatchResult:
-        """Run one task; `on_progress` is called from this event loop and returns at once."""
+        """Run one task; `on_progress` is called from this event loop and returns at once.
+
+        Args:
+            ref: The caller gets the job's id in place of the answer: the record stays until `gc`.
+        """
+        ...
+
+    async def submit(self, request: DispatchRequest) -> Job:
+        """Start a background job, which goes on whatever becomes of us; give its record."""
+        ...
+
+    async def job(self, job_id: str) -> Job:
+        """A job as it is now; it says `running` only if somebody runs it."""
+        ...
+
+    async def wait(
+        self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
+    ) -> Job:
+        """A job when it is over, or as it is after `patience_s` seconds."""
+        ...
+
+    async def cancel(self, job_id: str) -> CancelOutcome:
+        """Have a job end, whoever runs it, and wait for its processes to be gone."""
+        ...
+
+    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
+        """The newest jobs, or the newest of one status."""
+        ...
+
+    async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
+        """Remove jobs that are over for longer than that, and what dead processes left."""
+        ...
+
+    async def result(self, ref: str) -> DispatchResult:
+        """The whole result of a job that is over."""
         ...
 
     async def add_agent(

@@ -8,7 +8,8 @@ can end the server.
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import UnionType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -38,7 +39,7 @@ class Tool(Generic[ParamsT]):
     params: type[ParamsT]
     """Its arguments; field descriptions are `Annotated[..., msgspec.Meta(description=...)]`."""
     run: Callable[[Service, ParamsT, OnProgress], Awaitable[object]]
-    result: type[msgspec.Struct] | None
+    result: type[msgspec.Struct] | UnionType | None
     """What `run` gives back when that is an object; None for a list, which goes out as text."""
     read_only: bool = False
     """Claude Code runs only read-only tools in parallel (measured with 2.1.330)."""
@@ -82,6 +83,16 @@ class Answer:
     structured: dict[str, Any] | None = None
     """The same as an object, which Claude Code shows its model instead of the text."""
     is_error: bool = False
+    warnings: Sequence[str] = ()
+    """What there is to say beside a list, which itself has no place for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithWarnings:
+    """A list that a tool answers, and what was passed over for it."""
+
+    items: Sequence[object]
+    warnings: Sequence[str]
 
 
 class Toolbox:
@@ -132,7 +143,10 @@ class Toolbox:
         self, tool: Tool[ParamsT], params: ParamsT, on_progress: OnProgress
     ) -> Answer:
         try:
-            return _success(await tool.run(self._service, params, on_progress))
+            result = await tool.run(self._service, params, on_progress)
+            if not isinstance(result, WithWarnings):
+                return _success(result)
+            return replace(_success(result.items), warnings=_scrub(list(result.warnings)))
         except DispatchError as error:
             return refusal(str(error))
         except Exception as error:

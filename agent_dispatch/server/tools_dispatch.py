@@ -4,6 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from agent_dispatch.core.inline import inline, refer
+from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.server.ports import Service
 from agent_dispatch.server.tools import Tool
@@ -15,8 +17,8 @@ WHOLE_RESULT_CHARS = 100_000
 """An answer of 40,000 characters, escaped as JSON, must not be cut at the client's 50,000."""
 
 
-class DispatchParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of `dispatch`."""
+class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of every tool that gives one task to one agent."""
 
     agent: Annotated[str, msgspec.Meta(description="Agent name from list_agents")]
     task: Annotated[
@@ -46,11 +48,29 @@ class DispatchParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
 
 
+class DispatchParams(TaskParams, frozen=True):
+    """Arguments of `dispatch`."""
+
+    return_ref: Annotated[
+        bool,
+        msgspec.Meta(description="Answer a ref and a summary; fetch_result(ref) gives the text"),
+    ] = False
+    summary_chars: Annotated[int, msgspec.Meta(description="Length of the summary")] = 500
+
+
 async def dispatch(
     service: Service, params: DispatchParams, on_progress: OnProgress
-) -> DispatchResult:
+) -> DispatchResult | ResultRef:
     """Run one task; a run that fails is a result too."""
-    request = DispatchRequest(
+    result = await service.dispatch(request_from(params), on_progress, ref=params.return_ref)
+    if params.return_ref:
+        return refer(result, max(params.summary_chars, 0))
+    return inline(result)
+
+
+def request_from(params: TaskParams) -> DispatchRequest:
+    """What is asked, in the units of the program."""
+    return DispatchRequest(
         agent=params.agent,
         task=params.task,
         context=params.context,
@@ -59,7 +79,6 @@ async def dispatch(
         response_format=params.response_format,
         timeout_s=timeout_from(params.timeout_seconds),
     )
-    return await service.dispatch(request, on_progress)
 
 
 def timeout_from(timeout_seconds: int) -> float | None:
@@ -80,7 +99,7 @@ DISPATCH = Tool(
     ),
     params=DispatchParams,
     run=dispatch,
-    result=DispatchResult,
+    result=DispatchResult | ResultRef,
     destructive=True,
     open_world=True,
     reports_progress=True,

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 import trio
 
 from agent_dispatch.errors import UnknownAgentError
+from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.ids import check_job_id
+from agent_dispatch.jobs.store import Collected, Listing
+from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -15,19 +19,23 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
+from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job, summarise
 
+JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 CONFIG = "/home/user/.config/agent-dispatch/agents.toml"
 
 
 @dataclass
 class FakeService:
-    """Knows one agent, `infra`."""
+    """Knows one agent, `infra`, and one job at a time."""
 
     description: str = "Infrastructure agent"
     calls: list[tuple[str, object]] = field(default_factory=list)
     requests: list[DispatchRequest] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     running: trio.Event = field(default_factory=trio.Event)
+    kept: Job | None = None
+    warnings: list[str] = field(default_factory=list)
 
     async def list_agents(self) -> list[AgentSummary]:
         await trio.lowlevel.checkpoint()
@@ -60,9 +68,14 @@ class FakeService:
         )
 
     async def dispatch(
-        self, request: DispatchRequest, on_progress: OnProgress = ignore_progress
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        ref: bool = False,
     ) -> DispatchResult:
         self._check(request.agent)
+        self.calls.append(("dispatch", ref))
         self.requests.append(request)
         verb, _, rest = request.task.partition(" ")
         match verb:
@@ -83,7 +96,9 @@ class FakeService:
                     nursery.start_soon(self._fail_when_cancelled)
                     await trio.sleep_forever()
             case "big":
-                return DispatchResult(agent="infra", success=True, result="ä" * int(rest))
+                return DispatchResult(
+                    agent="infra", success=True, result="ä" * int(rest), job_id=JOB_ID
+                )
             case "noise":
                 print("noise on stdout", flush=True)  # noqa: T201
                 os.write(1, b"more noise\n")
@@ -108,6 +123,55 @@ class FakeService:
         return DispatchResult(
             agent="infra", success=True, result=f"did: {request.task}", num_turns=1
         )
+
+    async def submit(self, request: DispatchRequest) -> Job:
+        await trio.lowlevel.checkpoint()
+        self._check(request.agent)
+        self.requests.append(request)
+        self.kept = new_job(JOB_ID, request, 1730000000.0, kind=JobKind.BACKGROUND)
+        return self.kept
+
+    async def job(self, job_id: str) -> Job:
+        await trio.lowlevel.checkpoint()
+        check_job_id(job_id)
+        if self.kept is None or self.kept.id != job_id:
+            raise UnknownJobError(job_id)
+        return self.kept
+
+    async def wait(
+        self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
+    ) -> Job:
+        job = await self.job(job_id)
+        self.calls.append(("wait", patience_s))
+        if not job.status.is_terminal:
+            for line in job.progress or ():
+                on_progress(Progress(line))
+            await trio.sleep(patience_s)
+        return job
+
+    async def cancel(self, job_id: str) -> CancelOutcome:
+        await trio.lowlevel.checkpoint()
+        check_job_id(job_id)
+        if self.kept is None or self.kept.id != job_id:
+            return CancelOutcome.NOT_FOUND
+        if self.kept.status.is_terminal:
+            return CancelOutcome.ALREADY_TERMINAL
+        return CancelOutcome.CANCELLED
+
+    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(("jobs", (status, limit)))
+        return Listing([summarise(self.kept)] if self.kept else [], self.warnings)
+
+    async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
+        await trio.lowlevel.checkpoint()
+        self.calls.append(("gc", (max_age_days, dry_run)))
+        return Collected([JOB_ID] if self.kept else [], 0, self.warnings)
+
+    async def result(self, ref: str) -> DispatchResult:
+        job = await self.job(ref)
+        assert job.result is not None
+        return job.result
 
     async def add_agent(self, name: str, directory: str, **settings: object) -> AgentChange:
         await trio.lowlevel.checkpoint()

@@ -4,10 +4,14 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.server.entry import serve_with
-from agent_dispatch.server.ports import Service
+
+if TYPE_CHECKING:
+    # It imports Trio, and this process reports what is imported before its time.
+    from agent_dispatch.server.ports import Service
 
 
 def say(text: str) -> None:
@@ -27,7 +31,7 @@ def start_no_spawner() -> NoSpawner:
 
 
 @asynccontextmanager
-async def open_fake(spawner: NoSpawner, environ: Mapping[str, str]) -> AsyncIterator[Service]:
+async def open_fake(spawner: NoSpawner, environ: Mapping[str, str]) -> AsyncIterator["Service"]:
     from tests.server.fake_service import FakeService
 
     if environ.get("FAKE_SERVICE") == "config-error":

@@ -49,6 +49,13 @@ async def test_every_tool_is_listed_and_loaded_at_once(mode: str) -> None:
         "list_agents",
         "inspect_agent",
         "dispatch",
+        "dispatch_async",
+        "dispatch_status",
+        "dispatch_wait",
+        "dispatch_cancel",
+        "dispatch_jobs",
+        "dispatch_gc",
+        "fetch_result",
         "add_agent",
         "update_agent",
         "remove_agent",
@@ -56,7 +63,7 @@ async def test_every_tool_is_listed_and_loaded_at_once(mode: str) -> None:
     for tool in tools:
         assert tool.meta is not None
         assert tool.meta["anthropic/alwaysLoad"] is True
-        assert (tool.output_schema is None) == (tool.name == "list_agents")
+        assert (tool.output_schema is None) == (tool.name in ("list_agents", "dispatch_jobs"))
 
 
 async def test_an_object_answer_fits_its_schema(mode: str) -> None:

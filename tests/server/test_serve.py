@@ -12,6 +12,7 @@ import pytest
 import trio
 from mcp import Client, StdioServerParameters
 
+from agent_dispatch.server.app import TOOLS
 from agent_dispatch.server.salvage import INVALID_REQUEST, PARSE_ERROR
 from agent_dispatch.server.wire import MAX_LINE_BYTES
 from tests.server.processes import COMMAND, INITIALIZE, INITIALIZED, REPOSITORY, Server, serving
@@ -40,7 +41,7 @@ async def test_both_eras_list_and_call_on_raw_lines(modern: bool) -> None:
         await server.shake_hands(modern=modern)
         await server.say(server.request(1, "tools/list"))
         listed = (await server.hear_answer(1))["result"]
-        assert len(listed["tools"]) == 6
+        assert len(listed["tools"]) == len(TOOLS)
         await server.say(server.dispatch("two", "grüße"))
         called = (await server.hear_answer("two"))["result"]
         assert called["structuredContent"]["result"] == "did: grüße"
@@ -127,10 +128,6 @@ async def test_a_large_line_and_a_large_answer_come_whole() -> None:
         task = "x" * 4_000_000
         await server.say(server.dispatch(1, task))
         assert (await server.hear_answer(1))["result"]["structuredContent"]["result"].endswith(task)
-        await server.say(server.dispatch(2, "big 2000000"))
-        assert (
-            len((await server.hear_answer(2))["result"]["structuredContent"]["result"]) == 2_000_000
-        )
 
 
 async def test_pipelined_calls_are_all_answered() -> None:
@@ -255,7 +252,7 @@ async def test_requests_right_before_the_end_of_a_file_are_answered(tmp_path: Pa
     assert status == 0
     heard = [json.loads(line) for line in answers.read_text().splitlines()]
     assert [message["id"] for message in heard] == ["init", 1]
-    assert len(heard[1]["result"]["tools"]) == 6
+    assert len(heard[1]["result"]["tools"]) == len(TOOLS)
 
 
 async def test_a_socket_serves_as_well() -> None:

@@ -8,9 +8,12 @@ import trio
 import trio.testing
 
 from agent_dispatch.model.agent import AgentChange, AgentDetails
+from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress
+from agent_dispatch.model.job import JobStatus
 from agent_dispatch.server.app import INSTRUCTIONS, TOOLS
 from agent_dispatch.server.ports import Service
+from agent_dispatch.server.schema import output_schema
 from agent_dispatch.server.tools import Answer, Tool, Toolbox
 from agent_dispatch.server.tools_agents import NoParams
 from agent_dispatch.server.tools_dispatch import timeout_from
@@ -180,6 +183,10 @@ def test_only_readers_are_marked_as_such() -> None:
     assert {name for name, read_only in marks.items() if read_only} == {
         "list_agents",
         "inspect_agent",
+        "dispatch_status",
+        "dispatch_wait",
+        "dispatch_jobs",
+        "fetch_result",
     }
 
 
@@ -197,7 +204,7 @@ def test_the_instructions_fit_what_claude_code_shows() -> None:
 
 
 def test_the_list_of_tools_stays_small() -> None:
-    assert len(msgspec.json.encode(list(listing().values()))) < 12_000
+    assert len(msgspec.json.encode(list(listing().values()))) < 17_500
 
 
 FULL_RESULT = DispatchResult(
@@ -263,9 +270,43 @@ def test_what_is_sent_fits_the_schema_that_is_shown(tool: str, result: msgspec.S
 
 
 def test_a_result_schema_names_every_field() -> None:
-    assert set(listing()["dispatch"]["outputSchema"]["properties"]) == set(
+    assert set(listing()["fetch_result"]["outputSchema"]["properties"]) == set(
         DispatchResult.__struct_fields__
     )
+
+
+def test_the_schema_of_two_kinds_of_answers_asks_for_what_both_have() -> None:
+    schema = listing()["dispatch"]["outputSchema"]
+    assert set(schema["properties"]) == {
+        *DispatchResult.__struct_fields__,
+        *ResultRef.__struct_fields__,
+    }
+    assert schema["required"] == ["agent", "success"]
+
+
+def test_a_schema_says_of_what_is_nested_only_that_it_is_an_object() -> None:
+    class Inner(msgspec.Struct):
+        status: JobStatus
+
+    class Outer(msgspec.Struct):
+        one: Inner
+        some: list[Inner]
+        maybe: Inner | None = None
+        either: int | str | None = None
+        status: JobStatus = JobStatus.DONE
+
+    statuses = sorted(JobStatus)
+    assert output_schema(Outer) == {
+        "type": "object",
+        "properties": {
+            "one": {"type": "object"},
+            "some": {"type": "array", "items": {"type": "object"}},
+            "maybe": {"type": "object"},
+            "either": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "status": {"enum": statuses},
+        },
+        "required": ["one", "some"],
+    }
 
 
 async def test_a_tool_without_a_result_schema_may_answer_an_object_as_well() -> None:

@@ -1,0 +1,233 @@
+"""The tools for jobs: dispatches that are submitted now and looked after later."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from agent_dispatch.core.inline import cut, inline_job
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.answer import Cancellation, Purged, Submitted, WaitedFor
+from agent_dispatch.model.dispatch import DispatchResult, OnProgress
+from agent_dispatch.model.job import Job, JobStatus
+from agent_dispatch.server.ports import Service
+from agent_dispatch.server.tools import Tool, WithWarnings
+from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS, TaskParams, request_from
+
+MAX_PATIENCE_S = 3600
+MAX_LISTED = 1000
+
+_HINTS: Mapping[CancelOutcome, str] = {
+    CancelOutcome.RUNNING: "It is still ending; dispatch_wait(job_id) returns when it is over.",
+    CancelOutcome.ALREADY_TERMINAL: "It was over before; dispatch_status(job_id) says how.",
+    CancelOutcome.NOT_FOUND: "There is no such job, or not any more; dispatch_jobs() lists them.",
+}
+
+_JobId = Annotated[str, msgspec.Meta(description="job_id of any dispatch")]
+
+
+class JobParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of tools that need nothing but a job."""
+
+    job_id: _JobId
+
+
+class DispatchWaitParams(JobParams, frozen=True):
+    """Arguments of `dispatch_wait`."""
+
+    timeout_seconds: Annotated[
+        float, msgspec.Meta(description="Longest wait (0-3600); the job goes on after it")
+    ] = 60
+
+
+class DispatchJobsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of `dispatch_jobs`."""
+
+    status: Annotated[
+        str,
+        msgspec.Meta(description="pending, running, done, failed or cancelled; empty = all"),
+    ] = ""
+    limit: Annotated[int, msgspec.Meta(description="How many (1-1000)")] = 50
+
+
+class DispatchGcParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of `dispatch_gc`."""
+
+    max_age_days: Annotated[
+        float, msgspec.Meta(description="Days since a job ended; 0 = every job that is over")
+    ] = 7
+
+
+class FetchResultParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of `fetch_result`."""
+
+    ref: Annotated[str, msgspec.Meta(description="A ref, or the job_id of any dispatch")]
+    max_chars: Annotated[int, msgspec.Meta(description="Most characters of the text; 0 = all")] = 0
+    offset: Annotated[int, msgspec.Meta(description="The character to begin at")] = 0
+
+
+async def dispatch_async(
+    service: Service, params: TaskParams, _on_progress: OnProgress
+) -> Submitted:
+    """Start a background job."""
+    job = await service.submit(request_from(params))
+    return Submitted(job_id=job.id, status=job.status, agent=job.agent)
+
+
+async def dispatch_status(service: Service, params: JobParams, _on_progress: OnProgress) -> Job:
+    """One job as it is now."""
+    return inline_job(await service.job(params.job_id))
+
+
+async def dispatch_wait(
+    service: Service, params: DispatchWaitParams, on_progress: OnProgress
+) -> WaitedFor:
+    """One job when it is over, or when the patience is."""
+    patience_s = min(max(params.timeout_seconds, 0), MAX_PATIENCE_S)
+    job = inline_job(await service.wait(params.job_id, patience_s, on_progress))
+    return WaitedFor(**msgspec.structs.asdict(job), timed_out_waiting=not job.status.is_terminal)
+
+
+async def dispatch_cancel(
+    service: Service, params: JobParams, _on_progress: OnProgress
+) -> Cancellation:
+    """End one job; that there is none is an answer too."""
+    outcome = await service.cancel(params.job_id)
+    return Cancellation(job_id=params.job_id, outcome=outcome, hint=_HINTS.get(outcome))
+
+
+async def dispatch_jobs(
+    service: Service, params: DispatchJobsParams, _on_progress: OnProgress
+) -> WithWarnings:
+    """The newest jobs; a limit out of range is brought into it."""
+    listing = await service.jobs(status_from(params.status), min(max(params.limit, 1), MAX_LISTED))
+    return WithWarnings(listing.jobs, listing.warnings)
+
+
+async def dispatch_gc(
+    service: Service, params: DispatchGcParams, _on_progress: OnProgress
+) -> Purged:
+    """Remove old jobs."""
+    collected = await service.gc(params.max_age_days)
+    return Purged(
+        purged=len(collected.purged),
+        litter=collected.litter,
+        warnings=collected.warnings or None,
+    )
+
+
+async def fetch_result(
+    service: Service, params: FetchResultParams, _on_progress: OnProgress
+) -> DispatchResult:
+    """The result of one job, or a page of it; negative numbers are taken for 0."""
+    result = await service.result(params.ref)
+    return cut(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
+
+
+def status_from(text: str) -> JobStatus | None:
+    """The status of that name; None for an empty one, which means all.
+
+    Raises:
+        InvalidRequestError: There is no such status.
+    """
+    name = text.strip().lower()
+    if name and name not in list(JobStatus):
+        raise InvalidRequestError(
+            f"Unknown status: {text[:40]!r}. Use one of: {', '.join(JobStatus)}; empty for all."
+        )
+    return JobStatus(name) if name else None
+
+
+DISPATCH_ASYNC = Tool(
+    name="dispatch_async",
+    title="Dispatch in the background",
+    description=(
+        "Start a task as a background job and return its job_id at once. The job goes on when this"
+        " session ends. Use it for tasks of minutes, or for several at once; collect them with"
+        " dispatch_wait."
+    ),
+    params=TaskParams,
+    run=dispatch_async,
+    result=Submitted,
+    destructive=True,
+    open_world=True,
+)
+
+DISPATCH_STATUS = Tool(
+    name="dispatch_status",
+    title="Look at a job",
+    description=(
+        "Show a job without waiting: status, the last lines of progress, and when it is over its"
+        " result, session_id and error."
+    ),
+    params=JobParams,
+    run=dispatch_status,
+    result=Job,
+    read_only=True,
+    max_result_chars=WHOLE_RESULT_CHARS,
+)
+
+DISPATCH_WAIT = Tool(
+    name="dispatch_wait",
+    title="Wait for a job",
+    description=(
+        "Wait until a job is over and return it with its result. With `timed_out_waiting` it still"
+        " runs: wait again, or do something else meanwhile."
+    ),
+    params=DispatchWaitParams,
+    run=dispatch_wait,
+    result=WaitedFor,
+    read_only=True,
+    reports_progress=True,
+    max_result_chars=WHOLE_RESULT_CHARS,
+)
+
+DISPATCH_CANCEL = Tool(
+    name="dispatch_cancel",
+    title="Cancel a job",
+    description=(
+        "End a job, pending or running, with all its processes. `outcome`: cancelled, running"
+        " (still ending), already_terminal or not_found. Its session can be resumed."
+    ),
+    params=JobParams,
+    run=dispatch_cancel,
+    result=Cancellation,
+    destructive=True,
+    idempotent=True,
+)
+
+DISPATCH_JOBS = Tool(
+    name="dispatch_jobs",
+    title="List jobs",
+    description="List the newest jobs of all sessions: status, task, cost, last progress.",
+    params=DispatchJobsParams,
+    run=dispatch_jobs,
+    result=None,
+    read_only=True,
+)
+
+DISPATCH_GC = Tool(
+    name="dispatch_gc",
+    title="Remove old jobs",
+    description="Remove jobs that ended long ago, with their results. Others are never touched.",
+    params=DispatchGcParams,
+    run=dispatch_gc,
+    result=Purged,
+    destructive=True,
+    idempotent=True,
+)
+
+FETCH_RESULT = Tool(
+    name="fetch_result",
+    title="Fetch a result",
+    description=(
+        "Fetch the whole result of a ref or job. A long one page by page: max_chars=40000, then"
+        " offset=40000, and so on, up to `full_size`."
+    ),
+    params=FetchResultParams,
+    run=fetch_result,
+    result=DispatchResult,
+    read_only=True,
+    max_result_chars=WHOLE_RESULT_CHARS,
+)
