@@ -6,6 +6,7 @@ device and a log file as its streams, and the environment of its submitter; it h
 for as long as it lives, and its guard does so for as long as a process of the run is left.
 """
 
+import gc
 import json
 import os
 import signal
@@ -62,6 +63,7 @@ def run_worker(
     os.close(up)
     # For the one guard that is needed here.
     spawner = start_spawner(requests=1)
+    gc.enable()
     under_way()
     trio.run(_work, str(request["job_id"]), job_fds, environ, claude, spawner)
 

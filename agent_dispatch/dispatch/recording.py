@@ -19,7 +19,6 @@ from agent_dispatch.core.report import Ending, RunReport
 from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.run import effective_timeout_s
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
@@ -31,10 +30,8 @@ JOB_VARIABLE = "AGENT_DISPATCH_JOB"
 class _JobKeeper:
     """Tells a job's owner how its run goes."""
 
-    def __init__(self, owned: Ownership, nursery: trio.Nursery) -> None:
+    def __init__(self, owned: Ownership) -> None:
         self._owned = owned
-        self._nursery = nursery
-        self._start_told = False
         self.report: RunReport | None = None
         """What was seen of a run that was cancelled."""
         self.tree_ended = True
@@ -48,8 +45,7 @@ class _JobKeeper:
         return {JOB_VARIABLE: self._owned.job.id}
 
     def started(self) -> None:
-        # Beside the start itself: that the job exists is on disk already.
-        self._nursery.start_soon(self._record_start)
+        self._owned.note_started()
 
     def note_session(self, session_id: str) -> None:
         self._owned.note_session(session_id)
@@ -59,13 +55,6 @@ class _JobKeeper:
 
     def tree_left(self) -> None:
         self.tree_ended = False
-
-    async def _record_start(self) -> None:
-        try:
-            await self._owned.start()
-        except JobStoreError as error:
-            # The run goes on: its answer will be recorded, or given with this remark.
-            self._owned.problem = str(error)
 
 
 async def run_recorded(
@@ -100,7 +89,7 @@ async def run_recorded(
     cancelling = _Cancelling(owned, on_behalf_of)
     failure: DispatchError | None = None
     result: DispatchResult | None = None
-    keeper: _JobKeeper | None = None
+    keeper = _JobKeeper(owned)
 
     def report_progress(progress: Progress) -> None:
         owned.report(progress.message)
@@ -108,7 +97,6 @@ async def run_recorded(
 
     try:
         async with trio.open_nursery() as nursery:
-            keeper = _JobKeeper(owned, nursery)
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen)
             nursery.start_soon(cancelling.mark_when_cancelled)
@@ -132,8 +120,7 @@ async def run_recorded(
         if result is None:
             result = _cancelled(request, agent, keeper, cancelling.by)
         with trio.CancelScope(shield=True):
-            tree_ended = keeper is None or keeper.tree_ended
-            finished = await owned.finish(result, tree_ended=tree_ended)
+            finished = await owned.finish(result, tree_ended=keeper.tree_ended)
     if failure is not None:
         raise failure
     return _with_job(finished.job.result or result, owned.job.id, finished.problem)
@@ -170,9 +157,9 @@ class _Cancelling:
 
 
 def _cancelled(
-    request: DispatchRequest, agent: EffectiveAgent, keeper: _JobKeeper | None, by: str
+    request: DispatchRequest, agent: EffectiveAgent, keeper: _JobKeeper, by: str
 ) -> DispatchResult:
-    report = keeper.report if keeper else None
+    report = keeper.report
     if report is None:
         report = RunReport(
             agent=agent,

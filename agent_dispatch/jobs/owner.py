@@ -15,13 +15,15 @@ from typing import NoReturn
 import msgspec
 import trio
 
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs import verdict
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
 from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
-from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind
+from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
 
+_FIRST_WRITE_S = 0.05
 PROGRESS_PACE_S = 1.0
 """The time between two writes of progress, at least."""
 _MANY_RINGS = 4096
@@ -83,9 +85,15 @@ class Ownership:
         async with self._writing:
             await self._update(verdict.started(self.job, self._now()))
 
+    def note_started(self) -> None:
+        """Have it recorded that the job runs; `keep_record` writes it. Returns at once."""
+        self._claim.job = verdict.started(self.job, self._now())
+        self._changed.set()
+
     def report(self, line: str) -> None:
         """Add a line to the progress tail; `keep_record` writes it. Returns at once."""
-        if text := " ".join(line.split()):
+        # A line may be the whole of a large answer: only its beginning is looked at.
+        if text := " ".join(line[: 4 * PROGRESS_LINE_CHARS].split()):
             self._lines.append(text[:PROGRESS_LINE_CHARS])
             self._reported_at = self._now()
             self._changed.set()
@@ -98,10 +106,13 @@ class Ownership:
             self._urgent.set()
 
     async def keep_record(self) -> NoReturn:
-        """Write progress and session as they come, at most once a second, until cancelled.
+        """Write start, progress and session as they come, until cancelled.
 
-        A record that cannot be written does not stop the run: see `problem`.
+        At most once a second, and at first after a moment that a short run does not need: it is
+        recorded twice, when it is created and when it is over. A record that cannot be written
+        does not stop the run: see `problem`.
         """
+        await trio.sleep(_FIRST_WRITE_S)
         while True:
             await self._changed.wait()
             self._changed, self._urgent = trio.Event(), trio.Event()
@@ -121,7 +132,11 @@ class Ownership:
         """
         pause = Pause()
         while True:
-            by = await look(self._store.cancelled_by, self.job.id)
+            try:
+                by = await look(self._store.cancelled_by, self.job.id)
+            except JobStoreError:  # No reason to end a run; asked again.
+                await pause.take()
+                continue
             if by is not None:
                 return by
             if not self._listening:
@@ -136,16 +151,23 @@ class Ownership:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._claim.fds.bell, _MANY_RINGS)
 
+    async def request_cancel(self, by: str) -> None:
+        """Have it on disk that the job ends on purpose, before its run is ended.
+
+        Should this process be killed on the way, the next reader finds the job cancelled instead
+        of lost. Best effort: if it cannot be written, that is the only difference.
+        """
+        with contextlib.suppress(DispatchError):
+            await trio.to_thread.run_sync(self._store.request_cancel, self.job.id, by)
+
     async def mark_ending(self) -> None:
         """Say that the run's processes are about to be ended, so that nested jobs end as such."""
         await trio.to_thread.run_sync(self._store.mark_ending, self._claim)
 
-    async def request_cancel(self, by: str) -> None:
-        """Have it on disk that we mean to end the job, should we not live to record the end."""
-        await trio.to_thread.run_sync(self._store.request_cancel, self.job.id, by)
-
     async def finish(self, result: DispatchResult, *, tree_ended: bool = True) -> Finished:
         """Record what came of the job, and let go of it. A cancellation does not interrupt it.
+
+        A success is recorded also of a job whose start never was.
 
         Args:
             result: The status follows from it.
@@ -157,6 +179,8 @@ class Ownership:
         with trio.CancelScope(shield=True):
             async with self._writing:
                 self._stop_listening()
+                if result.success and self.job.status is JobStatus.PENDING:
+                    self._claim.job = verdict.started(self.job, self._now())
                 job = verdict.ended(self._up_to_date(self.job), result, self._now())
                 finish = partial(self._store.finish, self._claim, job, tree_ended=tree_ended)
                 return await trio.to_thread.run_sync(finish)

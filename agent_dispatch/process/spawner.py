@@ -120,6 +120,8 @@ def _run_spawner(sock: socket.socket, prepare: Prepare, requests: float) -> NoRe
         # The kernel reaps what is forked here; the guards tell their owners how it went.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         _drop_descriptors(keep=sock.fileno())
+        # A collection would touch, and so copy, pages that are shared until then.
+        gc.disable()
         taken = died = 0
         while taken < requests:
             word = _fork_next(sock, prepare) if died < _MAX_DEATHS else _refuse_next(sock)
