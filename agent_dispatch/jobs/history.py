@@ -15,6 +15,8 @@ from agent_dispatch.model.job import Job, JobStatus, JobSummary, summarise
 NEIGHBOURS = frozenset({"live", "logs", "sessions", "slots"})
 """Folders of ours in the jobs directory."""
 _MAX_WARNINGS = 20
+_INDEX_AT_ONCE = 4096
+"""Entries kept back before they are written: who is cut off has not read in vain."""
 
 
 class Warnings:
@@ -120,6 +122,9 @@ class History:
                     if summary is None or not summary.status.is_terminal:
                         continue
                     entry = fresh[job_id] = entry_of(summary)
+                    if len(fresh) == _INDEX_AT_ONCE:
+                        self._index.append(fresh)
+                        fresh.clear()
                 yield job_id, entry
         finally:
             self._index.append(fresh)

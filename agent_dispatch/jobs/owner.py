@@ -23,9 +23,10 @@ from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
 
-_FIRST_WRITE_S = 0.05
 PROGRESS_PACE_S = 1.0
 """The time between two writes of progress, at least."""
+_FIRST_WRITE_S = 0.05
+"""A run that is over by then is recorded when it is created and when it is over, no more."""
 _MANY_RINGS = 4096
 
 
@@ -40,6 +41,7 @@ class Ownership:
         self._lines: deque[str] = deque(claim.job.progress or (), maxlen=PROGRESS_LINES)
         self._reported_at = claim.job.progress_updated_at
         self._session_id = claim.job.session_id
+        self._started_at = claim.job.started_at
         self._listening = True
         self._writing = trio.Lock()
         self._changed = trio.Event()
@@ -82,13 +84,16 @@ class Ownership:
         Raises:
             JobStoreError: It cannot be recorded: do not start anything.
         """
+        self.note_started()
         async with self._writing:
-            await self._update(verdict.started(self.job, self._now()))
+            await self._update()
 
     def note_started(self) -> None:
         """Have it recorded that the job runs; `keep_record` writes it. Returns at once."""
-        self._claim.job = verdict.started(self.job, self._now())
-        self._changed.set()
+        if self._started_at is None:
+            self._started_at = self._now()
+            self._changed.set()
+            self._urgent.set()
 
     def report(self, line: str) -> None:
         """Add a line to the progress tail; `keep_record` writes it. Returns at once."""
@@ -119,7 +124,7 @@ class Ownership:
             async with self._writing:
                 if self.owned:
                     try:
-                        await self._update(self.job)
+                        await self._update()
                     except JobStoreError as error:
                         self.problem = str(error)
             with trio.move_on_after(PROGRESS_PACE_S):
@@ -179,19 +184,24 @@ class Ownership:
         with trio.CancelScope(shield=True):
             async with self._writing:
                 self._stop_listening()
-                if result.success and self.job.status is JobStatus.PENDING:
-                    self._claim.job = verdict.started(self.job, self._now())
-                job = verdict.ended(self._up_to_date(self.job), result, self._now())
+                if result.success:
+                    self.note_started()
+                self._claim.job = self._up_to_date()
+                job = verdict.ended(self.job, result, self._now())
                 finish = partial(self._store.finish, self._claim, job, tree_ended=tree_ended)
                 return await trio.to_thread.run_sync(finish)
         raise AssertionError("nobody else has the scope to cancel it")
 
-    async def _update(self, job: Job) -> None:
-        """Write `job` with all that came meanwhile; with `_writing` held."""
-        await trio.to_thread.run_sync(self._store.update, self._claim, self._up_to_date(job))
+    async def _update(self) -> None:
+        """Write the job with all that came meanwhile; with `_writing` held."""
+        await trio.to_thread.run_sync(self._store.update, self._claim, self._up_to_date())
         self.problem = None
 
-    def _up_to_date(self, job: Job) -> Job:
+    def _up_to_date(self) -> Job:
+        # What was noted is kept apart until here: a thread may be writing the job as it was.
+        job = self.job
+        if self._started_at is not None and job.status is JobStatus.PENDING:
+            job = verdict.started(job, self._started_at)
         if self._lines and self._reported_at is not None:
             job = verdict.with_progress(job, list(self._lines), self._reported_at)
         return msgspec.structs.replace(job, session_id=self._session_id)

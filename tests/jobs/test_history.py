@@ -152,6 +152,14 @@ def test_the_index_spares_reading_what_is_known(directory: Path) -> None:
     assert disk.bytes_read < 8000
 
 
+def test_the_index_takes_in_a_long_history_in_parts(store: FileJobStore, directory: Path) -> None:
+    foreign = {put_foreign(directory, "done") for _ in range(5000)}
+    assert ids(store, JobStatus.FAILED) == []
+    lines = (directory / ".index").read_text().split()
+    assert foreign <= set(lines)
+    assert len(store.list_jobs(status=JobStatus.DONE, limit=10_000).jobs) == 5000
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\0" * 1000, b"\xff\xfe\n" * 10, b"done call 12\n", b"x" * 50 + b" done call nan\n"],

@@ -81,6 +81,28 @@ async def test_a_run_that_cannot_be_recorded_is_not_started(directory: Path) -> 
         assert (await own.finish(FAILED)).persisted
 
 
+async def test_an_answer_is_recorded_although_the_start_never_was(store: FileJobStore) -> None:
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        assert (await own.finish(DONE)).persisted
+    job = store.read(own.job.id)
+    assert job.status is JobStatus.DONE
+    assert job.started_at is not None
+
+
+async def test_who_dies_while_it_ends_a_job_on_purpose_leaves_it_cancelled(
+    store: FileJobStore, other: FileJobStore
+) -> None:
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        await own.start()
+        await own.request_cancel("the end of its server")
+    job = other.settle(own.job.id)
+    assert job.status is JobStatus.CANCELLED
+    assert job.error is not None
+    assert "the end of its server" in job.error
+    await own.request_cancel("too late")
+    assert other.settle(own.job.id) == job
+
+
 async def test_finishing_is_not_interrupted(store: FileJobStore) -> None:
     with trio.CancelScope() as scope:
         async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
@@ -105,9 +127,44 @@ async def test_progress_is_written_at_most_once_a_second_and_ends_whole(
             await trio.sleep(0.05)
         await own.finish(DONE)
         nursery.cancel_scope.cancel()
-    # The start, one at once, and one in each of the ten seconds.
-    assert 2 < store.count <= 12
+    # The start, one at once, and one in each of the ten seconds; the clock does not wait for disks.
+    assert 2 <= store.count <= 12
     assert store.read(own.job.id).progress == [f"line {number}" for number in range(180, 200)]
+
+
+class SlowStore(WatchedStore):
+    """Waits in the middle of each update until it may go on."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.entered = trio.Event()
+        self.may_go_on = trio.Event()
+
+    def update(self, claim: Claim, job: Job) -> None:
+        trio.from_thread.run_sync(self.entered.set)
+        trio.from_thread.run(self.may_go_on.wait)
+        super().update(claim, job)
+
+
+async def test_a_run_may_start_while_the_line_before_is_being_written(directory: Path) -> None:
+    store = SlowStore(directory)
+    async with (
+        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(own.keep_record)
+        own.report("Waiting for a free slot, place 1 in line")
+        with trio.fail_after(5):
+            await store.entered.wait()
+            own.note_started()
+            own.note_session("5e55")
+            store.may_go_on.set()
+            assert (await store.updates.receive()).status is JobStatus.PENDING
+            job = await store.updates.receive()
+        assert (job.status, job.session_id) == (JobStatus.RUNNING, "5e55")
+        await own.finish(FAILED)
+        nursery.cancel_scope.cancel()
+    assert store.read(own.job.id).started_at == job.started_at
 
 
 async def test_the_first_line_and_a_session_are_written_at_once(directory: Path) -> None:
@@ -238,6 +295,18 @@ async def test_the_owner_hears_of_a_cancellation(store: FileJobStore, other: Fil
             assert heard == ["the CLI"]
             # Also who asks later: the marker stays.
             assert await own.wait_cancelled() == "the CLI"
+
+
+async def test_a_look_that_fails_does_not_end_the_run(directory: Path) -> None:
+    disk = FaultyDisk()
+    store = FileJobStore(directory, disk=disk)
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        await trio.to_thread.run_sync(store.request_cancel, own.job.id, "the CLI")
+        disk.calls.clear()
+        disk.fail_at = 1
+        with trio.fail_after(5):
+            assert await own.wait_cancelled() == "the CLI"
+        assert disk.calls[0] == "open"
 
 
 async def test_a_ring_without_a_reason_is_no_cancellation(store: FileJobStore) -> None:
