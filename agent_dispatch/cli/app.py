@@ -44,6 +44,12 @@ COMMANDS = {
     "import": _Command("agents:import_agents", "Take over the agents of an agents.yaml."),
     "run": _Command("run:run", "Give a task to an agent and print its answer."),
     "test": _Command("run:try_agent", "Try an agent with a small task."),
+    "jobs": _Command("jobs:jobs", "List the newest jobs."),
+    "job": _Command("jobs:job", "Show one job and its answer."),
+    "wait": _Command("jobs:wait", "Wait for a job and print its answer."),
+    "tail": _Command("jobs:tail", "Print what a job's agent did last; --follow goes on."),
+    "cancel": _Command("jobs:cancel", "End a job that is pending or running."),
+    "gc": _Command("jobs:gc", "Remove old jobs with their answers."),
     "doctor": _Command("doctor:doctor", "Check the whole installation; say what mends it."),
     "demo": _Command("demo:demo", "See a dispatch at work, without Claude and without cost."),
     "serve": _Command("app:serve", "Run the MCP server on stdin and stdout, for Claude Code."),
@@ -63,8 +69,8 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
         shell: The outside world.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 the command line does not parse, 124 timeout,
-        128 + n ended by signal n.
+        The exit status: 0 done, 1 failed, 2 the command line does not parse, 3 still running,
+        124 timeout, 128 + n ended by signal n.
     """
     as_json = False
     try:

@@ -11,7 +11,13 @@ _PLAIN_FORMS = {
     "list": (0, 0, ("--json",)),
     "describe": (1, 1, ("--json",)),
     "test": (1, 2, ("--json", "--stream")),
-    "run": (2, 2, ("--json", "--stream")),
+    "run": (2, 2, ("--json", "--stream", "--background")),
+    "jobs": (0, 0, ("--json",)),
+    "job": (1, 1, ("--json",)),
+    "wait": (1, 1, ("--json",)),
+    "tail": (1, 1, ("--json", "--follow")),
+    "cancel": (1, 1, ("--json",)),
+    "gc": (0, 0, ("--json",)),
 }
 """Command -> fewest and most words, flags; all that the everyday forms of it consist of."""
 

@@ -1,4 +1,4 @@
-"""One dispatch with somebody attending: live progress, signals, a bounded end."""
+"""One dispatch with somebody attending: live progress, signals, a bounded end; or without."""
 
 import os
 import signal
@@ -13,6 +13,7 @@ from agent_dispatch.cli.progress import ProgressView, Style
 from agent_dispatch.cli.shell import Service, Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Progress
+from agent_dispatch.model.job import Job
 
 if TYPE_CHECKING:
     from agent_dispatch.process.spawner import Spawner
@@ -68,6 +69,34 @@ def attend(
     if isinstance(outcome, signal.Signals):
         return Attended(_cancelled(request, outcome), outcome)
     return Attended(outcome)
+
+
+def submit(shell: Shell, workers: "Spawner", request: DispatchRequest) -> Job:
+    """Start a background job; it goes on without us.
+
+    Args:
+        shell: The outside world.
+        workers: Started before Trio was.
+        request: What is asked of which agent.
+
+    Raises:
+        DispatchError: It was refused, or cannot be started.
+    """
+    service = shell.open_service(environ=shell.environ, spawner=None, workers=workers)
+    outcome = trio.run(_submit, service, request)
+    if isinstance(outcome, DispatchError):
+        raise outcome
+    return outcome
+
+
+async def _submit(
+    opening: AbstractAsyncContextManager[Service], request: DispatchRequest
+) -> Job | DispatchError:
+    try:
+        async with opening as service:
+            return await service.submit(request)
+    except DispatchError as error:
+        return error
 
 
 async def _attend(

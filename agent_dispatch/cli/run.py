@@ -2,9 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from agent_dispatch.cli.output import Colour, counted, one_line, remark, write_answer, write_json
+from agent_dispatch.cli.output import (
+    Colour,
+    counted,
+    one_line,
+    remark,
+    write_answer,
+    write_json,
+    write_lines,
+)
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.answer import Submitted
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ def run(
     goal: str = "",
     response_format: str = "",
     timeout_seconds: float = 0,
+    background: bool = False,
     stream: bool = False,
     json: bool = False,
     shell: Shell,
@@ -41,10 +51,16 @@ def run(
         goal: The broader objective.
         response_format: "json" asks for one JSON value; it comes as parsed_result with --json.
         timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
+        background: Print the id of a job that goes on by itself, and do not wait for it.
         stream: Print a line for each thing the agent does.
         json: Print the result as the MCP tool `dispatch` answers it.
         shell: The outside world.
     """
+    if background and stream:
+        raise InvalidRequestError(
+            "With --background there is nothing to stream yet: leave --stream out, and follow the"
+            " job with: agent-dispatch tail ID --follow"
+        )
     request = DispatchRequest(
         agent=name,
         task=_read_stdin(shell) if task == "-" else task,
@@ -55,6 +71,8 @@ def run(
         # The run loop brings it into its range, which is above 0.
         timeout_s=max(timeout_seconds, 1) if timeout_seconds else None,
     )
+    if background:
+        return _submit(shell, request, as_json=json)
     return _dispatch(shell, request, stream=stream, as_json=json)
 
 
@@ -113,13 +131,34 @@ def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: 
     return exit_status(attended)
 
 
+def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
+    workers = shell.start_workers()
+    try:
+        from agent_dispatch.cli.attend import submit
+
+        job = submit(shell, workers, request)
+    finally:
+        workers.close()
+    if as_json:
+        write_json(shell, Submitted(job_id=job.id, status=job.status, agent=job.agent))
+    else:
+        write_lines(shell, [job.id])
+        remark(shell, f"Its answer: agent-dispatch wait {job.id}", Colour.FAINT)
+    return 0
+
+
 def exit_status(attended: "Attended") -> int:
     """0 done, 124 timeout, 128 + n ended by signal n, 1 any other failure."""
     if attended.signum is not None:
         return 128 + attended.signum
     if attended.result.success:
         return 0
-    return _TIMEOUT_STATUS if attended.result.error_type is ErrorType.TIMEOUT else 1
+    return failure_status(attended.result.error_type)
+
+
+def failure_status(error_type: ErrorType | None) -> int:
+    """124 timeout, 1 any other failure."""
+    return _TIMEOUT_STATUS if error_type is ErrorType.TIMEOUT else 1
 
 
 def show_result(shell: Shell, result: DispatchResult) -> None:
@@ -136,13 +175,14 @@ def show_result(shell: Shell, result: DispatchResult) -> None:
 
 
 def _facts(result: DispatchResult) -> list[str]:
-    """Turns, time, cost and session; what is not known is left out."""
+    """Turns, time, cost, session and job; what is not known is left out."""
     facts = [
         "cached" if result.cached else None,
         None if result.num_turns is None else counted(result.num_turns, "turn"),
         None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
         None if result.cost_usd is None else f"${result.cost_usd:.4f}",
         None if result.session_id is None else f"session {result.session_id}",
+        None if result.job_id is None else f"job {result.job_id}",
     ]
     return [fact for fact in facts if fact is not None]
 

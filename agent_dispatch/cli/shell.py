@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import msgspec
 
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
+from agent_dispatch.model.job import Job
 
 if TYPE_CHECKING:
     # For type checkers only: `list` must not pay for the process room.
@@ -22,6 +23,9 @@ class Service(Protocol):
     async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
         """Run one task to its end."""
 
+    async def submit(self, request: DispatchRequest) -> Job:
+        """Start a background job."""
+
 
 class OpenService(Protocol):
     """What the commands need of `dispatch.service.open_service`."""
@@ -30,7 +34,8 @@ class OpenService(Protocol):
         self,
         *,
         environ: Mapping[str, str],
-        spawner: "Spawner",
+        spawner: "Spawner | None",
+        workers: "Spawner | None" = None,
         claude: Sequence[str] | None = None,
     ) -> AbstractAsyncContextManager[Service]:
         """Wire a service that lives as long as the block."""
@@ -49,6 +54,8 @@ class Shell(msgspec.Struct, frozen=True, kw_only=True):
     """The path this program was started by, `sys.argv[0]`."""
     start_spawner: "Callable[[], Spawner]"
     """Must be called before `trio.run`; the caller closes what it returns."""
+    start_workers: "Callable[[], Spawner]"
+    """The same for what forks the workers of background jobs."""
     open_service: OpenService
     serve: Callable[[Sequence[str]], int]
 
@@ -71,6 +78,7 @@ def this_shell(serve: Callable[[Sequence[str]], int]) -> Shell:
         stderr=sys.stderr,
         program=sys.argv[0],
         start_spawner=_start_spawner,
+        start_workers=_start_workers,
         open_service=_open_service,
         serve=serve,
     )
@@ -82,9 +90,19 @@ def _start_spawner() -> "Spawner":
     return start_spawner()
 
 
+def _start_workers() -> "Spawner":
+    from agent_dispatch.worker import start_worker_spawner
+
+    return start_worker_spawner()
+
+
 def _open_service(
-    *, environ: Mapping[str, str], spawner: "Spawner", claude: Sequence[str] | None = None
+    *,
+    environ: Mapping[str, str],
+    spawner: "Spawner | None",
+    workers: "Spawner | None" = None,
+    claude: Sequence[str] | None = None,
 ) -> AbstractAsyncContextManager[Service]:
     from agent_dispatch.dispatch.service import open_service
 
-    return open_service(environ=environ, spawner=spawner, claude=claude)
+    return open_service(environ=environ, spawner=spawner, workers=workers, claude=claude)

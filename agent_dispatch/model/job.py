@@ -8,8 +8,11 @@ from enum import StrEnum
 
 import msgspec
 
+from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 
+MAX_LISTED = 1000
+"""Rows of one listing, at most."""
 SUMMARY_TASK_CHARS = 120
 SUMMARY_PROGRESS_CHARS = 200
 PROGRESS_LINES = 20
@@ -48,6 +51,20 @@ NEXT_STATUSES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.CANCELLED: frozenset(),
 }
 """What may follow a status."""
+
+
+def status_named(text: str) -> JobStatus | None:
+    """Give the status of that name; None for an empty one, which stands for all.
+
+    Raises:
+        InvalidRequestError: There is no such status.
+    """
+    name = text.strip().lower()
+    if name and name not in list(JobStatus):
+        raise InvalidRequestError(
+            f"Unknown status: {text[:40]!r}. Use one of: {', '.join(JobStatus)}; empty for all."
+        )
+    return JobStatus(name) if name else None
 
 
 def may_become(old: JobStatus, new: JobStatus) -> bool:

@@ -6,17 +6,15 @@ from typing import Annotated
 import msgspec
 
 from agent_dispatch.core.inline import cut, inline_job
-from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.answer import Cancellation, Purged, Submitted, WaitedFor
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
-from agent_dispatch.model.job import Job, JobStatus
+from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.server.ports import Service
 from agent_dispatch.server.tools import Tool, WithWarnings
 from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS, TaskParams, request_from
 
 MAX_PATIENCE_S = 3600
-MAX_LISTED = 1000
 
 _HINTS: Mapping[CancelOutcome, str] = {
     CancelOutcome.RUNNING: "It is still ending; dispatch_wait(job_id) returns when it is over.",
@@ -101,7 +99,7 @@ async def dispatch_jobs(
     service: Service, params: DispatchJobsParams, _on_progress: OnProgress
 ) -> WithWarnings:
     """The newest jobs; a limit out of range is brought into it."""
-    listing = await service.jobs(status_from(params.status), min(max(params.limit, 1), MAX_LISTED))
+    listing = await service.jobs(status_named(params.status), min(max(params.limit, 1), MAX_LISTED))
     return WithWarnings(listing.jobs, listing.warnings)
 
 
@@ -123,20 +121,6 @@ async def fetch_result(
     """The result of one job, or a page of it; negative numbers are taken for 0."""
     result = await service.result(params.ref)
     return cut(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
-
-
-def status_from(text: str) -> JobStatus | None:
-    """The status of that name; None for an empty one, which means all.
-
-    Raises:
-        InvalidRequestError: There is no such status.
-    """
-    name = text.strip().lower()
-    if name and name not in list(JobStatus):
-        raise InvalidRequestError(
-            f"Unknown status: {text[:40]!r}. Use one of: {', '.join(JobStatus)}; empty for all."
-        )
-    return JobStatus(name) if name else None
 
 
 DISPATCH_ASYNC = Tool(

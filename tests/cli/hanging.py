@@ -14,6 +14,7 @@ import trio
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.model.job import Job
 from agent_dispatch.process.spawner import Spawner
 
 
@@ -33,12 +34,16 @@ class HangingService:
             os.write(2, b"cleaned up\n")
         raise AssertionError("sleep_forever() ended")
 
+    async def submit(self, request: DispatchRequest) -> Job:
+        raise AssertionError("nothing is submitted here")
+
     @asynccontextmanager
     async def open(
         self,
         *,
         environ: Mapping[str, str],
-        spawner: Spawner,
+        spawner: Spawner | None,
+        workers: Spawner | None = None,
         claude: Sequence[str] | None = None,
     ) -> AsyncIterator["HangingService"]:
         yield self
@@ -53,6 +58,7 @@ def main() -> None:
         stderr=sys.stderr,
         program="agent-dispatch",
         start_spawner=lambda: Spawner(None),
+        start_workers=lambda: Spawner(None),
         open_service=service.open,
         serve=lambda argv: 0,
     )

@@ -15,8 +15,10 @@ from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.process.spawner import Spawner
 
+JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")
 
 ANSWER = DispatchResult(
@@ -80,12 +82,20 @@ class FakeService:
             raise self._answer
         return self._answer
 
+    async def submit(self, request: DispatchRequest) -> Job:
+        await trio.lowlevel.checkpoint()
+        self.requests.append(request)
+        if isinstance(self._answer, DispatchError):
+            raise self._answer
+        return new_job(JOB_ID, request, 1.0, kind=JobKind.BACKGROUND)
+
     @asynccontextmanager
     async def open(
         self,
         *,
         environ: Mapping[str, str],
-        spawner: Spawner,
+        spawner: Spawner | None,
+        workers: Spawner | None = None,
         claude: Sequence[str] | None = None,
     ) -> AsyncIterator["FakeService"]:
         self.environ, self.claude = environ, claude
@@ -128,6 +138,7 @@ class World:
             stderr=stderr or Stream(terminal=self.terminal),
             program=self.program,
             start_spawner=lambda: Spawner(None),
+            start_workers=lambda: Spawner(None),
             open_service=self.service.open,
             serve=self._serve,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent_dispatch import __version__
-from tests.cli.support import World
+from tests.cli.support import JOB_ID, World
 
 HEAVY = {"trio", "mcp", "pydantic", "anyio", "asyncio", "cyclopts", "rich", "attrs", "subprocess"}
 
@@ -49,7 +49,19 @@ def test_the_version_is_told_without_importing_anything_of_ours_but_itself(world
 
 
 @pytest.mark.parametrize(
-    "argv", [["list"], ["list", "--json"], ["describe", "infra"], ["describe", "nope"]]
+    "argv",
+    [
+        ["list"],
+        ["list", "--json"],
+        ["describe", "infra"],
+        ["describe", "nope"],
+        ["jobs"],
+        ["jobs", "--json"],
+        ["job", "0190a7b0c1d2"],
+        ["wait", JOB_ID],
+        ["tail", JOB_ID, "--follow"],
+        ["gc"],
+    ],
 )
 def test_what_only_reads_imports_neither_the_event_loop_nor_the_parser(
     infra: World, argv: list[str]
@@ -75,6 +87,12 @@ def test_a_run_of_the_everyday_form_needs_no_parser(infra: World) -> None:
         (["describe", "nope"], 1),
         (["describe"], 2),
         (["run", "nope", "x"], 1),
+        (["run", "nope", "x", "--background"], 1),
+        (["jobs"], 0),
+        (["job", JOB_ID], 1),
+        (["wait", "../x"], 1),
+        (["cancel", JOB_ID], 1),
+        (["gc", "--dry-run"], 0),
         (["run", "infra", ""], 1),
         (["--nonsense"], 2),
         (["serve", "--help"], 0),

@@ -1,0 +1,290 @@
+"""Commands about jobs: look at them, wait for them, end them, remove them.
+
+They ask the store themselves, so that none but `cancel` needs an event loop.
+"""
+
+import os
+import re
+import select
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+
+import msgspec
+
+from agent_dispatch.cli.job_text import details, short_ids, table
+from agent_dispatch.cli.output import (
+    Colour,
+    counted,
+    one_line,
+    remark,
+    write_answer,
+    write_json,
+    write_lines,
+)
+from agent_dispatch.cli.run import failure_status, show_result
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.model.answer import Cancellation, Purged, WaitedFor
+from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus, status_named
+from agent_dispatch.project.config_file import config_path, jobs_path
+
+_DONE, _FAILED, _STILL_RUNNING = 0, 1, 3
+_ID_BEGINNING = re.compile(r"[0-9a-f]{4,31}")
+_SHOWN_CANDIDATES = 10
+_LOOK_EVERY_S = 1.0
+"""Progress is written once a second at most; the end of a job wakes us."""
+_UNWATCHED_LOOK_EVERY_S = 0.05
+_CANCEL_PATIENCE_S = 10.0
+
+
+def open_store(shell: Shell) -> JobStore:
+    """The jobs that this environment points at."""
+    return FileJobStore(jobs_path(shell.environ, config_path(shell.environ)))
+
+
+def jobs(*, status: str = "", limit: int = 50, json: bool = False, shell: Shell) -> int:
+    """List the newest jobs, whoever started them.
+
+    Args:
+        status: Only those: pending, running, done, failed or cancelled.
+        limit: How many, at most 1000.
+        json: Print what the MCP tool `dispatch_jobs` answers.
+        shell: The outside world.
+    """
+    wanted = status_named(status)
+    listing = open_store(shell).list_jobs(status=wanted, limit=min(max(limit, 1), MAX_LISTED))
+    if json:
+        write_json(shell, listing.jobs)
+    elif listing.jobs:
+        write_lines(shell, table(listing.jobs, shell, time.time()))
+    else:
+        write_lines(shell, ["No jobs." if wanted is None else f"No jobs that are {wanted}."])
+    _warn(shell, listing.warnings)
+    return _DONE
+
+
+def job(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
+    """Show one job: what was asked, how it goes or went, and its answer.
+
+    Args:
+        job_id: The id, or the beginning of one.
+        json: Print the whole record.
+        shell: The outside world.
+    """
+    store = open_store(shell)
+    found = store.settle(full_id(store, job_id))
+    if json:
+        write_json(shell, found)
+        return _DONE
+    write_lines(shell, details(found, time.time()))
+    if found.result is not None and found.result.result:
+        write_lines(shell, [""])
+        write_answer(shell, found.result.result)
+    return _DONE
+
+
+def wait(job_id: str, /, *, timeout_seconds: float = 60, json: bool = False, shell: Shell) -> int:
+    """Wait for a job and print its answer. The job goes on whether or not anybody waits.
+
+    The exit status is 0 if it is done, 3 if it still runs, 124 if it ran into its timeout, 1 if
+    it failed otherwise or was cancelled.
+
+    Args:
+        job_id: The id, or the beginning of one.
+        timeout_seconds: Seconds to wait at most.
+        json: Print what the MCP tool `dispatch_wait` answers, with the whole result.
+        shell: The outside world.
+    """
+    store = open_store(shell)
+    started = time.monotonic()
+    with closing(_looks(store, full_id(store, job_id), timeout_seconds)) as looks:
+        shown: Sequence[str] = ()
+        for found in looks:
+            new = _new_lines(shown, found.progress or ())
+            shown = found.progress or ()
+            if new and not json and not found.status.is_terminal:
+                remark(shell, f"[{time.monotonic() - started:>3.0f} s] {one_line(new[-1])}")
+    is_over = found.status.is_terminal
+    if json:
+        fields = msgspec.structs.asdict(found)
+        write_json(shell, WaitedFor(**fields, timed_out_waiting=not is_over))
+    elif not is_over:
+        remark(shell, f"Job {found.id} is {found.status}; it goes on.", Colour.DOUBTFUL)
+    elif found.result is not None:
+        show_result(shell, found.result)
+    else:
+        remark(shell, f"error: {found.error or 'It ended without a result.'}", Colour.BAD)
+    return _exit_status(found)
+
+
+def tail(job_id: str, /, *, follow: bool = False, json: bool = False, shell: Shell) -> int:
+    """Print the last lines on what the agent did.
+
+    Args:
+        job_id: The id, or the beginning of one.
+        follow: Go on until the job is over; then the exit status is that of `wait`.
+        json: Print JSON; with --follow a line for each, and one for the end.
+        shell: The outside world.
+    """
+    store = open_store(shell)
+    full = full_id(store, job_id)
+    if not follow:
+        found = store.settle(full)
+        lines = found.progress or []
+        if json:
+            write_json(shell, {"id": found.id, "status": found.status, "progress": lines})
+        else:
+            write_lines(shell, map(one_line, lines))
+        return _DONE
+    with closing(_looks(store, full, float("inf"))) as looks:
+        shown: Sequence[str] = ()
+        for found in looks:
+            new = _new_lines(shown, found.progress or ())
+            shown = found.progress or ()
+            texts = [_compact({"progress": line}) for line in new] if json else map(one_line, new)
+            write_lines(shell, texts, at_once=True)
+    if json:
+        write_lines(shell, [_compact({"id": found.id, "status": found.status})])
+    else:
+        remark(shell, f"Job {found.id} is {found.status}.", Colour.FAINT)
+    return _exit_status(found)
+
+
+def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
+    """End a job, pending or running, whoever started it; its session can be resumed.
+
+    The exit status is 0 if nothing of it runs any more, 3 if it is still ending.
+
+    Args:
+        job_id: The id, or the beginning of one.
+        json: Print what the MCP tool `dispatch_cancel` answers.
+        shell: The outside world.
+    """
+    import trio
+
+    from agent_dispatch.jobs.waiting import CancelOutcome
+    from agent_dispatch.jobs.waiting import cancel as cancel_job
+
+    store = open_store(shell)
+    full = full_id(store, job_id)
+
+    async def work() -> CancelOutcome:
+        return await cancel_job(
+            store, full, by="agent-dispatch cancel", patience_s=_CANCEL_PATIENCE_S
+        )
+
+    outcome = trio.run(work)
+    told = {
+        CancelOutcome.CANCELLED: f"Cancelled {full}.",
+        CancelOutcome.RUNNING: f"Job {full} is still ending.",
+        CancelOutcome.ALREADY_TERMINAL: f"Job {full} was over before.",
+        CancelOutcome.NOT_FOUND: str(UnknownJobError(full)),
+    }
+    if json:
+        write_json(shell, Cancellation(job_id=full, outcome=outcome))
+    elif outcome is CancelOutcome.NOT_FOUND:
+        remark(shell, f"error: {told[outcome]}", Colour.BAD)
+    else:
+        write_lines(shell, [told[outcome]])
+    statuses = {CancelOutcome.RUNNING: _STILL_RUNNING, CancelOutcome.NOT_FOUND: _FAILED}
+    return statuses.get(outcome, _DONE)
+
+
+def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, shell: Shell) -> int:
+    """Remove jobs that are over, with their answers; what runs or waits is never touched.
+
+    Args:
+        max_age_days: Days since a job ended; 0 removes every job that is over.
+        dry_run: Only say which.
+        json: Print what the MCP tool `dispatch_gc` answers, and the ids.
+        shell: The outside world.
+    """
+    collected = open_store(shell).gc(max_age_days, dry_run=dry_run)
+    if json:
+        answer = Purged(
+            purged=len(collected.purged),
+            litter=collected.litter,
+            ids=collected.purged,
+            dry_run=dry_run,
+            warnings=collected.warnings or None,
+        )
+        write_json(shell, answer)
+        return _DONE
+    verb = "Would remove" if dry_run else "Removed"
+    write_lines(shell, [f"{verb} {counted(len(collected.purged), 'job')}."])
+    if dry_run:
+        write_lines(shell, collected.purged)
+    if collected.litter:
+        litter = counted(collected.litter, "file")
+        write_lines(shell, [f"Removed {litter} that dead processes had left behind."])
+    _warn(shell, collected.warnings)
+    return _DONE
+
+
+def full_id(store: JobStore, text: str) -> str:
+    """The id that `text` is, or is the beginning of; what can be neither is given back.
+
+    Raises:
+        UnknownJobError: No recent job's id begins so.
+        InvalidRequestError: Several do.
+    """
+    beginning = text.strip().lower()
+    if not _ID_BEGINNING.fullmatch(beginning):
+        return beginning
+    found = [row for row in store.list_jobs(limit=MAX_LISTED).jobs if row.id.startswith(beginning)]
+    if not found:
+        raise UnknownJobError(beginning)
+    if len(found) > 1:
+        shown = found[:_SHOWN_CANDIDATES]
+        names = zip(short_ids([row.id for row in found]), shown, strict=False)
+        listed = "; ".join(f"{short} ({row.agent}, {row.status})" for short, row in names)
+        raise InvalidRequestError(
+            f"{counted(len(found), 'job')} begin with {beginning}: {listed}. Give more of the id."
+        )
+    return found[0].id
+
+
+def _looks(store: JobStore, job_id: str, patience_s: float) -> Generator[Job]:
+    """Look at a job now, again and again, and last when it or the patience is over."""
+    deadline = time.monotonic() + max(patience_s, 0)
+    while True:
+        # Opened before looking: what happens after the look is told by it.
+        watch = store.watch(job_id)
+        try:
+            found = store.settle(job_id)
+            yield found
+            left_s = deadline - time.monotonic()
+            if found.status.is_terminal or left_s <= 0:
+                return
+            pause_s = _UNWATCHED_LOOK_EVERY_S if watch is None else _LOOK_EVERY_S
+            select.select([] if watch is None else [watch], [], [], min(pause_s, left_s))
+        finally:
+            if watch is not None:
+                os.close(watch)
+
+
+def _new_lines(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
+    """Lines of a rolling tail that were not in it before."""
+    for kept in range(min(len(before), len(now)), 0, -1):
+        if list(before[-kept:]) == list(now[:kept]):
+            return now[kept:]
+    return now
+
+
+def _exit_status(job: Job) -> int:
+    if not job.status.is_terminal:
+        return _STILL_RUNNING
+    return _DONE if job.status is JobStatus.DONE else failure_status(job.error_type)
+
+
+def _compact(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _warn(shell: Shell, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        remark(shell, f"warning: {one_line(warning)}", Colour.DOUBTFUL)

@@ -1,0 +1,419 @@
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from agent_dispatch.cli.app import run_cli
+from agent_dispatch.cli.job_text import age, short_ids
+from agent_dispatch.errors import UnknownAgentError
+from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.jobs.owner import create_job
+from agent_dispatch.jobs.store import Claim
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.job import JobKind
+from tests.cli.support import JOB_ID, FakeService, Stream, World
+from tests.jobs.support import CANCELLED, DONE, FAILED, end, ended, running
+
+TIMEOUT = DispatchResult(
+    agent="infra", success=False, result="", error="Too slow.", error_type=ErrorType.TIMEOUT
+)
+
+
+@pytest.fixture
+def jobs_dir(world: World) -> Path:
+    return world.config.parent / "jobs"
+
+
+@pytest.fixture
+def store(jobs_dir: Path) -> FileJobStore:
+    return FileJobStore(jobs_dir)
+
+
+def report(store: FileJobStore, claim: Claim, *lines: str) -> None:
+    store.update(claim, verdict.with_progress(claim.job, lines, time.time()))
+
+
+class Reader(Stream):
+    """A standard stream whose reader acts on what it reads."""
+
+    def __init__(self, act: Callable[[str], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        self._act(text)
+        return written
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+
+def test_jobs_are_listed_newest_first_and_aligned(world: World, store: FileJobStore) -> None:
+    old = ended(store)
+    failed = ended(store, TIMEOUT)
+    now = running(store)
+    assert world.run("jobs") == 0
+    heading, *rows = world.out.splitlines()
+    assert heading.split() == ["ID", "AGE", "STATUS", "AGENT", "COST", "TASK"]
+    ids = [row.split()[0] for row in rows]
+    assert [
+        full.startswith(short) for full, short in zip([now.job.id, failed, old], ids, strict=True)
+    ]
+    assert [row[heading.index("STATUS") :].split("  ")[0] for row in rows] == [
+        "running",
+        "failed: timeout",
+        "done",
+    ]
+    assert all(row[heading.index("TASK") :] == "List the pods" for row in rows)
+    assert rows[2][heading.index("COST") :].startswith("$0.2500")
+    assert world.err == ""
+    store.release(now)
+
+
+def test_without_jobs_that_is_said_and_nothing_is_made(world: World, jobs_dir: Path) -> None:
+    assert world.run("jobs") == 0
+    assert world.out == "No jobs.\n"
+    assert world.run("jobs", "--status", "failed") == 0
+    assert world.out == "No jobs that are failed.\n"
+    assert world.run("jobs", "--json") == 0
+    assert world.answer() == []
+    assert not jobs_dir.exists()
+
+
+def test_a_listing_can_be_narrowed(world: World, store: FileJobStore) -> None:
+    first, second = ended(store), ended(store)
+    ended(store, FAILED)
+    assert world.run("jobs", "--status=done", "--json") == 0
+    assert [row["id"] for row in world.answer()] == [second, first]
+    for limit in ("1", "0", "-3"):
+        assert world.run("jobs", "--limit", limit, "--json") == 0
+        assert len(world.answer()) == 1
+    assert world.run("jobs", "--status", "over") == 1
+    assert "Use one of: pending, running, done, failed, cancelled" in world.err
+
+
+def test_what_is_no_job_is_warned_about_beside_the_answer(
+    world: World, store: FileJobStore, jobs_dir: Path
+) -> None:
+    known = ended(store)
+    (jobs_dir / "notes.txt").write_text("mine")
+    (jobs_dir / f"{JOB_ID}.json").write_text("{")
+    for argv in (["jobs"], ["jobs", "--json"], ["gc"]):
+        assert world.run(*argv) == 0
+        assert "warning: notes.txt: not a job record; left alone" in world.err
+        assert f"warning: {JOB_ID}.json: it is not JSON" in world.err
+    world.run("jobs", "--json")
+    assert [row["id"] for row in world.answer()] == [known]
+    assert world.run("job", JOB_ID) == 1
+    assert "cannot be read" in world.err
+
+
+def test_what_a_task_says_cannot_steer_the_terminal(world: World, store: FileJobStore) -> None:
+    evil = "look\x1b[2J\x1b]0;owned\x07\nsecond line"
+    request = DispatchRequest(agent="a\x1b[2J", task=evil)
+    claim = store.create(request, kind=JobKind.CALL)
+    report(store, claim, "line\x1b[2J")
+    end(store, claim, msgspec.structs.replace(FAILED, result=evil, error=evil))
+    world.terminal = True
+    for argv in (["jobs"], ["job", claim.job.id], ["wait", claim.job.id], ["tail", claim.job.id]):
+        world.run(*argv)
+        assert "\x1b[2J" not in world.out + world.err
+        assert "\x1b]" not in world.out + world.err
+    world.run("jobs")
+    assert len(world.out.splitlines()) == 2
+
+
+def test_a_terminal_shows_statuses_in_colour_and_still_aligned(
+    world: World, store: FileJobStore
+) -> None:
+    ended(store)
+    ended(store, TIMEOUT)
+    world.terminal = True
+    world.run("jobs")
+    assert "\x1b[32mdone           \x1b[0m" in world.out
+    assert "\x1b[31mfailed: timeout\x1b[0m" in world.out
+    world.environ["NO_COLOR"] = "1"
+    world.run("jobs")
+    assert "\x1b" not in world.out
+
+
+def test_a_job_is_shown_with_what_was_asked_and_its_answer(
+    world: World, store: FileJobStore
+) -> None:
+    request = DispatchRequest(agent="infra", task="look\nhere", caller="me", goal="g")
+    claim = store.create(request, kind=JobKind.CALL, ref=True)
+    store.update(claim, verdict.started(claim.job, time.time()))
+    report(store, claim, "one", "two")
+    end(store, claim, msgspec.structs.replace(DONE, session_id="s-1", result="Three\npods"))
+    assert world.run("job", claim.job.id) == 0
+    facts, _, answer = world.out.partition("\n\n")
+    assert facts.startswith(claim.job.id + "\n")
+    for line in (
+        "  status          done",
+        "  kind            call, kept as a ref",
+        "  agent           infra",
+        "  task            look here",
+        "  caller          me",
+        "  goal            g",
+        "  session         s-1",
+        "  cost            $0.2500",
+        "  progress        two",
+    ):
+        assert line in facts.splitlines()
+    assert "ago)" in facts
+    assert answer == "Three\npods\n"
+
+
+def test_a_job_whose_owner_died_is_shown_as_lost(world: World, store: FileJobStore) -> None:
+    claim = running(store)
+    store.release(claim)
+    assert world.run("job", claim.job.id) == 0
+    assert "failed: lost" in world.out
+    assert world.run("wait", claim.job.id) == 1
+
+
+def test_json_is_the_whole_record(world: World, store: FileJobStore) -> None:
+    job_id = ended(store, msgspec.structs.replace(DONE, result="x" * 100_000))
+    assert world.run("job", job_id, "--json") == 0
+    assert len(world.answer()["result"]["result"]) == 100_000
+    assert world.run("wait", job_id, "--json") == 0
+    assert len(world.answer()["result"]["result"]) == 100_000
+    assert "timed_out_waiting" not in world.answer()
+
+
+@pytest.mark.parametrize("command", ["job", "wait", "tail", "cancel"])
+@pytest.mark.parametrize("text", ["x", "abc", "../../etc/passwd", "", "-", "0" * 33])
+def test_what_cannot_be_an_id_is_an_error_of_one_line(
+    world: World, store: FileJobStore, command: str, text: str
+) -> None:
+    ended(store)
+    assert world.run(command, "--", text) == 1
+    assert world.out == ""
+    assert world.err.startswith("error: Not a job id: ")
+    assert world.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["job", "wait", "tail", "cancel"])
+def test_an_unknown_job_is_an_error(world: World, command: str) -> None:
+    for text in (JOB_ID, JOB_ID[:12]):
+        assert world.run(command, text) == 1
+        assert world.err.startswith(f"error: Unknown job: '{text}'")
+    assert world.run(command, JOB_ID[:12], "--json") == 1
+    assert "Unknown job" in world.answer()["error"]
+
+
+def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(world: World, jobs_dir: Path) -> None:
+    hour_ns = 3_600 * 10**9
+    clock = iter([10**18, 10**18 + 1, 10**18 + hour_ns])
+    store = FileJobStore(jobs_dir, ids=IdSource(lambda: next(clock)))
+    first, second, later = (ended(store) for _ in range(3))
+    for text in (later[:8], later[:31], later.upper(), f" {later} "):
+        assert world.run("job", text, "--json") == 0
+        assert world.answer()["id"] == later
+    assert world.run("job", first[:8]) == 1
+    assert world.err.startswith(f"error: 2 jobs begin with {first[:8]}: ")
+    for job_id in (first, second):
+        shown = world.err.partition("begin with")[2]
+        short = next(word for word in shown.split() if len(word) > 12 and job_id.startswith(word))
+        assert world.run("job", short, "--json") == 0
+        assert world.answer()["id"] == job_id
+        world.run("job", first[:8])
+
+
+@pytest.mark.parametrize(
+    ("result", "status"), [(DONE, 0), (FAILED, 1), (CANCELLED, 1), (TIMEOUT, 124)]
+)
+def test_waiting_for_a_job_that_is_over_tells_how_it_ended(
+    world: World, store: FileJobStore, result: DispatchResult, status: int
+) -> None:
+    job_id = ended(store, result)
+    assert world.run("wait", job_id) == status
+    assert world.out == (f"{result.result}\n" if result.result else "")
+    assert (result.error or "") in world.err
+    assert world.run("wait", job_id, "--json") == status
+    assert world.answer()["id"] == job_id
+    assert world.run("tail", job_id, "--follow") == status
+
+
+@pytest.mark.parametrize("patience", ["0", "-1", "0.01"])
+def test_a_job_that_still_runs_when_the_patience_is_over_is_status_3(
+    world: World, store: FileJobStore, patience: str
+) -> None:
+    claim = running(store)
+    assert world.run("wait", claim.job.id, "--timeout-seconds", patience) == 3
+    assert world.out == ""
+    assert f"Job {claim.job.id} is running; it goes on." in world.err
+    assert world.run("wait", claim.job.id, "--timeout-seconds", patience, "--json") == 3
+    assert world.answer()["timed_out_waiting"] is True
+    assert world.err == ""
+    store.release(claim)
+
+
+def test_a_wait_shows_progress_and_wakes_at_the_end(world: World, store: FileJobStore) -> None:
+    claim = running(store)
+    report(store, claim, "one", "two")
+
+    def act(text: str) -> None:
+        if "two" in text:
+            end(store, claim)
+
+    stdout, stderr = Stream(), Reader(act)
+    started = time.monotonic()
+    assert run_cli(["wait", claim.job.id], world.shell(stdout, stderr)) == 0
+    # Far from the second after which it looks again by itself.
+    assert time.monotonic() - started < 0.5
+    assert stdout.text == "Three pods\n"
+    assert stderr.text.startswith("[  0 s] two\n")
+
+
+def test_a_tail_is_what_the_record_has(world: World, store: FileJobStore) -> None:
+    claim = running(store)
+    assert world.run("tail", claim.job.id) == 0
+    assert world.out == ""
+    report(store, claim, "one", "two\nlines")
+    assert world.run("tail", claim.job.id) == 0
+    assert world.out == "one\ntwo lines\n"
+    assert world.run("tail", claim.job.id, "--json") == 0
+    assert world.answer() == {
+        "id": claim.job.id,
+        "status": "running",
+        "progress": ["one", "two\nlines"],
+    }
+    store.release(claim)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_tail_that_follows_prints_each_line_once_until_the_end(
+    world: World, store: FileJobStore, as_json: bool
+) -> None:
+    claim = running(store)
+    tail = [f"line {number}" for number in range(20)]
+    report(store, claim, *tail)
+
+    def act(text: str) -> None:
+        if "line 19" in text:
+            report(store, claim, *tail[2:], "line 20", "line 21")
+        if "line 21" in text:
+            end(store, claim, FAILED)
+
+    stdout, stderr = Reader(act), Stream()
+    argv = ["tail", claim.job.id, "--follow", *(["--json"] if as_json else [])]
+    assert run_cli(argv, world.shell(stdout, stderr)) == 1
+    lines = [f"line {number}" for number in range(22)]
+    if as_json:
+        *progress, last = map(json.loads, stdout.text.splitlines())
+        assert progress == [{"progress": line} for line in lines]
+        assert last == {"id": claim.job.id, "status": "failed"}
+    else:
+        assert stdout.text.splitlines() == lines
+        assert stderr.text == f"Job {claim.job.id} is failed.\n"
+
+
+def test_a_job_without_an_owner_is_cancelled_at_once(world: World, store: FileJobStore) -> None:
+    over = ended(store)
+    for argv in ([], ["--json"]):
+        assert world.run("cancel", over, *argv) == 0
+    assert world.answer() == {"job_id": over, "outcome": "already_terminal"}
+    assert world.run("cancel", JOB_ID, "--json") == 1
+    assert world.answer() == {"job_id": JOB_ID, "outcome": "not_found"}
+
+
+def test_a_job_is_cancelled_by_its_owner_who_is_told_by_whom(
+    world: World, store: FileJobStore
+) -> None:
+    started: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    async def own() -> None:
+        request = DispatchRequest(agent="infra", task="look")
+        with trio.fail_after(30):
+            async with create_job(store, request, kind=JobKind.BACKGROUND) as owned:
+                await owned.start()
+                started.put(owned.job.id)
+                by = await owned.wait_cancelled()
+                await owned.finish(msgspec.structs.replace(CANCELLED, error=f"Cancelled by {by}."))
+
+    owner = threading.Thread(target=trio.run, args=[own])
+    owner.start()
+    job_id = started.get(timeout=30)
+    assert world.run("cancel", job_id[:16]) == 0
+    owner.join()
+    assert world.out == f"Cancelled {job_id}.\n"
+    assert store.settle(job_id).error == "Cancelled by agent-dispatch cancel."
+
+
+def test_gc_removes_what_is_over_for_long_enough(world: World, store: FileJobStore) -> None:
+    over = [ended(store), ended(store, FAILED)]
+    claim = running(store)
+    assert world.run("gc") == 0
+    assert world.out == "Removed 0 jobs.\n"
+    assert world.run("gc", "--max-age-days", "0", "--dry-run") == 0
+    assert world.out == f"Would remove 2 jobs.\n{over[1]}\n{over[0]}\n"
+    assert world.run("gc", "--max-age-days", "0", "--json") == 0
+    assert world.answer() == {"purged": 2, "ids": over[::-1]}
+    assert world.run("jobs", "--json") == 0
+    assert [row["id"] for row in world.answer()] == [claim.job.id]
+    store.release(claim)
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "inf"])
+def test_an_age_that_is_none_is_refused(world: World, store: FileJobStore, days: str) -> None:
+    ended(store)
+    assert world.run("gc", f"--max-age-days={days}") == 1
+    assert "Not an age in days" in world.err
+
+
+def test_a_run_in_the_background_prints_the_id_of_its_job(world: World) -> None:
+    assert world.run("run", "infra", "look", "--background") == 0
+    assert world.out == f"{JOB_ID}\n"
+    assert f"agent-dispatch wait {JOB_ID}" in world.err
+    assert world.run("run", "infra", "look", "--background", "--json", "--context=c") == 0
+    assert world.answer() == {"job_id": JOB_ID, "status": "pending", "agent": "infra"}
+    assert world.err == ""
+    assert world.service.requests == [
+        DispatchRequest(agent="infra", task="look"),
+        DispatchRequest(agent="infra", task="look", context="c"),
+    ]
+
+
+def test_a_run_that_is_refused_has_no_id(world: World) -> None:
+    world.service = FakeService(UnknownAgentError("infra", available=["db"]))
+    assert world.run("run", "infra", "look", "--background") == 1
+    assert world.out == ""
+    assert world.err == "error: Unknown agent: 'infra'. Available: db\n"
+    assert world.run("run", "infra", "look", "--background", "--stream") == 1
+    assert "--follow" in world.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (7_199, "1 h"),
+        (86_400, "1 d"),
+        (86_400 * 400, "400 d"),
+    ],
+)
+def test_an_age_is_told_in_its_largest_unit(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
+def test_short_ids_tell_apart_and_fit_together() -> None:
+    assert short_ids([]) == []
+    assert short_ids([JOB_ID]) == [JOB_ID[:12]]
+    twins = [JOB_ID, JOB_ID[:20] + "0" * 12]
+    assert len(set(short_ids(twins))) == 2
+    assert len({len(short) for short in short_ids(twins)}) == 1
