@@ -11,7 +11,9 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import NoReturn
 
 import trio
 
@@ -29,25 +31,35 @@ def start_worker_spawner() -> Spawner:
     return start_spawner(prepare)
 
 
-def prepare() -> Callable[[Mapping[str, object], Sequence[int], Callable[[], None]], None]:
+def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
     """Be a worker that waits for its job; for `process.spawner`."""
     # Once more: nobody's child, so no walk down from the submitter finds it.
     if os.fork():
         os._exit(0)
     os.setsid()
     set_process_name("dispatch-work")
-    return run_worker
+    return run_worker_and_exit
 
 
-def run_worker(
-    request: Mapping[str, object], fds: Sequence[int], under_way: Callable[[], None]
-) -> None:
+def run_worker_and_exit(request: Mapping[str, object], fds: Sequence[int]) -> NoReturn:
+    """Run one job to its end, and no other in the same process."""
+    status = 1
+    try:
+        run_worker(request, fds)
+        status = 0
+    except BaseException:
+        # The log is all that is left of it.
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def run_worker(request: Mapping[str, object], fds: Sequence[int]) -> None:
     """Run one job to its end.
 
     Args:
         request: `job_id`, `env`, and `claude`, the program that plays it, or None.
         fds: Where to say that we are up, the log, and the job's own.
-        under_way: Called when nothing more is asked of the spawner.
     """
     up, log, *job_fds = fds
     null = os.open(os.devnull, os.O_RDWR)
@@ -62,9 +74,8 @@ def run_worker(
     os.write(up, UP)
     os.close(up)
     # For the one guard that is needed here.
-    spawner = start_spawner(requests=1)
+    spawner = start_spawner(once=True)
     gc.enable()
-    under_way()
     trio.run(_work, str(request["job_id"]), job_fds, environ, claude, spawner)
 
 
@@ -101,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
     for fd in fds:
         os.set_inheritable(fd, False)
     set_process_name("dispatch-work")
-    run_worker(request, fds, lambda: None)
+    run_worker_and_exit(request, fds)
 
 
 if __name__ == "__main__":

@@ -74,34 +74,20 @@ def set_process_name(name: str) -> None:
 
 
 class Guard:
-    """One run of one agent, from the fork to the empty tree."""
+    """This process, as the guard of one agent after the other."""
 
     def __init__(self) -> None:
-        """Get ready for a run: own session, subreaper, signals."""
+        """Get ready: own session, subreaper, signals, and all of an agent but its program."""
         with contextlib.suppress(PermissionError):  # Already a session leader.
             os.setsid()
         set_process_name("dispatch-guard")
-        self._subreaper = prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self._poll = select.poll()
         self._wake_read, wake_write = os.pipe()
-        self._watch_signals(wake_write)
-        self._request: Mapping[str, object] = {}
-        self._stdio: list[int] = []
-        self._lifeline = self._status = -1
-        self._leader, self._embryo = _fork_embryo()
-        self._exec_told = False
-        self._under_way: Callable[[], None] = lambda: None
-        self._exit_code: int | None = None
-        self._kill_at: float | None = None
-        self._forced = False
+        _watch_signals(self._wake_read, wake_write)
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._embryo: tuple[int, socket.socket] | OSError = _fork_embryo()
 
-    def run(
-        self,
-        request: Mapping[str, object],
-        fds: Sequence[int],
-        under_way: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Start the agent, and return when its tree is empty.
+    def run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
+        """Run one agent; return when its tree is empty, ready for the next.
 
         A bug of the guard's is told on the status pipe and raised.
 
@@ -110,30 +96,55 @@ class Guard:
                 have in their environment. `"subreaper": false`: do without, as systems do that
                 have no prctl(2).
             fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe; whatever
-                follows is only kept open.
-            under_way: Called when the agent runs, or cannot be started.
+                follows is only kept open. All are closed in the end.
         """
-        self._under_way = under_way
+        try:
+            used = _Run(request, fds, self._wake_read, self._embryo).go()
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                os.write(fds[STATUS], f"fail {errno.EIO} fork {error!r}\n".encode())
+            raise
+        for fd in fds[LIFELINE:]:
+            os.close(fd)
+        if used:
+            self._embryo = _fork_embryo()
+
+
+class _Run:
+    """One run of one agent, from the request to the empty tree."""
+
+    def __init__(
+        self,
+        request: Mapping[str, object],
+        fds: Sequence[int],
+        wake_read: int,
+        embryo: tuple[int, socket.socket] | OSError,
+    ) -> None:
         self._request = request
         self._stdio = list(fds[:LIFELINE])
         self._lifeline, self._status = fds[LIFELINE], fds[STATUS]
-        if not request.get("subreaper", True):
-            prctl(_PR_SET_CHILD_SUBREAPER, 0)
-            self._subreaper = False
-        try:
-            self._run()
-        except Exception as error:
-            self._tell(f"fail {errno.EIO} fork {error!r}")
-            raise
+        wanted = bool(request.get("subreaper", True))
+        self._subreaper = prctl(_PR_SET_CHILD_SUBREAPER, int(wanted)) and wanted
+        self._wake_read = wake_read
+        self._embryo = embryo
+        self._leader = 0
+        self._exec_told = False
+        self._exit_code: int | None = None
+        self._kill_at: float | None = None
+        self._forced = False
+        self._poll = select.poll()
+        self._poll.register(wake_read, select.POLLIN)
 
-    def _run(self) -> None:
+    def go(self) -> bool:
+        """Run it; say whether the embryo was used up."""
         os.set_blocking(self._lifeline, False)
         self._poll.register(self._lifeline, select.POLLIN)
         self._read_lifeline()
-        if self._kill_at is not None:
-            return  # The owner gave up before anything was started.
-        if not self._start():
-            return
+        if self._kill_at is not None or isinstance(self._embryo, OSError):
+            self._refuse()
+            return isinstance(self._embryo, OSError)
+        self._leader, talk = self._embryo
+        self._start(talk)
         while self._exit_code is None:
             self._wait(self._until_kill())
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -147,31 +158,28 @@ class Guard:
         else:
             self._tell(exited)
             self._tell(f"done {self._sweep()}")
+        return True
 
     # -- starting
 
-    def _start(self) -> bool:
-        if isinstance(self._embryo, OSError):
-            self._tell(f"fail {self._embryo.errno} fork")
-            return False
-        program = json.dumps([self._request[key] for key in ("argv", "cwd", "env")]).encode()
-        with contextlib.suppress(BrokenPipeError):  # It was killed: its exit says so.
-            socket.send_fds(self._embryo, [len(program).to_bytes(4, "big")], self._stdio)
-            self._embryo.sendall(program)
+    def _refuse(self) -> None:
+        """Start nothing: the owner gave up before, or there is no process to start it in."""
         for fd in self._stdio:
             os.close(fd)
-        self._poll.register(self._embryo, select.POLLIN)
-        return True
+        if isinstance(self._embryo, OSError):
+            self._tell(f"fail {self._embryo.errno} fork")
+
+    def _start(self, talk: socket.socket) -> None:
+        self._talk = talk
+        program = json.dumps([self._request[key] for key in ("argv", "cwd", "env")]).encode()
+        with contextlib.suppress(BrokenPipeError):  # It was killed: its exit says so.
+            socket.send_fds(talk, [len(program).to_bytes(4, "big")], self._stdio)
+            talk.sendall(program)
+        for fd in self._stdio:
+            os.close(fd)
+        self._poll.register(talk, select.POLLIN)
 
     # -- waiting
-
-    def _watch_signals(self, wake_write: int) -> None:
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(wake_write, False)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, _awake)
-        self._poll.register(self._wake_read, select.POLLIN)
 
     def _wait(self, timeout_s: float | None) -> None:
         for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000):
@@ -205,12 +213,10 @@ class Guard:
                 self._end(END_ON_CANCEL)
 
     def _read_exec(self) -> None:
-        assert isinstance(self._embryo, socket.socket)
-        failure = self._embryo.recv(4096)
-        self._poll.unregister(self._embryo)
-        self._embryo.close()
+        failure = self._talk.recv(4096)
+        self._poll.unregister(self._talk)
+        self._talk.close()
         self._exec_told = True
-        self._under_way()
         self._tell(failure.decode() if failure else f"start {self._leader}")
 
     # -- ending
@@ -282,12 +288,21 @@ class Guard:
             os.write(self._status, line.encode() + b"\n")
 
 
-def _fork_embryo() -> tuple[int, socket.socket | OSError]:
+def _watch_signals(wake_read: int, wake_write: int) -> None:
+    """Let signals wake whoever polls `wake_read`."""
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, _awake)
+
+
+def _fork_embryo() -> tuple[int, socket.socket] | OSError:
     """Fork the process that will be the agent: all of it that can be done before a request.
 
     Returns:
-        Its pid, and a socket to send the program to, at whose other end it tells why it could not
-        be executed; EOF there means that it was. Or 0, and why there is none.
+        Its pid, and a socket to send the program to, on which it tells why it could not be
+        executed; EOF there means that it was. Or why there is none.
     """
     ours, theirs = socket.socketpair()
     guard = os.getpid()
@@ -296,7 +311,9 @@ def _fork_embryo() -> tuple[int, socket.socket | OSError]:
     try:
         pid = os.fork()
     except OSError as error:
-        return 0, error
+        ours.close()
+        theirs.close()
+        return error
     finally:
         if os.getpid() == guard:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -440,8 +457,8 @@ def kill_marked(marker: str) -> int:
     return len(killed)
 
 
-def prepare() -> Callable[[Mapping[str, object], Sequence[int], Callable[[], None]], None]:
-    """Be a guard that waits for its run; for `process.spawner`."""
+def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
+    """Be a guard that waits for its first run; for `process.spawner`."""
     return Guard().run
 
 

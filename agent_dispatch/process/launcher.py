@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from agent_dispatch.process import guard
-from agent_dispatch.process.spawner import Frame, Spawner
+from agent_dispatch.process import frames, guard
+from agent_dispatch.process.spawner import Spawner
 
 GUARD_PROGRAM = (sys.executable, "-I", "-S", guard.__file__)
 """The slow way to a guard: about ten times as long as a fork."""
@@ -39,10 +39,10 @@ class Launcher:
             OSError: It cannot be started in either way.
         """
         with trio.CancelScope(shield=True):
-            if not await self._ask_spawner(Frame(request, fds)):
+            if not await self._ask_spawner(frames.encode(request, fds)):
                 await trio.to_thread.run_sync(self._start_slowly, request, fds)
 
-    async def _ask_spawner(self, frame: Frame) -> bool:
+    async def _ask_spawner(self, frame: frames.Frame) -> bool:
         async with self._sending:
             while self._spawner is not None and (sock := self._spawner.sock) is not None:
                 try:

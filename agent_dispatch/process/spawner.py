@@ -1,4 +1,4 @@
-"""The spawner: a process forked before anything else, which forks guards on request.
+"""The spawner: a process forked before anything else, which forks guards and keeps them at work.
 
 Starting Python for each guard would cost more than everything else a dispatch does; a fork of a
 small process that has the modules already costs about a millisecond. So an owner forks one
@@ -6,43 +6,39 @@ spawner first of all, while it has a single thread, no loop and few modules: thi
 guard need the standard library only, because a fork of a process that has imported Trio takes
 twice as long. The spawner is a session of its own, ignores the signals that end its owner, holds
 none of the owner's descriptors, and ends when the owner's end of its socket is closed. What it
-forked lives on. One forked process always waits for the next request, so that the fork itself,
-the larger part of a guard's start, is over when the request comes.
+forked ends when its work is done.
 
-A request is a frame on a stream socket: a length, JSON, and the descriptors as SCM_RIGHTS with
-the first byte (unix(7)). `process.launcher` sends it.
+The spawner passes a request (`process.frames`) on to one of its idle processes, which says when
+it is idle again: a guard whose tree is empty serves the next run. One idle process is always
+made ahead, so that the fork, the larger part of a guard's start, is over when a request comes.
 """
 
 import gc
-import json
-import math
 import os
 import select
 import signal
 import socket
-import struct
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NoReturn
 
-from agent_dispatch.process import guard
+from agent_dispatch.process import frames, guard
 
-Entry = Callable[[Mapping[str, object], Sequence[int], Callable[[], None]], None]
-"""Runs a request with its descriptors, in a process of its own; calls back once it is under way."""
+Entry = Callable[[Mapping[str, object], Sequence[int]], None]
+"""Carries out a request with its descriptors, which are its own to close, in a forked process."""
 
 Prepare = Callable[[], Entry]
 
-_HEADER = struct.Struct("!I")
-_FD = struct.Struct("i")
-_MAX_FDS = 32
-_TAKEN, _REFUSED, _OWNER_GONE = b"t", b"r", b"e"
-_MAX_DEATHS = 2
-"""How many of its processes in a row may come to nothing before a request is refused instead."""
+_IDLE = b"i"
+_AHEAD_S = 0.02
+"""How long after a request the next process is made ahead: the request's own start comes first."""
+_TRIM_S = 5.0
+"""How long the processes of a burst wait for another one before all but one of them leave."""
 
 
 class Spawner:
-    """The owner's handle; closing it, or dying, ends the spawner and nothing that it forked."""
+    """The owner's handle; closing it, or dying, ends the spawner and nothing that is at work."""
 
     def __init__(self, sock: socket.socket | None) -> None:
         """Wrap the owner's end, non-blocking; None: there is no spawner to ask."""
@@ -55,36 +51,14 @@ class Spawner:
             self.sock = None
 
 
-class Frame:
-    """One request on its way, in as many pieces as the socket takes."""
-
-    def __init__(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
-        """Encode a request; `fds` stay the caller's to close."""
-        payload = json.dumps({**request, "fds": len(fds)}).encode()
-        self._left = memoryview(_HEADER.pack(len(payload)) + payload)
-        rights = struct.pack(f"{len(fds)}i", *fds)
-        self._rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-
-    def send_some(self, sock: socket.socket) -> bool:
-        """Send what fits; True when all is sent.
-
-        Raises:
-            BlockingIOError: Nothing fits now.
-            OSError: The spawner is gone.
-        """
-        sent = sock.sendmsg([self._left], self._rights)
-        self._left, self._rights = self._left[sent:], []
-        return not self._left
-
-
-def start_spawner(prepare: Prepare = guard.prepare, *, requests: float = math.inf) -> Spawner:
+def start_spawner(prepare: Prepare = guard.prepare, *, once: bool = False) -> Spawner:
     """Fork a spawner; call it before any thread, before `trio.run`, best before `import trio`.
 
     Args:
         prepare: Called in each forked process before there is a request for it; returns what
-            runs the request.
-        requests: After so many it ends. A later one that comes before that is noticed is refused,
-            any other goes the slow way.
+            carries out requests, one after the other.
+        once: End after the first request, and let each process carry out one only. A later
+            request is refused, or goes the slow way.
 
     Returns:
         The handle. Where forking is refused, one that goes the slow way.
@@ -105,13 +79,13 @@ def start_spawner(prepare: Prepare = guard.prepare, *, requests: float = math.in
         theirs.close()
         return Spawner(None)
     if pid == 0:
-        _run_spawner(theirs, prepare, requests)
+        _be_spawner(theirs, prepare, once)
     theirs.close()
     ours.setblocking(False)
     return Spawner(ours)
 
 
-def _run_spawner(sock: socket.socket, prepare: Prepare, requests: float) -> NoReturn:
+def _be_spawner(owner: socket.socket, prepare: Prepare, once: bool) -> NoReturn:
     try:
         os.setsid()
         guard.set_process_name("dispatch-spawn")
@@ -119,75 +93,153 @@ def _run_spawner(sock: socket.socket, prepare: Prepare, requests: float) -> NoRe
             signal.signal(signum, signal.SIG_IGN)
         # The kernel reaps what is forked here; the guards tell their owners how it went.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        _drop_descriptors(keep=sock.fileno())
+        _drop_descriptors(keep=owner.fileno())
         # A collection would touch, and so copy, pages that are shared until then.
         gc.disable()
-        taken = died = 0
-        while taken < requests:
-            word = _fork_next(sock, prepare) if died < _MAX_DEATHS else _refuse_next(sock)
-            if word == _OWNER_GONE:
-                break
-            taken += word == _TAKEN
-            died = died + 1 if not word else 0
+        _Pool(owner, prepare, once).run()
     finally:
         os._exit(0)
 
 
-def _fork_next(sock: socket.socket, prepare: Prepare) -> bytes:
-    """Fork the process that takes the next request, and wait until it is under way.
+class _Pool:
+    """The forked processes: idle ones, each at the other end of a socket, and busy ones."""
 
-    So the fork is over before the request comes. Returns what the process said; nothing if it
-    could not be made or was killed.
-    """
-    read, write = os.pipe()
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(read)
-        os.close(write)
-        return b""
-    if pid == 0:
-        os.close(read)
-        _take_next(sock, write, prepare)
-    os.close(write)
-    word = os.read(read, 1)
-    if word == _TAKEN:
-        # The next fork would take the processor from this start; unless somebody waits for it.
-        poll = select.poll()
-        poll.register(read, select.POLLIN)
-        poll.register(sock, select.POLLIN)
-        poll.poll()
-    os.close(read)
-    return word
+    def __init__(self, owner: socket.socket, prepare: Prepare, once: bool) -> None:
+        self._owner = owner
+        self._prepare = prepare
+        self._once = once
+        self._idle: list[socket.socket] = []
+        self._busy: dict[int, socket.socket] = {}
+        self._may_make_ahead = True
+        self._poll = select.poll()
+        self._poll.register(owner, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve the owner until it is gone."""
+        self._keep_house()
+        quiet_since = time.monotonic()
+        while True:
+            timeout_s = self._until_housekeeping(time.monotonic() - quiet_since)
+            ready = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
+            if not ready:
+                self._keep_house()
+            for fd, _ in ready:
+                if fd != self._owner.fileno():
+                    self._hear(fd)
+                    continue
+                frame = frames.receive(self._owner)
+                if frame is None:
+                    return
+                self._pass_on(*frame)
+                quiet_since = time.monotonic()
+                self._may_make_ahead = True
+                if self._once:
+                    return
+
+    def _until_housekeeping(self, quiet_s: float) -> float | None:
+        if not self._idle:
+            return max(_AHEAD_S - quiet_s, 0) if self._may_make_ahead else None
+        return max(_TRIM_S - quiet_s, 0) if len(self._idle) > 1 else None
+
+    def _keep_house(self) -> None:
+        # Once per request: what made one fail or die would do the same to the next.
+        if not self._idle and self._may_make_ahead and (sock := self._fork()) is not None:
+            self._idle.append(sock)
+        self._may_make_ahead = False
+        while len(self._idle) > 1:
+            self._drop(self._idle.pop())
+
+    def _pass_on(self, payload: bytes, fds: list[int]) -> None:
+        """Give a request to an idle process, or to a new one; refuse it if there is none.
+
+        Refused, and lost on the way to a process that died, is the same to the owner: EOF on
+        the descriptors that it waits for.
+        """
+        while self._idle:
+            if self._give(self._idle.pop(), payload, fds):
+                break
+        else:
+            if (sock := self._fork()) is not None:
+                self._give(sock, payload, fds)
+        for fd in fds:
+            os.close(fd)
+
+    def _give(self, sock: socket.socket, payload: bytes, fds: list[int]) -> bool:
+        frame = frames.Frame(payload, fds)
+        try:
+            while not frame.send_some(sock):
+                pass
+        except OSError:
+            self._drop(sock)
+            return False
+        self._busy[sock.fileno()] = sock
+        return True
+
+    def _hear(self, fd: int) -> None:
+        """A process is idle again, or gone."""
+        sock = self._busy.pop(fd, None) or next(s for s in self._idle if s.fileno() == fd)
+        if sock in self._idle:
+            self._idle.remove(sock)
+        try:
+            alive = sock.recv(1) == _IDLE
+        except OSError:
+            alive = False
+        if alive:
+            self._idle.append(sock)
+        else:
+            self._drop(sock)
+
+    def _drop(self, sock: socket.socket) -> None:
+        self._poll.unregister(sock)
+        sock.close()
+
+    def _fork(self) -> socket.socket | None:
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            return None
+        if pid == 0:
+            # Or an agent's process could ask for unguarded ones, and the others never see EOF.
+            for sock in (ours, self._owner, *self._idle, *self._busy.values()):
+                sock.close()
+            _be_process(theirs, self._prepare, self._once)
+        theirs.close()
+        self._poll.register(ours, select.POLLIN)
+        return ours
 
 
-def _refuse_next(sock: socket.socket) -> bytes:
-    """Take a request for which there is no process; its owner learns so by EOF."""
-    frame = _receive_frame(sock)
-    for fd in frame[1] if frame else ():
-        os.close(fd)
-    return _REFUSED if frame else _OWNER_GONE
-
-
-def _take_next(sock: socket.socket, tell: int, prepare: Prepare) -> NoReturn:
+def _be_process(sock: socket.socket, prepare: Prepare, once: bool) -> NoReturn:
     status = 1
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(signum, signal.SIG_DFL)
-        run = prepare()
-        frame = _receive_frame(sock)
-        os.write(tell, _OWNER_GONE if frame is None else _TAKEN)
-        # Or an agent's process could ask for unguarded ones.
-        sock.close()
-        if frame is not None:
-            request, fds = frame
-            # Fewer than were sent: the limit of open files was reached. Nothing is started then,
-            # which the owner learns from EOF on its status pipe.
-            if len(fds) == request["fds"]:
-                run(request, fds, partial(os.close, tell))
+        carry_out = prepare()
+        while (frame := frames.receive(sock)) is not None:
+            payload, fds = frame
+            request = frames.decode(payload, fds)
+            if request is None:
+                for fd in fds:
+                    os.close(fd)
+            else:
+                if once:
+                    sock.close()
+                carry_out(request, fds)
+            if once or not _tell_idle(sock):
+                break
         status = 0
     finally:
         os._exit(status)
+
+
+def _tell_idle(sock: socket.socket) -> bool:
+    try:
+        sock.sendall(_IDLE)
+    except OSError:
+        return False  # The spawner has ended; so do we.
+    return True
 
 
 def _drop_descriptors(keep: int) -> None:
@@ -197,32 +249,3 @@ def _drop_descriptors(keep: int) -> None:
         os.dup2(null, fd)
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _receive_frame(sock: socket.socket) -> tuple[dict[str, object], list[int]] | None:
-    """The next request; None at the end. Exact reads: a frame's rights come with its header."""
-    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-    header, rights, _, _ = sock.recvmsg(_HEADER.size, socket.CMSG_SPACE(_MAX_FDS * _FD.size), flags)
-    if not header:
-        return None
-    fds = [
-        fd
-        for _level, _kind, data in rights
-        for (fd,) in _FD.iter_unpack(data[: len(data) - len(data) % _FD.size])
-    ]
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    rest = _receive_exactly(sock, _HEADER.size - len(header))
-    payload = _receive_exactly(sock, _HEADER.unpack(header + rest)[0])
-    return json.loads(payload), fds
-
-
-def _receive_exactly(sock: socket.socket, size: int) -> bytes:
-    chunks: list[bytes] = []
-    while size:
-        chunk = sock.recv(min(size, 1 << 20))
-        if not chunk:
-            raise EOFError("the owner died inside a request")
-        chunks.append(chunk)
-        size -= len(chunk)
-    return b"".join(chunks)

@@ -26,9 +26,9 @@ LIMITED = """
 import os, sys
 SLOW = "import os, sys; os.write(int(sys.argv[1]), b'slow')"
 from agent_dispatch.process.spawner import start_spawner
-def greet(request, fds, under_way):
+def greet(request, fds):
     os.write(fds[0], request["word"].encode())
-spawner = start_spawner(lambda: greet, requests=1)
+spawner = start_spawner(lambda: greet, once=True)
 import trio
 from agent_dispatch.process.launcher import Launcher
 async def main():
