@@ -21,7 +21,13 @@ from agent_dispatch.dispatch.run import effective_timeout_s
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.model.config import EffectiveAgent, Settings
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+    OnProgress,
+    Progress,
+)
 
 JOB_VARIABLE = "AGENT_DISPATCH_JOB"
 """Names, for an agent, the job it works for: jobs that are started inside it end with it."""
@@ -30,8 +36,10 @@ JOB_VARIABLE = "AGENT_DISPATCH_JOB"
 class _JobKeeper:
     """Tells a job's owner how its run goes."""
 
-    def __init__(self, owned: Ownership) -> None:
+    def __init__(self, owned: Ownership, nursery: trio.Nursery) -> None:
         self._owned = owned
+        self._nursery = nursery
+        self._is_ending = False
         self.report: RunReport | None = None
         """What was seen of a run that was cancelled."""
         self.tree_ended = True
@@ -49,6 +57,11 @@ class _JobKeeper:
 
     def note_session(self, session_id: str) -> None:
         self._owned.note_session(session_id)
+
+    def ending(self) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            self._nursery.start_soon(self._owned.mark_ending)
 
     def interrupted(self, report: RunReport) -> None:
         self.report = report
@@ -89,7 +102,7 @@ async def run_recorded(
     cancelling = _Cancelling(owned, on_behalf_of)
     failure: DispatchError | None = None
     result: DispatchResult | None = None
-    keeper = _JobKeeper(owned)
+    keeper: _JobKeeper | None = None
 
     def report_progress(progress: Progress) -> None:
         owned.report(progress.message)
@@ -97,6 +110,7 @@ async def run_recorded(
 
     try:
         async with trio.open_nursery() as nursery:
+            keeper = _JobKeeper(owned, nursery)
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen)
             nursery.start_soon(cancelling.mark_when_cancelled)
@@ -120,7 +134,10 @@ async def run_recorded(
         if result is None:
             result = _cancelled(request, agent, keeper, cancelling.by)
         with trio.CancelScope(shield=True):
-            finished = await owned.finish(result, tree_ended=keeper.tree_ended)
+            if not result.success and await owned.ends_with_its_parent():
+                result = _with_parent(result, owned.job.parent)
+            tree_ended = keeper is None or keeper.tree_ended
+            finished = await owned.finish(result, tree_ended=tree_ended)
     if failure is not None:
         raise failure
     return _with_job(finished.job.result or result, owned.job.id, finished.problem)
@@ -157,9 +174,9 @@ class _Cancelling:
 
 
 def _cancelled(
-    request: DispatchRequest, agent: EffectiveAgent, keeper: _JobKeeper, by: str
+    request: DispatchRequest, agent: EffectiveAgent, keeper: _JobKeeper | None, by: str
 ) -> DispatchResult:
-    report = keeper.report
+    report = keeper.report if keeper else None
     if report is None:
         report = RunReport(
             agent=agent,
@@ -169,6 +186,15 @@ def _cancelled(
             resumed=request.session_id,
         )
     return classify(msgspec.structs.replace(report, cancelled_by=by))
+
+
+def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:
+    """Say that a run was ended with the one around it, which it would otherwise blame on itself."""
+    return msgspec.structs.replace(
+        result,
+        error=f"Cancelled with the dispatch that started it (job {parent}), which ended.",
+        error_type=ErrorType.CANCELLED,
+    )
 
 
 def _with_job(result: DispatchResult, job_id: str, problem: str | None) -> DispatchResult:

@@ -108,6 +108,10 @@ class Keeper(Protocol):
         """There is a conversation to resume, should the run be lost."""
         ...
 
+    def ending(self) -> None:
+        """Processes of the run are about to be ended, by us or by the guard."""
+        ...
+
     def interrupted(self, report: RunReport) -> None:
         """The run was cancelled from outside; `Cancelled` is on its way."""
         ...
@@ -127,6 +131,9 @@ class NoKeeper:
         """Do nothing."""
 
     def note_session(self, session_id: str) -> None:
+        """Do nothing."""
+
+    def ending(self) -> None:
         """Do nothing."""
 
     def interrupted(self, report: RunReport) -> None:
@@ -179,6 +186,8 @@ class Run:
             ) as claude:
                 self.tree_ended = False
                 ending = await self._converse(claude)
+                if not claude.tree_ended:
+                    self._keeper.ending()
         except ChildStartError as error:
             failure = StartFailure(
                 stage=StartStage(error.stage), errno=error.errno, text=str(error)
@@ -222,6 +231,7 @@ class Run:
                 return Ending.AUTH
             await claude.leave()
         if deadline.cancelled_caught:
+            self._keeper.ending()
             await claude.stop()
             return Ending.DEADLINE
         return Ending.EXITED

@@ -180,6 +180,11 @@ class FileJobStore:
 
     # -- everybody's side
 
+    def comes_to_its_end(self, job_id: str) -> bool:
+        """Whether a job is over, or being ended; see `JobStore.comes_to_its_end`."""
+        with self._told("It cannot be found out whether the job is over"):
+            return self._settler.comes_to_its_end(job_id)
+
     def read(self, job_id: str) -> Job:
         """Read the record as it is; see `JobStore.read`."""
         return self._records.load(check_job_id(job_id)).job

@@ -169,6 +169,16 @@ class Ownership:
         """Say that the run's processes are about to be ended, so that nested jobs end as such."""
         await trio.to_thread.run_sync(self._store.mark_ending, self._claim)
 
+    async def ends_with_its_parent(self) -> bool:
+        """Whether the job inside whose agent this one was started is over, or being ended.
+
+        False also if that cannot be found out: the end of this job is recorded all the same.
+        """
+        if (parent := self.job.parent) is not None:
+            with contextlib.suppress(DispatchError):
+                return await trio.to_thread.run_sync(self._store.comes_to_its_end, parent)
+        return False
+
     async def finish(self, result: DispatchResult, *, tree_ended: bool = True) -> Finished:
         """Record what came of the job, and let go of it. A cancellation does not interrupt it.
 

@@ -110,12 +110,16 @@ class Settler:
         now = self._now()
         if (by := self._live.cancelled_by(job.id)) is not None:
             return verdict.cancelled(job, by, now)
-        if job.parent is not None and self._comes_to_its_end(job.parent):
+        if job.parent is not None and self.comes_to_its_end(job.parent):
             return verdict.cancelled_with_parent(job, now)
         return verdict.lost(job, now)
 
-    def _comes_to_its_end(self, job_id: str) -> bool:
-        """Whether a job's processes are being ended, or are gone: by its owner or without it."""
+    def comes_to_its_end(self, job_id: str) -> bool:
+        """Whether a job's processes are being ended, or are gone: by its owner or without it.
+
+        Raises:
+            OSError: Its lock cannot be asked for.
+        """
         if not is_job_id(job_id):
             return False
         if self._live.is_ending(job_id):

@@ -151,6 +151,10 @@ class JobStore(Protocol):
         """
         ...
 
+    def comes_to_its_end(self, job_id: str) -> bool:
+        """Whether a job is over, or its processes are being ended; False for what is no job."""
+        ...
+
     def read(self, job_id: str) -> Job:
         """Read the record as it is: it may say `running` of a job whose owner has died."""
         ...

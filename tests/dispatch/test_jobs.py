@@ -328,5 +328,5 @@ async def test_a_job_started_inside_an_agent_ends_with_it(stage: Stage) -> None:
             outcome: DispatchResult = await service.dispatch(task("go"))
             job = await service.wait(outcome.result, 10)
     await inner.gone(3)
-    assert (job.status, job.parent) == (JobStatus.CANCELLED, outcome.job_id)
+    assert (job.status, job.parent) == (JobStatus.CANCELLED, outcome.job_id), job
     assert outcome.left_running
