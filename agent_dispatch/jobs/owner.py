@@ -26,6 +26,7 @@ from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, J
 PROGRESS_PACE_S = 1.0
 """The time between two writes of progress, at least."""
 _FIRST_WRITE_S = 0.05
+_FIRST_LOOK_S = 1.0
 """A run that is over by then is recorded when it is created and when it is over, no more."""
 _MANY_RINGS = 4096
 
@@ -136,6 +137,10 @@ class Ownership:
         Never returns for a job that was finished or let go of.
         """
         pause = Pause()
+        if self._claim.fds.bell != NO_FD:
+            # Whoever asks rings, unless killed just before: a short run needs no look at all.
+            with trio.move_on_after(_FIRST_LOOK_S), contextlib.suppress(trio.ClosedResourceError):
+                await trio.lowlevel.wait_readable(self._claim.fds.bell)
         while True:
             try:
                 by = await look(self._store.cancelled_by, self.job.id)
