@@ -1,12 +1,14 @@
 """One dispatch with somebody attending: live progress, signals, a bounded end; or without."""
 
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+import msgspec
 import trio
 
 from agent_dispatch.cli.progress import ProgressView, Style
@@ -66,9 +68,7 @@ def attend(
     outcome = trio.run(_attend, service, request, partial(ProgressView, shell.stderr, style))
     if isinstance(outcome, DispatchError):
         raise outcome
-    if isinstance(outcome, signal.Signals):
-        return Attended(_cancelled(request, outcome), outcome)
-    return Attended(outcome)
+    return outcome
 
 
 def submit(shell: Shell, workers: "Spawner", request: DispatchRequest) -> Job:
@@ -103,13 +103,25 @@ async def _attend(
     opening: AbstractAsyncContextManager[Service],
     request: DispatchRequest,
     make_view: Callable[[], ProgressView],
-) -> DispatchResult | DispatchError | signal.Signals:
+) -> Attended | DispatchError:
     view = make_view()
+    job_id: str | None = None
+    recorded: list[DispatchResult] = []
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal job_id
+        job_id = progress.job_id or job_id
+        view.on_progress(progress)
 
     async def work() -> DispatchResult | DispatchError:
         try:
             async with opening as service:
-                return await service.dispatch(request, view.on_progress)
+                try:
+                    return await service.dispatch(request, on_progress)
+                finally:
+                    if job_id is not None and trio.current_effective_deadline() == -math.inf:
+                        with trio.CancelScope(shield=True), suppress(DispatchError):
+                            recorded.append(await service.result(job_id))
         except DispatchError as error:
             # Handed out as a value: nurseries would wrap it in a group.
             return error
@@ -124,7 +136,9 @@ async def _attend(
             nursery.cancel_scope.cancel()
     finally:
         view.close()
-    return outcome
+    if isinstance(outcome, signal.Signals):
+        return Attended(_cancelled(request, outcome, recorded), outcome)
+    return outcome if isinstance(outcome, DispatchError) else Attended(outcome)
 
 
 async def until_signal(
@@ -166,7 +180,12 @@ async def until_signal(
     return results[0] if results else received[0]
 
 
-def _cancelled(request: DispatchRequest, signum: signal.Signals) -> DispatchResult:
+def _cancelled(
+    request: DispatchRequest, signum: signal.Signals, recorded: Sequence[DispatchResult]
+) -> DispatchResult:
+    """What came of the run until then, with its session, if it was recorded."""
+    for result in recorded:
+        return msgspec.structs.replace(result, error=f"{signum.name}: {result.error}")
     return DispatchResult(
         agent=request.agent,
         success=False,

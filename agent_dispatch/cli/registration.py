@@ -45,7 +45,7 @@ def wanted_registration(program: str, executable: str) -> dict[str, object]:
         executable: The Python that runs it.
     """
     script = _script(Path(program), Path(executable))
-    command = [str(script)] if script is not None else [executable, "-m", _MODULE]
+    command = [str(script)] if script is not None else [executable, "-P", "-m", _MODULE]
     return {
         "type": "stdio",
         "command": command[0],

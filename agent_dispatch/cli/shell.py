@@ -26,6 +26,9 @@ class Service(Protocol):
     async def submit(self, request: DispatchRequest) -> Job:
         """Start a background job."""
 
+    async def result(self, ref: str) -> DispatchResult:
+        """What is recorded of a job that is over."""
+
 
 class OpenService(Protocol):
     """What the commands need of `dispatch.service.open_service`."""

@@ -12,7 +12,8 @@ from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner
 
-WORKER_PROGRAM = (sys.executable, "-m", "agent_dispatch.worker")
+# -P: a file of the directory we happen to be in must not take the place of a module.
+WORKER_PROGRAM = (sys.executable, "-P", "-m", "agent_dispatch.worker")
 UP = b"up"
 """What a worker says once it has the job's descriptors."""
 _UP_TIMEOUT_S = 30.0

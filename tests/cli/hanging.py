@@ -13,6 +13,7 @@ import trio
 
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.process.spawner import Spawner
@@ -36,6 +37,9 @@ class HangingService:
 
     async def submit(self, request: DispatchRequest) -> Job:
         raise AssertionError("nothing is submitted here")
+
+    async def result(self, ref: str) -> DispatchResult:
+        raise UnknownJobError(ref)
 
     @asynccontextmanager
     async def open(

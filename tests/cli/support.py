@@ -14,6 +14,7 @@ import trio
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.process.spawner import Spawner
@@ -88,6 +89,9 @@ class FakeService:
         if isinstance(self._answer, DispatchError):
             raise self._answer
         return new_job(JOB_ID, request, 1.0, kind=JobKind.BACKGROUND)
+
+    async def result(self, ref: str) -> DispatchResult:
+        raise UnknownJobError(ref)
 
     @asynccontextmanager
     async def open(
