@@ -104,7 +104,7 @@ class Service:
             JobStoreError: The job cannot be recorded; nothing was started.
             SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
-        agent, settings = await self._look_up(request)
+        agent, settings = self._look_up(request)
         async with create_job(
             self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
         ) as owned:
@@ -129,7 +129,7 @@ class Service:
             DispatchError: As for `dispatch`, and when no worker can be started: then the job is
                 recorded as failed.
         """
-        await self._look_up(request)
+        self._look_up(request)
         async with create_job(
             self._store, request, kind=JobKind.BACKGROUND, parent=self._parent
         ) as owned:
@@ -151,7 +151,7 @@ class Service:
         """
         async with adopt_job(self._store, job_id, fds) as owned:
             try:
-                agent, settings = await self._look_up(owned.job.request())
+                agent, settings = self._look_up(owned.job.request())
             except DispatchError as error:
                 await owned.finish(outcome.refused(owned.job.agent, str(error)))
                 raise
@@ -251,12 +251,11 @@ class Service:
         """Forget an agent; its directory stays as it is."""
         return await _in_thread(self._registry.remove_agent, name)
 
-    async def _look_up(self, request: DispatchRequest) -> tuple[EffectiveAgent, Settings]:
+    def _look_up(self, request: DispatchRequest) -> tuple[EffectiveAgent, Settings]:
         check_request(request)
-        return await _in_thread(self._read_agent, request.agent)
-
-    def _read_agent(self, name: str) -> tuple[EffectiveAgent, Settings]:
-        return self._registry.effective(name), self._registry.load().settings
+        # Not in a thread: one stat() tells that the file has not changed, and nothing else is
+        # looked at.
+        return self._registry.effective(request.agent), self._registry.load().settings
 
     async def _watch(self, job_id: str, on_progress: OnProgress) -> Job:
         async with trio.open_nursery() as nursery:
