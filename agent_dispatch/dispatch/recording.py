@@ -20,6 +20,7 @@ from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.run import effective_timeout_s
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -140,7 +141,7 @@ async def run_recorded(
             finished = await owned.finish(result, tree_ended=tree_ended)
     if failure is not None:
         raise failure
-    return _with_job(finished.job.result or result, owned.job.id, finished.problem)
+    return _answer(finished, owned.job.id, result)
 
 
 class _Cancelling:
@@ -197,7 +198,12 @@ def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:
     )
 
 
-def _with_job(result: DispatchResult, job_id: str, problem: str | None) -> DispatchResult:
-    remark = f"The answer could not be recorded: {problem}" if problem else ""
-    hint = " ".join(filter(None, (result.hint, remark))) or None
-    return msgspec.structs.replace(result, job_id=job_id, hint=hint)
+def _answer(finished: Finished, job_id: str, result: DispatchResult) -> DispatchResult:
+    """The result as it was recorded; or, if it was not, whole and with a remark."""
+    if finished.problem is None:
+        return finished.job.result or msgspec.structs.replace(result, job_id=job_id)
+    remark = f"The answer could not be recorded, so it cannot be fetched again: {finished.problem}"
+    # Without the id: a surface must not cut what is nowhere else.
+    return msgspec.structs.replace(
+        result, job_id=None, hint=" ".join(filter(None, (result.hint, remark)))
+    )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import NoReturn, TypeVar, TypeVarTuple, Unpack
 
+import msgspec
 import trio
 
 from agent_dispatch.core import outcome
@@ -120,6 +121,8 @@ class Service:
             )
         if settings.call_retention_days == 0 and not ref:
             await _in_thread(self._store.forget, owned.job.id)
+            # There is nothing to fetch by it any more: the caller must get all of the answer now.
+            return msgspec.structs.replace(result, job_id=None)
         return result
 
     async def submit(self, request: DispatchRequest) -> Job:
