@@ -8,6 +8,7 @@ import math
 import os
 import resource
 import select
+import signal
 import subprocess
 import time
 import uuid
@@ -50,18 +51,17 @@ class Tree:
         """The environment to start the program with."""
         return {**base, _TOKEN: self._token}
 
+    def pids(self) -> list[int]:
+        """The processes that live now."""
+        return [int(proc.name) for proc in self._processes()]
+
+    def pids_of(self, program: str) -> list[int]:
+        """Those of them that run `program`, be it a script."""
+        return [pid for pid in self.pids() if program in _arguments(pid)[:3]]
+
     def memory_mib(self) -> tuple[float, float]:
         """Resident and proportional memory, all processes together."""
-        rss = pss = 0
-        for proc in self._processes():
-            with suppress(OSError):
-                for line in (proc / "smaps_rollup").read_text().splitlines():
-                    name, _, value = line.partition(":")
-                    if name == "Rss":
-                        rss += int(value.split()[0])
-                    elif name == "Pss":
-                        pss += int(value.split()[0])
-        return rss / 1024, pss / 1024
+        return memory_mib(self.pids())
 
     def threads(self) -> int:
         """Threads, all processes together."""
@@ -77,6 +77,12 @@ class Tree:
                         total += int(line.split()[1])
         return total
 
+    def kill(self) -> None:
+        """End what is left of it."""
+        for pid in self.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def _processes(self) -> Iterator[Path]:
         entry = f"{_TOKEN}={self._token}".encode()
         for proc in Path("/proc").glob("[0-9]*"):
@@ -84,6 +90,27 @@ class Tree:
             with suppress(OSError):
                 if entry in (proc / "environ").read_bytes().split(b"\0"):
                     yield proc
+
+
+def memory_mib(pids: Iterable[int]) -> tuple[float, float]:
+    """Resident and proportional memory of processes, together."""
+    rss = pss = 0
+    for pid in pids:
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name == "Rss":
+                    rss += int(value.split()[0])
+                elif name == "Pss":
+                    pss += int(value.split()[0])
+    return rss / 1024, pss / 1024
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 class Server:
@@ -104,7 +131,8 @@ class Server:
             cwd=environ["HOME"],
             pass_fds=pass_fds,
         )
-        self._meter = None if why_not_counted() else CpuMeter(self._process.pid)
+        self.pid = self._process.pid
+        self._meter = None if why_not_counted() else CpuMeter(self.pid)
         self.exit_s = math.nan
         """How long it took to leave after its stdin was closed."""
 
@@ -144,11 +172,11 @@ class Server:
         parameters: dict[str, object] = {"name": tool, "arguments": arguments}
         if watched:
             parameters["_meta"] = {"progressToken": 1}
-        result = self.request("tools/call", parameters)
-        text = "".join(block["text"] for block in result["content"])
-        if result.get("isError"):
-            raise RefusedError(text)
-        return json.loads(text)
+        return answer_of(self.request("tools/call", parameters))
+
+    def post_call(self, tool: str, arguments: object) -> int | str:
+        """Call a tool without waiting; the id of the request, for `answers`."""
+        return self.post("tools/call", {"name": tool, "arguments": arguments})
 
     def post(
         self, method: str, parameters: object, request_id: int | str | None = None
@@ -162,8 +190,11 @@ class Server:
 
     def answers(self, request_ids: Iterable[int | str]) -> dict[int | str, Any]:
         """Wait for the answers to requests, in whatever order; notifications are dropped."""
+        return dict(self.each_answer(request_ids))
+
+    def each_answer(self, request_ids: Iterable[int | str]) -> Iterator[tuple[int | str, Any]]:
+        """The same one by one, as they come."""
         missing = set(request_ids)
-        results = {}
         while missing:
             message = json.loads(self._line())
             if "method" in message or message["id"] not in missing:
@@ -171,8 +202,12 @@ class Server:
             if "error" in message:
                 raise RefusedError(message["error"]["message"])
             missing.remove(message["id"])
-            results[message["id"]] = message["result"]
-        return results
+            yield message["id"], message["result"]
+
+    def close_stdin(self) -> None:
+        """Let it read the end of its stdin."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def close(self) -> None:
         """Close its stdin and wait until it has left."""
@@ -210,6 +245,14 @@ class Server:
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
+
+
+def answer_of(result: Any) -> Any:
+    """What a tool answered, decoded from the text of its result."""
+    text = "".join(block["text"] for block in result["content"])
+    if result.get("isError"):
+        raise RefusedError(text)
+    return json.loads(text)
 
 
 @contextmanager

@@ -15,15 +15,21 @@ from statistics import median
 
 from bench.harness import Server, children_cpu_s, run, running, timed
 from bench.products import Product
-from bench.report import Row, Target
+from bench.report import (
+    Row,
+    Samples,
+    Target,
+    at_most,
+    medians,
+    of_floor,
+    of_predecessor,
+    row,
+)
 
 STREAM_LINES = 400
 PIPELINED = 200
 IDLE_S = 2.0
 _ECHO = [sys.executable, str(Path(__file__).with_name("echo_server.py"))]
-
-Samples = defaultdict[str, list[float]]
-"""What was measured, by the name of the product."""
 
 
 def dispatch_overhead(products: Sequence[Product], rounds: int) -> list[Row]:
@@ -40,33 +46,33 @@ def dispatch_overhead(products: Sequence[Product], rounds: int) -> list[Row]:
                 walls[name].append(timed(_dispatch, server, number))
         bare_cpu_s = children_cpu_s() - bare_cpu_s
         cpu_s = {name: server.cpu_s() - begun[name] for name, server in servers.items()}
-    wall = _medians(walls, 1000)
+    wall = medians(walls, 1000)
     floor = median(bare) * 1000
     return [
-        _row(
+        row(
             "m1",
             "dispatch of an instant child, wall",
             "ms",
             wall,
-            (_of_predecessor(0.6),),
+            of_predecessor(0.6),
             floor=floor,
             floor_is="bare child",
         ),
-        _row(
+        row(
             "m1",
             "what that adds, wall",
             "ms",
             {name: value - floor for name, value in wall.items()},
-            (_of_predecessor(0.55),),
+            of_predecessor(0.55),
             floor=floor,
             floor_is="bare child",
         ),
-        _row(
+        row(
             "m1",
             "what that adds, CPU with helpers",
             "ms",
             {name: (value - bare_cpu_s) / rounds * 1000 for name, value in cpu_s.items()},
-            (_of_predecessor(0.6),),
+            of_predecessor(0.6),
         ),
     ]
 
@@ -87,8 +93,8 @@ def watched_dispatch(products: Sequence[Product], rounds: int) -> list[Row]:
     name = f"watched dispatch of {STREAM_LINES} messages"
     cpu_ms = {name: value / rounds * 1000 for name, value in cpu_s.items()}
     return [
-        _row("m1", f"{name}, wall", "ms", _medians(walls, 1000), (_of_predecessor(0.15),)),
-        _row("m1", f"{name}, CPU with the child", "ms", cpu_ms, (_of_predecessor(0.4),)),
+        row("m1", f"{name}, wall", "ms", medians(walls, 1000), of_predecessor(0.15)),
+        row("m1", f"{name}, CPU with the child", "ms", cpu_ms, of_predecessor(0.4)),
     ]
 
 
@@ -103,23 +109,23 @@ def server_life(products: Sequence[Product], rounds: int) -> list[Row]:
                 samples[figure][product.name].append(value)
     echo_ms = median(floor) * 1000
 
-    def row(name: str, unit: str, *targets: Target, scale: float = 1, group: str = "m2") -> Row:
-        figures = _medians(samples[name], scale)
+    def of_life(name: str, unit: str, *targets: Target, scale: float = 1, group: str = "m2") -> Row:
+        figures = medians(samples[name], scale)
         if not name.startswith("start to tools"):
-            return _row(group, name, unit, figures, targets)
-        return _row(group, name, unit, figures, targets, floor=echo_ms, floor_is="echo server")
+            return row(group, name, unit, figures, *targets)
+        return row(group, name, unit, figures, *targets, floor=echo_ms, floor_is="echo server")
 
     return [
-        row("first dispatch", "ms", _of_predecessor(1), scale=1000, group="m1"),
-        row("start to tools, initialize", "ms", _of_predecessor(0.35), scale=1000),
-        row("start to tools, discover", "ms", _of_predecessor(0.33), scale=1000),
-        row("CPU to that point", "ms", _of_predecessor(0.35), scale=1000),
-        row("RSS idle", "MiB", _of_predecessor(0.65)),
-        row("PSS idle", "MiB", _of_predecessor(0.65)),
-        row("threads idle", "", _absolute(2)),
-        row("wake-ups idle", "1/s", _absolute(0)),
-        row("exit after EOF", "ms", _absolute(100), scale=1000),
-        row("size of tools/list", "kB", _of_predecessor(1), _absolute(24.8)),
+        of_life("first dispatch", "ms", of_predecessor(1), scale=1000, group="m1"),
+        of_life("start to tools, initialize", "ms", of_predecessor(0.35), scale=1000),
+        of_life("start to tools, discover", "ms", of_predecessor(0.33), scale=1000),
+        of_life("CPU to that point", "ms", of_predecessor(0.35), scale=1000),
+        of_life("RSS idle", "MiB", of_predecessor(0.65)),
+        of_life("PSS idle", "MiB", of_predecessor(0.65)),
+        of_life("threads idle", "", at_most(2)),
+        of_life("wake-ups idle", "1/s", at_most(0)),
+        of_life("exit after EOF", "ms", at_most(100), scale=1000),
+        of_life("size of tools/list", "kB", of_predecessor(1), at_most(24.8)),
     ]
 
 
@@ -163,21 +169,21 @@ def list_agents(products: Sequence[Product], rounds: int) -> list[Row]:
             for name, server in servers.items():
                 rates[name].append(PIPELINED / timed(_pipelined, server, request))
     return [
-        _row(
+        row(
             "m3",
             "list_agents, 10 agents",
             "ms",
-            _medians(walls, 1000),
-            (_of_predecessor(0.1),),
+            medians(walls, 1000),
+            of_predecessor(0.1),
             floor=median(floor) * 1000,
             floor_is="echo server",
         ),
-        _row(
+        row(
             "m3",
             "list_agents pipelined",
             "1/s",
-            _medians(rates),
-            (Target(factor=10, of="predecessor", at_least=True),),
+            medians(rates),
+            Target(factor=10, of="predecessor", at_least=True),
         ),
     ]
 
@@ -200,12 +206,12 @@ def commands(products: Sequence[Product], rounds: int) -> list[Row]:
                 took = run(product.command(*arguments), product.environ)
                 walls[product.name].append(took.wall_s)
         rows.append(
-            _row(
+            row(
                 "m7",
                 name,
                 "ms",
-                _medians(walls, 1000),
-                (_of_predecessor(factor),),
+                medians(walls, 1000),
+                of_predecessor(factor),
                 floor=median(floor) * 1000,
                 floor_is="python -c pass",
             )
@@ -236,21 +242,22 @@ def real_claude(
                 walls[name].append(timed(_dispatch, server, number))
         cpu_s = {name: server.cpu_s() - begun[name] for name, server in servers.items()}
     return [
-        _row(
+        row(
             "m8",
             "dispatch of the real CLI, wall",
             "s",
-            _medians(walls),
-            (_of_floor(1.25), _of_predecessor(0.16)),
+            medians(walls),
+            of_floor(1.25),
+            of_predecessor(0.16),
             floor=median(bare_walls),
             floor_is="bare claude -p",
         ),
-        _row(
+        row(
             "m8",
             "dispatch of the real CLI, CPU with it",
             "s",
             {name: value / rounds for name, value in cpu_s.items()},
-            (_of_floor(1.15),),
+            of_floor(1.15),
             floor=sum(bare_cpu) / rounds,
             floor_is="bare claude -p",
         ),
@@ -330,41 +337,3 @@ def _bare_child(environ: Mapping[str, str]) -> None:
 
 def _pipelined(server: Server, request: object) -> None:
     server.answers([server.post("tools/call", request) for _ in range(PIPELINED)])
-
-
-def _row(
-    group: str,
-    name: str,
-    unit: str,
-    figures: Mapping[str, float],
-    targets: tuple[Target, ...],
-    *,
-    floor: float | None = None,
-    floor_is: str = "",
-) -> Row:
-    return Row(
-        group=group,
-        name=name,
-        unit=unit,
-        ours=figures["agent-dispatch"],
-        predecessor=figures.get("predecessor"),
-        floor=floor,
-        floor_is=floor_is,
-        targets=targets,
-    )
-
-
-def _medians(samples: Samples, scale: float = 1.0) -> dict[str, float]:
-    return {name: median(values) * scale for name, values in samples.items()}
-
-
-def _of_predecessor(factor: float) -> Target:
-    return Target(factor=factor, of="predecessor")
-
-
-def _of_floor(factor: float) -> Target:
-    return Target(factor=factor, of="floor")
-
-
-def _absolute(bound: float) -> Target:
-    return Target(factor=bound, of="unit")

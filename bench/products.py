@@ -30,10 +30,18 @@ class Product:
         return [self.program, *arguments]
 
 
-def ours(root: Path, base: Mapping[str, str]) -> Product:
-    """This product, from the environment that runs the benchmark."""
+def ours(root: Path, base: Mapping[str, str], *, limit: int | None = None) -> Product:
+    """This product, from the environment that runs the benchmark.
+
+    Args:
+        root: Where its configuration and its jobs are.
+        base: The environment besides.
+        limit: How many runs at once; None: the default.
+    """
     config = root / "agents.toml"
     tables = [f"[agents.{name}]\ndirectory = {json.dumps(path)}\n" for name, path in _agents(root)]
+    if limit is not None:
+        tables.append(f"[settings]\nmax_concurrency = {limit}\n")
     config.write_text("\n".join(tables))
     return Product(
         name="agent-dispatch",
@@ -44,14 +52,17 @@ def ours(root: Path, base: Mapping[str, str]) -> Product:
     )
 
 
-def predecessor(program: str, root: Path, base: Mapping[str, str]) -> Product:
+def predecessor(
+    program: str, root: Path, base: Mapping[str, str], *, limit: int | None = None
+) -> Product:
     """The predecessor, by its console script or by the interpreter it is installed for."""
     if Path(program).name.startswith("python"):
         program = _script_beside(program)
     config = root / "agents.yaml"
     # JSON is YAML.
     agents = {name: {"directory": path} for name, path in _agents(root)}
-    config.write_text(json.dumps({"agents": agents}))
+    settings = {} if limit is None else {"max_concurrency": limit}
+    config.write_text(json.dumps({"agents": agents, "settings": settings}))
     return Product(
         name="predecessor",
         program=program,

@@ -1,8 +1,13 @@
 """What is shown: each figure beside the predecessor's, its floor and its target."""
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median, quantiles
+
+Samples = defaultdict[str, list[float]]
+"""What was measured, by the name of the product."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,63 @@ class Row:
                 return self.floor
             case _:
                 return 1.0
+
+
+def row(
+    group: str,
+    name: str,
+    unit: str,
+    figures: Mapping[str, float],
+    *targets: Target,
+    floor: float | None = None,
+    floor_is: str = "",
+) -> Row:
+    """A row of what was measured by the name of the product."""
+    return Row(
+        group=group,
+        name=name,
+        unit=unit,
+        ours=figures["agent-dispatch"],
+        predecessor=figures.get("predecessor"),
+        floor=floor,
+        floor_is=floor_is,
+        targets=targets,
+    )
+
+
+def of_predecessor(factor: float) -> Target:
+    """At most so many times the predecessor's figure."""
+    return Target(factor=factor, of="predecessor")
+
+
+def of_floor(factor: float) -> Target:
+    """At most so many times the floor of the row."""
+    return Target(factor=factor, of="floor")
+
+
+def at_most(bound: float) -> Target:
+    """At most so much, whoever is beside us."""
+    return Target(factor=bound, of="unit")
+
+
+def at_least(bound: float) -> Target:
+    """At least so much, whoever is beside us."""
+    return Target(factor=bound, of="unit", at_least=True)
+
+
+def medians(samples: Samples, scale: float = 1.0) -> dict[str, float]:
+    """The median of each product."""
+    return {name: median(values) * scale for name, values in samples.items()}
+
+
+def percentiles_95(samples: Samples, scale: float = 1.0) -> dict[str, float]:
+    """What 95 of 100 samples of each product stay below."""
+    return {name: percentile_95(values) * scale for name, values in samples.items()}
+
+
+def percentile_95(values: Sequence[float]) -> float:
+    """What 95 of 100 samples stay below."""
+    return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
 
 
 _HEAD = ("row", "figure", "unit", "ours", "predecessor", "ratio", "floor", "target", "verdict")
