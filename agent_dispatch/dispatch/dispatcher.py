@@ -4,6 +4,7 @@ A dispatch ends when the scope around it ends. The deadline counts from the mome
 started, not while it waits for a slot.
 """
 
+import contextlib
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ from agent_dispatch.dispatch.run import (
     effective_timeout_s,
     not_started,
 )
-from agent_dispatch.dispatch.slots import Slots
+from agent_dispatch.dispatch.sessions import HeldSession, Sessions
+from agent_dispatch.dispatch.slots import Slot, Slots
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -46,6 +48,7 @@ class Dispatcher:
         self,
         *,
         slots: Slots,
+        sessions: Sessions,
         open_claude: OpenClaude,
         environ: Mapping[str, str],
         claude: Sequence[str] | None = None,
@@ -54,11 +57,13 @@ class Dispatcher:
 
         Args:
             slots: The slots of this process's depth.
+            sessions: The locks of resumed sessions.
             environ: What agents inherit; also names the nesting depth and holds PATH.
             claude: The program and its first arguments; None looks for `claude` on PATH at each
                 run, so an update of the CLI needs no restart.
         """
         self._slots = slots
+        self._sessions = sessions
         self._open_claude = open_claude
         self._environ = environ
         self._claude = claude
@@ -82,6 +87,7 @@ class Dispatcher:
         Raises:
             InvalidRequestError: The request cannot be sent as it is.
             SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
+            SessionsError: The session to resume cannot be locked; nothing was started.
         """
         check_request(request)
         keeper = keeper or NoKeeper()
@@ -99,15 +105,31 @@ class Dispatcher:
         def on_place(place: int) -> None:
             on_progress(Progress(f"Waiting for a free slot, place {place} in line"))
 
-        async with self._slots.hold(settings.max_concurrency, on_place) as slot:
-            run = Run(request, agent, command, on_progress, keeper)
-            slot.in_use = True
-            try:
-                return classify(await run.go(self._open_claude, slot.fd))
-            finally:
-                slot.in_use = not run.tree_ended
-                if slot.in_use:
-                    keeper.tree_left()
+        def on_wait() -> None:
+            on_progress(Progress("Waiting for another run of this session to end"))
+
+        async with contextlib.AsyncExitStack() as stack:
+            held: list[Slot | HeldSession] = []
+            # In this order everywhere: who waits for a session keeps no slot from others.
+            if request.session_id is not None:
+                session = self._sessions.hold(request.session_id, on_wait)
+                held.append(await stack.enter_async_context(session))
+            slot = self._slots.hold(settings.max_concurrency, on_place)
+            held.append(await stack.enter_async_context(slot))
+            return await self._run(Run(request, agent, command, on_progress, keeper), held, keeper)
+
+    async def _run(
+        self, run: Run, held: Sequence[Slot | HeldSession], keeper: Keeper
+    ) -> DispatchResult:
+        for holder in held:
+            holder.in_use = True
+        try:
+            return classify(await run.go(self._open_claude, [holder.fd for holder in held]))
+        finally:
+            for holder in held:
+                holder.in_use = not run.tree_ended
+            if not run.tree_ended:
+                keeper.tree_left()
 
     def _build_command(
         self,

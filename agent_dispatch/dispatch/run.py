@@ -171,7 +171,7 @@ class Run:
         self.tree_ended = True
         """False once something was started, until nothing of it is left."""
 
-    async def go(self, open_claude: OpenClaude, slot_fd: int) -> RunReport:
+    async def go(self, open_claude: OpenClaude, held_fds: Sequence[int]) -> RunReport:
         """Run it to its end; what is left of it on a cancellation ends with the block."""
         began = trio.current_time()
         claude: Conversation | None = None
@@ -182,7 +182,7 @@ class Run:
                 self._command,
                 self._transcript,
                 on_progress=self._on_progress,
-                held_fds=[slot_fd, *self._keeper.held_fds],
+                held_fds=[*held_fds, *self._keeper.held_fds],
             ) as claude:
                 self.tree_ended = False
                 ending = await self._converse(claude)

@@ -16,6 +16,7 @@ from agent_dispatch.core.prompt import check_request
 from agent_dispatch.dispatch.background import Workers, WorkerStartError
 from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.recording import JOB_VARIABLE, run_recorded
+from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.file_store import FileJobStore
@@ -326,6 +327,7 @@ async def open_service(  # noqa: ASYNC124  # so that a surface need not know whe
     jobs = jobs_path(environ, registry.path)
     dispatcher = Dispatcher(
         slots=Slots(jobs / "slots", current_depth(environ)),
+        sessions=Sessions(jobs / "sessions"),
         open_claude=partial(open_claude, Launcher(spawner)),
         environ=environ,
         claude=claude,

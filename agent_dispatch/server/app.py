@@ -18,7 +18,7 @@ from agent_dispatch.server.tools_agents import (
     REMOVE_AGENT,
     UPDATE_AGENT,
 )
-from agent_dispatch.server.tools_dispatch import DISPATCH
+from agent_dispatch.server.tools_dispatch import DISPATCH, DISPATCH_SESSION
 from agent_dispatch.server.tools_jobs import (
     DISPATCH_ASYNC,
     DISPATCH_CANCEL,
@@ -37,6 +37,7 @@ TOOLS: Sequence[Tool[Any]] = (
     LIST_AGENTS,
     INSPECT_AGENT,
     DISPATCH,
+    DISPATCH_SESSION,
     DISPATCH_ASYNC,
     DISPATCH_STATUS,
     DISPATCH_WAIT,
@@ -59,11 +60,14 @@ CLAUDE.md, MCP servers and tools.
 of your conversation: put what it needs into task and context.
 3. Check `success`. If false, branch on `error_type`; `error` says what to do:
    permission - a tool was denied: update_agent(name, allowed_tools=<the fewest>), then retry
-   timeout - retry with a larger timeout_seconds, or dispatch_async
+   timeout - dispatch_session(agent, "Continue where you left off", session_id), or a larger \
+timeout_seconds, or dispatch_async
    not_found - the directory or the claude command is missing
    recursion - do not dispatch any further
    auth, usage_limit, budget - tell the user; anything else - read `error`
    `denied_tools` with success: the answer may be incomplete.
+
+A follow-up: dispatch_session(agent, task, session_id=<of the answer>); the agent remembers.
 
 A task of minutes, or several at once: dispatch_async(...) answers a job_id at once; go on with \
 your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \

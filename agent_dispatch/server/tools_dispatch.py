@@ -17,35 +17,37 @@ WHOLE_RESULT_CHARS = 100_000
 """An answer of 40,000 characters, escaped as JSON, must not be cut at the client's 50,000."""
 
 
+AgentName = Annotated[str, msgspec.Meta(description="Agent name from list_agents")]
+Context = Annotated[str, msgspec.Meta(description="Error messages, code, stack traces that help")]
+Caller = Annotated[
+    str, msgspec.Meta(description="Your project or role, so the agent knows who asks")
+]
+Goal = Annotated[str, msgspec.Meta(description="The broader objective, for better trade-offs")]
+TimeoutSeconds = Annotated[
+    int, msgspec.Meta(description="Timeout of this call (10-7200); 0 = the agent's own")
+]
+
+
 class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Arguments of every tool that gives one task to one agent."""
 
-    agent: Annotated[str, msgspec.Meta(description="Agent name from list_agents")]
+    agent: AgentName
     task: Annotated[
         str,
         msgspec.Meta(
             description="What to do. Be specific: the agent knows nothing of your conversation"
         ),
     ]
-    context: Annotated[
-        str, msgspec.Meta(description="Error messages, code, stack traces that help")
-    ] = ""
-    caller: Annotated[
-        str, msgspec.Meta(description="Your project or role, so the agent knows who asks")
-    ] = ""
-    goal: Annotated[
-        str, msgspec.Meta(description="The broader objective, for better trade-offs")
-    ] = ""
+    context: Context = ""
+    caller: Caller = ""
+    goal: Goal = ""
     response_format: Annotated[
         str,
         msgspec.Meta(
             description='"json" asks for one JSON value, which comes as parsed_result; empty = text'
         ),
     ] = ""
-    timeout_seconds: Annotated[
-        int,
-        msgspec.Meta(description="Timeout of this call (10-7200); 0 = the agent's own"),
-    ] = 0
+    timeout_seconds: TimeoutSeconds = 0
 
 
 class DispatchParams(TaskParams, frozen=True):
@@ -58,6 +60,20 @@ class DispatchParams(TaskParams, frozen=True):
     summary_chars: Annotated[int, msgspec.Meta(description="Length of the summary")] = 500
 
 
+class SessionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of `dispatch_session`."""
+
+    agent: AgentName
+    task: Annotated[str, msgspec.Meta(description="The first task, or what comes next")]
+    session_id: Annotated[
+        str, msgspec.Meta(description="From the previous answer; empty starts a session")
+    ] = ""
+    context: Context = ""
+    caller: Caller = ""
+    goal: Goal = ""
+    timeout_seconds: TimeoutSeconds = 0
+
+
 async def dispatch(
     service: Service, params: DispatchParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
@@ -66,6 +82,22 @@ async def dispatch(
     if params.return_ref:
         return refer(result, max(params.summary_chars, 0))
     return inline(result)
+
+
+async def dispatch_session(
+    service: Service, params: SessionParams, on_progress: OnProgress
+) -> DispatchResult:
+    """Start a conversation, or go on with one."""
+    request = DispatchRequest(
+        agent=params.agent,
+        task=params.task,
+        context=params.context,
+        caller=params.caller,
+        goal=params.goal,
+        timeout_s=timeout_from(params.timeout_seconds),
+        session_id=params.session_id or None,
+    )
+    return inline(await service.dispatch(request, on_progress))
 
 
 def request_from(params: TaskParams) -> DispatchRequest:
@@ -100,6 +132,23 @@ DISPATCH = Tool(
     params=DispatchParams,
     run=dispatch,
     result=DispatchResult | ResultRef,
+    destructive=True,
+    open_world=True,
+    reports_progress=True,
+    max_result_chars=WHOLE_RESULT_CHARS,
+)
+
+DISPATCH_SESSION = Tool(
+    name="dispatch_session",
+    title="Continue a conversation with an agent",
+    description=(
+        "Give an agent a task in a conversation: without session_id it starts one, with the"
+        " session_id of an earlier answer the agent remembers what was said, also after a"
+        ' timeout (task="Continue where you left off"). One run at a time per session.'
+    ),
+    params=SessionParams,
+    run=dispatch_session,
+    result=DispatchResult,
     destructive=True,
     open_world=True,
     reports_progress=True,

@@ -9,6 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from agent_dispatch.core.command import DEPTH_VARIABLE, MARKER_VARIABLE
 from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.run import OpenClaude, effective_timeout_s
+from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.config import EffectiveAgent, Settings
@@ -60,6 +61,7 @@ class Bench:
     def dispatcher(self, open_claude: OpenClaude) -> Dispatcher:
         return Dispatcher(
             slots=Slots(self._tmp_path / "slots", 0),
+            sessions=Sessions(self._tmp_path / "sessions"),
             open_claude=open_claude,
             environ=self.environ,
             claude=self.program,
@@ -260,6 +262,48 @@ async def test_what_is_missing_is_not_found_without_a_process(
     result = await bench.dispatch(claude)
     assert (result.success, result.error_type) == (False, ErrorType.NOT_FOUND)
     assert claude.commands == []
+
+
+async def test_a_session_is_resumed_by_one_run_at_a_time(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    claude = FakeClaude((0, INIT), (10, ANSWER))
+    # Two dispatchers lock through descriptions of their own, as two processes do.
+    dispatchers = [bench.dispatcher(claude), bench.dispatcher(claude)]
+    request = msgspec.structs.replace(TASK, session_id=SESSION)
+    said: list[str] = []
+
+    async with trio.open_nursery() as nursery:
+        for dispatcher in dispatchers:
+            nursery.start_soon(
+                dispatcher.dispatch,
+                request,
+                bench.agent,
+                bench.settings,
+                lambda progress: said.append(progress.message),
+            )
+    assert claude.peak == 1
+    assert len(claude.commands) == 2
+    assert all(f"--resume={SESSION}" in command.argv for command in claude.commands)
+    assert "Waiting for another run of this session to end" in said
+
+
+async def test_other_sessions_do_not_wait(bench: Bench, autojump_clock: MockClock) -> None:
+    claude = FakeClaude((0, INIT), (10, ANSWER))
+    dispatcher = bench.dispatcher(claude)
+    async with trio.open_nursery() as nursery:
+        for session_id in (SESSION, SESSION.replace("1", "2"), None):
+            request = msgspec.structs.replace(TASK, session_id=session_id)
+            nursery.start_soon(dispatcher.dispatch, request, bench.agent, bench.settings)
+    assert claude.peak == 3
+
+
+async def test_a_session_leaves_no_lock_file(
+    bench: Bench, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    request = msgspec.structs.replace(TASK, session_id=SESSION)
+    await bench.dispatch(FakeClaude((0, INIT), (0, ANSWER)), request)
+    assert list((tmp_path / "sessions").iterdir()) == []
 
 
 async def test_a_wrong_request_raises(bench: Bench) -> None:

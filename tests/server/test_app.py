@@ -49,6 +49,7 @@ async def test_every_tool_is_listed_and_loaded_at_once(mode: str) -> None:
         "list_agents",
         "inspect_agent",
         "dispatch",
+        "dispatch_session",
         "dispatch_async",
         "dispatch_status",
         "dispatch_wait",
