@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import Job, JobKind, JobStatus
 from agent_dispatch.process.spawner import Spawner
 from tests.dispatch.stage import SESSION, Stage, task
+from tests.jobs.holders import holder_of
 from tests.process.trees import Tree
 
 ANSWER = "read_turn(); init(); result()"
@@ -237,14 +239,15 @@ async def test_a_call_ends_with_its_killed_process_and_is_known_to_be_lost(stage
 
 
 @pytest.mark.parametrize("victim", ["worker", "guard"])
-async def test_waiters_wake_when_worker_or_guard_is_killed(stage: Stage, victim: str) -> None:
+async def test_waiters_wake_when_worker_or_guard_is_killed(
+    stage: Stage, victim: Literal["worker", "guard"]
+) -> None:
     tree = stage.tree(HANG)
     async with stage.open(tree) as service:
         submitted = await service.submit(task("go"))
         await session_known(service, submitted.id)
-        lock = stage.directory / "jobs" / "live" / f"{submitted.id}.lock"
         with trio.fail_after(20):
-            os.kill(holder_of(lock, victim), signal.SIGKILL)
+            os.kill(holder_of(stage.directory / "jobs", submitted.id, victim), signal.SIGKILL)
             began = time.monotonic()
             job = await service.wait(submitted.id, 20)
     assert time.monotonic() - began < 5
@@ -254,20 +257,6 @@ async def test_waiters_wake_when_worker_or_guard_is_killed(stage: Stage, victim:
         ErrorType.LOST,
         SESSION,
     )
-
-
-def holder_of(lock: Path, kind: str) -> int:
-    """The worker or the guard, told by its name among those that have the lock open."""
-    name = {"worker": "dispatch-work", "guard": "dispatch-guard"}[kind]
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "comm").read_text().strip() == name and any(
-                os.path.samefile(fd, lock) for fd in (process / "fd").iterdir()
-            ):
-                return int(process.name)
-        except OSError:  # It has gone, or a descriptor that is no file.
-            continue
-    raise AssertionError(f"no {kind} has {lock} open")
 
 
 async def test_the_limit_counts_all_processes_together(stage: Stage) -> None:

@@ -97,7 +97,15 @@ class Hang:
     """The API takes the request and never answers."""
 
 
-Reply = Text | ToolCalls | ApiError | Hang
+@dataclass(frozen=True)
+class Held:
+    """The model says nothing until a test lets it."""
+
+    until: trio.Event
+    reply: Text
+
+
+Reply = Text | ToolCalls | ApiError | Hang | Held
 Script = Callable[[ApiRequest], Reply]
 
 
@@ -179,6 +187,9 @@ class MessagesApi:
             self.requests.append(request)
             self._arrived.notify_all()
         reply = self.decide(request)
+        if isinstance(reply, Held):
+            await reply.until.wait()
+            reply = reply.reply
         match reply:
             case Hang():
                 await trio.sleep_forever()

@@ -70,14 +70,13 @@ async def test_tools_that_only_read_say_so(world: World) -> None:
     with trio.fail_after(30):
         async with world.serving() as client:
             tools = (await client.request("tools/list", {}))["tools"]
-    reads = {tool["name"]: tool["annotations"].get("readOnlyHint", False) for tool in tools}
-    assert reads == {
-        "list_agents": True,
-        "inspect_agent": True,
-        "dispatch": False,
-        "add_agent": False,
-        "update_agent": False,
-        "remove_agent": False,
+    assert {tool["name"] for tool in tools if tool["annotations"].get("readOnlyHint")} == {
+        "list_agents",
+        "inspect_agent",
+        "dispatch_status",
+        "dispatch_wait",
+        "dispatch_jobs",
+        "fetch_result",
     }
 
 
