@@ -6,6 +6,9 @@ bug and propagates. Each message says what happened and what mends it.
 
 from collections.abc import Iterable
 
+_SHOWN_CHARS = 100
+"""As many as an agent's name may have."""
+
 
 class DispatchError(Exception):
     """The call cannot be carried out as asked; `str(error)` is written for the caller."""
@@ -21,7 +24,8 @@ class UnknownAgentError(DispatchError):
     def __init__(self, name: str, available: Iterable[str]) -> None:
         names = ", ".join(sorted(available))
         known = names or "none yet (register one with: agent-dispatch add NAME DIRECTORY)"
-        super().__init__(f"Unknown agent: {name!r}. Available: {known}")
+        shown = repr(name[:_SHOWN_CHARS]) + ("…" if len(name) > _SHOWN_CHARS else "")
+        super().__init__(f"Unknown agent: {shown}. Available: {known}")
         self.name = name
 
 

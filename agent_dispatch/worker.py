@@ -47,7 +47,7 @@ def run_worker_and_exit(request: Mapping[str, object], fds: Sequence[int]) -> No
     try:
         run_worker(request, fds)
         status = 0
-    except BaseException:
+    except Exception:
         # The log is all that is left of it.
         traceback.print_exc()
     finally:

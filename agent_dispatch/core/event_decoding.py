@@ -5,6 +5,7 @@ way, field by field, so that one field of an unexpected type costs that field an
 and so that a line of any size costs memory only for what is kept of it.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -153,7 +154,7 @@ def _reader(kind: Any) -> _Read:
         if get_origin(inner) or issubclass(inner, msgspec.Struct):
             return _optional_reader(_reader(inner))
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind, strict=False)
-    return decoder.decode
+    return _finite_reader(decoder.decode) if float in (kind, *arguments) else decoder.decode
 
 
 def _struct_reader(kind: type[msgspec.Struct]) -> _Read:
@@ -205,6 +206,18 @@ def _mapping_reader(read: _Read) -> _Read:
 
 def _optional_reader(read: _Read) -> _Read:
     return lambda data: None if data[0] == ord("n") else read(data)
+
+
+def _finite_reader(read: _Read) -> _Read:
+    """Return `read` for numbers only: the text "NaN" would pass for one."""
+
+    def read_finite(data: JsonBytes) -> float | None:
+        number: float | None = read(data)
+        if number is not None and not math.isfinite(number):
+            raise msgspec.ValidationError("no finite number")
+        return number
+
+    return read_finite
 
 
 def _read_text(data: JsonBytes) -> str:

@@ -13,14 +13,14 @@ import trio
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.prompt import check_request
-from agent_dispatch.dispatch.background import Workers, WorkerStartError
+from agent_dispatch.dispatch.background import Workers
 from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.recording import JOB_VARIABLE, run_recorded
 from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.owner import adopt_job, create_job
+from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
@@ -137,15 +137,23 @@ class Service:
         async with create_job(
             self._store, request, kind=JobKind.BACKGROUND, parent=self._parent
         ) as owned:
+            failure = await self._hand_over(owned)
+            if failure is not None:
+                await owned.finish(outcome.refused(request.agent, str(failure)))
+                raise failure
+            return owned.job
+
+    async def _hand_over(self, owned: Ownership) -> DispatchError | None:
+        """Give a job to a worker, or say why there is none."""
+        try:
             log_fd = await _in_thread(self._store.open_log, owned.job.id)
             try:
                 await self._workers.start(owned, log_fd)
-            except WorkerStartError as error:
-                await owned.finish(outcome.refused(request.agent, str(error)))
-                raise
             finally:
                 os.close(log_fd)
-            return owned.job
+        except DispatchError as error:
+            return error
+        return None
 
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
@@ -154,11 +162,11 @@ class Service:
             DispatchError: It cannot be run; its record says so.
         """
         async with adopt_job(self._store, job_id, fds) as owned:
-            try:
-                agent, settings = self._look_up(owned.job.request())
-            except DispatchError as error:
-                await owned.finish(outcome.refused(owned.job.agent, str(error)))
-                raise
+            found = self._try_look_up(owned.job.request())
+            if isinstance(found, DispatchError):
+                await owned.finish(outcome.refused(owned.job.agent, str(found)))
+                raise found
+            agent, settings = found
             await run_recorded(
                 owned,
                 self._dispatcher,
@@ -260,6 +268,14 @@ class Service:
         # Not in a thread: one stat() tells that the file has not changed, and nothing else is
         # looked at.
         return self._registry.effective(request.agent), self._registry.load().settings
+
+    def _try_look_up(
+        self, request: DispatchRequest
+    ) -> tuple[EffectiveAgent, Settings] | DispatchError:
+        try:
+            return self._look_up(request)
+        except DispatchError as error:
+            return error
 
     async def _watch(self, job_id: str, on_progress: OnProgress) -> Job:
         async with trio.open_nursery() as nursery:
