@@ -126,6 +126,8 @@ def test_an_unknown_type_is_kept_by_its_name() -> None:
         ({"is_error": "false"}, {"is_error": False}),
         ({"api_error_status": "429"}, {"api_error_status": 429}),
         ({"total_cost_usd": {}}, {"total_cost_usd": None}),
+        ({"total_cost_usd": "NaN"}, {"total_cost_usd": None}),
+        ({"total_cost_usd": "-Infinity"}, {"total_cost_usd": None}),
         ({"errors": ["a", 5, None, {"b": 1}]}, {"errors": ("a", "5", "", '{"b": 1}')}),
         ({"errors": "no list"}, {"errors": ()}),
         ({"permission_denials": "Bash"}, {"permission_denials": ()}),
