@@ -310,6 +310,8 @@ def test_an_unknown_agent_is_told_with_the_known_ones_and_nothing_is_made(
     _write(registry, "[agents.b]\ndirectory = '/b'\n[agents.a]\n")
     with pytest.raises(UnknownAgentError, match=r"Unknown agent: 'foo'\. Available: a, b$"):
         registry.effective("foo")
+    with pytest.raises(UnknownAgentError, match=r"Unknown agent: 'x{100}'…\. Available: a, b$"):
+        registry.effective("x" * 1000)
 
 
 def test_an_agent_inherits_what_its_table_leaves_open(registry: Registry) -> None:
