@@ -123,10 +123,12 @@ class _Pool:
             ready = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
             if not ready:
                 self._keep_house()
-            for fd, _ in ready:
-                if fd != self._owner.fileno():
-                    self._hear(fd)
-                    continue
+            fds = {fd for fd, _ in ready}
+            # The processes first: a request is not to meet one that died, nor to take over the
+            # number of its socket while that is still to be heard.
+            for fd in fds - {self._owner.fileno()}:
+                self._hear(fd)
+            if self._owner.fileno() in fds:
                 frame = frames.receive(self._owner)
                 if frame is None:
                     return
