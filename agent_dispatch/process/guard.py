@@ -137,6 +137,9 @@ class _Run:
 
     def go(self) -> bool:
         """Run it; say whether the embryo was used up."""
+        # A signal that came while there was no run is not meant for this one.
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
         os.set_blocking(self._lifeline, False)
         self._poll.register(self._lifeline, select.POLLIN)
         self._read_lifeline()
@@ -213,7 +216,10 @@ class _Run:
                 self._end(END_ON_CANCEL)
 
     def _read_exec(self) -> None:
-        failure = self._talk.recv(4096)
+        try:
+            failure = self._talk.recv(4096)
+        except ConnectionResetError:  # It was killed with its program unread: its exit says so.
+            failure = b""
         self._poll.unregister(self._talk)
         self._talk.close()
         self._exec_told = True

@@ -43,21 +43,28 @@ async def main():
             os.wait()  # Until the spawner is gone.
 trio.run(main)
 """
-BEREFT = """
-import os, select, signal, tempfile
-fifo = os.path.join(tempfile.mkdtemp(), "fifo")
-os.mkfifo(fifo)
-told = os.open(fifo, os.O_RDWR)
+TOLD = """
+import os, signal, sys
+os.mkfifo(sys.argv[1])
+told = os.open(sys.argv[1], os.O_RDWR)
+def tell(*pids):
+    with open(sys.argv[1], "w") as file:
+        print(*pids, file=file)
+def hear():
+    return list(map(int, os.read(told, 100).split()))
+from agent_dispatch.process import guard
 from agent_dispatch.process.spawner import start_spawner
+"""
+BEREFT = f"""{TOLD}
+import select
 def serve(request, fds):
     os.write(fds[0], b"up")
     os.read(fds[1], 1)
 def prepare():
-    with open(fifo, "w") as file:
-        file.write(f"{os.getpid()} {os.getppid()}")
+    tell(os.getpid(), os.getppid())
     return serve
 spawner = start_spawner(prepare)
-idle, spawner_pid = map(int, os.read(told, 100).split())
+idle, spawner_pid = hear()
 dead = select.poll()
 dead.register(os.pidfd_open(idle), select.POLLIN)
 os.kill(spawner_pid, signal.SIGSTOP)
@@ -71,12 +78,38 @@ async def main():
     work, _ = os.pipe()
     for _ in range(2):
         read, write = os.pipe()
-        await launcher.start({}, [write, work])
+        await launcher.start(dict(), [write, work])
         os.close(write)
         os.kill(spawner_pid, signal.SIGCONT)
         with trio.move_on_after(10):
             print(await trio.lowlevel.FdStream(read).receive_some(2))
 trio.run(main)
+"""
+GUARDED = f"""{TOLD}
+def prepare():
+    run = guard.prepare()
+    tell(os.getpid(), *guard.living_descendants(os.getpid()))
+    return run
+spawner = start_spawner(prepare)
+idle, embryo = hear()
+import trio
+from agent_dispatch.core.command import MARKER_VARIABLE, Command
+from agent_dispatch.process.child import open_child
+from agent_dispatch.process.launcher import Launcher
+async def main(disturb):
+    command = Command(("/bin/sleep", "0.1"), "/", dict([(MARKER_VARIABLE, "disturbed")]))
+    async with open_child(Launcher(spawner), command, on_stdout=print) as child:
+        disturb()
+        await child.wait_until(lambda: child.ended)
+    print(child.exit_code)
+"""
+SIGNALLED = f"""{GUARDED}
+os.kill(idle, signal.SIGTERM)
+trio.run(main, lambda: None)
+"""
+UNBORN = f"""{GUARDED}
+os.kill(embryo, signal.SIGSTOP)
+trio.run(main, lambda: os.kill(embryo, signal.SIGKILL))
 """
 THREADED = """
 import threading
@@ -91,9 +124,9 @@ stop.set()
 """
 
 
-def run(script: str) -> str:
+def run(script: str, *argv: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, *argv],
         capture_output=True,
         text=True,
         timeout=30,
@@ -112,8 +145,18 @@ def test_after_its_last_request_it_ends_and_the_slow_way_is_taken() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open(2)")
-def test_a_process_that_dies_as_a_request_comes_holds_up_nobody() -> None:
-    assert run(BEREFT) == "b'up'\n" * 2
+def test_a_process_that_dies_as_a_request_comes_holds_up_nobody(tmp_path: Path) -> None:
+    assert run(BEREFT, str(tmp_path / "told")) == "b'up'\n" * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_signal_to_an_idle_guard_does_not_end_its_next_run(tmp_path: Path) -> None:
+    assert run(SIGNALLED, str(tmp_path / "told")) == "0\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_program_that_is_killed_before_it_was_read_says_so(tmp_path: Path) -> None:
+    assert run(UNBORN, str(tmp_path / "told")) == "-9\n"
 
 
 def test_it_is_not_forked_from_a_process_with_threads() -> None:
