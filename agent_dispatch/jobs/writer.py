@@ -1,21 +1,32 @@
 """Writes records on behalf of whoever holds a job's lock."""
 
 import os
-from typing import NamedTuple
+import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from agent_dispatch.jobs.disk import DISK_FULL, Disk, remove_quietly, write_new
-from agent_dispatch.jobs.errors import BrokenJobError, JobOverError, UnknownJobError
+from agent_dispatch.jobs.disk import DISK_FULL, NO_DESCRIPTOR, Disk, remove_quietly, write_new
+from agent_dispatch.jobs.errors import (
+    BrokenJobError,
+    JobOverError,
+    JobStoreError,
+    UnknownJobError,
+)
 from agent_dispatch.jobs.record_files import RecordFiles
 from agent_dispatch.jobs.records import decode_unknown, encode_record, shortened
 from agent_dispatch.jobs.store import Claim
 from agent_dispatch.model.job import Job
 
+T = TypeVar("T")
+
 _RESERVE_BYTES = 64 * 1024
 """Kept for the last word of jobs on a disk that has become full."""
 _SHORTENED_CHARS = 8_000
 """What is kept of an answer when not even the reserve makes room for all of it."""
+_PAUSES_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""How long the end of a job waits, time after time, for a descriptor."""
 
 
 class EndWritten(NamedTuple):
@@ -84,13 +95,15 @@ class RecordWriter:
     def write_end(self, claim: Claim, job: Job) -> EndWritten:
         """Write a terminal record, or as much of it as the disk takes."""
         try:
-            problem = self._write_on_full_disk(claim, job)
+            problem = _patiently(lambda: self._write_on_full_disk(claim, job))
         except JobOverError as error:
             return EndWritten(True, f"{error} What was to be recorded now is not.")
+        except JobStoreError as error:
+            return EndWritten(False, str(error))
         except OSError as error:
             return EndWritten(False, _not_kept(error))
         try:
-            self._records.sync()
+            _patiently(self._records.sync)
         except OSError as error:
             problem = problem or _not_kept(error)
         return EndWritten(True, problem)
@@ -129,6 +142,19 @@ class RecordWriter:
         if loaded.job.status.is_terminal:
             raise JobOverError(claim.job.id, loaded.job.status)
         claim.unknown = decode_unknown(loaded.content)
+
+
+def _patiently(write: Callable[[], T]) -> T:
+    """Do it once there is a descriptor: the other threads give theirs back within milliseconds."""
+    for pause_s in _PAUSES_S:
+        try:
+            return write()
+        except (OSError, JobStoreError) as error:
+            reason = error.__cause__ if isinstance(error, JobStoreError) else error
+            if not (isinstance(reason, OSError) and reason.errno in NO_DESCRIPTOR):
+                raise
+        time.sleep(pause_s)
+    return write()
 
 
 def _not_kept(error: OSError) -> str:

@@ -111,6 +111,19 @@ class DiskWithoutFifos(Disk):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
 
 
+class BusyDisk(Disk):
+    """Other threads have all the descriptors: so many times nothing can be opened."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
+
+    def open(self, path: str, flags: int) -> int:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+        return super().open(path, flags)
+
+
 class ReadOnlyDisk(Disk):
     """A directory on a medium that takes no change."""
 

@@ -19,6 +19,7 @@ from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import JobStatus
 from tests.jobs.support import (
     DONE,
+    BusyDisk,
     FaultyDisk,
     FullDisk,
     ReadOnlyDisk,
@@ -193,6 +194,31 @@ def test_of_an_answer_that_has_no_room_the_beginning_is_kept(directory: Path) ->
     assert kept.result is not None
     assert (kept.result.truncated, kept.result.full_size) == (True, 300_000)
     assert LARGE.result.startswith(kept.result.result)
+
+
+@pytest.mark.parametrize("touched", [False, True])
+@pytest.mark.parametrize("refusals", [1, 2, 5])
+def test_an_answer_waits_for_a_descriptor_that_others_have(
+    refusals: int, touched: bool, directory: Path
+) -> None:
+    disk = BusyDisk()
+    store = FileJobStore(directory, disk=disk)
+    claim = running(store)
+    if touched:  # Then it is read before it is written.
+        os.utime(directory / f"{claim.job.id}.json")
+    disk.refusals = refusals
+    assert end(store, claim).persisted
+    assert store.settle(claim.job.id).status is JobStatus.DONE
+
+
+def test_an_answer_that_gets_no_descriptor_at_all_is_told_of(directory: Path) -> None:
+    disk = BusyDisk()
+    store = FileJobStore(directory, disk=disk)
+    claim = running(store)
+    disk.refusals = 1000
+    assert "Too many open files" in (end(store, claim).problem or "")
+    disk.refusals = 0
+    assert store.settle(claim.job.id).error_type is ErrorType.LOST
 
 
 def test_a_reserve_that_was_cut_short_is_made_anew(store: FileJobStore, directory: Path) -> None:
