@@ -46,6 +46,7 @@ _LIMIT_KINDS = frozenset(
     {"long_context_credits_required", "model_requires_usage_credits", "usage_limit_reached"}
 )
 _TOO_LONG = frozenset({"blocking_limit", "prompt_too_long"})
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _UNUSABLE_PROGRAM = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.EPERM})
 
 
@@ -274,6 +275,14 @@ def _exit(code: int | None) -> str:
 def _not_started(report: RunReport, failure: StartFailure) -> Failure:
     agent = report.agent
     system = f" ({failure.text})" if failure.text else ""
+    if failure.errno in _NO_DESCRIPTOR:
+        # Whatever it was that could not be opened: nothing is wrong with it.
+        text = (
+            f"No process could be started{system}: too many files are open. Raise the limit"
+            " (ulimit -n 4096) for what starts agent-dispatch, or lower max_concurrency in"
+            " agents.toml."
+        )
+        return Failure(ErrorType.CLI_ERROR, text)
     match failure.stage:
         case StartStage.DIRECTORY | StartStage.CHDIR:
             text = (

@@ -19,6 +19,11 @@ UP = b"up"
 _UP_TIMEOUT_S = 30.0
 """How long a loaded machine may take to start Python; a forked worker needs 2 ms."""
 
+_WHAT_NEXT = (
+    "Nothing of the job runs. Raise the limits (ulimit -u, ulimit -n), or let fewer jobs run at"
+    " once."
+)
+
 
 class WorkerStartError(DispatchError):
     """No worker could be started; nothing of the job runs."""
@@ -51,14 +56,15 @@ class Workers:
             WorkerStartError: There is none; the job is still owned here.
         """
         request = {"job_id": owned.job.id, "env": self._environ, "claude": self._claude}
-        read, write = os.pipe()
+        try:
+            read, write = os.pipe()
+        except OSError as error:
+            raise _cannot_start(error) from error
         async with trio.lowlevel.FdStream(read) as answer:
             try:
                 await self._launcher.start(request, [write, log_fd, *owned.fds])
             except OSError as error:
-                raise WorkerStartError(
-                    f"The worker of this job cannot be started: {error}"
-                ) from error
+                raise _cannot_start(error) from error
             finally:
                 os.close(write)
             word = b""
@@ -67,6 +73,11 @@ class Workers:
         if word != UP:
             raise WorkerStartError(
                 "The worker of this job did not start: it was killed, or the limits on processes"
-                " or open files (ulimit -u, ulimit -n) are reached. Nothing of the job runs."
+                f" or open files are reached. {_WHAT_NEXT}"
             )
         owned.let_go()
+
+
+def _cannot_start(error: OSError) -> WorkerStartError:
+    reason = error.strerror or str(error)
+    return WorkerStartError(f"The worker of this job cannot be started: {reason}. {_WHAT_NEXT}")

@@ -10,6 +10,7 @@ unless another process says, by a shared lock on the file `waiting`, that it wai
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -196,7 +197,14 @@ class Slots:
             raise self._error(error) from error
 
     def _error(self, error: OSError) -> SlotsError:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            remedy = "Raise the limit of open files (ulimit -n 4096), or let fewer runs go at once."
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "Free some space on its disk, or point AGENT_DISPATCH_JOBS_DIR elsewhere."
+        else:
+            place = self._directory.parent
+            remedy = f"Make {place} writable, or point AGENT_DISPATCH_JOBS_DIR elsewhere."
         return SlotsError(
             f"The slots that limit concurrent runs cannot be used: {error}. Nothing was started."
-            f" Make {self._directory.parent} writable, or point AGENT_DISPATCH_JOBS_DIR elsewhere."
+            f" {remedy}"
         )

@@ -566,6 +566,8 @@ def test_a_cut_line_explains_the_missing_result() -> None:
         (StartStage.EXEC, errno.ENOENT, ErrorType.NOT_FOUND, "could not be executed"),
         (StartStage.EXEC, errno.E2BIG, ErrorType.CLI_ERROR, "could not be executed"),
         (StartStage.FORK, errno.EAGAIN, ErrorType.CLI_ERROR, "max_concurrency"),
+        (StartStage.FORK, errno.EMFILE, ErrorType.CLI_ERROR, "ulimit -n"),
+        (StartStage.DIRECTORY, errno.EMFILE, ErrorType.CLI_ERROR, "ulimit -n"),
     ],
 )
 def test_a_run_that_could_not_start_says_what_to_mend(
