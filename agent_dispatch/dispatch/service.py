@@ -120,8 +120,7 @@ class Service:
                 on_behalf_of="its caller",
                 beside=partial(self._prune, settings.call_retention_days),
             )
-        if settings.call_retention_days == 0 and not ref:
-            await _in_thread(self._store.forget, owned.job.id)
+        if settings.call_retention_days == 0 and not ref and await self._forget(owned.job.id):
             # There is nothing to fetch by it any more: the caller must get all of the answer now.
             return msgspec.structs.replace(result, job_id=None)
         return result
@@ -293,11 +292,21 @@ class Service:
                 on_progress(Progress(job.progress[-1]))
             await trio.sleep(_WATCH_EVERY_S)
 
+    async def _forget(self, job_id: str) -> bool:
+        """Remove the record of a call; False if it stays, which is no reason to fail the call."""
+        try:
+            await _in_thread(self._store.forget, job_id)
+        except DispatchError:
+            return False
+        return True
+
     async def _prune(self, retention_days: float) -> None:
-        """Remove old records of calls, now and then."""
+        """Remove old records of calls, now and then; what stays may go the next time."""
         if trio.current_time() >= self._prune_at:
             self._prune_at = trio.current_time() + _PRUNE_EVERY_S
-            await _in_thread(self._store.prune_calls, retention_days)
+            # Beside a run, which an error here would end.
+            with contextlib.suppress(DispatchError):
+                await _in_thread(self._store.prune_calls, retention_days)
 
 
 class JobNotOverError(DispatchError):
