@@ -1,6 +1,7 @@
 """A client of our server that speaks in raw lines, one request at a time."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -42,14 +43,20 @@ class McpClient:
 
     async def request(self, method: str, parameters: dict[str, Any]) -> Any:
         """Send a request and wait for its result."""
-        request_id = await self.post(method, parameters)
-        while True:
+        [result] = await self.answers([await self.post(method, parameters)])
+        return result
+
+    async def answers(self, request_ids: Sequence[int]) -> list[Any]:
+        """Wait for the results of requests, in whatever order they come; in that of the ids."""
+        results: dict[int, Any] = {}
+        while len(results) < len(request_ids):
             message = await self._receive()
             if message.get("method") == "notifications/progress":
                 self.progress.append(message["params"]["message"])
-            elif message.get("id") == request_id:
+            elif message.get("id") in request_ids:
                 assert "error" not in message, message
-                return message["result"]
+                results[message["id"]] = message["result"]
+        return [results[request_id] for request_id in request_ids]
 
     async def post(self, method: str, parameters: dict[str, Any]) -> int:
         """Send a request without waiting for its answer."""

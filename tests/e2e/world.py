@@ -2,24 +2,22 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from tests.census import Census
 from tests.e2e.mcp_client import McpClient
 from tests.e2e.network import Place
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _ONE_SERVICE = Path(__file__).with_name("one_service.py")
-_TOKEN = "AGENT_DISPATCH_E2E_TOKEN"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +44,11 @@ class Finished:
         return last
 
 
-class World:
+class World(Census):
     """Nothing of the developer's is in it: own home, own PATH, own network where allowed."""
 
     def __init__(self, root: Path, *, claude: Path, place: Place, api_url: str) -> None:
+        super().__init__()
         self.root = root
         self.home = root / "home"
         self.home.mkdir()
@@ -60,14 +59,12 @@ class World:
         scratch = root / "t"
         scratch.mkdir()
         self._place = place
-        self._token = uuid.uuid4().hex
         self.environ = {
             "HOME": str(self.home),
             "PATH": f"{programs}:{_SYSTEM_PATH}",
             "TMPDIR": str(scratch),
             "LANG": "C.UTF-8",
-            # Every process that anything here starts inherits it, however it detaches itself.
-            _TOKEN: self._token,
+            **self.mark,
             # Lets the CLI bypass permissions as root; a container's tests often are root.
             "IS_SANDBOX": "1",
             "ANTHROPIC_API_KEY": "sk-test-only-for-the-loopback",
@@ -158,35 +155,6 @@ class World:
             process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()
-
-    def alive(self) -> dict[int, str]:
-        """The living processes that descend from any program started here: pid to command line.
-
-        The environment tells, so one that changed session, group and parent is found too.
-        """
-        entry = f"{_TOKEN}={self._token}".encode()
-        found = {}
-        for proc in Path("/proc").glob("[0-9]*"):
-            # Gone meanwhile, or another user's: not one of ours.
-            with suppress(OSError):
-                if entry in (proc / "environ").read_bytes().split(b"\0"):
-                    arguments = (proc / "cmdline").read_bytes().replace(b"\0", b" ")
-                    found[int(proc.name)] = arguments.decode(errors="replace")[:200]
-        return found
-
-    async def nothing_left(self, within_s: float) -> None:
-        """Wait until no process of this world is alive, or fail with those that are."""
-        with trio.move_on_after(within_s):
-            # They are not children of this process: their death raises no event here.
-            while self.alive():  # noqa: ASYNC110
-                await trio.sleep(0.02)
-        assert self.alive() == {}
-
-    def sweep(self) -> None:
-        """Kill what a failed test left behind."""
-        for pid in self.alive():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
 
 class Witness:
