@@ -11,8 +11,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    suppress,
+)
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from agent_dispatch.errors import DispatchError
@@ -156,12 +162,22 @@ def _start_spawners() -> _Spawners:
     return _Spawners(guards, start_worker_spawner())
 
 
-def _open_service(
+@asynccontextmanager
+async def _open_service(
     spawners: _Spawners, environ: Mapping[str, str]
-) -> AbstractAsyncContextManager["Service"]:
+) -> AsyncIterator["Service"]:
     from agent_dispatch.dispatch.service import open_service
+    from agent_dispatch.server.refusing import RefusingService
 
-    return open_service(spawner=spawners.guards, workers=spawners.workers, environ=environ)
+    async with AsyncExitStack() as stack:
+        opening = open_service(spawner=spawners.guards, workers=spawners.workers, environ=environ)
+        service: Service
+        try:
+            service = await stack.enter_async_context(opening)
+        except DispatchError as error:
+            # Told to whoever calls a tool, who can mend it; a server that ends tells nobody.
+            service = RefusingService(error)
+        yield service
 
 
 def _leave_on_signal(_signum: int, _frame: object) -> NoReturn:

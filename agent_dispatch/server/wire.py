@@ -26,7 +26,7 @@ SEND_MARK_BYTES = 256 * 1024
 """Above this many unwritten bytes a sender waits."""
 READ_MARK_BYTES = 8 * 1024 * 1024
 """Above this many unwritten bytes no further request is read."""
-HANG_UP_CHECK_S = 0.5
+HANG_UP_CHECK_S = 0.05
 
 _CLIENT_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ESHUTDOWN})
 

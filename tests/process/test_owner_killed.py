@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,15 +11,29 @@ import trio
 
 from tests.process.trees import KINDS, Tree
 
+StartOwner = Callable[[Tree, str], Awaitable[trio.Process]]
 
-async def start_owner(tree: Tree, way: str) -> trio.Process:
-    return await trio.lowlevel.open_process(
-        [sys.executable, "-m", "tests.process.owner", msgspec.json.encode(tree.command), way],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd=Path(__file__).parents[2],
-    )
+
+@pytest.fixture
+def start_owner() -> Iterator[StartOwner]:
+    """Starts owners, and kills those that a failed test left: their trees end with them."""
+    owners: list[trio.Process] = []
+
+    async def start(tree: Tree, way: str) -> trio.Process:
+        owner = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "tests.process.owner", msgspec.json.encode(tree.command), way],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )
+        owners.append(owner)
+        return owner
+
+    yield start
+    for owner in owners:
+        if owner.poll() is None:
+            owner.kill()
 
 
 async def up(owner: trio.Process) -> None:
@@ -37,7 +52,9 @@ def descriptors_of(pid: int) -> set[str]:
 
 @pytest.mark.parametrize("way", ["forked", "slow"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_tree_ends_when_its_owner_is_killed(kind: str, way: str) -> None:
+async def test_the_tree_ends_when_its_owner_is_killed(
+    start_owner: StartOwner, kind: str, way: str
+) -> None:
     tree = Tree(KINDS[kind])
     owner = await start_owner(tree, way)
     await up(owner)
@@ -47,7 +64,9 @@ async def test_the_tree_ends_when_its_owner_is_killed(kind: str, way: str) -> No
 
 
 @pytest.mark.parametrize("kind", ["plain", "daemon"])
-async def test_the_tree_ends_when_its_owners_whole_group_is_killed(kind: str) -> None:
+async def test_the_tree_ends_when_its_owners_whole_group_is_killed(
+    start_owner: StartOwner, kind: str
+) -> None:
     tree = Tree(KINDS[kind])
     owner = await start_owner(tree, "forked")
     await up(owner)
@@ -56,7 +75,9 @@ async def test_the_tree_ends_when_its_owners_whole_group_is_killed(kind: str) ->
     await owner.wait()
 
 
-async def test_the_leader_dies_when_owner_and_guard_are_killed_at_once() -> None:
+async def test_the_leader_dies_when_owner_and_guard_are_killed_at_once(
+    start_owner: StartOwner,
+) -> None:
     tree = Tree(KINDS["ignoring"])
     owner = await start_owner(tree, "forked")
     await up(owner)
@@ -69,7 +90,7 @@ async def test_the_leader_dies_when_owner_and_guard_are_killed_at_once() -> None
     await owner.wait()
 
 
-async def test_the_spawner_ignores_signals_and_ends_with_its_owner() -> None:
+async def test_the_spawner_ignores_signals_and_ends_with_its_owner(start_owner: StartOwner) -> None:
     tree = Tree(KINDS["plain"])
     owner = await start_owner(tree, "forked")
     await up(owner)
@@ -87,7 +108,7 @@ async def test_the_spawner_ignores_signals_and_ends_with_its_owner() -> None:
     await owner.wait()
 
 
-async def test_the_spawner_holds_none_of_its_owners_descriptors() -> None:
+async def test_the_spawner_holds_none_of_its_owners_descriptors(start_owner: StartOwner) -> None:
     tree = Tree(KINDS["plain"])
     owner = await start_owner(tree, "forked")
     await up(owner)
@@ -101,7 +122,7 @@ async def test_the_spawner_holds_none_of_its_owners_descriptors() -> None:
     await owner.wait()
 
 
-async def test_a_signal_to_the_guard_ends_its_tree() -> None:
+async def test_a_signal_to_the_guard_ends_its_tree(start_owner: StartOwner) -> None:
     tree = Tree(KINDS["setsid"])
     owner = await start_owner(tree, "forked")
     await up(owner)

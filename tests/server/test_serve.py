@@ -6,6 +6,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -390,3 +391,21 @@ async def test_a_terminal_gets_a_hint_and_its_end_of_file_ends_it() -> None:
             assert status == 0
     finally:
         os.close(controller)
+
+
+async def test_a_configuration_that_cannot_be_is_told_to_every_caller() -> None:
+    call = {"name": "list_agents", "arguments": {}}
+    lines = [
+        INITIALIZE,
+        INITIALIZED,
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call},
+    ]
+    done = await trio.run_process(
+        [sys.executable, "-P", "-m", "agent_dispatch", "serve"],
+        stdin="".join(f"{json.dumps(line)}\n" for line in lines).encode(),
+        capture_stdout=True,
+        env={**os.environ, "AGENT_DISPATCH_CONFIG": "/nowhere/agents.yaml"},
+    )
+    answer = json.loads(done.stdout.splitlines()[-1])["result"]
+    assert answer["isError"]
+    assert "agent-dispatch import /nowhere/agents.yaml" in answer["content"][0]["text"]
