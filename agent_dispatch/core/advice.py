@@ -15,7 +15,7 @@ def resume(agent: EffectiveAgent, session_id: str | None) -> str:
     return (
         f'Its session is kept. Resume it: dispatch_session(agent="{agent.name}",'
         f' task="{_CONTINUE}", session_id="{session_id}"), or by hand:'
-        f" cd {shlex.quote(agent.directory)} && claude --resume {session_id}"
+        f" `cd {shlex.quote(agent.directory)} && claude --resume {session_id}`."
     )
 
 

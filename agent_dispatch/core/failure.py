@@ -5,6 +5,7 @@ stderr. Two matches of text are left, each where the CLI gives nothing else to g
 """
 
 import errno
+import re
 import signal
 from datetime import UTC, datetime
 
@@ -48,6 +49,10 @@ _LIMIT_KINDS = frozenset(
 _TOO_LONG = frozenset({"blocking_limit", "prompt_too_long"})
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _UNUSABLE_PROGRAM = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.EPERM})
+
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""A control sequence of a terminal (ECMA-48, 5.4)."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -322,7 +327,8 @@ def _said(last: ResultEvent) -> str:
 
 
 def _stderr(report: RunReport) -> str:
-    tail = report.stderr_tail.strip()
+    # Colours mean nothing to a reader of JSON.
+    tail = _ESCAPE_SEQUENCE.sub("", report.stderr_tail).strip()
     return f"\nstderr: {tail[-MAX_SAID_CHARS:]}" if tail else ""
 
 

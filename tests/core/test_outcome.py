@@ -15,7 +15,7 @@ from tests.core.builders import SESSION, agent, report
 
 RESUME = (
     'dispatch_session(agent="infra", task="Continue where you left off",'
-    f' session_id="{SESSION}"), or by hand: cd /srv/infra && claude --resume {SESSION}'
+    f' session_id="{SESSION}"), or by hand: `cd /srv/infra && claude --resume {SESSION}`.'
 )
 INTERRUPTED = builders.failed("error_during_execution", "aborted_tools", "[ede_diagnostic] ...")
 DENIED = builders.result("I may not.", permission_denials=[builders.denial("Bash")])
@@ -512,6 +512,7 @@ def test_a_cancelled_run_says_who_and_how_to_go_on(who: str, says: str) -> None:
     [
         ({"exit_code": 0}, "ended with exit code 0 without a result"),
         ({"exit_code": 1, "stderr_tail": "Error: x\n"}, "\nstderr: Error: x"),
+        ({"exit_code": 1, "stderr_tail": "\x1b[1;31mError\x1b[0m: x\n"}, "\nstderr: Error: x"),
         ({"exit_code": 1, "stderr_tail": "y" * 65536 + "end"}, "yend"),
         ({"exit_code": -9}, "was ended by SIGKILL without a result"),
         ({"exit_code": 137}, "out of memory"),
