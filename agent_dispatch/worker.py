@@ -1,9 +1,9 @@
 """The third surface: a process that runs one background job, and outlives its submitter.
 
 It is forked from a spawner that has imported this module, or started as
-`python -P -m agent_dispatch.worker FDS…`. It has a session of its own, nobody as its parent, the null
-device and a log file as its streams, and the environment of its submitter; it holds the job's lock
-for as long as it lives, and its guard does so for as long as a process of the run is left.
+`python -P -m agent_dispatch.worker FDS…`. It has a session of its own, nobody as its parent, the
+null device and a log file as its streams, and the environment of its submitter; it holds the job's
+lock for as long as it lives, and its guard does so for as long as a process of the run is left.
 """
 
 import gc
