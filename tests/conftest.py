@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -5,6 +6,14 @@ import pytest
 from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner, start_spawner
 from agent_dispatch.worker import start_worker_spawner
+
+
+def pytest_configure() -> None:
+    # A shell starts its background jobs with SIGINT ignored, and nohup does so with SIGHUP; tests
+    # of signals, and the programs that they start, need what a terminal gives.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
