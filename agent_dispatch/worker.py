@@ -21,7 +21,7 @@ from agent_dispatch.dispatch.background import UP
 from agent_dispatch.dispatch.service import open_service
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.process.guard import set_process_name
-from agent_dispatch.process.spawner import Spawner, start_spawner
+from agent_dispatch.process.spawner import Spawner, start_one, start_spawner
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -74,7 +74,7 @@ def run_worker(request: Mapping[str, object], fds: Sequence[int]) -> None:
     os.write(up, UP)
     os.close(up)
     # For the one guard that is needed here.
-    spawner = start_spawner(once=True)
+    spawner = start_one()
     gc.enable()
     trio.run(_work, str(request["job_id"]), job_fds, environ, claude, spawner)
 

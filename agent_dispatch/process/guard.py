@@ -76,8 +76,13 @@ def set_process_name(name: str) -> None:
 class Guard:
     """This process, as the guard of one agent after the other."""
 
-    def __init__(self) -> None:
-        """Get ready: own session, subreaper, signals, and all of an agent but its program."""
+    def __init__(self, *, once: bool = False) -> None:
+        """Get ready: own session, subreaper, signals, and all of an agent but its program.
+
+        Args:
+            once: There will be one run only, so nothing is made ready behind it.
+        """
+        self._once = once
         with contextlib.suppress(PermissionError):  # Already a session leader.
             os.setsid()
         set_process_name("dispatch-guard")
@@ -106,7 +111,7 @@ class Guard:
             raise
         for fd in fds[LIFELINE:]:
             os.close(fd)
-        if used:
+        if used and not self._once:
             self._embryo = _fork_embryo()
 
 
@@ -468,6 +473,11 @@ def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
     return Guard().run
 
 
+def prepare_once() -> Callable[[Mapping[str, object], Sequence[int]], None]:
+    """The same for its only run."""
+    return Guard(once=True).run
+
+
 def main(argv: Sequence[str]) -> None:
     """The slow way in: descriptors by number, the request as JSON on stdin."""
     request = json.load(sys.stdin)
@@ -479,7 +489,7 @@ def main(argv: Sequence[str]) -> None:
     fds = [int(word) for word in argv]
     for fd in fds:
         os.set_inheritable(fd, False)
-    Guard().run(request, fds)
+    Guard(once=True).run(request, fds)
 
 
 if __name__ == "__main__":

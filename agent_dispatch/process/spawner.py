@@ -51,14 +51,12 @@ class Spawner:
             self.sock = None
 
 
-def start_spawner(prepare: Prepare = guard.prepare, *, once: bool = False) -> Spawner:
+def start_spawner(prepare: Prepare = guard.prepare) -> Spawner:
     """Fork a spawner; call it before any thread, before `trio.run`, best before `import trio`.
 
     Args:
         prepare: Called in each forked process before there is a request for it; returns what
             carries out requests, one after the other.
-        once: End after the first request, and let each process carry out one only. A later
-            request is refused, or goes the slow way.
 
     Returns:
         The handle. Where forking is refused, one that goes the slow way.
@@ -66,6 +64,18 @@ def start_spawner(prepare: Prepare = guard.prepare, *, once: bool = False) -> Sp
     Raises:
         RuntimeError: This process has threads already; a fork would copy their locks.
     """
+    return _start(lambda sock: _be_spawner(sock, prepare))
+
+
+def start_one(prepare: Prepare = guard.prepare_once) -> Spawner:
+    """Fork the process that carries out the first request, for an owner that has no other.
+
+    As `start_spawner`, but with no spawner in between. A later request goes the slow way.
+    """
+    return _start(lambda sock: _be_only_process(sock, prepare))
+
+
+def _start(be: Callable[[socket.socket], NoReturn]) -> Spawner:
     if threading.active_count() > 1:
         raise RuntimeError("start_spawner() must come before the first thread")
     ours, theirs = socket.socketpair()
@@ -79,13 +89,13 @@ def start_spawner(prepare: Prepare = guard.prepare, *, once: bool = False) -> Sp
         theirs.close()
         return Spawner(None)
     if pid == 0:
-        _be_spawner(theirs, prepare, once)
+        be(theirs)
     theirs.close()
     ours.setblocking(False)
     return Spawner(ours)
 
 
-def _be_spawner(owner: socket.socket, prepare: Prepare, once: bool) -> NoReturn:
+def _be_spawner(owner: socket.socket, prepare: Prepare) -> NoReturn:
     try:
         os.setsid()
         guard.set_process_name("dispatch-spawn")
@@ -96,18 +106,26 @@ def _be_spawner(owner: socket.socket, prepare: Prepare, once: bool) -> NoReturn:
         _drop_descriptors(keep=owner.fileno())
         # A collection would touch, and so copy, pages that are shared until then.
         gc.disable()
-        _Pool(owner, prepare, once).run()
+        _Pool(owner, prepare).run()
     finally:
         os._exit(0)
+
+
+def _be_only_process(owner: socket.socket, prepare: Prepare) -> NoReturn:
+    try:
+        _drop_descriptors(keep=owner.fileno())
+        gc.disable()
+        _be_process(owner, prepare, once=True)
+    finally:
+        os._exit(1)
 
 
 class _Pool:
     """The forked processes: idle ones, each at the other end of a socket, and busy ones."""
 
-    def __init__(self, owner: socket.socket, prepare: Prepare, once: bool) -> None:
+    def __init__(self, owner: socket.socket, prepare: Prepare) -> None:
         self._owner = owner
         self._prepare = prepare
-        self._once = once
         self._idle: list[socket.socket] = []
         self._busy: dict[int, socket.socket] = {}
         self._may_make_ahead = True
@@ -135,8 +153,6 @@ class _Pool:
                 self._pass_on(*frame)
                 quiet_since = time.monotonic()
                 self._may_make_ahead = True
-                if self._once:
-                    return
 
     def _until_housekeeping(self, quiet_s: float) -> float | None:
         if not self._idle:
@@ -196,7 +212,10 @@ class _Pool:
         sock.close()
 
     def _fork(self) -> socket.socket | None:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:  # The limit of open files: the next one may find room again.
+            return None
         try:
             pid = os.fork()
         except OSError:
@@ -207,13 +226,13 @@ class _Pool:
             # Or an agent's process could ask for unguarded ones, and the others never see EOF.
             for sock in (ours, self._owner, *self._idle, *self._busy.values()):
                 sock.close()
-            _be_process(theirs, self._prepare, self._once)
+            _be_process(theirs, self._prepare)
         theirs.close()
         self._poll.register(ours, select.POLLIN)
         return ours
 
 
-def _be_process(sock: socket.socket, prepare: Prepare, once: bool) -> NoReturn:
+def _be_process(sock: socket.socket, prepare: Prepare, *, once: bool = False) -> NoReturn:
     status = 1
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):

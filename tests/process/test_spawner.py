@@ -26,10 +26,10 @@ trio.run(main)
 LIMITED = """
 import os, sys
 SLOW = "import os, sys; os.write(int(sys.argv[1]), b'slow')"
-from agent_dispatch.process.spawner import start_spawner
+from agent_dispatch.process.spawner import start_one
 def greet(request, fds):
     os.write(fds[0], request["word"].encode())
-spawner = start_spawner(lambda: greet, once=True)
+spawner = start_one(lambda: greet)
 import trio
 from agent_dispatch.process.launcher import Launcher
 async def main():
@@ -40,7 +40,7 @@ async def main():
         os.close(write)
         print(await trio.lowlevel.FdStream(read).receive_some(10))
         if spawner.sock is not None:
-            os.wait()  # Until the spawner is gone.
+            os.wait()  # Until it is gone.
 trio.run(main)
 """
 TOLD = """
@@ -140,7 +140,7 @@ def test_requests_are_refused_when_no_process_lives_to_take_them() -> None:
     assert run(STILLBORN) == "b''\n" * 3
 
 
-def test_after_its_last_request_it_ends_and_the_slow_way_is_taken() -> None:
+def test_the_only_one_ends_after_its_request_and_the_slow_way_is_taken() -> None:
     assert run(LIMITED) == "b'forked'\nb'slow'\n"
 
 
