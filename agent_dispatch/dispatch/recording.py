@@ -29,9 +29,7 @@ from agent_dispatch.model.dispatch import (
     OnProgress,
     Progress,
 )
-
-JOB_VARIABLE = "AGENT_DISPATCH_JOB"
-"""Names, for an agent, the job it works for: jobs that are started inside it end with it."""
+from agent_dispatch.model.job import JOB_VARIABLE
 
 
 class _JobKeeper:

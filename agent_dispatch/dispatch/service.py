@@ -15,7 +15,7 @@ from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.dispatch.background import Workers
 from agent_dispatch.dispatch.dispatcher import Dispatcher
-from agent_dispatch.dispatch.recording import JOB_VARIABLE, run_recorded
+from agent_dispatch.dispatch.recording import run_recorded
 from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.errors import DispatchError
@@ -33,7 +33,7 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
-from agent_dispatch.model.job import Job, JobKind, JobStatus
+from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.process.claude import open_claude
 from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner

@@ -37,7 +37,7 @@ from agent_dispatch.jobs.store import (
 )
 from agent_dispatch.jobs.writer import RecordWriter
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.model.job import Job, JobKind, JobStatus, may_become, new_job
+from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus, may_become, new_job
 
 
 class FileJobStore:
@@ -53,6 +53,7 @@ class FileJobStore:
         disk: Disk | None = None,
         now: Callable[[], float] = time.time,
         ids: IdSource | None = None,
+        end_processes: Callable[[str], object] | None = None,
     ) -> None:
         """Use `directory`.
 
@@ -61,6 +62,7 @@ class FileJobStore:
             disk: The system calls.
             now: The time to be recorded, in seconds since the epoch.
             ids: Where new ids come from.
+            end_processes: Ends what is left of a job whose owner and guard are gone, by its id.
         """
         self._directory = str(directory)
         self._logs = os.path.join(self._directory, "logs")
@@ -71,7 +73,14 @@ class FileJobStore:
         self._live = LiveFiles(live, self._disk)
         self._records = RecordFiles(self._directory, live, self._disk)
         self._writer = RecordWriter(self._records, self._disk)
-        self._settler = Settler(self._records, self._live, self._writer, self._disk, now=now)
+        self._settler = Settler(
+            self._records,
+            self._live,
+            self._writer,
+            self._disk,
+            now=now,
+            end_processes=end_processes or _end_processes,
+        )
         index = Index(self._directory, self._disk)
         self._history = History(
             self._records, self._live, index, is_held=self.is_held, settle=self.settle
@@ -271,3 +280,10 @@ def _check_step(claim: Claim, job: Job) -> None:
         raise ValueError(f"the claim on job {claim.job.id} was let go of")
     if job.id != claim.job.id or not may_become(claim.job.status, job.status):
         raise ValueError(f"{claim.job.status} {claim.job.id} cannot become {job.status} {job.id}")
+
+
+def _end_processes(job_id: str) -> None:
+    # Only a job that was lost needs it, not every listing.
+    from agent_dispatch.process.guard import kill_marked
+
+    kill_marked(f"{JOB_VARIABLE}={job_id}")

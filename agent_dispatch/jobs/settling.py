@@ -31,13 +31,24 @@ class Settler:
         disk: Disk,
         *,
         now: Callable[[], float],
+        end_processes: Callable[[str], object],
     ) -> None:
-        """Read `records` and `live`; `now` gives the time to be recorded."""
+        """Read `records` and `live`.
+
+        Args:
+            records: The records.
+            live: Their locks and markers.
+            writer: Writes the verdicts.
+            disk: The system calls.
+            now: The time to be recorded.
+            end_processes: Ends what is left of a job, by its id, when nobody owns it any more.
+        """
         self._records = records
         self._live = live
         self._writer = writer
         self._disk = disk
         self._now = now
+        self._end_processes = end_processes
 
     def settle(self, job_id: str) -> Job:
         """Read a job, and end it first if nobody owns it; see `JobStore.settle`.
@@ -86,6 +97,9 @@ class Settler:
         except UnknownJobError:
             self._remove_live_files(job_id, lock)
             raise
+        if not loaded.job.status.is_terminal:
+            # Owner and guard are gone; killed together, they leave what had detached itself.
+            self._end_processes(job_id)
         job = self._verdict(loaded.job)
         if job is not loaded.job and not self._write(loaded, job):
             return job  # True all the same; the next reader tries to write it again.

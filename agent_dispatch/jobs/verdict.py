@@ -40,7 +40,7 @@ def ended(job: Job, result: DispatchResult, now: float) -> Job:
 
 def lost(job: Job, now: float) -> Job:
     """End a job whose owner died."""
-    why = "The process that ran this job died before the job was over; nothing of it is running."
+    why = "The process that ran this job died before the job was over; what was left is ended."
     return _given_up(job, ErrorType.LOST, why, now)
 
 

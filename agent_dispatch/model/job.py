@@ -13,6 +13,10 @@ from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Error
 
 MAX_LISTED = 1000
 """Rows of one listing, at most."""
+JOB_VARIABLE = "AGENT_DISPATCH_JOB"
+"""Names, for an agent and all that it starts, the job it works for: jobs that are started inside
+it end with it, and what outlived everybody who watched over it is found by it."""
+
 SUMMARY_TASK_CHARS = 120
 SUMMARY_PROGRESS_CHARS = 200
 PROGRESS_LINES = 20

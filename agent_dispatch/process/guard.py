@@ -54,6 +54,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _RESET_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD", "SIGPIPE", "SIGXFSZ", "SIGQUIT")
 _FIRST_NAP_S = 0.005
 _LONGEST_NAP_S = 1.0
+_MARKED_TIMEOUT_S = 3.0
 
 
 _LIBC = ctypes.CDLL(None)  # Opened once, before any fork.
@@ -460,9 +461,15 @@ def _is_marked(pid: int, marker: bytes) -> bool:
 
 
 def kill_marked(marker: str) -> int:
-    """End whatever still carries `marker`; return how many processes that were."""
+    """End whatever still carries `marker`; return how many processes that were.
+
+    One that may not be signalled, or is stuck in the kernel, is waited for, but not for ever.
+    """
     killed: set[int] = set()
-    while stopped := _kill_all(lambda: marked_processes(marker)):
+    give_up_at = time.monotonic() + _MARKED_TIMEOUT_S
+    while (stopped := _kill_all(lambda: marked_processes(marker))) and (
+        time.monotonic() < give_up_at
+    ):
         killed |= stopped
         time.sleep(_FIRST_NAP_S)  # Until the kernel has taken them away.
     return len(killed)

@@ -259,6 +259,23 @@ async def test_waiters_wake_when_worker_or_guard_is_killed(
     )
 
 
+async def test_what_outlived_worker_and_guard_is_ended_by_who_settles_the_job(
+    stage: Stage,
+) -> None:
+    tree = stage.tree(HANG)
+    async with stage.open(tree) as service:
+        submitted = await service.submit(task("go"))
+        await session_known(service, submitted.id)
+        jobs = stage.directory / "jobs"
+        victims = [holder_of(jobs, submitted.id, kind) for kind in ("worker", "guard")]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        with trio.fail_after(20):
+            job = await service.wait(submitted.id, 20)
+    assert (job.status, job.error_type) == (JobStatus.FAILED, ErrorType.LOST)
+    assert tree.living() == []
+
+
 async def test_the_limit_counts_all_processes_together(stage: Stage) -> None:
     stage.configure(settings="max_concurrency = 1")
     tree = stage.tree(HANG)
