@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -44,19 +44,33 @@ async def session_known(service: Service, job_id: str) -> Job:
     return job
 
 
-async def start_submitter(stage: Stage, kind: str, tree: Tree) -> tuple[trio.Process, str]:
-    stage.configure()
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "tests.dispatch.submitter", kind, json.dumps(tree.command.argv)],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        env=stage.environ,
-        cwd=ROOT,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    with trio.fail_after(20):
-        return process, (await process.stdout.receive_some(100)).decode().strip()
+StartSubmitter = Callable[[str, Tree], Awaitable[tuple[trio.Process, str]]]
+
+
+@pytest.fixture
+def start_submitter(stage: Stage) -> Iterator[StartSubmitter]:
+    """Starts submitters, and kills those that a failed test left."""
+    submitters: list[trio.Process] = []
+
+    async def start(kind: str, tree: Tree) -> tuple[trio.Process, str]:
+        stage.configure()
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "tests.dispatch.submitter", kind, json.dumps(tree.command.argv)],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=stage.environ,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        submitters.append(process)
+        assert process.stdout is not None
+        with trio.fail_after(20):
+            return process, (await process.stdout.receive_some(100)).decode().strip()
+
+    yield start
+    for process in submitters:
+        if process.poll() is None:
+            process.kill()
 
 
 async def test_an_answer_can_be_fetched_again_by_its_id(stage: Stage) -> None:
@@ -189,9 +203,11 @@ async def test_a_waiter_is_told_what_the_agent_does(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("kind", ["call", "background"])
-async def test_a_job_is_cancelled_from_another_process(stage: Stage, kind: str) -> None:
+async def test_a_job_is_cancelled_from_another_process(
+    stage: Stage, start_submitter: StartSubmitter, kind: str
+) -> None:
     tree = stage.tree(HANG)
-    process, job_id = await start_submitter(stage, kind, tree)
+    process, job_id = await start_submitter(kind, tree)
     async with stage.open(tree) as service:
         await session_known(service, job_id)
         assert await service.cancel(job_id, by="a test") is CancelOutcome.CANCELLED
@@ -205,12 +221,12 @@ async def test_a_job_is_cancelled_from_another_process(stage: Stage, kind: str) 
 
 @pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["process", "group"])
 async def test_a_background_job_outlives_its_killed_submitter(
-    stage: Stage, kill: Callable[[int, int], None]
+    stage: Stage, start_submitter: StartSubmitter, kill: Callable[[int, int], None]
 ) -> None:
     gate = stage.directory / "gate"
     os.mkfifo(gate)
     tree = stage.tree(f"read_turn(); init(); open({str(gate)!r}).read(); result('after all')")
-    process, job_id = await start_submitter(stage, "background", tree)
+    process, job_id = await start_submitter("background", tree)
     kill(process.pid, signal.SIGKILL)
     await process.wait()
     async with stage.open(tree) as service:
@@ -221,9 +237,11 @@ async def test_a_background_job_outlives_its_killed_submitter(
     assert (job.status, job.result and job.result.result) == (JobStatus.DONE, "after all")
 
 
-async def test_a_call_ends_with_its_killed_process_and_is_known_to_be_lost(stage: Stage) -> None:
+async def test_a_call_ends_with_its_killed_process_and_is_known_to_be_lost(
+    stage: Stage, start_submitter: StartSubmitter
+) -> None:
     tree = stage.tree(HANG)
-    process, job_id = await start_submitter(stage, "call", tree)
+    process, job_id = await start_submitter("call", tree)
     async with stage.open(tree) as service:
         await session_known(service, job_id)
         process.kill()
