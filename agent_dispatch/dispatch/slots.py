@@ -164,8 +164,12 @@ class Slots:
             fcntl.flock(self._waiting_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def _others_wait(self) -> bool:
-        """Whether another process has a shared lock on `waiting`."""
-        fd = self._waiting_fd if self._waiting_fd >= 0 else self._open("waiting")
+        """Whether another process has a shared lock on `waiting`, or that cannot be seen."""
+        try:
+            fd = self._waiting_fd if self._waiting_fd >= 0 else self._open("waiting")
+        except SlotsError:
+            # The slot is to be given back all the same; the next in line meets the error itself.
+            return True
         try:
             # Our own shared lock does not conflict: flock(2) converts it.
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

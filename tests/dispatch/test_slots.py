@@ -189,3 +189,30 @@ async def test_an_unusable_directory_is_an_error_that_names_it(tmp_path: Path) -
     with pytest.raises(SlotsError, match="AGENT_DISPATCH_JOBS_DIR"):
         async with Slots(tmp_path / "jobs" / "slots", 0).hold(1, ignore_place):
             pytest.fail("nothing was locked")
+
+
+async def test_a_slot_is_given_back_even_if_it_cannot_be_seen_who_waits(tmp_path: Path) -> None:
+    slots = Slots(tmp_path / "slots", 0)
+    refused: list[str] = []
+
+    async def wait_in_line() -> None:
+        try:
+            async with slots.hold(1, ignore_place):
+                pytest.fail("its directory is gone")
+        except SlotsError as error:
+            refused.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        async with slots.hold(1, ignore_place):
+            nursery.start_soon(wait_in_line)
+            # It stands in line now, and has not said so to other processes yet.
+            await trio.lowlevel.checkpoint()
+            (tmp_path / "slots").rename(tmp_path / "moved")
+            (tmp_path / "slots").write_text("a file")
+        # Whoever held it, and what it was held for, is not troubled.
+    assert len(refused) == 1
+    (tmp_path / "slots").unlink()
+    (tmp_path / "moved").rename(tmp_path / "slots")
+    with trio.fail_after(5):
+        async with Slots(tmp_path / "slots", 0).hold(1, ignore_place):
+            pass
