@@ -202,13 +202,12 @@ async def test_a_slot_is_given_back_even_if_it_cannot_be_seen_who_waits(tmp_path
         except SlotsError as error:
             refused.append(str(error))
 
-    async with trio.open_nursery() as nursery:
-        async with slots.hold(1, ignore_place):
-            nursery.start_soon(wait_in_line)
-            # It stands in line now, and has not said so to other processes yet.
-            await trio.lowlevel.checkpoint()
-            (tmp_path / "slots").rename(tmp_path / "moved")
-            (tmp_path / "slots").write_text("a file")
+    async with trio.open_nursery() as nursery, slots.hold(1, ignore_place):
+        nursery.start_soon(wait_in_line)
+        # It stands in line now, and has not said so to other processes yet.
+        await trio.lowlevel.checkpoint()
+        (tmp_path / "slots").rename(tmp_path / "moved")
+        (tmp_path / "slots").write_text("a file")
         # Whoever held it, and what it was held for, is not troubled.
     assert len(refused) == 1
     (tmp_path / "slots").unlink()
