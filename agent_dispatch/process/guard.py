@@ -293,7 +293,7 @@ class _Run:
         # The group first: getpgid() fails once the leader is reaped, its members live on.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._leader, signal.SIGKILL)
-        return marked_processes(str(self._request["marker"]))
+        return list(marked_processes(str(self._request["marker"])))
 
     def _tell(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -377,12 +377,18 @@ def _signal_each(pids: Iterable[int], signum: int) -> None:
             os.kill(pid, signum)
 
 
-def _kill_all(list_living: Callable[[], list[int]]) -> set[int]:
+def _kill_all(list_living: Callable[[], Iterable[int]]) -> set[int]:
     """Stop everybody before killing anybody, so that nobody forks away between the two."""
     stopped: set[int] = set()
-    while fresh := set(list_living()) - stopped:
-        _signal_each(fresh, signal.SIGSTOP)
-        stopped |= fresh
+    found_more = True
+    while found_more:
+        found_more = False
+        # Each as soon as it is found: one that forks and leaves is gone when the search is over.
+        for pid in list_living():
+            if pid not in stopped:
+                _signal_each([pid], signal.SIGSTOP)
+                stopped.add(pid)
+                found_more = True
     _signal_each(stopped, signal.SIGKILL)
     return stopped
 
@@ -432,14 +438,15 @@ def _state_and_parent(pid: int) -> tuple[str, int]:
     return fields[0].decode(), int(fields[1])
 
 
-def marked_processes(marker: str) -> list[int]:
-    """Living processes whose environment holds `marker`, this one excepted.
+def marked_processes(marker: str) -> Iterable[int]:
+    """Living processes whose environment holds `marker`, this one excepted; the newest first.
 
     The net below the subreaper: it finds what ran away with its environment, also after the guard
     itself was killed. It misses a process that cleared its environment.
     """
     if os.path.isdir("/proc/self"):
-        return [pid for pid in map(int, _proc_pids()) if _is_marked(pid, marker.encode())]
+        newest_first = sorted(map(int, _proc_pids()), reverse=True)
+        return (pid for pid in newest_first if _is_marked(pid, marker.encode()))
     import subprocess  # Only where there is no /proc (macOS).
 
     listing = subprocess.run(

@@ -8,6 +8,7 @@ from pathlib import Path
 import trio
 
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
+from agent_dispatch.process.guard import kill_marked
 
 PRELUDE = """
 import os, signal, sys, time
@@ -80,9 +81,13 @@ class Tree:
 
     async def gone(self, within_s: float = 10) -> None:
         """Wait until none is left; the kernel tells nobody but their parents."""
-        with trio.fail_after(within_s):
-            while self.living():  # noqa: ASYNC110
-                await trio.sleep(0.01)
+        try:
+            with trio.fail_after(within_s):
+                while self.living():  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+        except trio.TooSlowError:
+            kill_marked(self.token)  # Or it would go on for ever behind a failed test.
+            raise
 
     def _is(self, process: Path) -> bool:
         try:
