@@ -1,6 +1,7 @@
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from agent_dispatch.process.launcher import Launcher
@@ -9,6 +10,9 @@ from agent_dispatch.worker import start_worker_spawner
 
 
 def pytest_configure() -> None:
+    # How long an example takes says more of the machine's load than of the code.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
     # A shell starts its background jobs with SIGINT ignored, and nohup does so with SIGHUP; tests
     # of signals, and the programs that they start, need what a terminal gives.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -69,6 +69,7 @@ def build_command(
     max_depth: int,
     marker: str,
     timeout_s: float,
+    json_schema: str = "",
 ) -> Command:
     """Return the command that runs `agent`, reading user lines on stdin.
 
@@ -82,6 +83,7 @@ def build_command(
         max_depth: The setting; a child at the last allowed depth gets no server of ours.
         marker: The value of `MARKER_VARIABLE`.
         timeout_s: How long the run may take; the CLI waits as long for background tasks.
+        json_schema: What the answer has to fit, as JSON; empty for none.
 
     Raises:
         RefusedValueError: A value looks like a flag, holds a NUL, or is not a usable number.
@@ -105,6 +107,8 @@ def build_command(
     argv += [
         _flag(agent, "--disallowedTools", rule) for rule in agent.disallowed_tools or () if rule
     ]
+    if json_schema:
+        argv.append(f"--json-schema={json_schema}")
     if depth + 1 >= max_depth:
         argv.append(_WITHOUT_OUR_SERVER)
     env = {name: value for name, value in environ.items() if name not in _STRIPPED_VARIABLES}

@@ -4,6 +4,8 @@ The last `result` event decides, by its fields; the exit code and stderr are ask
 is none, and words in a text never. Which fields mean what was measured with Claude Code 2.1.330.
 """
 
+from typing import Any
+
 import msgspec
 
 from agent_dispatch.core import advice
@@ -35,7 +37,9 @@ def classify(report: RunReport) -> DispatchResult:
     results = _without_own_abort(report)
     last = results[-1] if results else None
     if last is not None and succeeded(last) and report.ending is not Ending.AUTH:
-        return _success(report, results)
+        if not report.json_schema or _structured(results) is not msgspec.UNSET:
+            return _success(report, results)
+        return _without_structure(report, results)
     return _failure(report, results)
 
 
@@ -86,7 +90,7 @@ def _aborted(result: ResultEvent) -> bool:
 def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchResult:
     answers = _answers(results)
     text = answers[-1] if answers else ""
-    parsed = results[-1].structured_output
+    parsed = _structured(results)
     if parsed is msgspec.UNSET and report.response_format == "json":
         parsed = parse_answer(text)
     hints = [
@@ -114,6 +118,31 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         left_running=report.left_running or None,
         earlier_results=answers[:-1] or None,
     )
+
+
+def _without_structure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchResult:
+    """Return the result of a run that answered, but not in the form that was asked for.
+
+    Claude Code 2.1.330 reports a success then (measured); the text is kept, it was paid for.
+    """
+    return msgspec.structs.replace(
+        _success(report, results),
+        success=False,
+        error=(
+            "The agent answered, but did not deliver the structured output that was asked for; its"
+            " text is in `result`. Ask for it in words as well, or make json_schema simpler."
+            f" {advice.resume(report.agent, report.seen.session_id)}"
+        ),
+        error_type=ErrorType.SCHEMA,
+    )
+
+
+def _structured(results: tuple[ResultEvent, ...]) -> Any | msgspec.UnsetType:
+    """Return the newest structured output: a turn on a background task's end may come after it."""
+    for result in reversed(results):
+        if succeeded(result) and result.structured_output is not msgspec.UNSET:
+            return result.structured_output
+    return msgspec.UNSET
 
 
 def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchResult:

@@ -10,6 +10,8 @@ from agent_dispatch.core.events import ControlRequestEvent
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest
 
+MAX_SCHEMA_BYTES = 100_000
+"""It travels on the command line, where one argument may have 128 KiB (execve(2), Linux)."""
 MAX_PROMPT_BYTES = 10_000_000
 """Claude Code refuses more on stdin as text, and no model's context holds it as an event."""
 
@@ -39,6 +41,7 @@ def check_request(request: DispatchRequest) -> None:
         "caller": request.caller,
         "goal": request.goal,
         "response_format": request.response_format,
+        "json_schema": request.json_schema,
         "session_id": request.session_id or "",
     }
     for name, text in texts.items():
@@ -50,6 +53,8 @@ def check_request(request: DispatchRequest) -> None:
             f"response_format {_quoted(request.response_format)} is not known:"
             ' use "json" for one JSON value, or leave it out for text.'
         )
+    if request.json_schema:
+        _check_schema(request.json_schema)
     if request.session_id is not None and not _UUID.fullmatch(request.session_id):
         raise InvalidRequestError(
             f"session_id {_quoted(request.session_id)} is not a session: it is the UUID that an"
@@ -90,7 +95,9 @@ def build_prompt(request: DispatchRequest) -> str:
         else:
             prompt = request.task
         instruction = _JSON_INSTRUCTION
-    return f"{prompt}\n\n{instruction}" if request.response_format == "json" else prompt
+    # With a schema the CLI itself tells the model how to answer.
+    wants_footer = request.response_format == "json" and not request.json_schema
+    return f"{prompt}\n\n{instruction}" if wants_footer else prompt
 
 
 def user_line(prompt: str) -> bytes:
@@ -141,6 +148,27 @@ def _check_text(name: str, text: str) -> None:
         raise InvalidRequestError(
             f"{name} holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no text:"
             " send the whole character, or remove it."
+        )
+
+
+def _check_schema(schema: str) -> None:
+    size = len(schema.encode())
+    if size > MAX_SCHEMA_BYTES:
+        raise InvalidRequestError(
+            f"json_schema has {size:,} bytes, and a command line takes at most"
+            f" {MAX_SCHEMA_BYTES:,}: leave out descriptions, or share parts by $ref."
+        )
+    example = '{"type": "object", "properties": {"count": {"type": "integer"}}}'
+    try:
+        is_object = isinstance(msgspec.json.decode(schema), dict)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequestError(
+            f"json_schema is not JSON: {error}. It is a JSON Schema, such as {example}"
+        ) from error
+    if not is_object:
+        raise InvalidRequestError(
+            f"json_schema must be an object, not {_quoted(schema)}. It is a JSON Schema, such as"
+            f" {example}"
         )
 
 

@@ -90,6 +90,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     seen: Seen = Seen()
     response_format: str = ""
+    json_schema: str = ""
     resumed: str | None = None
     """The session that was to be continued; None: a fresh one."""
     exit_code: int | None = None

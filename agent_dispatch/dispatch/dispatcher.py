@@ -152,4 +152,5 @@ class Dispatcher:
             # A nested run carries the marks of those around it: whoever ends one of them finds it.
             marker=f"{outer}.{token}" if outer else token,
             timeout_s=effective_timeout_s(request, agent),
+            json_schema=request.json_schema,
         )

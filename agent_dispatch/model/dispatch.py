@@ -33,6 +33,8 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     goal: str = ""
     response_format: str = ""
     """Empty for text, `json` for one JSON value."""
+    json_schema: str = ""
+    """A JSON Schema, as JSON, that the answer has to fit; empty for none."""
     timeout_s: float | None = None
     """None: the agent's own. Counts running, not queueing."""
     session_id: str | None = None

@@ -91,6 +91,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     caller: str = ""
     goal: str = ""
     response_format: str = ""
+    json_schema: str = ""
     timeout_seconds: float | None = None
     """As the call gave it; None: the agent's own."""
     resume_session_id: str | None = None
@@ -122,6 +123,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             caller=self.caller,
             goal=self.goal,
             response_format=self.response_format,
+            json_schema=self.json_schema,
             timeout_s=self.timeout_seconds,
             session_id=self.resume_session_id,
         )
@@ -146,6 +148,7 @@ def new_job(
         caller=request.caller,
         goal=request.goal,
         response_format=request.response_format,
+        json_schema=request.json_schema,
         timeout_seconds=request.timeout_s,
         resume_session_id=request.session_id,
         parent=parent,

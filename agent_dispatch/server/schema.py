@@ -58,5 +58,6 @@ def _never_null(field: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str,
         slim["items"] = _never_null(items, kinds)
     if reference := slim.pop("$ref", None):
         kind = kinds[reference.rpartition("/")[2]]
-        slim |= {"enum": kind["enum"]} if "enum" in kind else {"type": "object"}
+        # The names of an enumeration are explained where its values matter.
+        slim["type"] = "string" if "enum" in kind else "object"
     return slim

@@ -26,6 +26,12 @@ logger = logging.getLogger(__name__)
 
 ParamsT = TypeVar("ParamsT", bound=msgspec.Struct)
 
+_HINT_DEFAULTS: Mapping[str, bool] = {
+    "readOnlyHint": False,
+    "destructiveHint": True,
+    "idempotentHint": False,
+    "openWorldHint": True,
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -61,17 +67,19 @@ class Tool(Generic[ParamsT]):
             "title": self.title,
             "description": self.description,
             "inputSchema": input_schema(self.params),
-            "annotations": {
-                "readOnlyHint": self.read_only,
-                "destructiveHint": self.destructive,
-                "idempotentHint": self.idempotent or self.read_only,
-                "openWorldHint": self.open_world,
-            },
+            "annotations": self._annotations(),
             "_meta": meta,
         }
         if self.result is not None:
             entry["outputSchema"] = output_schema(self.result)
         return entry
+
+    def _annotations(self) -> dict[str, bool]:
+        """What differs from the defaults of the MCP specification; nobody pays for the rest."""
+        hints = {"readOnlyHint": self.read_only, "openWorldHint": self.open_world}
+        if not self.read_only:  # They mean nothing there.
+            hints |= {"destructiveHint": self.destructive, "idempotentHint": self.idempotent}
+        return {hint: value for hint, value in hints.items() if value is not _HINT_DEFAULTS[hint]}
 
 
 @dataclass(frozen=True, slots=True)

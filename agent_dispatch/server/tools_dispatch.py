@@ -1,6 +1,6 @@
 """The tools that give work to an agent."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,6 +28,12 @@ TimeoutSeconds = Annotated[
 ]
 
 
+JsonSchema = Annotated[
+    dict[str, Any] | str,
+    msgspec.Meta(description="JSON Schema that the answer has to fit; it comes as parsed_result"),
+]
+
+
 class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Arguments of every tool that gives one task to one agent."""
 
@@ -47,6 +53,7 @@ class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description='"json" asks for one JSON value, which comes as parsed_result; empty = text'
         ),
     ] = ""
+    json_schema: JsonSchema = ""
     timeout_seconds: TimeoutSeconds = 0
 
 
@@ -71,6 +78,7 @@ class SessionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context: Context = ""
     caller: Caller = ""
     goal: Goal = ""
+    json_schema: JsonSchema = ""
     timeout_seconds: TimeoutSeconds = 0
 
 
@@ -94,6 +102,7 @@ async def dispatch_session(
         context=params.context,
         caller=params.caller,
         goal=params.goal,
+        json_schema=schema_from(params.json_schema),
         timeout_s=timeout_from(params.timeout_seconds),
         session_id=params.session_id or None,
     )
@@ -109,6 +118,7 @@ def request_from(params: TaskParams) -> DispatchRequest:
         caller=params.caller,
         goal=params.goal,
         response_format=params.response_format,
+        json_schema=schema_from(params.json_schema),
         timeout_s=timeout_from(params.timeout_seconds),
     )
 
@@ -118,6 +128,14 @@ def timeout_from(timeout_seconds: int) -> float | None:
     if timeout_seconds == 0:
         return None
     return float(min(max(timeout_seconds, MIN_TIMEOUT_S), MAX_TIMEOUT_S))
+
+
+def schema_from(json_schema: dict[str, Any] | str) -> str:
+    """The schema as JSON, whichever way it was given."""
+    if isinstance(json_schema, str):
+        return json_schema.strip()
+    # `{}` fits every value: it asks for one all the same.
+    return msgspec.json.encode(json_schema).decode()
 
 
 DISPATCH = Tool(

@@ -54,6 +54,7 @@ def flags(**changes: Any) -> tuple[str, ...]:
         ({"max_budget_usd": 0.1}, ("--max-budget-usd=0.1",)),
         ({"max_budget_usd": 2}, ("--max-budget-usd=2.0",)),
         ({"max_budget_usd": 0}, ()),
+        ({"json_schema": '{"type": "object"}'}, ('--json-schema={"type": "object"}',)),
         ({"allowed_tools": ()}, ()),
         ({"allowed_tools": ("Bash", "Read")}, ("--allowedTools=Bash", "--allowedTools=Read")),
         (

@@ -184,6 +184,31 @@ def test_structured_output_is_the_parsed_result() -> None:
     assert outcome(event, response_format="json").parsed_result == {"a": 1}
 
 
+SCHEMA = '{"type": "object"}'
+
+
+def test_structured_output_that_was_asked_for_is_a_success() -> None:
+    result = outcome(builders.result('{"a": 1}', structured_output={"a": 1}), json_schema=SCHEMA)
+    assert (result.success, result.parsed_result, result.hint) == (True, {"a": 1}, None)
+    assert outcome(builders.result("null", structured_output=None), json_schema=SCHEMA).success
+
+
+def test_structured_output_that_was_not_delivered_is_a_failure_that_keeps_the_text() -> None:
+    result = outcome(builders.result("I would rather not."), json_schema=SCHEMA)
+    assert (result.success, result.error_type) == (False, ErrorType.SCHEMA)
+    assert result.result == "I would rather not."
+    assert result.cost_usd == 0.125
+    assert result.error is not None
+    assert "json_schema" in result.error
+    assert SESSION in result.error
+
+
+def test_structured_output_outlasts_the_turns_of_background_tasks() -> None:
+    first = builders.result('{"a": 1}', structured_output={"a": 1})
+    result = outcome(first, builders.init(), builders.result("task ended"), json_schema=SCHEMA)
+    assert (result.success, result.parsed_result) == (True, {"a": 1})
+
+
 # Cost
 
 

@@ -179,7 +179,7 @@ def listing() -> dict[str, dict[str, Any]]:
 
 
 def test_only_readers_are_marked_as_such() -> None:
-    marks = {name: entry["annotations"]["readOnlyHint"] for name, entry in listing().items()}
+    marks = {name: entry["annotations"].get("readOnlyHint") for name, entry in listing().items()}
     assert {name for name, read_only in marks.items() if read_only} == {
         "list_agents",
         "inspect_agent",
@@ -313,7 +313,6 @@ def test_a_schema_says_of_what_is_nested_only_that_it_is_an_object() -> None:
         either: int | str | None = None
         status: JobStatus = JobStatus.DONE
 
-    statuses = sorted(JobStatus)
     assert output_schema(Outer) == {
         "type": "object",
         "properties": {
@@ -321,7 +320,7 @@ def test_a_schema_says_of_what_is_nested_only_that_it_is_an_object() -> None:
             "some": {"type": "array", "items": {"type": "object"}},
             "maybe": {"type": "object"},
             "either": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
-            "status": {"enum": statuses},
+            "status": {"type": "string"},
         },
         "required": ["one", "some"],
     }
