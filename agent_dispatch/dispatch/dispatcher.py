@@ -31,6 +31,7 @@ from agent_dispatch.dispatch.run import (
 )
 from agent_dispatch.dispatch.sessions import HeldSession, Sessions
 from agent_dispatch.dispatch.slots import Slot, Slots
+from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -75,6 +76,7 @@ class Dispatcher:
         settings: Settings,
         on_progress: OnProgress = ignore_progress,
         keeper: Keeper | None = None,
+        limit: TimeLimit | None = None,
     ) -> DispatchResult:
         """Run `request` with `agent` and say what came of it.
 
@@ -83,6 +85,7 @@ class Dispatcher:
         Args:
             on_progress: Called with the place in line and with what the agent does.
             keeper: Told how it goes.
+            limit: How long the agent may take; None: as the request or the agent says.
 
         Raises:
             InvalidRequestError: The request cannot be sent as it is.
@@ -91,6 +94,7 @@ class Dispatcher:
         """
         check_request(request)
         keeper = keeper or NoKeeper()
+        limit = limit or TimeLimit(effective_timeout_s(request, agent))
         depth = current_depth(self._environ)
         if depth >= settings.max_dispatch_depth:
             return outcome.recursion_refused(agent.name, depth, settings.max_dispatch_depth)
@@ -116,7 +120,8 @@ class Dispatcher:
                 held.append(await stack.enter_async_context(session))
             slot = self._slots.hold(settings.max_concurrency, on_place)
             held.append(await stack.enter_async_context(slot))
-            return await self._run(Run(request, agent, command, on_progress, keeper), held, keeper)
+            run = Run(request, agent, command, on_progress, keeper, limit)
+            return await self._run(run, held, keeper)
 
     async def _run(
         self, run: Run, held: Sequence[Slot | HeldSession], keeper: Keeper

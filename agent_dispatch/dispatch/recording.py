@@ -18,6 +18,7 @@ from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import Ending, RunReport
 from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.run import effective_timeout_s
+from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.jobs.store import Finished
@@ -78,6 +79,7 @@ async def run_recorded(
     *,
     on_behalf_of: str,
     beside: Callable[[], Awaitable[object]] | None = None,
+    limit: TimeLimit | None = None,
 ) -> DispatchResult:
     """Run the job that `owned` stands for, and record how it ended.
 
@@ -93,6 +95,7 @@ async def run_recorded(
         on_progress: Gets what the record gets.
         on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
         beside: Something to do while the agent works; cut off when it is done.
+        limit: As for `Dispatcher.dispatch`.
 
     Raises:
         DispatchError: The request is wrong, or nothing can be started; recorded, too.
@@ -118,7 +121,7 @@ async def run_recorded(
             try:
                 with cancelling.scope:
                     result = await dispatcher.dispatch(
-                        request, agent, settings, report_progress, keeper
+                        request, agent, settings, report_progress, keeper, limit
                     )
             except DispatchError as error:
                 # Raised outside the nursery, which would wrap it in a group.

@@ -15,6 +15,7 @@ from agent_dispatch.core.command import Command
 from agent_dispatch.core.prompt import build_prompt
 from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
 from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
 from agent_dispatch.process.child import ChildStartError
@@ -160,6 +161,7 @@ class Run:
         command: Command,
         on_progress: OnProgress,
         keeper: Keeper,
+        limit: TimeLimit,
     ) -> None:
         self._request = request
         self._agent = agent
@@ -167,7 +169,7 @@ class Run:
         self._tell = on_progress
         self._keeper = keeper
         self._transcript = Transcript()
-        self._timeout_s = effective_timeout_s(request, agent)
+        self._limit = limit
         self.tree_ended = True
         """False once something was started, until nothing of it is left."""
 
@@ -212,7 +214,7 @@ class Run:
             agent=self._agent,
             ending=Ending.GUARD_LOST if lost and ending is Ending.EXITED else ending,
             duration_ms=round((trio.current_time() - began) * 1000),
-            timeout_s=self._timeout_s,
+            timeout_s=self._limit.timeout_s,
             seen=self._transcript.seen(),
             response_format=self._request.response_format,
             json_schema=self._request.json_schema,
@@ -224,14 +226,15 @@ class Run:
         )
 
     async def _converse(self, claude: Conversation) -> Ending:
-        with trio.move_on_after(self._timeout_s) as deadline:
+        self._limit.begin()
+        with self._limit.scope:
             await claude.send_turn(build_prompt(self._request))
             await claude.wait_for_answer()
             if self._transcript.fail_fast:
                 await claude.end()
                 return Ending.AUTH
             await claude.leave()
-        if deadline.cancelled_caught:
+        if self._limit.scope.cancelled_caught:
             self._keeper.ending()
             await claude.stop()
             return Ending.DEADLINE

@@ -66,3 +66,26 @@ class Purged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dry_run: bool = False
     warnings: list[str] | None = None
     """What was passed over."""
+
+
+class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How full the cache is and how often it helped."""
+
+    enabled: bool
+    size: int
+    """Answers that are kept."""
+    max_size: int
+    ttl: float
+    """Seconds."""
+    hits: int
+    """Dispatches that needed no run of their own."""
+    misses: int
+    hit_rate: float
+    """Of all dispatches that could have been answered so, 0 to 1."""
+
+
+class CacheCleared(msgspec.Struct, frozen=True, kw_only=True):
+    """What clearing the cache came to."""
+
+    cleared: int
+    """Answers that were kept."""
