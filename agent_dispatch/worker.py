@@ -1,19 +1,23 @@
-"""The third surface: a process that runs one background job, and outlives its submitter.
+"""The third surface: a process that runs background jobs, and outlives their submitter.
 
 It is forked from a spawner that has imported this module, or started as
 `python -P -m agent_dispatch.worker FDS…`. It has a session of its own, nobody as its parent, the
-null device and a log file as its streams, and the environment of its submitter; it holds the job's
-lock for as long as it lives, and its guard does so for as long as a process of the run is left.
+null device and a log file as its streams, and the environment of its submitter; it holds a job's
+lock for as long as it works on it, and its guard does so for as long as a process of the run is
+left.
+
+A forked worker that has run a job to its end is as good as a new one, so it takes the next job of
+its submitter, one at a time. It ends with the job when the submitter is gone by then.
 """
 
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import NoReturn
 
 import trio
 
@@ -21,9 +25,14 @@ from agent_dispatch.dispatch.background import UP
 from agent_dispatch.dispatch.service import open_service
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.process.guard import set_process_name
-from agent_dispatch.process.spawner import Spawner, start_one, start_spawner
+from agent_dispatch.process.spawner import OnlyProcess, Spawner, start_one, start_spawner
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+_MAX_RSS_BYTES = 64 * 1024 * 1024
+"""A worker that has grown beyond leaves: memory once used for a large answer stays with it."""
+_GUARD_IDLE_S = 5.0
+"""How long the guard may take to get ready behind a tree that is empty, on a loaded machine."""
 
 
 def start_worker_spawner() -> Spawner:
@@ -32,75 +41,90 @@ def start_worker_spawner() -> Spawner:
 
 
 def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
-    """Be a worker that waits for its job; for `process.spawner`."""
+    """Be a worker that waits for its first job; for `process.spawner`."""
     # Once more: nobody's child, so no walk down from the submitter finds it.
     if os.fork():
         os._exit(0)
     os.setsid()
     set_process_name("dispatch-work")
-    return run_worker_and_exit
+    os.chdir("/")
+    return Worker().run
 
 
-def run_worker_and_exit(request: Mapping[str, object], fds: Sequence[int]) -> NoReturn:
-    """Run one job to its end, and no other in the same process."""
-    status = 1
-    try:
-        run_worker(request, fds)
-        status = 0
-    except Exception:
-        # The log is all that is left of it.
-        traceback.print_exc()
-    finally:
+class Worker:
+    """This process, as the worker of one job after the other."""
+
+    def __init__(self) -> None:
+        self._guard: OnlyProcess | None = None
+        self._may_go_on = True
+
+    def run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
+        """Run one job to its end; return if this process may run another one.
+
+        Args:
+            request: `job_id`, `env`, and `claude`, the program that plays it, or None.
+            fds: Where to say that we are up, the log, and the job's own.
+        """
+        status = 1
+        try:
+            self._run(request, fds)
+            if self._is_as_good_as_new():
+                return
+            status = 0
+        except Exception:
+            # The log is all that is left of it.
+            traceback.print_exc()
         os._exit(status)
 
+    def _run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
+        up, log, *job_fds = fds
+        os.dup2(log, 2)
+        os.close(log)
+        environ, claude = request["env"], request["claude"]
+        assert isinstance(environ, dict)
+        assert claude is None or isinstance(claude, list)
+        os.write(up, UP)
+        os.close(up)
+        if self._guard is None:
+            self._guard = start_one()
+            gc.enable()
+        trio.run(self._work, str(request["job_id"]), job_fds, environ, claude, self._guard)
+        # The log goes with the job's record.
+        os.dup2(1, 2)
 
-def run_worker(request: Mapping[str, object], fds: Sequence[int]) -> None:
-    """Run one job to its end.
+    def _is_as_good_as_new(self) -> bool:
+        return (
+            self._may_go_on
+            and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT < _MAX_RSS_BYTES
+            and self._guard is not None
+            and self._guard.wait_idle(_GUARD_IDLE_S)
+        )
 
-    Args:
-        request: `job_id`, `env`, and `claude`, the program that plays it, or None.
-        fds: Where to say that we are up, the log, and the job's own.
-    """
-    up, log, *job_fds = fds
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd, target in ((null, 0), (null, 1), (log, 2)):
-        os.dup2(fd, target)
-    os.close(null)
-    os.close(log)
-    os.chdir("/")
-    environ, claude = request["env"], request["claude"]
-    assert isinstance(environ, dict)
-    assert claude is None or isinstance(claude, list)
-    os.write(up, UP)
-    os.close(up)
-    # For the one guard that is needed here.
-    spawner = start_one()
-    gc.enable()
-    trio.run(_work, str(request["job_id"]), job_fds, environ, claude, spawner)
+    async def _work(
+        self,
+        job_id: str,
+        job_fds: Sequence[int],
+        environ: Mapping[str, str],
+        claude: Sequence[str] | None,
+        spawner: Spawner,
+    ) -> None:
+        with trio.open_signal_receiver(*_LEAVE_SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_at_signal, signals, nursery.cancel_scope)
+                try:
+                    async with open_service(
+                        environ=environ, spawner=spawner, claude=claude
+                    ) as service:
+                        await service.run_handed_over(job_id, job_fds)
+                except DispatchError as error:
+                    # The record says it too, if there is one that could be written.
+                    sys.stderr.write(f"job {job_id}: {error}\n")
+                nursery.cancel_scope.cancel()
 
-
-async def _work(
-    job_id: str,
-    job_fds: Sequence[int],
-    environ: Mapping[str, str],
-    claude: Sequence[str] | None,
-    spawner: Spawner,
-) -> None:
-    with trio.open_signal_receiver(*_LEAVE_SIGNALS) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_at_signal, signals, nursery.cancel_scope)
-            try:
-                async with open_service(environ=environ, spawner=spawner, claude=claude) as service:
-                    await service.run_handed_over(job_id, job_fds)
-            except DispatchError as error:
-                # The record says it too, if there is one that could be written.
-                sys.stderr.write(f"job {job_id}: {error}\n")
-            nursery.cancel_scope.cancel()
-
-
-async def _end_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
+    async def _end_at_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for _ in signals:
+            self._may_go_on = False
+            scope.cancel()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -108,11 +132,16 @@ def main(argv: Sequence[str]) -> None:
     request = json.load(sys.stdin)
     if os.fork():
         os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for target in (0, 1):
+        os.dup2(null, target)
     fds = [int(word) for word in argv]
     for fd in fds:
         os.set_inheritable(fd, False)
     set_process_name("dispatch-work")
-    run_worker_and_exit(request, fds)
+    os.chdir("/")
+    Worker().run(request, fds)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Claude:
                 await self._until(lambda: False)
         self._child.end(guard.END_ON_DEADLINE)
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """End it without a word: SIGTERM, then SIGKILL."""
         self._child.end(guard.END_ON_CANCEL)
 

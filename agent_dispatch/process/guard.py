@@ -487,11 +487,6 @@ def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
     return Guard().run
 
 
-def prepare_once() -> Callable[[Mapping[str, object], Sequence[int]], None]:
-    """The same for its only run."""
-    return Guard(once=True).run
-
-
 def main(argv: Sequence[str]) -> None:
     """The slow way in: descriptors by number, the request as JSON on stdin."""
     request = json.load(sys.stdin)

@@ -47,6 +47,7 @@ class Launcher:
             while self._spawner is not None and (sock := self._spawner.sock) is not None:
                 try:
                     if frame.send_some(sock):
+                        self._spawner.sent()
                         return True
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(sock)

@@ -11,6 +11,9 @@ forked ends when its work is done.
 The spawner passes a request (`process.frames`) on to one of its idle processes, which says when
 it is idle again: a guard whose tree is empty serves the next run. One idle process is always
 made ahead, so that the fork, the larger part of a guard's start, is over when a request comes.
+
+An owner that has one run at a time, such as a worker, does without a spawner in between: it forks
+one process that does the same for it alone (`start_one`).
 """
 
 import gc
@@ -44,11 +47,43 @@ class Spawner:
         """Wrap the owner's end, non-blocking; None: there is no spawner to ask."""
         self.sock = sock
 
+    def sent(self) -> None:
+        """Take note that a request is on its way."""
+
     def close(self) -> None:
         """Let the spawner end. May be called twice."""
         if self.sock is not None:
             self.sock.close()
             self.sock = None
+
+
+class OnlyProcess(Spawner):
+    """The same for a process that carries out one request at a time, with no spawner in between.
+
+    While it is busy there is no spawner to ask.
+    """
+
+    def __init__(self, sock: socket.socket | None) -> None:
+        super().__init__(sock)
+        self._busy: socket.socket | None = None
+
+    def sent(self) -> None:
+        """Ask it no more before it is idle again."""
+        self._busy, self.sock = self.sock, None
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until it can be asked again; False if it is gone or takes longer."""
+        if self._busy is None:
+            return self.sock is not None
+        self._busy.settimeout(timeout_s)
+        try:
+            is_idle = self._busy.recv(1) == _IDLE
+        except OSError:
+            is_idle = False
+        self._busy.setblocking(False)
+        if is_idle:
+            self.sock, self._busy = self._busy, None
+        return is_idle
 
 
 def start_spawner(prepare: Prepare = guard.prepare) -> Spawner:
@@ -64,18 +99,15 @@ def start_spawner(prepare: Prepare = guard.prepare) -> Spawner:
     Raises:
         RuntimeError: This process has threads already; a fork would copy their locks.
     """
-    return _start(lambda sock: _be_spawner(sock, prepare))
+    return Spawner(_start(lambda sock: _be_spawner(sock, prepare)))
 
 
-def start_one(prepare: Prepare = guard.prepare_once) -> Spawner:
-    """Fork the process that carries out the first request, for an owner that has no other.
-
-    As `start_spawner`, but with no spawner in between. A later request goes the slow way.
-    """
-    return _start(lambda sock: _be_only_process(sock, prepare))
+def start_one(prepare: Prepare = guard.prepare) -> OnlyProcess:
+    """Fork a process that carries out one request after the other; as `start_spawner` else."""
+    return OnlyProcess(_start(lambda sock: _be_only_process(sock, prepare)))
 
 
-def _start(be: Callable[[socket.socket], NoReturn]) -> Spawner:
+def _start(be: Callable[[socket.socket], NoReturn]) -> socket.socket | None:
     if threading.active_count() > 1:
         raise RuntimeError("start_spawner() must come before the first thread")
     ours, theirs = socket.socketpair()
@@ -87,12 +119,12 @@ def _start(be: Callable[[socket.socket], NoReturn]) -> Spawner:
     except OSError:
         ours.close()
         theirs.close()
-        return Spawner(None)
+        return None
     if pid == 0:
         be(theirs)
     theirs.close()
     ours.setblocking(False)
-    return Spawner(ours)
+    return ours
 
 
 def _be_spawner(owner: socket.socket, prepare: Prepare) -> NoReturn:
@@ -115,7 +147,7 @@ def _be_only_process(owner: socket.socket, prepare: Prepare) -> NoReturn:
     try:
         _drop_descriptors(keep=owner.fileno())
         gc.disable()
-        _be_process(owner, prepare, once=True)
+        _be_process(owner, prepare)
     finally:
         os._exit(1)
 
@@ -165,7 +197,8 @@ class _Pool:
             self._idle.append(sock)
         self._may_make_ahead = False
         while len(self._idle) > 1:
-            self._drop(self._idle.pop())
+            # What has served last is the readiest: it stays, and gets the next request.
+            self._drop(self._idle.pop(0))
 
     def _pass_on(self, payload: bytes, fds: list[int]) -> None:
         """Give a request to an idle process, or to a new one; refuse it if there is none.
@@ -232,7 +265,7 @@ class _Pool:
         return ours
 
 
-def _be_process(sock: socket.socket, prepare: Prepare, *, once: bool = False) -> NoReturn:
+def _be_process(sock: socket.socket, prepare: Prepare) -> NoReturn:
     status = 1
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
@@ -245,10 +278,8 @@ def _be_process(sock: socket.socket, prepare: Prepare, *, once: bool = False) ->
                 for fd in fds:
                     os.close(fd)
             else:
-                if once:
-                    sock.close()
                 carry_out(request, fds)
-            if once or not _tell_idle(sock):
+            if not _tell_idle(sock):
                 break
         status = 0
     finally:
@@ -259,7 +290,7 @@ def _tell_idle(sock: socket.socket) -> bool:
     try:
         sock.sendall(_IDLE)
     except OSError:
-        return False  # The spawner has ended; so do we.
+        return False  # The spawner, or the only owner, has ended; so do we.
     return True
 
 

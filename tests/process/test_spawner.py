@@ -23,25 +23,46 @@ async def main():
         print(await trio.lowlevel.FdStream(read).receive_some(1))
 trio.run(main)
 """
-LIMITED = """
+ALONE = """
 import os, sys
 SLOW = "import os, sys; os.write(int(sys.argv[1]), b'slow')"
 from agent_dispatch.process.spawner import start_one
 def greet(request, fds):
     os.write(fds[0], request["word"].encode())
+    os.close(fds[0])
+    os.read(fds[1], 1)
 spawner = start_one(lambda: greet)
 import trio
 from agent_dispatch.process.launcher import Launcher
 async def main():
     launcher = Launcher(spawner, [sys.executable, "-c", SLOW])
     for _ in range(2):
-        read, write = os.pipe()
-        await launcher.start({"word": "forked"}, [write])
-        os.close(write)
-        print(await trio.lowlevel.FdStream(read).receive_some(10))
-        if spawner.sock is not None:
-            os.wait()  # Until it is gone.
+        work, finish = os.pipe()
+        for _ in range(2):
+            read, write = os.pipe()
+            await launcher.start({"word": "forked"}, [write, work])
+            os.close(write)
+            print(await trio.lowlevel.FdStream(read).receive_some(10))
+        print(spawner.wait_idle(0.01))
+        os.close(finish)
+        print(spawner.wait_idle(10))
+        os.close(work)
 trio.run(main)
+"""
+DESERTED = """
+from agent_dispatch.process.spawner import start_one
+def die():
+    raise SystemExit
+spawner = start_one(die)
+import os, trio
+from agent_dispatch.process.launcher import Launcher
+async def main():
+    await Launcher(spawner).start({}, [0])
+    print(spawner.wait_idle(10), spawner.wait_idle(10))
+try:
+    trio.run(main)
+finally:
+    os.wait()
 """
 TOLD = """
 import os, signal, sys
@@ -140,8 +161,12 @@ def test_requests_are_refused_when_no_process_lives_to_take_them() -> None:
     assert run(STILLBORN) == "b''\n" * 3
 
 
-def test_the_only_one_ends_after_its_request_and_the_slow_way_is_taken() -> None:
-    assert run(LIMITED) == "b'forked'\nb'slow'\n"
+def test_the_only_one_takes_one_request_at_a_time_and_meanwhile_the_slow_way_is_taken() -> None:
+    assert run(ALONE) == "b'forked'\nb'slow'\nFalse\nTrue\n" * 2
+
+
+def test_the_only_one_is_not_idle_when_it_has_died() -> None:
+    assert run(DESERTED) == "False False\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open(2)")

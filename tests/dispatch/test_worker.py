@@ -1,0 +1,114 @@
+"""Workers that take one job after the other."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from agent_dispatch.dispatch.service import Service
+from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.job import JobStatus
+from agent_dispatch.process.spawner import Spawner
+from tests.dispatch.stage import Stage, task
+from tests.jobs.holders import holder_of
+
+HANG = "read_turn(); init(); stay(ignore=False)"
+LONG = 40_000_000
+LONG_ANSWER = f"read_turn(); init(); result('x' * {LONG})"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+@pytest.fixture
+def stage(spawner: Spawner, workers: Spawner, tmp_path: Path) -> Stage:
+    return Stage(spawner, tmp_path, workers)
+
+
+async def worker_of_new_job(stage: Stage, service: Service) -> tuple[int, str]:
+    job_id = (await service.submit(task("go"))).id
+    return holder_of(stage.directory / "jobs", job_id, "worker"), job_id
+
+
+async def gone(pid: int) -> None:
+    with trio.fail_after(20):
+        while _is_there(pid):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+async def test_a_worker_takes_one_job_after_the_other(stage: Stage) -> None:
+    seen: set[int] = set()
+    async with stage.open(stage.tree(HANG)) as service:
+        with trio.fail_after(30):
+            # It may not be idle yet when the next job comes.
+            while True:
+                worker, job_id = await worker_of_new_job(stage, service)
+                assert await service.cancel(job_id) is CancelOutcome.CANCELLED
+                if worker in seen:
+                    break
+                seen.add(worker)
+
+
+async def test_a_worker_that_was_told_to_end_takes_no_other_job(stage: Stage) -> None:
+    async with stage.open(stage.tree(HANG)) as service:
+        worker, job_id = await worker_of_new_job(stage, service)
+        with trio.fail_after(20):
+            while (await service.job(job_id)).status is not JobStatus.RUNNING:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        os.kill(worker, signal.SIGTERM)
+        with trio.fail_after(20):
+            job = await service.wait(job_id, 20)
+    assert (job.status, "a signal to its worker" in (job.error or "")) == (
+        JobStatus.CANCELLED,
+        True,
+    )
+    await gone(worker)
+
+
+async def test_a_worker_that_has_grown_takes_no_other_job(stage: Stage) -> None:
+    async with stage.open(stage.tree(LONG_ANSWER)) as service:
+        worker, job_id = await worker_of_new_job(stage, service)
+        with trio.fail_after(60):
+            job = await service.wait(job_id, 60)
+    assert job.result is not None
+    assert len(job.result.result) == LONG
+    await gone(worker)
+
+
+async def test_a_worker_whose_guard_is_lost_takes_no_other_job(stage: Stage) -> None:
+    tree = stage.tree(HANG)
+    async with stage.open(tree) as service:
+        worker, job_id = await worker_of_new_job(stage, service)
+        with trio.fail_after(20):
+            while (await service.job(job_id)).session_id is None:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            os.kill(holder_of(stage.directory / "jobs", job_id, "guard"), signal.SIGKILL)
+            assert (await service.wait(job_id, 20)).status is JobStatus.FAILED
+    await gone(worker)
+    assert tree.living() == []
+
+
+async def test_a_worker_leaves_no_descriptor_of_its_job_open(stage: Stage) -> None:
+    async with stage.open(stage.tree(HANG)) as service:
+        worker, job_id = await worker_of_new_job(stage, service)
+        await service.cancel(job_id)
+        with trio.fail_after(20):
+            while _open_below(worker, stage.directory):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+
+
+def _is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _open_below(pid: int, directory: Path) -> list[str]:
+    try:
+        return [
+            path
+            for path in (os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir())
+            if path.startswith(str(directory))
+        ]
+    except FileNotFoundError:  # It is gone, or a descriptor is.
+        return []
