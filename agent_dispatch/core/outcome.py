@@ -22,6 +22,7 @@ __all__ = [
     "Seen",
     "StartFailure",
     "StartStage",
+    "cancelled",
     "classify",
     "recursion_refused",
     "refused",
@@ -41,6 +42,11 @@ def classify(report: RunReport) -> DispatchResult:
             return _success(report, results)
         return _without_structure(report, results)
     return _failure(report, results)
+
+
+def cancelled(report: RunReport, by: str) -> DispatchResult:
+    """Return the result of a run that somebody cancelled."""
+    return classify(msgspec.structs.replace(report, cancelled_by=by))
 
 
 def succeeded(result: ResultEvent) -> bool:

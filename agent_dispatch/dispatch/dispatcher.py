@@ -7,7 +7,8 @@ started, not while it waits for a slot.
 import contextlib
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
 
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import (
@@ -40,6 +41,15 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
+
+
+class _Work(Protocol):
+    """What a slot is held for."""
+
+    @property
+    def tree_ended(self) -> bool:
+        """No process of it is left."""
+        ...
 
 
 class Dispatcher:
@@ -95,16 +105,36 @@ class Dispatcher:
         check_request(request)
         keeper = keeper or NoKeeper()
         limit = limit or TimeLimit(effective_timeout_s(request, agent))
-        depth = current_depth(self._environ)
-        if depth >= settings.max_dispatch_depth:
-            return outcome.recursion_refused(agent.name, depth, settings.max_dispatch_depth)
-        program = check_directory(agent.directory) or find_program(self._claude, self._environ)
-        if isinstance(program, StartFailure):
-            return classify(not_started(request, agent, program))
-        try:
-            command = self._build_command(request, agent, settings, program, keeper.environ)
-        except RefusedValueError as error:
-            return outcome.refused(agent.name, str(error))
+        command = self._prepare(
+            agent,
+            settings,
+            keeper,
+            timeout_s=limit.timeout_s,
+            resume=request.session_id,
+            json_schema=request.json_schema,
+        )
+        if isinstance(command, DispatchResult):
+            return command
+        run = Run(request, agent, command, on_progress, keeper, limit)
+        async with self._held_for(
+            run, settings, on_progress, keeper, session_id=request.session_id
+        ) as held_fds:
+            return classify(await run.go(self._open_claude, held_fds))
+
+    @contextlib.asynccontextmanager
+    async def _held_for(
+        self,
+        work: _Work,
+        settings: Settings,
+        on_progress: OnProgress,
+        keeper: Keeper,
+        *,
+        session_id: str | None = None,
+    ) -> AsyncIterator[list[int]]:
+        """Hold a slot, and the session to resume, for as long as a process of `work` is left.
+
+        Gives the descriptors for its guards to hold.
+        """
 
         def on_place(place: int) -> None:
             on_progress(Progress(f"Waiting for a free slot, place {place} in line"))
@@ -115,47 +145,54 @@ class Dispatcher:
         async with contextlib.AsyncExitStack() as stack:
             held: list[Slot | HeldSession] = []
             # In this order everywhere: who waits for a session keeps no slot from others.
-            if request.session_id is not None:
-                session = self._sessions.hold(request.session_id, on_wait)
+            if session_id is not None:
+                session = self._sessions.hold(session_id, on_wait)
                 held.append(await stack.enter_async_context(session))
             slot = self._slots.hold(settings.max_concurrency, on_place)
             held.append(await stack.enter_async_context(slot))
-            run = Run(request, agent, command, on_progress, keeper, limit)
-            return await self._run(run, held, keeper)
-
-    async def _run(
-        self, run: Run, held: Sequence[Slot | HeldSession], keeper: Keeper
-    ) -> DispatchResult:
-        for holder in held:
-            holder.in_use = True
-        try:
-            return classify(await run.go(self._open_claude, [holder.fd for holder in held]))
-        finally:
             for holder in held:
-                holder.in_use = not run.tree_ended
-            if not run.tree_ended:
-                keeper.tree_left()
+                holder.in_use = True
+            try:
+                yield [holder.fd for holder in held]
+            finally:
+                for holder in held:
+                    holder.in_use = not work.tree_ended
+                if not work.tree_ended:
+                    keeper.tree_left()
 
-    def _build_command(
+    def _prepare(
         self,
-        request: DispatchRequest,
         agent: EffectiveAgent,
         settings: Settings,
-        program: Sequence[str],
-        more_environ: Mapping[str, str],
-    ) -> Command:
+        keeper: Keeper,
+        *,
+        timeout_s: float,
+        resume: str | None = None,
+        json_schema: str = "",
+    ) -> Command | DispatchResult:
+        """Make the command of a run, or say why there can be none."""
+        depth = current_depth(self._environ)
+        if depth >= settings.max_dispatch_depth:
+            return outcome.recursion_refused(agent.name, depth, settings.max_dispatch_depth)
+        program = check_directory(agent.directory) or find_program(self._claude, self._environ)
+        if isinstance(program, StartFailure):
+            return classify(not_started(agent, timeout_s, program))
         outer = self._environ.get(MARKER_VARIABLE)
         token = secrets.token_hex(8)
-        return build_command(
-            program,
-            agent,
-            new_session=None if request.session_id else str(uuid.uuid4()),
-            resume=request.session_id,
-            environ={**self._environ, **more_environ},
-            depth=current_depth(self._environ),
-            max_depth=settings.max_dispatch_depth,
-            # A nested run carries the marks of those around it: whoever ends one of them finds it.
-            marker=f"{outer}.{token}" if outer else token,
-            timeout_s=effective_timeout_s(request, agent),
-            json_schema=request.json_schema,
-        )
+        try:
+            return build_command(
+                program,
+                agent,
+                new_session=None if resume else str(uuid.uuid4()),
+                resume=resume,
+                environ={**self._environ, **keeper.environ},
+                depth=depth,
+                max_depth=settings.max_dispatch_depth,
+                # A nested run carries the marks of those around it: whoever ends one of them
+                # finds it.
+                marker=f"{outer}.{token}" if outer else token,
+                timeout_s=timeout_s,
+                json_schema=json_schema,
+            )
+        except RefusedValueError as error:
+            return outcome.refused(agent.name, str(error))

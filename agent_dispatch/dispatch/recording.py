@@ -14,23 +14,18 @@ import msgspec
 import trio
 
 from agent_dispatch.core import outcome
-from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.report import Ending, RunReport
 from agent_dispatch.dispatch.dispatcher import Dispatcher
-from agent_dispatch.dispatch.run import effective_timeout_s
+from agent_dispatch.dispatch.run import CancelledBy, Keeper
 from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.config import EffectiveAgent, Settings
-from agent_dispatch.model.dispatch import (
-    DispatchRequest,
-    DispatchResult,
-    ErrorType,
-    OnProgress,
-    Progress,
-)
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.job import JOB_VARIABLE
+
+Work = Callable[[OnProgress, Keeper], Awaitable[DispatchResult]]
+"""Does what a job stands for, tells how it goes, and ends all it started if it is cancelled."""
 
 
 class _JobKeeper:
@@ -40,8 +35,8 @@ class _JobKeeper:
         self._owned = owned
         self._nursery = nursery
         self._is_ending = False
-        self.report: RunReport | None = None
-        """What was seen of a run that was cancelled."""
+        self.cancelled = _nothing_begun(owned)
+        """What came of it, should it have been cancelled."""
         self.tree_ended = True
 
     @property
@@ -63,8 +58,8 @@ class _JobKeeper:
             self._is_ending = True
             self._nursery.start_soon(self._owned.mark_ending)
 
-    def interrupted(self, report: RunReport) -> None:
-        self.report = report
+    def interrupted(self, result: CancelledBy) -> None:
+        self.cancelled = result
 
     def tree_left(self) -> None:
         self.tree_ended = False
@@ -81,11 +76,7 @@ async def run_recorded(
     beside: Callable[[], Awaitable[object]] | None = None,
     limit: TimeLimit | None = None,
 ) -> DispatchResult:
-    """Run the job that `owned` stands for, and record how it ended.
-
-    If cancelled, no process of the run is left and the record is terminal when `Cancelled` leaves
-    this call; if this process is killed on the way there, whoever reads the record next makes it
-    so. A cancellation by another process is no `Cancelled` but a result.
+    """Run the dispatch that `owned` stands for, as `work_recorded` does.
 
     Args:
         owned: The job.
@@ -100,7 +91,40 @@ async def run_recorded(
     Raises:
         DispatchError: The request is wrong, or nothing can be started; recorded, too.
     """
-    request = owned.job.request()
+
+    async def dispatch(report: OnProgress, keeper: Keeper) -> DispatchResult:
+        request = owned.job.request()
+        return await dispatcher.dispatch(request, agent, settings, report, keeper, limit)
+
+    return await work_recorded(
+        owned, dispatch, on_progress, on_behalf_of=on_behalf_of, beside=beside
+    )
+
+
+async def work_recorded(
+    owned: Ownership,
+    work: Work,
+    on_progress: OnProgress,
+    *,
+    on_behalf_of: str,
+    beside: Callable[[], Awaitable[object]] | None = None,
+) -> DispatchResult:
+    """Do what `owned` stands for, and record how it ended.
+
+    If cancelled, no process of the work is left and the record is terminal when `Cancelled` leaves
+    this call; if this process is killed on the way there, whoever reads the record next makes it
+    so. A cancellation by another process is no `Cancelled` but a result.
+
+    Args:
+        owned: The job.
+        work: What to do.
+        on_progress: Gets what the record gets.
+        on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
+        beside: Something to do meanwhile; cut off when the work is done.
+
+    Raises:
+        DispatchError: The request is wrong, or nothing can be started; recorded, too.
+    """
     cancelling = _Cancelling(owned, on_behalf_of)
     failure: DispatchError | None = None
     result: DispatchResult | None = None
@@ -120,21 +144,21 @@ async def run_recorded(
                 nursery.start_soon(beside)
             try:
                 with cancelling.scope:
-                    result = await dispatcher.dispatch(
-                        request, agent, settings, report_progress, keeper, limit
-                    )
+                    result = await work(report_progress, keeper)
             except DispatchError as error:
                 # Raised outside the nursery, which would wrap it in a group.
                 failure = error
-                result = outcome.refused(agent.name, str(error))
+                result = outcome.refused(owned.job.agent, str(error))
             cancelling.over = True
             nursery.cancel_scope.cancel()
     except Exception as bug:
-        result = outcome.refused(agent.name, f"Bug in agent-dispatch: {bug!r}. Please report it.")
+        said = f"Bug in agent-dispatch: {bug!r}. Please report it."
+        result = outcome.refused(owned.job.agent, said)
         raise
     finally:
         if result is None:
-            result = _cancelled(request, agent, keeper, cancelling.by)
+            what = _nothing_begun(owned) if keeper is None else keeper.cancelled
+            result = what(cancelling.by)
         with trio.CancelScope(shield=True):
             if not result.success and await owned.ends_with_its_parent():
                 result = _with_parent(result, owned.job.parent)
@@ -175,19 +199,12 @@ class _Cancelling:
                     await self._owned.request_cancel(self.by)
 
 
-def _cancelled(
-    request: DispatchRequest, agent: EffectiveAgent, keeper: _JobKeeper | None, by: str
-) -> DispatchResult:
-    report = keeper.report if keeper else None
-    if report is None:
-        report = RunReport(
-            agent=agent,
-            ending=Ending.CANCELLED,
-            duration_ms=0,
-            timeout_s=effective_timeout_s(request, agent),
-            resumed=request.session_id,
-        )
-    return classify(msgspec.structs.replace(report, cancelled_by=by))
+def _nothing_begun(owned: Ownership) -> CancelledBy:
+    def cancelled(by: str) -> DispatchResult:
+        error = f"Cancelled by {by}. No session had begun, so there is none to resume."
+        return outcome.refused(owned.job.agent, error, ErrorType.CANCELLED)
+
+    return cancelled
 
 
 def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:

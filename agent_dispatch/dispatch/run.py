@@ -4,20 +4,22 @@ Leaving the block of `open_claude` ends every process of the run, so a cancellat
 here but for the report on what was seen until then.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
 import trio
 
 from agent_dispatch.core.command import Command
+from agent_dispatch.core.outcome import cancelled
 from agent_dispatch.core.prompt import build_prompt
-from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
+from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.model.config import EffectiveAgent
-from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.process.child import ChildStartError
 
 MIN_TIMEOUT_S, MAX_TIMEOUT_S = 10.0, 7200.0
@@ -68,8 +70,8 @@ class Conversation(Protocol):
         """End it at its deadline."""
         ...
 
-    async def end(self) -> None:
-        """End it at once."""
+    def end(self) -> None:
+        """End it at once; returns before it has ended."""
         ...
 
 
@@ -86,6 +88,10 @@ class OpenClaude(Protocol):
     ) -> AbstractAsyncContextManager[Conversation]:
         """Open a conversation; `transcript` is complete once the block is left."""
         ...
+
+
+CancelledBy = Callable[[str], DispatchResult]
+"""Says what work came to that was cancelled, given by whom."""
 
 
 class Keeper(Protocol):
@@ -113,8 +119,8 @@ class Keeper(Protocol):
         """Processes of the run are about to be ended, by us or by the guard."""
         ...
 
-    def interrupted(self, report: RunReport) -> None:
-        """The run was cancelled from outside; `Cancelled` is on its way."""
+    def interrupted(self, result: CancelledBy) -> None:
+        """The run was cancelled from outside and came to `result`; `Cancelled` is on its way."""
         ...
 
     def tree_left(self) -> None:
@@ -137,7 +143,7 @@ class NoKeeper:
     def ending(self) -> None:
         """Do nothing."""
 
-    def interrupted(self, report: RunReport) -> None:
+    def interrupted(self, result: CancelledBy) -> None:
         """Do nothing."""
 
     def tree_left(self) -> None:
@@ -195,12 +201,13 @@ class Run:
                 stage=StartStage(error.stage), errno=error.errno, text=str(error)
             )
             ending = Ending.START_FAILED
-            return not_started(self._request, self._agent, failure, self._command.argv[0])
+            return not_started(self._agent, self._limit.timeout_s, failure, self._command.argv[0])
         finally:
             if claude is not None:
                 self.tree_ended = claude.tree_ended
             if ending is None:
-                self._keeper.interrupted(self._report(claude, Ending.CANCELLED, began))
+                report = self._report(claude, Ending.CANCELLED, began)
+                self._keeper.interrupted(partial(cancelled, report))
         return self._report(claude, ending, began)
 
     def _on_progress(self, progress: Progress) -> None:
@@ -231,7 +238,7 @@ class Run:
             await claude.send_turn(build_prompt(self._request))
             await claude.wait_for_answer()
             if self._transcript.fail_fast:
-                await claude.end()
+                claude.end()
                 return Ending.AUTH
             await claude.leave()
         if self._limit.scope.cancelled_caught:
@@ -242,18 +249,14 @@ class Run:
 
 
 def not_started(
-    request: DispatchRequest, agent: EffectiveAgent, failure: StartFailure, program: str = "claude"
+    agent: EffectiveAgent, timeout_s: float, failure: StartFailure, program: str = "claude"
 ) -> RunReport:
     """The report on a run of which nothing was started."""
     return RunReport(
         agent=agent,
         ending=Ending.START_FAILED,
         duration_ms=0,
-        timeout_s=effective_timeout_s(request, agent),
-        seen=Seen(),
-        response_format=request.response_format,
-        json_schema=request.json_schema,
-        resumed=request.session_id,
+        timeout_s=timeout_s,
         start_failure=failure,
         program=program,
     )

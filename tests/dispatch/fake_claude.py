@@ -134,7 +134,7 @@ class _Playing:
             self._add(ABORTED)
         self._exit(143)
 
-    async def end(self) -> None:
+    def end(self) -> None:
         self._fake.ended_by.append("end")
         self._exit(143)
 
