@@ -5,7 +5,7 @@ of them twice: in the text of the reply and in its structured content. So a larg
 in part and says how the rest is fetched: it is in the job's record, whole.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,8 @@ _ROOM_BYTES = 160 * 1024
 """On the wire, for the text and what else can be large; with all around it less than 0.2 MiB."""
 _SMALL_BYTES = 8 * 1024
 """A parsed answer or earlier answers up to here always come along."""
+_MIN_SHARE_CHARS = 200
+"""Of each of many answers, however many there are."""
 _ASKED_CHARS = 2_000
 """Of each text that a job was given, in an answer about the job."""
 
@@ -39,6 +41,34 @@ def inline(result: DispatchResult, max_chars: int = INLINE_CHARS) -> DispatchRes
     return _shown(result, result.job_id, text, 0, _room_beside(text))
 
 
+def inline_all(
+    results: Sequence[DispatchResult], summaries: Sequence[int | None]
+) -> list[DispatchResult | ResultRef]:
+    """Cut several results down to what goes out with one call: together as much as one alone.
+
+    Args:
+        results: The wholes.
+        summaries: For each, how long a summary its caller wants in its place; None for itself.
+    """
+    sizes = [
+        len(result.result) if chars is None else min(chars, len(result.result))
+        for result, chars in zip(results, summaries, strict=True)
+    ]
+    room_bytes = _ROOM_BYTES // max(len(results), 1)
+    shown: list[DispatchResult | ResultRef] = []
+    for result, chars, share in zip(
+        results, summaries, fair_shares(sizes, INLINE_CHARS), strict=True
+    ):
+        if result.job_id is None:
+            shown.append(result)
+        elif chars is not None:
+            shown.append(refer(result, min(chars, share), room_bytes))
+        else:
+            text = _fitting(result.result[:share], room_bytes)
+            shown.append(_shown(result, result.job_id, text, 0, _room_beside(text, room_bytes)))
+    return shown
+
+
 def cut(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> DispatchResult:
     """Cut a page out of a result that was fetched.
 
@@ -55,7 +85,9 @@ def cut(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> Dis
     return _shown(result, job_id, text, offset, 0 if offset else _room_beside(text))
 
 
-def refer(result: DispatchResult, summary_chars: int) -> ResultRef | DispatchResult:
+def refer(
+    result: DispatchResult, summary_chars: int, room_bytes: int = _ROOM_BYTES
+) -> ResultRef | DispatchResult:
     """Give what stands for a result whose text its caller does not want now.
 
     Without a job there is nothing to refer to: then it is the result itself.
@@ -63,9 +95,9 @@ def refer(result: DispatchResult, summary_chars: int) -> ResultRef | DispatchRes
     if result.job_id is None:
         return result
     summary_chars = min(summary_chars, INLINE_CHARS)
-    summary = _fitting(result.result[:summary_chars])
+    summary = _fitting(result.result[:summary_chars], room_bytes)
     parsed, hint = result.parsed_result, result.hint
-    if _is_left_out(parsed, _room_beside(summary)):
+    if _is_left_out(parsed, _room_beside(summary, room_bytes)):
         parsed = msgspec.UNSET
         hint = _joined(hint, _left_out_hint(["parsed_result"], result.job_id))
     return ResultRef(
@@ -138,6 +170,20 @@ def _shown(
     )
 
 
+def fair_shares(sizes: Sequence[int], total: int) -> list[int]:
+    """Return how much of each is shown so that all fit: the small ones whole, the others alike."""
+    share = total
+    left = total
+    waiting = sorted(sizes)
+    while waiting:
+        share = left // len(waiting)
+        if waiting[0] > share:
+            break
+        left -= waiting.pop(0)
+    share = max(share, _MIN_SHARE_CHARS)
+    return [min(size, share) for size in sizes]
+
+
 def _left_out_hint(names: Iterable[str], job_id: str) -> str:
     what = " and ".join(names)
     return f'Left out, being large: {what}. All of it: fetch_result(ref="{job_id}")'
@@ -171,14 +217,14 @@ def _wire_bytes(value: object) -> int:
     return len(document) + len(msgspec.json.encode(document.decode()))
 
 
-def _room_beside(text: str) -> int:
-    return max(_SMALL_BYTES, _ROOM_BYTES - _wire_bytes(text))
+def _room_beside(text: str, room_bytes: int = _ROOM_BYTES) -> int:
+    return max(_SMALL_BYTES * room_bytes // _ROOM_BYTES, room_bytes - _wire_bytes(text))
 
 
-def _fitting(text: str) -> str:
+def _fitting(text: str, room_bytes: int = _ROOM_BYTES) -> str:
     """The beginning of `text` that has room on the wire."""
-    while (size := _wire_bytes(text)) > _ROOM_BYTES:
-        text = text[: len(text) * _ROOM_BYTES // size]
+    while (size := _wire_bytes(text)) > room_bytes:
+        text = text[: len(text) * room_bytes // size]
     return text
 
 

@@ -72,6 +72,14 @@ def check_request(request: DispatchRequest) -> None:
         )
 
 
+def schema_text(json_schema: dict[str, Any] | str) -> str:
+    """Return a JSON Schema as JSON, whichever way a caller gave it; empty for none."""
+    if isinstance(json_schema, str):
+        return json_schema.strip()
+    # `{}` fits every value: it asks for one all the same.
+    return msgspec.json.encode(json_schema).decode()
+
+
 def build_prompt(request: DispatchRequest) -> str:
     """Return the text that the agent's model reads; it never begins with a slash command."""
     context = "" if _BLANK.fullmatch(request.context) else request.context

@@ -1,29 +1,31 @@
 """The service: wires configuration, jobs, slots and the run loop, and is what the surfaces call."""
 
 import contextlib
-import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import NoReturn, TypeVar, TypeVarTuple, Unpack
 
-import msgspec
 import trio
 
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.dispatch.background import Workers
+from agent_dispatch.dispatch.calls import Calls
 from agent_dispatch.dispatch.dispatcher import Dispatcher
+from agent_dispatch.dispatch.fanout import dispatch_parallel
 from agent_dispatch.dispatch.recording import run_recorded
 from agent_dispatch.dispatch.sessions import Sessions
+from agent_dispatch.dispatch.sharing import Sharing
 from agent_dispatch.dispatch.slots import Slots
-from agent_dispatch.errors import DispatchError
+from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
+from agent_dispatch.model.answer import CacheCleared, CacheStats
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -34,6 +36,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
+from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.process.claude import open_claude
 from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner
@@ -43,7 +46,6 @@ from agent_dispatch.project.registry import Registry
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_PRUNE_EVERY_S = 3600.0
 _CANCEL_PATIENCE_S = 10.0
 """How long a cancellation may take before its outcome is `running`: a ladder, with room."""
 _WATCH_EVERY_S = 1.0
@@ -64,6 +66,7 @@ class Service:
         dispatcher: Dispatcher,
         store: JobStore,
         workers: Workers,
+        nursery: trio.Nursery,
         parent: str | None = None,
     ) -> None:
         """Wire a service; `open_service` does it for real.
@@ -73,6 +76,7 @@ class Service:
             dispatcher: The run loop.
             store: The records.
             workers: Start background jobs.
+            nursery: Where runs live that several callers wait for.
             parent: The job inside whose agent this process runs.
         """
         self._registry = registry
@@ -80,7 +84,8 @@ class Service:
         self._store = store
         self._workers = workers
         self._parent = parent
-        self._prune_at = -math.inf
+        self._calls = Calls(dispatcher, store, parent)
+        self._sharing = Sharing(nursery)
 
     async def dispatch(
         self,
@@ -88,15 +93,19 @@ class Service:
         on_progress: OnProgress = ignore_progress,
         *,
         ref: bool = False,
+        fresh: bool = False,
     ) -> DispatchResult:
         """Give one task to one agent and wait for the answer.
 
-        If cancelled, no process of the run is left, and its record says so.
+        The same asked again is answered from the cache, and while it is under way, by that run.
+        If cancelled, and nobody else waits for the run, no process of it is left, and its record
+        says so.
 
         Args:
             request: What is asked of whom.
             on_progress: Called with the job's id first, then with what happens.
             ref: The caller gets the id in place of the answer: keep the record until `gc`.
+            fresh: Run it whatever was asked before; so does a request that resumes a session.
 
         Raises:
             UnknownAgentError: No such agent.
@@ -107,23 +116,55 @@ class Service:
             SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         agent, settings = self._look_up(request)
-        async with create_job(
-            self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
-        ) as owned:
-            on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
-            result = await run_recorded(
-                owned,
-                self._dispatcher,
-                agent,
-                settings,
-                on_progress,
-                on_behalf_of="its caller",
-                beside=partial(self._prune, settings.call_retention_days),
-            )
-        if settings.call_retention_days == 0 and not ref and await self._forget(owned.job.id):
-            # There is nothing to fetch by it any more: the caller must get all of the answer now.
-            return msgspec.structs.replace(result, job_id=None)
-        return result
+        start = partial(self._calls.run, request, agent, settings, ref)
+        # Where no record of an ordinary call is kept, there is none that a ref could name.
+        unnamed = ref and settings.call_retention_days == 0
+        if fresh or unnamed or request.session_id is not None or not settings.cache.enabled:
+            return await start(on_progress)
+        return await self._sharing.dispatch(request, agent, settings.cache, on_progress, start)
+
+    async def parallel(
+        self,
+        members: Sequence[Member],
+        aggregate: str = "",
+        on_progress: OnProgress = ignore_progress,
+    ) -> ParallelResult:
+        """Give several tasks to agents at once, and wait for all of the answers.
+
+        Each is a dispatch like any other. If cancelled, all of them end.
+
+        Args:
+            members: What is asked of whom.
+            aggregate: The agent that makes one answer of all; empty for none.
+            on_progress: Called with what happens, labelled with whom it happens to.
+
+        Raises:
+            InvalidRequestError: An item is wrong; it is named, and nothing was started.
+            UnknownAgentError: The agent that is to combine the answers is.
+            ConfigError: `agents.toml` cannot be read.
+        """
+        if aggregate:
+            self._registry.effective(aggregate)
+        problems = []
+        for index, member in enumerate(members):
+            failure = self._try_look_up(member.request)
+            if isinstance(failure, DispatchError):
+                problems.append(f"dispatches[{index}]: {failure}")
+        if problems:
+            raise InvalidRequestError(f"Nothing was started. {' '.join(problems)}")
+
+        async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
+            return await self.dispatch(member.request, report, ref=member.ref)
+
+        return await dispatch_parallel(members, aggregate, dispatch, on_progress)
+
+    async def cache_stats(self) -> CacheStats:
+        """How full the cache is and how often it helped."""
+        return self._sharing.stats(self._registry.load().settings.cache)
+
+    async def cache_clear(self) -> CacheCleared:
+        """Forget all answers that are kept."""
+        return CacheCleared(cleared=self._sharing.clear())
 
     async def submit(self, request: DispatchRequest) -> Job:
         """Start a background job; it goes on whatever becomes of this process.
@@ -292,22 +333,6 @@ class Service:
                 on_progress(Progress(job.progress[-1]))
             await trio.sleep(_WATCH_EVERY_S)
 
-    async def _forget(self, job_id: str) -> bool:
-        """Remove the record of a call; False if it stays, which is no reason to fail the call."""
-        try:
-            await _in_thread(self._store.forget, job_id)
-        except DispatchError:
-            return False
-        return True
-
-    async def _prune(self, retention_days: float) -> None:
-        """Remove old records of calls, now and then; what stays may go the next time."""
-        if trio.current_time() >= self._prune_at:
-            self._prune_at = trio.current_time() + _PRUNE_EVERY_S
-            # Beside a run, which an error here would end.
-            with contextlib.suppress(DispatchError):
-                await _in_thread(self._store.prune_calls, retention_days)
-
 
 class JobNotOverError(DispatchError):
     """The result of a job was asked for that has none yet."""
@@ -328,7 +353,7 @@ async def _in_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
 
 
 @contextlib.asynccontextmanager
-async def open_service(  # noqa: ASYNC124  # so that a surface need not know whether it waits
+async def open_service(
     *,
     environ: Mapping[str, str],
     spawner: Spawner | None,
@@ -357,10 +382,20 @@ async def open_service(  # noqa: ASYNC124  # so that a surface need not know whe
         environ=environ,
         claude=claude,
     )
-    yield Service(
-        registry=registry,
-        dispatcher=dispatcher,
-        store=FileJobStore(jobs),
-        workers=Workers(workers, environ, claude),
-        parent=environ.get(JOB_VARIABLE),
-    )
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield Service(
+                registry=registry,
+                dispatcher=dispatcher,
+                store=FileJobStore(jobs),
+                workers=Workers(workers, environ, claude),
+                nursery=nursery,
+                parent=environ.get(JOB_VARIABLE),
+            )
+        except Exception as error:
+            # Raised outside the nursery, which would wrap it in a group.
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import trio
 
+from agent_dispatch.core.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import OnProgress, ignore_progress
-from agent_dispatch.server.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.server.ports import Service
 from agent_dispatch.server.progress import Report, report_progress
 from agent_dispatch.server.schema import input_schema, output_schema

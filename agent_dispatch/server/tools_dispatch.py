@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 
 from agent_dispatch.core.inline import inline, refer
+from agent_dispatch.core.prompt import schema_text
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.server.ports import Service
@@ -102,7 +103,7 @@ async def dispatch_session(
         context=params.context,
         caller=params.caller,
         goal=params.goal,
-        json_schema=schema_from(params.json_schema),
+        json_schema=schema_text(params.json_schema),
         timeout_s=timeout_from(params.timeout_seconds),
         session_id=params.session_id or None,
     )
@@ -118,7 +119,7 @@ def request_from(params: TaskParams) -> DispatchRequest:
         caller=params.caller,
         goal=params.goal,
         response_format=params.response_format,
-        json_schema=schema_from(params.json_schema),
+        json_schema=schema_text(params.json_schema),
         timeout_s=timeout_from(params.timeout_seconds),
     )
 
@@ -128,14 +129,6 @@ def timeout_from(timeout_seconds: int) -> float | None:
     if timeout_seconds == 0:
         return None
     return float(min(max(timeout_seconds, MIN_TIMEOUT_S), MAX_TIMEOUT_S))
-
-
-def schema_from(json_schema: dict[str, Any] | str) -> str:
-    """The schema as JSON, whichever way it was given."""
-    if isinstance(json_schema, str):
-        return json_schema.strip()
-    # `{}` fits every value: it asks for one all the same.
-    return msgspec.json.encode(json_schema).decode()
 
 
 DISPATCH = Tool(

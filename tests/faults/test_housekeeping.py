@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from agent_dispatch.dispatch.background import Workers
@@ -30,7 +31,7 @@ class KeepingStore(FileJobStore):
 
 @pytest.mark.parametrize("retention_days", [7, 0])
 async def test_an_answer_is_given_although_records_cannot_be_removed(
-    tmp_path: Path, autojump_clock: MockClock, retention_days: int
+    tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery, retention_days: int
 ) -> None:
     config = tmp_path / "agents.toml"
     config.write_text(
@@ -48,6 +49,7 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
         ),
         store=KeepingStore(tmp_path / "jobs"),
         workers=Workers(None, {}, None),
+        nursery=nursery,
     )
     result = await service.dispatch(task("go"))
     assert (result.success, result.result) == (True, "all is well")

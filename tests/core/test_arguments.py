@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.server.arguments import ArgumentDecoder
+from agent_dispatch.core.arguments import ArgumentDecoder
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

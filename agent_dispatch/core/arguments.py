@@ -1,4 +1,4 @@
-"""A tool call's arguments: taken as models write them, refused by name where they make no sense."""
+"""The arguments of a call: taken as models write them, refused by name where they make no sense."""
 
 import difflib
 import math
@@ -25,13 +25,13 @@ _KIND_WORDS: Mapping[type[msgspec.inspect.Type], str] = {
 
 
 class ArgumentDecoder(Generic[ParamsT]):
-    """Turns the arguments of one tool's calls into its struct.
+    """Turns the arguments of one tool's calls, or the items of a list, into a struct.
 
     Lax where the meaning is plain: `"15"` for 15, `"true"` for true, null for what has a default.
     """
 
     def __init__(self, tool: str, params: type[ParamsT]) -> None:
-        """Read the struct's fields: text, numbers and booleans. `tool` is for messages."""
+        """Read the struct's fields. `tool` begins a sentence on what it takes."""
         self._tool = tool
         self._params = params
         self._fields = msgspec.structs.fields(params)

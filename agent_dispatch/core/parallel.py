@@ -1,0 +1,135 @@
+"""Several dispatches at once: reading what is asked, and one question about all of the answers."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import msgspec
+
+from agent_dispatch.core.arguments import ArgumentDecoder
+from agent_dispatch.core.inline import fair_shares
+from agent_dispatch.core.prompt import check_request, schema_text
+from agent_dispatch.core.quoting import quote
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from agent_dispatch.model.parallel import DispatchItem, Member
+
+MAX_ITEMS = 1000
+MAX_AGGREGATED_CHARS = 400_000
+"""Of all answers together, in the prompt of the agent that sums them up: about 100,000 tokens,
+half of what its model can hold."""
+
+_SHOWN_PROBLEMS = 5
+_EXAMPLE = '[{"agent": "infra", "task": "..."}, {"agent": "db", "task": "..."}]'
+_AGGREGATE_TASK = (
+    "Several agents, each in a project of its own, worked on a task each; their answers are in the"
+    " context. Combine them into one answer: say what they found together, where they agree or"
+    " contradict each other, and what is missing because one of them failed. Do not do their work"
+    " again."
+)
+
+
+def read_members(dispatches: object) -> list[Member]:
+    """Read `dispatches`, a list of objects or the JSON of one; all of it or nothing.
+
+    Raises:
+        InvalidRequestError: Names the items that are wrong by their index, beginning at 0.
+    """
+    if isinstance(dispatches, str | bytes):
+        try:
+            dispatches = msgspec.json.decode(dispatches)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InvalidRequestError(
+                f"dispatches is not JSON: {error}. It takes a list such as {_EXAMPLE}"
+            ) from error
+    if not isinstance(dispatches, list):
+        raise InvalidRequestError(f"dispatches must be a list such as {_EXAMPLE}")
+    if not 0 < len(dispatches) <= MAX_ITEMS:
+        raise InvalidRequestError(
+            f"dispatches has {len(dispatches)} items; it takes 1 to {MAX_ITEMS}, as in {_EXAMPLE}"
+        )
+    decoder = ArgumentDecoder("Each item", DispatchItem)
+    members: list[Member] = []
+    problems: list[str] = []
+    for index, item in enumerate(dispatches):
+        try:
+            member = _member(decoder.decode(item))
+            check_request(member.request)
+            members.append(member)
+        except InvalidRequestError as error:
+            problems.append(f"dispatches[{index}]: {error}")
+    if problems:
+        more = len(problems) - _SHOWN_PROBLEMS
+        shown = problems[:_SHOWN_PROBLEMS] + (
+            [f"and {more} more items are wrong"] if more > 0 else []
+        )
+        raise InvalidRequestError(f"Nothing was started. {' '.join(shown)}")
+    return members
+
+
+def _member(item: DispatchItem) -> Member:
+    request = DispatchRequest(
+        agent=item.agent,
+        task=item.task,
+        context=item.context,
+        caller=item.caller,
+        goal=item.goal,
+        response_format=item.response_format,
+        json_schema=schema_text(item.json_schema),
+        # The run loop brings it into its range, which is above 0.
+        timeout_s=float(max(item.timeout_seconds, 1)) if item.timeout_seconds else None,
+    )
+    return Member(request=request, ref=item.return_ref, summary_chars=max(item.summary_chars, 0))
+
+
+def aggregate_request(
+    agent: str, members: Sequence[Member], results: Sequence[DispatchResult]
+) -> DispatchRequest:
+    """Return what asks `agent` to make one answer of all.
+
+    Answers that are too long together are cut in their middle, the longest most.
+    """
+    shares = fair_shares([len(_said(result)) for result in results], MAX_AGGREGATED_CHARS)
+    quoted = [
+        quote(
+            f"{index}. Task of agent {result.agent}: {_one_line(member.request.task)} - its"
+            f" {'answer' if result.success else 'failure'}",
+            _cut_middle(_said(result), share, result.job_id),
+        )
+        for index, (member, result, share) in enumerate(
+            zip(members, results, shares, strict=True), start=1
+        )
+    ]
+    return DispatchRequest(
+        agent=agent,
+        task=_AGGREGATE_TASK,
+        context="\n\n".join(quoted),
+        caller=_common([member.request.caller for member in members]),
+        goal=_common([member.request.goal for member in members]),
+    )
+
+
+def _said(result: DispatchResult) -> str:
+    if result.success:
+        return result.result
+    return "\n\n".join(filter(None, (f"It failed: {result.error}", result.result)))
+
+
+def _cut_middle(text: str, share: int, job_id: str | None) -> str:
+    if len(text) <= share:
+        return text
+    head = share - share // 3
+    tail = share // 3
+    where = f"; all of it is in job {job_id}" if job_id else ""
+    left_out = f"[... {len(text) - share} characters left out here{where} ...]"
+    return f"{text[:head]}\n{left_out}\n{text[len(text) - tail :]}"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text[:2000].split())
+    return line if len(line) <= 300 else line[:300] + "..."
+
+
+def _common(texts: Sequence[str]) -> str:
+    """What all of them say, if they say the same."""
+    alike = [text for text, _ in groupby(texts)]
+    return alike[0] if len(alike) == 1 else ""

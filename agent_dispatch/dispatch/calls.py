@@ -1,0 +1,93 @@
+"""Dispatches whose caller waits: recorded, run, and forgotten again where that is wanted."""
+
+import contextlib
+import math
+from functools import partial
+
+import msgspec
+import trio
+
+from agent_dispatch.dispatch.dispatcher import Dispatcher
+from agent_dispatch.dispatch.recording import run_recorded
+from agent_dispatch.dispatch.time_limit import TimeLimit
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.owner import create_job
+from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.model.job import JobKind
+
+_PRUNE_EVERY_S = 3600.0
+
+
+class Calls:
+    """Runs dispatches of kind `call`; made once per service."""
+
+    def __init__(self, dispatcher: Dispatcher, store: JobStore, parent: str | None) -> None:
+        """Run by `dispatcher` and record in `store`, as children of the job `parent`."""
+        self._dispatcher = dispatcher
+        self._store = store
+        self._parent = parent
+        self._prune_at = -math.inf
+
+    async def run(
+        self,
+        request: DispatchRequest,
+        agent: EffectiveAgent,
+        settings: Settings,
+        ref: bool,
+        on_progress: OnProgress,
+        limit: TimeLimit | None = None,
+    ) -> DispatchResult:
+        """Run one dispatch, under a record of its own.
+
+        If cancelled, no process of the run is left, and its record says so.
+
+        Args:
+            request: What is asked.
+            agent: Of whom.
+            settings: The limits, and how long records are kept.
+            ref: The caller gets the id in place of the answer: keep the record until `gc`.
+            on_progress: Called with the job's id first, then with what happens.
+            limit: How long the agent may take, if not as the request says.
+
+        Raises:
+            JobStoreError: The job cannot be recorded; nothing was started.
+            SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
+        """
+        async with create_job(
+            self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
+        ) as owned:
+            on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
+            result = await run_recorded(
+                owned,
+                self._dispatcher,
+                agent,
+                settings,
+                on_progress,
+                on_behalf_of="its caller",
+                beside=partial(self._prune, settings.call_retention_days),
+                limit=limit,
+            )
+        if settings.call_retention_days == 0 and not ref and await self._forget(owned.job.id):
+            # There is nothing to fetch by it any more: the caller must get all of the answer now.
+            return msgspec.structs.replace(result, job_id=None)
+        return result
+
+    async def _forget(self, job_id: str) -> bool:
+        """Remove the record of a call; False if it stays, which is no reason to fail the call."""
+        try:
+            await trio.to_thread.run_sync(self._store.forget, job_id, abandon_on_cancel=True)
+        except DispatchError:
+            return False
+        return True
+
+    async def _prune(self, retention_days: float) -> None:
+        """Remove old records of calls, now and then; what stays may go the next time."""
+        if trio.current_time() >= self._prune_at:
+            self._prune_at = trio.current_time() + _PRUNE_EVERY_S
+            # Beside a run, which an error here would end.
+            with contextlib.suppress(DispatchError):
+                await trio.to_thread.run_sync(
+                    self._store.prune_calls, retention_days, abandon_on_cancel=True
+                )

@@ -1,0 +1,76 @@
+"""Several dispatches at once, each in a task of its own; the block around them ends them all."""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.parallel import aggregate_request
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.dispatch import DispatchResult, OnProgress, Progress
+from agent_dispatch.model.parallel import Member, ParallelResult
+
+DispatchOne = Callable[[Member, OnProgress], Awaitable[DispatchResult]]
+
+
+async def dispatch_parallel(
+    members: Sequence[Member], aggregate: str, dispatch: DispatchOne, on_progress: OnProgress
+) -> ParallelResult:
+    """Run all members, then have `aggregate` make one answer of theirs; empty for none.
+
+    One that goes wrong is a result like the others. If cancelled, all of them are.
+    """
+    results = await _run_all(members, dispatch, on_progress)
+    if not aggregate:
+        return ParallelResult(individual_results=results)
+    aggregated = await _aggregate(members, results, aggregate, dispatch, on_progress)
+    return ParallelResult(individual_results=results, aggregated=aggregated)
+
+
+async def _run_all(
+    members: Sequence[Member], dispatch: DispatchOne, on_progress: OnProgress
+) -> list[DispatchResult]:
+    results: dict[int, DispatchResult] = {}
+
+    async def run_one(index: int, member: Member) -> None:
+        label = f"[{index + 1}/{len(members)}] {member.request.agent}"
+
+        def report(progress: Progress) -> None:
+            on_progress(Progress(f"{label}: {progress.message}"))
+
+        result = results[index] = await _or_refused(member, dispatch, report)
+        how = "done" if result.success else f"failed ({result.error_type})"
+        on_progress(Progress(f"{label}: {how}; {len(results)} of {len(members)} are over"))
+
+    async with trio.open_nursery() as nursery:
+        for index, member in enumerate(members):
+            nursery.start_soon(run_one, index, member)
+    return [results[index] for index in range(len(members))]
+
+
+async def _or_refused(
+    member: Member, dispatch: DispatchOne, on_progress: OnProgress
+) -> DispatchResult:
+    """Run one; what could not be started is a failure of this one only."""
+    try:
+        return await dispatch(member, on_progress)
+    except DispatchError as error:
+        return refused(member.request.agent, str(error))
+
+
+async def _aggregate(
+    members: Sequence[Member],
+    results: Sequence[DispatchResult],
+    agent: str,
+    dispatch: DispatchOne,
+    on_progress: OnProgress,
+) -> DispatchResult:
+    if not any(result.success for result in results):
+        error = "None of the dispatches succeeded, so there was nothing to combine."
+        return refused(agent, error)
+
+    def report(progress: Progress) -> None:
+        on_progress(Progress(f"{agent} combines the answers: {progress.message}"))
+
+    request = aggregate_request(agent, members, results)
+    return await _or_refused(Member(request=request), dispatch, report)

@@ -1,0 +1,146 @@
+import msgspec
+import pytest
+
+from agent_dispatch.core.cache import MAX_KEPT_CHARS, Cache, is_clean, request_key
+from agent_dispatch.model.config import CacheSettings
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from tests.core.builders import agent
+
+ANSWER = DispatchResult(agent="infra", success=True, result="fine", job_id="1" * 32)
+SETTINGS = CacheSettings(ttl=300, max_size=3)
+
+
+def request(**changes: object) -> DispatchRequest:
+    return msgspec.structs.replace(DispatchRequest(agent="infra", task="look"), **changes)
+
+
+def key(number: int) -> bytes:
+    return b"key %d" % number
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": "look again"},
+        {"context": "c"},
+        {"caller": "c"},
+        {"goal": "c"},
+        {"response_format": "json"},
+        {"json_schema": "{}"},
+        {"agent": "db"},
+    ],
+)
+def test_another_question_is_another_key(changes: dict[str, object]) -> None:
+    assert request_key(request(**changes), agent()) != request_key(request(), agent())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "opus"},
+        {"directory": "/elsewhere"},
+        {"allowed_tools": ()},
+        {"permission_mode": "plan"},
+        {"max_budget_usd": 2.0},
+    ],
+)
+def test_an_agent_that_is_configured_otherwise_is_another_key(changes: dict[str, object]) -> None:
+    changed = msgspec.structs.replace(agent(), **changes)
+    assert request_key(request(), changed) != request_key(request(), agent())
+
+
+def test_text_does_not_move_from_one_field_to_the_next() -> None:
+    one, other = request(task="ab", context="c"), request(task="a", context="bc")
+    assert request_key(one, agent()) != request_key(other, agent())
+
+
+def test_how_long_a_caller_waits_is_no_part_of_the_question() -> None:
+    assert request_key(request(timeout_s=10), agent()) == request_key(request(), agent())
+
+
+@pytest.mark.parametrize(
+    ("changes", "clean"),
+    [
+        ({}, True),
+        ({"result": ""}, True),
+        ({"earlier_results": ["before"]}, True),
+        ({"success": False, "error": "no"}, False),
+        ({"denied_tools": ["Bash"], "hint": "denied"}, False),
+        ({"left_running": 1, "hint": "left"}, False),
+    ],
+)
+def test_only_an_answer_without_a_remark_is_kept(changes: dict[str, object], clean: bool) -> None:
+    assert is_clean(msgspec.structs.replace(ANSWER, **changes)) is clean
+
+
+def test_an_answer_is_given_again_until_it_is_too_old() -> None:
+    cache = Cache()
+    assert cache.get(key(1), 0, SETTINGS) is None
+    cache.put(key(1), ANSWER, 0, SETTINGS)
+    again = cache.get(key(1), 299.9, SETTINGS)
+    assert again == msgspec.structs.replace(ANSWER, cached=True)
+    assert cache.get(key(1), 300, SETTINGS) is None
+    stats = cache.stats(300, SETTINGS)
+    assert (stats.hits, stats.misses, stats.size) == (1, 2, 0)
+    assert stats.hit_rate == pytest.approx(1 / 3)
+
+
+def test_nothing_was_asked_of_a_new_cache() -> None:
+    assert Cache().stats(0, SETTINGS).hit_rate == 0.0
+
+
+def test_the_oldest_answers_leave_first() -> None:
+    cache = Cache()
+    for number in range(5):
+        cache.put(key(number), ANSWER, number, SETTINGS)
+    kept = [number for number in range(5) if cache.get(key(number), 5, SETTINGS)]
+    assert kept == [2, 3, 4]
+
+
+def test_a_new_answer_takes_the_place_and_the_age_of_the_old_one() -> None:
+    cache = Cache()
+    cache.put(key(1), ANSWER, 0, SETTINGS)
+    cache.put(key(2), ANSWER, 10, SETTINGS)
+    cache.put(key(1), msgspec.structs.replace(ANSWER, result="newer"), 200, SETTINGS)
+    newer = cache.get(key(1), 450, SETTINGS)
+    assert newer is not None
+    assert newer.result == "newer"
+    assert cache.get(key(2), 450, SETTINGS) is None
+
+
+def test_a_failure_takes_an_old_answer_away() -> None:
+    cache = Cache()
+    cache.put(key(1), ANSWER, 0, SETTINGS)
+    cache.put(key(1), msgspec.structs.replace(ANSWER, success=False), 1, SETTINGS)
+    assert cache.get(key(1), 2, SETTINGS) is None
+
+
+def test_settings_are_those_of_the_moment() -> None:
+    cache = Cache()
+    for number in range(3):
+        cache.put(key(number), ANSWER, 0, SETTINGS)
+    assert cache.stats(1, CacheSettings(ttl=300, max_size=1)).size == 1
+    assert cache.stats(1, CacheSettings(ttl=0.5, max_size=1)).size == 0
+
+
+def test_large_answers_leave_sooner() -> None:
+    cache = Cache()
+    large = msgspec.structs.replace(ANSWER, result="x" * (MAX_KEPT_CHARS // 2))
+    for number in range(3):
+        cache.put(key(number), large, number, SETTINGS)
+    assert [n for n in range(3) if cache.get(key(n), 3, SETTINGS)] == [1, 2]
+    cache.put(
+        key(3), msgspec.structs.replace(ANSWER, result="x" * (MAX_KEPT_CHARS + 1)), 3, SETTINGS
+    )
+    assert cache.stats(3, SETTINGS).size == 0
+
+
+def test_clearing_forgets_everything_but_the_counts() -> None:
+    cache = Cache()
+    cache.put(key(1), ANSWER, 0, SETTINGS)
+    assert cache.get(key(1), 1, SETTINGS)
+    assert cache.clear() == 1
+    assert cache.clear() == 0
+    assert cache.get(key(1), 1, SETTINGS) is None
+    stats = cache.stats(1, SETTINGS)
+    assert (stats.hits, stats.misses, stats.size) == (1, 1, 0)
