@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from bench.harness import Server, memory_mib
+from bench.harness import Server
+from bench.processes import memory_mib
 from bench.products import Product
 from bench.report import (
     Row,

@@ -1,4 +1,4 @@
-"""How things are measured: a client of MCP servers, and what `/proc` says of their processes.
+"""How things are measured: a client of MCP servers, and programs run to their end.
 
 Everything is driven from outside, over pipes and command lines; nothing of the product is imported.
 """
@@ -8,22 +8,20 @@ import math
 import os
 import resource
 import select
-import signal
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ParamSpec
 
 from bench.cpu import CpuMeter, why_not_counted
+from bench.processes import Tree
+from tests.e2e.network import Place
 
 ANSWER_S = 60.0
 """How long one answer may take before the measurement is given up."""
 
-_TOKEN = "AGENT_DISPATCH_BENCH_TOKEN"
 _CLIENT = {"name": "bench", "version": "1"}
 _META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -33,106 +31,47 @@ _META = {
 
 _P = ParamSpec("_P")
 
+HERE = Place()
+"""The network of this machine."""
+
+Watch = Callable[[], object]
+WATCH_EVERY_S = 0.05
+"""How often somebody who watches while answers are awaited gets to look."""
+
 
 class RefusedError(Exception):
     """The server answered a request with an error."""
-
-
-class Tree:
-    """All processes that descend from one program, found by a variable in their environment.
-
-    So helpers that left its session, or lost their parent, are counted too.
-    """
-
-    def __init__(self) -> None:
-        self._token = uuid.uuid4().hex
-
-    def environ(self, base: Mapping[str, str]) -> dict[str, str]:
-        """The environment to start the program with."""
-        return {**base, _TOKEN: self._token}
-
-    def pids(self) -> list[int]:
-        """The processes that live now."""
-        return [int(proc.name) for proc in self._processes()]
-
-    def pids_of(self, program: str) -> list[int]:
-        """Those of them that run `program`, be it a script."""
-        return [pid for pid in self.pids() if program in _arguments(pid)[:3]]
-
-    def memory_mib(self) -> tuple[float, float]:
-        """Resident and proportional memory, all processes together."""
-        return memory_mib(self.pids())
-
-    def threads(self) -> int:
-        """Threads, all processes together."""
-        return sum(len(list((proc / "task").iterdir())) for proc in self._processes())
-
-    def wake_ups(self) -> int:
-        """How often its threads went to sleep so far."""
-        total = 0
-        for proc in self._processes():
-            for status in proc.glob("task/*/status"):
-                for line in status.read_text().splitlines():
-                    if line.startswith("voluntary_ctxt_switches"):
-                        total += int(line.split()[1])
-        return total
-
-    def kill(self) -> None:
-        """End what is left of it."""
-        for pid in self.pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def _processes(self) -> Iterator[Path]:
-        entry = f"{_TOKEN}={self._token}".encode()
-        for proc in Path("/proc").glob("[0-9]*"):
-            # Gone meanwhile, or another user's: not one of ours.
-            with suppress(OSError):
-                if entry in (proc / "environ").read_bytes().split(b"\0"):
-                    yield proc
-
-
-def memory_mib(pids: Iterable[int]) -> tuple[float, float]:
-    """Resident and proportional memory of processes, together."""
-    rss = pss = 0
-    for pid in pids:
-        with suppress(OSError):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                name, _, value = line.partition(":")
-                if name == "Rss":
-                    rss += int(value.split()[0])
-                elif name == "Pss":
-                    pss += int(value.split()[0])
-    return rss / 1024, pss / 1024
-
-
-def _arguments(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:
-        return []
 
 
 class Server:
     """One MCP server over stdio, driven in lock step."""
 
     def __init__(
-        self, command: Sequence[str], environ: Mapping[str, str], *, pass_fds: Sequence[int] = ()
+        self,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        place: Place = HERE,
+        *,
+        open_files: int | None = None,
     ) -> None:
+        """Start it, in `place`; `open_files`: with that soft limit of open files."""
         self.tree = Tree()
-        self._buffer = b""
+        self._buffer = bytearray()
         self._next_id = 0
+        self._watch_at = 0.0
         self._process = subprocess.Popen(
-            command,
+            [*place.prefix, *_with_open_files(open_files), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=self.tree.environ(environ),
             cwd=environ["HOME"],
-            pass_fds=pass_fds,
+            pass_fds=place.pass_fds,
         )
         self.pid = self._process.pid
         self._meter = None if why_not_counted() else CpuMeter(self.pid)
+        self.received_bytes = 0
+        """How much it has written so far."""
         self.exit_s = math.nan
         """How long it took to leave after its stdin was closed."""
 
@@ -188,15 +127,19 @@ class Server:
         self._send({"id": request_id, "method": method, "params": parameters})
         return request_id
 
-    def answers(self, request_ids: Iterable[int | str]) -> dict[int | str, Any]:
+    def answers(
+        self, request_ids: Iterable[int | str], watch: Watch | None = None
+    ) -> dict[int | str, Any]:
         """Wait for the answers to requests, in whatever order; notifications are dropped."""
-        return dict(self.each_answer(request_ids))
+        return dict(self.each_answer(request_ids, watch))
 
-    def each_answer(self, request_ids: Iterable[int | str]) -> Iterator[tuple[int | str, Any]]:
-        """The same one by one, as they come."""
+    def each_answer(
+        self, request_ids: Iterable[int | str], watch: Watch | None = None
+    ) -> Iterator[tuple[int | str, Any]]:
+        """The same one by one, as they come; `watch` is called now and then meanwhile."""
         missing = set(request_ids)
         while missing:
-            message = json.loads(self._line())
+            message = json.loads(self._line(watch))
             if "method" in message or message["id"] not in missing:
                 continue
             if "error" in message:
@@ -233,18 +176,33 @@ class Server:
         self._process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
         self._process.stdin.flush()
 
-    def _line(self) -> bytes:
+    def _line(self, watch: Watch | None = None) -> bytes:
         assert self._process.stdout is not None
         fd = self._process.stdout.fileno()
-        while b"\n" not in self._buffer:
-            if not select.select([fd], [], [], ANSWER_S)[0]:
-                raise TimeoutError(f"no answer in {ANSWER_S:.0f} s")
+        give_up_at = time.monotonic() + ANSWER_S
+        wait_s = ANSWER_S if watch is None else WATCH_EVERY_S
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if watch is not None and time.monotonic() >= self._watch_at:
+                watch()
+                self._watch_at = time.monotonic() + WATCH_EVERY_S
+            if not select.select([fd], [], [], wait_s)[0]:
+                if time.monotonic() > give_up_at:
+                    raise TimeoutError(f"no answer in {ANSWER_S:.0f} s")
+                continue
             chunk = os.read(fd, 1 << 20)
             if not chunk:
                 raise EOFError("the server has gone")
             self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
+            self.received_bytes += len(chunk)
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line
+
+
+def _with_open_files(limit: int | None) -> list[str]:
+    return [] if limit is None else ["/bin/sh", "-c", f'ulimit -Sn {limit}; exec "$@"', "sh"]
 
 
 def answer_of(result: Any) -> Any:

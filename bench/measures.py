@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from bench.harness import Server, children_cpu_s, run, running, timed
+from bench.harness import HERE, Server, children_cpu_s, run, running, timed
 from bench.products import Product
 from bench.report import (
     Row,
@@ -25,6 +25,7 @@ from bench.report import (
     of_predecessor,
     row,
 )
+from tests.e2e.network import Place
 
 STREAM_LINES = 400
 PIPELINED = 200
@@ -183,7 +184,7 @@ def list_agents(products: Sequence[Product], rounds: int) -> list[Row]:
             "list_agents pipelined",
             "1/s",
             medians(rates),
-            Target(factor=10, of="predecessor", at_least=True),
+            Target(factor=10, of="predecessor", sign=">="),
         ),
     ]
 
@@ -219,20 +220,14 @@ def commands(products: Sequence[Product], rounds: int) -> list[Row]:
     return rows
 
 
-def real_claude(
-    products: Sequence[Product],
-    rounds: int,
-    *,
-    prefix: Sequence[str],
-    pass_fds: Sequence[int],
-) -> list[Row]:
-    """m8: a dispatch of the real CLI beside the bare CLI; `prefix` enters the CLI's network."""
+def real_claude(products: Sequence[Product], rounds: int, place: Place) -> list[Row]:
+    """m8: a dispatch of the real CLI beside the bare CLI, in the CLI's network."""
     walls: Samples = defaultdict(list)
     bare_walls: list[float] = []
     bare_cpu: list[float] = []
     with ExitStack() as stack:
-        bare = stack.enter_context(_bare_claude(products[0].environ, prefix, pass_fds))
-        servers = _warm_servers(stack, products, prefix=prefix, pass_fds=pass_fds)
+        bare = stack.enter_context(_bare_claude(products[0].environ, place))
+        servers = _warm_servers(stack, products, place=place)
         begun = {name: server.cpu_s() for name, server in servers.items()}
         for number in range(rounds):
             took = _ask(bare, f"task {number}")
@@ -264,16 +259,14 @@ def real_claude(
     ]
 
 
-def _bare_claude(
-    environ: Mapping[str, str], prefix: Sequence[str], pass_fds: Sequence[int]
-) -> subprocess.Popen[str]:
+def _bare_claude(environ: Mapping[str, str], place: Place) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*prefix, sys.executable, "-m", "bench.bare_claude"],
+        [*place.prefix, sys.executable, "-m", "bench.bare_claude"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=environ,
-        pass_fds=pass_fds,
+        pass_fds=place.pass_fds,
     )
 
 
@@ -290,15 +283,13 @@ def _warm_servers(
     stack: ExitStack,
     products: Sequence[Product],
     extra: Mapping[str, str] | None = None,
-    *,
-    prefix: Sequence[str] = (),
-    pass_fds: Sequence[int] = (),
+    place: Place = HERE,
 ) -> dict[str, Server]:
     """A running server of each product that has served one dispatch already."""
     servers = {}
     for product in products:
-        command = [*prefix, *product.command("serve")]
-        server = Server(command, {**product.environ, **(extra or {})}, pass_fds=pass_fds)
+        environ = {**product.environ, **(extra or {})}
+        server = Server(product.command("serve"), environ, place)
         servers[product.name] = stack.enter_context(running(server))
         server.initialize()
         _dispatch(server, -1)

@@ -9,20 +9,15 @@ The child is a small program that answers at once, so what is measured is what i
 """
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from bench import measures
 from bench.command import add_options, open_workshop, say, show
-from bench.products import Product, ours, predecessor
+from bench.products import Product
+from bench.real import VERSION, open_real_world
 from bench.report import Row
-from tests.e2e.claude_cli import VERSION, cache_folder, installed_claude
-from tests.e2e.network import open_network
-from tests.e2e.world import World
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,23 +52,9 @@ def _measure(products: Sequence[Product], rounds: int, only: Sequence[str]) -> l
 
 def _measure_real(root: Path, options: argparse.Namespace) -> list[Row]:
     say(f"dispatches of Claude Code {VERSION}")
-    root.mkdir()
-    with ExitStack() as stack:
-        network = stack.enter_context(open_network())
-        listener = stack.enter_context(network.listen())
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        fd = listener.fileno()
-        stub = subprocess.Popen([sys.executable, "-m", "bench.stub_api", str(fd)], pass_fds=[fd])
-        stack.callback(stub.wait)
-        stack.callback(stub.terminate)
-        claude = installed_claude(cache_folder(os.environ))
-        world = World(root, claude=claude, place=network.place, api_url=url)
-        products = [ours(root, world.environ)]
-        if options.against:
-            products.append(predecessor(options.against, root, world.environ))
-        rounds = max(3, options.rounds // 40)
-        place = network.place
-        return measures.real_claude(products, rounds, prefix=place.prefix, pass_fds=place.pass_fds)
+    rounds = max(3, options.rounds // 40)
+    with open_real_world(root, options.against) as world:
+        return measures.real_claude(world.products, rounds, world.place)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,13 +1,20 @@
 """What is shown: each figure beside the predecessor's, its floor and its target."""
 
 import json
+import operator
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median, quantiles
 
 Samples = defaultdict[str, list[float]]
 """What was measured, by the name of the product."""
+
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "=": operator.eq,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +24,8 @@ class Target:
     factor: float
     of: str
     """`predecessor`, `floor`, or `unit` for an absolute bound."""
-    at_least: bool = False
-    """True: more is better."""
+    sign: str = "<="
+    """`<=`, `>=` where more is better, or `=`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,22 +54,21 @@ class Row:
         base = self._base(target) if target is not None else None
         if target is None or base is None:
             return None
-        bound = target.factor * base
-        return self.ours >= bound if target.at_least else self.ours <= bound
+        return _COMPARISONS[target.sign](self.ours, target.factor * base)
 
     def meaning(self) -> str:
         """The target in words."""
         target = self.target
         if target is None:
             return ""
-        sign = ">=" if target.at_least else "<="
+        bound = f"{target.sign} {target.factor:g}"
         match target.of:
             case "predecessor":
-                return f"{sign} {target.factor:g} x predecessor"
+                return f"{bound} x predecessor"
             case "floor":
-                return f"{sign} {target.factor:g} x {self.floor_is}"
+                return f"{bound} x {self.floor_is}"
             case _:
-                return f"{sign} {target.factor:g} {self.unit}"
+                return f"{bound} {self.unit}".rstrip()
 
     def _base(self, target: Target) -> float | None:
         match target.of:
@@ -113,7 +119,12 @@ def at_most(bound: float) -> Target:
 
 def at_least(bound: float) -> Target:
     """At least so much, whoever is beside us."""
-    return Target(factor=bound, of="unit", at_least=True)
+    return Target(factor=bound, of="unit", sign=">=")
+
+
+def exactly(bound: float) -> Target:
+    """Neither more nor less, whoever is beside us."""
+    return Target(factor=bound, of="unit", sign="=")
 
 
 def medians(samples: Samples, scale: float = 1.0) -> dict[str, float]:
