@@ -18,7 +18,8 @@ from agent_dispatch.server.tools_agents import (
     REMOVE_AGENT,
     UPDATE_AGENT,
 )
-from agent_dispatch.server.tools_dispatch import DISPATCH, DISPATCH_SESSION
+from agent_dispatch.server.tools_cache import CACHE_CLEAR, CACHE_STATS
+from agent_dispatch.server.tools_dispatch import DISPATCH, DISPATCH_SESSION, DISPATCH_STREAM
 from agent_dispatch.server.tools_jobs import (
     DISPATCH_ASYNC,
     DISPATCH_CANCEL,
@@ -28,6 +29,7 @@ from agent_dispatch.server.tools_jobs import (
     DISPATCH_WAIT,
     FETCH_RESULT,
 )
+from agent_dispatch.server.tools_parallel import DISPATCH_PARALLEL
 
 SERVER_NAME = "agent-dispatch"
 WARNINGS = "agent-dispatch/warnings"
@@ -38,6 +40,8 @@ TOOLS: Sequence[Tool[Any]] = (
     INSPECT_AGENT,
     DISPATCH,
     DISPATCH_SESSION,
+    DISPATCH_PARALLEL,
+    DISPATCH_STREAM,
     DISPATCH_ASYNC,
     DISPATCH_STATUS,
     DISPATCH_WAIT,
@@ -48,6 +52,8 @@ TOOLS: Sequence[Tool[Any]] = (
     ADD_AGENT,
     UPDATE_AGENT,
     REMOVE_AGENT,
+    CACHE_STATS,
+    CACHE_CLEAR,
 )
 
 # Claude Code shows its model the first 2 KiB: what matters first.

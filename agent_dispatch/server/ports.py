@@ -1,10 +1,12 @@
 """What the MCP surface needs of the rest: one protocol, implemented by `dispatch.service`."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
+from agent_dispatch.model.answer import CacheCleared, CacheStats
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -12,6 +14,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.job import Job, JobStatus
+from agent_dispatch.model.parallel import Member, ParallelResult
 
 
 class Service(Protocol):
@@ -35,12 +38,31 @@ class Service(Protocol):
         on_progress: OnProgress = ignore_progress,
         *,
         ref: bool = False,
+        fresh: bool = False,
     ) -> DispatchResult:
         """Run one task; `on_progress` is called from this event loop and returns at once.
 
         Args:
             ref: The caller gets the job's id in place of the answer: the record stays until `gc`.
+            fresh: Neither from the cache, nor by a run that is under way.
         """
+        ...
+
+    async def parallel(
+        self,
+        members: Sequence[Member],
+        aggregate: str = "",
+        on_progress: OnProgress = ignore_progress,
+    ) -> ParallelResult:
+        """Run several tasks at once, and have `aggregate`, if given, combine their answers."""
+        ...
+
+    async def cache_stats(self) -> CacheStats:
+        """How full the cache is and how often it helped."""
+        ...
+
+    async def cache_clear(self) -> CacheCleared:
+        """Forget all answers that are kept."""
         ...
 
     async def submit(self, request: DispatchRequest) -> Job:

@@ -93,6 +93,13 @@ async def dispatch(
     return inline(result)
 
 
+async def dispatch_stream(
+    service: Service, params: TaskParams, on_progress: OnProgress
+) -> DispatchResult:
+    """Run one task, whatever was asked before."""
+    return inline(await service.dispatch(request_from(params), on_progress, fresh=True))
+
+
 async def dispatch_session(
     service: Service, params: SessionParams, on_progress: OnProgress
 ) -> DispatchResult:
@@ -107,7 +114,7 @@ async def dispatch_session(
         timeout_s=timeout_from(params.timeout_seconds),
         session_id=params.session_id or None,
     )
-    return inline(await service.dispatch(request, on_progress))
+    return inline(await service.dispatch(request, on_progress, fresh=True))
 
 
 def request_from(params: TaskParams) -> DispatchRequest:
@@ -137,8 +144,9 @@ DISPATCH = Tool(
     description=(
         "Give one task to an agent: a separate Claude Code session in that agent's project"
         " directory, with its CLAUDE.md, MCP servers and tools. Waits for the answer and returns"
-        " it. Check `success`; if it is false, `error_type` says why and `error` what to do."
-        " `denied_tools` with success means the answer may be incomplete."
+        " it; asked again within minutes, it comes from the cache. Check `success`; if it is false,"
+        " `error_type` says why and `error` what to do. `denied_tools` with success means the"
+        " answer may be incomplete."
     ),
     params=DispatchParams,
     run=dispatch,
@@ -159,6 +167,21 @@ DISPATCH_SESSION = Tool(
     ),
     params=SessionParams,
     run=dispatch_session,
+    result=DispatchResult,
+    destructive=True,
+    open_world=True,
+    reports_progress=True,
+    max_result_chars=WHOLE_RESULT_CHARS,
+)
+
+DISPATCH_STREAM = Tool(
+    name="dispatch_stream",
+    title="Dispatch a task, with live progress",
+    description=(
+        "As dispatch, for a long task: shows what the agent does while it works. Never cached."
+    ),
+    params=TaskParams,
+    run=dispatch_stream,
     result=DispatchResult,
     destructive=True,
     open_world=True,

@@ -1,6 +1,7 @@
 """A service that answers at once, or behaves as the task says; records what reached it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -11,6 +12,7 @@ from agent_dispatch.jobs.ids import check_job_id
 from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
+from agent_dispatch.model.answer import CacheCleared, CacheStats
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -20,6 +22,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job, summarise
+from agent_dispatch.model.parallel import Member, ParallelResult
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 CONFIG = "/home/user/.config/agent-dispatch/agents.toml"
@@ -73,9 +76,10 @@ class FakeService:
         on_progress: OnProgress = ignore_progress,
         *,
         ref: bool = False,
+        fresh: bool = False,
     ) -> DispatchResult:
         self._check(request.agent)
-        self.calls.append(("dispatch", ref))
+        self.calls.append(("dispatch", (ref, fresh)))
         self.requests.append(request)
         verb, _, rest = request.task.partition(" ")
         match verb:
@@ -123,6 +127,29 @@ class FakeService:
         return DispatchResult(
             agent="infra", success=True, result=f"did: {request.task}", num_turns=1
         )
+
+    async def parallel(
+        self,
+        members: Sequence[Member],
+        aggregate: str = "",
+        on_progress: OnProgress = ignore_progress,
+    ) -> ParallelResult:
+        self.calls.append(("parallel", aggregate))
+        results = [await self.dispatch(member.request, on_progress) for member in members]
+        combined = DispatchResult(agent=aggregate, success=True, result="all is well")
+        return ParallelResult(
+            individual_results=results, aggregated=combined if aggregate else None
+        )
+
+    async def cache_stats(self) -> CacheStats:
+        await trio.lowlevel.checkpoint()
+        return CacheStats(
+            enabled=True, size=1, max_size=1000, ttl=300, hits=1, misses=3, hit_rate=0.25
+        )
+
+    async def cache_clear(self) -> CacheCleared:
+        await trio.lowlevel.checkpoint()
+        return CacheCleared(cleared=1)
 
     async def submit(self, request: DispatchRequest) -> Job:
         await trio.lowlevel.checkpoint()

@@ -50,6 +50,8 @@ async def test_every_tool_is_listed_and_loaded_at_once(mode: str) -> None:
         "inspect_agent",
         "dispatch",
         "dispatch_session",
+        "dispatch_parallel",
+        "dispatch_stream",
         "dispatch_async",
         "dispatch_status",
         "dispatch_wait",
@@ -60,11 +62,14 @@ async def test_every_tool_is_listed_and_loaded_at_once(mode: str) -> None:
         "add_agent",
         "update_agent",
         "remove_agent",
+        "cache_stats",
+        "cache_clear",
     ]
     for tool in tools:
         assert tool.meta is not None
         assert tool.meta["anthropic/alwaysLoad"] is True
-        assert (tool.output_schema is None) == (tool.name in ("list_agents", "dispatch_jobs"))
+        as_text = tool.name in ("list_agents", "dispatch_jobs", "dispatch_parallel")
+        assert (tool.output_schema is None) == as_text
 
 
 async def test_an_object_answer_fits_its_schema(mode: str) -> None:

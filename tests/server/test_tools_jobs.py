@@ -313,13 +313,13 @@ async def test_a_ref_has_a_summary_instead_of_the_text(asked: object, meant: int
         "summary_chars": meant,
         "summary": "ä" * meant,
     }
-    assert service.calls == [("dispatch", True)]
+    assert service.calls == [("dispatch", (True, False))]
 
 
 async def test_without_a_ref_being_asked_for_the_record_is_not_kept_as_one() -> None:
     service = FakeService()
     await answer_of("dispatch", service, agent="infra", task="x", summary_chars=5)
-    assert service.calls == [("dispatch", False)]
+    assert service.calls == [("dispatch", (False, False))]
 
 
 FULL_JOB = job(
