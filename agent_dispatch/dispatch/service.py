@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import NoReturn, TypeVar, TypeVarTuple, Unpack
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -239,11 +239,16 @@ class Service:
         Raises:
             DispatchError: As for `job`.
         """
-        job = await self.job(job_id)
-        if job.status.is_terminal:
-            return job
+        seen_at: float | None = None
+
+        def tell(job: Job) -> None:
+            nonlocal seen_at
+            if job.progress and job.progress_updated_at != seen_at:
+                seen_at = job.progress_updated_at
+                on_progress(Progress(job.progress[-1]))
+
         with trio.move_on_after(patience_s):
-            return await self._watch(job_id, on_progress)
+            return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)
         return await self.job(job_id)
 
     async def cancel(self, job_id: str, *, by: str = "a caller") -> CancelOutcome:
@@ -316,22 +321,6 @@ class Service:
             return self._look_up(request)
         except DispatchError as error:
             return error
-
-    async def _watch(self, job_id: str, on_progress: OnProgress) -> Job:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow, job_id, on_progress)
-            job = await wait_until_over(self._store, job_id)
-            nursery.cancel_scope.cancel()
-        return job
-
-    async def _follow(self, job_id: str, on_progress: OnProgress) -> NoReturn:
-        seen_at: float | None = None
-        while True:
-            job = await self.job(job_id)
-            if job.progress and job.progress_updated_at != seen_at:
-                seen_at = job.progress_updated_at
-                on_progress(Progress(job.progress[-1]))
-            await trio.sleep(_WATCH_EVERY_S)
 
 
 class JobNotOverError(DispatchError):

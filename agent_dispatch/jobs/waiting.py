@@ -5,9 +5,13 @@ SIGKILL. On file systems without FIFOs there is nothing to wait on; then we look
 at longer and longer intervals.
 """
 
+import math
+import operator
 import os
+import threading
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 import trio
@@ -34,18 +38,30 @@ class CancelOutcome(StrEnum):
     NOT_FOUND = "not_found"
 
 
-async def wait_until_over(store: JobStore, job_id: str) -> Job:
+async def wait_until_over(
+    store: JobStore,
+    job_id: str,
+    note: Callable[[Job], object] = lambda job: None,
+    every_s: float = math.inf,
+) -> Job:
     """Wait until a job is over, whoever owns it and however that owner ends; give the job.
+
+    Args:
+        store: Where the job is.
+        job_id: The job.
+        note: Gets the job as it is while it is not over: at once, and again now and then.
+        every_s: How often.
 
     Raises:
         DispatchError: There is no such job, or not any more, or it cannot be read.
     """
 
-    def settled() -> Job | None:
-        job = store.settle(job_id)
-        return job if job.status.is_terminal else None
+    def is_over(job: Job) -> bool:
+        if not job.status.is_terminal:
+            note(job)
+        return job.status.is_terminal
 
-    return await _wait_for(store, job_id, settled)
+    return await _wait_for(store, job_id, partial(store.settle, job_id), is_over, every_s)
 
 
 async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) -> CancelOutcome:
@@ -60,10 +76,6 @@ async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) ->
     Raises:
         DispatchError: The id is no id, the job cannot be read, or the request not be recorded.
     """
-
-    def is_let_go() -> bool | None:
-        return None if store.is_held(job_id) else True
-
     try:
         # Not abandoned: if we are cancelled it is known whether the job is.
         if not await trio.to_thread.run_sync(store.request_cancel, job_id, by):
@@ -75,28 +87,65 @@ async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) ->
             job = await wait_until_over(store, job_id)
         except UnknownJobError:  # Over, and removed as soon as it was.
             return CancelOutcome.ALREADY_TERMINAL
-        await _wait_for(store, job_id, is_let_go)
+        await _wait_for(store, job_id, partial(store.is_held, job_id), operator.not_)
         is_cancelled = job.status is JobStatus.CANCELLED
         return CancelOutcome.CANCELLED if is_cancelled else CancelOutcome.ALREADY_TERMINAL
     return CancelOutcome.RUNNING
 
 
-async def _wait_for(store: JobStore, job_id: str, see: Callable[[], T | None]) -> T:
-    """Look until there is something to see, again whenever the job's holders have changed."""
+async def _wait_for(
+    store: JobStore,
+    job_id: str,
+    see: Callable[[], T],
+    reached: Callable[[T], bool],
+    every_s: float = math.inf,
+) -> T:
+    """Look until `reached`: whenever the job's holders have changed, and every so many seconds."""
     pause = Pause()
     while True:
-        # Opened before looking: what happens after the look is told by it.
-        watch = await trio.to_thread.run_sync(store.watch, job_id)
+        watch = _Watch(store, job_id)
         try:
-            if (seen := await look(see)) is not None:
+            if reached(seen := await look(watch.open_and, see)):
                 return seen
-            if watch is not None:
-                await trio.lowlevel.wait_readable(watch)
+            if watch.fd is not None:
+                with trio.move_on_after(every_s):
+                    await trio.lowlevel.wait_readable(watch.fd)
+                continue
         finally:
-            if watch is not None:
-                os.close(watch)
-        if watch is None:
-            await pause.take()
+            watch.close()
+        await pause.take()
+
+
+class _Watch:
+    """What tells that a job is held no more; opened off the event loop, whose end may not wait."""
+
+    def __init__(self, store: JobStore, job_id: str) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self.fd: int | None = None
+        """None where there is nothing to wait on."""
+
+    def open_and(self, see: Callable[[], T]) -> T:
+        """Open it, and look; in one go, because each costs little more than getting there.
+
+        Opened before looking: what happens after the look is told by it.
+        """
+        fd = self._store.watch(self._job_id)
+        with self._lock:
+            if not self._is_closed:
+                self.fd = fd
+            elif fd is not None:
+                os.close(fd)
+        return see()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            if self.fd is not None:
+                os.close(self.fd)
+                self.fd = None
 
 
 class Pause:
