@@ -96,7 +96,7 @@ class Sharing:
         finally:
             if self._runs.get(key) is run:
                 del self._runs[key]
-            run.over.set()
+            run.end()
 
 
 class _Caller:
@@ -120,6 +120,7 @@ class _SharedRun:
         self.result: DispatchResult | None = None
         self.failure: Exception | None = None
         self._callers: list[_Caller] = []
+        self._payer: _Caller | None = None
         self._job_id: str | None = None
 
     @property
@@ -131,6 +132,11 @@ class _SharedRun:
         self._job_id = progress.job_id or self._job_id
         for caller in self._callers:
             caller.on_progress(progress)
+
+    def end(self) -> None:
+        """Let all callers have what came of it."""
+        self._payer = self._callers[0] if self._callers else None
+        self.over.set()
 
     async def wait(self, caller: _Caller, agent: EffectiveAgent) -> DispatchResult:
         if self._job_id is not None:
@@ -155,7 +161,7 @@ class _SharedRun:
             raise self.failure
         if self.result is None:
             return self._out_of_patience(caller, agent)
-        if caller is self._callers[0]:
+        if caller is self._payer:
             return self.result
         # It was paid for once.
         return msgspec.structs.replace(self.result, cached=True)
