@@ -8,7 +8,7 @@ import msgspec
 from agent_dispatch.core.arguments import ArgumentDecoder
 from agent_dispatch.core.inline import fair_shares
 from agent_dispatch.core.prompt import check_request, schema_text
-from agent_dispatch.core.quoting import quote
+from agent_dispatch.core.quoting import cut_middle, quote
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.parallel import DispatchItem, Member
@@ -93,7 +93,7 @@ def aggregate_request(
         quote(
             f"{index}. Task of agent {result.agent}: {_one_line(member.request.task)} - its"
             f" {'answer' if result.success else 'failure'}",
-            _cut_middle(_said(result), share, result.job_id),
+            cut_middle(_said(result), share, _where(result)),
         )
         for index, (member, result, share) in enumerate(
             zip(members, results, shares, strict=True), start=1
@@ -114,14 +114,8 @@ def _said(result: DispatchResult) -> str:
     return "\n\n".join(filter(None, (f"It failed: {result.error}", result.result)))
 
 
-def _cut_middle(text: str, share: int, job_id: str | None) -> str:
-    if len(text) <= share:
-        return text
-    head = share - share // 3
-    tail = share // 3
-    where = f"; all of it is in job {job_id}" if job_id else ""
-    left_out = f"[... {len(text) - share} characters left out here{where} ...]"
-    return f"{text[:head]}\n{left_out}\n{text[len(text) - tail :]}"
+def _where(result: DispatchResult) -> str:
+    return f"all of it is in job {result.job_id}" if result.job_id else ""
 
 
 def _one_line(text: str) -> str:

@@ -45,8 +45,8 @@ def check_request(request: DispatchRequest) -> None:
         "session_id": request.session_id or "",
     }
     for name, text in texts.items():
-        _check_text(name, text)
-    if _BLANK.fullmatch(request.task):
+        check_text(name, text)
+    if is_blank(request.task):
         raise InvalidRequestError("task is empty: say what the agent is to do.")
     if request.response_format not in ("", "json"):
         raise InvalidRequestError(
@@ -82,9 +82,9 @@ def schema_text(json_schema: dict[str, Any] | str) -> str:
 
 def build_prompt(request: DispatchRequest) -> str:
     """Return the text that the agent's model reads; it never begins with a slash command."""
-    context = "" if _BLANK.fullmatch(request.context) else request.context
-    caller = "" if _BLANK.fullmatch(request.caller) else request.caller
-    goal = "" if _BLANK.fullmatch(request.goal) else request.goal
+    context = "" if is_blank(request.context) else request.context
+    caller = "" if is_blank(request.caller) else request.caller
+    goal = "" if is_blank(request.goal) else request.goal
     if caller or goal:
         sections = {
             "Goal": goal,
@@ -147,7 +147,17 @@ def _line(message: dict[str, Any]) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-def _check_text(name: str, text: str) -> None:
+def is_blank(text: str) -> bool:
+    """Tell whether there is nothing in `text` but what Claude Code trims."""
+    return _BLANK.fullmatch(text) is not None
+
+
+def check_text(name: str, text: str) -> None:
+    """Check that a prompt can carry `text`.
+
+    Raises:
+        InvalidRequestError: It cannot; `name` says what it is.
+    """
     if "\0" in text:
         raise InvalidRequestError(
             f"{name} holds a NUL character, which no prompt can carry: remove it."
