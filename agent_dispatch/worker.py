@@ -2,9 +2,9 @@
 
 It is forked from a spawner that has imported this module, or started as
 `python -P -m agent_dispatch.worker FDS…`. It has a session of its own, nobody as its parent, the
-null device and a log file as its streams, and the environment of its submitter; it holds a job's
-lock for as long as it works on it, and its guard does so for as long as a process of the run is
-left.
+null device as its streams, and works with the environment of its submitter; it holds a job's lock
+for as long as it works on it, and its guard does so for as long as a process of the run is left.
+What it says on stderr goes to the job's log.
 
 A forked worker that has run a job to its end is as good as a new one, so it takes the next job of
 its submitter, one at a time. It ends with the job when the submitter is gone by then.
@@ -18,14 +18,18 @@ import signal
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 
 import trio
 
 from agent_dispatch.dispatch.background import UP
 from agent_dispatch.dispatch.service import open_service
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.log import JobLog
 from agent_dispatch.process.guard import set_process_name
 from agent_dispatch.process.spawner import OnlyProcess, Spawner, start_one, start_spawner
+from agent_dispatch.project.config_file import config_path, jobs_path
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
@@ -63,34 +67,37 @@ class Worker:
 
         Args:
             request: `job_id`, `env`, and `claude`, the program that plays it, or None.
-            fds: Where to say that we are up, the log, and the job's own.
+            fds: Where to say that we are up, and the job's own.
         """
         status = 1
-        try:
-            self._run(request, fds)
-            if self._is_as_good_as_new():
-                return
-            status = 0
-        except Exception:
-            # The log is all that is left of it.
-            traceback.print_exc()
+        job_id, environ = str(request["job_id"]), request["env"]
+        assert isinstance(environ, dict)
+
+        def open_log() -> int:
+            return FileJobStore(jobs_path(environ, config_path(environ))).open_log(job_id)
+
+        with JobLog(open_log) as log, redirect_stderr(log):
+            try:
+                self._run(job_id, environ, request["claude"], fds)
+                if self._is_as_good_as_new():
+                    return
+                status = 0
+            except Exception:
+                # The log is all that is left of it.
+                traceback.print_exc()
         os._exit(status)
 
-    def _run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
-        up, log, *job_fds = fds
-        os.dup2(log, 2)
-        os.close(log)
-        environ, claude = request["env"], request["claude"]
-        assert isinstance(environ, dict)
+    def _run(
+        self, job_id: str, environ: Mapping[str, str], claude: object, fds: Sequence[int]
+    ) -> None:
+        up, *job_fds = fds
         assert claude is None or isinstance(claude, list)
         os.write(up, UP)
         os.close(up)
         if self._guard is None:
             self._guard = start_one()
             gc.enable()
-        trio.run(self._work, str(request["job_id"]), job_fds, environ, claude, self._guard)
-        # The log goes with the job's record.
-        os.dup2(1, 2)
+        trio.run(self._work, job_id, job_fds, environ, claude, self._guard)
 
     def _is_as_good_as_new(self) -> bool:
         return (
@@ -133,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
     if os.fork():
         os._exit(0)
     null = os.open(os.devnull, os.O_RDWR)
-    for target in (0, 1):
+    for target in (0, 1, 2):
         os.dup2(null, target)
     fds = [int(word) for word in argv]
     for fd in fds:

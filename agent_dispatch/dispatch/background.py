@@ -49,8 +49,8 @@ class Workers:
         self._environ = dict(environ)
         self._claude = None if claude is None else list(claude)
 
-    async def start(self, owned: Ownership, log_fd: int) -> None:
-        """Hand `owned` over to a new worker; `log_fd` gets what it says on stderr.
+    async def start(self, owned: Ownership) -> None:
+        """Hand `owned` over to a worker.
 
         Raises:
             WorkerStartError: There is none; the job is still owned here.
@@ -62,7 +62,7 @@ class Workers:
             raise _cannot_start(error) from error
         async with trio.lowlevel.FdStream(read) as answer:
             try:
-                await self._launcher.start(request, [write, log_fd, *owned.fds])
+                await self._launcher.start(request, [write, *owned.fds])
             except OSError as error:
                 raise _cannot_start(error) from error
             finally:

@@ -1,7 +1,6 @@
 """The service: wires configuration, jobs, slots and the run loop, and is what the surfaces call."""
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -186,11 +185,7 @@ class Service:
     async def _hand_over(self, owned: Ownership) -> DispatchError | None:
         """Give a job to a worker, or say why there is none."""
         try:
-            log_fd = await _in_thread(self._store.open_log, owned.job.id)
-            try:
-                await self._workers.start(owned, log_fd)
-            finally:
-                os.close(log_fd)
+            await self._workers.start(owned)
         except DispatchError as error:
             return error
         return None

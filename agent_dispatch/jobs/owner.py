@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import msgspec
 import trio
@@ -23,6 +23,8 @@ from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
 
+T = TypeVar("T")
+
 PROGRESS_PACE_S = 1.0
 """The time between two writes of progress, at least."""
 _FIRST_WRITE_S = 0.05
@@ -34,11 +36,27 @@ _MANY_RINGS = 4096
 class Ownership:
     """A job that this process runs; made by `create_job` and `adopt_job`."""
 
-    def __init__(self, store: JobStore, claim: Claim, *, now: Callable[[], float]) -> None:
-        """Own the job of `claim`; `now` gives the time to be recorded."""
+    def __init__(
+        self,
+        store: JobStore,
+        claim: Claim,
+        *,
+        now: Callable[[], float],
+        alone: bool = False,
+    ) -> None:
+        """Own the job of `claim`.
+
+        Args:
+            store: Where it is.
+            claim: The right to write it.
+            now: Gives the time to be recorded.
+            alone: This process has no other work: what is to be done for the job when nothing of
+                its run is left need not go to a thread to keep others from waiting.
+        """
         self._store = store
         self._claim = claim
         self._now = now
+        self._alone = alone
         self._lines: deque[str] = deque(claim.job.progress or (), maxlen=PROGRESS_LINES)
         self._reported_at = claim.job.progress_updated_at
         self._session_id = claim.job.session_id
@@ -181,7 +199,7 @@ class Ownership:
         """
         if (parent := self.job.parent) is not None:
             with contextlib.suppress(DispatchError):
-                return await trio.to_thread.run_sync(self._store.comes_to_its_end, parent)
+                return await self._behind_the_run(partial(self._store.comes_to_its_end, parent))
         return False
 
     async def finish(self, result: DispatchResult, *, tree_ended: bool = True) -> Finished:
@@ -204,8 +222,13 @@ class Ownership:
                 self._claim.job = self._up_to_date()
                 job = verdict.ended(self.job, result, self._now())
                 finish = partial(self._store.finish, self._claim, job, tree_ended=tree_ended)
-                return await trio.to_thread.run_sync(finish)
+                return await self._behind_the_run(finish)
         raise AssertionError("nobody else has the scope to cancel it")
+
+    async def _behind_the_run(self, call: Callable[[], T]) -> T:
+        if self._alone:
+            return call()
+        return await trio.to_thread.run_sync(call)
 
     async def _update(self) -> None:
         """Write the job with all that came meanwhile; with `_writing` held."""
@@ -258,16 +281,17 @@ async def create_job(
 
 
 @contextlib.asynccontextmanager
-async def adopt_job(
+async def adopt_job(  # noqa: ASYNC124  # so that it is used as `create_job` is
     store: JobStore, job_id: str, fds: Iterable[int], *, now: Callable[[], float] = time.time
 ) -> AsyncIterator[Ownership]:
     """Own a job that was handed over, as `create_job` does; `fds` are ours to close from here on.
 
+    Who adopts a job has no other work meanwhile.
+
     Raises:
         JobStoreError: They are not those of the job, or it is over.
     """
-    claim = await trio.to_thread.run_sync(store.adopt, job_id, list(fds))
-    ownership = Ownership(store, claim, now=now)
+    ownership = Ownership(store, store.adopt(job_id, list(fds)), now=now, alone=True)
     try:
         yield ownership
     finally:

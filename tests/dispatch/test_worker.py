@@ -1,6 +1,7 @@
 """Workers that take one job after the other."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from agent_dispatch.process.spawner import Spawner
 from tests.dispatch.stage import Stage, task
 from tests.jobs.holders import holder_of
 
+ANSWER = "read_turn(); init(); result()"
 HANG = "read_turn(); init(); stay(ignore=False)"
 LONG = 40_000_000
 LONG_ANSWER = f"read_turn(); init(); result('x' * {LONG})"
@@ -97,6 +99,30 @@ async def test_a_worker_leaves_no_descriptor_of_its_job_open(stage: Stage) -> No
         with trio.fail_after(20):
             while _open_below(worker, stage.directory):  # noqa: ASYNC110
                 await trio.sleep(0.01)
+
+
+async def test_what_a_worker_says_goes_to_the_log_of_its_job(stage: Stage) -> None:
+    jobs = stage.directory / "jobs"
+    async with stage.open(stage.tree(ANSWER)) as service:
+        job_id = (await service.submit(task("go"))).id
+        with trio.fail_after(20):
+            assert (await service.wait(job_id, 20)).status is JobStatus.DONE
+        assert _logs(jobs) == {}
+        shutil.rmtree(jobs / "slots")
+        (jobs / "slots").write_text("in the way")
+        job_id = (await service.submit(task("go"))).id
+        with trio.fail_after(20):
+            job = await service.wait(job_id, 20)
+        assert job.status is JobStatus.FAILED
+        with trio.fail_after(20):
+            # Said behind the end.
+            while not _logs(jobs):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    assert _logs(jobs) == {job_id: f"job {job_id}: {job.error}\n"}
+
+
+def _logs(jobs: Path) -> dict[str, str]:
+    return {path.stem: path.read_text() for path in (jobs / "logs").glob("*.log")}
 
 
 def _is_there(pid: int) -> bool:
