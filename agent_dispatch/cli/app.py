@@ -43,6 +43,7 @@ COMMANDS = {
     "describe": _Command("agents:describe", "Show the full configuration of one agent."),
     "import": _Command("agents:import_agents", "Take over the agents of an agents.yaml."),
     "run": _Command("run:run", "Give a task to an agent and print its answer."),
+    "parallel": _Command("parallel:parallel", "Give several tasks at once, from a JSON file."),
     "test": _Command("run:try_agent", "Try an agent with a small task."),
     "jobs": _Command("jobs:jobs", "List the newest jobs."),
     "job": _Command("jobs:job", "Show one job and its answer."),

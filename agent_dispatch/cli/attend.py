@@ -1,20 +1,18 @@
-"""One dispatch with somebody attending: live progress, signals, a bounded end; or without."""
+"""Dispatches with somebody attending: live progress, signals, a bounded end; or without."""
 
-import math
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-import msgspec
 import trio
 
 from agent_dispatch.cli.progress import ProgressView, Style
 from agent_dispatch.cli.shell import Service, Shell
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Progress
+from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
 from agent_dispatch.model.job import Job
 
 if TYPE_CHECKING:
@@ -28,35 +26,39 @@ LEAVE_WITHIN_S = 5.0
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Attended(NamedTuple):
-    """How a dispatch ended."""
+class Attended(NamedTuple, Generic[T]):
+    """How the work ended."""
 
-    result: DispatchResult
+    value: T | None
+    """What came of it; None if a signal ended it."""
     signum: signal.Signals | None = None
     """The signal that ended it; None if it ended by itself."""
+
+
+Work = Callable[[Service, OnProgress], Awaitable[T]]
 
 
 def attend(
     shell: Shell,
     spawner: "Spawner",
-    request: DispatchRequest,
+    work: Work[T],
     style: Style,
     *,
     environ: Mapping[str, str] | None = None,
     claude: Sequence[str] | None = None,
-) -> Attended:
-    """Run `request` to its end, or to SIGINT, SIGTERM or SIGHUP.
+) -> Attended[T]:
+    """Do `work` to its end, or to SIGINT, SIGTERM or SIGHUP.
 
-    A signal cancels the dispatch, and this call returns when the agent's processes are gone. After
-    `LEAVE_WITHIN_S`, or on a second signal, this process exits at once: the guard of the run sees
-    that and ends them.
+    A signal cancels it, and this call returns when the agents' processes are gone. After
+    `LEAVE_WITHIN_S`, or on a second signal, this process exits at once: the guards of the runs see
+    that and end them.
 
     Args:
         shell: The outside world.
         spawner: Started before Trio was.
-        request: What is asked of which agent.
+        work: What to do with the service.
         style: How progress is shown on stderr.
-        environ: The environment of the dispatch; the shell's if not given.
+        environ: The environment of the service; the shell's if not given.
         claude: The program to run instead of `claude`.
 
     Raises:
@@ -65,7 +67,7 @@ def attend(
     service = shell.open_service(
         environ=shell.environ if environ is None else environ, spawner=spawner, claude=claude
     )
-    outcome = trio.run(_attend, service, request, partial(ProgressView, shell.stderr, style))
+    outcome = trio.run(_attend, service, work, partial(ProgressView, shell.stderr, style))
     if isinstance(outcome, DispatchError):
         raise outcome
     return outcome
@@ -101,43 +103,31 @@ async def _submit(
 
 async def _attend(
     opening: AbstractAsyncContextManager[Service],
-    request: DispatchRequest,
+    work: Work[T],
     make_view: Callable[[], ProgressView],
-) -> Attended | DispatchError:
+) -> Attended[T] | DispatchError:
     view = make_view()
-    job_id: str | None = None
-    recorded: list[DispatchResult] = []
 
-    def on_progress(progress: Progress) -> None:
-        nonlocal job_id
-        job_id = progress.job_id or job_id
-        view.on_progress(progress)
-
-    async def work() -> DispatchResult | DispatchError:
+    async def in_service() -> T | DispatchError:
         try:
             async with opening as service:
-                try:
-                    return await service.dispatch(request, on_progress)
-                finally:
-                    if job_id is not None and trio.current_effective_deadline() == -math.inf:
-                        with trio.CancelScope(shield=True), suppress(DispatchError):
-                            recorded.append(await service.result(job_id))
+                return await work(service, view.on_progress)
         except DispatchError as error:
             # Handed out as a value: nurseries would wrap it in a group.
             return error
 
     def on_signal() -> None:
-        view.on_progress(Progress("Ending the agent; a second signal leaves at once"))
+        view.on_progress(Progress("Ending the agents; a second signal leaves at once"))
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(view.show)
-            outcome = await until_signal(work, on_signal)
+            outcome = await until_signal(in_service, on_signal)
             nursery.cancel_scope.cancel()
     finally:
         view.close()
     if isinstance(outcome, signal.Signals):
-        return Attended(_cancelled(request, outcome, recorded), outcome)
+        return Attended(None, outcome)
     return outcome if isinstance(outcome, DispatchError) else Attended(outcome)
 
 
@@ -178,18 +168,3 @@ async def until_signal(
                 results.append(await work())
             nursery.cancel_scope.cancel()
     return results[0] if results else received[0]
-
-
-def _cancelled(
-    request: DispatchRequest, signum: signal.Signals, recorded: Sequence[DispatchResult]
-) -> DispatchResult:
-    """What came of the run until then, with its session, if it was recorded."""
-    for result in recorded:
-        return msgspec.structs.replace(result, error=f"{signum.name}: {result.error}")
-    return DispatchResult(
-        agent=request.agent,
-        success=False,
-        result="",
-        error=f"Cancelled by {signum.name}; the agent's processes have been ended",
-        error_type=ErrorType.CANCELLED,
-    )

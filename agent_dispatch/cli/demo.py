@@ -53,20 +53,25 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
     try:
         from agent_dispatch.cli.attend import attend
         from agent_dispatch.cli.progress import Style
+        from agent_dispatch.cli.works import OneDispatch
 
         with tempfile.TemporaryDirectory(prefix="agent-dispatch-demo-") as place:
             environ = {**shell.environ, **_environment_in(Path(place))}
             agents = _set_up(Path(place), Registry(config_path(environ)))
             if not json:
                 write_lines(shell, _introduction(agents, shell, real=real), at_once=True)
-            attended = attend(shell, spawner, REQUEST, Style.STREAM, environ=environ, claude=claude)
+            one = OneDispatch(REQUEST)
+            attended = attend(
+                shell, spawner, one.work, Style.STREAM, environ=environ, claude=claude
+            )
     finally:
         spawner.close()
+    result = one.outcome(attended)
     if json:
-        write_json(shell, attended.result)
+        write_json(shell, result)
     else:
-        _show(attended.result, shell, real=real)
-    return exit_status(attended)
+        _show(result, shell, real=real)
+    return exit_status(result, attended.signum)
 
 
 def _environment_in(place: Path) -> dict[str, str]:

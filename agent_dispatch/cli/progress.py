@@ -15,21 +15,24 @@ from agent_dispatch.model.dispatch import Progress
 _PACE_S = 0.1
 _LOG_PACE_S = 1.0
 _BURST_LINES = 50
+_MAX_AGENTS = 1000
 _CLOSE_WITHIN_S = 0.2
-_DEFAULT_COLUMNS = 80
+_DEFAULT_COLUMNS, _DEFAULT_ROWS = 80, 24
 _ERASE_REST = "\x1b[K"
 """ECMA-48 EL: also what the terminal echoed behind the line, such as ^C."""
+_ERASE_BELOW = "\x1b[J"
+"""ECMA-48 ED."""
 
 
 class Style(Enum):
     """How progress is shown."""
 
     LINE = "line"
-    """One line that is rewritten, with the seconds that went by."""
+    """One line for each agent that is at work, rewritten, with the seconds that went by."""
     STREAM = "stream"
     """A line for each message; of a burst the newest."""
     LOG = "log"
-    """The newest message, at most once a second."""
+    """The newest message of each agent, at most once a second."""
 
 
 def style_for(shell: Shell, *, stream: bool) -> Style:
@@ -40,7 +43,7 @@ def style_for(shell: Shell, *, stream: bool) -> Style:
 
 
 class ProgressView:
-    """Takes the progress of a dispatch and shows it.
+    """Takes the progress of dispatches and shows it.
 
     Writing happens in a thread: a reader of stderr that is stuck delays neither the dispatch nor
     its deadline, and one that is gone does not end it.
@@ -50,8 +53,10 @@ class ProgressView:
         """Show on `stderr`; nothing is written before `show` runs."""
         self._stderr = stderr
         self._style = style
-        self._pending: deque[str] = deque(maxlen=_BURST_LINES if style is Style.STREAM else 1)
-        self._latest = "Starting"
+        kept = _BURST_LINES if style is Style.STREAM else _MAX_AGENTS
+        self._pending: deque[tuple[int | None, str]] = deque(maxlen=kept)
+        self._latest: dict[int | None, str] = {}
+        self._lines_shown = 0
         self._news = trio.Event()
         self._started = trio.current_time()
         self._writing = threading.Lock()
@@ -60,10 +65,11 @@ class ProgressView:
     def on_progress(self, progress: Progress) -> None:
         """Note a message and return at once."""
         message = one_line(progress.message)
-        if message and message != self._latest:
-            self._latest = message
-            self._pending.append(message)
-            self._news.set()
+        if not message or message == self._latest.get(progress.member):
+            return
+        self._latest[progress.member] = message
+        self._pending.append((progress.member, message))
+        self._news.set()
 
     async def show(self) -> None:
         """Write what comes until cancelled."""
@@ -81,11 +87,11 @@ class ProgressView:
                 await self._news.wait()
 
     def close(self) -> None:
-        """Write what is left, take a rewritten line away, and be silent from now on."""
+        """Write what is left, take rewritten lines away, and be silent from now on."""
         if self._writing.acquire(timeout=_CLOSE_WITHIN_S):
             try:
                 if self._style is Style.LINE:
-                    self._put(f"\r{_ERASE_REST}")
+                    self._put(f"{self._to_first_line()}{_ERASE_BELOW}")
                 else:
                     self._put(self._take_lines(self._elapsed_s()))
             finally:
@@ -99,13 +105,27 @@ class ProgressView:
         # Taken from what is pending under the lock: a message is written here or by `close`.
         with self._writing:
             if self._style is Style.LINE:
-                line = fit(f"{elapsed_s:>3} s  {self._latest}", _columns(self._stderr) - 1)
-                self._put(f"\r{line}{_ERASE_REST}")
+                self._put(self._rewritten(elapsed_s))
             else:
                 self._put(self._take_lines(elapsed_s))
 
+    def _rewritten(self, elapsed_s: int) -> str:
+        columns, rows = _size(self._stderr)
+        # The last ones, if there are more agents than the terminal has lines.
+        messages = list(self._latest.values())[-(rows - 1) :] or ["Starting"]
+        lines = [fit(f"{elapsed_s:>3} s  {message}", columns - 1) for message in messages]
+        start = self._to_first_line()
+        self._lines_shown = len(lines)
+        return start + f"{_ERASE_REST}\n".join(lines) + _ERASE_REST
+
+    def _to_first_line(self) -> str:
+        above = self._lines_shown - 1
+        return f"\r\x1b[{above}A" if above > 0 else "\r"
+
     def _take_lines(self, elapsed_s: int) -> str:
-        messages = [self._pending.popleft() for _ in range(len(self._pending))]
+        taken = [self._pending.popleft() for _ in range(len(self._pending))]
+        newest = list(dict(taken).values())
+        messages = newest if self._style is Style.LOG else [message for _, message in taken]
         return "".join(f"[{elapsed_s:>3} s] {message}\n" for message in messages)
 
     def _put(self, text: str) -> None:
@@ -119,8 +139,10 @@ class ProgressView:
             self._closed = True
 
 
-def _columns(stream: TextIO) -> int:
+def _size(stream: TextIO) -> tuple[int, int]:
+    """Columns and rows of the terminal."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_COLUMNS
+        size = os.get_terminal_size(stream.fileno())
     except OSError:
-        return _DEFAULT_COLUMNS
+        return _DEFAULT_COLUMNS, _DEFAULT_ROWS
+    return size.columns or _DEFAULT_COLUMNS, max(size.lines, 2) if size.lines else _DEFAULT_ROWS

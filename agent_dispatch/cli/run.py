@@ -1,6 +1,6 @@
 """Commands that give a task to an agent and wait for the answer."""
 
-from typing import TYPE_CHECKING
+import signal
 
 from agent_dispatch.cli.output import (
     Colour,
@@ -11,19 +11,15 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
+from agent_dispatch.cli.reading import read_text
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.answer import Submitted
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 
-if TYPE_CHECKING:
-    # It imports Trio, which the spawner is better forked without.
-    from agent_dispatch.cli.attend import Attended
-
 DEFAULT_TASK = "What project is this? Describe in one sentence."
 
 _TIMEOUT_STATUS = 124
-_MAX_STDIN_BYTES = 32 * 2**20
 
 
 def run(
@@ -34,7 +30,9 @@ def run(
     context: str = "",
     caller: str = "",
     goal: str = "",
+    session: str = "",
     response_format: str = "",
+    json_schema: str = "",
     timeout_seconds: float = 0,
     background: bool = False,
     stream: bool = False,
@@ -49,7 +47,9 @@ def run(
         context: Error messages, code, whatever the task needs.
         caller: Your project or role.
         goal: The broader objective.
+        session: The session of an earlier answer: the agent remembers, and goes on there.
         response_format: "json" asks for one JSON value; it comes as parsed_result with --json.
+        json_schema: A file with the JSON Schema that the answer has to fit.
         timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
         background: Print the id of a job that goes on by itself, and do not wait for it.
         stream: Print a line for each thing the agent does.
@@ -63,13 +63,15 @@ def run(
         )
     request = DispatchRequest(
         agent=name,
-        task=_read_stdin(shell) if task == "-" else task,
+        task=read_text(shell, "-", "The task") if task == "-" else task,
         context=context,
         caller=caller,
         goal=goal,
         response_format=response_format,
+        json_schema=read_text(shell, json_schema, "The schema").strip() if json_schema else "",
         # The run loop brings it into its range, which is above 0.
         timeout_s=max(timeout_seconds, 1) if timeout_seconds else None,
+        session_id=session or None,
     )
     if background:
         return _submit(shell, request, as_json=json)
@@ -99,36 +101,23 @@ def try_agent(
     return run(name, task, timeout_seconds=timeout_seconds, stream=stream, json=json, shell=shell)
 
 
-def _read_stdin(shell: Shell) -> str:
-    data = shell.stdin.buffer.read(_MAX_STDIN_BYTES + 1)
-    if len(data) > _MAX_STDIN_BYTES:
-        raise InvalidRequestError(
-            f"The task on stdin is longer than {_MAX_STDIN_BYTES >> 20} MiB; put it into a file of"
-            " the agent's project and name that file in the task"
-        )
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(
-            f"The task on stdin is not UTF-8 (byte {error.start}); convert it, for example with"
-            " iconv -t UTF-8"
-        ) from error
-
-
 def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: bool) -> int:
     spawner = shell.start_spawner()
     try:
         from agent_dispatch.cli.attend import attend
         from agent_dispatch.cli.progress import style_for
+        from agent_dispatch.cli.works import OneDispatch
 
-        attended = attend(shell, spawner, request, style_for(shell, stream=stream))
+        one = OneDispatch(request)
+        attended = attend(shell, spawner, one.work, style_for(shell, stream=stream))
     finally:
         spawner.close()
+    result = one.outcome(attended)
     if as_json:
-        write_json(shell, attended.result)
+        write_json(shell, result)
     else:
-        show_result(shell, attended.result)
-    return exit_status(attended)
+        show_result(shell, result)
+    return exit_status(result, attended.signum)
 
 
 def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
@@ -147,13 +136,11 @@ def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
     return 0
 
 
-def exit_status(attended: "Attended") -> int:
+def exit_status(result: DispatchResult, signum: signal.Signals | None) -> int:
     """0 done, 124 timeout, 128 + n ended by signal n, 1 any other failure."""
-    if attended.signum is not None:
-        return 128 + attended.signum
-    if attended.result.success:
-        return 0
-    return failure_status(attended.result.error_type)
+    if signum is not None:
+        return 128 + signum
+    return 0 if result.success else failure_status(result.error_type)
 
 
 def failure_status(error_type: ErrorType | None) -> int:

@@ -11,6 +11,7 @@ import msgspec
 
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.model.job import Job
+from agent_dispatch.model.parallel import Member, ParallelResult
 
 if TYPE_CHECKING:
     # For type checkers only: `list` must not pay for the process room.
@@ -22,6 +23,11 @@ class Service(Protocol):
 
     async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
         """Run one task to its end."""
+
+    async def parallel(
+        self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
+    ) -> ParallelResult:
+        """Run several tasks at once, and have one agent combine the answers."""
 
     async def submit(self, request: DispatchRequest) -> Job:
         """Start a background job."""

@@ -36,11 +36,12 @@ async def _run_all(
         label = f"[{index + 1}/{len(members)}] {member.request.agent}"
 
         def report(progress: Progress) -> None:
-            on_progress(Progress(f"{label}: {progress.message}"))
+            on_progress(Progress(f"{label}: {progress.message}", progress.job_id, index))
 
         result = results[index] = await _or_refused(member, dispatch, report)
         how = "done" if result.success else f"failed ({result.error_type})"
-        on_progress(Progress(f"{label}: {how}; {len(results)} of {len(members)} are over"))
+        over = f"{len(results)} of {len(members)} are over"
+        on_progress(Progress(f"{label}: {how}; {over}", member=index))
 
     async with trio.open_nursery() as nursery:
         for index, member in enumerate(members):
@@ -70,7 +71,8 @@ async def _aggregate(
         return refused(agent, error)
 
     def report(progress: Progress) -> None:
-        on_progress(Progress(f"{agent} combines the answers: {progress.message}"))
+        message = f"{agent} combines the answers: {progress.message}"
+        on_progress(Progress(message, progress.job_id, len(members)))
 
     request = aggregate_request(agent, members, results)
     return await _or_refused(Member(request=request), dispatch, report)

@@ -47,6 +47,8 @@ class Progress(msgspec.Struct, frozen=True):
     message: str
     job_id: str | None = None
     """Set in the first one of a dispatch: under this id it can be found again."""
+    member: int | None = None
+    """Which of several that go at once it is about, counted from 0."""
 
 
 OnProgress = Callable[[Progress], None]

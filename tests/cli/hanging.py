@@ -16,6 +16,7 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job
+from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.process.spawner import Spawner
 
 
@@ -34,6 +35,11 @@ class HangingService:
                 await trio.sleep_forever()
             os.write(2, b"cleaned up\n")
         raise AssertionError("sleep_forever() ended")
+
+    async def parallel(
+        self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
+    ) -> ParallelResult:
+        raise AssertionError("nothing is given in parallel here")
 
     async def submit(self, request: DispatchRequest) -> Job:
         raise AssertionError("nothing is submitted here")

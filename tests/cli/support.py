@@ -17,6 +17,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job, JobKind, new_job
+from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.process.spawner import Spawner
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
@@ -82,6 +83,21 @@ class FakeService:
         if isinstance(self._answer, DispatchError):
             raise self._answer
         return self._answer
+
+    async def parallel(
+        self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
+    ) -> ParallelResult:
+        def label(index: int) -> OnProgress:
+            return lambda progress: on_progress(Progress(progress.message, member=index))
+
+        results = [
+            await self.dispatch(member.request, label(index))
+            for index, member in enumerate(members)
+        ]
+        combined = msgspec.structs.replace(ANSWER, agent=aggregate, result="In short: well.")
+        return ParallelResult(
+            individual_results=results, aggregated=combined if aggregate else None
+        )
 
     async def submit(self, request: DispatchRequest) -> Job:
         await trio.lowlevel.checkpoint()

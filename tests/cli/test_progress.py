@@ -47,7 +47,7 @@ async def test_the_seconds_go_by_on_a_terminal_while_nothing_is_heard(clock: Moc
 
 async def test_each_line_wipes_what_stood_behind_it_and_the_last_one_all(clock: MockClock) -> None:
     text = await shown(Style.LINE, [("a rather long message", 0.5), ("short", 0.5)])
-    assert text == "\r  0 s  a rather long message\x1b[K\r  0 s  short\x1b[K\r\x1b[K"
+    assert text == "\r  0 s  a rather long message\x1b[K\r  0 s  short\x1b[K\r\x1b[J"
 
 
 async def test_a_line_never_gets_wider_than_the_terminal(clock: MockClock) -> None:
@@ -70,6 +70,47 @@ async def test_a_log_gets_a_line_a_second_at_most(clock: MockClock) -> None:
     text = await shown(Style.LOG, [(f"step {n}", 0.1) for n in range(100)])
     assert 9 <= text.count("\n") <= 12
     assert text.endswith("step 99\n")
+
+
+async def test_each_of_several_agents_has_a_line(clock: MockClock) -> None:
+    stream = Stream()
+    view = ProgressView(stream, Style.LINE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(view.show)
+        for member, message in [(0, "one"), (1, "two"), (None, "three"), (0, "four")]:
+            view.on_progress(Progress(message, member=member))
+        await trio.sleep(0.5)
+        view.on_progress(Progress("five", member=1))
+        await trio.sleep(0.5)
+        nursery.cancel_scope.cancel()
+    view.close()
+    assert stream.text == (
+        "\r  0 s  four\x1b[K\n  0 s  two\x1b[K\n  0 s  three\x1b[K"
+        "\r\x1b[2A  0 s  four\x1b[K\n  0 s  five\x1b[K\n  0 s  three\x1b[K"
+        "\r\x1b[2A\x1b[J"
+    )
+
+
+async def test_a_terminal_shows_no_more_agents_than_it_has_lines(clock: MockClock) -> None:
+    stream = Stream()
+    view = ProgressView(stream, Style.LINE)
+    for member in range(100):
+        view.on_progress(Progress(f"agent {member}", member=member))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(view.show)
+        await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
+    assert stream.text.count("\n") == 22
+    assert "agent 99" in stream.text
+
+
+async def test_a_log_gets_the_newest_of_each_agent(clock: MockClock) -> None:
+    stream = Stream()
+    view = ProgressView(stream, Style.LOG)
+    for number in range(30):
+        view.on_progress(Progress(f"step {number}", member=number % 3))
+    view.close()
+    assert stream.text == "[  0 s] step 27\n[  0 s] step 28\n[  0 s] step 29\n"
 
 
 async def test_nothing_is_written_for_nothing(clock: MockClock) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -128,9 +130,23 @@ def test_a_terminal_gets_one_line_that_is_gone_at_the_end(world: World) -> None:
     world.terminal = True
     world.service = FakeService(progress=[(0.15, "a message\x1b[2J\nin two lines"), (0.15, "next")])
     world.run("run", "infra", "x")
-    progress, wiped, rest = world.err.rpartition("\r\x1b[K")
+    progress, wiped, rest = world.err.rpartition("\r\x1b[J")
     assert progress.startswith("\r  0 s  ")
     assert "a message in two lines" in progress
     assert "\n" not in progress
     assert wiped
     assert "2 turns" in rest
+
+
+def test_a_session_is_continued(world: World) -> None:
+    session = "11111111-1111-4111-8111-111111111111"
+    assert world.run("run", "infra", "go on", "--session", session) == 0
+    assert world.service.requests[0].session_id == session
+
+
+def test_a_schema_is_read_from_a_file(world: World, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "object"}\n')
+    assert world.run("run", "infra", "x", "--json-schema", str(tmp_path / "schema.json")) == 0
+    assert world.service.requests[0].json_schema == '{"type": "object"}'
+    assert world.run("run", "infra", "x", "--json-schema", "nowhere.json") == 1
+    assert "The schema in nowhere.json cannot be read" in world.err
