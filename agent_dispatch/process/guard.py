@@ -51,7 +51,8 @@ LEFTOVER_GRACE_S = 0.2
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PR_SET_NAME = 15  # prctl(2)
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-_RESET_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD", "SIGPIPE", "SIGXFSZ", "SIGQUIT")
+_WATCHED_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_RESET_SIGNALS = (*_WATCHED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT)
 _FIRST_NAP_S = 0.005
 _LONGEST_NAP_S = 1.0
 _MARKED_TIMEOUT_S = 3.0
@@ -305,7 +306,7 @@ def _watch_signals(wake_read: int, wake_write: int) -> None:
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for signum in _WATCHED_SIGNALS:
         signal.signal(signum, _awake)
 
 
@@ -318,8 +319,9 @@ def _fork_embryo() -> tuple[int, socket.socket] | OSError:
     """
     ours, theirs = socket.socketpair()
     guard = os.getpid()
-    # Blocked from before the fork until the child has default handlers: none is swallowed.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    # Blocked from before the fork until the child has default handlers: none is swallowed. Not
+    # all that there are: Python makes an object of each.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED_SIGNALS)
     try:
         pid = os.fork()
     except OSError as error:
@@ -342,14 +344,15 @@ def _become_agent(tell: socket.socket, guard: int) -> NoReturn:
         os.setsid()
         if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != guard:
             os._exit(127)  # The guard died before the signal was bound to it.
-        for name in _RESET_SIGNALS:
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        for signum in _RESET_SIGNALS:
+            signal.signal(signum, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         header, fds, _, _ = socket.recv_fds(tell, 4, 3)
         if not header:
             os._exit(0)  # There never was a request.
-        argv, cwd, env = json.loads(tell.makefile("rb").read(int.from_bytes(header, "big")))
+        program = tell.recv(int.from_bytes(header, "big"), socket.MSG_WAITALL)
+        argv, cwd, env = json.loads(program)
         # Copies first: a descriptor may itself be 0, 1 or 2.
         for target, fd in enumerate([os.dup(fd) for fd in fds]):
             os.dup2(fd, target, inheritable=True)
