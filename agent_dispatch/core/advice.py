@@ -5,7 +5,8 @@ import shlex
 from agent_dispatch.model.config import EffectiveAgent
 
 _CONTINUE = "Continue where you left off"
-_MAX_TIMEOUT_S = 7200
+MAX_TIMEOUT_S = 7200
+"""What a timeout given for one call may be at most."""
 
 
 def resume(agent: EffectiveAgent, session_id: str | None) -> str:
@@ -21,9 +22,9 @@ def resume(agent: EffectiveAgent, session_id: str | None) -> str:
 
 def more_time(agent: EffectiveAgent, timeout_s: float) -> str:
     """Say how to give the task more time."""
-    longer = min(_MAX_TIMEOUT_S, max(10, round(2 * timeout_s)))
+    longer = min(MAX_TIMEOUT_S, max(10, round(2 * timeout_s)))
     return (
-        f"Or give it longer: timeout_seconds={longer} for one call (at most {_MAX_TIMEOUT_S}), or"
+        f"Or give it longer: timeout_seconds={longer} for one call (at most {MAX_TIMEOUT_S}), or"
         f" for good: agent-dispatch update {agent.name} --timeout {longer}. For long work use"
         " dispatch_async, which does not keep you waiting."
     )

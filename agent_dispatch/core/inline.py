@@ -17,7 +17,7 @@ from agent_dispatch.model.job import PROGRESS_LINES, Job
 INLINE_CHARS = 40_000
 """Answers up to here are never cut: Claude Code shows as much (measured with 2.1.330)."""
 
-_ROOM_BYTES = 160 * 1024
+ROOM_BYTES = 160 * 1024
 """On the wire, for the text and what else can be large; with all around it less than 0.2 MiB."""
 _SMALL_BYTES = 8 * 1024
 """A parsed answer or earlier answers up to here always come along."""
@@ -54,7 +54,7 @@ def inline_all(
         len(result.result) if chars is None else min(chars, len(result.result))
         for result, chars in zip(results, summaries, strict=True)
     ]
-    room_bytes = _ROOM_BYTES // max(len(results), 1)
+    room_bytes = ROOM_BYTES // max(len(results), 1)
     shown: list[DispatchResult | ResultRef] = []
     for result, chars, share in zip(
         results, summaries, fair_shares(sizes, INLINE_CHARS), strict=True
@@ -86,7 +86,7 @@ def cut(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> Dis
 
 
 def refer(
-    result: DispatchResult, summary_chars: int, room_bytes: int = _ROOM_BYTES
+    result: DispatchResult, summary_chars: int, room_bytes: int = ROOM_BYTES
 ) -> ResultRef | DispatchResult:
     """Give what stands for a result whose text its caller does not want now.
 
@@ -138,7 +138,7 @@ def _shown(
         parsed = msgspec.UNSET
         left_out.append("parsed_result")
     elif parsed is not msgspec.UNSET:
-        room_bytes -= _wire_bytes(parsed)
+        room_bytes -= wire_bytes(parsed)
     earlier = _newest(result.earlier_results or [], room_bytes)
     if missing := len(result.earlier_results or ()) - len(earlier):
         left_out.append(f"the oldest {missing} of earlier_results")
@@ -207,8 +207,8 @@ def _clipped(text: str) -> str:
 # -- sizes on the wire
 
 
-def _wire_bytes(value: object) -> int:
-    """Bytes of `value` in a reply: in its structured content, and as JSON inside its text."""
+def wire_bytes(value: object) -> int:
+    """Return the bytes of `value` in a reply: as structured content, and as JSON inside a text."""
     try:
         document = msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -217,13 +217,13 @@ def _wire_bytes(value: object) -> int:
     return len(document) + len(msgspec.json.encode(document.decode()))
 
 
-def _room_beside(text: str, room_bytes: int = _ROOM_BYTES) -> int:
-    return max(_SMALL_BYTES * room_bytes // _ROOM_BYTES, room_bytes - _wire_bytes(text))
+def _room_beside(text: str, room_bytes: int = ROOM_BYTES) -> int:
+    return max(_SMALL_BYTES * room_bytes // ROOM_BYTES, room_bytes - wire_bytes(text))
 
 
-def _fitting(text: str, room_bytes: int = _ROOM_BYTES) -> str:
+def _fitting(text: str, room_bytes: int = ROOM_BYTES) -> str:
     """The beginning of `text` that has room on the wire."""
-    while (size := _wire_bytes(text)) > room_bytes:
+    while (size := wire_bytes(text)) > room_bytes:
         text = text[: len(text) * room_bytes // size]
     return text
 
@@ -231,7 +231,7 @@ def _fitting(text: str, room_bytes: int = _ROOM_BYTES) -> str:
 def _newest(answers: list[str], room_bytes: int) -> list[str]:
     kept = 0
     for answer in reversed(answers):
-        if len(answer) > room_bytes or (size := _wire_bytes(answer)) > room_bytes:
+        if len(answer) > room_bytes or (size := wire_bytes(answer)) > room_bytes:
             break
         room_bytes -= size
         kept += 1
@@ -242,7 +242,7 @@ def _is_left_out(parsed: Any, room_bytes: int) -> bool:
     if parsed is msgspec.UNSET:
         return False
     # Weighed before it is encoded: of many MiB that would make many more.
-    return _is_heavier(parsed, room_bytes) or _wire_bytes(parsed) > room_bytes
+    return _is_heavier(parsed, room_bytes) or wire_bytes(parsed) > room_bytes
 
 
 def _is_heavier(value: object, limit: int) -> bool:

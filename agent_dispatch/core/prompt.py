@@ -60,10 +60,7 @@ def check_request(request: DispatchRequest) -> None:
             f"session_id {_quoted(request.session_id)} is not a session: it is the UUID that an"
             " earlier result carried as `session_id`. Leave it out to start a new session."
         )
-    if request.timeout_s is not None and not 0 < request.timeout_s < math.inf:
-        raise InvalidRequestError(
-            f"The timeout must be a number of seconds above 0, not {request.timeout_s}."
-        )
+    check_timeout(request.timeout_s)
     size = len(build_prompt(request).encode())
     if size > MAX_PROMPT_BYTES:
         raise InvalidRequestError(
@@ -145,6 +142,18 @@ def refusal_line(asked: ControlRequestEvent) -> bytes:
 
 def _line(message: dict[str, Any]) -> bytes:
     return msgspec.json.encode(message) + b"\n"
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    """Check the timeout of one call; it is brought into its range later.
+
+    Raises:
+        InvalidRequestError: It is no number of seconds.
+    """
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        raise InvalidRequestError(
+            f"The timeout must be a number of seconds above 0, not {timeout_s}."
+        )
 
 
 def is_blank(text: str) -> bool:

@@ -35,15 +35,26 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 class Transcript:
     """The facts of one run, gathered while its events arrive.
 
-    One transcript serves one user line: what follows its result are turns that the CLI starts by
-    itself when background tasks end.
+    What follows the result of a user line are turns that the CLI starts by itself when background
+    tasks end. A process that is given several user lines has one transcript, which is asked for
+    the facts after each of them: see `next_turn`.
     """
 
     def __init__(self) -> None:
         self._init_seen = False
         self._session_id: str | None = None
+        self._rate_limit: RateLimitInfo | None = None
+        self._tasks: dict[str, bool] = {}
+        """Tasks that have started and not ended, and whether each runs in the background."""
+        self._live_tasks: int | None = None
+        """Background tasks that the CLI itself last listed; outranks `_tasks`."""
+        self._begin_turn(is_open=True)
+
+    def _begin_turn(self, *, is_open: bool) -> None:
         self._results: list[ResultEvent] = []
         self._result_count = 0
+        self._asked_at = 0
+        """How many results there were before the user line was sent."""
         self._num_turns: int | None = None
         self._usage_cost_usd: float | None = None
         self._usage_unpriced = False
@@ -51,17 +62,13 @@ class Transcript:
         self._session_cost_usd: float | None = None
         self._denials: dict[str, str] = {}
         """Tool by the id of the call."""
-        self._turn_open = True
+        self._turn_open = is_open
         self._text = ""
         """What the model said since its last tool call or result."""
         self._api_error: str | None = None
         self._auth_failures = 0
         self._last_retry: SystemEvent | None = None
-        self._rate_limit: RateLimitInfo | None = None
-        self._tasks: dict[str, bool] = {}
-        """Tasks that have started and not ended, and whether each runs in the background."""
-        self._live_tasks: int | None = None
-        """Background tasks that the CLI itself last listed; outranks `_tasks`."""
+        self._had_tasks = False
         self._cut_lines = 0
         self._noise: deque[str] = deque(maxlen=_MAX_NOISE_LINES)
 
@@ -77,8 +84,8 @@ class Transcript:
 
     @property
     def answered(self) -> bool:
-        """At least one result has arrived."""
-        return self._result_count > 0
+        """At least one result has arrived since the user line was sent."""
+        return self._result_count > self._asked_at
 
     @property
     def unfinished_tasks(self) -> int:
@@ -86,6 +93,11 @@ class Transcript:
         if self._live_tasks is not None:
             return self._live_tasks
         return sum(self._tasks.values())
+
+    @property
+    def had_tasks(self) -> bool:
+        """A background task was at work in this turn."""
+        return self._had_tasks or self.unfinished_tasks > 0
 
     @property
     def turn_open(self) -> bool:
@@ -101,6 +113,19 @@ class Transcript:
     def fail_fast(self) -> bool:
         """The API refused the credentials twice in a row; the CLI would go on for minutes."""
         return self._auth_failures >= 2
+
+    def next_turn(self) -> None:
+        """Begin anew, but for the session and its tasks; `expect_answer` follows.
+
+        What comes from here on counts to the next user line, even before that is sent: answers
+        that a late background task brings are paid for as well.
+        """
+        self._begin_turn(is_open=False)
+
+    def expect_answer(self) -> None:
+        """Take note that the next user line is being sent: what is to come is the answer to it."""
+        self._asked_at = self._result_count
+        self._turn_open = True
 
     def seen(self) -> Seen:
         """Return the facts so far."""
@@ -160,6 +185,7 @@ class Transcript:
             case "background_tasks_changed" if event.tasks is not None:
                 alive = [task for task in event.tasks if not (task.ambient or task.off_host)]
                 self._live_tasks = len(alive)
+                self._had_tasks |= bool(alive)
             case "task_started" | "task_updated" | "task_notification" if event.task_id:
                 return self._add_task(event, event.task_id)
         return ""
@@ -191,6 +217,7 @@ class Transcript:
             background = event.is_backgrounded is not False and not event.ambient
             if len(self._tasks) < _MAX_NAMES:
                 self._tasks[task_id] = background
+            self._had_tasks |= background
             return f"Background task started: {about}" if background else ""
         if status in _TASK_OVER:
             self._tasks.pop(task_id, None)

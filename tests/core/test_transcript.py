@@ -245,3 +245,57 @@ def test_a_second_turn_is_told() -> None:
 )
 def test_what_nobody_needs_to_see_is_not_shown(event: dict[str, Any]) -> None:
     assert progress(event) == []
+
+
+def test_each_turn_of_a_process_has_its_own_facts_in_one_session() -> None:
+    seen = Transcript()
+    decoder = EventDecoder()
+    first = [builders.init(), builders.denied("Bash"), builders.result("one")]
+    for event in decoder.feed(builders.lines(*first)):
+        seen.add(event)
+    assert seen.seen().usage_cost_usd == 0.125
+    seen.next_turn()
+    assert (seen.answered, seen.turn_open, seen.session_id) == (False, False, builders.SESSION)
+    seen.expect_answer()
+    assert seen.turn_open
+    for event in decoder.feed(builders.lines(builders.init(), builders.result("two"))):
+        seen.add(event)
+    facts = seen.seen()
+    assert seen.idle
+    assert [result.result for result in facts.results] == ["two"]
+    assert (facts.denied_tools, facts.num_turns, facts.usage_cost_usd) == ((), 1, 0.125)
+
+
+def test_what_comes_before_the_next_prompt_counts_to_its_turn_but_does_not_answer_it() -> None:
+    seen = Transcript()
+    decoder = EventDecoder()
+    for event in decoder.feed(builders.lines(builders.init(), builders.result("one"))):
+        seen.add(event)
+    seen.next_turn()
+    late = [builders.init(), builders.text("the tests pass"), builders.result("late")]
+    for event in decoder.feed(builders.lines(*late[:2])):
+        seen.add(event)
+    assert seen.turn_open
+    for event in decoder.feed(builders.lines(late[2])):
+        seen.add(event)
+    assert not seen.turn_open
+    seen.expect_answer()
+    assert not seen.answered
+    for event in decoder.feed(builders.lines(builders.result("two"))):
+        seen.add(event)
+    assert seen.answered
+    facts = seen.seen()
+    assert [result.result for result in facts.results] == ["late", "two"]
+    assert facts.usage_cost_usd == 0.25
+
+
+def test_a_turn_remembers_that_a_background_task_was_at_work() -> None:
+    assert not transcript(builders.init(), builders.result()).had_tasks
+    done = transcript(builders.tasks_now("b1"), builders.tasks_now(), builders.result())
+    assert done.idle
+    assert done.had_tasks
+    done.next_turn()
+    assert not done.had_tasks
+    alive = transcript(builders.tasks_now("b1"), builders.result())
+    alive.next_turn()
+    assert alive.had_tasks
