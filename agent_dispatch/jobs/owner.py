@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 PROGRESS_PACE_S = 1.0
 """The time between two writes of progress, at least."""
-_FIRST_WRITE_S = 0.05
+_FIRST_WRITE_S = 0.2
 _FIRST_LOOK_S = 1.0
 """A run that is over by then is recorded when it is created and when it is over, no more."""
 _MANY_RINGS = 4096
