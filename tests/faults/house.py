@@ -17,7 +17,8 @@ from tests.dispatch.stage import CLAUDE
 from tests.e2e.mcp_client import McpClient
 from tests.process.trees import PRELUDE
 
-_PRODUCT = (sys.executable, "-P", "-m", "agent_dispatch")
+PRODUCT = (sys.executable, "-P", "-m", "agent_dispatch")
+"""Its command line, without arguments."""
 
 
 class House(Census):
@@ -65,7 +66,7 @@ class House(Census):
             prefix: A program that becomes the server.
         """
         process = await trio.lowlevel.open_process(
-            [*prefix, *_PRODUCT, "serve"],
+            [*prefix, *PRODUCT, "serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self.environ,
@@ -84,7 +85,7 @@ class House(Census):
     async def command(self, *arguments: str) -> str:
         """What a command of the product prints."""
         done = await trio.run_process(
-            [*_PRODUCT, *arguments], capture_stdout=True, env=self.environ, check=False
+            [*PRODUCT, *arguments], capture_stdout=True, env=self.environ, check=False
         )
         return done.stdout.decode()
 

@@ -1,0 +1,111 @@
+"""Break the system in every way we know, at random moments, and say what survived.
+
+    uv run python -m bench.chaos                         40 runs
+    uv run python -m bench.chaos --seed 1 --runs 1000    a long one
+    uv run python -m bench.chaos --seed 77 --runs 1      one run again
+
+Run number n has the seed `SEED + n`, which alone says what it does. Nothing is measured: real
+servers, commands and workers serve a scripted claude, and a witness checks after, and while, each
+fault strikes that every invariant holds (`bench.chaos.witness`). The exit status is 1 if one does
+not. Where the machine allows it, all happens in namespaces of its own: there a disk can be filled,
+and nothing is left behind even if this program is killed.
+"""
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Sequence
+
+import trio
+
+from bench.chaos.plan import make_plan
+from bench.chaos.play import Outcome, play
+from bench.chaos.report import as_json, as_line, as_table, summary
+from bench.namespace import Enclosure, enclose
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, print, and say by the exit status whether all invariants held."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    enclosure = enclose("bench.chaos", given)
+    if isinstance(enclosure, int):
+        return enclosure
+    outcomes: list[Outcome] = []
+    begun = time.monotonic()
+    try:
+        trio.run(_play_all, options, enclosure, outcomes)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    if not outcomes:
+        return 1
+    _show(outcomes, options, enclosure, time.monotonic() - begun)
+    whole = len(outcomes) == options.runs
+    return 1 if not whole or any(outcome.violations for outcome in outcomes) else 0
+
+
+async def _play_all(
+    options: argparse.Namespace, enclosure: Enclosure, outcomes: list[Outcome]
+) -> None:
+    seeds = iter(range(options.seed, options.seed + options.runs))
+
+    async def play_some() -> None:
+        for seed in seeds:
+            outcome = await play(make_plan(seed), may_mount=enclosure.is_own)
+            outcomes.append(outcome)
+            if outcome.violations or options.verbose:
+                print(as_line(outcome), file=sys.stderr, flush=True)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(options.jobs):
+            nursery.start_soon(play_some)
+
+
+def _show(
+    outcomes: list[Outcome], options: argparse.Namespace, enclosure: Enclosure, took_s: float
+) -> None:
+    outcomes.sort(key=lambda outcome: outcome.plan.seed)
+    about: dict[str, object] = {
+        "seed": options.seed,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "namespaces": enclosure.told,
+        "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        "seconds": round(took_s),
+    }
+    if options.json:
+        print(as_json(outcomes, about))
+        return
+    print(as_table(outcomes))
+    print()
+    for name, value in {**about, **summary(outcomes)}.items():
+        print(f"{name}: {value}")
+    for reason in sorted({reason for outcome in outcomes for reason in outcome.skipped}):
+        print(f"skipped: {reason}")
+    failed = [str(outcome.plan.seed) for outcome in outcomes if outcome.violations]
+    if failed:
+        print(f"FAILED, seeds: {' '.join(failed)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.chaos", description="Break it at random, and see what survives."
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the first run (default: 1)")
+    parser.add_argument("--runs", type=_positive, default=40, help="how many (default: 40)")
+    parser.add_argument("--jobs", type=_positive, default=1, help="at once (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--verbose", action="store_true", help="tell of each run as it ends")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a number from 1 on")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The scripted claude of a run of chaos: its task says what it does, and a ledger what it did."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.process.trees import KINDS
+
+HANGING = KINDS
+"""Agents that answer never, with helpers that do not want to end."""
+
+ENDING = {
+    "answers": "answer()",
+    "answers late": "time.sleep(0.15); answer()",
+    "answers and stays": "answer(); stay()",
+    "answers at length": "answer(300_000)",
+    "answers and leaves a daemon": "fork_away('setsid', 'twice'); answer()",
+    "quits": "sys.exit(3)",
+    "floods": "flood(); answer()",
+    "chatters": "chatter(); answer()",
+    "nests": "nest('answers late #nested'); answer()",
+    "nests in the background": "nest('--background', 'setsid #nested'); answer()",
+    "nests what hangs": "nest('daemon #nested'); answer()",
+}
+"""Agents that come to an end; the last one if what it waits for is ended."""
+
+_SCRIPT = """
+import fcntl
+job, depth = os.environ["AGENT_DISPATCH_JOB"], os.environ["AGENT_DISPATCH_DEPTH"]
+def note(*words):
+    fd = os.open({ledger!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(fd, (" ".join(words) + "\\n").encode())
+    os.close(fd)
+def sit_down():
+    # One seat for each run that may go at once; given back by the kernel when we end.
+    for number in range({limit}):
+        seat = os.open({seats!r} + "." + depth + "." + str(number), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(seat, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(seat)
+            continue
+        mine = [seat]
+        # Helpers have no seat: only what the limit counts has one.
+        os.register_at_fork(after_in_child=lambda: [os.close(mine.pop()) for _ in mine[:]])
+        return
+    note("crowd", job)
+def answer(length=0):
+    text = job + "." + str(os.getpid()) + "."
+    note("answer", job, text)
+    result(text + "x" * length)
+def flood():
+    line = json.dumps(dict(type="unknown", padding="y" * 100_000)).encode() + b"\\n"
+    for _ in range(300):
+        os.write(1, line)
+        os.write(2, b"e" * 100_000)
+def chatter():
+    for number in range(300):
+        emit(type="assistant", message=dict(content=[dict(type="text", text="z" * 2000)]))
+        time.sleep(0.001)
+def nest(*words):
+    import subprocess
+    command = [sys.executable, "-P", "-m", "agent_dispatch", "run", "infra", *words]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+sit_down()
+asked = read_turn()
+init()
+exec({behaviours!r}[asked.partition(" #")[0]])
+"""
+
+
+class Ledger(NamedTuple):
+    """What the agents of a run say that they did."""
+
+    answers: dict[str, list[str]]
+    """By job: how each of its answers begins."""
+    crowded: list[str]
+    """Jobs whose agents found as many others at work as there may be."""
+
+
+def script(directory: Path, limit: int) -> str:
+    """The program of all agents of one run."""
+    return _SCRIPT.format(
+        ledger=str(directory / "ledger"),
+        seats=str(directory / "seat"),
+        limit=limit,
+        behaviours={**HANGING, **ENDING},
+    )
+
+
+def read_ledger(directory: Path) -> Ledger:
+    """What there is so far."""
+    answers: dict[str, list[str]] = {}
+    crowded: list[str] = []
+    try:
+        text = (directory / "ledger").read_text()
+    except FileNotFoundError:
+        text = ""
+    for what, job, *more in map(str.split, text.splitlines()):
+        if what == "answer":
+            answers.setdefault(job, []).extend(more)
+        else:
+            crowded.append(job)
+    return Ledger(answers, crowded)
+
+
+def behaviour_of(task: str) -> str:
+    """What the agent of a job was to do."""
+    return task.partition(" #")[0]

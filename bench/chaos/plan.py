@@ -1,0 +1,190 @@
+"""What one run of chaos does, drawn from its seed and nothing else: so it can be had again."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
+
+from bench.chaos.agents import ENDING, HANGING
+
+
+class Touches(Flag):
+    """Whose jobs may end otherwise than their agents made them end."""
+
+    NOBODY = 0
+    CALLS = auto()
+    """Jobs that the server runs itself."""
+    BACKGROUND = auto()
+    """Jobs that have a worker."""
+    EVERYBODY = CALLS | BACKGROUND
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A way to break something."""
+
+    touches: Touches = Touches.NOBODY
+    ends_server: bool = False
+    kills_guards: bool = False
+    """A detached process with a cleared environment is then beyond everybody's reach."""
+
+
+_CALLS = Fault(touches=Touches.CALLS)
+_SERVER = Fault(touches=Touches.CALLS, ends_server=True)
+_BACKGROUND = Fault(touches=Touches.BACKGROUND)
+_EVERYBODY = Fault(touches=Touches.EVERYBODY)
+
+FAULTS: Mapping[str, Fault] = {
+    "server killed": _SERVER,
+    "server's group killed": _SERVER,
+    "server SIGTERM": _SERVER,
+    "server SIGINT": _SERVER,
+    "server SIGHUP": _SERVER,
+    "server's stdin ends": _SERVER,
+    "client closes its reading end": _SERVER,
+    "server stopped for a while": Fault(),
+    "worker killed": _BACKGROUND,
+    "worker SIGTERM": _BACKGROUND,
+    "worker stopped for a while": Fault(),
+    "guard killed": Fault(touches=Touches.EVERYBODY, kills_guards=True),
+    "guard SIGTERM": _EVERYBODY,
+    "guard stopped for a while": Fault(),
+    "spawner killed": _CALLS,
+    "worker and guard killed": Fault(touches=Touches.EVERYBODY, kills_guards=True),
+    "server and guard killed": Fault(
+        touches=Touches.EVERYBODY, ends_server=True, kills_guards=True
+    ),
+    "all of ours killed": Fault(touches=Touches.EVERYBODY, ends_server=True, kills_guards=True),
+    "killed while it writes a record": Fault(touches=Touches.EVERYBODY, ends_server=True),
+    "cancelled over MCP": _EVERYBODY,
+    "cancelled from a shell": _EVERYBODY,
+    "call withdrawn": _CALLS,
+    "disk full": _EVERYBODY,
+    "files limited in size": _EVERYBODY,
+    "locks held by a stuck process": Fault(),
+    "client does not read": Fault(),
+    "clocks a day off": Fault(),
+    "old jobs removed, by two at once": Fault(),
+}
+_LATEST_S = (0.05, 0.2, 0.6)
+"""While a job is made, while it starts, while its agent is at work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """Work that is given to agents."""
+
+    at_s: float
+    tool: str
+    behaviours: tuple[str, ...]
+    """What each of its agents does; more than one for `dispatch_parallel`."""
+    twice: bool
+    """Asked for by two callers in the same words, who share one run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strike:
+    """One fault at its moment."""
+
+    at_s: float
+    from_first_job: bool
+    """Count `at_s` from the moment the first job is recorded, not from the first request."""
+    fault: str
+    lasts_s: float
+    """Of what ends by itself."""
+    chance: float
+    """From 0 to 1: decides what the fault leaves open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    limit: int
+    """`max_concurrency`."""
+    meddles: bool
+    """Somebody settles, while the faults strike, what has lost its owner."""
+    submissions: tuple[Submission, ...]
+    strikes: tuple[Strike, ...]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What is broken."""
+        return [FAULTS[strike.fault] for strike in self.strikes]
+
+    @property
+    def touches(self) -> Touches:
+        """Whose jobs may end early."""
+        touched = Touches.NOBODY
+        for fault in self.faults:
+            touched |= fault.touches
+        return touched
+
+    def has(self, name: str) -> bool:
+        """Whether a fault is among the strikes."""
+        return any(strike.fault == name for strike in self.strikes)
+
+    def told(self) -> str:
+        """All of it on a line."""
+        given = [
+            f"{s.at_s:.3f} {s.tool}({', '.join(s.behaviours)}){' twice' if s.twice else ''}"
+            for s in self.submissions
+        ]
+        struck = [
+            f"{'+' if s.from_first_job else ''}{s.at_s:.3f} {s.fault} [{s.chance:.2f}]"
+            for s in self.strikes
+        ]
+        return f"limit {self.limit}; {'; '.join(given)} | {'; '.join(struck)}"
+
+
+def make_plan(seed: int) -> Plan:
+    """Draw a run; as many seeds in a row as there are faults strike with each of them once."""
+    chance = random.Random(seed)
+    names = list(FAULTS)
+    struck = [names[seed % len(names)]]
+    if chance.random() < 0.4:
+        struck.append(chance.choice(names))
+    return Plan(
+        seed=seed,
+        limit=chance.choice([1, 2, 5]),
+        meddles=chance.random() < 0.5,
+        submissions=tuple(
+            _submission(chance, _tools(struck[0])) for _ in range(chance.choice([1, 1, 2, 3]))
+        ),
+        strikes=tuple(_strike(chance, name) for name in struck),
+    )
+
+
+def _tools(fault: str) -> list[str]:
+    """What gives a fault something to strike."""
+    if FAULTS[fault] is _BACKGROUND or fault.startswith("worker"):
+        return ["dispatch_async"]
+    if FAULTS[fault] is _CALLS:
+        return ["dispatch", "dispatch_parallel"]
+    return ["dispatch", "dispatch_async", "dispatch_async", "dispatch_parallel"]
+
+
+def _submission(chance: random.Random, tools: list[str]) -> Submission:
+    tool = chance.choice(tools)
+    count = chance.choice([2, 3]) if tool == "dispatch_parallel" else 1
+    return Submission(
+        at_s=chance.choice([0.0, chance.uniform(0, 0.1)]),
+        tool=tool,
+        behaviours=tuple(_behaviour(chance) for _ in range(count)),
+        twice=tool == "dispatch" and chance.random() < 0.3,
+    )
+
+
+def _behaviour(chance: random.Random) -> str:
+    return chance.choice(list(HANGING if chance.random() < 0.5 else ENDING))
+
+
+def _strike(chance: random.Random, name: str) -> Strike:
+    return Strike(
+        at_s=chance.uniform(0, chance.choice(_LATEST_S)),
+        from_first_job=chance.random() < 0.7,
+        fault=name,
+        lasts_s=chance.uniform(0.1, 0.6),
+        chance=chance.random(),
+    )

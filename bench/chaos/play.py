@@ -1,0 +1,266 @@
+"""One run of chaos: the plan carried out, and what became of it."""
+
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from agent_dispatch.model.job import Job
+from bench.chaos.agents import HANGING, behaviour_of
+from bench.chaos.faults import (
+    SkippedError,
+    mount_jobs,
+    strike_scene,
+    unmount_jobs,
+)
+from bench.chaos.plan import Plan, Strike, Submission, Touches
+from bench.chaos.scene import Client, Scene
+from bench.chaos.witness import GONE_S, Witness
+
+_ASK_AGAIN_S = 2.0
+"""A server that is leaving may have taken a request to cancel with it."""
+_OVER_S = 20.0
+"""Within this time all jobs come to their end, on a loaded machine too."""
+_FIRST_JOB_S = 3.0
+_ANSWER_S = 10.0
+_EXIT_S = 5.0
+_MAX_FILE_BLOCKS = 200
+"""Of 512 or 1024 bytes, as the shell counts: more than a reserve, less than a long answer."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of one run."""
+
+    plan: Plan
+    violations: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """Faults that could not be had here, and why."""
+    jobs: list[dict[str, str]] = field(default_factory=list)
+    """Of each: kind, behaviour, status, error_type."""
+    acknowledged: int = 0
+    escaped: int = 0
+    """Processes that nobody could find any more: see the README's limits."""
+    took_s: float = 0.0
+    over_s: float = 0.0
+    """From the last fault to the end of the last job."""
+    processes_gone_s: float = 0.0
+    growth_mib: float = 0.0
+
+
+async def play(plan: Plan, *, may_mount: bool) -> Outcome:
+    """Carry a plan out; nothing of it is left afterwards, whatever happens."""
+    outcome = Outcome(plan=plan)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="agent-dispatch-chaos-") as directory:
+        run = _Run(Scene(Path(directory), plan.limit), outcome)
+        try:
+            await run.go(may_mount=may_mount)
+        except Exception as error:
+            run.witness.accuse(f"exception: {error!r}")
+            if isinstance(error, ExceptionGroup):
+                run.witness.accuse(f"within: {error.exceptions!r}")
+        finally:
+            run.clean_up()
+    outcome.took_s = time.monotonic() - begun
+    return outcome
+
+
+class _Run:
+    def __init__(self, scene: Scene, outcome: Outcome) -> None:
+        self._scene = scene
+        self._plan = outcome.plan
+        self._outcome = outcome
+        self._struck_at = 0.0
+        self._is_mounted = False
+        self.witness = Witness(scene, meddles=outcome.plan.meddles)
+
+    async def go(self, *, may_mount: bool) -> None:
+        if self._plan.has("disk full") and may_mount:
+            why_not = mount_jobs(self._scene)
+            self._is_mounted = not why_not
+        limited = self._plan.has("files limited in size")
+        async with trio.open_nursery() as nursery:
+            async with self._scene.served(_MAX_FILE_BLOCKS if limited else None) as client:
+                nursery.start_soon(self.witness.watch)
+                async with trio.open_nursery() as acts:
+                    for number, submission in enumerate(self._plan.submissions):
+                        acts.start_soon(self._submit, client, submission, number)
+                    for strike in self._plan.strikes:
+                        acts.start_soon(self._strike, client, strike)
+                self._struck_at = time.monotonic()
+                await self._all_over(client)
+                await self._all_answered(client)
+                await self._agents_gone()
+                await self._leave(client)
+            await self._nobody_left()
+            nursery.cancel_scope.cancel()
+        self._check(client)
+
+    async def _submit(self, client: Client, submission: Submission, number: int) -> None:
+        await trio.sleep(submission.at_s)
+        tasks = [
+            {"agent": "infra", "task": f"{behaviour} #{number}.{index}"}
+            for index, behaviour in enumerate(submission.behaviours)
+        ]
+        if submission.tool == "dispatch_parallel":
+            await client.post(submission.tool, dispatches=tasks)
+            return
+        for _ in range(2 if submission.twice else 1):
+            await client.post(submission.tool, **tasks[0])
+
+    async def _strike(self, client: Client, strike: Strike) -> None:
+        if strike.from_first_job:
+            with trio.move_on_after(_FIRST_JOB_S):
+                await self.witness.first_record.wait()
+        await trio.sleep(strike.at_s)
+        try:
+            await strike_scene(self._scene, client, strike)
+        except SkippedError as reason:
+            self._outcome.skipped.append(f"{strike.fault}: {reason}")
+
+    # -- until all is quiet
+
+    async def _all_over(self, client: Client) -> None:
+        """Wait for what ends by itself, and cancel the rest; each job has an owner until then."""
+        self.witness.look()
+        self.witness.check_owned()
+        asked: Counter[str] = Counter()
+        next_at = time.monotonic()
+        quiet = 0
+        with trio.move_on_after(_OVER_S) as patience:
+            # Twice: a request that the server has just read may still become a job.
+            while quiet < 2:
+                going = await trio.to_thread.run_sync(self.witness.settle_all)
+                due = client.is_reading and not client.asked.keys() <= client.answers.keys()
+                quiet = 0 if going or due else quiet + 1
+                if time.monotonic() >= next_at:
+                    for job in filter(self._hangs, going):
+                        asked[job.id] += 1
+                        await self._cancel(client, job, asked[job.id])
+                    next_at = time.monotonic() + _ASK_AGAIN_S
+                await trio.sleep(0.03)
+        if patience.cancelled_caught:
+            for job in self.witness.settle_all():
+                self.witness.accuse(f"never over: {job.id} is {job.status} ({job.task})")
+        ends = self.witness.over_at.values()
+        self._outcome.over_s = max(0.0, *(at - self._struck_at for at in ends), 0.0)
+
+    def _hangs(self, job: Job) -> bool:
+        return behaviour_of(job.task) in HANGING
+
+    async def _cancel(self, client: Client, job: Job, times: int) -> None:
+        """By turns over MCP, as another process, and from a shell."""
+        match (self._plan.seed + times) % 3:
+            case 0:
+                await client.post("dispatch_cancel", job_id=job.id)
+            case 1:
+                await trio.to_thread.run_sync(self._scene.store.request_cancel, job.id, "chaos")
+            case _:
+                await self._scene.command("cancel", job.id)
+
+    async def _all_answered(self, client: Client) -> None:
+        with trio.move_on_after(_ANSWER_S) as patience:
+            await client.answered()
+        if patience.cancelled_caught:
+            due = [client.asked[request] for request in client.asked.keys() - client.answers.keys()]
+            self.witness.accuse(f"unanswered: {due}")
+        if not any(fault.ends_server for fault in self._plan.faults) and not client.is_up:
+            self.witness.accuse("gone: the server has ended, and nobody ended it")
+
+    async def _agents_gone(self) -> None:
+        with trio.move_on_after(GONE_S + 1):
+            while self._scene.agents():  # noqa: ASYNC110  # not our children
+                await trio.sleep(0.02)
+        left = [process for process in self.witness.look_at_processes() if process.is_agent]
+        if left and self._may_escape(len(left)):
+            self._outcome.escaped = len(left)
+            self._scene.sweep_escaped()
+        elif left:
+            self.witness.accuse(f"I4: left of agents that are over: {left}")
+
+    def _may_escape(self, count: int) -> bool:
+        """Whether they cleared their environment and lost their guard."""
+        behaviours = [b for s in self._plan.submissions for b in s.behaviours]
+        kills_guards = any(fault.kills_guards for fault in self._plan.faults)
+        return kills_guards and count <= behaviours.count("cleared environment")
+
+    async def _leave(self, client: Client) -> None:
+        await client.hang_up()
+        with trio.move_on_after(_EXIT_S) as patience:
+            await client.process.wait()
+        if patience.cancelled_caught:
+            self.witness.accuse("stays: the server does not leave at the end of its stdin")
+
+    async def _nobody_left(self) -> None:
+        with trio.move_on_after(GONE_S):
+            while self._scene.alive():  # noqa: ASYNC110  # not our children
+                await trio.sleep(0.02)
+        if left := self._scene.processes():
+            self.witness.accuse(f"I4: left of us: {left}")
+
+    # -- when all is quiet
+
+    def _check(self, client: Client) -> None:
+        witness, scene = self.witness, self._scene
+        witness.look()
+        witness.check_acknowledged(client.acknowledged)
+        witness.check_crowd()
+        witness.check_answers(client.answers.values())
+        witness.check_modes()
+        witness.check_bugs()
+        self._check_spared(client)
+        if scene.jobs.exists():
+            scene.store.gc(7)
+            if litter := os.listdir(scene.jobs / "live") if (scene.jobs / "live").exists() else []:
+                witness.accuse(f"litter: {litter}")
+            if warnings := scene.store.list_jobs().warnings:
+                witness.accuse(f"listed with warnings: {warnings}")
+            witness.look()
+        self._outcome.acknowledged = len(client.acknowledged)
+
+    def _check_spared(self, client: Client) -> None:
+        """What was acknowledged, and no fault has touched, ends as its agent made it end."""
+        for job_id in client.acknowledged & self.witness.records.keys():
+            record = self.witness.records[job_id]
+            touched = Touches.CALLS if record["kind"] == "call" else Touches.BACKGROUND
+            behaviour = behaviour_of(record["task"])
+            if record.get("parent") or touched in self._plan.touches or behaviour in _DEPENDENT:
+                continue
+            if behaviour in HANGING:
+                expected = ("cancelled", "cancelled")
+            elif behaviour == "quits":
+                expected = ("failed", "cli_error")
+            else:
+                expected = ("done", "")
+            if (record["status"], record.get("error_type", "")) != expected:
+                end = f"{record['status']}, {record.get('error')}"
+                self.witness.accuse(f"not spared: {job_id} ({behaviour}) is {end}")
+
+    def clean_up(self) -> None:
+        """Leave no process, no disk, and all that was seen."""
+        self._scene.sweep()
+        if self._is_mounted:
+            unmount_jobs(self._scene)
+        outcome, witness = self._outcome, self.witness
+        outcome.violations = witness.violations
+        outcome.processes_gone_s = witness.processes_gone_s
+        outcome.growth_mib = witness.growth_mib
+        outcome.jobs = [
+            {
+                "kind": record["kind"],
+                "behaviour": behaviour_of(record["task"]),
+                "status": record["status"],
+                "error_type": record.get("error_type", ""),
+            }
+            for record in witness.records.values()
+        ]
+
+
+_DEPENDENT: Sequence[str] = ("nests what hangs",)
+"""Agents whose end depends on when another one is cancelled."""

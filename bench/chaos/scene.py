@@ -1,0 +1,253 @@
+"""Where one run of chaos happens: an installation of its own, its server, and who lives there."""
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from agent_dispatch.model.job import JOB_VARIABLE
+from agent_dispatch.process.guard import kill_marked
+from bench.chaos.agents import script
+from tests.faults.house import PRODUCT, House
+
+_SMALL_PIPE_BYTES = 4096
+_TOLD_ID = "Job "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """A living process of the scene."""
+
+    pid: int
+    name: str
+    """As it calls itself: `dispatch-guard`, `dispatch-work`, `dispatch-spawn`, or its program's."""
+    is_agent: bool
+    """A scripted claude, or what it forked away."""
+    job_id: str
+    """The job inside whose agent it runs, if any."""
+
+
+class Scene(House):
+    """An installation that belongs to one run."""
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        """Furnish `directory`, which exists and is empty."""
+        super().__init__(directory, script(directory, limit), settings=f"max_concurrency = {limit}")
+        self.directory = directory
+        self._claude_path = str(self._claude).encode()
+        self._token = next(f"{name}={value}" for name, value in self.mark.items())
+        self.said = directory / "said"
+        """What the servers wrote to stderr."""
+
+    def processes(self) -> list[Process]:
+        """All that live, also those that cleared their environment."""
+        return list(self._look_at(proc for proc in Path("/proc").glob("[0-9]*")))
+
+    def _look_at(self, procs: Iterable[Path]) -> Iterator[Process]:
+        token, variable = self._token.encode(), f"{JOB_VARIABLE}=".encode()
+        for proc in procs:
+            with suppress(OSError):  # Gone meanwhile, or another user's.
+                arguments = (proc / "cmdline").read_bytes()
+                environ = (proc / "environ").read_bytes().split(b"\0")
+                is_agent = self._claude_path in arguments
+                if is_agent or token in environ:
+                    jobs = [entry for entry in environ if entry.startswith(variable)]
+                    yield Process(
+                        pid=int(proc.name),
+                        name=(proc / "comm").read_text().strip(),
+                        is_agent=is_agent,
+                        job_id=jobs[0].decode().partition("=")[2] if jobs else "",
+                    )
+
+    def alive(self) -> dict[int, str]:
+        """The living ones: pid to what it is."""
+        return {
+            process.pid: f"{process.name}{' of an agent' if process.is_agent else ''}"
+            for process in self.processes()
+        }
+
+    def agents(self) -> list[int]:
+        """The living processes of agents."""
+        return [process.pid for process in self.processes() if process.is_agent]
+
+    def named(self, name: str) -> list[int]:
+        """Processes of ours that bear a name."""
+        return [p.pid for p in self.processes() if p.name == name and not p.is_agent]
+
+    async def command(self, *arguments: str) -> str:
+        """What a command of the product prints; beside it, what it says to the user."""
+        beside = ("sh", "-c", f'exec "$@" 2>>{self.said}', "sh")
+        done = await trio.run_process(
+            [*beside, *PRODUCT, *arguments], capture_stdout=True, env=self.environ, check=False
+        )
+        return done.stdout.decode()
+
+    def sweep(self) -> None:
+        """Kill whatever is left, also what forks faster than it can be listed."""
+        kill_marked(self._token)
+        signal_all(self.agents(), signal.SIGKILL)
+
+    def sweep_escaped(self) -> None:
+        """Kill what nobody else can find any more."""
+        signal_all(self.agents(), signal.SIGKILL)
+
+    @asynccontextmanager
+    async def served(self, file_blocks: int | None) -> AsyncIterator["Client"]:
+        """A server past its handshake, and a client that reads what it says.
+
+        Args:
+            file_blocks: No file that it or its agents write may be larger; None: any size.
+        """
+        limit = "" if file_blocks is None else f"ulimit -f {file_blocks}; "
+        loosely = ("sh", "-c", f'{limit}umask 000; exec "$@" 2>>{self.said}', "sh")
+        async with self.serving(*loosely) as mcp, trio.open_nursery() as nursery:
+            client = Client(mcp.process)
+            nursery.start_soon(client.read)
+            yield client
+            nursery.cancel_scope.cancel()
+
+
+class Client:
+    """Talks to one server: asks without waiting, and keeps what comes back."""
+
+    def __init__(self, process: trio.Process) -> None:
+        """Use a server that was shaken hands with."""
+        self.process = process
+        self.asked: dict[int, str] = {}
+        """The tool of each request that an answer is due to."""
+        self.answers: dict[int, Any] = {}
+        """By request: what the tool answered; a text if that was an error."""
+        self.acknowledged: set[str] = set()
+        """Ids of jobs that the server named."""
+        self.is_reading = True
+        self._last_id = 1000
+        self._sending = trio.Lock()
+        self._may_read = trio.Event()
+        self._may_read.set()
+        self._moved = trio.Event()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the server still runs."""
+        return self.process.poll() is None
+
+    async def post(self, tool: str, **arguments: object) -> int | None:
+        """Call a tool; the id of the request, None if the server does not hear any more."""
+        self._last_id += 1
+        request = self._last_id
+        parameters = {"name": tool, "arguments": arguments, "_meta": {"progressToken": request}}
+        self.asked[request] = tool
+        if await self._send({"id": request, "method": "tools/call", "params": parameters}):
+            return request
+        del self.asked[request]
+        return None
+
+    async def withdraw(self, request: int) -> None:
+        """Cancel a request; no answer is due to it any more."""
+        self.asked.pop(request, None)
+        parameters = {"requestId": request}
+        await self._send({"method": "notifications/cancelled", "params": parameters})
+
+    async def answered(self) -> None:
+        """Wait until nothing is due any more, or nothing more can come."""
+        while self.is_reading and not self.asked.keys() <= self.answers.keys():
+            await self._moved.wait()
+
+    async def hang_up(self) -> None:
+        """Say that no more requests will come."""
+        assert self.process.stdin is not None
+        await self.process.stdin.aclose()
+
+    async def close_reading_end(self) -> None:
+        """Take nothing any more."""
+        assert self.process.stdout is not None
+        self._end()
+        await self.process.stdout.aclose()
+
+    @asynccontextmanager
+    async def not_reading(self) -> AsyncIterator[None]:
+        """Let what the server says pile up."""
+        assert isinstance(self.process.stdout, trio.lowlevel.FdStream)
+        fcntl.fcntl(self.process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _SMALL_PIPE_BYTES)
+        self._may_read = trio.Event()
+        try:
+            yield
+        finally:
+            self._may_read.set()
+
+    async def read(self) -> None:
+        """Read until the server or we close the pipe."""
+        assert self.process.stdout is not None
+        buffer = b""
+        try:
+            while self.is_reading and (chunk := await self.process.stdout.receive_some()):
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    self._hear(json.loads(line))
+                self._moved.set()
+                self._moved = trio.Event()
+                await self._may_read.wait()
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            pass  # Closed by us.
+        self._end()
+
+    def _end(self) -> None:
+        self.is_reading = False
+        self._moved.set()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message.get("method") == "notifications/progress":
+            text = message["params"]["message"]
+            if text.startswith(_TOLD_ID):
+                self.acknowledged.add(text.removeprefix(_TOLD_ID)[:32])
+        elif "id" in message:
+            self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        result = message.get("result")
+        if result is None:
+            answer: Any = message["error"]["message"]
+        else:
+            answer = json.loads("".join(block["text"] for block in result["content"]))
+            if result.get("isError"):
+                answer = answer["error"]
+        self.answers[message["id"]] = answer
+        self.acknowledged.update(row["job_id"] for row in rows(answer) if "job_id" in row)
+
+    async def _send(self, message: dict[str, Any]) -> bool:
+        assert self.process.stdin is not None
+        line = json.dumps({"jsonrpc": "2.0", **message}) + "\n"
+        try:
+            async with self._sending:
+                await self.process.stdin.send_all(line.encode())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True
+
+
+def rows(answer: object) -> Iterator[dict[str, Any]]:
+    """All objects in an answer, the nested ones too."""
+    if isinstance(answer, dict):
+        yield answer
+        for value in answer.values():
+            yield from rows(value)
+    elif isinstance(answer, list):
+        for value in answer:
+            yield from rows(value)
+
+
+def signal_all(pids: Iterable[int], signum: int) -> int:
+    """Signal processes; how many of them were there."""
+    reached = 0
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signum)
+            reached += 1
+    return reached
