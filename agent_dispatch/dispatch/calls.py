@@ -2,18 +2,21 @@
 
 import contextlib
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
 import trio
 
+from agent_dispatch.core.dialogue import as_dispatch, from_record
 from agent_dispatch.dispatch.dispatcher import Dispatcher
-from agent_dispatch.dispatch.recording import run_recorded
+from agent_dispatch.dispatch.recording import Work, run_recorded
 from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import JobKind
 
@@ -55,19 +58,52 @@ class Calls:
             JobStoreError: The job cannot be recorded; nothing was started.
             SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
+        work = partial(self._dispatcher.dispatch, request, agent, settings, limit=limit)
+        return await self._record(request, settings, ref, on_progress, work)
+
+    async def dialogue(
+        self,
+        request: DialogueRequest,
+        agents: Mapping[Role, EffectiveAgent],
+        settings: Settings,
+        on_progress: OnProgress,
+    ) -> DialogueResult:
+        """Let two agents talk, under one record.
+
+        If cancelled, no process of the two is left, and the record says what they said.
+
+        Args:
+            request: As `check_dialogue` gave it.
+            agents: The two.
+            settings: The limits, and how long records are kept.
+            on_progress: Called with the job's id first, then with what happens.
+
+        Raises:
+            JobStoreError: The job cannot be recorded; nothing was started.
+            SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
+        """
+        work = partial(self._dispatcher.dialogue, request, agents, settings)
+        recorded = as_dispatch(request)
+        return from_record(await self._record(recorded, settings, False, on_progress, work))
+
+    async def _record(
+        self,
+        request: DispatchRequest,
+        settings: Settings,
+        ref: bool,
+        on_progress: OnProgress,
+        work: Work,
+    ) -> DispatchResult:
         async with create_job(
             self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
         ) as owned:
             on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
             result = await run_recorded(
                 owned,
-                self._dispatcher,
-                agent,
-                settings,
+                work,
                 on_progress,
                 on_behalf_of="its caller",
                 beside=partial(self._prune, settings.call_retention_days),
-                limit=limit,
             )
         if settings.call_retention_days == 0 and not ref and await self._forget(owned.job.id):
             # There is nothing to fetch by it any more: the caller must get all of the answer now.

@@ -18,13 +18,14 @@ from agent_dispatch.core.command import (
     build_command,
     current_depth,
 )
+from agent_dispatch.core.dialogue import refused, to_record
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.core.report import StartFailure
+from agent_dispatch.dispatch.dialogue import Dialogue
+from agent_dispatch.dispatch.keeper import Keeper, NoKeeper
 from agent_dispatch.dispatch.program import check_directory, find_program
 from agent_dispatch.dispatch.run import (
-    Keeper,
-    NoKeeper,
     OpenClaude,
     Run,
     effective_timeout_s,
@@ -32,8 +33,10 @@ from agent_dispatch.dispatch.run import (
 )
 from agent_dispatch.dispatch.sessions import HeldSession, Sessions
 from agent_dispatch.dispatch.slots import Slot, Slots
+from agent_dispatch.dispatch.speaker import Speaker
 from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dialogue import DialogueRequest, Role
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -120,6 +123,49 @@ class Dispatcher:
             run, settings, on_progress, keeper, session_id=request.session_id
         ) as held_fds:
             return classify(await run.go(self._open_claude, held_fds))
+
+    async def dialogue(
+        self,
+        request: DialogueRequest,
+        agents: Mapping[Role, EffectiveAgent],
+        settings: Settings,
+        on_progress: OnProgress,
+        keeper: Keeper,
+    ) -> DispatchResult:
+        """Let two agents talk, under one slot, and say what came of it as for a record.
+
+        If cancelled, no process of the two is left when `Cancelled` leaves this call.
+
+        Args:
+            request: As `check_dialogue` gave it.
+            agents: The two.
+            settings: The limits.
+            on_progress: Called with the place in line and with what the agents do.
+            keeper: Told how it goes.
+
+        Raises:
+            SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
+        """
+        speakers: dict[Role, Speaker] = {}
+        for role, agent in agents.items():
+            speaker = self._speaker(agent, settings, keeper)
+            if isinstance(speaker, DispatchResult):
+                return to_record(request, refused(request, speaker))
+            speakers[role] = speaker
+        dialogue = Dialogue(request, speakers, on_progress, keeper)
+        async with self._held_for(dialogue, settings, on_progress, keeper) as held_fds:
+            return await dialogue.go(self._open_claude, held_fds)
+
+    def _speaker(
+        self, agent: EffectiveAgent, settings: Settings, keeper: Keeper
+    ) -> Speaker | DispatchResult:
+        def resume(session_id: str | None) -> Command | DispatchResult:
+            return self._prepare(
+                agent, settings, keeper, timeout_s=agent.timeout_s, resume=session_id
+            )
+
+        command = resume(None)
+        return command if isinstance(command, DispatchResult) else Speaker(agent, command, resume)
 
     @contextlib.asynccontextmanager
     async def _held_for(

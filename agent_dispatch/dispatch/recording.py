@@ -1,7 +1,7 @@
-"""A dispatch with a record: whatever ends it, the record says how.
+"""Work with a record: whatever ends it, the record says how.
 
 The record is durable before anything is started, and terminal before the answer is given. While
-the run goes, three tasks stand beside it: one writes progress, one listens for a cancellation by
+the work goes, three tasks stand beside it: one writes progress, one listens for a cancellation by
 another process, one says on the way out why the record may stay behind. If this process dies
 instead, the guard still holds the job's lock until no process of the run is left, and the next
 reader settles the record.
@@ -14,13 +14,10 @@ import msgspec
 import trio
 
 from agent_dispatch.core import outcome
-from agent_dispatch.dispatch.dispatcher import Dispatcher
-from agent_dispatch.dispatch.run import CancelledBy, Keeper
-from agent_dispatch.dispatch.time_limit import TimeLimit
+from agent_dispatch.dispatch.keeper import CancelledBy, Keeper
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.jobs.store import Finished
-from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.job import JOB_VARIABLE
 
@@ -67,49 +64,13 @@ class _JobKeeper:
 
 async def run_recorded(
     owned: Ownership,
-    dispatcher: Dispatcher,
-    agent: EffectiveAgent,
-    settings: Settings,
-    on_progress: OnProgress,
-    *,
-    on_behalf_of: str,
-    beside: Callable[[], Awaitable[object]] | None = None,
-    limit: TimeLimit | None = None,
-) -> DispatchResult:
-    """Run the dispatch that `owned` stands for, as `work_recorded` does.
-
-    Args:
-        owned: The job.
-        dispatcher: The run loop.
-        agent: Whom it is for.
-        settings: The limits.
-        on_progress: Gets what the record gets.
-        on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
-        beside: Something to do while the agent works; cut off when it is done.
-        limit: As for `Dispatcher.dispatch`.
-
-    Raises:
-        DispatchError: The request is wrong, or nothing can be started; recorded, too.
-    """
-
-    async def dispatch(report: OnProgress, keeper: Keeper) -> DispatchResult:
-        request = owned.job.request()
-        return await dispatcher.dispatch(request, agent, settings, report, keeper, limit)
-
-    return await work_recorded(
-        owned, dispatch, on_progress, on_behalf_of=on_behalf_of, beside=beside
-    )
-
-
-async def work_recorded(
-    owned: Ownership,
     work: Work,
     on_progress: OnProgress,
     *,
     on_behalf_of: str,
     beside: Callable[[], Awaitable[object]] | None = None,
 ) -> DispatchResult:
-    """Do what `owned` stands for, and record how it ended.
+    """Do the work of the job that `owned` stands for, and record how it ended.
 
     If cancelled, no process of the work is left and the record is terminal when `Cancelled` leaves
     this call; if this process is killed on the way there, whoever reads the record next makes it

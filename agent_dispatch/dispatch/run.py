@@ -4,22 +4,23 @@ Leaving the block of `open_claude` ends every process of the run, so a cancellat
 here but for the report on what was seen until then.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from types import MappingProxyType
 from typing import Protocol
 
+import msgspec
 import trio
 
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.outcome import cancelled
 from agent_dispatch.core.prompt import build_prompt
-from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
+from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
 from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.dispatch.keeper import Keeper
 from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.model.config import EffectiveAgent
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
 from agent_dispatch.process.child import ChildStartError
 
 MIN_TIMEOUT_S, MAX_TIMEOUT_S = 10.0, 7200.0
@@ -32,6 +33,11 @@ class Conversation(Protocol):
     @property
     def exit_code(self) -> int | None:
         """None while it runs."""
+        ...
+
+    @property
+    def exited(self) -> bool:
+        """It runs no more, or could not be started."""
         ...
 
     @property
@@ -58,8 +64,20 @@ class Conversation(Protocol):
         """Give it a prompt."""
         ...
 
+    async def send_next_turn(self, prompt: str) -> None:
+        """Give it one more prompt."""
+        ...
+
     async def wait_for_answer(self) -> None:
         """Wait for a result, its exit, or an error it would only repeat."""
+        ...
+
+    async def finish_turn(self) -> None:
+        """Wait for all that comes of a turn, after which another one may be given."""
+        ...
+
+    async def wait_for_exit(self) -> None:
+        """Wait until it runs no more."""
         ...
 
     async def leave(self) -> None:
@@ -90,71 +108,16 @@ class OpenClaude(Protocol):
         ...
 
 
-CancelledBy = Callable[[str], DispatchResult]
-"""Says what work came to that was cancelled, given by whom."""
-
-
-class Keeper(Protocol):
-    """Who keeps the record of a run while it goes; none of it waits, none of it raises."""
-
-    @property
-    def held_fds(self) -> Sequence[int]:
-        """Descriptors for the guard to keep open until no process of the run is left."""
-        ...
-
-    @property
-    def environ(self) -> Mapping[str, str]:
-        """What the agent's environment gets besides."""
-        ...
-
-    def started(self) -> None:
-        """The agent has its slot and is about to be started."""
-        ...
-
-    def note_session(self, session_id: str) -> None:
-        """There is a conversation to resume, should the run be lost."""
-        ...
-
-    def ending(self) -> None:
-        """Processes of the run are about to be ended, by us or by the guard."""
-        ...
-
-    def interrupted(self, result: CancelledBy) -> None:
-        """The run was cancelled from outside and came to `result`; `Cancelled` is on its way."""
-        ...
-
-    def tree_left(self) -> None:
-        """The run is over, but the guard is still ending processes of it."""
-        ...
-
-
-class NoKeeper:
-    """Keeps nothing."""
-
-    held_fds: Sequence[int] = ()
-    environ: Mapping[str, str] = MappingProxyType({})
-
-    def started(self) -> None:
-        """Do nothing."""
-
-    def note_session(self, session_id: str) -> None:
-        """Do nothing."""
-
-    def ending(self) -> None:
-        """Do nothing."""
-
-    def interrupted(self, result: CancelledBy) -> None:
-        """Do nothing."""
-
-    def tree_left(self) -> None:
-        """Do nothing."""
-
-
 def effective_timeout_s(request: DispatchRequest, agent: EffectiveAgent) -> float:
     """Seconds that a run of `request` may take: the call's own, clamped, or the agent's."""
     if request.timeout_s is None:
         return agent.timeout_s
-    return min(max(request.timeout_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
+    return clamped_timeout_s(request.timeout_s)
+
+
+def clamped_timeout_s(timeout_s: float) -> float:
+    """Bring the timeout of one call into its range."""
+    return min(max(timeout_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
 
 
 class Run:
@@ -216,19 +179,20 @@ class Run:
         self._tell(progress)
 
     def _report(self, claude: Conversation | None, ending: Ending, began: float) -> RunReport:
-        lost = claude is not None and claude.guard_lost
-        return RunReport(
+        report = report_on(
+            claude,
+            self._transcript.seen(),
             agent=self._agent,
-            ending=Ending.GUARD_LOST if lost and ending is Ending.EXITED else ending,
+            ending=ending,
             duration_ms=round((trio.current_time() - began) * 1000),
             timeout_s=self._limit.timeout_s,
-            seen=self._transcript.seen(),
+            program=self._command.argv[0],
+            resumed=self._request.session_id,
+        )
+        return msgspec.structs.replace(
+            report,
             response_format=self._request.response_format,
             json_schema=self._request.json_schema,
-            resumed=self._request.session_id,
-            exit_code=claude.exit_code if claude else None,
-            stderr_tail=claude.stderr_tail if claude else "",
-            program=self._command.argv[0],
             left_running=claude.left_running if claude else 0,
         )
 
@@ -246,6 +210,32 @@ class Run:
             await claude.stop()
             return Ending.DEADLINE
         return Ending.EXITED
+
+
+def report_on(
+    claude: Conversation | None,
+    seen: Seen,
+    *,
+    agent: EffectiveAgent,
+    ending: Ending,
+    duration_ms: int,
+    timeout_s: float,
+    program: str,
+    resumed: str | None,
+) -> RunReport:
+    """The report on what a claude did and how it ended; None if it was not even begun with."""
+    lost = claude is not None and claude.guard_lost
+    return RunReport(
+        agent=agent,
+        ending=Ending.GUARD_LOST if lost and ending is Ending.EXITED else ending,
+        duration_ms=duration_ms,
+        timeout_s=timeout_s,
+        seen=seen,
+        resumed=resumed,
+        exit_code=claude.exit_code if claude else None,
+        stderr_tail=claude.stderr_tail if claude else "",
+        program=program,
+    )
 
 
 def not_started(

@@ -9,6 +9,7 @@ import trio
 
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
+from agent_dispatch.core.dialogue import check_dialogue
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.dispatch.background import Workers
 from agent_dispatch.dispatch.calls import Calls
@@ -26,6 +27,7 @@ from agent_dispatch.jobs.waiting import CancelOutcome, cancel, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
 from agent_dispatch.model.answer import CacheCleared, CacheStats
 from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -157,6 +159,34 @@ class Service:
 
         return await dispatch_parallel(members, aggregate, dispatch, on_progress)
 
+    async def dialogue(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
+        """Let two agents talk about a topic until one says that it is settled.
+
+        Both work under one slot and one record, each in one session. If cancelled, no process of
+        the two is left, and the record has what they said.
+
+        Args:
+            request: Who is to talk about what.
+            on_progress: Called with the job's id first, then with what happens.
+
+        Raises:
+            InvalidRequestError: The request cannot be sent as it is.
+            UnknownAgentError: One of the two is not configured.
+            UnusableAgentError: Its table in `agents.toml` is broken.
+            ConfigError: `agents.toml` cannot be read.
+            JobStoreError: The job cannot be recorded; nothing was started.
+            SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
+        """
+        request = check_dialogue(request)
+        agents = {
+            Role.RESPONDER: self._registry.effective(request.responder),
+            Role.REQUESTER: self._registry.effective(request.requester),
+        }
+        settings = self._registry.load().settings
+        return await self._calls.dialogue(request, agents, settings, on_progress)
+
     async def cache_stats(self) -> CacheStats:
         """How full the cache is and how often it helped."""
         return self._sharing.stats(self._registry.load().settings.cache)
@@ -202,14 +232,8 @@ class Service:
                 await owned.finish(outcome.refused(owned.job.agent, str(found)))
                 raise found
             agent, settings = found
-            await run_recorded(
-                owned,
-                self._dispatcher,
-                agent,
-                settings,
-                ignore_progress,
-                on_behalf_of="a signal to its worker",
-            )
+            work = partial(self._dispatcher.dispatch, owned.job.request(), agent, settings)
+            await run_recorded(owned, work, ignore_progress, on_behalf_of="a signal to its worker")
 
     async def job(self, job_id: str) -> Job:
         """One job as it is now: a job whose owner died is over, and says so.

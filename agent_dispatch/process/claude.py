@@ -24,6 +24,8 @@ LINGER_S = 2.0
 INTERRUPT_S = 2.0
 """How long an interrupted claude may take to end its turn and leave. Measured with 2.1.330:
 0.04 s; a SIGINT to the process group took up to 1.6 s."""
+LAST_WORDS_S = 0.25
+"""How long what it printed before its exit may be on its way."""
 _MAX_REFUSALS = 1000
 
 
@@ -40,6 +42,11 @@ class Claude:
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._child.exit_code
+
+    @property
+    def exited(self) -> bool:
+        """It runs no more, or could not be started."""
+        return self._child.exited
 
     @property
     def left_running(self) -> int:
@@ -65,9 +72,39 @@ class Claude:
         """Give it a prompt; one that does not read any more says why by its events and exit."""
         await self._send(user_line(prompt))
 
+    async def send_next_turn(self, prompt: str) -> None:
+        """Give it one more prompt, once the turns are over that it began by itself meanwhile."""
+        await self._until(lambda: not self._transcript.turn_open)
+        self._transcript.expect_answer()
+        await self._send(user_line(prompt))
+
     async def wait_for_answer(self) -> None:
         """Wait for the result of the turn, for its exit, or for an error it would only repeat."""
         await self._until(lambda: self._transcript.answered or self._transcript.fail_fast)
+
+    async def finish_turn(self) -> None:
+        """Wait for all that comes of a turn, after which another one may be given.
+
+        Background tasks that it started, and the turns that follow on them, are waited for
+        without a bound of our own.
+        """
+        await self.wait_for_answer()
+        while not self.exited and not self._transcript.fail_fast:
+            if not self._transcript.idle:
+                await self._until(lambda: self._transcript.idle or self._transcript.fail_fast)
+                continue
+            if not self._transcript.had_tasks:
+                return
+            with trio.move_on_after(LINGER_S) as linger:
+                await self._until(lambda: not self._transcript.idle)
+            if linger.cancelled_caught:
+                return
+        with trio.move_on_after(LAST_WORDS_S if self.exited else 0):
+            await self._child.wait_until(lambda: self._transcript.answered)
+
+    async def wait_for_exit(self) -> None:
+        """Wait until it runs no more."""
+        await self._until(lambda: False)
 
     async def leave(self) -> None:
         """Let it leave after its answer, and wait for that.
