@@ -19,6 +19,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import redirect_stderr
+from functools import partial
 
 import trio
 
@@ -28,7 +29,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.log import JobLog
 from agent_dispatch.process.guard import set_process_name
-from agent_dispatch.process.spawner import OnlyProcess, Spawner, start_one, start_spawner
+from agent_dispatch.process.spawner import OnlyProcess, Spawner, lend_one, start_one, start_spawner
 from agent_dispatch.project.config_file import config_path, jobs_path
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -39,12 +40,16 @@ _GUARD_IDLE_S = 5.0
 """How long the guard may take to get ready behind a tree that is empty, on a loaded machine."""
 
 
-def start_worker_spawner() -> Spawner:
-    """Fork a spawner of workers; call it before any thread and before `trio.run`."""
-    return start_spawner(prepare)
+def start_worker_spawner(guards: Spawner | None = None) -> Spawner:
+    """Fork a spawner of workers; call it before any thread and before `trio.run`.
+
+    Args:
+        guards: Lends each worker its guard, which is smaller than what a worker can fork.
+    """
+    return start_spawner(partial(prepare, guards), lender=guards)
 
 
-def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
+def prepare(guards: Spawner | None) -> Callable[[Mapping[str, object], Sequence[int]], None]:
     """Be a worker that waits for its first job; for `process.spawner`."""
     # Once more: nobody's child, so no walk down from the submitter finds it.
     if os.fork():
@@ -52,13 +57,15 @@ def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
     os.setsid()
     set_process_name("dispatch-work")
     os.chdir("/")
-    return Worker().run
+    return Worker(guards).run
 
 
 class Worker:
     """This process, as the worker of one job after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, guards: Spawner | None = None) -> None:
+        """Get the guard from `guards`, or fork it."""
+        self._guards = guards
         self._guard: OnlyProcess | None = None
         self._may_go_on = True
 
@@ -92,12 +99,23 @@ class Worker:
     ) -> None:
         up, *job_fds = fds
         assert claude is None or isinstance(claude, list)
-        os.write(up, UP)
+        try:
+            os.write(up, UP)
+        except BrokenPipeError:
+            # Never told to anybody, or told to have failed: it must not run on its own.
+            sys.stderr.write(f"job {job_id}: whoever submitted it is gone; not run\n")
+            self._may_go_on = False
+            return
         os.close(up)
         if self._guard is None:
-            self._guard = start_one()
+            self._guard = self._get_guard()
             gc.enable()
         trio.run(self._work, job_id, job_fds, environ, claude, self._guard)
+
+    def _get_guard(self) -> OnlyProcess:
+        if self._guards is not None and (lent := lend_one(self._guards)).sock is not None:
+            return lent
+        return start_one()
 
     def _is_as_good_as_new(self) -> bool:
         return (

@@ -1,20 +1,26 @@
 """Workers that take one job after the other."""
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import trio
 
+from agent_dispatch.dispatch.background import WORKER_PROGRAM
 from agent_dispatch.dispatch.service import Service
+from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobStatus
 from agent_dispatch.process.spawner import Spawner
 from tests.dispatch.stage import Stage, task
 from tests.jobs.holders import holder_of
+from tests.jobs.support import pending
 
 ANSWER = "read_turn(); init(); result()"
 HANG = "read_turn(); init(); stay(ignore=False)"
@@ -123,6 +129,38 @@ async def test_what_a_worker_says_goes_to_the_log_of_its_job(stage: Stage) -> No
 
 def _logs(jobs: Path) -> dict[str, str]:
     return {path.stem: path.read_text() for path in (jobs / "logs").glob("*.log")}
+
+
+def test_a_worker_that_nobody_waits_for_any_more_starts_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "agents.toml"
+    config.write_text(f'[agents.infra]\ndirectory = "{tmp_path}"\n')
+    store = FileJobStore(tmp_path / "jobs")
+    claim = pending(store)
+    heard, up = os.pipe()
+    os.close(heard)
+    fds = [up, *claim.fds.to_hand_over]
+    request = {
+        "job_id": claim.job.id,
+        "env": {"AGENT_DISPATCH_CONFIG": str(config)},
+        "claude": ["/bin/sh", "-c", f"touch {tmp_path / 'started'}"],
+    }
+    subprocess.run(
+        [*WORKER_PROGRAM, *map(str, fds)],
+        input=json.dumps(request).encode(),
+        pass_fds=fds,
+        check=True,
+    )
+    os.close(up)
+    watch = store.watch(claim.job.id)
+    assert watch is not None
+    store.release(claim)
+    os.set_blocking(watch, True)
+    assert os.read(watch, 1) == b""  # The worker has ended, too.
+    os.close(watch)
+    assert store.settle(claim.job.id).error_type is ErrorType.LOST
+    [log] = (tmp_path / "jobs" / "logs").iterdir()
+    assert log.read_text() == f"job {claim.job.id}: whoever submitted it is gone; not run\n"
+    assert not (tmp_path / "started").exists()
 
 
 def _is_there(pid: int) -> bool:
