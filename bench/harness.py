@@ -59,6 +59,9 @@ class Server:
         self._buffer = bytearray()
         self._next_id = 0
         self._watch_at = 0.0
+        self._unclaimed: dict[int | str, Any] = {}
+        self.tools: frozenset[str] = frozenset()
+        """What it offers; known once it was opened."""
         self._process = subprocess.Popen(
             [*place.prefix, *_with_open_files(open_files), *command],
             stdin=subprocess.PIPE,
@@ -108,14 +111,16 @@ class Server:
 
     def call(self, tool: str, arguments: object, *, watched: bool = False) -> Any:
         """Call a tool; its answer, decoded from the text. `watched` asks for progress."""
+        sent = self.post_call(tool, arguments, watched=watched)
+        return answer_of(self.answers([sent])[sent])
+
+    def post_call(self, tool: str, arguments: object, *, watched: bool = False) -> int | str:
+        """Call a tool without waiting; the id of the request, for `answers`."""
         parameters: dict[str, object] = {"name": tool, "arguments": arguments}
         if watched:
-            parameters["_meta"] = {"progressToken": 1}
-        return answer_of(self.request("tools/call", parameters))
-
-    def post_call(self, tool: str, arguments: object) -> int | str:
-        """Call a tool without waiting; the id of the request, for `answers`."""
-        return self.post("tools/call", {"name": tool, "arguments": arguments})
+            # A token of its own, as each request that is under way must have.
+            parameters["_meta"] = {"progressToken": self._next_id + 1}
+        return self.post("tools/call", parameters)
 
     def post(
         self, method: str, parameters: object, request_id: int | str | None = None
@@ -130,7 +135,10 @@ class Server:
     def answers(
         self, request_ids: Iterable[int | str], watch: Watch | None = None
     ) -> dict[int | str, Any]:
-        """Wait for the answers to requests, in whatever order; notifications are dropped."""
+        """Wait for the answers to requests, in whatever order.
+
+        Answers to others are kept until they are asked for; notifications are dropped.
+        """
         return dict(self.each_answer(request_ids, watch))
 
     def each_answer(
@@ -138,14 +146,18 @@ class Server:
     ) -> Iterator[tuple[int | str, Any]]:
         """The same one by one, as they come; `watch` is called now and then meanwhile."""
         missing = set(request_ids)
+        for request_id in missing & self._unclaimed.keys():
+            missing.remove(request_id)
+            yield request_id, _result(self._unclaimed.pop(request_id))
         while missing:
             message = json.loads(self._line(watch))
-            if "method" in message or message["id"] not in missing:
+            if "method" in message:
                 continue
-            if "error" in message:
-                raise RefusedError(message["error"]["message"])
-            missing.remove(message["id"])
-            yield message["id"], message["result"]
+            if message["id"] in missing:
+                missing.remove(message["id"])
+                yield message["id"], _result(message)
+            else:
+                self._unclaimed[message["id"]] = message
 
     def close_stdin(self) -> None:
         """Let it read the end of its stdin."""
@@ -169,6 +181,7 @@ class Server:
 
     def _tools(self, parameters: object) -> list[Any]:
         tools: list[Any] = self.request("tools/list", parameters)["tools"]
+        self.tools = frozenset(tool["name"] for tool in tools)
         return tools
 
     def _send(self, message: dict[str, object]) -> None:
@@ -203,6 +216,12 @@ class Server:
 
 def _with_open_files(limit: int | None) -> list[str]:
     return [] if limit is None else ["/bin/sh", "-c", f'ulimit -Sn {limit}; exec "$@"', "sh"]
+
+
+def _result(message: Any) -> Any:
+    if "error" in message:
+        raise RefusedError(message["error"]["message"])
+    return message["result"]
 
 
 def answer_of(result: Any) -> Any:

@@ -78,6 +78,48 @@ def memory_mib(pids: Iterable[int]) -> tuple[float, float]:
     return rss / 1024, pss / 1024
 
 
+def threads_of(pid: int) -> int:
+    """Threads of a process."""
+    return _status(pid, "Threads")
+
+
+def open_files_of(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def open_files_limit_of(pid: int) -> int:
+    """How many it may have."""
+    for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
+        if line.startswith("Max open files"):
+            return int(line.split()[3])
+    raise LookupError(f"no limit of open files for process {pid}")
+
+
+def forget_peaks(pids: Iterable[int]) -> None:
+    """Let `peak_mib` start from now (proc(5), clear_refs)."""
+    for pid in pids:
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_mib(pids: Iterable[int]) -> float:
+    """The most resident memory that each ever had, added up."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += _status(pid, "VmHWM")
+    return total / 1024
+
+
+def _status(pid: int, field: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0])
+    raise LookupError(f"no {field} of process {pid}")
+
+
 def _arguments(pid: int) -> list[str]:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
