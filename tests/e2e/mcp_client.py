@@ -64,6 +64,10 @@ class McpClient:
         await self._send({"id": self._last_id, "method": method, "params": parameters})
         return self._last_id
 
+    async def notify(self, method: str, parameters: dict[str, Any]) -> None:
+        """Send what has no answer."""
+        await self._send({"method": method, "params": parameters})
+
     async def _send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
         line = json.dumps({"jsonrpc": "2.0", **message}) + "\n"
