@@ -44,6 +44,7 @@ COMMANDS = {
     "import": _Command("agents:import_agents", "Take over the agents of an agents.yaml."),
     "run": _Command("run:run", "Give a task to an agent and print its answer."),
     "parallel": _Command("parallel:parallel", "Give several tasks at once, from a JSON file."),
+    "dialogue": _Command("dialogue:dialogue", "Let two agents work something out."),
     "test": _Command("run:try_agent", "Try an agent with a small task."),
     "jobs": _Command("jobs:jobs", "List the newest jobs."),
     "job": _Command("jobs:job", "Show one job and its answer."),

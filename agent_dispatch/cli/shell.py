@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import msgspec
 
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.parallel import Member, ParallelResult
@@ -28,6 +29,9 @@ class Service(Protocol):
         self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
     ) -> ParallelResult:
         """Run several tasks at once, and have one agent combine the answers."""
+
+    async def dialogue(self, request: DialogueRequest, on_progress: OnProgress) -> DialogueResult:
+        """Let two agents talk about a topic."""
 
     async def submit(self, request: DispatchRequest) -> Job:
         """Start a background job."""

@@ -11,6 +11,7 @@ import trio
 from agent_dispatch.cli.attend import Attended
 from agent_dispatch.cli.shell import Service
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -66,6 +67,37 @@ class ManyDispatches:
             recorded = self._records.result(len(self._members))
             aggregated = _ended_by(attended.signum, recorded, self._aggregate)
         return ParallelResult(individual_results=results, aggregated=aggregated)
+
+
+class OneDialogue:
+    """Two agents that talk about a topic."""
+
+    def __init__(self, request: DialogueRequest) -> None:
+        self._request = request
+        self._records = _Records()
+
+    async def work(self, service: Service, on_progress: OnProgress) -> DialogueResult:
+        """Run it."""
+        async with self._records.of(service, on_progress) as watched:
+            return await service.dialogue(self._request, watched)
+
+    def outcome(self, attended: Attended[DialogueResult]) -> DialogueResult:
+        """What came of it; after a signal what was said until then."""
+        if attended.value is not None:
+            return attended.value
+        recorded = _ended_by(attended.signum, self._records.result(None), self._request.responder)
+        if isinstance(recorded.parsed_result, dict):
+            said = msgspec.convert(recorded.parsed_result, DialogueResult)
+            return msgspec.structs.replace(said, error=recorded.error)
+        return DialogueResult(
+            resolved=False,
+            rounds=0,
+            total_duration_ms=0,
+            final_answer="",
+            conversation=[],
+            error=recorded.error,
+            error_type=recorded.error_type,
+        )
 
 
 class _Records:

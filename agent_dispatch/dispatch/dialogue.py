@@ -20,6 +20,9 @@ from agent_dispatch.dispatch.speaker import Speaker
 from agent_dispatch.model.dialogue import DialogueRequest, Role
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 
+_MEMBERS: Mapping[Role, int] = {Role.RESPONDER: 0, Role.REQUESTER: 1}
+"""As whose each line of progress is told."""
+
 
 class Dialogue:
     """Two agents from the first word to the last."""
@@ -90,7 +93,8 @@ class Dialogue:
                 self._exchange.stop(time_was_up(self._timeout_s), ErrorType.TIMEOUT)
                 return
             speaker = self._speakers[step.role]
-            self._tell(Progress(f"Round {step.round}: {step.agent} ({step.role})"))
+            message = f"Round {step.round}: {step.agent} ({step.role})"
+            self._tell(Progress(message, member=_MEMBERS[step.role]))
             problem = await speaker.prepare(stack, open_claude, held_fds, self._listener(step.role))
             if problem is not None:
                 self._exchange.fail(step, problem)
@@ -115,10 +119,10 @@ class Dialogue:
             session_id = speaker.session_id
             if session_id is not None and session_id not in self._sessions:
                 self._sessions.add(session_id)
-                self._tell(Progress(f"{name}: session {session_id}"))
+                self._tell(Progress(f"{name}: session {session_id}", member=_MEMBERS[role]))
                 if role is Role.RESPONDER:
                     self._keeper.note_session(session_id)
-            self._tell(Progress(f"{name}: {progress.message}"))
+            self._tell(Progress(f"{name}: {progress.message}", member=_MEMBERS[role]))
 
         return on_progress
 

@@ -14,6 +14,7 @@ import trio
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.parallel import Member, ParallelResult
@@ -40,6 +41,9 @@ class HangingService:
         self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
     ) -> ParallelResult:
         raise AssertionError("nothing is given in parallel here")
+
+    async def dialogue(self, request: DialogueRequest, on_progress: OnProgress) -> DialogueResult:
+        raise AssertionError("nobody talks here")
 
     async def submit(self, request: DispatchRequest) -> Job:
         raise AssertionError("nothing is submitted here")

@@ -15,6 +15,12 @@ from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.model.dialogue import (
+    DialogueRequest,
+    DialogueResult,
+    DialogueTurn,
+    Role,
+)
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.parallel import Member, ParallelResult
@@ -63,6 +69,7 @@ class FakeService:
         hangs: bool = False,
     ) -> None:
         self.requests: list[DispatchRequest] = []
+        self.dialogues: list[DialogueRequest] = []
         self.environ: Mapping[str, str] = {}
         self.claude: Sequence[str] | None = None
         self.cleaned_up = False
@@ -97,6 +104,29 @@ class FakeService:
         combined = msgspec.structs.replace(ANSWER, agent=aggregate, result="In short: well.")
         return ParallelResult(
             individual_results=results, aggregated=combined if aggregate else None
+        )
+
+    async def dialogue(self, request: DialogueRequest, on_progress: OnProgress) -> DialogueResult:
+        self.dialogues.append(request)
+        task = DispatchRequest(agent=request.responder, task=request.topic)
+        answer = await self.dispatch(task, on_progress)
+        turn = DialogueTurn(
+            agent=request.responder,
+            role=Role.RESPONDER,
+            round=1,
+            message=f"{answer.result} [RESOLVED]",
+        )
+        return DialogueResult(
+            resolved=answer.success,
+            rounds=1,
+            total_cost_usd=0.02,
+            total_duration_ms=5000,
+            final_answer=answer.result,
+            conversation=[turn],
+            sessions={request.responder: answer.session_id or ""},
+            job_id=JOB_ID,
+            error=answer.error,
+            error_type=answer.error_type,
         )
 
     async def submit(self, request: DispatchRequest) -> Job:
