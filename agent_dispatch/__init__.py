@@ -6,7 +6,8 @@ The map, from the surfaces down; imports go one way, and `lint-imports` keeps it
     server/         the MCP surface over stdio: translates, decides nothing
     cli/            the cyclopts surface: the same for a shell
     worker          the third surface: a process that runs one background job
-    dispatch/       the run loop, the machine-wide slots, and the service that wires them
+    dispatch/       the run loop, its shapes (parallel, dialogue, shared runs), the machine-wide
+                    slots, and the service that wires them
     jobs/           one durable record per dispatch, and who owns it
     process/        one `claude` and everything under it: spawner, guard, child, turns
     project/        `agents.toml`, and what a project directory says of itself
@@ -20,6 +21,10 @@ slot, and a `Run` has one guarded `claude` work in the agent's directory; its ou
 events while it runs; `core.outcome` makes one `DispatchResult` of what was seen; the record is
 terminal before the answer is given. When the scope around it ends, by an answer, a deadline, a
 cancel or the death of this process, the guard ends every process of the run.
+
+Identical calls share one run (`dispatch.sharing`), a clean answer is given again for a while
+(`core.cache`), several dispatches at once are one nursery (`dispatch.fanout`), and a dialogue
+keeps its two agents' processes from the first turn to the last (`dispatch.dialogue`).
 
 The life of a job: `pending` (recorded, owned by a lock), `running`, then `done`, `failed` or
 `cancelled`, and never anything else after that. A `call` belongs to the process that serves its

@@ -73,9 +73,9 @@ timeout_seconds, or dispatch_async
    auth, usage_limit, budget - tell the user; anything else - read `error`
    `denied_tools` with success: the answer may be incomplete.
 
-A follow-up: dispatch_session(agent, task, session_id=<of the answer>); the agent remembers.
+A follow-up: dispatch_session(agent, task, session_id=<of the answer>); the agent remembers. Several agents at once: dispatch_parallel, with aggregate=<agent> for one answer of all. Two agents that work something out: dispatch_dialogue.
 
-A task of minutes, or several at once: dispatch_async(...) answers a job_id at once; go on with \
+A task of minutes: dispatch_async(...) answers a job_id at once; go on with \
 your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \
 dispatch_cancel ends it). Such a job outlives this session, and any session can fetch it. Every \
 answer has a job_id, by which fetch_result(ref) gives it again; an answer with `truncated` goes on \

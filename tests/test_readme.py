@@ -1,0 +1,196 @@
+"""What README.md says of tools, settings, commands and errors is what the code has."""
+
+import importlib
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import agent_dispatch
+from agent_dispatch.cli.app import COMMANDS
+from agent_dispatch.model.config import PERMISSION_MODES, AgentConfig, CacheSettings, Settings
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.parallel import DispatchItem
+from agent_dispatch.server.app import TOOLS
+from agent_dispatch.server.tools import Tool
+
+ROOT = Path(agent_dispatch.__file__).parent
+README = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+NAMES = re.compile(r"`([a-z_]+)`")
+
+
+def section(heading: str) -> str:
+    """The text below a heading, up to the next one of its level or above."""
+    level = heading.count("#")
+    lines: list[str] = []
+    inside = in_code = False
+    for line in README.splitlines():
+        in_code ^= line.startswith("```")
+        is_heading = not in_code and re.match(r"#+ ", line)
+        if is_heading and inside and len(is_heading[0]) <= level + 1:
+            break
+        if inside:
+            lines.append(line)
+        inside = inside or line == heading
+    assert lines, f"no heading {heading!r}"
+    return "\n".join(lines)
+
+
+def rows(text: str, header: str) -> list[list[str]]:
+    """The cells of the table whose first column has that header."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.startswith(f"| {header} |"):
+            next(lines)
+            break
+    found = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        # A bar inside a cell is written as \|.
+        found.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return found
+
+
+def tool_headings() -> Mapping[str, str]:
+    """The heading under which each tool is described."""
+    headings: dict[str, str] = {}
+    for line in section("## MCP tools").splitlines():
+        if line.startswith("### "):
+            for name in line.removeprefix("### ").split(", "):
+                headings[name] = line
+    return headings
+
+
+def described_parameters(heading: str) -> Iterator[tuple[str, list[str]]]:
+    for row in rows(section(heading), "parameter"):
+        for name in NAMES.findall(row[0]):
+            yield name, row
+
+
+def test_every_tool_is_described_and_no_other() -> None:
+    headings = set(tool_headings()) - {"Jobs", "Large answers"}
+    assert headings == {tool.name for tool in TOOLS}
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
+def test_every_parameter_of_a_tool_is_described_with_its_default(tool: Tool[Any]) -> None:
+    heading = tool_headings()[tool.name]
+    others = [one for one in TOOLS if tool_headings()[one.name] == heading]
+    fields = {field.name: field for one in others for field in msgspec.structs.fields(one.params)}
+    described = dict(described_parameters(heading))
+    assert set(described) == set(fields)
+    if len(others) > 1:
+        return  # One table for several: each column says what empty means there.
+    for name, field in fields.items():
+        said = described[name][2]
+        if field.required:
+            assert said == "required", name
+        elif field.default in ("", None):
+            assert said == "", name
+        else:
+            assert said == msgspec.json.encode(field.default).decode(), name
+
+
+def test_an_item_of_dispatches_is_described_with_every_key() -> None:
+    row = dict(described_parameters("### dispatch_parallel"))["dispatches"]
+    assert set(NAMES.findall(row[3])) - {"dispatch"} == {
+        field.name for field in msgspec.structs.fields(DispatchItem)
+    }
+
+
+def test_every_field_of_a_result_is_described() -> None:
+    described = [
+        name for row in rows(section("### dispatch"), "field") for name in NAMES.findall(row[0])
+    ]
+    assert set(described) == set(DispatchResult.__struct_fields__)
+
+
+def test_every_error_type_has_a_recovery() -> None:
+    described = [row[0].strip("`") for row in rows(section("## Error recovery"), "`error_type`")]
+    assert sorted(described) == sorted(ErrorType)
+
+
+def test_every_tool_to_use_exists() -> None:
+    named = {
+        name
+        for row in rows(section("### Which tool to use"), "you want")
+        for name in NAMES.findall(row[1])
+    }
+    parameters = {"aggregate", "timeout_seconds", "session_id"}
+    assert named - parameters < {tool.name for tool in TOOLS}
+
+
+def toml_example() -> dict[str, Any]:
+    (example,) = re.findall(r"```toml\n(.*?)```", section("## Configuration"), re.DOTALL)
+    # What is commented out is a setting too.
+    return tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", example, flags=re.MULTILINE))
+
+
+def test_every_setting_is_in_the_example_with_its_default() -> None:
+    example = toml_example()
+    agent, settings = example["agents"]["infra"], example["settings"]
+    assert set(agent) == set(AgentConfig.__struct_fields__)
+    cache = settings.pop("cache")
+    assert msgspec.convert(cache, CacheSettings) == CacheSettings()
+    assert set(cache) == set(CacheSettings.__struct_fields__)
+    assert set(settings) == set(Settings.__struct_fields__) - {"cache"}
+    for name, default in msgspec.structs.asdict(Settings()).items():
+        if default is not None and name != "cache":
+            assert settings[name] == default, name
+
+
+def test_every_permission_mode_is_named() -> None:
+    (modes,) = re.findall(r"permission_mode = \"plan\" +# (\w+(?: \| \w+)+)", README)
+    assert set(modes.split(" | ")) == set(PERMISSION_MODES)
+
+
+def test_every_environment_variable_is_described() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py"))
+    described = {
+        row[0].strip("`") for row in rows(section("## Configuration"), "environment variable")
+    }
+    ours = set(re.findall(r'"(AGENT_DISPATCH_[A-Z_]+)"', sources))
+    assert described == ours | {"NO_COLOR"}
+
+
+def command_rows() -> dict[str, list[str]]:
+    table = rows(section("## Command line"), "command")
+    return {row[0].strip("`").split()[1]: row for row in table}
+
+
+def test_every_command_is_described() -> None:
+    assert set(command_rows()) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_is_described(name: str) -> None:
+    module, _, function = COMMANDS[name].target.partition(":")
+    command = getattr(importlib.import_module(f"agent_dispatch.cli.{module}"), function)
+    options = {
+        "--" + parameter.name.replace("_", "-")
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in ("shell", "json")
+    }
+    said = " ".join(command_rows()[name])
+    if "the same options" in said:
+        said += " ".join(command_rows()["add"])
+    assert set(re.findall(r"--[a-z-]+", said)) == options
+
+
+def test_every_exit_status_is_described() -> None:
+    said = section("## Command line")
+    for status in (
+        "0 done",
+        "1 failed",
+        "2 the command line",
+        "3 the job",
+        "124 timeout",
+        "130/143",
+    ):
+        assert status in said
