@@ -30,7 +30,7 @@ def spawner() -> Iterator[Spawner]:
 
 @pytest.fixture(scope="session", autouse=True)
 def workers(spawner: Spawner) -> Iterator[Spawner]:
-    workers = start_worker_spawner()
+    workers = start_worker_spawner(spawner)
     yield workers
     workers.close()
 

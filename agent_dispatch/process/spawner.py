@@ -12,10 +12,13 @@ The spawner passes a request (`process.frames`) on to one of its idle processes,
 it is idle again: a guard whose tree is empty serves the next run. One idle process is always
 made ahead, so that the fork, the larger part of a guard's start, is over when a request comes.
 
-An owner that has one run at a time, such as a worker, does without a spawner in between: it forks
-one process that does the same for it alone (`start_one`).
+An owner that has one run at a time, such as a worker, needs one process for itself alone. It may
+ask, by a door of their own for those whom the owner forks, for one to be lent (`lend_one`), which
+is back among the others when the borrower is gone; or fork one, where that has become larger
+(`start_one`).
 """
 
+import contextlib
 import gc
 import os
 import select
@@ -34,6 +37,8 @@ Entry = Callable[[Mapping[str, object], Sequence[int]], None]
 Prepare = Callable[[], Entry]
 
 _IDLE = b"i"
+_LENT = "lent"
+"""In a request: its descriptor is a socket from which the next requests come, until it ends."""
 _AHEAD_S = 0.02
 """How long after a request the next process is made ahead: the request's own start comes first."""
 _TRIM_S = 5.0
@@ -43,9 +48,15 @@ _TRIM_S = 5.0
 class Spawner:
     """The owner's handle; closing it, or dying, ends the spawner and nothing that is at work."""
 
-    def __init__(self, sock: socket.socket | None) -> None:
-        """Wrap the owner's end, non-blocking; None: there is no spawner to ask."""
+    def __init__(self, sock: socket.socket | None, side_door: socket.socket | None = None) -> None:
+        """Wrap the owner's end, non-blocking; None: there is no spawner to ask.
+
+        Args:
+            sock: The owner's end.
+            side_door: The same for `lend_one`, in processes that the owner forks.
+        """
         self.sock = sock
+        self.side_door = side_door
 
     def sent(self) -> None:
         """Take note that a request is on its way."""
@@ -55,6 +66,9 @@ class Spawner:
         if self.sock is not None:
             self.sock.close()
             self.sock = None
+        if self.side_door is not None:
+            self.side_door.close()
+            self.side_door = None
 
 
 class OnlyProcess(Spawner):
@@ -71,6 +85,13 @@ class OnlyProcess(Spawner):
         """Ask it no more before it is idle again."""
         self._busy, self.sock = self.sock, None
 
+    def close(self) -> None:
+        """Let it end when it is idle. May be called twice."""
+        super().close()
+        if self._busy is not None:
+            self._busy.close()
+            self._busy = None
+
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until it can be asked again; False if it is gone or takes longer."""
         if self._busy is None:
@@ -86,12 +107,13 @@ class OnlyProcess(Spawner):
         return is_idle
 
 
-def start_spawner(prepare: Prepare = guard.prepare) -> Spawner:
+def start_spawner(prepare: Prepare = guard.prepare, *, lender: Spawner | None = None) -> Spawner:
     """Fork a spawner; call it before any thread, before `trio.run`, best before `import trio`.
 
     Args:
         prepare: Called in each forked process before there is a request for it; returns what
             carries out requests, one after the other.
+        lender: Whose side door is to stay open in what is forked.
 
     Returns:
         The handle. Where forking is refused, one that goes the slow way.
@@ -99,12 +121,43 @@ def start_spawner(prepare: Prepare = guard.prepare) -> Spawner:
     Raises:
         RuntimeError: This process has threads already; a fork would copy their locks.
     """
-    return Spawner(_start(lambda sock: _be_spawner(sock, prepare)))
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    kept = [theirs.fileno()]
+    if lender is not None and lender.side_door is not None:
+        kept.append(lender.side_door.fileno())
+    sock = _start(lambda owner: _be_spawner(owner, theirs, prepare, kept))
+    theirs.close()
+    return Spawner(sock, ours)
 
 
 def start_one(prepare: Prepare = guard.prepare) -> OnlyProcess:
     """Fork a process that carries out one request after the other; as `start_spawner` else."""
     return OnlyProcess(_start(lambda sock: _be_only_process(sock, prepare)))
+
+
+def lend_one(lender: Spawner) -> OnlyProcess:
+    """Have a process of `lender` to ourselves, for as long as the handle is open or we live.
+
+    For a process that was forked with the side door open, which is closed behind it: a process of
+    its own is all that it may have.
+
+    Returns:
+        The handle; one that goes the slow way if there is none to be had.
+    """
+    if lender.side_door is None:
+        return OnlyProcess(None)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with theirs, lender.side_door as door:
+        lender.side_door = None
+        try:
+            # Small, so it goes whole or not at all, whoever else is at the door.
+            frames.encode({_LENT: True}, [theirs.fileno()]).send_some(door)
+        except OSError:
+            ours.close()
+            return OnlyProcess(None)
+    return OnlyProcess(ours)
 
 
 def _start(be: Callable[[socket.socket], NoReturn]) -> socket.socket | None:
@@ -127,7 +180,9 @@ def _start(be: Callable[[socket.socket], NoReturn]) -> socket.socket | None:
     return ours
 
 
-def _be_spawner(owner: socket.socket, prepare: Prepare) -> NoReturn:
+def _be_spawner(
+    owner: socket.socket, side_door: socket.socket, prepare: Prepare, kept: Sequence[int]
+) -> NoReturn:
     try:
         os.setsid()
         guard.set_process_name("dispatch-spawn")
@@ -135,17 +190,17 @@ def _be_spawner(owner: socket.socket, prepare: Prepare) -> NoReturn:
             signal.signal(signum, signal.SIG_IGN)
         # The kernel reaps what is forked here; the guards tell their owners how it went.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        _drop_descriptors(keep=owner.fileno())
+        _drop_descriptors(owner.fileno(), *kept)
         # A collection would touch, and so copy, pages that are shared until then.
         gc.disable()
-        _Pool(owner, prepare).run()
+        _Pool(owner, side_door, prepare).run()
     finally:
         os._exit(0)
 
 
 def _be_only_process(owner: socket.socket, prepare: Prepare) -> NoReturn:
     try:
-        _drop_descriptors(keep=owner.fileno())
+        _drop_descriptors(owner.fileno())
         gc.disable()
         _be_process(owner, prepare)
     finally:
@@ -155,20 +210,22 @@ def _be_only_process(owner: socket.socket, prepare: Prepare) -> NoReturn:
 class _Pool:
     """The forked processes: idle ones, each at the other end of a socket, and busy ones."""
 
-    def __init__(self, owner: socket.socket, prepare: Prepare) -> None:
+    def __init__(self, owner: socket.socket, side_door: socket.socket, prepare: Prepare) -> None:
         self._owner = owner
+        self._doors = {sock.fileno(): sock for sock in (owner, side_door)}
         self._prepare = prepare
         self._idle: list[socket.socket] = []
         self._busy: dict[int, socket.socket] = {}
         self._may_make_ahead = True
         self._poll = select.poll()
-        self._poll.register(owner, select.POLLIN)
+        for fd in self._doors:
+            self._poll.register(fd, select.POLLIN)
 
     def run(self) -> None:
         """Serve the owner until it is gone."""
         self._keep_house()
         quiet_since = time.monotonic()
-        while True:
+        while self._owner.fileno() in self._doors:
             timeout_s = self._until_housekeeping(time.monotonic() - quiet_since)
             ready = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
             if not ready:
@@ -176,12 +233,13 @@ class _Pool:
             fds = {fd for fd, _ in ready}
             # The processes first: a request is not to meet one that died, nor to take over the
             # number of its socket while that is still to be heard.
-            for fd in fds - {self._owner.fileno()}:
+            for fd in fds - self._doors.keys():
                 self._hear(fd)
-            if self._owner.fileno() in fds:
-                frame = frames.receive(self._owner)
+            for fd in fds & self._doors.keys():
+                frame = frames.receive(self._doors[fd])
                 if frame is None:
-                    return
+                    self._drop(self._doors.pop(fd))
+                    continue
                 self._pass_on(*frame)
                 quiet_since = time.monotonic()
                 self._may_make_ahead = True
@@ -257,7 +315,7 @@ class _Pool:
             return None
         if pid == 0:
             # Or an agent's process could ask for unguarded ones, and the others never see EOF.
-            for sock in (ours, self._owner, *self._idle, *self._busy.values()):
+            for sock in (ours, *self._doors.values(), *self._idle, *self._busy.values()):
                 sock.close()
             _be_process(theirs, self._prepare)
         theirs.close()
@@ -270,20 +328,28 @@ def _be_process(sock: socket.socket, prepare: Prepare) -> NoReturn:
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(signum, signal.SIG_DFL)
-        carry_out = prepare()
-        while (frame := frames.receive(sock)) is not None:
-            payload, fds = frame
-            request = frames.decode(payload, fds)
-            if request is None:
-                for fd in fds:
-                    os.close(fd)
-            else:
-                carry_out(request, fds)
-            if not _tell_idle(sock):
-                break
+        _serve(sock, prepare())
         status = 0
     finally:
         os._exit(status)
+
+
+def _serve(sock: socket.socket, carry_out: Entry) -> None:
+    while (frame := frames.receive(sock)) is not None:
+        payload, fds = frame
+        request = frames.decode(payload, fds)
+        if request is None:
+            for fd in fds:
+                os.close(fd)
+        elif _LENT in request:
+            # Whichever way the borrower goes: we are back then.
+            gone = contextlib.suppress(ConnectionResetError, EOFError)
+            with socket.socket(fileno=fds[0]) as borrower, gone:
+                _serve(borrower, carry_out)
+        else:
+            carry_out(request, fds)
+        if not _tell_idle(sock):
+            break
 
 
 def _tell_idle(sock: socket.socket) -> bool:
@@ -294,10 +360,13 @@ def _tell_idle(sock: socket.socket) -> bool:
     return True
 
 
-def _drop_descriptors(keep: int) -> None:
-    """Close all descriptors but `keep`, and point 0, 1 and 2 at the null device."""
+def _drop_descriptors(*kept: int) -> None:
+    """Close all descriptors but `kept`, and point 0, 1 and 2 at the null device."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

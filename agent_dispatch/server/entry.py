@@ -159,7 +159,7 @@ def _start_spawners() -> _Spawners:
     # A worker needs Trio and the run loop, which a guard is forked faster without.
     from agent_dispatch.worker import start_worker_spawner
 
-    return _Spawners(guards, start_worker_spawner())
+    return _Spawners(guards, start_worker_spawner(guards))
 
 
 @asynccontextmanager

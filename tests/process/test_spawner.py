@@ -64,6 +64,36 @@ try:
 finally:
     os.wait()
 """
+LENT = """
+import os
+from agent_dispatch.process import frames
+from agent_dispatch.process.spawner import lend_one, start_spawner
+def greet(request, fds):
+    os.write(fds[0], b"%d\\n" % os.getpid())
+    os.close(fds[0])
+lender = start_spawner(lambda: greet)
+def borrow(request, fds):
+    for _ in range(2):
+        one = lend_one(lender)
+        for _ in range(2):
+            if one.sock is not None:
+                frames.encode({}, fds).send_some(one.sock)
+                one.sent()
+                one.wait_idle(10)
+            else:
+                os.write(fds[0], b"none\\n")
+        one.close()
+    os.close(fds[0])
+borrower = start_spawner(lambda: borrow, lender=lender)
+def ask(spawner):
+    read, write = os.pipe()
+    frames.encode({}, [write]).send_some(spawner.sock)
+    os.close(write)
+    with open(read) as file:
+        return file.read().split()
+first, again, *others = ask(borrower)
+print(first == again, others, ask(lender) != [])
+"""
 TOLD = """
 import os, signal, sys
 os.mkfifo(sys.argv[1])
@@ -167,6 +197,10 @@ def test_the_only_one_takes_one_request_at_a_time_and_meanwhile_the_slow_way_is_
 
 def test_the_only_one_is_not_idle_when_it_has_died() -> None:
     assert run(DESERTED) == "False False\n"
+
+
+def test_one_is_lent_to_whom_the_owner_forks_and_goes_on_with_the_others_behind_it() -> None:
+    assert run(LENT) == "True ['none', 'none'] True\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open(2)")
