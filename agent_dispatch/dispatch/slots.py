@@ -26,8 +26,12 @@ _POLL_S = (0.02, 0.06)
 """How often the first in line looks for a slot that another process has freed: a lock cannot be
 waited for without a thread. Jittered, so that processes take turns."""
 
+_WORTH_TELLING = 0.8
+"""A place is told when it is at most this part of the one told last: if every step were, a long
+line would get as many messages as the square of its length."""
+
 OnPlace = Callable[[int], None]
-"""Told the place in line, from 1, whenever it changes."""
+"""Told the place in line, from 1: the first one, each of the last four, of the others some."""
 
 
 class SlotsError(DispatchError):
@@ -51,11 +55,11 @@ class _Waiter:
 
     def __init__(self, on_place: OnPlace) -> None:
         self._on_place = on_place
-        self._place = 0
+        self._told: int | None = None
 
     def move_to(self, place: int) -> None:
-        if place != self._place:
-            self._place = place
+        if self._told is None or place <= self._told * _WORTH_TELLING:
+            self._told = place
             self._on_place(place)
 
 
@@ -69,6 +73,8 @@ class Slots:
         self._head = trio.Lock()
         self._freed = trio.Event()
         self._handed_on: list[Slot] = []
+        self._ours: set[int] = set()
+        """The numbers of the slots that this process holds: not to be tried in vain."""
         self._waiting_fd = -1
 
     @contextlib.asynccontextmanager
@@ -124,8 +130,10 @@ class Slots:
             slot = self._handed_on.pop()
             if slot.number < limit:
                 return slot
-            os.close(slot.fd)  # The limit was lowered meanwhile.
+            self._close(slot)  # The limit was lowered meanwhile.
         for number in range(limit):
+            if number in self._ours:
+                continue
             fd = self._open(str(number))
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,18 +143,19 @@ class Slots:
                 os.close(fd)
                 raise self._error(error) from error
             else:
+                self._ours.add(number)
                 return Slot(number, fd)
         return None
 
     def _release(self, slot: Slot) -> None:
         if slot.in_use:
-            os.close(slot.fd)  # The guard holds the lock until its tree is empty.
+            self._close(slot)  # The guard holds the lock until its tree is empty.
         elif self._line and not self._others_wait():
             self._handed_on.append(slot)
         else:
             # Explicitly: a guard about to exit may have a copy of the descriptor still.
             fcntl.flock(slot.fd, fcntl.LOCK_UN)
-            os.close(slot.fd)
+            self._close(slot)
             if self._line:
                 return  # Others wait: the first in line here looks again with them.
         self._freed.set()
@@ -155,7 +164,11 @@ class Slots:
     def _give_back(self) -> None:
         """Free what was handed on to somebody who then gave up."""
         while self._handed_on:
-            os.close(self._handed_on.pop().fd)
+            self._close(self._handed_on.pop())
+
+    def _close(self, slot: Slot) -> None:
+        self._ours.remove(slot.number)
+        os.close(slot.fd)
 
     def _say_waiting(self) -> None:
         if self._waiting_fd < 0:

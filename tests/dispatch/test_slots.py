@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from agent_dispatch.dispatch.slots import Slots, SlotsError
+from agent_dispatch.dispatch.slots import OnPlace, Slots, SlotsError
 
 HOLDER = """
 import fcntl, os, sys, time
@@ -65,6 +65,39 @@ async def test_first_come_first_served_and_places_are_told(
     assert order == [0, 1, 2, 3]
     assert places[0] == []
     assert places[3] == [3, 2, 1]
+
+
+async def test_in_a_long_line_not_every_step_is_told(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    slots = Slots(tmp_path / "slots", 0)
+    places: list[int] = []
+
+    async def one(on_place: OnPlace) -> None:
+        async with slots.hold(1, on_place):
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(200):
+            nursery.start_soon(one, ignore_place)
+            await wait_all_tasks_blocked()
+        nursery.start_soon(one, places.append)
+    assert places[:3] == [200, 160, 128]
+    assert places[-4:] == [4, 3, 2, 1]
+    assert len(places) < 25
+
+
+async def test_slots_of_this_process_are_not_tried_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    # Whose locks it has itself would tell nothing: with a hundred of them, a hundred files a look.
+    slots = Slots(tmp_path / "slots", 0)
+    async with slots.hold(3, ignore_place), slots.hold(3, ignore_place):
+        for name in "01":
+            (tmp_path / "slots" / "0" / name).unlink()
+        async with slots.hold(3, ignore_place) as third:
+            assert third.number == 2
+            assert not (tmp_path / "slots" / "0" / "0").exists()
 
 
 async def test_who_is_cancelled_in_line_leaves_no_gap(
