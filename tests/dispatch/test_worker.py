@@ -14,7 +14,7 @@ import trio
 from agent_dispatch.dispatch.background import WORKER_PROGRAM
 from agent_dispatch.dispatch.service import Service
 from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.jobs.waiting import CancelOutcome, wait_until_over
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobStatus
 from agent_dispatch.process.spawner import Spawner
@@ -151,13 +151,8 @@ def test_a_worker_that_nobody_waits_for_any_more_starts_nothing(tmp_path: Path) 
         check=True,
     )
     os.close(up)
-    watch = store.watch(claim.job.id)
-    assert watch is not None
     store.release(claim)
-    os.set_blocking(watch, True)
-    assert os.read(watch, 1) == b""  # The worker has ended, too.
-    os.close(watch)
-    assert store.settle(claim.job.id).error_type is ErrorType.LOST
+    assert trio.run(wait_until_over, store, claim.job.id).error_type is ErrorType.LOST
     [log] = (tmp_path / "jobs" / "logs").iterdir()
     assert log.read_text() == f"job {claim.job.id}: whoever submitted it is gone; not run\n"
     assert not (tmp_path / "started").exists()
