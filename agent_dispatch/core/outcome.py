@@ -197,7 +197,10 @@ def _cost_usd(report: RunReport) -> float | None:
     """Return this run's cost; what the CLI calls the total includes earlier runs of the session."""
     if report.seen.usage_cost_usd is not None:
         return report.seen.usage_cost_usd
-    return report.seen.session_cost_usd if report.resumed is None else None
+    total_usd, before_usd = report.seen.session_cost_usd, report.seen.cost_before_usd
+    if total_usd is None or (before_usd is None and report.resumed is not None):
+        return None
+    return total_usd - (before_usd or 0.0)
 
 
 def _over_budget(report: RunReport, cost_usd: float | None) -> bool | None:

@@ -62,6 +62,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """US dollars of this run, from the usage that came with its results; None: none came."""
     session_cost_usd: float | None = None
     """US dollars of the session so far, as the last result said."""
+    cost_before_usd: float | None = None
+    """What of that was said before this turn, where the process had earlier ones."""
     denied_tools: tuple[str, ...] = ()
     """One for each call that was denied, in order."""
     turn_open: bool = False

@@ -48,6 +48,7 @@ class Transcript:
         """Tasks that have started and not ended, and whether each runs in the background."""
         self._live_tasks: int | None = None
         """Background tasks that the CLI itself last listed; outranks `_tasks`."""
+        self._last_total_usd: float | None = None
         self._begin_turn(is_open=True)
 
     def _begin_turn(self, *, is_open: bool) -> None:
@@ -60,6 +61,7 @@ class Transcript:
         self._usage_unpriced = False
         """Some usage came without its price, so the sum is not this run's cost."""
         self._session_cost_usd: float | None = None
+        self._cost_before_usd = self._last_total_usd
         self._denials: dict[str, str] = {}
         """Tool by the id of the call."""
         self._turn_open = is_open
@@ -137,6 +139,7 @@ class Transcript:
             num_turns=self._num_turns,
             usage_cost_usd=None if self._usage_unpriced else self._usage_cost_usd,
             session_cost_usd=self._session_cost_usd,
+            cost_before_usd=self._cost_before_usd,
             denied_tools=tuple(self._denials.values()),
             turn_open=self._turn_open,
             unfinished_tasks=self.unfinished_tasks,
@@ -269,7 +272,7 @@ class Transcript:
 
     def _add_costs(self, event: ResultEvent) -> None:
         if event.total_cost_usd is not None:
-            self._session_cost_usd = event.total_cost_usd
+            self._session_cost_usd = self._last_total_usd = event.total_cost_usd
         usage = event.model_usage_since_last_result
         if usage is None:
             return

@@ -184,8 +184,6 @@ class _Process:
         program = self._command.argv[0]
         if self._start_failure is not None:
             return not_started(agent, timeout_s, self._start_failure, program)
-        # What the CLI calls the total is that of all turns so far.
-        goes_on = self._is_resumed or self._prompts > 1
         return report_on(
             self._claude,
             self.transcript.seen(),
@@ -194,7 +192,7 @@ class _Process:
             duration_ms=duration_ms,
             timeout_s=timeout_s,
             program=program,
-            resumed=self.session_id if goes_on else None,
+            resumed=self.session_id if self._is_resumed else None,
         )
 
     async def leave(self) -> None:

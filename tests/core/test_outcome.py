@@ -671,3 +671,13 @@ def test_no_answer_is_ever_lost(run: RunReport) -> None:
     kept = [*(result.earlier_results or []), result.result]
     answers = [event.result for event in run.seen.results if event.is_error is False]
     assert [text for text in kept if text in answers and text] == [a for a in answers if a]
+
+
+def test_a_later_turn_costs_what_it_adds_to_the_total_if_its_own_usage_is_not_told() -> None:
+    seen = builders.transcript(builders.result(total_cost_usd=0.5)).seen()
+    later = msgspec.structs.replace(
+        seen, usage_cost_usd=None, session_cost_usd=0.75, cost_before_usd=0.5
+    )
+    assert classify(builders.report(seen=later)).cost_usd == 0.25
+    untold = msgspec.structs.replace(later, session_cost_usd=None)
+    assert classify(builders.report(seen=untold)).cost_usd is None

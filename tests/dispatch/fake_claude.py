@@ -44,17 +44,21 @@ def tasks(count: int) -> SystemEvent:
 
 
 class FakeClaude:
-    """Plays `(seconds before it, event)` pairs after the first turn, then exits or hangs."""
+    """Plays `(seconds before it, event)` pairs after the first prompt, then exits or hangs.
+
+    One that hangs may be asked again: it plays `later`, a script for each further prompt.
+    """
 
     def __init__(
         self,
         *script: tuple[float, Event],
         then_hangs: bool = False,
+        later: Sequence[Sequence[tuple[float, Event]]] = (),
         obeys_interrupt: bool = True,
         exit_code: int = 0,
         left_running: int = 0,
     ) -> None:
-        self._script = script
+        self._scripts = [script, *later]
         self._then_hangs = then_hangs
         self._obeys_interrupt = obeys_interrupt
         self._will_exit_with = exit_code
@@ -100,6 +104,7 @@ class _Playing:
         self._transcript = transcript
         self._on_progress = on_progress
         self._nursery = nursery
+        self._scripts = iter(fake._scripts)
         self._exited = trio.Event()
         self._moved = trio.Event()
         self.left_running = fake.left_running
@@ -111,12 +116,28 @@ class _Playing:
         return self._fake.exit_code
 
     @property
+    def exited(self) -> bool:
+        return self._exited.is_set()
+
+    @property
     def tree_ended(self) -> bool:
         return self._exited.is_set()
 
     async def send_turn(self, prompt: str) -> None:
         self._fake.prompts.append(prompt)
         self._nursery.start_soon(self._play)
+
+    async def send_next_turn(self, prompt: str) -> None:
+        self._transcript.expect_answer()
+        await self.send_turn(prompt)
+
+    async def finish_turn(self) -> None:
+        await self.wait_for_answer()
+        while not (self._transcript.idle or self._transcript.fail_fast or self._exited.is_set()):
+            await self._moved.wait()
+
+    async def wait_for_exit(self) -> None:
+        await self._exited.wait()
 
     async def wait_for_answer(self) -> None:
         while not (
@@ -139,7 +160,7 @@ class _Playing:
         self._exit(143)
 
     async def _play(self) -> None:
-        for delay_s, event in self._fake._script:
+        for delay_s, event in next(self._scripts):
             await trio.sleep(delay_s)
             self._add(event)
         if not self._fake._then_hangs:

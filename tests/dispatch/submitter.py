@@ -16,6 +16,7 @@ import os  # noqa: E402
 import trio  # noqa: E402
 
 from agent_dispatch.dispatch.service import open_service  # noqa: E402
+from agent_dispatch.model.dialogue import DialogueRequest  # noqa: E402
 from agent_dispatch.model.dispatch import DispatchRequest, Progress  # noqa: E402
 
 
@@ -33,6 +34,9 @@ async def main() -> None:
     async with open_service(
         environ=os.environ, spawner=guards, workers=workers, claude=claude
     ) as service:
+        if kind == "dialogue":
+            talk = DialogueRequest(requester="backend", responder="db", topic="go")
+            await service.dialogue(talk, say_id)
         request = DispatchRequest(agent="infra", task="go")
         if kind == "background":
             say((await service.submit(request)).id)
