@@ -187,13 +187,14 @@ class RecordFiles:
 
         Args:
             known: Names that are neither records nor strangers.
+
+        Raises:
+            OSError: It cannot be listed.
         """
         try:
             names = self._disk.list(self.directory)
         except FileNotFoundError:
             names = []
-        except OSError as error:
-            raise self._unreadable("", error) from error
         ordered = list(filter(_ORDERED_NAME.fullmatch, names))
         found = Names(ordered, [], [])
         for name in set(names).difference(ordered):

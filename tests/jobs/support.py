@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,29 @@ class FaultyDisk(Disk):
             if name == "close":
                 attribute(*args)
             raise OSError(self.number, os.strerror(self.number))
+
+        return counted
+
+
+class DyingDisk(Disk):
+    """Kills its process at one call, the half of it done if it is a write."""
+
+    def __init__(self, die_at: int) -> None:
+        self.die_at = die_at
+        self.calls = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        attribute = super().__getattribute__(name)
+        if name not in vars(Disk):
+            return attribute
+
+        def counted(*args: Any) -> Any:
+            self.calls += 1
+            if self.calls == self.die_at:
+                if name == "write":
+                    attribute(args[0], args[1][: len(args[1]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return attribute(*args)
 
         return counted
 

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from agent_dispatch.jobs import verdict
-from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError
+from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.store import Claim
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
-from agent_dispatch.model.job import JobStatus
+from agent_dispatch.model.job import JobKind, JobStatus
 from tests.jobs.support import (
     DONE,
     BusyDisk,
@@ -32,6 +32,11 @@ from tests.jobs.support import (
 
 NUMBERS = [errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE]
 LARGE = DispatchResult(agent="infra", success=True, result="r" * 300_000, session_id="5e55")
+
+
+@pytest.fixture
+def directory(quick_directory: Path) -> Path:
+    return quick_directory
 
 
 class Broken:
@@ -59,7 +64,7 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def worlds(directory: Path, number: int) -> Iterator[Broken]:
+def worlds(directory: Path, number: int, at_least: int = 5) -> Iterator[Broken]:
     """One world per system call, until the operation needs no more calls than that."""
     for fail_at in range(1, 200):
         shutil.rmtree(directory, ignore_errors=True)
@@ -70,7 +75,7 @@ def worlds(directory: Path, number: int) -> Iterator[Broken]:
             world.store.release(claim)
         assert open_descriptors() == before
         if not world.failed():
-            assert fail_at > 5
+            assert fail_at > at_least
             return
     pytest.fail("there is no end of system calls")
 
@@ -153,6 +158,96 @@ def test_a_cancellation_is_recorded_or_refused(number: int, directory: Path) -> 
             assert world.other.cancelled_by(claim.job.id) == "a test"
             assert os.read(claim.fds.bell, 10) == b"!"
         assert world.other.settle(claim.job.id).status is JobStatus.RUNNING
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_collection_that_fails_is_made_up_for_by_the_next(number: int, directory: Path) -> None:
+    for world in worlds(directory, number):
+        old, live = ended(world.other), running(world.other)
+        world.claims.append(live)
+        dead = running(world.other)
+        world.other.release(dead)
+        (directory / "live" / f".{'0' * 32}.{'1' * 16}.new").touch()
+        os.close(world.other.open_log(old))
+        world.fails_from_here()
+        with contextlib.suppress(JobStoreError):
+            world.store.gc(0)
+        assert world.other.settle(live.job.id) == live.job
+        world.other.gc(0)
+        kept = {path.name for path in directory.glob("*.json")}
+        assert kept == {f"{live.job.id}.json"}
+        beside = {path.name.partition(".")[0] for path in (directory / "live").iterdir()}
+        assert beside == {live.job.id}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_calls_that_cannot_all_be_removed_are_removed_later(number: int, directory: Path) -> None:
+    for world in worlds(directory, number):
+        call, kept = ended(world.other, kind=JobKind.CALL), ended(world.other)
+        world.fails_from_here()
+        with contextlib.suppress(JobStoreError):
+            world.store.prune_calls(0)
+        world.other.prune_calls(0)
+        with pytest.raises(UnknownJobError):
+            world.other.read(call)
+        assert world.other.settle(kept).status is JobStatus.DONE
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_record_that_is_to_be_forgotten_is_there_whole_or_gone(
+    number: int, directory: Path
+) -> None:
+    for world in worlds(directory, number, at_least=3):
+        job_id = ended(world.other)
+        world.fails_from_here()
+        try:
+            world.store.forget(job_id)
+        except (JobStoreError, BrokenJobError):
+            assert world.other.settle(job_id).status is JobStatus.DONE
+        else:
+            with pytest.raises(UnknownJobError):
+                world.other.read(job_id)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_listing_that_fails_says_so_or_shows_what_it_could_read(
+    number: int, directory: Path
+) -> None:
+    for world in worlds(directory, number):
+        ids = {ended(world.other), ended(world.other)}
+        world.fails_from_here()
+        with contextlib.suppress(JobStoreError):
+            listing = world.store.list_jobs(status=JobStatus.DONE)
+            assert {row.id for row in listing.jobs} <= ids
+            assert len(listing.jobs) == 2 or listing.warnings
+        rows = world.other.list_jobs(status=JobStatus.DONE).jobs
+        assert {row.id for row in rows} == ids
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_job_that_cannot_be_taken_over_is_closed_and_lost(number: int, directory: Path) -> None:
+    for world in worlds(directory, number, at_least=3):
+        claim = pending(world.other)
+        given = [os.dup(fd) for fd in claim.fds.to_hand_over]
+        world.other.release(claim)
+        world.fails_from_here()
+        try:
+            world.claims.append(world.store.adopt(claim.job.id, given))
+        except (JobStoreError, BrokenJobError):
+            assert world.other.settle(claim.job.id).error_type is ErrorType.LOST
+        else:
+            assert world.other.settle(claim.job.id) == claim.job
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_log_that_cannot_be_opened_is_told_and_leaves_no_descriptor(
+    number: int, directory: Path
+) -> None:
+    for world in worlds(directory, number, at_least=3):
+        job_id = ended(world.other)
+        world.fails_from_here()
+        with contextlib.suppress(JobStoreError):
+            os.close(world.store.open_log(job_id))
 
 
 def test_a_full_disk_refuses_a_job_before_it_starts(directory: Path) -> None:
