@@ -20,6 +20,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -31,6 +32,7 @@ from agent_dispatch.jobs.log import JobLog
 from agent_dispatch.process.guard import set_process_name
 from agent_dispatch.process.spawner import OnlyProcess, Spawner, lend_one, start_one, start_spawner
 from agent_dispatch.project.config_file import config_path, jobs_path
+from agent_dispatch.project.registry import Registry
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
@@ -67,6 +69,7 @@ class Worker:
         """Get the guard from `guards`, or fork it."""
         self._guards = guards
         self._guard: OnlyProcess | None = None
+        self._registry: Registry | None = None
         self._may_go_on = True
 
     def run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
@@ -137,14 +140,21 @@ class Worker:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_at_signal, signals, nursery.cancel_scope)
                 try:
+                    registry = self._registry_of(config_path(environ))
                     async with open_service(
-                        environ=environ, spawner=spawner, claude=claude
+                        environ=environ, spawner=spawner, claude=claude, registry=registry
                     ) as service:
                         await service.run_handed_over(job_id, job_fds)
                 except DispatchError as error:
                     # The record says it too, if there is one that could be written.
                     sys.stderr.write(f"job {job_id}: {error}\n")
                 nursery.cancel_scope.cancel()
+
+    def _registry_of(self, path: Path) -> Registry:
+        # Kept: it reads a file only once as long as that does not change.
+        if self._registry is None or self._registry.path != path:
+            self._registry = Registry(path)
+        return self._registry
 
     async def _end_at_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for _ in signals:
