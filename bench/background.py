@@ -138,7 +138,7 @@ def at_once(products: Sequence[Product], root: Path, standin: str) -> list[Row]:
     rows: list[Row] = []
     family: dict[int, float] = {}
     running: dict[str, float] = {}
-    growth: dict[str, float] = {}
+    growth: dict[int, dict[str, float]] = defaultdict(dict)
     threads: dict[str, float] = {}
     for product in products:
         with ExitStack() as stack:
@@ -148,9 +148,10 @@ def at_once(products: Sequence[Product], root: Path, standin: str) -> list[Row]:
             for count in (1, 20, AT_ONCE):
                 ids += submit_many(server, count - len(ids))
                 running[product.name] = len(wait_for_standins(server, standin, count))
+                grown_mib = (_pss_mib(server, standin) - idle_mib) / count
+                growth[count][product.name] = grown_mib
                 if product is products[0]:
                     family[count] = memory_mib(owners(server, product))[1] / count
-            growth[product.name] = (_pss_mib(server, standin) - idle_mib) / AT_ONCE
             threads[product.name] = server.tree.threads() - len(server.tree.pids_of(standin))
     ours = products[0].name
     for count, mib in family.items():
@@ -159,7 +160,10 @@ def at_once(products: Sequence[Product], root: Path, standin: str) -> list[Row]:
     return [
         row("m9", f"{AT_ONCE} background jobs: running", "", running, at_least(AT_ONCE)),
         row("m9", "threads then, without the agents'", "", threads, of_predecessor(1)),
-        row("m9", "growth in PSS by each", "MiB", growth, at_most(5)),
+        *(
+            row("m9", f"growth in PSS by each of {count}", "MiB", figures, at_most(5))
+            for count, figures in growth.items()
+        ),
         *rows,
     ]
 
