@@ -19,6 +19,7 @@ from agent_dispatch.server.tools_agents import (
     UPDATE_AGENT,
 )
 from agent_dispatch.server.tools_cache import CACHE_CLEAR, CACHE_STATS
+from agent_dispatch.server.tools_dialogue import DISPATCH_DIALOGUE
 from agent_dispatch.server.tools_dispatch import DISPATCH, DISPATCH_SESSION, DISPATCH_STREAM
 from agent_dispatch.server.tools_jobs import (
     DISPATCH_ASYNC,
@@ -42,6 +43,7 @@ TOOLS: Sequence[Tool[Any]] = (
     DISPATCH_SESSION,
     DISPATCH_PARALLEL,
     DISPATCH_STREAM,
+    DISPATCH_DIALOGUE,
     DISPATCH_ASYNC,
     DISPATCH_STATUS,
     DISPATCH_WAIT,
@@ -73,7 +75,9 @@ timeout_seconds, or dispatch_async
    auth, usage_limit, budget - tell the user; anything else - read `error`
    `denied_tools` with success: the answer may be incomplete.
 
-A follow-up: dispatch_session(agent, task, session_id=<of the answer>); the agent remembers. Several agents at once: dispatch_parallel, with aggregate=<agent> for one answer of all. Two agents that work something out: dispatch_dialogue.
+A follow-up: dispatch_session(agent, task, session_id=<of the answer>); the agent remembers. \
+Several agents at once: dispatch_parallel, with aggregate=<agent> for one answer of all. Two \
+agents that work something out: dispatch_dialogue.
 
 A task of minutes: dispatch_async(...) answers a job_id at once; go on with \
 your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \

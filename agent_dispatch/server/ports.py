@@ -7,6 +7,7 @@ from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
 from agent_dispatch.model.answer import CacheCleared, CacheStats
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -63,6 +64,12 @@ class Service(Protocol):
 
     async def cache_clear(self) -> CacheCleared:
         """Forget all answers that are kept."""
+        ...
+
+    async def dialogue(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
+        """Let two agents talk about a topic."""
         ...
 
     async def submit(self, request: DispatchRequest) -> Job:

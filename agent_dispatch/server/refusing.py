@@ -19,5 +19,5 @@ class RefusingService:
         raise self._error
 
     list_agents = inspect_agent = add_agent = update_agent = remove_agent = _refuse
-    parallel = cache_stats = cache_clear = _refuse
+    parallel = dialogue = cache_stats = cache_clear = _refuse
     dispatch = submit = job = wait = cancel = jobs = gc = result = _refuse

@@ -13,6 +13,12 @@ from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
 from agent_dispatch.model.answer import CacheCleared, CacheStats
+from agent_dispatch.model.dialogue import (
+    DialogueRequest,
+    DialogueResult,
+    DialogueTurn,
+    Role,
+)
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -150,6 +156,27 @@ class FakeService:
     async def cache_clear(self) -> CacheCleared:
         await trio.lowlevel.checkpoint()
         return CacheCleared(cleared=1)
+
+    async def dialogue(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
+        self._check(request.responder)
+        self.calls.append(("dialogue", request))
+        on_progress(Progress("Round 1: infra (responder)"))
+        await trio.lowlevel.checkpoint()
+        turn = DialogueTurn(
+            agent=request.responder, role=Role.RESPONDER, round=1, message=request.topic
+        )
+        return DialogueResult(
+            resolved=True,
+            rounds=1,
+            total_cost_usd=0.02,
+            total_duration_ms=12,
+            final_answer=request.topic,
+            conversation=[turn],
+            sessions={"infra": "s"},
+            job_id=JOB_ID,
+        )
 
     async def submit(self, request: DispatchRequest) -> Job:
         await trio.lowlevel.checkpoint()

@@ -52,6 +52,7 @@ async def test_every_tool_is_listed_and_loaded_at_once(mode: str) -> None:
         "dispatch_session",
         "dispatch_parallel",
         "dispatch_stream",
+        "dispatch_dialogue",
         "dispatch_async",
         "dispatch_status",
         "dispatch_wait",

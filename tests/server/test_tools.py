@@ -9,6 +9,7 @@ import trio.testing
 
 from agent_dispatch.model.agent import AgentChange, AgentDetails
 from agent_dispatch.model.answer import ResultRef
+from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn, Role
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress
 from agent_dispatch.model.job import JobStatus
 from agent_dispatch.server.app import INSTRUCTIONS, TOOLS
@@ -247,6 +248,21 @@ FULL_RESULT = DispatchResult(
     full_size=5,
     cached=True,
 )
+FULL_DIALOGUE = DialogueResult(
+    resolved=True,
+    rounds=1,
+    total_cost_usd=0.1,
+    total_duration_ms=1,
+    final_answer="f",
+    conversation=[DialogueTurn(agent="a", role=Role.RESPONDER, round=1, message="m")],
+    sessions={"a": "s"},
+    job_id="j",
+    error="e",
+    error_type=ErrorType.TIMEOUT,
+    hint="h",
+    left_running=1,
+    truncated=True,
+)
 FULL_DETAILS = AgentDetails(
     name="n",
     directory="/d",
@@ -276,6 +292,7 @@ FULL_DETAILS = AgentDetails(
         ("dispatch", FULL_RESULT),
         ("dispatch", DispatchResult(agent="a", success=True, result="r")),
         ("dispatch", DispatchResult(agent="a", success=True, result="null", parsed_result=None)),
+        ("dispatch_dialogue", FULL_DIALOGUE),
         ("inspect_agent", FULL_DETAILS),
         ("add_agent", AgentChange(agent="a", action="added", config="c")),
         ("update_agent", AgentChange(agent="a", action="updated", changed=["x"], config="c")),

@@ -1,0 +1,61 @@
+"""The tool that lets two agents talk."""
+
+from typing import Annotated
+
+import msgspec
+
+from agent_dispatch.core.dialogue_inline import inline_dialogue
+from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
+from agent_dispatch.model.dispatch import OnProgress
+from agent_dispatch.server.ports import Service
+from agent_dispatch.server.tools import Tool
+from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS, timeout_from
+
+
+class DialogueParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of `dispatch_dialogue`."""
+
+    requester: Annotated[str, msgspec.Meta(description="Agent with the problem and its context")]
+    responder: Annotated[
+        str, msgspec.Meta(description="Another agent, with the expertise or tools; speaks first")
+    ]
+    topic: Annotated[str, msgspec.Meta(description="Problem or question to discuss")]
+    max_rounds: Annotated[
+        int, msgspec.Meta(description="Messages of each agent, at most (1-10)")
+    ] = DEFAULT_ROUNDS
+    timeout_seconds: Annotated[
+        int,
+        msgspec.Meta(description="Timeout of the whole (10-7200); 0 = that of each agent per turn"),
+    ] = 0
+
+
+async def dispatch_dialogue(
+    service: Service, params: DialogueParams, on_progress: OnProgress
+) -> DialogueResult:
+    """Let two agents talk; a dialogue that fails is a result too."""
+    request = DialogueRequest(
+        requester=params.requester,
+        responder=params.responder,
+        topic=params.topic,
+        max_rounds=params.max_rounds,
+        timeout_s=timeout_from(params.timeout_seconds),
+    )
+    return inline_dialogue(await service.dialogue(request, on_progress))
+
+
+DISPATCH_DIALOGUE = Tool(
+    name="dispatch_dialogue",
+    title="Let two agents talk",
+    description=(
+        "Two agents work a topic out in turn, until one of them resolves it or the rounds are"
+        " used up; each message costs about one dispatch. `final_answer` is what came of it. If"
+        " `resolved` is false and there is no `error`, go on by dispatch_session with `sessions`."
+    ),
+    params=DialogueParams,
+    run=dispatch_dialogue,
+    result=DialogueResult,
+    destructive=True,
+    open_world=True,
+    reports_progress=True,
+    max_result_chars=WHOLE_RESULT_CHARS,
+)
