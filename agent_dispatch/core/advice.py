@@ -1,10 +1,13 @@
 """What to do about a run, in words: the exact calls and commands that mend or continue it."""
 
+import re
 import shlex
 
 from agent_dispatch.model.config import EffectiveAgent
 
 _CONTINUE = "Continue where you left off"
+_MAX_COMMAND_RULES = 5
+_PLAIN_COMMAND = re.compile(r"[A-Za-z0-9_./:=@%+~-]+( [A-Za-z0-9_./:=@%+~-]+)*")
 MAX_TIMEOUT_S = 7200
 """What a timeout given for one call may be at most."""
 
@@ -53,8 +56,13 @@ def log_in() -> str:
     )
 
 
-def grant(agent: EffectiveAgent, denied: tuple[str, ...]) -> str:
+def grant(agent: EffectiveAgent, denied: tuple[str, ...], commands: tuple[str, ...] = ()) -> str:
     """Say what grants the denied tools and no more, beside what is granted already.
+
+    Args:
+        agent: Whose permissions they lacked.
+        denied: The tools, one for each call.
+        commands: What the denied calls of Bash would have run.
 
     Where another grant would change nothing, because a rule or the mode denies, that is said.
     """
@@ -71,7 +79,7 @@ def grant(agent: EffectiveAgent, denied: tuple[str, ...]) -> str:
             f' or update_agent(name="{agent.name}", permission_mode="manual").'
         )
     if missing:
-        advice.append(_grant_missing(agent, missing))
+        advice.append(_grant_missing(agent, missing, commands))
     for name in forbidden:
         rules = _rules_for(name, agent.disallowed_tools)
         kept = [rule for rule in agent.disallowed_tools or () if rule not in rules]
@@ -89,13 +97,31 @@ def grant(agent: EffectiveAgent, denied: tuple[str, ...]) -> str:
     return " ".join(advice)
 
 
-def _grant_missing(agent: EffectiveAgent, missing: list[str]) -> str:
-    advice = (
-        f"To grant: {_update(agent, 'allowed_tools', [*(agent.allowed_tools or ()), *missing])}"
-    )
-    if "Bash" in missing:
+def _grant_missing(agent: EffectiveAgent, missing: list[str], commands: tuple[str, ...]) -> str:
+    narrow = _command_rules(agent, commands) if "Bash" in missing else []
+    rules = [rule for name in missing for rule in (narrow if name == "Bash" and narrow else [name])]
+    advice = f"To grant: {_update(agent, 'allowed_tools', [*(agent.allowed_tools or ()), *rules])}"
+    if narrow:
+        advice += " (a rule such as Bash(git log:*) grants a command with any arguments)"
+    elif "Bash" in missing:
         advice += " (a rule such as Bash(git log:*) instead of Bash grants less)"
     return advice + "."
+
+
+def _command_rules(agent: EffectiveAgent, commands: tuple[str, ...]) -> list[str]:
+    """Return rules for exactly these commands, or none where such rules would not do.
+
+    Claude Code takes `Bash(COMMAND)` for that command and no other (measured with 2.1.330). Of a
+    command with quotes, brackets or operators it makes several, or other ones.
+    """
+    rules = [f"Bash({command})" for command in commands]
+    usable = (
+        0 < len(rules) <= _MAX_COMMAND_RULES
+        and all(_PLAIN_COMMAND.fullmatch(command) for command in commands)
+        # Where such a rule is there already, it was of no help.
+        and not set(rules) & set(agent.allowed_tools or ())
+    )
+    return rules if usable else []
 
 
 def _update(agent: EffectiveAgent, key: str, rules: list[str]) -> str:

@@ -108,11 +108,19 @@ class ModelUsage(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None = msgspec.field(name="costUSD", default=None)
 
 
+class DeniedInput(msgspec.Struct, frozen=True):
+    """What a refused tool call was given, as far as it narrows down a grant."""
+
+    command: str = ""
+    """Of a shell."""
+
+
 class PermissionDenial(msgspec.Struct, frozen=True, kw_only=True):
     """A tool call that was refused."""
 
     tool_name: str = ""
     tool_use_id: str = ""
+    tool_input: DeniedInput = DeniedInput()
 
 
 class ResultEvent(msgspec.Struct, frozen=True, kw_only=True, tag="result", tag_field="type"):

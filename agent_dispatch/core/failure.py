@@ -122,7 +122,8 @@ def _by_result(report: RunReport, last: ResultEvent) -> Failure:
         tools = ", ".join(dict.fromkeys(seen.denied_tools))
         text = (
             f"The run failed after {len(seen.denied_tools)} tool call(s) were denied by"
-            f" permissions: {tools}. {said} {advice.grant(agent, seen.denied_tools)}"
+            f" permissions: {tools}. {said}"
+            f" {advice.grant(agent, seen.denied_tools, seen.denied_commands)}"
         )
         return Failure(ErrorType.PERMISSION, text)
     if last.subtype == "error_max_turns":

@@ -219,7 +219,7 @@ def _denied(report: RunReport) -> str:
     return (
         f"{len(denied)} tool call(s) were denied by permissions:"
         f" {', '.join(dict.fromkeys(denied))}. The result may be incomplete."
-        f" {advice.grant(report.agent, denied)}"
+        f" {advice.grant(report.agent, denied, report.seen.denied_commands)}"
     )
 
 

@@ -66,6 +66,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What of that was said before this turn, where the process had earlier ones."""
     denied_tools: tuple[str, ...] = ()
     """One for each call that was denied, in order."""
+    denied_commands: tuple[str, ...] = ()
+    """What the denied calls of Bash would have run, each once; cut to a little over 200
+    characters."""
     turn_open: bool = False
     """The agent was at work when the output ended: a turn had no result yet."""
     unfinished_tasks: int = 0

@@ -24,6 +24,8 @@ _MAX_TEXT_CHARS = 1024 * 1024
 """Kept of text that no result has confirmed yet."""
 _MAX_NAMES = 1000
 """Denied calls, and background tasks, that are remembered."""
+_MAX_COMMAND_CHARS = 200
+"""Of a denied shell command; no rule is made of a longer one."""
 _MAX_NOISE_LINES = 20
 _LINE_CHARS = 200
 
@@ -64,6 +66,7 @@ class Transcript:
         self._cost_before_usd = self._last_total_usd
         self._denials: dict[str, str] = {}
         """Tool by the id of the call."""
+        self._denied_commands: dict[str, None] = {}
         self._turn_open = is_open
         self._text = ""
         """What the model said since its last tool call or result."""
@@ -141,6 +144,7 @@ class Transcript:
             session_cost_usd=self._session_cost_usd,
             cost_before_usd=self._cost_before_usd,
             denied_tools=tuple(self._denials.values()),
+            denied_commands=tuple(self._denied_commands),
             turn_open=self._turn_open,
             unfinished_tasks=self.unfinished_tasks,
             unanswered_text=self._text,
@@ -260,6 +264,8 @@ class Transcript:
         self._add_costs(event)
         for denial in event.permission_denials:
             self._add_denial(denial.tool_name, denial.tool_use_id)
+            if denial.tool_name == "Bash":
+                self._add_denied_command(denial.tool_input.command)
         if not event.is_error:
             self._api_error = None
             self._last_retry = None
@@ -296,6 +302,12 @@ class Transcript:
     def _add_denial(self, tool: str, call_id: str | None) -> None:
         if tool and len(self._denials) < _MAX_NAMES:
             self._denials.setdefault(call_id or f"unnamed {len(self._denials)}", tool)
+
+    def _add_denied_command(self, command: str) -> None:
+        if len(self._denied_commands) < _MAX_NAMES:
+            # One that is cut gets a mark that no rule may hold.
+            short = len(command) <= _MAX_COMMAND_CHARS
+            self._denied_commands[command if short else f"{command[:_MAX_COMMAND_CHARS]}…"] = None
 
     def _work_goes_on(self, parent: str | None) -> None:
         """Open a turn for the talk of the agent itself; a subagent's belongs to its task."""

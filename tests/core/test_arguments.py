@@ -3,8 +3,8 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.core.arguments import ArgumentDecoder
+from agent_dispatch.errors import InvalidRequestError
 
 
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

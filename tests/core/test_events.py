@@ -17,6 +17,7 @@ from agent_dispatch.core.events import (
     ControlResponse,
     ControlResponseEvent,
     CutLine,
+    DeniedInput,
     Event,
     EventDecoder,
     McpServer,
@@ -81,7 +82,11 @@ def test_a_result_gives_all_that_an_outcome_needs() -> None:
         num_turns=2,
         total_cost_usd=0.5,
         model_usage_since_last_result={"claude-opus-5-5": ModelUsage(cost_usd=0.125)},
-        permission_denials=(PermissionDenial(tool_name="Bash", tool_use_id="toolu_2"),),
+        permission_denials=(
+            PermissionDenial(
+                tool_name="Bash", tool_use_id="toolu_2", tool_input=DeniedInput("touch x")
+            ),
+        ),
         terminal_reason="completed",
     )
 

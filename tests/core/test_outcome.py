@@ -245,8 +245,9 @@ def test_a_denied_tool_is_a_soft_sign_on_success() -> None:
     assert result.denied_tools == ["Bash"]
     assert result.hint == (
         "1 tool call(s) were denied by permissions: Bash. The result may be incomplete. To grant:"
-        ' agent-dispatch update infra --allowed-tools "Bash" or update_agent(name="infra",'
-        ' allowed_tools="Bash") (a rule such as Bash(git log:*) instead of Bash grants less).'
+        ' agent-dispatch update infra --allowed-tools "Bash(touch x)" or update_agent(name="infra",'
+        ' allowed_tools="Bash(touch x)") (a rule such as Bash(git log:*) grants a command with any'
+        " arguments)."
     )
 
 
@@ -285,13 +286,50 @@ def test_the_advice_grants_the_least(about: dict[str, Any], denied: list[str], s
     assert says in (outcome(event, agent=agent(**about)).hint or "")
 
 
+@pytest.mark.parametrize(
+    ("allowed", "commands", "rules"),
+    [
+        (None, ["touch made"], "Bash(touch made)"),
+        (None, ["touch made", "touch made", "git log"], "Bash(touch made),Bash(git log)"),
+        (("Read",), ["ls ."], "Read,Bash(ls .)"),
+        # Where it is not known what rule would let all of it pass.
+        (None, ["touch a && touch b"], "Bash"),
+        (None, ["echo 'a)b'"], "Bash"),
+        (None, ["ls *"], "Bash"),
+        (None, ["touch " + "x" * 200], "Bash"),
+        (None, [f"touch {n}" for n in range(6)], "Bash"),
+        (None, ["touch made", ""], "Bash"),
+        (("Bash(touch made)",), ["touch made"], "Bash(touch made),Bash"),
+    ],
+)
+def test_a_denied_command_is_granted_by_itself(
+    allowed: tuple[str, ...] | None, commands: list[str], rules: str
+) -> None:
+    denials = [
+        builders.denial("Bash", str(number)) | {"tool_input": {"command": command}}
+        for number, command in enumerate(commands)
+    ]
+    event = builders.result("hm", permission_denials=denials)
+    hint = outcome(event, agent=agent(allowed_tools=allowed)).hint or ""
+    assert f'agent-dispatch update infra --allowed-tools "{rules}" or' in hint
+
+
+@pytest.mark.parametrize("odd", [None, 5, "text", [], {"command": 5}, {"command": None}])
+def test_odd_input_of_a_denied_call_costs_nothing(odd: object) -> None:
+    event = builders.result(
+        "hm", permission_denials=[builders.denial("Bash") | {"tool_input": odd}]
+    )
+    result = outcome(event)
+    assert (result.result, result.denied_tools) == ("hm", ["Bash"])
+
+
 def test_a_run_that_failed_after_a_denial_names_the_update() -> None:
     event = builders.failed(
         "error_max_turns", "max_turns", "Reached", permission_denials=[builders.denial("Bash")]
     )
     kind, error = failure(event, exit_code=1)
     assert kind is ErrorType.PERMISSION
-    assert 'agent-dispatch update infra --allowed-tools "Bash"' in error
+    assert 'agent-dispatch update infra --allowed-tools "Bash(touch x)"' in error
     assert outcome(event, exit_code=1).denied_tools == ["Bash"]
 
 

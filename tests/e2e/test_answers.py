@@ -66,6 +66,28 @@ async def test_a_denied_tool_is_named_with_the_way_to_grant_it(
     assert not (directory / "made").exists()
 
 
+async def test_the_update_that_the_hint_names_lets_the_command_run_and_no_other(
+    world: World, api: MessagesApi
+) -> None:
+    directory = await world.add_agent("infra")
+    api.decide = script(
+        ("make a file", bash("touch made.txt")),
+        ("make another", bash("touch another.txt")),
+        otherwise=answer("done"),
+    )
+    with trio.fail_after(60):
+        hint = (await world.product("run", "infra", "make a file", "--json")).json()["hint"]
+        rule = "Bash(touch made.txt)"
+        assert f'agent-dispatch update infra --allowed-tools "{rule}"' in hint
+        await world.product("update", "infra", "--allowed-tools", rule)
+        granted = (await world.product("run", "infra", "make a file", "--json")).json()
+        other = (await world.product("run", "infra", "make another", "--json")).json()
+    assert "denied_tools" not in granted
+    assert (directory / "made.txt").exists()
+    assert other["denied_tools"] == ["Bash"]
+    assert not (directory / "another.txt").exists()
+
+
 async def test_a_granted_tool_runs(world: World, api: MessagesApi) -> None:
     directory = await world.add_agent("infra", "--allowed-tools", "Bash(touch:*),Write")
     api.decide = script(
