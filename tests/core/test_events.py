@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_dispatch.core.event_types import DeniedInput
 from agent_dispatch.core.events import (
     AssistantEvent,
     BackgroundTask,
@@ -17,7 +18,6 @@ from agent_dispatch.core.events import (
     ControlResponse,
     ControlResponseEvent,
     CutLine,
-    DeniedInput,
     Event,
     EventDecoder,
     McpServer,
