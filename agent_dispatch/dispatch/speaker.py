@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import trio
 
 from agent_dispatch.core.command import Command
+from agent_dispatch.core.outcome import refused
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.dispatch.run import Conversation, OpenClaude, not_started, report_on
@@ -70,7 +71,7 @@ class Speaker:
         """
         if self._processes and not self._processes[-1].over:
             return None
-        command = self._next_command or self._resume(self.session_id or "")
+        command = self._next_command or self._goes_on()
         if isinstance(command, DispatchResult):
             return command
         process = _Process(command, is_resumed=self._next_command is None)
@@ -78,6 +79,12 @@ class Speaker:
         self._processes.append(process)
         await stack.enter_async_context(process.running(open_claude, held_fds, on_progress))
         return None
+
+    def _goes_on(self) -> Command | DispatchResult:
+        if (session_id := self.session_id) is not None:
+            return self._resume(session_id)
+        error = "Claude Code ended after its answer, and had named no session to go on with."
+        return refused(self.agent.name, error)
 
     async def speak(self, prompt: str, deadline: float) -> Ending:
         """Have it answer, with all that follows on that, until `deadline` on Trio's clock."""

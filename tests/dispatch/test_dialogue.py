@@ -468,6 +468,22 @@ answer("again [RESOLVED]" if resumed else "once")
     assert messages(outcome) == ["once", "once", "again [RESOLVED]"]
 
 
+async def test_one_that_ended_without_naming_its_session_cannot_be_asked_further(
+    pair: Pair,
+) -> None:
+    outcome = await pair.have(
+        """
+if me == "backend":
+    talk("Staging")
+sys.stdin.readline()
+emit(type="result", subtype="success", is_error=False, num_turns=1, result="Which?")
+"""
+    )
+    assert messages(outcome) == ["Which?", "Staging"]
+    assert outcome.error is not None
+    assert "named no session" in outcome.error
+
+
 async def test_a_denied_tool_of_a_turn_that_succeeds_is_a_hint(pair: Pair) -> None:
     outcome = await pair.have(
         "hear(); answer('as far as I could [RESOLVED]',"
