@@ -19,6 +19,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs import verdict
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
+from agent_dispatch.jobs.threads import in_record_thread
 from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
@@ -228,11 +229,11 @@ class Ownership:
     async def _behind_the_run(self, call: Callable[[], T]) -> T:
         if self._alone:
             return call()
-        return await trio.to_thread.run_sync(call)
+        return await in_record_thread(call)
 
     async def _update(self) -> None:
         """Write the job with all that came meanwhile; with `_writing` held."""
-        await trio.to_thread.run_sync(self._store.update, self._claim, self._up_to_date())
+        await in_record_thread(self._store.update, self._claim, self._up_to_date())
         self.problem = None
 
     def _up_to_date(self) -> Job:
@@ -273,7 +274,7 @@ async def create_job(
         JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
     """
     create = partial(store.create, request, kind=kind, parent=parent, ref=ref)
-    ownership = Ownership(store, await trio.to_thread.run_sync(create), now=now)
+    ownership = Ownership(store, await in_record_thread(create), now=now)
     try:
         yield ownership
     finally:

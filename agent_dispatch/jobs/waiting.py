@@ -18,6 +18,7 @@ import trio
 
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.jobs.threads import in_record_thread
 from agent_dispatch.model.job import Job, JobStatus
 
 T = TypeVar("T")
@@ -162,4 +163,4 @@ class Pause:
 
 async def look(call: Callable[[*Ts], T], *args: *Ts) -> T:
     """Look at the disk off the event loop; if cancelled, the look goes on unobserved."""
-    return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True)
+    return await in_record_thread(call, *args, abandon_on_cancel=True)

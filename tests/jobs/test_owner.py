@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import Claim
+from agent_dispatch.jobs.threads import THREADS
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
@@ -49,6 +51,36 @@ async def test_a_job_is_recorded_run_and_finished(store: FileJobStore, directory
     assert finished.job.progress == ["Reading the logs"]
     assert store.read(own.job.id) == finished.job
     assert files_in(directory) == {f"{own.job.id}.json"}
+
+
+async def test_many_jobs_take_few_threads(directory: Path) -> None:
+    lock, together = threading.Lock(), threading.Barrier(THREADS, timeout=5)
+    now, peak = 0, 0
+
+    class Crowded(FileJobStore):
+        def update(self, claim: Claim, job: Job) -> None:
+            nonlocal now, peak
+            with lock:
+                now += 1
+                peak = max(peak, now)
+            together.wait()
+            super().update(claim, job)
+            with lock:
+                now -= 1
+
+    store = Crowded(directory)
+
+    async def one() -> None:
+        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+            await own.start()
+            await own.finish(DONE)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(10 * THREADS):
+                nursery.start_soon(one)
+    assert len(files_in(directory)) == 10 * THREADS
+    assert peak == THREADS
 
 
 async def test_a_job_that_is_left_unfinished_is_lost(store: FileJobStore) -> None:
