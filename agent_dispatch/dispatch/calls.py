@@ -11,6 +11,7 @@ import trio
 from agent_dispatch.core.dialogue import as_dispatch, from_record
 from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.recording import Work, run_recorded
+from agent_dispatch.dispatch.threads import in_thread
 from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import create_job
@@ -113,7 +114,7 @@ class Calls:
     async def _forget(self, job_id: str) -> bool:
         """Remove the record of a call; False if it stays, which is no reason to fail the call."""
         try:
-            await trio.to_thread.run_sync(self._store.forget, job_id, abandon_on_cancel=True)
+            await in_thread(self._store.forget, job_id)
         except DispatchError:
             return False
         return True
@@ -124,6 +125,4 @@ class Calls:
             self._prune_at = trio.current_time() + _PRUNE_EVERY_S
             # Beside a run, which an error here would end.
             with contextlib.suppress(DispatchError):
-                await trio.to_thread.run_sync(
-                    self._store.prune_calls, retention_days, abandon_on_cancel=True
-                )
+                await in_thread(self._store.prune_calls, retention_days)

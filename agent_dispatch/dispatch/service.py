@@ -1,9 +1,8 @@
 """The service: wires configuration, jobs, slots and the run loop, and is what the surfaces call."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
 
@@ -11,10 +10,12 @@ from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue import check_dialogue
 from agent_dispatch.core.prompt import check_request
+from agent_dispatch.dispatch.agent_service import AgentService
 from agent_dispatch.dispatch.background import Workers
 from agent_dispatch.dispatch.calls import Calls
 from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.fanout import dispatch_parallel
+from agent_dispatch.dispatch.job_service import JobService
 from agent_dispatch.dispatch.recording import run_recorded
 from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.sharing import Sharing
@@ -22,21 +23,17 @@ from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
-from agent_dispatch.jobs.store import Collected, JobStore, Listing
-from agent_dispatch.jobs.waiting import CancelOutcome, cancel, wait_until_over
-from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import CacheCleared, CacheStats
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
-    ErrorType,
     OnProgress,
-    Progress,
     ignore_progress,
 )
-from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
+from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
 from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.process.claude import open_claude
 from agent_dispatch.process.launcher import Launcher
@@ -44,16 +41,8 @@ from agent_dispatch.process.spawner import Spawner
 from agent_dispatch.project.config_file import config_path, jobs_path
 from agent_dispatch.project.registry import Registry
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
-_CANCEL_PATIENCE_S = 10.0
-"""How long a cancellation may take before its outcome is `running`: a ladder, with room."""
-_WATCH_EVERY_S = 1.0
-"""How often a waiter looks for new progress lines; they are written once a second at most."""
-
-
-class Service:
+class Service(JobService, AgentService):
     """What the MCP server and the CLI offer, without their wire formats.
 
     Calls that are wrong raise a `DispatchError`. Each call reads the configuration anew, so
@@ -80,9 +69,9 @@ class Service:
             nursery: Where runs live that several callers wait for.
             parent: The job inside whose agent this process runs.
         """
-        self._registry = registry
+        JobService.__init__(self, store)
+        AgentService.__init__(self, registry)
         self._dispatcher = dispatcher
-        self._store = store
         self._workers = workers
         self._parent = parent
         self._calls = Calls(dispatcher, store, parent)
@@ -235,98 +224,6 @@ class Service:
             work = partial(self._dispatcher.dispatch, owned.job.request(), agent, settings)
             await run_recorded(owned, work, ignore_progress, on_behalf_of="a signal to its worker")
 
-    async def job(self, job_id: str) -> Job:
-        """One job as it is now: a job whose owner died is over, and says so.
-
-        Raises:
-            DispatchError: Not an id, no such job, or its record cannot be read.
-        """
-        return await _in_thread(self._store.settle, job_id)
-
-    async def wait(
-        self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
-    ) -> Job:
-        """Wait until a job is over, but not longer than `patience_s`; its status tells.
-
-        Wakes within milliseconds of the end, also of a sudden one.
-
-        Args:
-            job_id: The job.
-            patience_s: Seconds; the job goes on if they do not suffice.
-            on_progress: Called with new lines on what the agent does.
-
-        Raises:
-            DispatchError: As for `job`.
-        """
-        seen_at: float | None = None
-
-        def tell(job: Job) -> None:
-            nonlocal seen_at
-            if job.progress and job.progress_updated_at != seen_at:
-                seen_at = job.progress_updated_at
-                on_progress(Progress(job.progress[-1]))
-
-        with trio.move_on_after(patience_s):
-            return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)
-        return await self.job(job_id)
-
-    async def cancel(self, job_id: str, *, by: str = "a caller") -> CancelOutcome:
-        """Cancel a job, wherever it runs; returns when its processes are gone.
-
-        Args:
-            job_id: The job.
-            by: Who asks, for the end of a sentence.
-
-        Raises:
-            DispatchError: Not an id, or its record cannot be read.
-        """
-        return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S)
-
-    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
-        """The newest jobs, or the newest of one status, each settled."""
-        return await _in_thread(partial(self._store.list_jobs, status=status, limit=limit))
-
-    async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
-        """Remove jobs that are over for longer than that."""
-        return await _in_thread(partial(self._store.gc, max_age_days, dry_run=dry_run))
-
-    async def result(self, ref: str) -> DispatchResult:
-        """The whole result of a job that is over.
-
-        Raises:
-            DispatchError: As for `job`; or the job is not over, or has no result.
-        """
-        job = await self.job(ref)
-        if not job.status.is_terminal:
-            raise JobNotOverError(job)
-        if job.result is None:
-            return outcome.refused(
-                job.agent, job.error or "", job.error_type or ErrorType.CLI_ERROR
-            )
-        return job.result
-
-    async def list_agents(self) -> list[AgentSummary]:
-        """All configured agents, the broken ones with their problem."""
-        return await _in_thread(self._registry.list_agents)
-
-    async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
-        """One agent as it takes effect, with the first lines of its documents."""
-        return await _in_thread(self._registry.inspect_agent, name, preview_lines)
-
-    async def add_agent(
-        self, name: str, directory: str, **fields: Unpack[AgentFields]
-    ) -> AgentChange:
-        """Register a directory as an agent."""
-        return await _in_thread(partial(self._registry.add_agent, name, directory, **fields))
-
-    async def update_agent(self, name: str, **fields: Unpack[AgentFields]) -> AgentChange:
-        """Change what is given."""
-        return await _in_thread(partial(self._registry.update_agent, name, **fields))
-
-    async def remove_agent(self, name: str) -> AgentChange:
-        """Forget an agent; its directory stays as it is."""
-        return await _in_thread(self._registry.remove_agent, name)
-
     def _look_up(self, request: DispatchRequest) -> tuple[EffectiveAgent, Settings]:
         check_request(request)
         # Not in a thread: one stat() tells that the file has not changed, and nothing else is
@@ -340,24 +237,6 @@ class Service:
             return self._look_up(request)
         except DispatchError as error:
             return error
-
-
-class JobNotOverError(DispatchError):
-    """The result of a job was asked for that has none yet."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(
-            f"Job {job.id} is {job.status}: its result is not there yet. Wait for it with"
-            f' dispatch_wait(job_id="{job.id}"), or in a shell: agent-dispatch wait {job.id}'
-        )
-
-
-async def _in_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Keep the event loop away from the file system.
-
-    If cancelled, the call goes on unobserved: an edit of `agents.toml` is either whole or absent.
-    """
-    return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True)
 
 
 @contextlib.asynccontextmanager

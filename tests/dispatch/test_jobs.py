@@ -15,7 +15,8 @@ import pytest
 import trio
 
 from agent_dispatch.dispatch.background import WorkerStartError
-from agent_dispatch.dispatch.service import JobNotOverError, Service
+from agent_dispatch.dispatch.job_service import JobNotOverError
+from agent_dispatch.dispatch.service import Service
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.waiting import CancelOutcome

@@ -1,0 +1,38 @@
+"""What the service offers about agents: list, look at, add, change, remove."""
+
+from functools import partial
+from typing import Unpack
+
+from agent_dispatch.dispatch.threads import in_thread
+from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
+from agent_dispatch.project.registry import Registry
+
+
+class AgentService:
+    """The part of the service that is about the configuration."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Read and edit `registry`."""
+        self._registry = registry
+
+    async def list_agents(self) -> list[AgentSummary]:
+        """All configured agents, the broken ones with their problem."""
+        return await in_thread(self._registry.list_agents)
+
+    async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
+        """One agent as it takes effect, with the first lines of its documents."""
+        return await in_thread(self._registry.inspect_agent, name, preview_lines)
+
+    async def add_agent(
+        self, name: str, directory: str, **fields: Unpack[AgentFields]
+    ) -> AgentChange:
+        """Register a directory as an agent."""
+        return await in_thread(partial(self._registry.add_agent, name, directory, **fields))
+
+    async def update_agent(self, name: str, **fields: Unpack[AgentFields]) -> AgentChange:
+        """Change what is given."""
+        return await in_thread(partial(self._registry.update_agent, name, **fields))
+
+    async def remove_agent(self, name: str) -> AgentChange:
+        """Forget an agent; its directory stays as it is."""
+        return await in_thread(self._registry.remove_agent, name)
