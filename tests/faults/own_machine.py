@@ -103,7 +103,7 @@ async def take_the_right_to_write(directory: Path) -> None:
     house = House(directory, COUNTED.format(started=str(started)))
     mount_jobs(house)
     async with house.serving() as server:
-        result = await dispatched(server, "go")
+        result = await dispatched(server, "go first")
         mount_jobs(house, "remount", "ro")
         for tool in ("dispatch", "dispatch_async"):
             error = await refusal(server, tool)
