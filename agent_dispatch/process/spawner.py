@@ -268,7 +268,7 @@ class _Pool:
             if self._give(self._idle.pop(), payload, fds):
                 break
         else:
-            if (sock := self._fork()) is not None:
+            if (sock := self._fork(fds)) is not None:
                 self._give(sock, payload, fds)
         for fd in fds:
             os.close(fd)
@@ -302,7 +302,7 @@ class _Pool:
         self._poll.unregister(sock)
         sock.close()
 
-    def _fork(self) -> socket.socket | None:
+    def _fork(self, passing: Sequence[int] = ()) -> socket.socket | None:
         try:
             ours, theirs = socket.socketpair()
         except OSError:  # The limit of open files: the next one may find room again.
@@ -317,6 +317,9 @@ class _Pool:
             # Or an agent's process could ask for unguarded ones, and the others never see EOF.
             for sock in (ours, *self._doors.values(), *self._idle, *self._busy.values()):
                 sock.close()
+            # They come with the request; a copy would outlast it, and keep its job owned.
+            for fd in passing:
+                os.close(fd)
             _be_process(theirs, self._prepare)
         theirs.close()
         self._poll.register(ours, select.POLLIN)

@@ -276,6 +276,40 @@ async def test_held_descriptors_are_released_when_the_tree_is_empty(launcher: La
     os.close(read)
 
 
+async def test_a_guard_that_was_forked_for_a_run_holds_nothing_of_it_afterwards(
+    spawner: Spawner,
+) -> None:
+    launcher = Launcher(spawner)
+    ends: dict[int, int] = {}
+
+    async def run_one(number: int) -> None:
+        ends[number], write = os.pipe()
+        tree, output = Tree(KINDS["plain"]), Output()
+        async with open_child(launcher, tree.command, on_stdout=output, held_fds=[write]):
+            os.close(write)
+            await output.wait_for(b"up")
+            up[number].set()
+            if number == 0:
+                await enough.wait()
+
+    # More at once than there are idle guards; the first goes on while the others wait for work.
+    up = [trio.Event() for _ in range(4)]
+    enough = trio.Event()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            for number in range(len(up)):
+                nursery.start_soon(run_one, number)
+            for each in up:
+                await each.wait()
+            with trio.fail_after(3):  # The guards of a burst leave after 5 s.
+                for number in range(1, len(up)):
+                    await trio.lowlevel.wait_readable(ends[number])
+            enough.set()
+    for read in ends.values():
+        assert os.read(read, 1) == b""
+        os.close(read)
+
+
 async def test_no_descriptor_is_left_open(launcher: Launcher) -> None:
     async def run_one() -> None:
         async with open_child(launcher, Tree("pass").command, on_stdout=Output()) as child:
