@@ -1,5 +1,7 @@
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner, start_spawner
 from agent_dispatch.worker import start_worker_spawner
+
+_MEMORY = Path("/dev/shm")
 
 
 def pytest_configure() -> None:
@@ -38,3 +42,13 @@ def workers(spawner: Spawner) -> Iterator[Spawner]:
 @pytest.fixture
 def launcher(spawner: Spawner) -> Launcher:
     return Launcher(spawner)
+
+
+@pytest.fixture
+def quick_directory(tmp_path: Path) -> Iterator[Path]:
+    """A path in memory where that is possible: thousands of fsync(2) take their time."""
+    if not _MEMORY.is_dir():
+        yield tmp_path / "quick"
+        return
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as directory:
+        yield Path(directory) / "quick"

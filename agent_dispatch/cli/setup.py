@@ -19,15 +19,7 @@ from agent_dispatch.cli.registration import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import ConfigError
-from agent_dispatch.project.config_file import config_path
-from agent_dispatch.project.files import (
-    LockHeldError,
-    locked,
-    make_private_directory,
-    write_whole,
-)
-
-_LOCK_TIMEOUT_S = 10.0
+from agent_dispatch.project.config_file import ConfigFile, config_path
 
 TEMPLATE = """\
 # agent-dispatch: the agents, and what they may do. Read on every call; no restart is needed.
@@ -112,26 +104,8 @@ def create_config(path: Path) -> bool:
     Raises:
         ConfigError: It could not be written.
     """
-    if os.path.exists(path):
-        return False
-    target = os.path.realpath(path)
-    try:
-        make_private_directory(os.path.dirname(target))
-        with locked(f"{target}.lock", _LOCK_TIMEOUT_S):
-            if os.path.exists(path):
-                return False
-            write_whole(target, TEMPLATE.encode())
-    except LockHeldError as error:
-        raise ConfigError(
-            f"{path} is being written by another process, which holds {target}.lock; end it if it"
-            " is stuck, then try again"
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be created: {error.strerror} ({error.filename or target}). Make its"
-            " directory writable for you, or let AGENT_DISPATCH_CONFIG name another file."
-        ) from error
-    return True
+    # Asked first: what is there may lie where nothing can be locked.
+    return not os.path.exists(path) and ConfigFile(path).create(TEMPLATE)
 
 
 def _config_problems(shell: Shell) -> list[str]:

@@ -19,6 +19,7 @@ from agent_dispatch.model.config import Config
 from agent_dispatch.project.config_schema import BadTableError, parse_config
 from agent_dispatch.project.files import (
     LockHeldError,
+    NotDurableError,
     identity,
     locked,
     make_private_directory,
@@ -32,6 +33,14 @@ T = TypeVar("T")
 _MAX_BYTES = 4 * 1024 * 1024
 _BYTE_ORDER_MARK = "\ufeff"
 _YOUNG_NS = 100_000_000
+_REMEDIES = {
+    errno.ENOSPC: "Free some space on its disk.",
+    errno.EDQUOT: "Free some space on its disk.",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+    errno.ENFILE: "Let fewer programs run at once: the machine has no more open files to give.",
+    errno.EIO: "Look at the disk: the system log (dmesg) says more.",
+    errno.EROFS: "Make its disk writable.",
+}
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -95,6 +104,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     has_mark: bool = False
 
 
+def _remedy(error: OSError, otherwise: str) -> str:
+    """What mends a failed system call, if that does not depend on which file it was."""
+    return _REMEDIES.get(error.errno or 0, otherwise)
+
+
 def _opened(outcome: Snapshot | str) -> Snapshot:
     if isinstance(outcome, str):
         raise ConfigError(outcome)
@@ -156,7 +170,8 @@ class ConfigFile:
 
         Raises:
             ConfigError: The file cannot be read, parsed, locked or written, or has a shape that
-                cannot be changed in place. It is as it was.
+                cannot be changed in place. It is as it was, unless the message says that it was
+                changed and may not survive a power cut.
         """
         return self._with_lock(lambda target: self._edit_locked(target, change))
 
@@ -180,6 +195,11 @@ class ConfigFile:
                 return work(target)
         except LockHeldError as error:
             raise self._lock_held(error) from error
+        except NotDurableError as error:
+            raise ConfigError(
+                f"{self.path} was changed, but the change may be lost if the power fails now:"
+                f" {error.strerror} ({error.filename}). {_remedy(error, 'See to the disk.')}"
+            ) from error
         except OSError as error:
             raise self._not_written(error) from error
 
@@ -271,15 +291,15 @@ class ConfigFile:
             errno.ELOOP: "Its symbolic links lead in a circle: replace them.",
         }.get(error.errno or 0, "Put a regular file in its place.")
         return ConfigError(
-            f"{self.path} cannot be read: {error.strerror}. {hint}"
+            f"{self.path} cannot be read: {error.strerror}. {_remedy(error, hint)}"
             " Or let AGENT_DISPATCH_CONFIG name another file."
         )
 
     def _not_written(self, error: OSError) -> ConfigError:
+        remedy = _remedy(error, "Make the file and its directory writable for you.")
         return ConfigError(
             f"{self.path} cannot be changed: {error.strerror} ({error.filename or self.path})."
-            " It is as it was. Make the file and its directory writable for you, or let"
-            " AGENT_DISPATCH_CONFIG name another file."
+            f" It is as it was. {remedy} Or let AGENT_DISPATCH_CONFIG name another file."
         )
 
     def _lock_held(self, error: LockHeldError) -> ConfigError:

@@ -23,6 +23,10 @@ class LockHeldError(Exception):
         self.holder = holder
 
 
+class NotDurableError(OSError):
+    """The new file is in its place, but may be gone again after a power cut."""
+
+
 def identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
     """Give what changes whenever a file is changed or another one takes its place."""
     return (
@@ -89,6 +93,7 @@ def write_whole(path: str, content: bytes) -> None:
         content: All of the new file.
 
     Raises:
+        NotDurableError: It was replaced, and only that cannot be made sure.
         OSError: Nothing was replaced.
     """
     directory, name = os.path.split(path)
@@ -111,7 +116,10 @@ def write_whole(path: str, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-    _sync_directory(directory)
+    try:
+        _sync_directory(directory)
+    except OSError as error:
+        raise NotDurableError(error.errno, error.strerror, directory) from error
 
 
 @contextmanager

@@ -155,7 +155,8 @@ class Registry:
             allowed_tools=allowed_tools,
             disallowed_tools=disallowed_tools,
         )
-        _require_free(self.file.read().data, name)
+        before = self.file.read()
+        _require_free(before.data, name)
         values: dict[str, Any] = {"directory": path, "description": given.get("description")}
         if values["description"] is None:
             values["description"] = describe(read_documents(Path(path)), self._scanner.scan(path))
@@ -171,7 +172,7 @@ class Registry:
             action="added",
             directory=path,
             description=values["description"],
-            warnings=self._warnings(values),
+            warnings=self._warnings(values, before.config),
             config=str(self.path),
         )
 
@@ -207,7 +208,8 @@ class Registry:
             allowed_tools=allowed_tools,
             disallowed_tools=disallowed_tools,
         )
-        _require_known(self.load(), name)
+        before = self.load()
+        _require_known(before, name)
 
         def update(draft: Draft) -> tuple[list[str], AgentConfig]:
             table = _require_table(draft.data, name)
@@ -228,7 +230,7 @@ class Registry:
             directory=absolute_directory(agent.directory, self.path.parent),
             description=agent.description,
             changed=changed or None,
-            warnings=self._warnings(changes),
+            warnings=self._warnings(changes, before),
             config=str(self.path),
         )
 
@@ -292,12 +294,13 @@ class Registry:
         }
         return row, agent
 
-    def _warnings(self, values: Mapping[str, Any]) -> list[str] | None:
+    def _warnings(self, values: Mapping[str, Any], config: Config) -> list[str] | None:
+        """What to know of a change; `config` is from before it, which cannot fail any more."""
         found: list[str] = []
         mode = values.get("permission_mode")
         if mode is not None and (problem := permission_mode_problem(mode)):
             found.append(problem)
-        if problem := _settings_problem(self.load()):
+        if problem := _settings_problem(config):
             found.append(f"No run starts before this is corrected in {self.path}: {problem}.")
         return found or None
 
