@@ -66,6 +66,7 @@ FAULTS: Mapping[str, Fault] = {
     "clocks a day off": Fault(),
     "old jobs removed, by two at once": Fault(),
 }
+ONLOOKERS = ("nobody", "settles", "waits")
 _LATEST_S = (0.05, 0.2, 0.6)
 """While a job is made, while it starts, while its agent is at work."""
 
@@ -103,8 +104,9 @@ class Plan:
     seed: int
     limit: int
     """`max_concurrency`."""
-    meddles: bool
-    """Somebody settles, while the faults strike, what has lost its owner."""
+    onlooker: str
+    """Another process, while the faults strike: `nobody`, one that `settles` what has lost its
+    owner, or one that `waits` for each job."""
     submissions: tuple[Submission, ...]
     strikes: tuple[Strike, ...]
 
@@ -135,7 +137,10 @@ class Plan:
             f"{'+' if s.from_first_job else ''}{s.at_s:.3f} {s.fault} [{s.chance:.2f}]"
             for s in self.strikes
         ]
-        return f"limit {self.limit}; {'; '.join(given)} | {'; '.join(struck)}"
+        return (
+            f"limit {self.limit}; onlooker {self.onlooker}; {'; '.join(given)} |"
+            f" {'; '.join(struck)}"
+        )
 
 
 def make_plan(seed: int) -> Plan:
@@ -148,7 +153,7 @@ def make_plan(seed: int) -> Plan:
     return Plan(
         seed=seed,
         limit=chance.choice([1, 2, 5]),
-        meddles=chance.random() < 0.5,
+        onlooker=chance.choice(ONLOOKERS),
         submissions=tuple(
             _submission(chance, _tools(struck[0])) for _ in range(chance.choice([1, 1, 2, 3]))
         ),

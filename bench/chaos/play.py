@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.job import Job
 from bench.chaos.agents import HANGING, behaviour_of
 from bench.chaos.faults import (
@@ -50,6 +51,8 @@ class Outcome:
     over_s: float = 0.0
     """From the last fault to the end of the last job."""
     processes_gone_s: float = 0.0
+    woken_s: float = 0.0
+    """The longest that somebody who waited slept on after a job's end."""
     growth_mib: float = 0.0
 
 
@@ -78,7 +81,7 @@ class _Run:
         self._outcome = outcome
         self._struck_at = 0.0
         self._is_mounted = False
-        self.witness = Witness(scene, meddles=outcome.plan.meddles)
+        self.witness = Witness(scene, settles=outcome.plan.onlooker == "settles")
 
     async def go(self, *, may_mount: bool) -> None:
         if self._plan.has("disk full") and may_mount:
@@ -88,6 +91,8 @@ class _Run:
         async with trio.open_nursery() as nursery:
             async with self._scene.served(_MAX_FILE_BLOCKS if limited else None) as client:
                 nursery.start_soon(self.witness.watch)
+                if self._plan.onlooker == "waits":
+                    nursery.start_soon(self._wait_for_all, client)
                 async with trio.open_nursery() as acts:
                     for number, submission in enumerate(self._plan.submissions):
                         acts.start_soon(self._submit, client, submission, number)
@@ -123,6 +128,24 @@ class _Run:
             await strike_scene(self._scene, client, strike)
         except SkippedError as reason:
             self._outcome.skipped.append(f"{strike.fault}: {reason}")
+
+    # -- an onlooker
+
+    async def _wait_for_all(self, client: Client) -> None:
+        """Wait for each job from outside, and over MCP for those that the server named."""
+        awaited: set[str] = set()
+        async with trio.open_nursery() as nursery:
+            while True:
+                for job_id in self.witness.records.keys() - awaited:
+                    awaited.add(job_id)
+                    nursery.start_soon(self._wait_for, job_id)
+                    if job_id in client.acknowledged:
+                        await client.post("dispatch_wait", job_id=job_id, timeout_seconds=60)
+                await trio.sleep(0.01)
+
+    async def _wait_for(self, job_id: str) -> None:
+        await wait_until_over(self._scene.store, job_id)
+        self.witness.check_woken(job_id)
 
     # -- until all is quiet
 
@@ -250,6 +273,7 @@ class _Run:
         outcome, witness = self._outcome, self.witness
         outcome.violations = witness.violations
         outcome.processes_gone_s = witness.processes_gone_s
+        outcome.woken_s = witness.woken_s
         outcome.growth_mib = witness.growth_mib
         outcome.jobs = [
             {

@@ -94,6 +94,9 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "longest from a job's end to its last process's, ms": round(
             max(outcome.processes_gone_s for outcome in outcomes) * 1000
         ),
+        "longest from a job's end to the waking of who waited, ms": round(
+            max(outcome.woken_s for outcome in outcomes) * 1000
+        ),
         "most memory a server or worker grew by, MiB": round(
             max(outcome.growth_mib for outcome in outcomes)
         ),

@@ -9,11 +9,15 @@
     I7  files and directories are for their owner only
     I8  no server and no worker grows by more than 64 MiB, whatever its agents print
 
+And beside them: who waits for a job is woken by its end; what no fault has touched ends as its
+agent made it end; every request is answered while its server lives; no bug leaves a traceback.
+
 It reads the files and /proc by itself; of the product it uses what any reader would, `settle`.
 """
 
 import fcntl
 import json
+import math
 import os
 import stat
 import time
@@ -31,6 +35,8 @@ from bench.chaos.agents import read_ledger
 from bench.chaos.scene import Process, Scene, rows
 
 GONE_S = 3.0
+WOKEN_S = 2.0
+"""Much more than the milliseconds that it takes, for a loaded machine."""
 MAX_GROWTH_KIB = 64 * 1024
 _LOOK_EVERY_S = 0.01
 _LOOK_AT_THE_REST_EVERY = 10
@@ -43,15 +49,15 @@ Record = dict[str, Any]
 class Witness:
     """Sees one run from its first moment to its last."""
 
-    def __init__(self, scene: Scene, *, meddles: bool) -> None:
+    def __init__(self, scene: Scene, *, settles: bool) -> None:
         """Watch `scene`; `watch` does the looking.
 
         Args:
             scene: Where it happens.
-            meddles: Settle, while the faults strike, what has no owner; or leave it to others.
+            settles: Settle, while the faults strike, what has no owner; or leave it to others.
         """
         self._scene = scene
-        self._meddles = meddles
+        self._settles = settles
         self._files: dict[str, tuple[int, ...]] = {}
         self._ends: dict[str, bytes] = {}
         self._first_kib: dict[int, int] = {}
@@ -64,6 +70,8 @@ class Witness:
         """Set when there is a job."""
         self.processes_gone_s = 0.0
         """The longest time from a job's end to the end of its last process."""
+        self.woken_s = 0.0
+        """The longest that somebody who waited for a job slept on after its end."""
         self.growth_mib = 0.0
         """The most that a server or a worker grew by."""
 
@@ -83,7 +91,7 @@ class Witness:
             self.look()
             if looks % _LOOK_AT_THE_REST_EVERY == 0:
                 self.look_at_processes()
-                if self._meddles:
+                if self._settles:
                     await trio.to_thread.run_sync(self.check_owned)
             looks += 1
             await trio.sleep(_LOOK_EVERY_S)
@@ -140,6 +148,13 @@ class Witness:
             self.growth_mib = max(self.growth_mib, grown_kib / 1024)
             if grown_kib > MAX_GROWTH_KIB:
                 self.accuse(f"I8: {process.name} grew by {grown_kib // 1024} MiB")
+
+    def check_woken(self, job_id: str) -> None:
+        """Somebody who waited for a job has just been woken."""
+        slept_s = time.monotonic() - self.over_at.get(job_id, math.inf)
+        self.woken_s = max(self.woken_s, slept_s)
+        if slept_s > WOKEN_S:
+            self.accuse(f"slept: who waited for {job_id} was woken {slept_s:.1f} s after its end")
 
     # -- once, when all is over
 

@@ -29,7 +29,7 @@ class Sabotage:
         self.scene = Scene(directory, limit=1)
         self.over = ended(self.scene.store)
         self.claim = running(self.scene.store)
-        self.witness = Witness(self.scene, meddles=False)
+        self.witness = Witness(self.scene, settles=False)
         self.witness.look()
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -140,6 +140,11 @@ def grow(sabotage: Sabotage) -> None:
     sabotage.witness.look_at_processes()
 
 
+def sleep_on(sabotage: Sabotage) -> None:
+    sabotage.witness.over_at[sabotage.over] = time.monotonic() - 60
+    sabotage.witness.check_woken(sabotage.over)
+
+
 def raise_something(sabotage: Sabotage) -> None:
     os.write(log := sabotage.scene.store.open_log(sabotage.over), b"Traceback (most ...)\n")
     os.close(log)
@@ -160,6 +165,7 @@ def raise_something(sabotage: Sabotage) -> None:
         (succeed_before_the_record, "I1"),
         (open_to_all, "I7"),
         (grow, "I8"),
+        (sleep_on, "slept"),
         (raise_something, "bug"),
     ],
 )
