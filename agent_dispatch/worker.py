@@ -30,6 +30,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.log import JobLog
 from agent_dispatch.process.guard import set_process_name
+from agent_dispatch.process.open_files import set_soft_limit
 from agent_dispatch.process.spawner import OnlyProcess, Spawner, lend_one, start_one, start_spawner
 from agent_dispatch.project.config_file import config_path, jobs_path
 from agent_dispatch.project.registry import Registry
@@ -165,6 +166,8 @@ class Worker:
 def main(argv: Sequence[str]) -> None:
     """The slow way in: descriptors by number, the request as JSON on stdin."""
     request = json.load(sys.stdin)
+    if (soft := request.get("open_files")) is not None:
+        set_soft_limit(soft)
     if os.fork():
         os._exit(0)
     null = os.open(os.devnull, os.O_RDWR)

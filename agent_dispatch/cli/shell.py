@@ -98,9 +98,12 @@ def this_shell(serve: Callable[[Sequence[str]], int]) -> Shell:
 
 
 def _start_spawner() -> "Spawner":
+    from agent_dispatch.process.open_files import raise_soft_limit
     from agent_dispatch.process.spawner import start_spawner
 
-    return start_spawner()
+    spawner = start_spawner()
+    raise_soft_limit()
+    return spawner
 
 
 def _start_workers() -> "Spawner":

@@ -23,6 +23,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -493,6 +494,9 @@ def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
 def main(argv: Sequence[str]) -> None:
     """The slow way in: descriptors by number, the request as JSON on stdin."""
     request = json.load(sys.stdin)
+    if (soft := request.get("open_files")) is not None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if os.fork():  # Nobody's child: nobody has to wait for it.
         os._exit(0)
     null = os.open(os.devnull, os.O_RDWR)

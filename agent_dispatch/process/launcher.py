@@ -23,7 +23,8 @@ class Launcher:
         Args:
             spawner: None always goes the slow way.
             program: The slow way: gets the numbers of its descriptors as arguments and the
-                request as JSON on stdin, and ends at once, having forked itself away.
+                request as JSON on stdin, with `open_files`, the soft limit to set, if we may have
+                raised ours; and ends at once, having forked itself away.
         """
         self._spawner = spawner
         self._program = program
@@ -56,6 +57,8 @@ class Launcher:
         return False
 
     def _start_slowly(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
+        if self._spawner is not None:
+            request = {**request, "open_files": self._spawner.open_files}
         try:
             subprocess.run(
                 [*self._program, *map(str, fds)],

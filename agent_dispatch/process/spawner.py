@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from agent_dispatch.process import frames, guard
+from agent_dispatch.process.open_files import raise_soft_limit, set_soft_limit, soft_limit
 
 Entry = Callable[[Mapping[str, object], Sequence[int]], None]
 """Carries out a request with its descriptors, which are its own to close, in a forked process."""
@@ -57,6 +58,8 @@ class Spawner:
         """
         self.sock = sock
         self.side_door = side_door
+        self.open_files = soft_limit()
+        """The soft limit of open files for what is started; the owner may raise its own now."""
 
     def sent(self) -> None:
         """Take note that a request is on its way."""
@@ -193,7 +196,15 @@ def _be_spawner(
         _drop_descriptors(owner.fileno(), *kept)
         # A collection would touch, and so copy, pages that are shared until then.
         gc.disable()
-        _Pool(owner, side_door, prepare).run()
+        # Each process at work takes one; they themselves get what we were started with.
+        open_files = soft_limit()
+        raise_soft_limit()
+
+        def prepare_limited() -> Entry:
+            set_soft_limit(open_files)
+            return prepare()
+
+        _Pool(owner, side_door, prepare_limited).run()
     finally:
         os._exit(0)
 
