@@ -7,6 +7,7 @@ import os
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,7 @@ class Death:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.store = FileJobStore(directory)
+        self.store = FileJobStore(directory, end_processes=_none_left)
         self.before = ended(self.store)
         self.claim = running(self.store)
         self.prepare()
@@ -51,7 +52,9 @@ class Death:
         """Die at a call; False if there are not so many."""
         pid = os.fork()
         if pid == 0:
-            leave(lambda: self.operate(FileJobStore(self.directory, disk=DyingDisk(die_at))))
+            disk = DyingDisk(die_at)
+            store = FileJobStore(self.directory, disk=disk, end_processes=_none_left)
+            leave(partial(self.operate, store))
         if self.owner_dies:
             self.store.release(self.claim)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -79,6 +82,10 @@ class Death:
         if self.store.gc(0).warnings or any(self.directory.glob("*.json")):
             yield "not all that is over can be removed"
         yield from (f"litter: {path.name}" for path in self.directory.glob(".*.tmp"))
+
+
+def _none_left(job_id: str) -> None:
+    """Search no process of a job: there never was one."""
 
 
 class Creation(Death):

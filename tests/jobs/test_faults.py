@@ -39,14 +39,18 @@ def directory(quick_directory: Path) -> Path:
     return quick_directory
 
 
+def none_left(job_id: str) -> None:
+    """Search no process of a job: there never was one."""
+
+
 class Broken:
     """A world in which the n-th system call of one operation fails."""
 
     def __init__(self, directory: Path, fail_at: int, number: int) -> None:
         self.directory = directory
         self.disk = FaultyDisk()
-        self.store = FileJobStore(directory, disk=self.disk)
-        self.other = FileJobStore(directory)
+        self.store = FileJobStore(directory, disk=self.disk, end_processes=none_left)
+        self.other = FileJobStore(directory, end_processes=none_left)
         self._fail_at = fail_at
         self._number = number
         self.claims: list[Claim] = []

@@ -1,0 +1,87 @@
+"""A disk that remembers what a power cut would leave of it.
+
+What was not synced may be lost: the content of a file since its last fsync(2), names since the
+last one of their directory. It may also survive; so a cut leaves one of two worlds, the one in
+which nothing does and the one in which all names do, but no content. Between them lies what file
+systems do in fact.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from agent_dispatch.jobs.disk import Disk
+
+Names = dict[str, dict[str, int]]
+"""By directory: what is in it, by inode."""
+
+
+class PowerCutDisk(Disk):
+    """Does what it is told, and takes note of what is durable."""
+
+    def __init__(self, root: Path) -> None:
+        """Use what is below `root`, which exists, is empty, and is durable itself."""
+        self._root = str(root)
+        self._content: dict[int, bytes] = {}
+        self._names: Names = {self._root: {}}
+        self.calls = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in vars(Disk):
+            self.calls += 1
+        return super().__getattribute__(name)
+
+    def open(self, path: str, flags: int) -> int:
+        fd = super().open(path, flags)
+        if flags & os.O_EXCL:
+            # An inode that was another file's before.
+            self._content.pop(os.fstat(fd).st_ino, None)
+        return fd
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        status = os.fstat(fd)
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if stat.S_ISDIR(status.st_mode):
+            self._names[path] = _names_in(path)
+        else:
+            self._content[status.st_ino] = Path(path).read_bytes()
+
+    def after_a_cut(self, target: Path, *, names_survive: bool) -> None:
+        """Make at `target` what is found below the root when the power is back."""
+        names = _all_names(self._root) if names_survive else self._names
+        kinds = {inode: mode for _, _, inode, mode in _walk(self._root)}
+        self._restore(self._root, target, names, kinds)
+
+    def _restore(self, source: str, target: Path, names: Names, kinds: dict[int, int]) -> None:
+        target.mkdir(mode=0o700)
+        for name, inode in names.get(source, {}).items():
+            # What was removed since was a file; nothing of ours removes directories.
+            mode = kinds.get(inode, stat.S_IFREG)
+            if stat.S_ISDIR(mode):
+                self._restore(os.path.join(source, name), target / name, names, kinds)
+            elif stat.S_ISFIFO(mode):
+                os.mkfifo(target / name, 0o600)
+            else:
+                (target / name).write_bytes(self._content.get(inode, b""))
+
+
+def _names_in(directory: str) -> dict[str, int]:
+    return {entry.name: entry.inode() for entry in os.scandir(directory)}
+
+
+def _walk(root: str) -> list[tuple[str, str, int, int]]:
+    found = []
+    for directory, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            status = os.lstat(os.path.join(directory, name))
+            found.append((directory, name, status.st_ino, status.st_mode))
+    return found
+
+
+def _all_names(root: str) -> Names:
+    names: Names = {}
+    for directory, name, inode, _ in _walk(root):
+        names.setdefault(directory, {})[name] = inode
+    return names

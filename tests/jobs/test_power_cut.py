@@ -1,0 +1,98 @@
+"""Whenever the power fails: what was acknowledged is there, whole, and nothing is torn."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs.disk import Disk
+from agent_dispatch.jobs.errors import BrokenJobError, UnknownJobError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.model.dispatch import ErrorType
+from agent_dispatch.model.job import Job, JobStatus
+from tests.jobs.power_cut import PowerCutDisk
+from tests.jobs.support import DONE, end, pending
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+class Timeline(PowerCutDisk):
+    """Looks, before every system call, at what a power cut would leave now."""
+
+    def __init__(self, root: Path, look: Callable[["Timeline"], None]) -> None:
+        super().__init__(root)
+        self._look = look
+        self._is_looking = False
+
+    def __getattribute__(self, name: str) -> object:
+        if name in vars(Disk) and not self._is_looking:
+            self._is_looking = True
+            self._look(self)
+            self._is_looking = False
+        return super().__getattribute__(name)
+
+
+class ForgetfulTimeline(Timeline):
+    """As if nothing were ever synced."""
+
+    def sync(self, fd: int) -> None:
+        pass
+
+
+class History:
+    """Two jobs from their beginning to their end, and a look at each moment."""
+
+    def __init__(self, directory: Path, *, names_survive: bool) -> None:
+        self._root, self._world = directory / "root", directory / "world"
+        self._root.mkdir(parents=True)
+        self._names_survive = names_survive
+        self._acknowledged: dict[str, Job] = {}
+
+    def live_through(self, timeline: type[Timeline]) -> int:
+        """Look before each system call; say how many there were."""
+        disk = timeline(self._root, self._look)
+        store = FileJobStore(self._root / "jobs", disk=disk)
+        for _ in range(2):
+            claim = pending(store)
+            self._acknowledged[claim.job.id] = claim.job
+            store.update(claim, verdict.started(claim.job, 1.0))
+            store.update(claim, verdict.with_progress(claim.job, ["a line"], 2.0))
+            finished = end(store, claim, DONE)
+            assert finished.persisted
+            self._acknowledged[claim.job.id] = finished.job
+        store.list_jobs(status=JobStatus.DONE)
+        self._look(disk)
+        return disk.calls
+
+    def _look(self, disk: PowerCutDisk) -> None:
+        shutil.rmtree(self._world, ignore_errors=True)
+        disk.after_a_cut(self._world, names_survive=self._names_survive)
+        found = FileJobStore(self._world / "jobs", end_processes=lambda job_id: None)
+        for job_id, job in self._acknowledged.items():
+            if job.status.is_terminal:
+                assert found.read(job_id) == job
+            assert found.settle(job_id).status in (JobStatus.DONE, JobStatus.FAILED)
+        listing = found.list_jobs()
+        assert listing.warnings == []
+        for row in listing.jobs:
+            assert row.status is JobStatus.DONE or row.error_type is ErrorType.LOST
+        found.gc(7)
+        assert not list((self._world / "jobs").glob("live/*"))
+
+
+@pytest.mark.parametrize("names_survive", [False, True])
+def test_no_power_cut_loses_or_tears_what_was_acknowledged(
+    names_survive: bool, quick_directory: Path
+) -> None:
+    history = History(quick_directory, names_survive=names_survive)
+    assert history.live_through(Timeline) > 100
+
+
+@pytest.mark.parametrize("names_survive", [False, True])
+def test_without_syncs_a_power_cut_would(names_survive: bool, quick_directory: Path) -> None:
+    history = History(quick_directory, names_survive=names_survive)
+    with pytest.raises((AssertionError, UnknownJobError, BrokenJobError)):
+        history.live_through(ForgetfulTimeline)
