@@ -159,7 +159,9 @@ class _Run:
         with trio.move_on_after(_OVER_S) as patience:
             # Twice: a request that the server has just read may still become a job.
             while quiet < 2:
+                self.witness.look()
                 going = await trio.to_thread.run_sync(self.witness.settle_all)
+                self.witness.look()
                 due = client.is_reading and not client.asked.keys() <= client.answers.keys()
                 quiet = 0 if going or due else quiet + 1
                 if time.monotonic() >= next_at:

@@ -211,10 +211,8 @@ class Witness:
                     self.accuse(f"bug: {path.name} says {text[-2000:]}")
 
     def settle_all(self) -> list[Job]:
-        """Read all jobs as any reader does; those that are not over."""
-        self.look()
-        jobs = [self._settle(job_id) for job_id in self.records]
-        self.look()
+        """Read all jobs as any reader does, in whatever thread; those that are not over."""
+        jobs = [self._settle(job_id) for job_id in list(self.records)]
         return [job for job in jobs if job is not None and not job.status.is_terminal]
 
     def _settle(self, job_id: str) -> Job | None:
