@@ -21,7 +21,6 @@ from bench.report import (
     Target,
     at_most,
     medians,
-    of_floor,
     of_predecessor,
     row,
 )
@@ -38,13 +37,13 @@ def dispatch_overhead(products: Sequence[Product], rounds: int) -> list[Row]:
     bare: list[float] = []
     walls: Samples = defaultdict(list)
     with ExitStack() as stack:
-        servers = _warm_servers(stack, products)
+        servers = warm_servers(stack, products)
         begun = {name: server.cpu_s() for name, server in servers.items()}
         bare_cpu_s = children_cpu_s()
         for number in range(rounds):
             bare.append(timed(_bare_child, products[0].environ))
             for name, server in servers.items():
-                walls[name].append(timed(_dispatch, server, number))
+                walls[name].append(timed(dispatch, server, number))
         bare_cpu_s = children_cpu_s() - bare_cpu_s
         cpu_s = {name: server.cpu_s() - begun[name] for name, server in servers.items()}
     wall = medians(walls, 1000)
@@ -82,7 +81,7 @@ def watched_dispatch(products: Sequence[Product], rounds: int) -> list[Row]:
     """m1: a dispatch whose child prints many messages, with progress reported meanwhile."""
     walls: Samples = defaultdict(list)
     with ExitStack() as stack:
-        servers = _warm_servers(stack, products, {"STANDIN_LINES": str(STREAM_LINES)})
+        servers = warm_servers(stack, products, {"STANDIN_LINES": str(STREAM_LINES)})
         begun = {name: server.cpu_s() for name, server in servers.items()}
         for number in range(rounds):
             for product in products:
@@ -141,7 +140,7 @@ def _one_life(product: Product) -> dict[str, float]:
     figures["start to tools, initialize"] = wall_s
     figures["size of tools/list"] = len(json.dumps(tools)) / 1000
     with running(server):
-        figures["first dispatch"] = timed(_dispatch, server, 0)
+        figures["first dispatch"] = timed(dispatch, server, 0)
         time.sleep(IDLE_S)
         before = server.tree.wake_ups()
         time.sleep(IDLE_S)
@@ -159,7 +158,7 @@ def list_agents(products: Sequence[Product], rounds: int) -> list[Row]:
     floor: list[float] = []
     request = {"name": "list_agents", "arguments": {}}
     with ExitStack() as stack:
-        servers = _warm_servers(stack, products)
+        servers = warm_servers(stack, products)
         echo = stack.enter_context(running(Server(_ECHO, products[0].environ)))
         echo.initialize()
         for _ in range(rounds):
@@ -220,66 +219,7 @@ def commands(products: Sequence[Product], rounds: int) -> list[Row]:
     return rows
 
 
-def real_claude(products: Sequence[Product], rounds: int, place: Place) -> list[Row]:
-    """m8: a dispatch of the real CLI beside the bare CLI, in the CLI's network."""
-    walls: Samples = defaultdict(list)
-    bare_walls: list[float] = []
-    bare_cpu: list[float] = []
-    with ExitStack() as stack:
-        bare = stack.enter_context(_bare_claude(products[0].environ, place))
-        servers = _warm_servers(stack, products, place=place)
-        begun = {name: server.cpu_s() for name, server in servers.items()}
-        for number in range(rounds):
-            took = _ask(bare, f"task {number}")
-            bare_walls.append(took["wall_s"])
-            bare_cpu.append(took["cpu_s"])
-            for name, server in servers.items():
-                walls[name].append(timed(_dispatch, server, number))
-        cpu_s = {name: server.cpu_s() - begun[name] for name, server in servers.items()}
-    return [
-        row(
-            "m8",
-            "dispatch of the real CLI, wall",
-            "s",
-            medians(walls),
-            of_floor(1.25),
-            of_predecessor(0.16),
-            floor=median(bare_walls),
-            floor_is="bare claude -p",
-        ),
-        row(
-            "m8",
-            "dispatch of the real CLI, CPU with it",
-            "s",
-            {name: value / rounds for name, value in cpu_s.items()},
-            of_floor(1.15),
-            floor=sum(bare_cpu) / rounds,
-            floor_is="bare claude -p",
-        ),
-    ]
-
-
-def _bare_claude(environ: Mapping[str, str], place: Place) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*place.prefix, sys.executable, "-m", "bench.bare_claude"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environ,
-        pass_fds=place.pass_fds,
-    )
-
-
-def _ask(bare: subprocess.Popen[str], task: str) -> dict[str, float]:
-    assert bare.stdin is not None
-    assert bare.stdout is not None
-    bare.stdin.write(task + "\n")
-    bare.stdin.flush()
-    took: dict[str, float] = json.loads(bare.stdout.readline())
-    return took
-
-
-def _warm_servers(
+def warm_servers(
     stack: ExitStack,
     products: Sequence[Product],
     extra: Mapping[str, str] | None = None,
@@ -292,7 +232,7 @@ def _warm_servers(
         server = Server(product.command("serve"), environ, place)
         servers[product.name] = stack.enter_context(running(server))
         server.initialize()
-        _dispatch(server, -1)
+        dispatch(server, -1)
     return servers
 
 
@@ -308,7 +248,8 @@ def _started(
     return server, time.perf_counter() - begun, tools
 
 
-def _dispatch(server: Server, number: int) -> None:
+def dispatch(server: Server, number: int) -> None:
+    """Give one of the agents a task, and fail if it fails."""
     # Each task differs, so that no cache answers.
     answer = server.call("dispatch", {"agent": "agent0", "task": f"task {number}"})
     if not answer["success"]:

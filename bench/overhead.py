@@ -17,6 +17,7 @@ from bench import measures
 from bench.command import add_options, open_workshop, say, show
 from bench.products import Product
 from bench.real import VERSION, open_real_world
+from bench.real_dispatches import real_claude
 from bench.report import Row
 
 
@@ -54,7 +55,7 @@ def _measure_real(root: Path, options: argparse.Namespace) -> list[Row]:
     say(f"dispatches of Claude Code {VERSION}")
     rounds = max(3, options.rounds // 40)
     with open_real_world(root, options.against) as world:
-        return measures.real_claude(world.products, rounds, world.place)
+        return real_claude(world.products, rounds, world.place)
 
 
 def _parser() -> argparse.ArgumentParser:
