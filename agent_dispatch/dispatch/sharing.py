@@ -105,7 +105,6 @@ class _Caller:
     def __init__(self, timeout_s: float, on_progress: OnProgress) -> None:
         self.timeout_s = timeout_s
         self.on_progress = on_progress
-        self.came_at = trio.current_time()
         self.deadline = math.inf
         self.scope = trio.CancelScope()
 
@@ -181,9 +180,9 @@ class _SharedRun:
         now = trio.current_time()
         for caller in self._callers:
             if caller.deadline == math.inf:
-                caller.deadline = max(caller.came_at, now) + caller.timeout_s
-            caller.scope.deadline = caller.deadline
-        last = max(self._callers, key=lambda caller: caller.deadline)
-        # It gets what the run itself says at its limit.
-        last.scope.deadline = math.inf
-        self.limit.move_to(last.deadline)
+                caller.deadline = now + caller.timeout_s
+        last = max(caller.deadline for caller in self._callers)
+        for caller in self._callers:
+            # Who has as long as the run gets what the run itself says at its limit.
+            caller.scope.deadline = math.inf if caller.deadline == last else caller.deadline
+        self.limit.move_to(last)

@@ -242,6 +242,16 @@ async def test_each_caller_keeps_its_own_deadline(
     assert patient.result.success
 
 
+async def test_callers_with_the_same_deadline_all_get_what_the_run_says_at_it(
+    call: MakeCall, runs: Runs, autojump_clock: MockClock
+) -> None:
+    calls = [await call().begin(timeout_s=30) for _ in range(3)]
+    runs.begin.set()
+    await trio.sleep(31)
+    results = [asked.result for asked in calls]
+    assert [result and result.error for result in results] == ["Timed out after 30 s."] * 3
+
+
 async def test_a_latecomer_has_its_time_from_its_arrival_on(
     call: MakeCall, runs: Runs, autojump_clock: MockClock
 ) -> None:
