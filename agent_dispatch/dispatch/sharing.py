@@ -79,7 +79,11 @@ class Sharing:
         return self._cache.stats(trio.current_time(), settings)
 
     def clear(self) -> int:
-        """Forget all answers, also those of runs that are under way; how many were kept."""
+        """Forget all answers, also those of runs that are under way; how many were kept.
+
+        Such a run still answers those who wait for it, and nobody who asks from now on.
+        """
+        self._runs.clear()
         return self._cache.clear()
 
     async def _run(

@@ -225,6 +225,19 @@ async def test_an_answer_that_was_under_way_is_not_kept_after_clearing(
     assert runs.started == 2
 
 
+async def test_who_asks_after_clearing_does_not_join_a_run_from_before(
+    call: MakeCall, runs: Runs, sharing: Sharing
+) -> None:
+    before = await call().begin()
+    sharing.clear()
+    after = await call().begin()
+    assert runs.started == 2
+    runs.begin.set()
+    runs.finish.set()
+    await wait_all_tasks_blocked()
+    assert [asked.result and asked.result.cached for asked in (before, after)] == [None, None]
+
+
 async def test_each_caller_keeps_its_own_deadline(
     call: MakeCall, runs: Runs, autojump_clock: MockClock
 ) -> None:
