@@ -65,10 +65,12 @@ class History:
         return f"{int(self._id[:12], 16) - 1000 * number:012x}7{uuid.uuid4().hex[13:]}"
 
 
-def listings(histories: Sequence[History], root: Path, rounds: int) -> list[Row]:
+def listings(
+    histories: Sequence[History], root: Path, rounds: int, sizes: Sequence[int] = SIZES
+) -> list[Row]:
     """m6: the newest jobs of longer and longer histories; leaves the longest behind."""
     rows: list[Row] = []
-    for size in SIZES:
+    for size in sizes:
         for history in histories:
             history.grow_to(size)
         rows += _listings_of(histories, size, root, rounds)

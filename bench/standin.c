@@ -6,6 +6,8 @@
  *
  *   STANDIN_LINES    so many messages before the answer
  *   STANDIN_SECONDS  it takes so long, the messages spread over it
+ *   STANDIN_LISTENS  it reads its stdin for so many seconds, as the real one does, whatever is in
+ *                    it; with --input-format from the second line on
  *   STANDIN_BYTES    the answer has so many bytes
  *   STANDIN_GATE     a FIFO: the answer comes when somebody has opened and closed its other end
  *   STANDIN_STAMPS   a file that gets a line when the child starts, and one when it has answered:
@@ -15,6 +17,7 @@
  *                    1, is how many children there were at once
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +107,23 @@ static void work(int streams) {
     if (pause_s > 0) pause_for(pause_s);
 }
 
+static double now_s(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void listen_to_stdin(void) {
+    static char chunk[65536];
+    const char *asked = getenv("STANDIN_LISTENS");
+    double left_s, until_s = now_s() + (asked ? atof(asked) : 0);
+    struct pollfd end = {.fd = STDIN_FILENO, .events = POLLIN};
+    /* A negative descriptor is only waited with: nothing more will come. */
+    while ((left_s = until_s - now_s()) > 0)
+        if (poll(&end, 1, (int)(left_s * 1000) + 1) > 0 && read(end.fd, chunk, sizeof chunk) <= 0)
+            end.fd = -1;
+}
+
 static void put_answer(void) {
     static char dots[65536];
     const char *asked = getenv("STANDIN_BYTES");
@@ -130,6 +150,7 @@ int main(int argc, char **argv) {
         fputs("{\"type\":\"system\",\"subtype\":\"init\",\"session_id\":\"" ID "\",\"model\":\"standin\","
               "\"tools\":[],\"mcp_servers\":[]}\n", stdout);
     work(streams);
+    listen_to_stdin();
     wait_at_gate();
     fputs("{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"result\":\"", stdout);
     put_answer();

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import select
 import sys
 import time
 
@@ -53,6 +54,15 @@ def work(lines: int, seconds: float) -> None:
     time.sleep(pause_s)
 
 
+def listen_to_stdin(seconds: float) -> None:
+    """Read whatever is in stdin, for so long."""
+    sources = [0]
+    until_s = time.monotonic() + seconds
+    while (left_s := until_s - time.monotonic()) > 0:
+        if select.select(sources, [], [], left_s)[0] and not os.read(0, 65536):
+            sources = []
+
+
 arguments = sys.argv[1:]
 if "--version" in arguments:
     print("2.1.330 (Claude Code)")
@@ -71,6 +81,7 @@ work(
     int(os.environ.get("STANDIN_LINES", "0")) if streams else 0,
     float(os.environ.get("STANDIN_SECONDS", "0")),
 )
+listen_to_stdin(float(os.environ.get("STANDIN_LISTENS", "0")))
 if gate := os.environ.get("STANDIN_GATE"):
     sys.stdout.flush()
     with open(gate) as fifo:
