@@ -136,7 +136,7 @@ def make_private_directory(disk: Disk, path: str) -> None:
     sync_directory(disk, parent)
 
 
-def write_new(disk: Disk, path: str, content: bytes, *, durable: bool = True) -> None:
+def write_new(disk: Disk, path: str, content: bytes | bytearray, *, durable: bool = True) -> None:
     """Write a file that must not be there yet; if that fails it is not there afterwards."""
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
@@ -152,7 +152,7 @@ def write_new(disk: Disk, path: str, content: bytes, *, durable: bool = True) ->
         raise
 
 
-def write_all(disk: Disk, fd: int, content: bytes) -> None:
+def write_all(disk: Disk, fd: int, content: bytes | bytearray) -> None:
     """Write all of `content`, however little each call takes."""
     rest = memoryview(content)
     while rest:

@@ -139,7 +139,7 @@ class RecordFiles:
             reason = "it is a symbolic link, which is never followed"
         return BrokenJobError(job_id, self.path(job_id), reason)
 
-    def put(self, job_id: str, content: bytes) -> None:
+    def put(self, job_id: str, content: bytes | bytearray) -> None:
         """Put a record in the place of the one before: one or the other is there, always whole.
 
         Only the holder of the job's lock may call this: the name of the new file is fixed.
@@ -157,7 +157,7 @@ class RecordFiles:
             # After a failed fsync(2) the same file may seem to be synced: write a new one.
             self._replace(job_id, content)
 
-    def _replace(self, job_id: str, content: bytes) -> None:
+    def _replace(self, job_id: str, content: bytes | bytearray) -> None:
         new = os.path.join(self._scratch, f"{job_id}.tmp")
         remove(self._disk, new)  # Of a writer that was killed.
         write_new(self._disk, new, content)

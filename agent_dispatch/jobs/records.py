@@ -34,25 +34,34 @@ class CorruptRecordError(Exception):
     """The bytes are not a job; the text says why, for the end of a sentence."""
 
 
-def encode_record(job: Job, unknown: Mapping[str, msgspec.Raw]) -> bytes:
+def encode_record(job: Job, unknown: Mapping[str, msgspec.Raw]) -> bytearray:
     """Give the whole content of a job's file."""
     if job.result is not None and _too_deep(job.result.parsed_result):
         job = _without_parsed(job)
     try:
-        body = _ENCODER.encode(job)
+        record = _encode(job)
     except (UnicodeEncodeError, TypeError, ValueError, OverflowError):
         # An answer that was paid for is stored without what JSON cannot say.
-        job = _without_parsed(_sayable(job))
-        body = _ENCODER.encode(job)
-    fields = b"".join(
+        record = _encode(_without_parsed(_sayable(job)))
+    record[-1:] = b"".join(
         b"," + _ENCODER.encode(name) + b":" + bytes(value)
         for name, value in unknown.items()
         if name not in _KNOWN
     )
-    return b"".join((_HEAD, _ENCODER.encode(summarise(job)), b",\n", body[1:-1], fields, TAIL))
+    record += TAIL
+    return record
 
 
-def decode_record(content: bytes, job_id: str) -> Job:
+def _encode(job: Job) -> bytearray:
+    """Encode summary and job into one buffer: the answer may be large, and copies of it too."""
+    record = bytearray(b"".join((_HEAD, _ENCODER.encode(summarise(job)), b",\n")))
+    line_feed = len(record) - 1
+    _ENCODER.encode_into(job, record, line_feed)
+    record[line_feed] = ord("\n")  # In the place of the brace that opens the job by itself.
+    return record
+
+
+def decode_record(content: bytes | bytearray, job_id: str) -> Job:
     """Read a job from the whole content of its file.
 
     Args:
@@ -72,7 +81,7 @@ def decode_record(content: bytes, job_id: str) -> Job:
     return job
 
 
-def decode_unknown(content: bytes) -> dict[str, msgspec.Raw]:
+def decode_unknown(content: bytes | bytearray) -> dict[str, msgspec.Raw]:
     """Fields of a record that no `Job` has; empty if it cannot be read."""
     try:
         fields = _FIELDS.decode(content)
@@ -82,7 +91,7 @@ def decode_unknown(content: bytes) -> dict[str, msgspec.Raw]:
     return {name: raw.copy() for name, raw in fields.items() if name not in _KNOWN}
 
 
-def decode_head(head: bytes) -> JobSummary | None:
+def decode_head(head: bytes | bytearray) -> JobSummary | None:
     """Read the first line of a record; None if it is not one of ours or longer than `head`."""
     line, newline, _ = head.partition(b"\n")
     if not (newline and line.startswith(_HEAD) and line.endswith(b"},")):
@@ -93,7 +102,7 @@ def decode_head(head: bytes) -> JobSummary | None:
         return None
 
 
-def _decode_leniently(content: bytes) -> Job:
+def _decode_leniently(content: bytes | bytearray) -> Job:
     """Read what an older or newer program wrote: nulls, no `kind`, reasons we do not know."""
     try:
         fields = msgspec.json.decode(content)

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -72,6 +73,19 @@ def test_a_record_that_is_cut_off_anywhere_is_corrupt(cut: int) -> None:
     content = encode_record(over(DispatchResult(agent="a", success=True, result="text")), {})
     with pytest.raises(CorruptRecordError):
         decode_record(content[: cut % (len(content) - 2)], ID)
+
+
+def test_a_large_answer_is_encoded_once() -> None:
+    size = 16 * 1024 * 1024
+    job = over(DispatchResult(agent="infra", success=True, result="r" * size))
+    tracemalloc.start()
+    try:
+        content = encode_record(job, {"later": msgspec.Raw(b"1")})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert decode_record(content, ID) == job
+    assert peak < 1.9 * size
 
 
 def test_the_head_is_read_without_the_rest() -> None:
