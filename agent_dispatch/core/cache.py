@@ -14,7 +14,7 @@ from agent_dispatch.model.answer import CacheStats
 from agent_dispatch.model.config import CacheSettings, EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 
-MAX_KEPT_CHARS = 64 * 1024 * 1024
+MAX_KEPT_CHARS = 8 * 1024 * 1024
 """Of all answers together, whatever `max_size` allows."""
 
 
