@@ -12,6 +12,7 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.reading import read_text
 from agent_dispatch.cli.run import failure_status
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 
 
@@ -44,8 +45,7 @@ def dialogue(
         responder=responder,
         topic=read_text(shell, "-", "The topic") if topic == "-" else topic,
         max_rounds=max_rounds,
-        # The run loop brings it into its range, which is above 0.
-        timeout_s=max(timeout_seconds, 1) if timeout_seconds else None,
+        timeout_s=call_timeout_s(timeout_seconds),
     )
     spawner = shell.start_spawner()
     try:

@@ -13,6 +13,7 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.reading import read_text
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.answer import Submitted
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
@@ -69,8 +70,7 @@ def run(
         goal=goal,
         response_format=response_format,
         json_schema=read_text(shell, json_schema, "The schema").strip() if json_schema else "",
-        # The run loop brings it into its range, which is above 0.
-        timeout_s=max(timeout_seconds, 1) if timeout_seconds else None,
+        timeout_s=call_timeout_s(timeout_seconds),
         session_id=session or None,
     )
     if background:

@@ -3,13 +3,12 @@
 import re
 import shlex
 
+from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from agent_dispatch.model.config import EffectiveAgent
 
 _CONTINUE = "Continue where you left off"
 _MAX_COMMAND_RULES = 5
 _PLAIN_COMMAND = re.compile(r"[A-Za-z0-9_./:=@%+~-]+( [A-Za-z0-9_./:=@%+~-]+)*")
-MAX_TIMEOUT_S = 7200
-"""What a timeout given for one call may be at most."""
 
 
 def resume(agent: EffectiveAgent, session_id: str | None) -> str:
@@ -25,7 +24,7 @@ def resume(agent: EffectiveAgent, session_id: str | None) -> str:
 
 def more_time(agent: EffectiveAgent, timeout_s: float) -> str:
     """Say how to give the task more time."""
-    longer = min(MAX_TIMEOUT_S, max(10, round(2 * timeout_s)))
+    longer = min(MAX_TIMEOUT_S, max(MIN_TIMEOUT_S, round(2 * timeout_s)))
     return (
         f"Or give it longer: timeout_seconds={longer} for one call (at most {MAX_TIMEOUT_S}), or"
         f" for good: agent-dispatch update {agent.name} --timeout {longer}. For long work use"

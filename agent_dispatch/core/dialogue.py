@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent_dispatch.core.advice import MAX_TIMEOUT_S
+from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S
 from agent_dispatch.core.dialogue_prompt import MAX_QUOTED_CHARS, build_turn_prompt
 from agent_dispatch.core.prompt import MAX_PROMPT_BYTES, check_text, check_timeout, is_blank
 from agent_dispatch.errors import InvalidRequestError

@@ -6,6 +6,7 @@ from itertools import groupby
 import msgspec
 
 from agent_dispatch.core.arguments import ArgumentDecoder
+from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.core.inline import fair_shares
 from agent_dispatch.core.prompt import check_request, schema_text
 from agent_dispatch.core.quoting import cut_middle, quote
@@ -75,8 +76,7 @@ def _member(item: DispatchItem) -> Member:
         goal=item.goal,
         response_format=item.response_format,
         json_schema=schema_text(item.json_schema),
-        # The run loop brings it into its range, which is above 0.
-        timeout_s=float(max(item.timeout_seconds, 1)) if item.timeout_seconds else None,
+        timeout_s=call_timeout_s(item.timeout_seconds),
     )
     return Member(request=request, ref=item.return_ref, summary_chars=max(item.summary_chars, 0))
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import trio
 
+from agent_dispatch.core.call_timeout import clamped_timeout_s
 from agent_dispatch.core.dialogue import Exchange, Step, time_was_up, to_record
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import Ending
 from agent_dispatch.dispatch.keeper import Keeper
-from agent_dispatch.dispatch.run import OpenClaude, clamped_timeout_s
+from agent_dispatch.dispatch.run import OpenClaude
 from agent_dispatch.dispatch.speaker import Speaker
 from agent_dispatch.model.dialogue import DialogueRequest, Role
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress

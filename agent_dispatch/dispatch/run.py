@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 import trio
 
+from agent_dispatch.core.call_timeout import clamped_timeout_s
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.outcome import cancelled
 from agent_dispatch.core.prompt import build_prompt
@@ -22,9 +23,6 @@ from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
 from agent_dispatch.process.child import ChildStartError
-
-MIN_TIMEOUT_S, MAX_TIMEOUT_S = 10.0, 7200.0
-"""What a timeout given for one call is clamped to."""
 
 
 class Conversation(Protocol):
@@ -113,11 +111,6 @@ def effective_timeout_s(request: DispatchRequest, agent: EffectiveAgent) -> floa
     if request.timeout_s is None:
         return agent.timeout_s
     return clamped_timeout_s(request.timeout_s)
-
-
-def clamped_timeout_s(timeout_s: float) -> float:
-    """Bring the timeout of one call into its range."""
-    return min(max(timeout_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
 
 
 class Run:

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import msgspec
 
+from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.core.dialogue_inline import inline_dialogue
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.server.ports import Service
 from agent_dispatch.server.tools import Tool
-from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS, timeout_from
+from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS
 
 
 class DialogueParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,7 +39,7 @@ async def dispatch_dialogue(
         responder=params.responder,
         topic=params.topic,
         max_rounds=params.max_rounds,
-        timeout_s=timeout_from(params.timeout_seconds),
+        timeout_s=call_timeout_s(params.timeout_seconds),
     )
     return inline_dialogue(await service.dialogue(request, on_progress))
 

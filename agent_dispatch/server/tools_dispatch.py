@@ -4,15 +4,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.core.inline import inline, refer
 from agent_dispatch.core.prompt import schema_text
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.server.ports import Service
 from agent_dispatch.server.tools import Tool
-
-MIN_TIMEOUT_S = 10
-MAX_TIMEOUT_S = 7200
 
 WHOLE_RESULT_CHARS = 100_000
 """An answer of 40,000 characters, escaped as JSON, must not be cut at the client's 50,000."""
@@ -111,7 +109,7 @@ async def dispatch_session(
         caller=params.caller,
         goal=params.goal,
         json_schema=schema_text(params.json_schema),
-        timeout_s=timeout_from(params.timeout_seconds),
+        timeout_s=call_timeout_s(params.timeout_seconds),
         session_id=params.session_id or None,
     )
     return inline(await service.dispatch(request, on_progress, fresh=True))
@@ -127,15 +125,8 @@ def request_from(params: TaskParams) -> DispatchRequest:
         goal=params.goal,
         response_format=params.response_format,
         json_schema=schema_text(params.json_schema),
-        timeout_s=timeout_from(params.timeout_seconds),
+        timeout_s=call_timeout_s(params.timeout_seconds),
     )
-
-
-def timeout_from(timeout_seconds: int) -> float | None:
-    """The timeout of one call, brought into its range; None for 0, the agent's own."""
-    if timeout_seconds == 0:
-        return None
-    return float(min(max(timeout_seconds, MIN_TIMEOUT_S), MAX_TIMEOUT_S))
 
 
 DISPATCH = Tool(

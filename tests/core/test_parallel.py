@@ -89,3 +89,8 @@ def test_shares_fit_and_leave_nothing_that_could_be_shown(sizes: list[int], tota
         assert shares == sizes
     else:
         assert sum(shares) > total - len(sizes)
+
+
+def test_a_timeout_of_any_size_is_brought_into_its_range() -> None:
+    [member] = members("a", timeout_seconds=10**400)
+    assert member.request.timeout_s == 7200

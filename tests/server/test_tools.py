@@ -17,7 +17,6 @@ from agent_dispatch.server.ports import Service
 from agent_dispatch.server.schema import output_schema
 from agent_dispatch.server.tools import Answer, Tool, Toolbox
 from agent_dispatch.server.tools_agents import NoParams
-from agent_dispatch.server.tools_dispatch import timeout_from
 from tests.server.fake_service import FakeService
 
 
@@ -121,14 +120,6 @@ async def test_file_names_that_are_no_text_are_shown_all_the_same() -> None:
     answer = await call("inspect_agent", FakeService(description="caf\udce9"), name="infra")
     assert answer.structured is not None
     assert answer.structured["description"] == "caf\ufffd"
-
-
-@pytest.mark.parametrize(
-    ("asked", "meant"),
-    [(0, None), (1, 10), (-5, 10), (10, 10), (300, 300), (7200, 7200), (10**30, 7200)],
-)
-def test_a_timeout_is_brought_into_its_range(asked: int, meant: float | None) -> None:
-    assert timeout_from(asked) == meant
 
 
 async def test_a_dispatch_request_carries_every_argument() -> None:
