@@ -59,12 +59,16 @@ def read_members(dispatches: object) -> list[Member]:
         except InvalidRequestError as error:
             problems.append(f"dispatches[{index}]: {error}")
     if problems:
-        more = len(problems) - _SHOWN_PROBLEMS
-        shown = problems[:_SHOWN_PROBLEMS] + (
-            [f"and {more} more items are wrong"] if more > 0 else []
-        )
-        raise InvalidRequestError(f"Nothing was started. {' '.join(shown)}")
+        raise wrong_items(problems)
     return members
+
+
+def wrong_items(problems: Sequence[str]) -> InvalidRequestError:
+    """Return the refusal of all items for what is wrong with some, each named by its index."""
+    more = len(problems) - _SHOWN_PROBLEMS
+    rest = [f"and {more} more items are wrong"] if more > 0 else []
+    said = " ".join([*problems[:_SHOWN_PROBLEMS], *rest])
+    return InvalidRequestError(f"Nothing was started. {said}")
 
 
 def _member(item: DispatchItem) -> Member:

@@ -9,6 +9,7 @@ import trio
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue import check_dialogue
+from agent_dispatch.core.parallel import wrong_items
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.dispatch.agent_service import AgentService
 from agent_dispatch.dispatch.background import Workers
@@ -20,7 +21,7 @@ from agent_dispatch.dispatch.recording import run_recorded
 from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.sharing import Sharing
 from agent_dispatch.dispatch.slots import Slots
-from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
@@ -141,7 +142,7 @@ class Service(JobService, AgentService):
             if isinstance(failure, DispatchError):
                 problems.append(f"dispatches[{index}]: {failure}")
         if problems:
-            raise InvalidRequestError(f"Nothing was started. {' '.join(problems)}")
+            raise wrong_items(problems)
 
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
             return await self.dispatch(member.request, report, ref=member.ref)

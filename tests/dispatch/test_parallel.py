@@ -127,6 +127,16 @@ async def test_all_items_are_checked_before_any_starts(stage: Stage) -> None:
         assert (await service.jobs()).jobs == []
 
 
+async def test_of_many_wrong_items_a_few_are_named_and_the_others_counted(stage: Stage) -> None:
+    asked = read_members([{"agent": "nobody", "task": "x"}] * 1000)
+    async with stage.open(stage.tree(BY_TASK)) as service:
+        with pytest.raises(DispatchError) as caught:
+            await service.parallel(asked)
+    assert "dispatches[4]: Unknown agent: 'nobody'" in str(caught.value)
+    assert str(caught.value).endswith("and 995 more items are wrong")
+    assert len(str(caught.value)) < 1000
+
+
 async def test_progress_says_whose_it_is(stage: Stage) -> None:
     told: list[str] = []
     async with stage.open(stage.tree(BY_TASK)) as service:
