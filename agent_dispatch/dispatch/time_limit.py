@@ -37,7 +37,9 @@ class TimeLimit:
         self.has_begun = True
         self._began = trio.current_time()
         self.scope.deadline = self._began + self._timeout_s
-        self._on_begin()
+        # Let go of: who holds us and is called by us would outlive its use, and its answer with it.
+        on_begin, self._on_begin = self._on_begin, _nothing
+        on_begin()
 
     def move_to(self, deadline: float) -> None:
         """Have the limit at this time of Trio's clock; only once it has begun."""
