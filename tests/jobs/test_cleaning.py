@@ -1,7 +1,9 @@
 import fcntl
 import math
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,25 @@ def test_gc_settles_what_nobody_owns(store: FileJobStore, directory: Path) -> No
     assert store.gc(7).purged == []
     assert store.read(claim.job.id).status is JobStatus.FAILED
     assert files_in(directory) == {f"{claim.job.id}.json"}
+
+
+def test_two_collections_at_once_take_everything_once(
+    store: FileJobStore, other: FileJobStore, directory: Path
+) -> None:
+    live = running(store)
+    old = {ended(store) for _ in range(30)}
+    together = threading.Barrier(2)
+
+    def collect(store: FileJobStore) -> list[str]:
+        together.wait()
+        return store.gc(0).purged
+
+    with ThreadPoolExecutor(2) as pool:
+        purged = [job_id for ids in pool.map(collect, [store, other]) for job_id in ids]
+    assert sorted(purged) == sorted(old)
+    assert store.settle(live.job.id).status is JobStatus.RUNNING
+    end(store, live)
+    assert files_in(directory) == {f"{live.job.id}.json"}
 
 
 def test_forgetting_is_for_jobs_that_are_over(store: FileJobStore, directory: Path) -> None:
