@@ -39,6 +39,14 @@ class JobService:
         """
         return await in_thread(self._store.settle, job_id)
 
+    async def is_recorded(self, job_id: str) -> bool:
+        """Whether there is a record of that job which can be read."""
+        try:
+            await in_thread(self._store.read, job_id)
+        except DispatchError:
+            return False
+        return True
+
     async def wait(
         self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
     ) -> Job:

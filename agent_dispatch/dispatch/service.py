@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
+import msgspec
 import trio
 
 from agent_dispatch.core import outcome
@@ -112,7 +113,11 @@ class Service(JobService, AgentService):
         unnamed = ref and settings.call_retention_days == 0
         if fresh or unnamed or request.session_id is not None or not settings.cache.enabled:
             return await start(on_progress)
-        return await self._sharing.dispatch(request, agent, settings.cache, on_progress, start)
+        result = await self._sharing.dispatch(request, agent, settings.cache, on_progress, start)
+        if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
+            return result
+        # There is nothing to fetch by it any more: the caller must get all of the answer now.
+        return msgspec.structs.replace(result, job_id=None)
 
     async def parallel(
         self,

@@ -98,6 +98,20 @@ async def test_a_failed_run_has_its_whole_result_in_the_record(stage: Stage) -> 
     )
 
 
+async def test_a_cached_answer_whose_record_was_removed_is_whole_and_names_none(
+    stage: Stage,
+) -> None:
+    tree = stage.tree("read_turn(); init(); result('z' * 100_000)")
+    with trio.fail_after(20):
+        async with stage.open(tree) as service:
+            first = await service.dispatch(task("go"))
+            again = await service.dispatch(task("go"))
+            await service.gc(0)
+            last = await service.dispatch(task("go"), ref=True)
+    assert (again.cached, again.job_id) == (True, first.job_id)
+    assert (last.cached, last.job_id, len(last.result)) == (True, None, 100_000)
+
+
 async def test_without_retention_a_call_leaves_no_record(stage: Stage) -> None:
     stage.configure(settings="call_retention_days = 0")
     async with stage.open(stage.tree(ANSWER)) as service:
