@@ -5,12 +5,11 @@ where it is the last word of a message, and nowhere else.
 """
 
 import re
-from collections.abc import Sequence
 
 import msgspec
 
 from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S
-from agent_dispatch.core.dialogue_prompt import MAX_QUOTED_CHARS, build_turn_prompt
+from agent_dispatch.core.dialogue_prompt import MARKER, MAX_QUOTED_CHARS, build_turn_prompt
 from agent_dispatch.core.prompt import MAX_PROMPT_BYTES, check_text, check_timeout, is_blank
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dialogue import (
@@ -24,10 +23,12 @@ from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Error
 
 # Behind it a model may have put a full stop, or the end of what it emphasised.
 _MARKED = re.compile(
-    r"(?:^|(?<=[\s.!?:;,)\]\u2013\u2014-]))([*_]{0,3})\[RESOLVED\]([*_]{0,3})\.?([*_]{0,3})$"
+    r"(?:^|(?<=[\s.!?:;,)\]\u2013\u2014\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f-]))"
+    r"([*_]{0,3})\[RESOLVED\]([*_]{0,3})[.\u3002]?([*_]{0,3})$"
 )
-_BLANKS = " \t\n\r\f\v\u00a0\u200b\u2060\ufeff"
-_FENCE = re.compile(r"\s*(`{3,}(?=[^`]*$)|~{3,})")
+_MARKED_CHARS = 3 + len(MARKER) + 3 + 1 + 3
+_BLANKS = " \t\n\r\f\v\u00a0\u200b\u2028\u2029\u2060\u3000\ufeff"
+_FENCE = re.compile(r"(`{3,}|~{3,})([^\n]*)")
 _QUOTED_LINE = re.compile(r" {0,3}>")
 
 
@@ -63,25 +64,29 @@ def without_marker(message: str) -> str | None:
 
     A marker inside the message, in a code block or in a quotation is talk about it.
     """
-    lines = message.rstrip(_BLANKS).split("\n")
-    last = lines.pop()
-    found = _MARKED.search(last)
-    if found is None or _QUOTED_LINE.match(last) or _ends_in_fence(lines):
+    text = message.rstrip(_BLANKS)
+    line = text.rfind("\n") + 1
+    # Not from the beginning of the line: it may have many MiB.
+    found = _MARKED.search(text, max(line, len(text) - _MARKED_CHARS))
+    if found is None or _QUOTED_LINE.match(text, line) or _ends_in_fence(text[:line]):
         return None
-    before, opened, closed = last[: found.start()].rstrip(_BLANKS), found[1], found[2] + found[3]
+    before, opened, closed = text[line : found.start()], found[1], found[2] + found[3]
+    before = before.rstrip(_BLANKS)
     if before and not opened:
         # The emphasis had begun before the marker.
         before += closed
-    return "\n".join([*lines, before]).rstrip(_BLANKS)
+    return (text[:line] + before).rstrip(_BLANKS)
 
 
-def _ends_in_fence(lines: Sequence[str]) -> bool:
+def _ends_in_fence(text: str) -> bool:
     fence = ""
-    for line in lines:
-        mark = line.strip()
+    for found in _FENCE.finditer(text):
+        mark, label = found.groups()
+        if text[text.rfind("\n", 0, found.start()) + 1 : found.start()].strip():
+            continue  # Not at the beginning of its line.
         if not fence:
-            fence = found[1] if (found := _FENCE.match(line)) else ""
-        elif len(mark) >= len(fence) and set(mark) == {fence[0]}:
+            fence = mark if mark[0] == "~" or "`" not in label else ""
+        elif mark.startswith(fence) and not label.strip():
             fence = ""
     return bool(fence)
 

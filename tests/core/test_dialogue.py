@@ -1,4 +1,6 @@
 import math
+import time
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -60,6 +62,9 @@ def result(*messages: str, **changes: Any) -> DialogueResult:
         ("Applied. [RESOLVED].", "Applied."),
         ("Applied. [RESOLVED] \n\n\t", "Applied."),
         ("Applied. [RESOLVED]\u200b\ufeff", "Applied."),
+        ("Applied. [RESOLVED]\u3000\u2028", "Applied."),
+        ("\u5b8c\u6210\u3002[RESOLVED]", "\u5b8c\u6210\u3002"),
+        ("\u5b8c\u6210\uff01[RESOLVED]\u3002", "\u5b8c\u6210\uff01"),
         ("Applied.\r\n[RESOLVED]\r\n", "Applied."),
         ("Applied.\n\n**[RESOLVED]**", "Applied."),
         ("Applied.\n\n*[RESOLVED]*.", "Applied."),
@@ -90,6 +95,7 @@ def test_the_marker_as_last_word_resolves_and_is_taken_off(message: str, rest: s
         "When done I say `[RESOLVED]`",
         "When done I say `[RESOLVED]`.",
         "([RESOLVED])",
+        "\uff08[RESOLVED]\uff09",
         "states[RESOLVED]",
         "[resolved]",
         "[RESOLVED]?",
@@ -100,6 +106,8 @@ def test_the_marker_as_last_word_resolves_and_is_taken_off(message: str, rest: s
         "```\n[RESOLVED]\n```",
         "- item\n    ~~~ text\n    [RESOLVED]",
         "````\n```\n[RESOLVED]",
+        "```\n``` text\n[RESOLVED]",
+        "~~~ `text`\n\t````\n[RESOLVED]",
     ],
 )
 def test_a_marker_that_is_talked_about_does_not_resolve(message: str) -> None:
@@ -114,6 +122,20 @@ def test_any_message_without_code_resolves_by_the_marker_on_a_line_of_its_own(
     assert rest is not None
     assert message.startswith(rest)
     assert not message.removeprefix(rest).strip(" \t\n\r\f\v\u00a0\u200b\u2060\ufeff")
+
+
+def test_looking_for_the_marker_takes_no_time_and_room_to_speak_of() -> None:
+    one_line, many_lines = "." * 20_000_000, "a" + "\n" * 3_000_000 + "[RESOLVED]"
+    began = time.process_time()
+    tracemalloc.start()
+    try:
+        assert without_marker(one_line) is None
+        assert without_marker(many_lines) == "a"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(many_lines)
+    assert time.process_time() - began < 1
 
 
 def test_the_responder_speaks_first_and_a_round_is_one_message_of_each() -> None:
