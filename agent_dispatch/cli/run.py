@@ -62,6 +62,10 @@ def run(
             "With --background there is nothing to stream yet: leave --stream out, and follow the"
             " job with: agent-dispatch tail ID --follow"
         )
+    if task == json_schema == "-":
+        raise InvalidRequestError(
+            "The task and the schema cannot both come on stdin: put the schema into a file."
+        )
     request = DispatchRequest(
         agent=name,
         task=read_text(shell, "-", "The task") if task == "-" else task,
@@ -69,7 +73,7 @@ def run(
         caller=caller,
         goal=goal,
         response_format=response_format,
-        json_schema=read_text(shell, json_schema, "The schema").strip() if json_schema else "",
+        json_schema=_read_schema(shell, json_schema) if json_schema else "",
         timeout_s=call_timeout_s(timeout_seconds),
         session_id=session or None,
     )
@@ -99,6 +103,17 @@ def try_agent(
         shell: The outside world.
     """
     return run(name, task, timeout_seconds=timeout_seconds, stream=stream, json=json, shell=shell)
+
+
+def _read_schema(shell: Shell, file: str) -> str:
+    schema = read_text(shell, file, "The schema").strip()
+    if not schema:
+        # Empty stands for none, which is not what was asked for.
+        raise InvalidRequestError(
+            f"The schema {'on stdin' if file == '-' else f'in {file}'} is empty; it takes a JSON"
+            ' Schema, such as {"type": "object"}'
+        )
+    return schema
 
 
 def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: bool) -> int:

@@ -150,3 +150,17 @@ def test_a_schema_is_read_from_a_file(world: World, tmp_path: Path) -> None:
     assert world.service.requests[0].json_schema == '{"type": "object"}'
     assert world.run("run", "infra", "x", "--json-schema", "nowhere.json") == 1
     assert "The schema in nowhere.json cannot be read" in world.err
+
+
+def test_a_schema_that_is_empty_is_not_left_out(world: World, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text("\n")
+    assert world.run("run", "infra", "x", "--json-schema", str(tmp_path / "schema.json")) == 1
+    assert "schema.json is empty" in world.err
+    assert world.service.requests == []
+
+
+def test_stdin_is_read_for_one_thing_only(world: World) -> None:
+    world.stdin = "what is down?"
+    assert world.run("run", "infra", "-", "--json-schema", "-") == 1
+    assert "The task and the schema cannot both come on stdin" in world.err
+    assert world.service.requests == []
