@@ -10,6 +10,7 @@ import trio
 
 from agent_dispatch.cli.attend import Attended
 from agent_dispatch.cli.shell import Service
+from agent_dispatch.core.dialogue import from_record
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (
@@ -85,19 +86,8 @@ class OneDialogue:
         """What came of it; after a signal what was said until then."""
         if attended.value is not None:
             return attended.value
-        recorded = _ended_by(attended.signum, self._records.result(None), self._request.responder)
-        if isinstance(recorded.parsed_result, dict):
-            said = msgspec.convert(recorded.parsed_result, DialogueResult)
-            return msgspec.structs.replace(said, error=recorded.error)
-        return DialogueResult(
-            resolved=False,
-            rounds=0,
-            total_duration_ms=0,
-            final_answer="",
-            conversation=[],
-            error=recorded.error,
-            error_type=recorded.error_type,
-        )
+        recorded = self._records.result(None)
+        return from_record(_ended_by(attended.signum, recorded, self._request.responder))
 
 
 class _Records:

@@ -19,7 +19,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.parallel import Member
-from tests.cli.support import ANSWER, FakeService
+from tests.cli.support import ANSWER, JOB_ID, FakeService
 
 CANCELLED = DispatchResult(
     agent="infra",
@@ -120,12 +120,15 @@ async def test_what_was_said_in_a_dialogue_outlives_the_signal() -> None:
         error=CANCELLED.error,
         error_type=ErrorType.CANCELLED,
     )
-    recorded = msgspec.structs.replace(CANCELLED, parsed_result=msgspec.to_builtins(said))
+    recorded = msgspec.structs.replace(
+        CANCELLED, job_id=JOB_ID, parsed_result=msgspec.to_builtins(said)
+    )
     one = OneDialogue(DialogueRequest(requester="db", responder="infra", topic="x"))
     await interrupt(one.work, {None: recorded})
     result = one.outcome(Attended(None, signal.SIGINT))
     assert result.conversation == [turn]
     assert result.error == "Cancelled by SIGINT. Its session is kept."
+    assert result.job_id == JOB_ID
 
 
 async def test_a_dialogue_that_had_not_begun_was_cancelled() -> None:
