@@ -62,7 +62,9 @@ def _show(shell: Shell, outcome: ParallelResult) -> None:
         write_lines(shell, [f"\n## All together, by {one_line(outcome.aggregated.agent)}", ""])
         show_result(shell, outcome.aggregated)
     failed = sum(not result.success for result in results)
-    costs = [r.cost_usd for r in (*results, outcome.aggregated) if r and r.cost_usd is not None]
+    # What is marked as cached was paid for by another, which may be among them.
+    paid = [r for r in (*results, outcome.aggregated) if r is not None and not r.cached]
+    costs = [result.cost_usd for result in paid if result.cost_usd is not None]
     cost = f", ${sum(costs):.4f}" if costs else ""
     remark(shell, f"{counted(len(results), 'task')}, {failed} failed{cost}", Colour.FAINT)
 

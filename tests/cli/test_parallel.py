@@ -51,6 +51,12 @@ def test_one_agent_combines_the_answers(world: World, tasks: str) -> None:
     assert answer["aggregated"]["agent"] == "db"
 
 
+def test_what_was_paid_for_once_is_added_up_once(world: World, tasks: str) -> None:
+    world.service = FakeService(msgspec.structs.replace(ANSWER, cached=True))
+    assert world.run("parallel", tasks) == 0
+    assert world.err.endswith("2 tasks, 0 failed\n")
+
+
 @pytest.mark.parametrize(
     ("error_type", "status"), [(ErrorType.CLI_ERROR, 1), (ErrorType.TIMEOUT, 124)]
 )
