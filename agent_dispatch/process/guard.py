@@ -100,9 +100,9 @@ class Guard:
         A bug of the guard's is told on the status pipe and raised.
 
         Args:
-            request: `argv`, `cwd`, `env`, and `marker`, a word that all of the run's processes
-                have in their environment. `"subreaper": false`: do without, as systems do that
-                have no prctl(2).
+            request: `program`, the JSON of `[argv, cwd, env]`, passed on as it is; and `marker`,
+                a word that all of the run's processes have in their environment.
+                `"subreaper": false`: do without, as systems do that have no prctl(2).
             fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe; whatever
                 follows is only kept open. All are closed in the end.
         """
@@ -182,7 +182,7 @@ class _Run:
 
     def _start(self, talk: socket.socket) -> None:
         self._talk = talk
-        program = json.dumps([self._request[key] for key in ("argv", "cwd", "env")]).encode()
+        program = str(self._request["program"]).encode()
         with contextlib.suppress(BrokenPipeError):  # It was killed: its exit says so.
             socket.send_fds(talk, [len(program).to_bytes(4, "big")], self._stdio)
             talk.sendall(program)
