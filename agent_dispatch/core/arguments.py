@@ -21,6 +21,8 @@ _KIND_WORDS: Mapping[type[msgspec.inspect.Type], str] = {
     msgspec.inspect.FloatType: "a number",
     msgspec.inspect.BoolType: "true or false",
     msgspec.inspect.StrType: "text",
+    msgspec.inspect.ListType: "a list",
+    msgspec.inspect.DictType: "an object",
 }
 
 
@@ -49,8 +51,7 @@ class ArgumentDecoder(Generic[ParamsT]):
             arguments = {}
         if not isinstance(arguments, Mapping):
             raise InvalidRequestError(
-                f"The arguments of {self._tool} must be an object, got {_show(arguments)}."
-                f" {self._usage}"
+                f"{self._tool} takes an object, got {_show(arguments)}. {self._usage}"
             )
         problems = list(_unknown_names(arguments, self._names))
         values: dict[str, object] = {}
@@ -100,17 +101,23 @@ def _convert(field: msgspec.structs.FieldInfo, value: object) -> object:
     try:
         converted: object = msgspec.convert(value, field.type, strict=False)
     except msgspec.ValidationError as error:
-        wanted = _KIND_WORDS.get(type(_bare_type(field.type)))
-        reason = f"must be {wanted}" if wanted else f"is not valid: {error}"
-        raise ValueError(f"argument '{field.name}' {reason}, got {_show(value)}") from error
+        wanted = " or ".join(_kinds(msgspec.inspect.type_info(field.type)))
+        raise ValueError(f"argument '{field.name}' must be {wanted}, got {_show(value)}") from error
     if isinstance(converted, float) and not math.isfinite(converted):
         raise ValueError(f"argument '{field.name}' must be a finite number, got {_show(value)}")
     return converted
 
 
-def _bare_type(annotated: object) -> msgspec.inspect.Type:
-    found = msgspec.inspect.type_info(annotated)
-    return found.type if isinstance(found, msgspec.inspect.Metadata) else found
+def _kinds(wanted: msgspec.inspect.Type) -> Iterator[str]:
+    """What values of a type are called, one for each alternative."""
+    match wanted:
+        case msgspec.inspect.Metadata():
+            yield from _kinds(wanted.type)
+        case msgspec.inspect.UnionType():
+            for alternative in wanted.types:
+                yield from _kinds(alternative)
+        case _:
+            yield _KIND_WORDS.get(type(wanted), "of another kind")
 
 
 def _texts(value: object) -> Iterator[str]:

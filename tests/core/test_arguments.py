@@ -1,4 +1,4 @@
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -14,6 +14,8 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget: float = 0.5
     loud: bool = False
     label: str = ""
+    items: Annotated[str | list[Any], msgspec.Meta(description="which")] = ""
+    shape: dict[str, Any] | str = ""
 
 
 def decode(**arguments: object) -> Params:
@@ -58,8 +60,10 @@ def test_truth_is_taken_as_models_write_it(written: object, meant: bool) -> None
         ({}, "Missing argument 'agent'; missing argument 'task'. tool takes: agent, task, count?"),
         (None, "Missing argument 'agent'"),
         ({"agent": None, "task": "t"}, "Missing argument 'agent'"),
-        ("agent", "The arguments of tool must be an object, got text 'agent'. tool takes: agent"),
-        ([1], "must be an object, got a list"),
+        ("agent", "tool takes an object, got text 'agent'. tool takes: agent"),
+        ([1], "takes an object, got a list"),
+        ({"agent": "a", "task": "t", "items": 5}, "must be text or a list, got the number 5"),
+        ({"agent": "a", "task": "t", "shape": [1]}, "must be an object or text, got a list"),
         ({"agent": "a", "tusk": "t"}, "Unknown argument 'tusk' (did you mean 'task'?)"),
         ({"agent": "a", "task": "t", "xyzzy": 1}, "Unknown argument 'xyzzy'. tool takes"),
         ({"agent": 5, "task": "t"}, "Argument 'agent' must be text, got the number 5"),
