@@ -42,13 +42,16 @@ def inline(result: DispatchResult, max_chars: int = INLINE_CHARS) -> DispatchRes
 
 
 def inline_all(
-    results: Sequence[DispatchResult], summaries: Sequence[int | None]
+    results: Sequence[DispatchResult],
+    summaries: Sequence[int | None],
+    max_chars: int = INLINE_CHARS,
 ) -> list[DispatchResult | ResultRef]:
     """Cut several results down to what goes out with one call: together as much as one alone.
 
     Args:
         results: The wholes.
         summaries: For each, how long a summary its caller wants in its place; None for itself.
+        max_chars: Of all texts together.
     """
     sizes = [
         len(result.result) if chars is None else min(chars, len(result.result))
@@ -56,9 +59,7 @@ def inline_all(
     ]
     room_bytes = ROOM_BYTES // max(len(results), 1)
     shown: list[DispatchResult | ResultRef] = []
-    for result, chars, share in zip(
-        results, summaries, fair_shares(sizes, INLINE_CHARS), strict=True
-    ):
+    for result, chars, share in zip(results, summaries, fair_shares(sizes, max_chars), strict=True):
         if result.job_id is None:
             shown.append(result)
         elif chars is not None:

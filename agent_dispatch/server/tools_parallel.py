@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent_dispatch.core.inline import inline_all
+from agent_dispatch.core.inline import INLINE_CHARS, inline, inline_all
 from agent_dispatch.core.parallel import read_members
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
@@ -42,11 +42,14 @@ async def dispatch_parallel(
     summaries = [member.summary_chars if member.ref else None for member in members]
     if outcome.aggregated is None:
         return inline_all(outcome.individual_results, summaries)
-    *results, aggregated = inline_all(
-        [*outcome.individual_results, outcome.aggregated], [*summaries, None]
+    # What was asked for is this one: it has half of the room or more, the others what it leaves.
+    others_chars = sum(len(result.result) for result in outcome.individual_results)
+    aggregated = inline(outcome.aggregated, max(INLINE_CHARS // 2, INLINE_CHARS - others_chars))
+    room_chars = INLINE_CHARS - len(aggregated.result)
+    return ParallelAnswer(
+        individual_results=inline_all(outcome.individual_results, summaries, room_chars),
+        aggregated=aggregated,
     )
-    assert isinstance(aggregated, DispatchResult)
-    return ParallelAnswer(individual_results=results, aggregated=aggregated)
 
 
 DISPATCH_PARALLEL = Tool(

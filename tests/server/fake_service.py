@@ -45,6 +45,7 @@ class FakeService:
     running: trio.Event = field(default_factory=trio.Event)
     kept: Job | None = None
     warnings: list[str] = field(default_factory=list)
+    combined: str = "all is well"
 
     async def list_agents(self) -> list[AgentSummary]:
         await trio.lowlevel.checkpoint()
@@ -142,7 +143,9 @@ class FakeService:
     ) -> ParallelResult:
         self.calls.append(("parallel", aggregate))
         results = [await self.dispatch(member.request, on_progress) for member in members]
-        combined = DispatchResult(agent=aggregate, success=True, result="all is well")
+        combined = DispatchResult(
+            agent=aggregate, success=True, result=self.combined, job_id=JOB_ID
+        )
         return ParallelResult(
             individual_results=results, aggregated=combined if aggregate else None
         )

@@ -73,6 +73,23 @@ async def test_large_answers_share_what_one_may_have() -> None:
     assert len(answer.text.encode()) < 200 * 1024
 
 
+async def test_a_long_answer_of_all_has_the_room_that_others_do_not_need() -> None:
+    service = FakeService(combined="c" * 39_000)
+    answer = await call("dispatch_parallel", service, dispatches=[LOOK], aggregate="infra")
+    assert answer.structured is not None
+    assert answer.structured["aggregated"]["result"] == service.combined
+
+
+async def test_the_answer_of_all_is_not_cut_for_those_it_was_made_of() -> None:
+    items = [{**LOOK, "task": f"big {100_000 + n}"} for n in range(100)]
+    service = FakeService(combined="c" * 20_000)
+    answer = await call("dispatch_parallel", service, dispatches=items, aggregate="infra")
+    assert answer.structured is not None
+    assert answer.structured["aggregated"]["result"] == service.combined
+    assert all(one["truncated"] for one in answer.structured["individual_results"])
+    assert len(answer.text.encode()) < 200 * 1024
+
+
 @pytest.mark.parametrize(
     ("dispatches", "said"),
     [
