@@ -5,11 +5,12 @@ of them twice: in the text of the reply and in its structured content. So a larg
 in part and says how the rest is fetched: it is in the job's record, whole.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from agent_dispatch.core.quoting import cut_middle
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINES, Job
@@ -59,7 +60,9 @@ def inline_all(
     ]
     room_bytes = ROOM_BYTES // max(len(results), 1)
     shown: list[DispatchResult | ResultRef] = []
-    for result, chars, share in zip(results, summaries, fair_shares(sizes, max_chars), strict=True):
+    cut_errors = _with_cut_errors(results)
+    shares = fair_shares(sizes, max_chars)
+    for result, chars, share in zip(cut_errors, summaries, shares, strict=True):
         if result.job_id is None:
             shown.append(result)
         elif chars is not None:
@@ -68,6 +71,17 @@ def inline_all(
             text = _fitting(result.result[:share], room_bytes)
             shown.append(_shown(result, result.job_id, text, 0, _room_beside(text, room_bytes)))
     return shown
+
+
+def _with_cut_errors(results: Sequence[DispatchResult]) -> Iterator[DispatchResult]:
+    """Cut errors in their middle that are too long together: at their end is what to do."""
+    shares = fair_shares([len(result.error or "") for result in results], INLINE_CHARS)
+    for result, share in zip(results, shares, strict=True):
+        if result.error is not None and result.job_id is not None:
+            where = f'fetch_result(ref="{result.job_id}") gives all of it'
+            yield msgspec.structs.replace(result, error=cut_middle(result.error, share, where))
+        else:
+            yield result
 
 
 def cut(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> DispatchResult:

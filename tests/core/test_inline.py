@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.inline import INLINE_CHARS, cut, inline, inline_job, refer
+from agent_dispatch.core.inline import INLINE_CHARS, cut, inline, inline_all, inline_job, refer
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
@@ -23,6 +23,19 @@ def wire_bytes(answer: msgspec.Struct) -> int:
     """What a reply takes: the answer as structured content, and as JSON inside its text."""
     document = msgspec.json.encode(answer)
     return len(document) + len(msgspec.json.encode(document.decode()))
+
+
+@pytest.mark.parametrize("chars", [None, 500])
+def test_errors_of_many_share_what_one_answer_may_have(chars: int | None) -> None:
+    failed = result("", success=False, error="It broke." + "e" * 4_000 + "Mend it so.")
+    short = result("", success=False, error="It broke, too.")
+    shown = inline_all([failed] * 500 + [short], [chars] * 501)
+    assert sum(wire_bytes(one) for one in shown) < 3 * 2**20 / 4
+    assert shown[0].error is not None
+    assert shown[0].error.startswith("It broke.")
+    assert f'characters left out here; fetch_result(ref="{JOB_ID}") gives all' in shown[0].error
+    assert shown[0].error.endswith("Mend it so.")
+    assert shown[-1].error == short.error
 
 
 @pytest.mark.parametrize("character", ["x", "ä", "漢", "😀", '"', "\n", "\x01"])
