@@ -124,9 +124,10 @@ class ProgressView:
 
     def _take_lines(self, elapsed_s: int) -> str:
         taken = [self._pending.popleft() for _ in range(len(self._pending))]
-        newest = list(dict(taken).values())
-        messages = newest if self._style is Style.LOG else [message for _, message in taken]
-        return "".join(f"[{elapsed_s:>3} s] {message}\n" for message in messages)
+        if self._style is Style.LOG:
+            newest = {member: place for place, (member, _) in enumerate(taken)}
+            taken = [taken[place] for place in sorted(newest.values())]
+        return "".join(f"[{elapsed_s:>3} s] {message}\n" for _, message in taken)
 
     def _put(self, text: str) -> None:
         if self._closed or not text:

@@ -113,6 +113,15 @@ async def test_a_log_gets_the_newest_of_each_agent(clock: MockClock) -> None:
     assert stream.text == "[  0 s] step 27\n[  0 s] step 28\n[  0 s] step 29\n"
 
 
+async def test_a_log_tells_what_came_first_first(clock: MockClock) -> None:
+    stream = Stream()
+    view = ProgressView(stream, Style.LOG)
+    for member, message in ((0, "started"), (1, "started"), (1, "done"), (0, "done, too")):
+        view.on_progress(Progress(message, member=member))
+    view.close()
+    assert stream.text == "[  0 s] done\n[  0 s] done, too\n"
+
+
 async def test_nothing_is_written_for_nothing(clock: MockClock) -> None:
     assert await shown(Style.LOG, [("", 5), (" \x1b[2J ", 5)]) == ""
 
