@@ -60,7 +60,7 @@ class DialogueResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     resolved: bool
     """One of the two said, at the end of a message, that the topic is settled."""
     rounds: int
-    """How many were begun."""
+    """How many it came to: the number of the last one in which an agent said something."""
     total_cost_usd: float | None = None
     """US dollars of all turns whose cost is known."""
     total_duration_ms: int
