@@ -26,18 +26,20 @@ class RealWorld:
 
 
 @contextmanager
-def open_real_world(root: Path, against: str) -> Iterator[RealWorld]:
-    """Install the CLI if need be, and serve its API for as long as the block runs.
+def open_real_world(root: Path, against: str, claude: Path | None = None) -> Iterator[RealWorld]:
+    """Serve the CLI's API for as long as the block runs.
 
     Args:
         root: A new folder for everything.
         against: The predecessor's program; empty: without it.
+        claude: The CLI; None: the one of the tests, which is installed if need be.
 
     Raises:
         CannotInstallError: The CLI is not there and cannot be fetched.
     """
     root.mkdir()
-    claude = installed_claude(cache_folder(os.environ))
+    if claude is None:
+        claude = installed_claude(cache_folder(os.environ))
     with ExitStack() as stack:
         network = stack.enter_context(open_network())
         listener = stack.enter_context(network.listen())

@@ -151,15 +151,15 @@ def as_table(rows: Sequence[Row]) -> str:
     lines = [_HEAD]
     for row in rows:
         ratio = row.ours / row.predecessor if row.predecessor else None
-        floor = f"{_number(row.floor)} ({row.floor_is})" if row.floor is not None else ""
+        floor = f"{number(row.floor)} ({row.floor_is})" if row.floor is not None else ""
         lines.append(
             (
                 row.group,
                 row.name,
                 row.unit,
-                _number(row.ours),
-                _number(row.predecessor),
-                _number(ratio),
+                number(row.ours),
+                number(row.predecessor),
+                number(ratio),
                 floor,
                 row.meaning(),
                 _VERDICTS[row.met],
@@ -178,7 +178,8 @@ def as_json(rows: Sequence[Row], about: dict[str, object]) -> str:
     return json.dumps({**about, "rows": listed}, indent=2)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A figure with three digits that say something."""
     if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,122 @@
+"""The run: each section with both products, as often as asked, and what the machine was like."""
+
+import argparse
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.command import Workshop, open_workshop, say
+from bench.compare.document import NOT_MEASURED, Comparison
+from bench.compare.predecessor import version_of
+from bench.compare.sections import GROUPS, Plan, Section, Site, sections
+from bench.compare.verdict import merged
+from bench.cpu import why_not_counted
+from bench.harness import RefusedError
+from bench.report import Row
+from tests.e2e.claude_cli import CannotInstallError
+
+_REPOSITORY = Path(__file__).parents[2]
+
+
+class CannotMeasureError(Exception):
+    """What is to be measured is not usable; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be measured."""
+
+    told: str
+    """The command, for those who read the results."""
+    predecessor: Path
+    claude: Path | None
+    wanted: tuple[str, ...]
+    """Groups of rows; none: all."""
+    plan: Plan
+    repeat: int
+
+
+def measure(order: Order) -> Comparison:
+    """Measure all that is wanted, `repeat` times from the first section to the last."""
+    load_before = _load()
+    repetitions: list[list[Row]] = []
+    failures: list[str] = []
+    about: dict[str, str] = {}
+    for number in range(1, order.repeat + 1):
+        with open_workshop(argparse.Namespace(against=str(order.predecessor))) as workshop:
+            about = about or _about(order, workshop)
+            site = Site(workshop=workshop, plan=order.plan, claude=order.claude)
+            rows: list[Row] = []
+            for section in sections(order.wanted, with_claude=order.claude is not None):
+                say(f"{section.name} (repetition {number} of {order.repeat})")
+                found = _rows_of(section, site, failures)
+                rows += [row for row in found if not order.wanted or row.group in order.wanted]
+            repetitions.append(rows)
+    about |= {"load": f"{load_before} before, {_load()} after"}
+    if failures:
+        about |= {NOT_MEASURED: "; ".join(failures)}
+    compared = merged(repetitions)
+    compared.sort(key=lambda each: GROUPS.index(each.row.group))
+    return Comparison(about=about, rows=tuple(compared))
+
+
+def _rows_of(section: Section, site: Site, failures: list[str]) -> list[Row]:
+    """The rows of a section; one that fails costs its own rows and is told, not all the others."""
+    try:
+        return section.measure(site)
+    except (RuntimeError, RefusedError, TimeoutError, EOFError, CannotInstallError) as error:
+        failure = f"{section.name}: {str(error) or type(error).__name__}"
+        say(f"FAILED, {failure}")
+        failures.append(failure.replace("\n", " ")[:300])
+        return []
+
+
+def _about(order: Order, workshop: Workshop) -> dict[str, str]:
+    why_not = why_not_counted()
+    ours = Path(workshop.products("versions")[0].program)
+    return {
+        "command": order.told,
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "agent-dispatch": f"{version_of(ours)}{_commit()}",
+        "predecessor": version_of(order.predecessor),
+        "Claude Code": "none here"
+        if order.claude is None
+        else _claude_version(order.claude, workshop.root),
+        "Python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "scripted agent": workshop.standin_is,
+        "CPU time": f"not counted: {why_not}" if why_not else "of all descendants",
+        "figures": f"medians of {order.repeat}; of counts the worst",
+    }
+
+
+def _claude_version(claude: Path, home: Path) -> str:
+    environ = {"PATH": os.defpath, "HOME": str(home), "DISABLE_AUTOUPDATER": "1"}
+    done = subprocess.run(
+        [str(claude), "--version"], env=environ, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise CannotMeasureError(f"{claude} --version failed: {done.stdout}{done.stderr}")
+    return done.stdout.split()[0]
+
+
+def _commit() -> str:
+    """Which commit is measured, if that can be told."""
+    try:
+        commit = _git("rev-parse", "--short", "HEAD")
+        changed = _git("status", "--porcelain", "--", "agent_dispatch")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f", commit {commit}{' and changes' if changed else ''}"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(_REPOSITORY), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}"

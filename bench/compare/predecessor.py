@@ -1,0 +1,117 @@
+"""The published predecessor, installed once into an environment outside the repository."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+VERSION = "0.16.0"
+"""The version that is compared with."""
+REQUIREMENT = f"agent-dispatch=={VERSION}"
+
+_INSTALL_S = 600
+_ASK_S = 60
+
+
+class NoPredecessorError(Exception):
+    """It is not there, does not run, or cannot be installed; the text says what to do."""
+
+
+def benchmark_cache(environ: Mapping[str, str]) -> Path:
+    """Where the benchmarks keep what they install."""
+    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "agent-dispatch-bench"
+
+
+def installed_predecessor(cache: Path) -> Path:
+    """Find its program in `cache`, installing it there first if need be.
+
+    It gets the Python that runs this one, so that both products run on the same. Any number of
+    runs may ask at once: one installs, the others wait for it.
+
+    Raises:
+        NoPredecessorError: It cannot be installed.
+    """
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    home = cache / f"{REQUIREMENT.replace('==', '-')}-{python}"
+    program = home / "bin" / "agent-dispatch"
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(f"{home}.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Written last, so an installation that was interrupted is done again.
+        whole = home / "whole"
+        if not whole.exists():
+            shutil.rmtree(home, ignore_errors=True)
+            for command in installing(home, shutil.which("uv")):
+                _run(command)
+            whole.touch()
+    return program
+
+
+def installing(home: Path, uv: str | None) -> list[list[str]]:
+    """The commands that make the environment, with uv where it is there."""
+    python = str(home / "bin" / "python")
+    if uv is not None:
+        return [
+            [uv, "venv", "--quiet", "--python", sys.executable, str(home)],
+            [uv, "pip", "install", "--quiet", "--python", python, REQUIREMENT],
+        ]
+    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    return [
+        [sys.executable, "-m", "venv", str(home)],
+        [*pip, "install", REQUIREMENT],
+    ]
+
+
+def named_predecessor(path: str) -> Path:
+    """The program that somebody has installed, by itself or by its interpreter.
+
+    Raises:
+        NoPredecessorError: There is none.
+    """
+    program = Path(path)
+    if program.name.startswith("python"):
+        program = program.with_name("agent-dispatch")
+    if not os.access(program, os.X_OK):
+        raise NoPredecessorError(
+            f"{program} is no program; name the console script of {REQUIREMENT}"
+        )
+    # A script of pipx or `uv tool` is a link into the environment that it runs in.
+    return program.resolve()
+
+
+def version_of(program: Path) -> str:
+    """What it says of itself.
+
+    Raises:
+        NoPredecessorError: It does not run.
+    """
+    return _run([str(program), "--version"], _ASK_S).split()[-1]
+
+
+def _run(command: Sequence[str], within_s: float = _INSTALL_S) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=within_s,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise NoPredecessorError(_failed(command, error.stdout[-2000:])) from error
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise NoPredecessorError(_failed(command, str(error))) from error
+    return done.stdout
+
+
+def _failed(command: Sequence[str], said: str) -> str:
+    return (
+        f"{' '.join(command)} failed:\n{said.strip()}\n"
+        f"Install {REQUIREMENT} into an environment of its own and name it with --predecessor."
+    )
