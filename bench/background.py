@@ -61,7 +61,13 @@ def submissions(products: Sequence[Product], root: Path, rounds: int) -> list[Ro
         ),
         row("m5", f"{name}, p95", "ms", percentiles_95(answered, 1000), of_predecessor(0.6)),
         row("m5", "dispatch_async to its agent running", "ms", medians(started, 1000), at_most(15)),
-        row("m5", "the same, p95", "ms", percentiles_95(started, 1000), of_predecessor(0.6)),
+        row(
+            "m5",
+            "dispatch_async to its agent running, p95",
+            "ms",
+            percentiles_95(started, 1000),
+            of_predecessor(0.6),
+        ),
     ]
 
 
@@ -129,7 +135,13 @@ def a_hundred(products: Sequence[Product], root: Path, rounds: int) -> list[Row]
     return [
         row("m5", f"{MANY} instant jobs: answered", "", least, at_least(MANY)),
         row("m5", f"{MANY} instant jobs, wall", "s", medians(walls), of_predecessor(0.6)),
-        row("m5", "CPU of each, with the child", "ms", medians(cpu, 1000), of_predecessor(0.6)),
+        row(
+            "m5",
+            f"{MANY} instant jobs: CPU of each, with the child",
+            "ms",
+            medians(cpu, 1000),
+            of_predecessor(0.6),
+        ),
     ]
 
 
@@ -159,9 +171,15 @@ def at_once(products: Sequence[Product], root: Path, standin: str) -> list[Row]:
         rows.append(row("m9", name, "MiB", {ours: mib}, at_most(5)))
     return [
         row("m9", f"{AT_ONCE} background jobs: running", "", running, at_least(AT_ONCE)),
-        row("m9", "threads then, without the agents'", "", threads, of_predecessor(1)),
+        row(
+            "m9",
+            f"{AT_ONCE} background jobs: threads, agents' not counted",
+            "",
+            threads,
+            of_predecessor(1),
+        ),
         *(
-            row("m9", f"growth in PSS by each of {count}", "MiB", figures, at_most(5))
+            row("m9", f"{count} background jobs: growth in PSS by each", "MiB", figures, at_most(5))
             for count, figures in growth.items()
         ),
         *rows,

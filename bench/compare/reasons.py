@@ -7,7 +7,7 @@ from bench.compare.verdict import Compared, Verdict
 from bench.report import Row
 
 HEADLINES: Mapping[str, str] = {
-    "what that adds, wall": "a dispatch, over its agent alone",
+    "instant child: what is added, wall": "a dispatch, over its agent alone",
     "first dispatch": "the first dispatch of a server",
     "watched dispatch of 400 messages, wall": "a watched dispatch of 400 messages",
     "start to tools, discover": "start of the server, as Claude Code does it",
