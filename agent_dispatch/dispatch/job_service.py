@@ -40,9 +40,9 @@ class JobService:
         return await in_thread(self._store.settle, job_id)
 
     async def is_recorded(self, job_id: str) -> bool:
-        """Whether there is a record of that job which can be read."""
+        """Whether there is a record of that job, by which its answer can be fetched."""
         try:
-            await in_thread(self._store.read, job_id)
+            await in_thread(self._store.head, job_id)
         except DispatchError:
             return False
         return True

@@ -37,7 +37,15 @@ from agent_dispatch.jobs.store import (
 )
 from agent_dispatch.jobs.writer import RecordWriter
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus, may_become, new_job
+from agent_dispatch.model.job import (
+    JOB_VARIABLE,
+    Job,
+    JobKind,
+    JobStatus,
+    JobSummary,
+    may_become,
+    new_job,
+)
 
 
 class FileJobStore:
@@ -197,6 +205,10 @@ class FileJobStore:
     def read(self, job_id: str) -> Job:
         """Read the record as it is; see `JobStore.read`."""
         return self._records.load(check_job_id(job_id)).job
+
+    def head(self, job_id: str) -> JobSummary:
+        """Read what a listing shows of a job; see `JobStore.head`."""
+        return self._records.head(check_job_id(job_id))
 
     def settle(self, job_id: str) -> Job:
         """Read a job, and end it first if nobody owns it; see `JobStore.settle`."""

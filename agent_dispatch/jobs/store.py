@@ -159,6 +159,10 @@ class JobStore(Protocol):
         """Read the record as it is: it may say `running` of a job whose owner has died."""
         ...
 
+    def head(self, job_id: str) -> JobSummary:
+        """Read what a listing shows of a job, as it is; the size of its answer does not matter."""
+        ...
+
     def settle(self, job_id: str) -> Job:
         """Read a job, and end it first if nobody owns it although it is not over.
 
