@@ -63,9 +63,9 @@ class Cache:
         self._hits += 1
 
     def put(self, key: bytes, result: DispatchResult, now: float, settings: CacheSettings) -> None:
-        """Keep `result`, if it is clean, in the place of an older one."""
+        """Keep `result` in the place of an older one, if it is clean and there is room for it."""
         self._forget(key)
-        if is_clean(result):
+        if is_clean(result) and _size(result) <= MAX_KEPT_CHARS:
             self._kept[key] = (now, result)
             self._chars += _size(result)
         self._drop(now, settings)

@@ -129,10 +129,14 @@ def test_large_answers_leave_sooner() -> None:
     for number in range(3):
         cache.put(key(number), large, number, SETTINGS)
     assert [n for n in range(3) if cache.get(key(n), 3, SETTINGS)] == [1, 2]
-    cache.put(
-        key(3), msgspec.structs.replace(ANSWER, result="x" * (MAX_KEPT_CHARS + 1)), 3, SETTINGS
-    )
-    assert cache.stats(3, SETTINGS).size == 0
+
+
+def test_an_answer_that_is_too_large_takes_no_other_away() -> None:
+    cache = Cache()
+    cache.put(key(1), ANSWER, 0, SETTINGS)
+    large = msgspec.structs.replace(ANSWER, result="x" * (MAX_KEPT_CHARS + 1))
+    cache.put(key(2), large, 0, SETTINGS)
+    assert [n for n in (1, 2) if cache.get(key(n), 0, SETTINGS)] == [1]
 
 
 def test_clearing_forgets_everything_but_the_counts() -> None:
