@@ -88,23 +88,23 @@ class _Run:
             why_not = mount_jobs(self._scene)
             self._is_mounted = not why_not
         limited = self._plan.has("files limited in size")
-        async with trio.open_nursery() as nursery:
-            async with self._scene.served(_MAX_FILE_BLOCKS if limited else None) as client:
-                nursery.start_soon(self.witness.watch)
-                if self._plan.onlooker == "waits":
-                    nursery.start_soon(self._wait_for_all, client)
-                async with trio.open_nursery() as acts:
-                    for number, submission in enumerate(self._plan.submissions):
-                        acts.start_soon(self._submit, client, submission, number)
-                    for strike in self._plan.strikes:
-                        acts.start_soon(self._strike, client, strike)
-                self._struck_at = time.monotonic()
-                await self._all_over(client)
-                await self._all_answered(client)
-                await self._agents_gone()
-                await self._leave(client)
-            await self._nobody_left()
+        served = self._scene.served(_MAX_FILE_BLOCKS if limited else None)
+        async with served as client, trio.open_nursery() as nursery:
+            nursery.start_soon(self.witness.watch)
+            if self._plan.onlooker == "waits":
+                nursery.start_soon(self._wait_for_all, client)
+            async with trio.open_nursery() as acts:
+                for number, submission in enumerate(self._plan.submissions):
+                    acts.start_soon(self._submit, client, submission, number)
+                for strike in self._plan.strikes:
+                    acts.start_soon(self._strike, client, strike)
+            self._struck_at = time.monotonic()
+            await self._all_over(client)
+            await self._all_answered(client)
+            await self._agents_gone()
+            await self._leave(client)
             nursery.cancel_scope.cancel()
+        await self._nobody_left()
         self._check(client)
 
     async def _submit(self, client: Client, submission: Submission, number: int) -> None:

@@ -160,6 +160,25 @@ class Client:
         while self.is_reading and not self.asked.keys() <= self.answers.keys():
             await self._moved.wait()
 
+    async def answer_to(self, request: int) -> Any:
+        """Wait for what a tool answers; a text if that is an error.
+
+        Raises:
+            EOFError: The server has gone.
+        """
+        while request not in self.answers:
+            if not self.is_reading:
+                raise EOFError("the server has gone")
+            await self._moved.wait()
+        return self.answers[request]
+
+    def forget(self) -> None:
+        """Drop all that was answered so far."""
+        for request in list(self.answers):
+            del self.answers[request]
+            self.asked.pop(request, None)
+        self.acknowledged.clear()
+
     async def hang_up(self) -> None:
         """Say that no more requests will come."""
         assert self.process.stdin is not None

@@ -1,0 +1,287 @@
+"""One server under mixed load for minutes: what it holds must not grow.
+
+    uv run python -m bench.soak                 one minute
+    uv run python -m bench.soak --minutes 10    what the README tells of
+
+Rounds of dispatches, background jobs, parallel ones, cancellations and quick tools go over MCP to a
+real server with a scripted claude. After each round, when all is answered, it is counted what the
+server and its helpers hold. Behind a warm-up the slope of each figure (Theil-Sen: the median of the
+slopes between all pairs of samples) must not amount to more than its limit over the whole time.
+The exit status is 1 if one does, or if a call was answered otherwise than it should be.
+"""
+
+import argparse
+import json
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import trio
+
+from bench.chaos.scene import Client, Scene
+from bench.namespace import enclose
+from bench.processes import memory_mib, open_files_of, threads_of
+
+_LIMIT = 5
+_WARM_UP = 0.25
+"""Of the time, before anything counts: imports, caches and pools fill."""
+_AT_LEAST = 8
+"""Samples that a slope is made of."""
+_ANSWER_S = 60.0
+_COLLECT_EVERY = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What there is when all is answered."""
+
+    at_s: float
+    descriptors: int
+    """Of the server."""
+    threads: int
+    """Of the server."""
+    rss_mib: float
+    """Of the server."""
+    pss_mib: float
+    """Of the server and all its helpers."""
+    processes: int
+    """The server and all its helpers."""
+
+
+LIMITS = {"descriptors": 4.0, "threads": 4.0, "rss_mib": 6.0, "pss_mib": 8.0, "processes": 4.0}
+"""How much each may grow over the time that counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """How one figure has developed behind the warm-up."""
+
+    figure: str
+    first: float
+    """The median of the first quarter."""
+    last: float
+    growth: float
+    """The slope, times the time that counts."""
+    limit: float
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it may count as not growing."""
+        return self.growth <= self.limit
+
+
+class Load:
+    """Gives one server a round of everything, again and again."""
+
+    def __init__(self, scene: Scene, client: Client, seed: int) -> None:
+        """Use a client that reads."""
+        self._scene = scene
+        self._client = client
+        self._chance = random.Random(seed)
+        self._number = 0
+        self.rounds = 0
+        self.calls = 0
+        self.wrong: list[str] = []
+        """Answers that are not what they should be."""
+
+    async def go_round(self) -> None:
+        """Everything at once; returns when all of it is answered."""
+        self.rounds += 1
+        twin = self._task("answers late")
+        async with trio.open_nursery() as nursery:
+            for task in [*(self._task("answers") for _ in range(5)), twin, twin]:
+                nursery.start_soon(self._dispatch, task)
+            nursery.start_soon(self._parallel)
+            for behaviour in ("answers", "answers at length", "floods"):
+                nursery.start_soon(self._background, self._task(behaviour))
+            nursery.start_soon(self._cancelled, self._task("daemon"))
+            nursery.start_soon(self._withdrawn, self._task("ignoring"))
+            nursery.start_soon(self._dispatch, self._task("quits"), False)
+            nursery.start_soon(self._quick)
+        if self.rounds % _COLLECT_EVERY == 0:
+            await self._call("dispatch_gc", max_age_days=0)
+        self._client.forget()
+
+    def _task(self, behaviour: str) -> str:
+        self._number += 1
+        return f"{behaviour} #{self._number}"
+
+    async def _call(self, tool: str, **arguments: object) -> Any:
+        self.calls += 1
+        request = await self._client.post(tool, **arguments)
+        if request is None:
+            raise EOFError("the server has gone")
+        with trio.fail_after(_ANSWER_S):
+            return await self._client.answer_to(request)
+
+    def _expect(self, holds: bool, what: str, answer: object) -> None:
+        if not holds:
+            self.wrong.append(f"{what}: {str(answer)[:300]}")
+
+    async def _dispatch(self, task: str, success: bool = True) -> None:
+        answer = await self._call("dispatch", agent="infra", task=task)
+        self._expect(answer["success"] is success, task, answer)
+
+    async def _parallel(self) -> None:
+        tasks = [{"agent": "infra", "task": self._task("answers late")} for _ in range(3)]
+        answers = await self._call("dispatch_parallel", dispatches=tasks)
+        self._expect(all(answer["success"] for answer in answers), "parallel", answers)
+
+    async def _background(self, task: str) -> None:
+        job_id = (await self._call("dispatch_async", agent="infra", task=task))["job_id"]
+        job = await self._call("dispatch_wait", job_id=job_id, timeout_seconds=_ANSWER_S)
+        self._expect(job["status"] == "done", task, job)
+        page = await self._call("fetch_result", ref=job_id, max_chars=1000)
+        self._expect(page["success"], task, page)
+
+    async def _cancelled(self, task: str) -> None:
+        job_id = (await self._call("dispatch_async", agent="infra", task=task))["job_id"]
+        await trio.sleep(self._chance.uniform(0, 0.3))
+        answer = await self._call("dispatch_cancel", job_id=job_id)
+        self._expect(answer["outcome"] == "cancelled", task, answer)
+
+    async def _withdrawn(self, task: str) -> None:
+        request = await self._client.post("dispatch", agent="infra", task=task)
+        await trio.sleep(self._chance.uniform(0, 0.3))
+        if request is not None:
+            await self._client.withdraw(request)
+
+    async def _quick(self) -> None:
+        agents = await self._call("list_agents")
+        self._expect(agents[0]["healthy"], "list_agents", agents)
+        rows = await self._call("dispatch_jobs", limit=20)
+        self._expect(len(rows) <= 20, "dispatch_jobs", rows)
+        words = f"round {self.rounds}"
+        await self._call("update_agent", name="infra", description=words)
+        details = await self._call("inspect_agent", name="infra")
+        self._expect(details["description"] == words, "inspect_agent", details)
+        refused = await self._call("dispatch", agent="nobody", task="go")
+        self._expect("Unknown agent" in refused, "an unknown agent", refused)
+
+
+async def soak(minutes: float, seed: int, samples: list[Sample]) -> Load:
+    """Load one server for so long; `samples` gets what was counted."""
+    with tempfile.TemporaryDirectory(prefix="agent-dispatch-soak-") as directory:
+        scene = Scene(Path(directory), _LIMIT)
+        try:
+            async with scene.served(None) as client:
+                load = Load(scene, client, seed)
+                begun = time.monotonic()
+                while (at_s := time.monotonic() - begun) < minutes * 60:
+                    await load.go_round()
+                    await _agents_gone(scene)
+                    samples.append(_look(scene, client.process.pid, at_s))
+            return load
+        finally:
+            scene.sweep()
+
+
+async def _agents_gone(scene: Scene) -> None:
+    with trio.fail_after(_ANSWER_S):
+        while scene.agents():  # noqa: ASYNC110  # not our children
+            await trio.sleep(0.01)
+
+
+def _look(scene: Scene, server: int, at_s: float) -> Sample:
+    pids = list(scene.alive())
+    return Sample(
+        at_s=at_s,
+        descriptors=open_files_of(server),
+        threads=threads_of(server),
+        rss_mib=memory_mib([server])[0],
+        pss_mib=memory_mib(pids)[1],
+        processes=len(pids),
+    )
+
+
+def trends(samples: Sequence[Sample]) -> list[Trend]:
+    """How each figure has developed behind the warm-up.
+
+    Raises:
+        ValueError: There are too few samples to tell.
+    """
+    counted = [sample for sample in samples if sample.at_s >= samples[-1].at_s * _WARM_UP]
+    if len(counted) < _AT_LEAST:
+        raise ValueError(f"only {len(counted)} rounds behind the warm-up: take more minutes")
+    quarter = max(1, len(counted) // 4)
+    found = []
+    for figure, limit in LIMITS.items():
+        points = [(sample.at_s, float(getattr(sample, figure))) for sample in counted]
+        slope = median((y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2))
+        found.append(
+            Trend(
+                figure=figure,
+                first=median(y for _, y in points[:quarter]),
+                last=median(y for _, y in points[-quarter:]),
+                growth=slope * (points[-1][0] - points[0][0]),
+                limit=limit,
+            )
+        )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, print, and say by the exit status whether all stayed flat."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    enclosure = enclose("bench.soak", given)
+    if isinstance(enclosure, int):
+        return enclosure
+    samples: list[Sample] = []
+    load = trio.run(soak, options.minutes, options.seed, samples)
+    try:
+        found = trends(samples)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    about: dict[str, object] = {
+        "minutes": options.minutes,
+        "rounds": load.rounds,
+        "calls": load.calls,
+        "answers that were wrong": len(load.wrong),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+    }
+    if options.json:
+        listed = [asdict(trend) | {"flat": trend.is_flat} for trend in found]
+        told = {**about, "trends": listed, "wrong": load.wrong}
+        print(json.dumps({**told, "samples": [asdict(each) for each in samples]}, indent=2))
+    else:
+        print(_as_table(found))
+        print("\n" + "; ".join(f"{name}: {value}" for name, value in about.items()))
+        for what in load.wrong[:20]:
+            print(f"WRONG {what}")
+    return 0 if all(trend.is_flat for trend in found) and not load.wrong else 1
+
+
+def _as_table(found: Sequence[Trend]) -> str:
+    lines = [f"{'figure':12} {'first':>8} {'last':>8} {'growth':>8} {'limit':>8}  verdict"]
+    lines += [
+        f"{trend.figure:12} {trend.first:8.1f} {trend.last:8.1f} {trend.growth:8.1f}"
+        f" {trend.limit:8.1f}  {'flat' if trend.is_flat else 'GROWS'}"
+        for trend in found
+    ]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.soak", description="What one server holds must not grow."
+    )
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments of cancellations")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
