@@ -86,14 +86,7 @@ def show(rows: Sequence[Row], workshop: Workshop, options: argparse.Namespace) -
     why_not = why_not_counted()
     if why_not is not None:
         rows = [row for row in rows if not math.isnan(row.ours)]
-    about: dict[str, object] = {
-        "standin": workshop.standin_is,
-        "CPU time": f"not counted: {why_not}" if why_not else "by the kernel's task clock",
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "load": f"{os.getloadavg()[0]:.1f} in the last minute",
-        "rounds": options.rounds,
-    }
+    about = about_run(workshop, options)
     if options.json:
         print(as_json(rows, about))
     else:
@@ -103,6 +96,19 @@ def show(rows: Sequence[Row], workshop: Workshop, options: argparse.Namespace) -
         print("\n" + "; ".join(f"{name}: {value}" for name, value in about.items()))
     missed = [row for row in rows if row.met is False]
     return 1 if options.strict and missed else 0
+
+
+def about_run(workshop: Workshop, options: argparse.Namespace) -> dict[str, object]:
+    """What is known of a run besides its figures."""
+    why_not = why_not_counted()
+    return {
+        "standin": workshop.standin_is,
+        "CPU time": f"not counted: {why_not}" if why_not else "by the kernel's task clock",
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "load": f"{os.getloadavg()[0]:.1f} in the last minute",
+        "rounds": options.rounds,
+    }
 
 
 def say(what: str) -> None:

@@ -10,17 +10,20 @@ the figures as files there, and draws them (`uv run --group bench python -m benc
 """
 
 import argparse
+import os
 import resource
+import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from bench.command import Workshop, add_options, open_workshop, say, show
+from bench.command import Workshop, about_run, add_options, open_workshop, say, show
 from bench.crowd import Crowd, crowds, rows_of_crowds, rows_of_streams, streams
 from bench.fanout import MANY, TOGETHER, Load, Point, fan_out, rows_of
 from bench.large_answer import large_answer
 from bench.real import VERSION, open_real_world
-from bench.report import Row
+from bench.report import Row, as_json
 from bench.turns import second_turns
 
 LIMITS, CROWD, STREAMS, ANSWER, DIALOGUE = GROUPS = (
@@ -54,6 +57,10 @@ class Found:
     crowds: list[Crowd] = field(default_factory=list)
 
 
+Keep = Callable[[Found, dict[str, object]], None]
+"""Keeps what was found, with what is known of the run."""
+
+
 def _filling(limit: int) -> Load:
     """Twice what the limit allows, at work for long enough that the first half can start."""
     return Load(limit=limit, dispatches=2 * limit, seconds=max(0.25, limit / 50))
@@ -79,8 +86,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and say by the exit status whether the targets hold."""
     options = _parser().parse_args(arguments)
     with open_workshop(options) as workshop:
+        keep = _keeping(options)
+        load_before = os.getloadavg()[0]
         found = _measure(workshop, QUICK if options.quick else FULL, options)
+        if keep is not None:
+            about = about_run(workshop, options)
+            about["load"] = f"{load_before:.1f} before, {os.getloadavg()[0]:.1f} after"
+            keep(found, _told(options) | _versions(workshop) | about)
         return show(found.rows, workshop, options)
+
+
+def _keeping(options: argparse.Namespace) -> Keep | None:
+    """What keeps the results, if they are to be kept; asked for before it takes minutes."""
+    if not options.results:
+        return None
+    try:
+        from bench.concurrency_plot import draw
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}: run this with `uv run --group bench python -m bench.concurrency …`")
+    folder = Path(options.results)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(found: Found, about: dict[str, object]) -> None:
+        told = {
+            "loads": [asdict(point) | {"load": str(point.load)} for point in found.points],
+            "crowds": [asdict(crowd) for crowd in found.crowds],
+        }
+        (folder / "concurrency.json").write_text(as_json(found.rows, about | told) + "\n")
+        draw(folder / "concurrency.svg", found.points, found.crowds, about)
+
+    return keep
+
+
+def _told(options: argparse.Namespace) -> dict[str, object]:
+    """The command, without the places of this machine."""
+    words = ["python -m bench.concurrency"]
+    words += ["--against PROGRAM"] if options.against else []
+    words += [f"--{name}" for name in ("quick", "real") if getattr(options, name)]
+    words += ["--only", *options.only] if options.only else []
+    return {"command": " ".join(words)}
+
+
+def _versions(workshop: Workshop) -> dict[str, object]:
+    versions: dict[str, object] = {}
+    for product in workshop.products("versions"):
+        said = subprocess.run(
+            product.command("--version"), env=product.environ, stdout=subprocess.PIPE, check=True
+        )
+        versions[product.name] = said.stdout.decode().split()[-1]
+    return versions
 
 
 def _measure(workshop: Workshop, plan: Plan, options: argparse.Namespace) -> Found:
@@ -125,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
         description="What happens at the limit on concurrent runs, and what many at once cost.",
     )
     add_options(parser, rounds=5, groups=GROUPS)
+    parser.add_argument(
+        "--results", metavar="FOLDER", default="", help="keep concurrency.json and .svg there"
+    )
     parser.add_argument("--quick", action="store_true", help="less of everything, for a look at it")
     parser.add_argument(
         "--real", action="store_true", help="conversations of the real CLI too (only with this)"

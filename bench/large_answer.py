@@ -41,13 +41,16 @@ def _one(product: Product, folder: Path, size: int) -> dict[str, float]:
         # A guard that is forked later shares its memory with these, and never sees the answer.
         pids = server.tree.pids()
         forget_peaks(pids)
-        idle_rss_mib, idle_pss_mib = memory_mib(pids)
+        idle_rss_mib = {pid: memory_mib([pid])[0] for pid in pids}
+        idle_pss_mib = memory_mib(pids)[1]
         received, begun = server.received_bytes, time.perf_counter()
         answer = server.call("dispatch", task(0))
         figures = {
             "wall": time.perf_counter() - begun,
             "on the wire": (server.received_bytes - received) / _MIB,
-            "peak RSS over idle": peak_mib(pids) - idle_rss_mib,
+            "peak RSS over idle": sum(
+                max(peak_mib([pid]) - idle_mib, 0) for pid, idle_mib in idle_rss_mib.items()
+            ),
         }
         time.sleep(_LATER_S)
         figures["PSS over idle 1 s later"] = memory_mib(pids)[1] - idle_pss_mib
