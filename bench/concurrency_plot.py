@@ -13,6 +13,8 @@ from bench.fanout import EACH, MANY, Point
 
 F = TypeVar("F", Point, Crowd)
 
+_TIMED = (MANY, 1, EACH)
+
 
 def draw(
     path: Path, points: Sequence[Point], crowds: Sequence[Crowd], about: Mapping[str, object]
@@ -39,7 +41,7 @@ def _peaks(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def _times(axes: Axes, points: Sequence[Point]) -> None:
-    many = [p for p in points if str(p.load).startswith(f"{MANY} x 1 s") and p.load.tool == EACH]
+    many = [p for p in points if (p.load.dispatches, p.load.seconds, p.load.tool) == _TIMED]
     limits = sorted({point.load.limit for point in many})
     ideal = {point.load.limit: point.load.ideal_s for point in many}
     _name(axes, f"{MANY} dispatches of 1 s", "max_concurrency", "seconds")
