@@ -99,7 +99,7 @@ def test_serve_is_handed_on(world: World) -> None:
         ),
         (
             ["run", "infra", "task", "--timeout-seconds=-3"],
-            DispatchRequest(agent="infra", task="task", timeout_s=1),
+            DispatchRequest(agent="infra", task="task", timeout_s=10),
         ),
     ],
 )
