@@ -14,6 +14,7 @@ ENDING = {
     "answers and stays": "answer(); stay()",
     "answers at length": "answer(300_000)",
     "answers and leaves a daemon": "fork_away('setsid', 'twice'); answer()",
+    "converses": "converse()",
     "quits": "sys.exit(3)",
     "floods": "flood(); answer()",
     "chatters": "chatter(); answer()",
@@ -31,6 +32,8 @@ def note(*words):
     os.write(fd, (" ".join(words) + "\\n").encode())
     os.close(fd)
 def sit_down():
+    if " #d" in asked:
+        return  # The two of a dialogue go as one.
     # One seat for each run that may go at once; given back by the kernel when we end.
     for number in range({limit}):
         seat = os.open({seats!r} + "." + depth + "." + str(number), os.O_RDWR | os.O_CREAT, 0o600)
@@ -48,6 +51,10 @@ def answer(length=0):
     text = job + "." + str(os.getpid()) + "."
     note("answer", job, text)
     result(text + "x" * length)
+def converse():
+    answer()
+    for turn in sys.stdin:
+        answer()
 def flood():
     line = json.dumps(dict(type="unknown", padding="y" * 100_000)).encode() + b"\\n"
     for _ in range(300):
@@ -61,10 +68,14 @@ def nest(*words):
     import subprocess
     command = [sys.executable, "-P", "-m", "agent_dispatch", "run", "infra", *words]
     subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-sit_down()
+given = [a.partition("=")[2] for a in sys.argv if a.startswith(("--session-id=", "--resume="))]
+SESSION = given[0] if given else SESSION
 asked = read_turn()
+sit_down()
 init()
-exec({behaviours!r}[asked.partition(" #")[0]])
+behaviours = {behaviours!r}
+# The prompt of a dialogue has more around it; "daemon" is the end of another name.
+exec(behaviours[max((name for name in behaviours if name + " #" in asked), key=len)])
 """
 
 

@@ -66,6 +66,7 @@ FAULTS: Mapping[str, Fault] = {
     "clocks a day off": Fault(),
     "old jobs removed, by two at once": Fault(),
 }
+_CALLED = ("dispatch", "dispatch_parallel", "dispatch_dialogue")
 ONLOOKERS = ("nobody", "settles", "waits")
 _LATEST_S = (0.05, 0.2, 0.6)
 """While a job is made, while it starts, while its agent is at work."""
@@ -166,8 +167,8 @@ def _tools(fault: str) -> list[str]:
     if FAULTS[fault] is _BACKGROUND or fault.startswith("worker"):
         return ["dispatch_async"]
     if FAULTS[fault] is _CALLS:
-        return ["dispatch", "dispatch_parallel"]
-    return ["dispatch", "dispatch_async", "dispatch_async", "dispatch_parallel"]
+        return list(_CALLED)
+    return ["dispatch_async", "dispatch_async", *_CALLED]
 
 
 def _submission(chance: random.Random, tools: list[str]) -> Submission:
@@ -176,12 +177,14 @@ def _submission(chance: random.Random, tools: list[str]) -> Submission:
     return Submission(
         at_s=chance.choice([0.0, chance.uniform(0, 0.1)]),
         tool=tool,
-        behaviours=tuple(_behaviour(chance) for _ in range(count)),
+        behaviours=tuple(_behaviour(chance, tool) for _ in range(count)),
         twice=tool == "dispatch" and chance.random() < 0.3,
     )
 
 
-def _behaviour(chance: random.Random) -> str:
+def _behaviour(chance: random.Random, tool: str) -> str:
+    if tool == "dispatch_dialogue" and chance.random() < 0.4:
+        return "converses"
     return chance.choice(list(HANGING if chance.random() < 0.5 else ENDING))
 
 

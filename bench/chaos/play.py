@@ -109,15 +109,21 @@ class _Run:
 
     async def _submit(self, client: Client, submission: Submission, number: int) -> None:
         await trio.sleep(submission.at_s)
+        mark = "d" if submission.tool == "dispatch_dialogue" else ""
         tasks = [
-            {"agent": "infra", "task": f"{behaviour} #{number}.{index}"}
+            f"{behaviour} #{mark}{number}.{index}"
             for index, behaviour in enumerate(submission.behaviours)
         ]
-        if submission.tool == "dispatch_parallel":
-            await client.post(submission.tool, dispatches=tasks)
-            return
-        for _ in range(2 if submission.twice else 1):
-            await client.post(submission.tool, **tasks[0])
+        match submission.tool:
+            case "dispatch_parallel":
+                items = [{"agent": "infra", "task": task} for task in tasks]
+                await client.post(submission.tool, dispatches=items)
+            case "dispatch_dialogue":
+                pair = {"requester": "web", "responder": "infra"}
+                await client.post(submission.tool, **pair, topic=tasks[0], max_rounds=2)
+            case _:
+                for _ in range(2 if submission.twice else 1):
+                    await client.post(submission.tool, agent="infra", task=tasks[0])
 
     async def _strike(self, client: Client, strike: Strike) -> None:
         if strike.from_first_job:
@@ -255,8 +261,11 @@ class _Run:
             record = self.witness.records[job_id]
             touched = Touches.CALLS if record["kind"] == "call" else Touches.BACKGROUND
             behaviour = behaviour_of(record["task"])
+            is_dialogue = " #d" in record["task"] and behaviour != "converses"
             if record.get("parent") or touched in self._plan.touches or behaviour in _DEPENDENT:
                 continue
+            if is_dialogue and behaviour not in HANGING:
+                continue  # Cut short by one of the two.
             if behaviour in HANGING:
                 expected = ("cancelled", "cancelled")
             elif behaviour == "quits":

@@ -41,6 +41,8 @@ class Scene(House):
         """Furnish `directory`, which exists and is empty."""
         super().__init__(directory, script(directory, limit), settings=f"max_concurrency = {limit}")
         self.directory = directory
+        with self.config.open("a") as config:
+            config.write(f'[agents.web]\ndirectory = "{directory / "project"}"\n')
         self._claude_path = str(self._claude).encode()
         self._token = next(f"{name}={value}" for name, value in self.mark.items())
         self.said = directory / "said"
@@ -131,6 +133,7 @@ class Client:
         self._sending = trio.Lock()
         self._may_read = trio.Event()
         self._may_read.set()
+        self._silences = 0
         self._moved = trio.Event()
 
     @property
@@ -195,11 +198,15 @@ class Client:
         """Let what the server says pile up."""
         assert isinstance(self.process.stdout, trio.lowlevel.FdStream)
         fcntl.fcntl(self.process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _SMALL_PIPE_BYTES)
-        self._may_read = trio.Event()
+        if not self._silences:
+            self._may_read = trio.Event()
+        self._silences += 1
         try:
             yield
         finally:
-            self._may_read.set()
+            self._silences -= 1
+            if not self._silences:
+                self._may_read.set()
 
     async def read(self) -> None:
         """Read until the server or we close the pipe."""
