@@ -147,7 +147,7 @@ class _Cancelling:
         await trio.sleep_forever()
 
     async def mark_when_cancelled(self) -> None:
-        """Have it on disk, before the tree ends, that the end is meant.
+        """Have it noted, before the tree ends, that the end is meant.
 
         A server that leaves does not wait for its agents to end: the guards see to that, and who
         reads the record then finds a job that was cancelled, not one that was lost.
@@ -157,7 +157,7 @@ class _Cancelling:
         finally:
             if not self.over:
                 with trio.CancelScope(shield=True):
-                    await self._owned.request_cancel(self.by)
+                    await self._owned.note_cancelled(self.by)
 
 
 def _nothing_begun(owned: Ownership) -> CancelledBy:

@@ -190,6 +190,11 @@ class FileJobStore:
         fds, claim.fds = claim.fds, NO_DESCRIPTORS
         self._live.close(fds)
 
+    def note_cancelled(self, claim: Claim, by: str) -> None:
+        """Say that the job's owner is cancelling it; see `JobStore.note_cancelled`."""
+        with contextlib.suppress(OSError):
+            self._live.mark_cancel(claim.job.id, by, durable=False)
+
     def mark_ending(self, claim: Claim) -> None:
         """Say that the job's processes are being ended; see `JobStore.mark_ending`."""
         with contextlib.suppress(OSError):

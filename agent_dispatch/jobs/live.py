@@ -248,12 +248,13 @@ class LiveFiles:
             raise
         return fd
 
-    def mark_cancel(self, job_id: str, by: str) -> None:
-        """Say durably that a job is to be cancelled; the first to say so stays named."""
+    def mark_cancel(self, job_id: str, by: str, *, durable: bool = True) -> None:
+        """Say that a job is to be cancelled; the first to say so stays named."""
         text = by.encode(errors="replace")[:_MARKER_BYTES]
         with contextlib.suppress(FileExistsError):
-            write_new(self._disk, self.path(job_id, CANCEL), text)
-        sync_directory(self._disk, self.directory)
+            write_new(self._disk, self.path(job_id, CANCEL), text, durable=durable)
+        if durable:
+            sync_directory(self._disk, self.directory)
 
     def mark_ending(self, job_id: str) -> None:
         """Say that the processes of a job are being ended."""

@@ -180,14 +180,14 @@ class Ownership:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._claim.fds.bell, _MANY_RINGS)
 
-    async def request_cancel(self, by: str) -> None:
-        """Have it on disk that the job ends on purpose, before its run is ended.
+    async def note_cancelled(self, by: str) -> None:
+        """Have it noted that the job ends on purpose, before its run is ended.
 
         Should this process be killed on the way, the next reader finds the job cancelled instead
         of lost. Best effort: if it cannot be written, that is the only difference.
         """
-        with contextlib.suppress(DispatchError):
-            await trio.to_thread.run_sync(self._store.request_cancel, self.job.id, by)
+        if self.owned:
+            await trio.to_thread.run_sync(self._store.note_cancelled, self._claim, by)
 
     async def mark_ending(self) -> None:
         """Say that the run's processes are about to be ended, so that nested jobs end as such."""

@@ -144,6 +144,18 @@ class JobStore(Protocol):
         """Close our copies of the descriptors, because others have them; may be called twice."""
         ...
 
+    def note_cancelled(self, claim: Claim, by: str) -> None:
+        """Say that the job's owner is cancelling it, before it does, should it die on the way.
+
+        Best effort, and not against a power cut: without it the job may be called lost instead of
+        cancelled.
+
+        Args:
+            claim: The job.
+            by: Who wants it, for the end of a sentence; the first who wanted it stays named.
+        """
+        ...
+
     def mark_ending(self, claim: Claim) -> None:
         """Say that the job's processes are being ended: jobs started inside them end with them.
 

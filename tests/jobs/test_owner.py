@@ -122,17 +122,18 @@ async def test_an_answer_is_recorded_although_the_start_never_was(store: FileJob
 
 
 async def test_who_dies_while_it_ends_a_job_on_purpose_leaves_it_cancelled(
-    store: FileJobStore, other: FileJobStore
+    store: FileJobStore, other: FileJobStore, directory: Path
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         await own.start()
-        await own.request_cancel("the end of its server")
+        await own.note_cancelled("the end of its server")
     job = other.settle(own.job.id)
     assert job.status is JobStatus.CANCELLED
     assert job.error is not None
     assert "the end of its server" in job.error
-    await own.request_cancel("too late")
+    await own.note_cancelled("too late")
     assert other.settle(own.job.id) == job
+    assert files_in(directory) == {f"{job.id}.json"}
 
 
 async def test_finishing_is_not_interrupted(store: FileJobStore) -> None:

@@ -14,7 +14,7 @@ from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.store import Claim
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
-from tests.jobs.support import DONE, FAILED, end, files_in, pending, running
+from tests.jobs.support import DONE, FAILED, ReadOnlyDisk, end, files_in, pending, running
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "0190b5f0000070008000000000000001"
@@ -61,6 +61,25 @@ def test_a_cancelled_job_whose_owner_died_is_cancelled(
     assert (job.status, job.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
     assert job.error is not None
     assert "by the CLI" in job.error
+
+
+def test_an_owner_that_dies_while_it_cancels_leaves_a_cancelled_job(
+    store: FileJobStore, other: FileJobStore
+) -> None:
+    claim = running(store)
+    store.note_cancelled(claim, "its caller")
+    store.note_cancelled(claim, "somebody else")
+    store.release(claim)
+    job = other.settle(claim.job.id)
+    assert (job.status, job.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
+    assert job.error is not None
+    assert "by its caller" in job.error
+
+
+def test_an_owner_that_cannot_note_its_cancellation_goes_on(directory: Path) -> None:
+    claim = running(FileJobStore(directory))
+    FileJobStore(directory, disk=ReadOnlyDisk()).note_cancelled(claim, "its caller")
+    assert end(FileJobStore(directory), claim).persisted
 
 
 def test_who_cancels_a_job_without_an_owner_finds_it_lost(store: FileJobStore) -> None:
