@@ -52,6 +52,8 @@ class Command(msgspec.Struct, frozen=True):
     argv: tuple[str, ...]
     cwd: str
     env: dict[str, str]
+    session_id: str | None = None
+    """The session that it begins or goes on with; None: one that the CLI names."""
 
 
 class RefusedValueError(DispatchError):
@@ -119,7 +121,7 @@ def build_command(
         # At least 1: for the CLI, 0 means to wait for ever.
         _WAIT_CEILING_VARIABLE: str(max(1, math.ceil(timeout_s * 1000))),
     }
-    return Command(argv=tuple(argv), cwd=agent.directory, env=env)
+    return Command(tuple(argv), agent.directory, env, session_id=new_session or resume)
 
 
 def current_depth(environ: Mapping[str, str]) -> int:

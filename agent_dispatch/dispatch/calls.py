@@ -126,3 +126,4 @@ class Calls:
             # Beside a run, which an error here would end.
             with contextlib.suppress(DispatchError):
                 await in_thread(self._store.prune_calls, retention_days)
+            await in_thread(self._dispatcher.tidy)

@@ -120,7 +120,7 @@ class Dispatcher:
             return command
         run = Run(request, agent, command, on_progress, keeper, limit)
         async with self._held_for(
-            run, settings, on_progress, keeper, session_id=request.session_id
+            run, settings, on_progress, keeper, [command.session_id]
         ) as held_fds:
             return classify(await run.go(self._open_claude, held_fds))
 
@@ -153,8 +153,13 @@ class Dispatcher:
                 return to_record(request, refused(request, speaker))
             speakers[role] = speaker
         dialogue = Dialogue(request, speakers, on_progress, keeper)
-        async with self._held_for(dialogue, settings, on_progress, keeper) as held_fds:
+        session_ids = [speaker.first_session_id for speaker in speakers.values()]
+        async with self._held_for(dialogue, settings, on_progress, keeper, session_ids) as held_fds:
             return await dialogue.go(self._open_claude, held_fds)
+
+    def tidy(self) -> None:
+        """Remove what killed processes left behind of their sessions' locks; touches the disk."""
+        self._sessions.sweep()
 
     def _speaker(
         self, agent: EffectiveAgent, settings: Settings, keeper: Keeper
@@ -174,10 +179,11 @@ class Dispatcher:
         settings: Settings,
         on_progress: OnProgress,
         keeper: Keeper,
-        *,
-        session_id: str | None = None,
+        session_ids: Sequence[str | None],
     ) -> AsyncIterator[list[int]]:
-        """Hold a slot, and the session to resume, for as long as a process of `work` is left.
+        """Hold a slot, and the sessions, for as long as a process of `work` is left.
+
+        Also those that it begins: their ids are known to others as soon as it runs.
 
         Gives the descriptors for its guards to hold.
         """
@@ -191,7 +197,7 @@ class Dispatcher:
         async with contextlib.AsyncExitStack() as stack:
             held: list[Slot | HeldSession] = []
             # In this order everywhere: who waits for a session keeps no slot from others.
-            if session_id is not None:
+            for session_id in filter(None, session_ids):
                 session = self._sessions.hold(session_id, on_wait)
                 held.append(await stack.enter_async_context(session))
             slot = self._slots.hold(settings.max_concurrency, on_place)

@@ -1,7 +1,7 @@
 """One run at a time per session, on the whole machine.
 
-Two runs that resume the same session at once both succeed, and one of the two branches is lost
-from its history (measured with Claude Code 2.1.330). So whoever resumes a session holds a lock
+Two runs of the same session at once both succeed, and one of the two branches is lost from its
+history (measured with Claude Code 2.1.330). So whoever begins or resumes a session holds a lock
 (flock(2)) on a file named after it, and the guard of the run holds it too, until no process of the
 run is left.
 """
@@ -28,7 +28,7 @@ class SessionsError(DispatchError):
 
 
 class HeldSession:
-    """The right to resume one session."""
+    """The right to begin or to resume one session."""
 
     def __init__(self, fd: int) -> None:
         """Wrap the locked descriptor."""
@@ -74,6 +74,17 @@ class Sessions:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
             os.close(fd)
+
+    def sweep(self) -> None:
+        """Remove the lock files of those who were killed while they held one; may take a while."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in self._directory.glob("*.lock"):
+                # Whatever is wrong with one is told to whoever needs it.
+                with contextlib.suppress(SessionsError, OSError):
+                    fd = self._try(str(path))
+                    if fd is not None:
+                        os.unlink(path)
+                        os.close(fd)
 
     def _try(self, path: str) -> int | None:
         try:

@@ -33,6 +33,8 @@ class Speaker:
     def __init__(self, agent: EffectiveAgent, command: Command, resume: Resume) -> None:
         """Speak for `agent`: `command` begins its session, `resume` goes on with it."""
         self.agent = agent
+        self.first_session_id = command.session_id
+        """The session that it begins."""
         self._next_command: Command | None = command
         self._resume = resume
         self._processes: list[_Process] = []

@@ -4,6 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.core.command import DEPTH_VARIABLE, MARKER_VARIABLE
@@ -303,6 +304,38 @@ async def test_a_session_leaves_no_lock_file(
 ) -> None:
     request = msgspec.structs.replace(TASK, session_id=SESSION)
     await bench.dispatch(FakeClaude((0, INIT), (0, ANSWER)), request)
+    assert list((tmp_path / "sessions").iterdir()) == []
+
+
+async def test_a_session_that_has_just_begun_is_resumed_when_its_run_is_over(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    claude = FakeClaude((0, INIT), (10, ANSWER))
+    first, second = bench.dispatcher(claude), bench.dispatcher(claude)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.dispatch, TASK, bench.agent, bench.settings)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = claude.commands[0].session_id
+        assert f"--session-id={begun}" in claude.commands[0].argv
+        request = msgspec.structs.replace(TASK, session_id=begun)
+        nursery.start_soon(second.dispatch, request, bench.agent, bench.settings)
+    assert claude.peak == 1
+    assert len(claude.commands) == 2
+
+
+async def test_locks_of_killed_owners_are_swept_and_those_in_use_are_not(
+    bench: Bench, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    claude = FakeClaude((0, INIT), (10, ANSWER))
+    dispatcher, other = bench.dispatcher(claude), bench.dispatcher(claude)
+    other.tidy()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dispatcher.dispatch, TASK, bench.agent, bench.settings)
+        await trio.testing.wait_all_tasks_blocked()
+        (tmp_path / "sessions" / f"{SESSION}.lock").touch()
+        other.tidy()
+        (kept,) = (tmp_path / "sessions").iterdir()
+        assert kept.name == f"{claude.commands[0].session_id}.lock"
     assert list((tmp_path / "sessions").iterdir()) == []
 
 
