@@ -11,7 +11,7 @@ import stat
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY

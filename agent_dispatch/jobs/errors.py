@@ -11,6 +11,7 @@ _WRITABLE = "Make it writable for you"
 _REMEDIES = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f)",
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
     errno.EIO: "Look at the disk: the system log (dmesg) says more",

@@ -1,5 +1,6 @@
 """Writes records on behalf of whoever holds a job's lock."""
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from agent_dispatch.jobs.disk import DISK_FULL, NO_DESCRIPTOR, Disk, remove_quietly, write_new
+from agent_dispatch.jobs.disk import NO_DESCRIPTOR, NO_ROOM, Disk, remove_quietly, write_new
 from agent_dispatch.jobs.errors import (
     BrokenJobError,
     JobOverError,
@@ -95,7 +96,7 @@ class RecordWriter:
     def write_end(self, claim: Claim, job: Job) -> EndWritten:
         """Write a terminal record, or as much of it as the disk takes."""
         try:
-            problem = _patiently(lambda: self._write_on_full_disk(claim, job))
+            problem = _patiently(lambda: self._write_with_little_room(claim, job))
         except JobOverError as error:
             return EndWritten(True, f"{error} What was to be recorded now is not.")
         except JobStoreError as error:
@@ -108,11 +109,11 @@ class RecordWriter:
             problem = problem or _not_kept(error)
         return EndWritten(True, problem)
 
-    def _write_on_full_disk(self, claim: Claim, job: Job) -> str | None:
+    def _write_with_little_room(self, claim: Claim, job: Job) -> str | None:
         try:
             self.write(claim, job)
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if error.errno not in NO_ROOM:
                 raise
         else:
             return None
@@ -120,13 +121,13 @@ class RecordWriter:
         try:
             self.write(claim, job)
         except OSError as error:
-            if error.errno not in DISK_FULL or job.result is None:
+            if error.errno not in NO_ROOM or job.result is None:
                 raise
             result = shortened(job.result, _SHORTENED_CHARS)
             self.write(claim, msgspec.structs.replace(job, result=result))
             return (
-                f"The disk is full: of this answer only the first {_SHORTENED_CHARS} characters"
-                " are kept. Take the rest from here, and free some space."
+                f"{_why_no_room(error)} of this answer only the first {_SHORTENED_CHARS} characters"
+                " are kept. Take the rest from here."
             )
         return None
 
@@ -155,6 +156,12 @@ def _patiently(write: Callable[[], T]) -> T:
                 raise
         time.sleep(pause_s)
     return write()
+
+
+def _why_no_room(error: OSError) -> str:
+    if error.errno == errno.EFBIG:
+        return "No file may be that large here (raise `ulimit -f`):"
+    return "The disk is full (free some space):"
 
 
 def _not_kept(error: OSError) -> str:

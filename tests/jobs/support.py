@@ -189,3 +189,16 @@ class FullDisk(Disk):
         size = os.lstat(path).st_size
         super().unlink(path)
         self.room += size
+
+
+class SmallFilesDisk(Disk):
+    """Lets no file grow beyond so many bytes, as `ulimit -f` does."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def write(self, fd: int, data: memoryview) -> int:
+        room = self.most - os.fstat(fd).st_size
+        if room <= 0:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return super().write(fd, data[:room])

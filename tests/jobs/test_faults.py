@@ -23,6 +23,7 @@ from tests.jobs.support import (
     FaultyDisk,
     FullDisk,
     ReadOnlyDisk,
+    SmallFilesDisk,
     end,
     ended,
     files_in,
@@ -293,6 +294,17 @@ def test_of_an_answer_that_has_no_room_the_beginning_is_kept(directory: Path) ->
     assert kept.result is not None
     assert (kept.result.truncated, kept.result.full_size) == (True, 300_000)
     assert LARGE.result.startswith(kept.result.result)
+
+
+def test_of_an_answer_that_is_too_large_for_a_file_the_beginning_is_kept(directory: Path) -> None:
+    store = FileJobStore(directory, disk=SmallFilesDisk(100_000))
+    claim = running(store)
+    finished = end(store, claim, LARGE)
+    assert "ulimit -f" in (finished.problem or "")
+    kept = store.settle(claim.job.id)
+    assert kept.status is JobStatus.DONE
+    assert kept.result is not None
+    assert (kept.result.truncated, kept.result.full_size) == (True, 300_000)
 
 
 @pytest.mark.parametrize("touched", [False, True])
