@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun = time.monotonic()
     try:
         trio.run(_play_all, options, enclosure, outcomes)
-    except KeyboardInterrupt:
+    except* KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     if not outcomes:
         return 1

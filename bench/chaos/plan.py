@@ -60,7 +60,7 @@ FAULTS: Mapping[str, Fault] = {
     "cancelled from a shell": _EVERYBODY,
     "call withdrawn": _CALLS,
     "disk full": _EVERYBODY,
-    "files limited in size": _EVERYBODY,
+    "files limited in size": Fault(),
     "locks held by a stuck process": Fault(),
     "client does not read": Fault(),
     "clocks a day off": Fault(),
