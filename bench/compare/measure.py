@@ -7,7 +7,9 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
+from bench.background import durable_write_s
 from bench.command import Workshop, open_workshop, say
 from bench.compare.document import NOT_MEASURED, Comparison
 from bench.compare.predecessor import version_of
@@ -19,6 +21,7 @@ from bench.report import Row
 from tests.e2e.claude_cli import CannotInstallError
 
 _REPOSITORY = Path(__file__).parents[2]
+_WRITES = 30
 
 
 class CannotMeasureError(Exception):
@@ -88,9 +91,15 @@ def _about(order: Order, workshop: Workshop) -> dict[str, str]:
         "Python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "scripted agent": workshop.standin_is,
+        "durable write": f"{_durable_write_ms(workshop.root):.1f} ms",
         "CPU time": f"not counted: {why_not}" if why_not else "of all descendants",
         "figures": f"medians of {order.repeat}; of counts the worst",
     }
+
+
+def _durable_write_ms(folder: Path) -> float:
+    """What this disk takes at the beginning; other figures contain such writes."""
+    return median(durable_write_s(folder) for _ in range(_WRITES)) * 1000
 
 
 def _claude_version(claude: Path, home: Path) -> str:
