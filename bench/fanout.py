@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -10,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.command import Workshop, say
-from bench.harness import Server, answer_of
+from bench.harness import Server, answer_of, children_cpu_s
 from bench.processes import threads_of
 from bench.products import Product
-from bench.report import Row, at_most, exactly, of_predecessor, row
+from bench.report import Row, Target, at_most, exactly, of_predecessor, row
 from bench.steering import Stage, serving
 
+BARE = "bare agents"
+"""What stands for the machine: a loop that keeps so many agents going, and does nothing else."""
 EACH, TOGETHER = "dispatch", "dispatch_parallel"
 """The tools to ask with: a call for each, sent without waiting in between, or one for all."""
 MANY = 200
@@ -44,6 +48,11 @@ class Load:
     def full(self) -> int:
         """How many agents work at once if the limit is used and kept."""
         return min(self.limit, self.dispatches)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is large enough for the time to say something, and has a target."""
+        return self.limit in OF_IDEAL and self.dispatches >= MANY
 
     def __str__(self) -> str:
         by = "" if self.tool == EACH else f" by one {self.tool}"
@@ -81,11 +90,42 @@ def fan_out(workshop: Workshop, loads: Iterable[Load]) -> list[Point]:
     for number, load in enumerate(loads):
         say(str(load))
         name = f"load{number}"
+        stages = workshop.root / name / "stages"
+        if load.is_timed and load.tool == EACH:
+            points.append(_bare_point(workshop.environ, workshop.root / f"{name}-bare", load))
         for product in workshop.products(name, limit=load.limit):
-            point = _point(product, workshop.root / name / "stages" / product.name, load)
+            point = _point(product, stages / product.name, load)
             if point is not None:
                 points.append(point)
     return points
+
+
+def _bare_point(environ: Mapping[str, str], folder: Path, load: Load) -> Point:
+    stage = Stage(folder, counted=True, seconds=load.seconds)
+    environ = {**environ, **stage.environ}
+    begun_cpu_s, begun_s = children_cpu_s(), time.perf_counter()
+    living: set[int] = set()
+    program = shutil.which("claude", path=environ["PATH"])
+    assert program is not None
+    with open(os.devnull, "wb") as null:
+        silent = [(os.POSIX_SPAWN_DUP2, null.fileno(), 1)]
+        for number in range(load.dispatches):
+            if len(living) == load.limit:
+                living.remove(os.wait()[0])
+            words = [program, "-p", f"task {number}"]
+            living.add(os.posix_spawn(program, words, environ, file_actions=silent))
+        while living:
+            living.remove(os.wait()[0])
+    wall_s = time.perf_counter() - begun_s
+    return Point(
+        product=BARE,
+        load=load,
+        peak=stage.peak(),
+        right=load.dispatches,
+        wall_s=wall_s,
+        cpu_ms=(children_cpu_s() - begun_cpu_s) / load.dispatches * 1000,
+        threads=0,
+    )
 
 
 def _point(product: Product, folder: Path, load: Load) -> Point | None:
@@ -153,16 +193,20 @@ def _rows_of_load(load: Load, points: Mapping[str, Point]) -> list[Row]:
         return {name: value(point) for name, point in points.items()}
 
     peak = row("m4", f"{load}: peak", "", figures(lambda p: p.peak), exactly(load.full))
-    if load.limit not in OF_IDEAL or load.dispatches < MANY:
+    if not load.is_timed:
         return [peak]
-    of_ideal, target = figures(lambda p: p.of_ideal), at_most(OF_IDEAL[load.limit])
-    cpu_ms = figures(lambda p: p.cpu_ms)
+
+    def timed(name: str, unit: str, value: Callable[[Point], float], target: Target) -> Row:
+        of_each = figures(value)
+        floor = of_each.get(BARE)
+        return row("m4", f"{load}: {name}", unit, of_each, target, floor=floor, floor_is=BARE)
+
     return [
         peak,
-        row("m4", f"{load}: wall of ideal", "x", of_ideal, target),
-        row("m4", f"{load}: CPU of each", "ms", cpu_ms, of_predecessor(0.9)),
+        timed("wall of ideal", "x", lambda p: p.of_ideal, at_most(OF_IDEAL[load.limit])),
+        timed("CPU of each", "ms", lambda p: p.cpu_ms, of_predecessor(0.9)),
     ]
 
 
-def _row_of_ours(name: str, unit: str, figure: float, *targets: Any) -> Row:
+def _row_of_ours(name: str, unit: str, figure: float, *targets: Target) -> Row:
     return row("m4", name, unit, {"agent-dispatch": figure}, *targets)
