@@ -183,7 +183,9 @@ class _Run:
         self._outcome.over_s = max(0.0, *(at - self._struck_at for at in ends), 0.0)
 
     def _hangs(self, job: Job) -> bool:
-        return behaviour_of(job.task) in HANGING
+        behaviour = behaviour_of(job.task)
+        # In a dialogue it is asked once more.
+        return behaviour in HANGING or (behaviour == "answers and stays" and " #d" in job.task)
 
     async def _cancel(self, client: Client, job: Job, times: int) -> None:
         """By turns over MCP, as another process, and from a shell."""
