@@ -22,11 +22,8 @@ _SIGNALS = {
     "server SIGTERM": signal.SIGTERM,
     "server SIGINT": signal.SIGINT,
     "server SIGHUP": signal.SIGHUP,
-    "worker killed": signal.SIGKILL,
-    "worker SIGTERM": signal.SIGTERM,
-    "guard killed": signal.SIGKILL,
-    "guard SIGTERM": signal.SIGTERM,
 }
+_LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _NAMES = {"worker": "dispatch-work", "guard": "dispatch-guard", "spawner": "dispatch-spawn"}
 _OURS = tuple(_NAMES.values())
 _DAY_S = 86_400
