@@ -109,6 +109,7 @@ async def test_a_log_gets_the_newest_of_each_agent(clock: MockClock) -> None:
     view = ProgressView(stream, Style.LOG)
     for number in range(30):
         view.on_progress(Progress(f"step {number}", member=number % 3))
+    await trio.lowlevel.checkpoint()
     view.close()
     assert stream.text == "[  0 s] step 27\n[  0 s] step 28\n[  0 s] step 29\n"
 
@@ -118,6 +119,7 @@ async def test_a_log_tells_what_came_first_first(clock: MockClock) -> None:
     view = ProgressView(stream, Style.LOG)
     for member, message in ((0, "started"), (1, "started"), (1, "done"), (0, "done, too")):
         view.on_progress(Progress(message, member=member))
+    await trio.lowlevel.checkpoint()
     view.close()
     assert stream.text == "[  0 s] done\n[  0 s] done, too\n"
 
