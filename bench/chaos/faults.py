@@ -49,9 +49,10 @@ async def strike_scene(scene: Scene, client: Client, strike: Strike) -> None:
             await _stop(_some(scene.named(_NAMES[kind]), strike), strike)
         case "server", ("killed" | "SIGTERM" | "SIGINT" | "SIGHUP"):
             signal_all([client.process.pid], _SIGNALS[strike.fault])
-        case (("worker" | "guard"), ("killed" | "SIGTERM")):
-            signal_all(_some(scene.named(_NAMES[kind]), strike), _SIGNALS[strike.fault])
-        case "spawner", "killed":
+        case (("worker" | "guard"), "signalled"):
+            signum = random.Random(strike.chance).choice(_LEAVE_SIGNALS)
+            signal_all(_some(scene.named(_NAMES[kind]), strike), signum)
+        case (("worker" | "guard" | "spawner"), "killed"):
             signal_all(_some(scene.named(_NAMES[kind]), strike), signal.SIGKILL)
         case _:
             await _strike_otherwise(scene, client, strike)
