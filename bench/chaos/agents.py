@@ -117,3 +117,28 @@ def read_ledger(directory: Path) -> Ledger:
 def behaviour_of(task: str) -> str:
     """What the agent of a job was to do."""
     return task.partition(" #")[0]
+
+
+def hangs(task: str) -> bool:
+    """Whether a job never ends by itself."""
+    # In a dialogue one is asked again.
+    return behaviour_of(task) in HANGING or (
+        behaviour_of(task) == "answers and stays" and _is_of_dialogue(task)
+    )
+
+
+def expected_end(task: str) -> tuple[str, str] | None:
+    """Status and error type of a job that nobody disturbs, and cancels if it hangs.
+
+    None: that depends, on when another job is cancelled, or on who of two agents leaves first.
+    """
+    behaviour = behaviour_of(task)
+    if hangs(task):
+        return "cancelled", "cancelled"
+    if behaviour == "nests what hangs" or (_is_of_dialogue(task) and behaviour != "converses"):
+        return None
+    return ("failed", "cli_error") if behaviour == "quits" else ("done", "")
+
+
+def _is_of_dialogue(task: str) -> bool:
+    return " #d" in task

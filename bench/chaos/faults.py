@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,15 +17,11 @@ from agent_dispatch.jobs.file_store import FileJobStore
 from bench.chaos.plan import Strike
 from bench.chaos.scene import Client, Scene, signal_all
 
-_SIGNALS = {
-    "server killed": signal.SIGKILL,
-    "server SIGTERM": signal.SIGTERM,
-    "server SIGINT": signal.SIGINT,
-    "server SIGHUP": signal.SIGHUP,
-}
+Find = Callable[[Scene, Client], Sequence[int]]
+Carry = Callable[[Scene, Client, Strike], Awaitable[object]]
+"""Carries out one fault; not all of them wait (hence the ASYNC124 below)."""
+
 _LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_NAMES = {"worker": "dispatch-work", "guard": "dispatch-guard", "spawner": "dispatch-spawn"}
-_OURS = tuple(_NAMES.values())
 _DAY_S = 86_400
 _WATCH_S = 0.3
 """How long to look out for somebody who writes a record."""
@@ -41,76 +37,73 @@ async def strike_scene(scene: Scene, client: Client, strike: Strike) -> None:
     Raises:
         SkippedError: It cannot be had here.
     """
-    kind, _, how = strike.fault.partition(" ")
-    match kind, how:
-        case "server", "stopped for a while":
-            await _stop([client.process.pid], strike)
-        case (("worker" | "guard"), "stopped for a while"):
-            await _stop(_some(scene.named(_NAMES[kind]), strike), strike)
-        case "server", ("killed" | "SIGTERM" | "SIGINT" | "SIGHUP"):
-            signal_all([client.process.pid], _SIGNALS[strike.fault])
-        case (("worker" | "guard"), "signalled"):
-            signum = random.Random(strike.chance).choice(_LEAVE_SIGNALS)
-            signal_all(_some(scene.named(_NAMES[kind]), strike), signum)
-        case (("worker" | "guard" | "spawner"), "killed"):
-            signal_all(_some(scene.named(_NAMES[kind]), strike), signal.SIGKILL)
-        case _:
-            await _strike_otherwise(scene, client, strike)
+    await STRIKES[strike.fault](scene, client, strike)
 
 
-async def _strike_otherwise(scene: Scene, client: Client, strike: Strike) -> None:
-    server = client.process.pid
-    match strike.fault:
-        case "server's group killed":
-            with suppress(ProcessLookupError):
-                os.killpg(server, signal.SIGKILL)
-        case "server's stdin ends":
-            await client.hang_up()
-        case "client closes its reading end":
-            await client.close_reading_end()
-        case "worker and guard killed":
-            signal_all([*scene.named("dispatch-work"), *scene.named("dispatch-guard")], 9)
-        case "server and guard killed":
-            signal_all([server, *scene.named("dispatch-guard")], signal.SIGKILL)
-        case "all of ours killed":
-            signal_all([server, *(pid for name in _OURS for pid in scene.named(name))], 9)
-        case "killed while it writes a record":
-            owners = [server, *scene.named("dispatch-work")]
-            await trio.to_thread.run_sync(_kill_writer, scene.jobs / "live", owners)
-        case "cancelled over MCP" | "cancelled from a shell":
-            await _cancel(scene, client, strike)
-        case "call withdrawn":
-            await _withdraw(client, strike)
-        case "client does not read":
-            async with client.not_reading():
-                await trio.sleep(strike.lasts_s)
-        case "disk full":
-            await _fill_disk(scene, strike)
-        case "files limited in size":
-            pass  # The scene was made so.
-        case "locks held by a stuck process":
-            await _hold_locks(scene, client, strike)
-        case "clocks a day off":
-            await trio.to_thread.run_sync(_turn_clocks, scene, strike)
-        case "old jobs removed, by two at once":
-            await _collect_twice(scene)
-        case unknown:
-            raise ValueError(f"no such fault: {unknown}")
+# -- processes
 
 
-def _some(pids: Sequence[int], strike: Strike) -> list[int]:
+def _server(scene: Scene, client: Client) -> Sequence[int]:
+    return [client.process.pid]
+
+
+def _named(name: str) -> Find:
+    return lambda scene, client: scene.named(name)
+
+
+def _together(*finds: Find) -> Find:
+    return lambda scene, client: [pid for find in finds for pid in find(scene, client)]
+
+
+_WORKERS, _GUARDS, _SPAWNERS = map(_named, ("dispatch-work", "dispatch-guard", "dispatch-spawn"))
+
+
+def _signalled(find: Find, *signums: int) -> Carry:
+    """Send one of some signals to one process, or to all that there are."""
+
+    async def carry(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
+        signum = random.Random(strike.chance).choice(signums)
+        signal_all(_some(find(scene, client), strike), signum)
+
+    return carry
+
+
+def _killed(find: Find) -> Carry:
+    """Kill all of them at once."""
+
+    async def carry(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
+        signal_all(find(scene, client), signal.SIGKILL)
+
+    return carry
+
+
+def _stopped(find: Find) -> Carry:
+    async def carry(scene: Scene, client: Client, strike: Strike) -> None:
+        pids = _some(find(scene, client), strike)
+        signal_all(pids, signal.SIGSTOP)
+        try:
+            await trio.sleep(strike.lasts_s)
+        finally:
+            signal_all(pids, signal.SIGCONT)
+
+    return carry
+
+
+def _some(pids: Sequence[int], strike: Strike) -> Sequence[int]:
     """All of them, or one."""
     if strike.chance < 0.5 or not pids:
-        return list(pids)
+        return pids
     return [random.Random(strike.chance).choice(pids)]
 
 
-async def _stop(pids: Sequence[int], strike: Strike) -> None:
-    signal_all(pids, signal.SIGSTOP)
-    try:
-        await trio.sleep(strike.lasts_s)
-    finally:
-        signal_all(pids, signal.SIGCONT)
+async def _kill_group(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
+    with suppress(ProcessLookupError):
+        os.killpg(client.process.pid, signal.SIGKILL)
+
+
+async def _kill_writers(scene: Scene, client: Client, strike: Strike) -> None:
+    owners = [client.process.pid, *_WORKERS(scene, client)]
+    await trio.to_thread.run_sync(_kill_writer, scene.jobs / "live", owners)
 
 
 def _kill_writer(live: Path, owners: Sequence[int]) -> None:
@@ -123,19 +116,35 @@ def _kill_writer(live: Path, owners: Sequence[int]) -> None:
     signal_all(owners, signal.SIGKILL)
 
 
-async def _cancel(scene: Scene, client: Client, strike: Strike) -> None:
+# -- clients
+
+
+async def _hang_up(scene: Scene, client: Client, strike: Strike) -> None:
+    await client.hang_up()
+
+
+async def _close_reading_end(scene: Scene, client: Client, strike: Strike) -> None:
+    await client.close_reading_end()
+
+
+async def _stop_reading(scene: Scene, client: Client, strike: Strike) -> None:
+    async with client.not_reading():
+        await trio.sleep(strike.lasts_s)
+
+
+def _cancelled(cancel: Callable[[Scene, Client, str], Awaitable[object]]) -> Carry:
     """Cancel all that is known of, or one job three times at once."""
-    known = sorted(client.acknowledged)
-    chosen = known if strike.chance < 0.5 else known[-1:] * 3
-    async with trio.open_nursery() as nursery:
-        for job_id in chosen:
-            if strike.fault == "cancelled over MCP":
-                nursery.start_soon(partial(client.post, "dispatch_cancel", job_id=job_id))
-            else:
-                nursery.start_soon(scene.command, "cancel", job_id)
+
+    async def carry(scene: Scene, client: Client, strike: Strike) -> None:
+        known = sorted(client.acknowledged)
+        async with trio.open_nursery() as nursery:
+            for job_id in known if strike.chance < 0.5 else known[-1:] * 3:
+                nursery.start_soon(cancel, scene, client, job_id)
+
+    return carry
 
 
-async def _withdraw(client: Client, strike: Strike) -> None:
+async def _withdraw(scene: Scene, client: Client, strike: Strike) -> None:
     for request in _some([r for r in client.asked if r not in client.answers], strike):
         await client.withdraw(request)
 
@@ -159,7 +168,7 @@ def unmount_jobs(scene: Scene) -> None:
     subprocess.run(["umount", "--lazy", str(scene.jobs)], check=True)
 
 
-async def _fill_disk(scene: Scene, strike: Strike) -> None:
+async def _fill_disk(scene: Scene, client: Client, strike: Strike) -> None:
     filler = scene.jobs / ".filler"
     _fill(filler)
     try:
@@ -199,9 +208,13 @@ def _locked(path: Path, how: int) -> Iterator[None]:
         os.close(fd)
 
 
-def _turn_clocks(scene: Scene, strike: Strike) -> None:
-    """Let all files be a day old or new, and a process look whose clock is a day off."""
+async def _turn_clocks(scene: Scene, client: Client, strike: Strike) -> None:
     offset_s = _DAY_S if strike.chance < 0.5 else -_DAY_S
+    await trio.to_thread.run_sync(_look_from_another_day, scene, offset_s)
+
+
+def _look_from_another_day(scene: Scene, offset_s: float) -> None:
+    """Let all files be a day old or new, and a process look whose clock is a day off."""
 
     def wrong_time() -> float:
         return time.time() + offset_s
@@ -215,10 +228,50 @@ def _turn_clocks(scene: Scene, strike: Strike) -> None:
     reader.gc(30)
 
 
-async def _collect_twice(scene: Scene) -> None:
+async def _collect_twice(scene: Scene, client: Client, strike: Strike) -> None:
     collect: Callable[[], object] = partial(FileJobStore(scene.jobs).gc, 7)
     other: Callable[[], object] = partial(FileJobStore(scene.jobs).gc, 7)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, collect)
         nursery.start_soon(trio.to_thread.run_sync, other)
         nursery.start_soon(scene.command, "gc")
+
+
+async def _nothing(scene: Scene, client: Client, strike: Strike) -> None:
+    """The scene was made so."""
+
+
+STRIKES: Mapping[str, Carry] = {
+    "server killed": _killed(_server),
+    "server's group killed": _kill_group,
+    "server SIGTERM": _signalled(_server, signal.SIGTERM),
+    "server SIGINT": _signalled(_server, signal.SIGINT),
+    "server SIGHUP": _signalled(_server, signal.SIGHUP),
+    "server's stdin ends": _hang_up,
+    "client closes its reading end": _close_reading_end,
+    "server stopped for a while": _stopped(_server),
+    "worker killed": _signalled(_WORKERS, signal.SIGKILL),
+    "worker signalled": _signalled(_WORKERS, *_LEAVE_SIGNALS),
+    "worker stopped for a while": _stopped(_WORKERS),
+    "guard killed": _signalled(_GUARDS, signal.SIGKILL),
+    "guard signalled": _signalled(_GUARDS, *_LEAVE_SIGNALS),
+    "guard stopped for a while": _stopped(_GUARDS),
+    "spawner killed": _signalled(_SPAWNERS, signal.SIGKILL),
+    "worker and guard killed": _killed(_together(_WORKERS, _GUARDS)),
+    "server and guard killed": _killed(_together(_server, _GUARDS)),
+    "all of ours killed": _killed(_together(_server, _SPAWNERS, _WORKERS, _GUARDS)),
+    "killed while it writes a record": _kill_writers,
+    "cancelled over MCP": _cancelled(
+        lambda scene, client, job_id: client.post("dispatch_cancel", job_id=job_id)
+    ),
+    "cancelled from a shell": _cancelled(
+        lambda scene, client, job_id: scene.command("cancel", job_id)
+    ),
+    "call withdrawn": _withdraw,
+    "disk full": _fill_disk,
+    "files limited in size": _nothing,
+    "locks held by a stuck process": _hold_locks,
+    "client does not read": _stop_reading,
+    "clocks a day off": _turn_clocks,
+    "old jobs removed, by two at once": _collect_twice,
+}

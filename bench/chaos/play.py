@@ -4,7 +4,6 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import trio
 
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.job import Job
-from bench.chaos.agents import HANGING, behaviour_of
+from bench.chaos.agents import behaviour_of, expected_end, hangs
 from bench.chaos.faults import (
     SkippedError,
     mount_jobs,
@@ -171,7 +170,7 @@ class _Run:
                 due = client.is_reading and not client.asked.keys() <= client.answers.keys()
                 quiet = 0 if going or due else quiet + 1
                 if time.monotonic() >= next_at:
-                    for job in filter(self._hangs, going):
+                    for job in (job for job in going if hangs(job.task)):
                         asked[job.id] += 1
                         await self._cancel(client, job, asked[job.id])
                     next_at = time.monotonic() + _ASK_AGAIN_S
@@ -181,11 +180,6 @@ class _Run:
                 self.witness.accuse(f"never over: {job.id} is {job.status} ({job.task})")
         ends = self.witness.over_at.values()
         self._outcome.over_s = max(0.0, *(at - self._struck_at for at in ends), 0.0)
-
-    def _hangs(self, job: Job) -> bool:
-        behaviour = behaviour_of(job.task)
-        # In a dialogue it is asked once more.
-        return behaviour in HANGING or (behaviour == "answers and stays" and " #d" in job.task)
 
     async def _cancel(self, client: Client, job: Job, times: int) -> None:
         """By turns over MCP, as another process, and from a shell."""
@@ -262,21 +256,12 @@ class _Run:
         for job_id in client.acknowledged & self.witness.records.keys():
             record = self.witness.records[job_id]
             touched = Touches.CALLS if record["kind"] == "call" else Touches.BACKGROUND
-            behaviour = behaviour_of(record["task"])
-            is_dialogue = " #d" in record["task"] and behaviour != "converses"
-            if record.get("parent") or touched in self._plan.touches or behaviour in _DEPENDENT:
+            expected = expected_end(record["task"])
+            if record.get("parent") or touched in self._plan.touches or expected is None:
                 continue
-            if is_dialogue and behaviour not in HANGING:
-                continue  # Cut short by one of the two.
-            if behaviour in HANGING:
-                expected = ("cancelled", "cancelled")
-            elif behaviour == "quits":
-                expected = ("failed", "cli_error")
-            else:
-                expected = ("done", "")
             if (record["status"], record.get("error_type", "")) != expected:
                 end = f"{record['status']}, {record.get('error')}"
-                self.witness.accuse(f"not spared: {job_id} ({behaviour}) is {end}")
+                self.witness.accuse(f"not spared: {job_id} ({record['task']}) is {end}")
 
     def clean_up(self) -> None:
         """Leave no process, no disk, and all that was seen."""
@@ -297,7 +282,3 @@ class _Run:
             }
             for record in witness.records.values()
         ]
-
-
-_DEPENDENT: Sequence[str] = ("nests what hangs",)
-"""Agents whose end depends on when another one is cancelled."""

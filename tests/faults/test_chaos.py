@@ -12,6 +12,7 @@ import pytest
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.model.job import JOB_VARIABLE, Job
 from bench.chaos.agents import read_ledger
+from bench.chaos.faults import STRIKES
 from bench.chaos.plan import FAULTS, make_plan
 from bench.chaos.scene import Scene
 from bench.chaos.witness import Witness
@@ -211,3 +212,4 @@ def test_a_seed_is_one_plan_and_seeds_in_a_row_strike_with_every_fault() -> None
     plans = [make_plan(seed) for seed in range(100, 100 + len(FAULTS))]
     assert {strike.fault for plan in plans for strike in plan.strikes} == set(FAULTS)
     assert len({plan.told() for plan in plans}) == len(plans)
+    assert STRIKES.keys() == FAULTS.keys()
