@@ -14,6 +14,7 @@ its own, in `$XDG_CACHE_HOME/agent-dispatch-bench`.
 import argparse
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(as_text(comparison))
     if options.json:
         options.json.write_text(as_json(comparison), encoding="utf-8")
-    if draw is not None:
+    if options.write_readme and comparison.incomplete:
+        print(f"{parser.prog}: README.md is left as it was", file=sys.stderr)
+    elif draw is not None:
         _keep(comparison, results, draw, readme=options.write_readme)
     bad = comparison.with_verdict(Verdict.MISSED, Verdict.WORSE, Verdict.MET_BUT_WORSE)
     return 1 if comparison.incomplete or (options.strict and bad) else 0
@@ -196,4 +199,6 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
+    # It may take an hour: whoever ends it gets what there is, and no server is left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -43,25 +43,32 @@ class Order:
 
 
 def measure(order: Order) -> Comparison:
-    """Measure all that is wanted, `repeat` times from the first section to the last."""
+    """Measure all that is wanted, `repeat` times from the first section to the last.
+
+    If interrupted, what was measured so far comes back, and that it is not all.
+    """
     load_before = _load()
     repetitions: list[list[Row]] = []
     failures: list[str] = []
     about: dict[str, str] = {}
-    for number in range(1, order.repeat + 1):
-        with open_workshop(argparse.Namespace(against=str(order.predecessor))) as workshop:
-            about = about or _about(order, workshop)
-            site = Site(workshop=workshop, plan=order.plan, claude=order.claude)
+    try:
+        for number in range(1, order.repeat + 1):
             rows: list[Row] = []
-            for section in sections(order.wanted, with_claude=order.claude is not None):
-                say(f"{section.name} (repetition {number} of {order.repeat})")
-                found = _rows_of(section, site, failures)
-                rows += [row for row in found if not order.wanted or row.group in order.wanted]
             repetitions.append(rows)
+            with open_workshop(argparse.Namespace(against=str(order.predecessor))) as workshop:
+                about = about or _about(order, workshop)
+                site = Site(workshop=workshop, plan=order.plan, claude=order.claude)
+                for section in sections(order.wanted, with_claude=order.claude is not None):
+                    say(f"{section.name} (repetition {number} of {order.repeat})")
+                    rows += _rows_of(section, site, failures)
+    except KeyboardInterrupt:
+        failures.append(f"interrupted in repetition {len(repetitions)}")
     about |= {"load": f"{load_before} before, {_load()} after"}
     if failures:
         about |= {NOT_MEASURED: "; ".join(failures)}
-    compared = merged(repetitions)
+    compared = [
+        each for each in merged(repetitions) if not order.wanted or each.row.group in order.wanted
+    ]
     compared.sort(key=lambda each: GROUPS.index(each.row.group))
     return Comparison(about=about, rows=tuple(compared))
 
