@@ -56,7 +56,10 @@ _WATCHED_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 _RESET_SIGNALS = (*_WATCHED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT)
 _FIRST_NAP_S = 0.005
 _LONGEST_NAP_S = 1.0
-_MARKED_TIMEOUT_S = 3.0
+_MARKED_TIMEOUT_S = 5.0
+_QUIET_LOOKS = 3
+"""How often nobody must be found by a mark before nobody is there: a process that forks and leaves
+every few milliseconds may be missed by one look at all processes, which takes as long."""
 
 
 _LIBC = ctypes.CDLL(None)  # Opened once, before any fork.
@@ -478,10 +481,13 @@ def kill_marked(marker: str) -> int:
     """
     killed: set[int] = set()
     give_up_at = time.monotonic() + _MARKED_TIMEOUT_S
-    while (stopped := _kill_all(lambda: marked_processes(marker))) and (
-        time.monotonic() < give_up_at
-    ):
-        killed |= stopped
+    looks_left = _QUIET_LOOKS
+    while looks_left and time.monotonic() < give_up_at:
+        if stopped := _kill_all(lambda: marked_processes(marker)):
+            killed |= stopped
+            looks_left = 2 * _QUIET_LOOKS
+        else:
+            looks_left -= 1
         time.sleep(_FIRST_NAP_S)  # Until the kernel has taken them away.
     return len(killed)
 
