@@ -15,7 +15,7 @@ _MEMORY = Path("/dev/shm")
 
 def pytest_configure() -> None:
     # How long an example takes says more of the machine's load than of the code.
-    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.register_profile("untimed", deadline=None, max_examples=50)
     hypothesis.settings.load_profile("untimed")
     # A shell starts its background jobs with SIGINT ignored, and nohup does so with SIGHUP; tests
     # of signals, and the programs that they start, need what a terminal gives.
