@@ -177,17 +177,12 @@ async def soak(minutes: float, seed: int, samples: list[Sample]) -> Load:
                 begun = time.monotonic()
                 while (at_s := time.monotonic() - begun) < minutes * 60:
                     await load.go_round()
-                    await _agents_gone(scene)
+                    if not await scene.gone(scene.agents, _ANSWER_S):
+                        raise RuntimeError(f"agents are left: {scene.alive()}")
                     samples.append(_look(scene, client.process.pid, at_s))
             return load
         finally:
             scene.sweep()
-
-
-async def _agents_gone(scene: Scene) -> None:
-    with trio.fail_after(_ANSWER_S):
-        while scene.agents():  # noqa: ASYNC110  # not our children
-            await trio.sleep(0.01)
 
 
 def _look(scene: Scene, server: int, at_s: float) -> Sample:

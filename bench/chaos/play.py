@@ -201,9 +201,8 @@ class _Run:
             self.witness.accuse("gone: the server has ended, and nobody ended it")
 
     async def _agents_gone(self) -> None:
-        with trio.move_on_after(GONE_S + 1):
-            while self._scene.agents():  # noqa: ASYNC110  # not our children
-                await trio.sleep(0.02)
+        if await self._scene.gone(self._scene.agents, GONE_S + 1):
+            return
         left = [process for process in self.witness.look_at_processes() if process.is_agent]
         if left and self._may_escape(len(left)):
             self._outcome.escaped = len(left)
@@ -225,11 +224,8 @@ class _Run:
             self.witness.accuse("stays: the server does not leave at the end of its stdin")
 
     async def _nobody_left(self) -> None:
-        with trio.move_on_after(GONE_S):
-            while self._scene.alive():  # noqa: ASYNC110  # not our children
-                await trio.sleep(0.02)
-        if left := self._scene.processes():
-            self.witness.accuse(f"I4: left of us: {left}")
+        if not await self._scene.gone(self._scene.processes, GONE_S):
+            self.witness.accuse(f"I4: left of us: {self._scene.processes()}")
 
     # -- when all is quiet
 
@@ -266,6 +262,8 @@ class _Run:
     def clean_up(self) -> None:
         """Leave no process, no disk, and all that was seen."""
         self._scene.sweep()
+        if self._scene.swept and not self.witness.violations:
+            self.witness.accuse(f"I4: {self._scene.swept} processes were left, and seen by nobody")
         if self._is_mounted:
             unmount_jobs(self._scene)
         outcome, witness = self._outcome, self.witness

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from bench.chaos.agents import script
 from tests.faults.house import PRODUCT, House
 
 _SMALL_PIPE_BYTES = 4096
+_QUIET_LOOKS = 5
 _TOLD_ID = "Job "
 
 
@@ -45,6 +46,8 @@ class Scene(House):
             config.write(f'[agents.web]\ndirectory = "{directory / "project"}"\n')
         self._claude_path = str(self._claude).encode()
         self._token = next(f"{name}={value}" for name, value in self.mark.items())
+        self.swept = 0
+        """How many processes `sweep` had to kill."""
         self.said = directory / "said"
         """What the servers wrote to stderr."""
 
@@ -91,10 +94,20 @@ class Scene(House):
         )
         return done.stdout.decode()
 
+    async def gone(self, living: Callable[[], Collection[object]], within_s: float) -> bool:
+        """Wait until none of some processes lives; False if one does for so long."""
+        with trio.move_on_after(within_s):
+            # One look may miss a process that forks and leaves every few milliseconds.
+            quiet_looks = 0
+            while quiet_looks < _QUIET_LOOKS:
+                quiet_looks = 0 if living() else quiet_looks + 1
+                await trio.sleep(0.005)
+            return True
+        return False
+
     def sweep(self) -> None:
         """Kill whatever is left, also what forks faster than it can be listed."""
-        kill_marked(self._token)
-        signal_all(self.agents(), signal.SIGKILL)
+        self.swept = kill_marked(self._token) + signal_all(self.agents(), signal.SIGKILL)
 
     def sweep_escaped(self) -> None:
         """Kill what nobody else can find any more."""
