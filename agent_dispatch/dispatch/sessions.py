@@ -7,6 +7,7 @@ run is left.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -112,8 +113,11 @@ class Sessions:
             return os.open(path, flags, 0o600)
 
     def _error(self, error: OSError) -> SessionsError:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            remedy = "Raise the limit of open files (ulimit -n 4096), or let fewer runs go at once."
+        else:
+            remedy = f"Make {self._directory} writable, or point AGENT_DISPATCH_JOBS_DIR elsewhere."
         return SessionsError(
-            f"The lock that keeps two runs from resuming one session cannot be used: {error}."
-            f" Nothing was started. Make {self._directory} writable, or point"
-            " AGENT_DISPATCH_JOBS_DIR elsewhere."
+            f"The lock that keeps two runs from going on with one session cannot be used: {error}."
+            f" Nothing was started. {remedy}"
         )

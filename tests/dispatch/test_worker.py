@@ -49,7 +49,7 @@ async def gone(pid: int) -> None:
 async def test_a_worker_takes_one_job_after_the_other(stage: Stage) -> None:
     seen: set[int] = set()
     async with stage.open(stage.tree(HANG)) as service:
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             # It may not be idle yet when the next job comes.
             while True:
                 worker, job_id = await worker_of_new_job(stage, service)

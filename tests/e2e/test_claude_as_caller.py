@@ -72,6 +72,7 @@ async def test_tools_that_only_read_say_so(world: World) -> None:
             tools = (await client.request("tools/list", {}))["tools"]
     assert {tool["name"] for tool in tools if tool["annotations"].get("readOnlyHint")} == {
         "list_agents",
+        "cache_stats",
         "inspect_agent",
         "dispatch_status",
         "dispatch_wait",
