@@ -137,7 +137,7 @@ class Witness:
                 self.processes_gone_s = max(self.processes_gone_s, lives_s)
                 if lives_s > GONE_S:
                     self.accuse(f"I4: {process} lives {GONE_S:.0f} s after the end of its job")
-            if not process.is_agent and not process.job_id and process.name in _OWNERS:
+            if not process.is_agent and not process.job_id and process.name.startswith(_OWNERS):
                 self._weigh(process)
         return processes
 
