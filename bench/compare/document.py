@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.compare.reasons import HEADLINES, label_of, reason_of
-from bench.compare.verdict import EVEN, Compared, Verdict
+from bench.compare.verdict import EVEN, Compared, Verdict, is_worse
 from bench.report import Row, Target, number
 
 BLOCK = "compare"
@@ -37,12 +37,11 @@ class Comparison:
 
     @property
     def telling(self) -> list[Compared]:
-        """What README shows: what users notice, and all that is not as it should be."""
-        good = (Verdict.MET, Verdict.NO_TARGET)
+        """What README shows: what users notice, and wherever the predecessor is better."""
         return [
             compared
             for compared in self.rows
-            if compared.row.name in HEADLINES or compared.verdict not in good
+            if compared.row.name in HEADLINES or is_worse(compared.row)
         ]
 
 
@@ -133,7 +132,7 @@ def readme_block(comparison: Comparison, folder: str, plots: Sequence[str]) -> s
         plots: The files with images there, and what they show.
     """
     images = "\n".join(f"![{Path(name).stem}]({folder}/{name})" for name in plots)
-    whole = f"All rows: [{folder}/compare.md]({folder}/compare.md)."
+    whole = f"All rows and images: [{folder}/compare.md]({folder}/compare.md)."
     return "\n\n".join([as_markdown(comparison, comparison.telling).strip(), whole, images])
 
 

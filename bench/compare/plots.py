@@ -13,6 +13,7 @@ from bench.compare.document import Comparison
 from bench.compare.reasons import label_of
 from bench.compare.verdict import Compared, gain, is_worse
 from bench.drawing import COLOURS, IDEAL, INK, OURS, THEIRS, save
+from bench.report import number
 
 _BEHIND, _LINES = "#b3261e", "#e5e5e5"
 _WIDTH_IN = 8.5
@@ -55,7 +56,7 @@ def _gains(found: Sequence[Compared], figure: Figure) -> None:
         axes.plot(times, height, "o", color=colour, markersize=5)
         beside, offset = (max(times, 1), height), (7, 0)
         axes.annotate(
-            f"{times:.3g} x",
+            f"{number(times)} x",
             beside,
             xytext=offset,
             textcoords="offset points",
@@ -141,8 +142,8 @@ def _bars(axes: Axes, labels: Sequence[str], found: Sequence[Compared]) -> None:
         "agent-dispatch": [compared.row.ours for compared in found],
         "predecessor": [compared.row.predecessor or 0 for compared in found],
     }
-    for number, (name, values) in enumerate(figures.items()):
-        places = [place + (number - 0.5) * 0.4 for place in range(len(found))]
+    for side, (name, values) in enumerate(figures.items()):
+        places = [place + (side - 0.5) * 0.4 for place in range(len(found))]
         bars = axes.bar(places, values, width=0.38, color=COLOURS[name], label=name)
         texts = [f"{value:.2f}" for value in values]
         axes.bar_label(bars, texts, fontsize=8, padding=2)

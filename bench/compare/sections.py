@@ -39,7 +39,7 @@ FULL = Plan(
     real_rounds=5,
     loads=tuple(Load(limit=limit, dispatches=MANY, seconds=1) for limit in OF_IDEAL),
     histories=(1_000, 10_000, 50_000),
-    crowds=(1, 20, 50),
+    crowds=(50,),
     answer_mib=64,
 )
 QUICK = Plan(
@@ -48,7 +48,7 @@ QUICK = Plan(
     real_rounds=1,
     loads=tuple(Load(limit=limit, dispatches=MANY, seconds=0.1) for limit in (20, 50)),
     histories=(1_000,),
-    crowds=(1, 10),
+    crowds=(10,),
     answer_mib=4,
 )
 

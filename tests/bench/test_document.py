@@ -12,9 +12,9 @@ def test_a_kept_comparison_is_read_back_whole() -> None:
     assert from_json(as_json(found)) == found
 
 
-def test_readme_shows_what_is_behind_although_nobody_asked_for_it() -> None:
-    found = comparison(FAST, SLOW, LATE)
-    assert [each.row.name for each in found.telling] == ["slow", "late"]
+def test_readme_shows_where_the_predecessor_is_better_although_nobody_asked_for_it() -> None:
+    found = comparison(FAST, SLOW, LATE, figure(2, 1, at_most(3), name="allowed"))
+    assert [each.row.name for each in found.telling] == ["slow", "allowed"]
 
 
 def test_readme_shows_what_users_notice() -> None:
