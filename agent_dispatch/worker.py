@@ -37,8 +37,8 @@ from agent_dispatch.project.registry import Registry
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
-_MAX_RSS_BYTES = 64 * 1024 * 1024
-"""A worker that has grown beyond leaves: memory once used for a large answer stays with it."""
+_MAX_GROWTH_BYTES = 32 * 1024 * 1024
+"""A worker that has grown by more leaves: memory once used for a large answer stays with it."""
 _GUARD_IDLE_S = 5.0
 """How long the guard may take to get ready behind a tree that is empty, on a loaded machine."""
 
@@ -72,6 +72,8 @@ class Worker:
         self._guard: OnlyProcess | None = None
         self._registry: Registry | None = None
         self._may_go_on = True
+        # What it begins with is shared with whoever it was forked from.
+        self._peak_at_first = _peak_bytes()
 
     def run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
         """Run one job to its end; return if this process may run another one.
@@ -124,7 +126,7 @@ class Worker:
     def _is_as_good_as_new(self) -> bool:
         return (
             self._may_go_on
-            and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT < _MAX_RSS_BYTES
+            and _peak_bytes() - self._peak_at_first < _MAX_GROWTH_BYTES
             and self._guard is not None
             and self._guard.wait_idle(_GUARD_IDLE_S)
         )
@@ -161,6 +163,11 @@ class Worker:
         async for _ in signals:
             self._may_go_on = False
             scope.cancel()
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
 def main(argv: Sequence[str]) -> None:
