@@ -36,11 +36,13 @@ class Census:
 
     async def nothing_left(self, within_s: float) -> None:
         """Wait until none is alive, or fail with those that are."""
+        left = self.alive()
         with trio.move_on_after(within_s):
             # They are not children of this process: their death raises no event here.
-            while self.alive():  # noqa: ASYNC110
+            while left:  # noqa: ASYNC110
                 await trio.sleep(0.02)
-        assert self.alive() == {}
+                left = self.alive()
+        assert left == {}
 
     def sweep(self) -> None:
         """Kill what a failed test left behind."""
