@@ -55,9 +55,11 @@ async def test_a_session_lists_agents_and_gets_an_answer_from_one(
     first = next(request for request in api.requests if request.tools)
     assert {f"{_SERVER}__list_agents", f"{_SERVER}__dispatch"} <= set(first.tools)
 
-    summaries, details = next(r.tool_results for r in api.requests if len(r.tool_results) == 2)
-    assert [agent["name"] for agent in json.loads(summaries)] == ["infra"]
-    assert json.loads(details)["claude_md_preview"] == "The project infra."
+    # Tools that only read run at once: their results come in the order they end in.
+    told = next(r.tool_results for r in api.requests if len(r.tool_results) == 2)
+    summaries, details = sorted(map(json.loads, told), key=lambda result: isinstance(result, dict))
+    assert [agent["name"] for agent in summaries] == ["infra"]
+    assert details["claude_md_preview"] == "The project infra."
 
     inner = next(r for r in api.requests if "count the pods, agent" in r.newest)
     assert "## Dispatched by\n\nbackend\n" in inner.newest
