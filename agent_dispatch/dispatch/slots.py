@@ -26,9 +26,9 @@ _POLL_S = (0.02, 0.06)
 """How often the first in line looks for a slot that another process has freed: a lock cannot be
 waited for without a thread. Jittered, so that processes take turns."""
 
-_WORTH_TELLING = 0.8
-"""A place is told when it is at most this part of the one told last: if every step were, a long
-line would get as many messages as the square of its length."""
+_SOON = 4
+"""From this place on each step is told; before, every halving of the line: if every step were, a
+long line would get as many messages, and writes of records, as the square of its length."""
 
 OnPlace = Callable[[int], None]
 """Told the place in line, from 1: the first one, each of the last four, of the others some."""
@@ -58,7 +58,7 @@ class _Waiter:
         self._told: int | None = None
 
     def move_to(self, place: int) -> None:
-        if self._told is None or place <= self._told * _WORTH_TELLING:
+        if self._told is None or place <= max(self._told // 2, min(self._told - 1, _SOON)):
             self._told = place
             self._on_place(place)
 
