@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -104,7 +104,7 @@ class Calls:
                 work,
                 on_progress,
                 on_behalf_of="its caller",
-                beside=partial(self._prune, settings.call_retention_days),
+                beside=self._housekeeping(settings.call_retention_days),
             )
         if settings.call_retention_days == 0 and not ref and await self._forget(owned.job.id):
             # There is nothing to fetch by it any more: the caller must get all of the answer now.
@@ -119,11 +119,16 @@ class Calls:
             return False
         return True
 
+    def _housekeeping(self, retention_days: float) -> Callable[[], Awaitable[object]] | None:
+        """What is to be done beside a run, now and then; None: nothing."""
+        if trio.current_time() < self._prune_at:
+            return None
+        self._prune_at = trio.current_time() + _PRUNE_EVERY_S
+        return partial(self._prune, retention_days)
+
     async def _prune(self, retention_days: float) -> None:
-        """Remove old records of calls, now and then; what stays may go the next time."""
-        if trio.current_time() >= self._prune_at:
-            self._prune_at = trio.current_time() + _PRUNE_EVERY_S
-            # Beside a run, which an error here would end.
-            with contextlib.suppress(DispatchError):
-                await in_thread(self._store.prune_calls, retention_days)
-            await in_thread(self._dispatcher.tidy)
+        """Remove old records of calls; what stays may go the next time."""
+        # Beside a run, which an error here would end.
+        with contextlib.suppress(DispatchError):
+            await in_thread(self._store.prune_calls, retention_days)
+        await in_thread(self._dispatcher.tidy)

@@ -1,8 +1,8 @@
 """Work with a record: whatever ends it, the record says how.
 
 The record is durable before anything is started, and terminal before the answer is given. While
-the work goes, three tasks stand beside it: one writes progress, one listens for a cancellation by
-another process, one says on the way out why the record may stay behind. If this process dies
+the work goes, two tasks stand beside it: one writes progress, one listens for a cancellation by
+another process and says on the way out why the record may stay behind. If this process dies
 instead, the guard still holds the job's lock until no process of the run is left, and the next
 reader settles the record.
 """
@@ -100,7 +100,6 @@ async def run_recorded(
             keeper = _JobKeeper(owned, nursery)
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen)
-            nursery.start_soon(cancelling.mark_when_cancelled)
             if beside is not None:
                 nursery.start_soon(beside)
             try:
@@ -140,19 +139,15 @@ class _Cancelling:
         self.over = False
 
     async def listen(self) -> NoReturn:
-        """End the run when another process asks for it."""
-        self.by = await self._owned.wait_cancelled()
-        await self._owned.mark_ending()
-        self.scope.cancel()
-        await trio.sleep_forever()
-
-    async def mark_when_cancelled(self) -> None:
-        """Have it noted, before the tree ends, that the end is meant.
+        """End the run when another process asks for it, and say why if anything else ends it.
 
         A server that leaves does not wait for its agents to end: the guards see to that, and who
         reads the record then finds a job that was cancelled, not one that was lost.
         """
         try:
+            self.by = await self._owned.wait_cancelled()
+            await self._owned.mark_ending()
+            self.scope.cancel()
             await trio.sleep_forever()
         finally:
             if not self.over:

@@ -264,6 +264,8 @@ class _Readers:
 
     async def drained(self) -> None:
         """Wait for EOF, or until nothing has come for a while."""
+        if not self._draining:
+            return
         with trio.move_on_after(_DRAIN_TIMEOUT_S):
             while self._draining:
                 with trio.move_on_after(_DRAIN_IDLE_S) as idle:
@@ -309,10 +311,11 @@ async def _finish(child: Child, command: Command, readers: _Readers) -> None:
     """End the tree if it does not end by itself, and read what it still says."""
     if not child.exited:
         child.end(guard.END_ON_CANCEL)
-    with trio.move_on_after(_EMPTY_TIMEOUT_S) as patience:
-        await child.wait_until(lambda: child.ended)
-    if patience.cancelled_caught and child.pid is None and child.start_error is None:
-        child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
+    if not child.ended:
+        with trio.move_on_after(_EMPTY_TIMEOUT_S) as patience:
+            await child.wait_until(lambda: child.ended)
+        if patience.cancelled_caught and child.pid is None and child.start_error is None:
+            child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
     if child.guard_lost or (child.start_error is not None and child.exit_code is None):
         # Whoever killed the guard, or whatever kept it from telling: nothing may be left.
         marker = command.env[MARKER_VARIABLE]
