@@ -25,6 +25,7 @@ from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
+from agent_dispatch.jobs.spares import KEPT
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import CacheCleared, CacheStats
 from agent_dispatch.model.config import EffectiveAgent, Settings
@@ -268,27 +269,30 @@ async def open_service(
     """
     registry = registry or Registry(config_path(environ))
     jobs = jobs_path(environ, registry.path)
+    store = FileJobStore(jobs, spares=KEPT)
+    sessions = Sessions(jobs / "sessions")
     dispatcher = Dispatcher(
         slots=Slots(jobs / "slots", current_depth(environ)),
-        sessions=Sessions(jobs / "sessions"),
+        sessions=sessions,
         open_claude=partial(open_claude, Launcher(spawner)),
         environ=environ,
         claude=claude,
     )
     failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield Service(
-                registry=registry,
-                dispatcher=dispatcher,
-                store=FileJobStore(jobs),
-                workers=Workers(workers, environ, claude),
-                nursery=nursery,
-                parent=environ.get(JOB_VARIABLE),
-            )
-        except Exception as error:
-            # Raised outside the nursery, which would wrap it in a group.
-            failure = error
-        nursery.cancel_scope.cancel()
+    with contextlib.closing(store), contextlib.closing(sessions):
+        async with trio.open_nursery() as nursery:
+            try:
+                yield Service(
+                    registry=registry,
+                    dispatcher=dispatcher,
+                    store=store,
+                    workers=Workers(workers, environ, claude),
+                    nursery=nursery,
+                    parent=environ.get(JOB_VARIABLE),
+                )
+            except Exception as error:
+                # Raised outside the nursery, which would wrap it in a group.
+                failure = error
+            nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -17,11 +17,16 @@ from pathlib import Path
 import trio
 
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.disk import Disk
+from agent_dispatch.jobs.spares import Spares
 from agent_dispatch.project.files import make_private_directory
 
 _POLL_S = (0.02, 0.06)
 """How often a waiter looks again: a lock of another process cannot be waited for without a thread.
 Jittered, so that processes take turns."""
+
+
+_SUFFIX = ".lock"
 
 
 class SessionsError(DispatchError):
@@ -45,6 +50,7 @@ class Sessions:
     def __init__(self, directory: Path) -> None:
         """Use `directory`, which is made on first use."""
         self._directory = directory
+        self._spares = Spares(str(directory), _SUFFIX, Disk())
 
     @contextlib.asynccontextmanager
     async def hold(
@@ -59,7 +65,8 @@ class Sessions:
         Raises:
             SessionsError: The lock file cannot be used.
         """
-        path = str(self._directory / f"{session_id.lower()}.lock")
+        path = str(self._directory / f"{session_id.lower()}{_SUFFIX}")
+        self._spares.link_to(path)
         told = False
         while (fd := self._try(path)) is None:
             if not told:
@@ -73,13 +80,17 @@ class Sessions:
             if not held.in_use:
                 # Under the lock: who opened the file meanwhile sees that it is not this one.
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                    self._spares.put(path)
             os.close(fd)
+
+    def close(self) -> None:
+        """Remove what was kept for further sessions."""
+        self._spares.close()
 
     def sweep(self) -> None:
         """Remove the lock files of those who were killed while they held one; may take a while."""
         with contextlib.suppress(FileNotFoundError):
-            for path in self._directory.glob("*.lock"):
+            for path in self._directory.glob(f"*{_SUFFIX}"):
                 # Whatever is wrong with one is told to whoever needs it.
                 with contextlib.suppress(SessionsError, OSError):
                     fd = self._try(str(path))

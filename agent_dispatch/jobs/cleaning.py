@@ -52,7 +52,9 @@ class Cleaner:
         return Collected(purged, litter, warnings.told())
 
     def prune_calls(self, retention_days: float) -> list[str]:
-        """Remove records of calls."""
+        """Remove records of calls, and what processes that were killed kept for further jobs."""
+        for name in self._live.names():
+            self._live.remove_unplaced(name)
         return self._purge(retention_days, lambda entry: entry.is_plain_call, False, Warnings())
 
     def forget(self, job_id: str) -> None:
@@ -115,7 +117,7 @@ class Cleaner:
 
     def _remove_litter(self, warnings: Warnings) -> int:
         names = self._live.names()
-        litter = sum(self._live.remove_new_lock(name) for name in names)
+        litter = sum(self._live.remove_unplaced(name) for name in names)
         for job_id in owners_of(names):
             try:
                 litter += self._remove_live_files(job_id)

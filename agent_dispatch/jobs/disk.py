@@ -63,6 +63,10 @@ class Disk:
         """Put a file in the place of another."""
         os.rename(old, new)
 
+    def link(self, old: str, new: str) -> None:
+        """Give a file one more name, which must be free."""
+        os.link(old, new, follow_symlinks=False)
+
     def unlink(self, path: str) -> None:
         """Remove a name."""
         os.unlink(path)

@@ -62,6 +62,7 @@ class FileJobStore:
         now: Callable[[], float] = time.time,
         ids: IdSource | None = None,
         end_processes: Callable[[str], object] | None = None,
+        spares: int = 0,
     ) -> None:
         """Use `directory`.
 
@@ -71,6 +72,8 @@ class FileJobStore:
             now: The time to be recorded, in seconds since the epoch.
             ids: Where new ids come from.
             end_processes: Ends what is left of a job whose owner and guard are gone, by its id.
+            spares: How many files of each kind to keep from jobs that are over for new ones;
+                `close` removes them.
         """
         self._directory = str(directory)
         self._logs = os.path.join(self._directory, "logs")
@@ -78,7 +81,7 @@ class FileJobStore:
         self._now = now
         self._ids = ids or IdSource()
         live = os.path.join(self._directory, "live")
-        self._live = LiveFiles(live, self._disk)
+        self._live = LiveFiles(live, self._disk, spares=spares)
         self._records = RecordFiles(self._directory, live, self._disk)
         self._writer = RecordWriter(self._records, self._disk)
         self._settler = Settler(
@@ -180,7 +183,7 @@ class FileJobStore:
             if written.visible and tree_ended:
                 # What stays is litter, for `gc` to take away.
                 with contextlib.suppress(OSError):
-                    self._live.remove(job.id, claim.fds.lock)
+                    self._live.retire(job.id, claim.fds.lock)
         finally:
             self.release(claim)
         return Finished(job, written.problem is None, written.problem)
@@ -199,6 +202,10 @@ class FileJobStore:
         """Say that the job's processes are being ended; see `JobStore.mark_ending`."""
         with contextlib.suppress(OSError):
             self._live.mark_ending(claim.job.id)
+
+    def close(self) -> None:
+        """Remove what was kept for further jobs; see `JobStore.close`."""
+        self._live.close_spares()
 
     # -- everybody's side
 

@@ -12,6 +12,10 @@ process id. A new lock file is locked under a name of its own before it appears 
 here and not locked has no owner. It is removed under its lock only, so two processes that both
 want it cannot hold two different files.
 
+Lock and bell of a job that is over may become those of the next one (see `spares`); whoever has
+them open still finds that they are not in their place, or rings in vain. The FIFO `alive` may not:
+who waits at it would miss the moment at which nobody has it.
+
 The FIFOs are missing where the file system has none; waiting is polling then.
 """
 
@@ -34,11 +38,12 @@ from agent_dispatch.jobs.disk import (
     write_new,
 )
 from agent_dispatch.jobs.ids import is_job_id
+from agent_dispatch.jobs.spares import Spares
 from agent_dispatch.jobs.store import NO_FD, Descriptors
 
 LOCK, ALIVE, BELL, CANCEL, ENDING, TMP = ".lock", ".alive", ".bell", ".cancel", ".ending", ".tmp"
 _BESIDE_THE_LOCK = (ALIVE, BELL, CANCEL, ENDING, TMP)
-_NEW = ".new"
+_NEW, _SPARE = ".new", ".spare"
 _NO_FIFO_HERE = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _MARKER_BYTES = 1024
 _NEW_LOCK_TRIES = 100
@@ -56,10 +61,18 @@ class NotLocked(Enum):
 class LiveFiles:
     """The folder `live/` of one jobs directory. Safe to use from several threads."""
 
-    def __init__(self, directory: str, disk: Disk) -> None:
-        """Use `directory`, which the store makes."""
+    def __init__(self, directory: str, disk: Disk, *, spares: int = 0) -> None:
+        """Use `directory`, which the store makes.
+
+        Args:
+            directory: Absolute.
+            disk: The system calls.
+            spares: How many files of jobs that are over to keep for new ones.
+        """
         self.directory = directory
         self._disk = disk
+        self._locks = Spares(directory, _SPARE, disk, kept=spares)
+        self._bells = Spares(directory, _SPARE, disk, kept=spares)
 
     def path(self, job_id: str, suffix: str) -> str:
         """Say where a file of a job is; `job_id` was checked."""
@@ -97,6 +110,28 @@ class LiveFiles:
         """Whether `lock` is the job's lock, and locked through this very description."""
         return self._is_in_place(job_id, lock) and self._disk.lock(lock)
 
+    def retire(self, job_id: str, lock: int) -> None:
+        """Take away everything of a job of ours that is over, to be used again or removed.
+
+        The bell is closed, `lock` is held by us and by nobody else.
+
+        Raises:
+            OSError: Something stays; it is litter, for `gc` to take away.
+        """
+        if not self._is_in_place(job_id, lock):
+            return
+        for suffix in (ALIVE, CANCEL, ENDING, TMP):
+            remove(self._disk, self.path(job_id, suffix))
+        # A ring that comes too late rings for the next job, whose owner then looks in vain.
+        with contextlib.suppress(FileNotFoundError):
+            self._bells.put(self.path(job_id, BELL))
+        self._locks.put(self.path(job_id, LOCK))
+
+    def close_spares(self) -> None:
+        """Remove what was kept for further jobs; what stays is litter."""
+        self._bells.close()
+        self._locks.close()
+
     def remove(self, job_id: str, lock: int) -> int:
         """Remove everything of a job that is over, and count it; `lock` is held by us.
 
@@ -113,9 +148,16 @@ class LiveFiles:
         return sum(remove(self._disk, self.path(job_id, suffix)) for suffix in _BESIDE_THE_LOCK)
 
     def _new_lock(self, job_id: str) -> int:
-        for _ in range(_NEW_LOCK_TRIES):
-            new = os.path.join(self.directory, f".{job_id}.{os.urandom(8).hex()}{_NEW}")
-            lock = self._disk.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        for attempt in range(_NEW_LOCK_TRIES):
+            spare = None if attempt else self._locks.take()
+            new = spare or os.path.join(self.directory, f".{job_id}.{os.urandom(8).hex()}{_NEW}")
+            try:
+                lock = self._disk.open(new, os.O_RDWR | (0 if spare else os.O_CREAT | os.O_EXCL))
+            except OSError:
+                if spare is None:
+                    raise
+                remove_quietly(self._disk, spare)
+                continue
             try:
                 self._disk.set_mode(lock, 0o600)
                 # `gc` may take it for litter between the two calls: then make another one.
@@ -128,18 +170,22 @@ class LiveFiles:
                 self._disk.close(lock)
                 raise
             self._disk.close(lock)
+            if spare is not None:
+                # The owner, or the guard, of its last job is about to close it.
+                self._locks.give_back(spare)
         reason = "the new lock file was taken away again and again"
         raise OSError(errno.EAGAIN, reason, self.path(job_id, LOCK))
 
     def _new_fifo(self, job_id: str, suffix: str) -> int:
         path = self.path(job_id, suffix)
-        try:
-            self._disk.make_fifo(path)
-        except OSError as error:
-            if error.errno in _NO_FIFO_HERE:
-                return NO_FD
-            raise
-        self._disk.set_path_mode(path, 0o600)
+        if not (suffix == BELL and self._bells.move_to(path)):
+            try:
+                self._disk.make_fifo(path)
+            except OSError as error:
+                if error.errno in _NO_FIFO_HERE:
+                    return NO_FD
+                raise
+            self._disk.set_path_mode(path, 0o600)
         # For both ways: POSIX gives no other means to open the write end while nobody reads, and
         # a bell whose last ringer has gone must not read as ended.
         return self._disk.open(path, os.O_RDWR)
@@ -293,9 +339,13 @@ class LiveFiles:
         except FileNotFoundError:
             return []
 
-    def remove_new_lock(self, name: str) -> bool:
-        """Remove a lock file that never came into place, if nobody is about to put it there."""
-        if not (name.startswith(".") and name.endswith(_NEW)):
+    def remove_unplaced(self, name: str) -> bool:
+        """Remove a spare, or a lock that never came into place, if nobody is about to use it.
+
+        Returns:
+            Whether a process that is gone has left it; a spare may be anybody's.
+        """
+        if not (name.startswith(".") and name.endswith((_NEW, _SPARE))):
             return False
         path = os.path.join(self.directory, name)
         try:
@@ -303,7 +353,8 @@ class LiveFiles:
         except FileNotFoundError:
             return False
         try:
-            return self._disk.lock(lock) and remove(self._disk, path)
+            removed = self._disk.lock(lock) and remove(self._disk, path)
+            return removed and name.endswith(_NEW)
         finally:
             self._disk.close(lock)
 

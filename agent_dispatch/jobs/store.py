@@ -163,6 +163,10 @@ class JobStore(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Remove what was kept for further jobs; those that are owned are not touched."""
+        ...
+
     def comes_to_its_end(self, job_id: str) -> bool:
         """Whether a job is over, or its processes are being ended; False for what is no job."""
         ...
@@ -224,7 +228,10 @@ class JobStore(Protocol):
         ...
 
     def prune_calls(self, retention_days: float) -> list[str]:
-        """Remove old records of `call` jobs that are no refs; return their ids."""
+        """Remove old records of `call` jobs that are no refs; return their ids.
+
+        And files that processes which were killed had kept for further jobs.
+        """
         ...
 
     def gc(self, max_age_days: float, *, dry_run: bool = False) -> Collected:

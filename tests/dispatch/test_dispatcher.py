@@ -1,3 +1,5 @@
+import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,7 @@ class Bench:
         self.environ = {"PATH": "/usr/bin:/bin", "CLAUDECODE": "1"}
         self.settings = Settings()
         self.program: tuple[str, ...] | None = ("/bin/sh",)
+        self.sessions = Sessions(tmp_path / "sessions")
         self.agent = EffectiveAgent(
             name="infra",
             directory=str(tmp_path),
@@ -62,7 +65,7 @@ class Bench:
     def dispatcher(self, open_claude: OpenClaude) -> Dispatcher:
         return Dispatcher(
             slots=Slots(self._tmp_path / "slots", 0),
-            sessions=Sessions(self._tmp_path / "sessions"),
+            sessions=self.sessions,
             open_claude=open_claude,
             environ=self.environ,
             claude=self.program,
@@ -304,7 +307,31 @@ async def test_a_session_leaves_no_lock_file(
 ) -> None:
     request = msgspec.structs.replace(TASK, session_id=SESSION)
     await bench.dispatch(FakeClaude((0, INIT), (0, ANSWER)), request)
+    assert not (tmp_path / "sessions" / f"{SESSION}.lock").exists()
+    bench.sessions.close()
     assert list((tmp_path / "sessions").iterdir()) == []
+
+
+async def test_the_next_session_takes_over_the_lock_file_of_the_last(bench: Bench) -> None:
+    used = set()
+    for _ in range(3):
+        async with bench.sessions.hold(str(uuid.uuid4()), list) as session:
+            used.add(os.fstat(session.fd).st_ino)
+    assert len(used) == 1
+
+
+async def test_a_session_that_is_held_is_not_taken_from_its_holder_by_a_spare(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    async with bench.sessions.hold(str(uuid.uuid4()), list):
+        pass
+    waited: list[str] = []
+    async with bench.sessions.hold(SESSION, list):
+        with trio.move_on_after(1) as patience:
+            async with bench.sessions.hold(SESSION, lambda: waited.append("told")):
+                pytest.fail("two hold one session")
+    assert patience.cancelled_caught
+    assert waited == ["told"]
 
 
 async def test_a_session_that_has_just_begun_is_resumed_when_its_run_is_over(
@@ -336,6 +363,7 @@ async def test_locks_of_killed_owners_are_swept_and_those_in_use_are_not(
         other.tidy()
         (kept,) = (tmp_path / "sessions").iterdir()
         assert kept.name == f"{claude.commands[0].session_id}.lock"
+    other.tidy()
     assert list((tmp_path / "sessions").iterdir()) == []
 
 

@@ -53,7 +53,7 @@ class Death:
         pid = os.fork()
         if pid == 0:
             disk = DyingDisk(die_at)
-            store = FileJobStore(self.directory, disk=disk, end_processes=_none_left)
+            store = FileJobStore(self.directory, disk=disk, end_processes=_none_left, spares=1)
             leave(partial(self.operate, store))
         if self.owner_dies:
             self.store.release(self.claim)
@@ -193,6 +193,15 @@ class Listing(Death):
             yield "a job is missing from the list"
 
 
+class Succession(Death):
+    """One job after the other, with the same files."""
+
+    def operate(self, store: FileJobStore) -> None:
+        store.release(self.claim)
+        ended(store)
+        pending(store)
+
+
 OPERATIONS: dict[str, type[Death]] = {
     "creation": Creation,
     "update": Update,
@@ -202,6 +211,7 @@ OPERATIONS: dict[str, type[Death]] = {
     "collection": Collection,
     "forgetting": Forgetting,
     "listing": Listing,
+    "succession": Succession,
 }
 
 

@@ -47,10 +47,10 @@ def none_left(job_id: str) -> None:
 class Broken:
     """A world in which the n-th system call of one operation fails."""
 
-    def __init__(self, directory: Path, fail_at: int, number: int) -> None:
+    def __init__(self, directory: Path, fail_at: int, number: int, spares: int) -> None:
         self.directory = directory
         self.disk = FaultyDisk()
-        self.store = FileJobStore(directory, disk=self.disk, end_processes=none_left)
+        self.store = FileJobStore(directory, disk=self.disk, end_processes=none_left, spares=spares)
         self.other = FileJobStore(directory, end_processes=none_left)
         self._fail_at = fail_at
         self._number = number
@@ -69,12 +69,12 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def worlds(directory: Path, number: int, at_least: int = 5) -> Iterator[Broken]:
+def worlds(directory: Path, number: int, at_least: int = 5, *, spares: int = 0) -> Iterator[Broken]:
     """One world per system call, until the operation needs no more calls than that."""
     for fail_at in range(1, 200):
         shutil.rmtree(directory, ignore_errors=True)
         before = open_descriptors()
-        world = Broken(directory, fail_at, number)
+        world = Broken(directory, fail_at, number, spares)
         yield world
         for claim in world.claims:
             world.store.release(claim)
@@ -97,6 +97,39 @@ def test_creating_a_job_succeeds_or_leaves_nothing(number: int, directory: Path)
             world.claims.append(claim)
             assert world.other.settle(claim.job.id) == claim.job
             assert not [name for name in files_in(directory) if name.endswith((".tmp", ".new"))]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_creating_a_job_from_what_is_left_of_another_succeeds_or_leaves_nothing(
+    number: int, directory: Path
+) -> None:
+    for world in worlds(directory, number, spares=1):
+        before = ended(world.store)
+        world.fails_from_here()
+        try:
+            claim = pending(world.store)
+        except JobStoreError:
+            world.disk.fail_at = 0
+            world.store.close()
+            assert files_in(directory) == {f"{before}.json"}
+        else:
+            world.claims.append(claim)
+            assert world.other.settle(claim.job.id) == claim.job
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_end_whose_files_are_kept_is_recorded_all_the_same(number: int, directory: Path) -> None:
+    for world in worlds(directory, number, spares=1):
+        claim = running(world.store)
+        world.claims.append(claim)
+        world.fails_from_here()
+        finished = end(world.store, claim)
+        world.disk.fail_at = 0
+        assert finished.problem or world.other.settle(claim.job.id).status is JobStatus.DONE
+        world.other.gc(7)
+        world.store.close()
+        assert files_in(directory) == {f"{claim.job.id}.json"}
+        assert end(world.store, running(world.store)).persisted
 
 
 @pytest.mark.parametrize("number", NUMBERS)
