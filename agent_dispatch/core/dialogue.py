@@ -5,6 +5,7 @@ where it is the last word of a message, and nowhere else.
 """
 
 import re
+from collections.abc import Iterator
 
 import msgspec
 
@@ -154,8 +155,8 @@ class Exchange:
         resolved = answer is not None
         costs = [turn.cost_usd for turn in self._turns if turn.cost_usd is not None]
         hints = [*self._hints]
-        if not resolved and not self._error:
-            hints.insert(0, self._how_to_go_on())
+        if not resolved:
+            hints[:0] = self._how_to_go_on()
         if left_running:
             hints.append(f"{left_running} process(es) that they left running were ended with them.")
         if 0 < len(costs) < len(self._turns):
@@ -198,13 +199,17 @@ class Exchange:
     def _name(self, role: Role) -> str:
         return self._request.responder if role is Role.RESPONDER else self._request.requester
 
-    def _how_to_go_on(self) -> str:
+    def _how_to_go_on(self) -> Iterator[str]:
+        if not self._error:
+            yield f"Not resolved within {self._request.max_rounds} round(s)."
+        elif self._error_type is not ErrorType.TIMEOUT:
+            return  # The error itself says what to do.
         calls = [
             f'dispatch_session(agent="{agent}", task=..., session_id="{session_id}")'
             for agent, session_id in self._sessions.items()
         ]
-        again = f" Either of them can be asked further: {' or '.join(calls)}." if calls else ""
-        return f"Not resolved within {self._request.max_rounds} round(s).{again}"
+        if calls:
+            yield f"What was said is kept; ask further: {' or '.join(calls)}."
 
 
 def _turn(step: Step, result: DispatchResult) -> DialogueTurn:

@@ -88,8 +88,12 @@ class Sessions:
         self._spares.close()
 
     def sweep(self) -> None:
-        """Remove the lock files of those who were killed while they held one; may take a while."""
-        with contextlib.suppress(FileNotFoundError):
+        """Remove the lock files of those who were killed while they held one; may take a while.
+
+        What cannot be removed now may be the next time.
+        """
+        # No directory yet, or none of the descriptors that are left.
+        with contextlib.suppress(OSError):
             for path in self._directory.glob(f"*{_SUFFIX}"):
                 # Whatever is wrong with one is told to whoever needs it.
                 with contextlib.suppress(SessionsError, OSError):

@@ -15,6 +15,7 @@ from agent_dispatch.core.dialogue import (
     check_dialogue,
     from_record,
     refused,
+    time_was_up,
     to_record,
     without_marker,
 )
@@ -232,6 +233,15 @@ def test_without_a_resolution_the_responder_has_the_last_word() -> None:
     assert dialogue.error is None
     assert dialogue.hint is not None
     assert "Not resolved within 2 round(s)" in dialogue.hint
+    assert 'dispatch_session(agent="db", task=..., session_id="session of db")' in dialogue.hint
+
+
+def test_one_whose_time_was_up_says_how_to_go_on() -> None:
+    exchange = talk("Which environment?")
+    exchange.stop(time_was_up(60), ErrorType.TIMEOUT)
+    dialogue = exchange.result(duration_ms=1, left_running=0)
+    assert dialogue.hint is not None
+    assert "Not resolved within" not in dialogue.hint
     assert 'dispatch_session(agent="db", task=..., session_id="session of db")' in dialogue.hint
 
 

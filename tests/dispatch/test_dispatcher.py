@@ -1,4 +1,5 @@
 import os
+import resource
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -365,6 +366,17 @@ async def test_locks_of_killed_owners_are_swept_and_those_in_use_are_not(
         assert kept.name == f"{claude.commands[0].session_id}.lock"
     other.tidy()
     assert list((tmp_path / "sessions").iterdir()) == []
+
+
+async def test_a_sweep_that_finds_no_descriptor_does_nothing(bench: Bench) -> None:
+    async with bench.sessions.hold(SESSION, list):
+        pass
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        bench.sessions.sweep()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_a_wrong_request_raises(bench: Bench) -> None:
