@@ -1,7 +1,7 @@
 """One server under mixed load for minutes: what it holds must not grow.
 
     uv run python -m bench.soak                 one minute
-    uv run python -m bench.soak --minutes 10    what the README tells of
+    uv run python -m bench.soak --minutes 10 --write-readme
 
 Rounds of dispatches, background jobs, parallel ones, cancellations and quick tools go over MCP to a
 real server with a scripted claude. After each round, when all is answered, it is counted what the
@@ -17,7 +17,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -26,10 +26,14 @@ from typing import Any
 
 import trio
 
+import agent_dispatch
 from bench.chaos.scene import Client, Scene
+from bench.kept import keep, measured_commit
 from bench.namespace import enclose
 from bench.processes import memory_mib, open_files_of, threads_of
 
+BLOCK = "soak"
+"""The name of the block in README.md, and of the file with what is in it."""
 _LIMIT = 5
 _WARM_UP = 0.25
 """Of the time, before anything counts: imports, caches and pools fill."""
@@ -238,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     about: dict[str, object] = {
+        "command": f"python -m bench.soak --minutes {options.minutes:g}",
+        "agent-dispatch": f"{agent_dispatch.__version__}{measured_commit()}",
         "minutes": options.minutes,
         "rounds": load.rounds,
         "calls": load.calls,
@@ -246,8 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": f"{platform.system()} {platform.machine()}",
         "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
+    listed = [asdict(trend) | {"flat": trend.is_flat} for trend in found]
+    if options.write_readme:
+        keep(BLOCK, {"about": about, "trends": listed}, as_markdown)
     if options.json:
-        listed = [asdict(trend) | {"flat": trend.is_flat} for trend in found]
         told = {**about, "trends": listed, "wrong": load.wrong}
         print(json.dumps({**told, "samples": [asdict(each) for each in samples]}, indent=2))
     else:
@@ -256,6 +264,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for what in load.wrong[:20]:
             print(f"WRONG {what}")
     return 0 if all(trend.is_flat for trend in found) and not load.wrong else 1
+
+
+_SHOWN = {
+    "descriptors": "descriptors of the server",
+    "threads": "threads of the server",
+    "rss_mib": "memory of the server (RSS), MiB",
+    "pss_mib": "memory of server and helpers (PSS), MiB",
+    "processes": "server and helpers, processes",
+}
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """What README shows."""
+    lines = ["| | first | last | growth | limit | |", "| --- | --- | --- | --- | --- | --- |"]
+    for trend in result["trends"]:
+        figures = (trend[column] for column in ("first", "last", "growth", "limit"))
+        cells = " | ".join(f"{figure:.1f}" for figure in figures)
+        verdict = "flat" if trend["flat"] else "grows"
+        lines.append(f"| {_SHOWN[trend['figure']]} | {cells} | {verdict} |")
+    told = "; ".join(f"{name}: {value}" for name, value in result["about"].items())
+    return "\n".join([*lines, "", f"{told}."])
 
 
 def _as_table(found: Sequence[Trend]) -> str:
@@ -274,6 +303,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments of cancellations")
+    parser.add_argument(
+        "--write-readme", action="store_true", help="put it into README.md and bench/results"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 

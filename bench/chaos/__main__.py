@@ -3,6 +3,7 @@
     uv run python -m bench.chaos                         40 runs
     uv run python -m bench.chaos --seed 1 --runs 1000    a long one
     uv run python -m bench.chaos --seed 77 --runs 1      one run again
+    uv run python -m bench.chaos --runs 1000 --write-readme
 
 Run number n has the seed `SEED + n`, which alone says what it does. Nothing is measured: real
 servers, commands and workers serve a scripted claude, and a witness checks after, and while, each
@@ -19,9 +20,19 @@ from collections.abc import Sequence
 
 import trio
 
+import agent_dispatch
 from bench.chaos.plan import make_plan
 from bench.chaos.play import Outcome, play
-from bench.chaos.report import as_json, as_line, as_table, summary
+from bench.chaos.report import (
+    BLOCK,
+    as_json,
+    as_line,
+    as_markdown,
+    as_result,
+    as_table,
+    summary,
+)
+from bench.kept import keep, measured_commit
 from bench.namespace import Enclosure, enclose
 
 
@@ -67,6 +78,8 @@ def _show(
 ) -> None:
     outcomes.sort(key=lambda outcome: outcome.plan.seed)
     about: dict[str, object] = {
+        "command": _told(options),
+        "agent-dispatch": f"{agent_dispatch.__version__}{measured_commit()}",
         "seed": options.seed,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -74,6 +87,8 @@ def _show(
         "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         "seconds": round(took_s),
     }
+    if options.write_readme and len(outcomes) == options.runs:
+        keep(BLOCK, as_result(outcomes, about), as_markdown)
     if options.json:
         print(as_json(outcomes, about))
         return
@@ -88,6 +103,12 @@ def _show(
         print(f"FAILED, seeds: {' '.join(failed)}")
 
 
+def _told(options: argparse.Namespace) -> str:
+    return f"python -m bench.chaos --seed {options.seed} --runs {options.runs}" + (
+        f" --jobs {options.jobs}" if options.jobs > 1 else ""
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.chaos", description="Break it at random, and see what survives."
@@ -96,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=_positive, default=40, help="how many (default: 40)")
     parser.add_argument("--jobs", type=_positive, default=1, help="at once (default: 1)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--write-readme", action="store_true", help="put it into README.md and bench/results"
+    )
     parser.add_argument("--verbose", action="store_true", help="tell of each run as it ends")
     return parser
 

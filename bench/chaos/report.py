@@ -2,11 +2,32 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
+from typing import Any
 
 from bench.chaos.play import Outcome
+
+BLOCK = "chaos"
+"""The name of the block in README.md, and of the file with what is in it."""
+
+_PROMISES = {
+    "I1": ("what was said to be recorded is there, whole", "acknowledged jobs"),
+    "I2": ("the record of a job that is over never changes", "jobs"),
+    "I3": ("a job that is not over has an owner, or is over for whoever reads it next", "jobs"),
+    "I4": ("no process of a job lives three seconds after its end", "jobs"),
+    "I5": ("no more agents run at once than the limit allows", "runs"),
+    "I6": ("what is said to have succeeded was answered by its agent, in these words", "done"),
+    "I7": ("files and directories are for their owner only", "runs"),
+    "I8": ("no server and no worker grows by more than 64 MiB, whatever its agents print", "runs"),
+}
+"""By the mark of a violation: what must hold, and of how many of what it is told; `witness` checks
+them."""
+_BESIDE = (
+    "who waits is woken, what no fault has touched ends as its agent made it end, every request"
+    " is answered while its server lives, no litter stays, no bug leaves a traceback"
+)
 
 _HEAD: tuple[str, ...] = (
     "fault",
@@ -103,6 +124,47 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "detached agents beyond reach (README, Limits)": sum(o.escaped for o in outcomes),
         "faults skipped": sum(len(outcome.skipped) for outcome in outcomes),
     }
+
+
+def as_result(outcomes: Sequence[Outcome], about: Mapping[str, object]) -> dict[str, Any]:
+    """What README shows: of each promise how often it was kept, and what the runs were."""
+    sums = summary(outcomes)
+    done = sum(job["status"] == "done" for outcome in outcomes for job in outcome.jobs)
+    broken = Counter(
+        violation.partition(":")[0] for outcome in outcomes for violation in outcome.violations
+    )
+    promises = []
+    for mark, (promise, of) in _PROMISES.items():
+        checked = done if of == "done" else sums[of]
+        promises.append({"promise": promise, "of": of, "checked": checked, "broken": broken[mark]})
+    others = sum(count for mark, count in broken.items() if mark not in _PROMISES)
+    promises.append({"promise": _BESIDE, "of": "runs", "checked": len(outcomes), "broken": others})
+    return {"about": {**about, **sums}, "promises": promises, "faults": _faults(outcomes)}
+
+
+def _faults(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    strikes = (strike.fault for outcome in outcomes for strike in outcome.plan.strikes)
+    return dict(sorted(Counter(strikes).items()))
+
+
+_SHOWN = (
+    *("seed", "runs", "faults", "jobs", "acknowledged jobs", "violations", "runs with violations"),
+    "longest from a job's end to its last process's, ms",
+)
+"""What the command, the table and the faults tell, and what the look that found it decides."""
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """The same, to be read."""
+    about = result["about"]
+    lines = ["| what must hold | checked | broken |", "| --- | --- | --- |"]
+    lines += [
+        f"| {each['promise']} | {each['checked']:,} {each['of']} | {each['broken']} |"
+        for each in result["promises"]
+    ]
+    faults = ", ".join(f"{name} ({count})" for name, count in result["faults"].items())
+    told = "; ".join(f"{name}: {value}" for name, value in about.items() if name not in _SHOWN)
+    return "\n".join([*lines, "", f"{about['faults']:,} faults: {faults}.", "", f"{told}."])
 
 
 def as_json(outcomes: Sequence[Outcome], about: dict[str, object]) -> str:

@@ -17,10 +17,10 @@ from bench.compare.sections import GROUPS, Plan, Section, Site, sections
 from bench.compare.verdict import merged
 from bench.cpu import why_not_counted
 from bench.harness import RefusedError
+from bench.kept import measured_commit
 from bench.report import Row
 from tests.e2e.claude_cli import CannotInstallError
 
-_REPOSITORY = Path(__file__).parents[2]
 _WRITES = 30
 
 
@@ -90,7 +90,7 @@ def _about(order: Order, workshop: Workshop) -> dict[str, str]:
     return {
         "command": order.told,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "agent-dispatch": f"{version_of(ours)}{_commit()}",
+        "agent-dispatch": f"{version_of(ours)}{measured_commit()}",
         "predecessor": version_of(order.predecessor),
         "Claude Code": "none here"
         if order.claude is None
@@ -117,21 +117,6 @@ def _claude_version(claude: Path, home: Path) -> str:
     if done.returncode != 0:
         raise CannotMeasureError(f"{claude} --version failed: {done.stdout}{done.stderr}")
     return done.stdout.split()[0]
-
-
-def _commit() -> str:
-    """Which commit is measured, if that can be told."""
-    try:
-        commit = _git("rev-parse", "--short", "HEAD")
-        changed = _git("status", "--porcelain", "--", "agent_dispatch")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return f", commit {commit}{' and changes' if changed else ''}"
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(_REPOSITORY), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _load() -> str:
