@@ -78,8 +78,9 @@ class Sessions:
             yield held
         finally:
             if not held.in_use:
-                # Under the lock: who opened the file meanwhile sees that it is not this one.
-                with contextlib.suppress(FileNotFoundError):
+                # Under the lock: who opened the file meanwhile sees that it is not this one. What
+                # stays is swept one day, and no reason to fail a run.
+                with contextlib.suppress(OSError):
                     self._spares.put(path)
             os.close(fd)
 

@@ -33,18 +33,25 @@ class Spares:
     def put(self, path: str) -> None:
         """Move a file away that has served.
 
-        It is removed if there are enough, or nobody here has ever wanted one.
+        It is removed if there are enough, nobody here has ever wanted one, or it cannot be moved:
+        a full disk may have no room for a name.
 
         Raises:
             FileNotFoundError: It was not there.
             OSError: It stays where it was.
         """
-        if not self._are_wanted or len(self._paths) >= self._kept:
+        wanted = self._are_wanted and len(self._paths) < self._kept
+        if not (wanted and self._move_away(path)):
             self._disk.unlink(path)
-            return
+
+    def _move_away(self, path: str) -> bool:
         spare = os.path.join(self._directory, f".{os.urandom(8).hex()}{self._ending}")
-        self._disk.rename(path, spare)
+        try:
+            self._disk.rename(path, spare)
+        except OSError:
+            return False  # Removing it says what is wrong, if it cannot be done either.
         self._paths.append(spare)
+        return True
 
     def take(self) -> str | None:
         """Give the path of a spare to its new owner; None: there is none.

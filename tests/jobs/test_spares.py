@@ -1,5 +1,6 @@
 """Files of jobs that are over become those of new ones, and nobody is misled by it."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -165,3 +166,19 @@ def test_a_spare_takes_no_name_that_is_taken(tmp_path: Path) -> None:
     assert taken.read_text() == "somebody's"
     assert fresh.read_text() == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "taken"]
+
+
+def test_one_that_cannot_be_moved_is_removed(tmp_path: Path) -> None:
+    class FullDisk(Disk):
+        def rename(self, old: str, new: str) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), new)
+
+    spares = Spares(str(tmp_path), ".lock", FullDisk())
+    assert spares.take() is None
+    used = tmp_path / "used"
+    used.touch()
+    spares.put(str(used))
+    assert spares.take() is None
+    assert not used.exists()
+    with pytest.raises(FileNotFoundError):
+        spares.put(str(used))
