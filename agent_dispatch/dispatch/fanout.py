@@ -1,5 +1,6 @@
 """Several dispatches at once, each in a task of its own; the block around them ends them all."""
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
@@ -9,6 +10,8 @@ from agent_dispatch.core.parallel import aggregate_request
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress, Progress
 from agent_dispatch.model.parallel import Member, ParallelResult
+
+logger = logging.getLogger(__name__)
 
 DispatchOne = Callable[[Member, OnProgress], Awaitable[DispatchResult]]
 
@@ -52,11 +55,16 @@ async def _run_all(
 async def _or_refused(
     member: Member, dispatch: DispatchOne, on_progress: OnProgress
 ) -> DispatchResult:
-    """Run one; what could not be started is a failure of this one only."""
+    """Run one; what could not be started, or is a bug of ours, is a failure of this one only."""
     try:
         return await dispatch(member, on_progress)
     except DispatchError as error:
         return refused(member.request.agent, str(error))
+    except Exception as bug:
+        # The others are paid for.
+        logger.exception("bug in agent-dispatch: one of several dispatches failed")
+        told = f"Bug in agent-dispatch: {bug!r}. The traceback is on its stderr; please report it."
+        return refused(member.request.agent, told)
 
 
 async def _aggregate(

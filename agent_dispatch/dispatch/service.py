@@ -22,7 +22,8 @@ from agent_dispatch.dispatch.recording import run_recorded
 from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.sharing import Sharing
 from agent_dispatch.dispatch.slots import Slots
-from agent_dispatch.errors import DispatchError
+from agent_dispatch.dispatch.threads import in_thread
+from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.spares import KEPT
@@ -109,6 +110,7 @@ class Service(JobService, AgentService):
             SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         agent, settings = self._look_up(request)
+        await self._check_session(request.session_id)
         start = partial(self._calls.run, request, agent, settings, ref)
         # Where no record of an ordinary call is kept, there is none that a ref could name.
         unnamed = ref and settings.call_retention_days == 0
@@ -119,6 +121,22 @@ class Service(JobService, AgentService):
             return result
         # There is nothing to fetch by it any more: the caller must get all of the answer now.
         return msgspec.structs.replace(result, job_id=None)
+
+    async def _check_session(self, session_id: str | None) -> None:
+        """Refuse to wait for a conversation that itself waits, inside its agent, for this call."""
+        job_id = self._parent
+        while session_id is not None and job_id is not None:
+            try:
+                job = await in_thread(self._store.read, job_id)
+            except DispatchError:
+                return  # Not to be seen from here: the run's own deadline ends the wait.
+            if (job.session_id or "").lower() == session_id.lower():
+                raise InvalidRequestError(
+                    f"Session {session_id} is the conversation in which this call is made (job"
+                    f" {job.id}), so it cannot answer before this call has ended. Leave session_id"
+                    " out, to ask in a new conversation."
+                )
+            job_id = job.parent
 
     async def parallel(
         self,

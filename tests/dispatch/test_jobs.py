@@ -11,17 +11,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 import trio
 
 from agent_dispatch.dispatch.background import WorkerStartError
 from agent_dispatch.dispatch.job_service import JobNotOverError
 from agent_dispatch.dispatch.service import Service
-from agent_dispatch.errors import DispatchError
+from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
-from agent_dispatch.model.job import Job, JobKind, JobStatus
+from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.process.spawner import Spawner
 from tests.dispatch.stage import SESSION, Stage, task
 from tests.jobs.holders import holder_of
@@ -332,6 +334,23 @@ async def test_a_pending_job_can_be_cancelled(stage: Stage) -> None:
         second = await service.submit(task("go"))
         assert await service.cancel(second.id) is CancelOutcome.CANCELLED
         await service.cancel(first.id)
+
+
+async def test_no_call_waits_for_the_conversation_in_which_it_is_made(stage: Stage) -> None:
+    tree = stage.tree(HANG)
+    store = FileJobStore(stage.directory / "jobs")
+    async with stage.open(tree) as service:
+        outer = await service.submit(task("go"))
+        await session_known(service, outer.id)
+        inner = store.create(task("go"), kind=JobKind.CALL, parent=outer.id)
+        for parent in (outer, inner.job):
+            stage.environ[JOB_VARIABLE] = parent.id
+            async with stage.open(tree) as within:
+                request = msgspec.structs.replace(task("go"), session_id=SESSION.upper())
+                with trio.fail_after(20), pytest.raises(InvalidRequestError, match=outer.id):
+                    await within.dispatch(request)
+        store.release(inner)
+        await service.cancel(outer.id)
 
 
 async def test_a_worker_that_cannot_start_is_an_error_and_a_failed_job(

@@ -6,9 +6,16 @@ import pytest
 import trio
 
 from agent_dispatch.core.parallel import read_members
+from agent_dispatch.dispatch.fanout import dispatch_parallel
 from agent_dispatch.dispatch.service import Service
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.dispatch import ErrorType, Progress
+from agent_dispatch.model.dispatch import (
+    DispatchResult,
+    ErrorType,
+    OnProgress,
+    Progress,
+    ignore_progress,
+)
 from agent_dispatch.model.job import JobStatus
 from agent_dispatch.model.parallel import Member
 from agent_dispatch.process.spawner import Spawner
@@ -69,6 +76,21 @@ async def test_one_that_fails_fails_alone(stage: Stage) -> None:
     first, second, third = outcome.individual_results
     assert (first.success, second.success, third.success) == (True, False, True)
     assert second.error_type is ErrorType.CLI_ERROR
+
+
+async def test_a_bug_that_ends_one_ends_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
+        await trio.lowlevel.checkpoint()
+        if member.request.task == "break":
+            raise RuntimeError("nobody has thought of this")
+        return DispatchResult(agent="infra", success=True, result="paid for")
+
+    outcome = await dispatch_parallel(ask("go", "break", "go"), "", dispatch, ignore_progress)
+    first, second, third = outcome.individual_results
+    assert (first.result, third.result) == ("paid for", "paid for")
+    assert not second.success
+    assert "nobody has thought of this" in (second.error or "")
+    assert "RuntimeError" in caplog.text
 
 
 async def test_identical_items_share_one_run(stage: Stage) -> None:
