@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.readme import README, write_block
@@ -12,16 +13,23 @@ Show = Callable[[Mapping[str, Any]], str]
 """Makes Markdown of a result."""
 
 
-def keep(name: str, result: Mapping[str, Any], show: Show) -> None:
-    """Put a result into a file and into the block of README.md, both of this name.
+def keep(
+    name: str,
+    result: Mapping[str, Any],
+    show: Show,
+    *,
+    folder: Path = RESULTS,
+    readme: Path = README,
+) -> None:
+    """Put a result into a file of `folder` and into a block of `readme`, both of this name.
 
     Raises:
-        NoBlockError: README.md has no such block.
+        NoBlockError: There is no such block; nothing is written.
     """
     text = json.dumps(result, indent=1) + "\n"
     # Shown as it is read back, so that a later look at both finds the same.
-    write_block(name, show(json.loads(text)))
-    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    write_block(name, show(json.loads(text)), readme)
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 def measured_commit() -> str:
