@@ -54,13 +54,14 @@ class Sample:
     """Of the server."""
     rss_mib: float
     """Of the server."""
-    pss_mib: float
-    """Of the server and all its helpers."""
+    helper_mib: float
+    """The PSS of its helpers, for each: how many there are follows the most that was needed at
+    once, and is counted by itself."""
     processes: int
     """The server and all its helpers."""
 
 
-LIMITS = {"descriptors": 4.0, "threads": 4.0, "rss_mib": 6.0, "pss_mib": 8.0, "processes": 4.0}
+LIMITS = {"descriptors": 4.0, "threads": 4.0, "rss_mib": 6.0, "helper_mib": 0.3, "processes": 4.0}
 """How much each may grow over the time that counts."""
 
 
@@ -190,14 +191,14 @@ async def soak(minutes: float, seed: int, samples: list[Sample]) -> Load:
 
 
 def _look(scene: Scene, server: int, at_s: float) -> Sample:
-    pids = list(scene.alive())
+    helpers = [pid for pid in scene.alive() if pid != server]
     return Sample(
         at_s=at_s,
         descriptors=open_files_of(server),
         threads=threads_of(server),
         rss_mib=memory_mib([server])[0],
-        pss_mib=memory_mib(pids)[1],
-        processes=len(pids),
+        helper_mib=memory_mib(helpers)[1] / max(len(helpers), 1),
+        processes=len(helpers) + 1,
     )
 
 
@@ -270,7 +271,7 @@ _SHOWN = {
     "descriptors": "descriptors of the server",
     "threads": "threads of the server",
     "rss_mib": "memory of the server (RSS), MiB",
-    "pss_mib": "memory of server and helpers (PSS), MiB",
+    "helper_mib": "memory of each of its helpers (PSS), MiB",
     "processes": "server and helpers, processes",
 }
 
@@ -280,7 +281,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     lines = ["| | first | last | growth | limit | |", "| --- | --- | --- | --- | --- | --- |"]
     for trend in result["trends"]:
         figures = (trend[column] for column in ("first", "last", "growth", "limit"))
-        cells = " | ".join(f"{figure:.1f}" for figure in figures)
+        cells = " | ".join(f"{figure:.2f}" for figure in figures)
         verdict = "flat" if trend["flat"] else "grows"
         lines.append(f"| {_SHOWN[trend['figure']]} | {cells} | {verdict} |")
     told = "; ".join(f"{name}: {value}" for name, value in result["about"].items())
@@ -290,8 +291,8 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 def _as_table(found: Sequence[Trend]) -> str:
     lines = [f"{'figure':12} {'first':>8} {'last':>8} {'growth':>8} {'limit':>8}  verdict"]
     lines += [
-        f"{trend.figure:12} {trend.first:8.1f} {trend.last:8.1f} {trend.growth:8.1f}"
-        f" {trend.limit:8.1f}  {'flat' if trend.is_flat else 'GROWS'}"
+        f"{trend.figure:12} {trend.first:8.2f} {trend.last:8.2f} {trend.growth:8.2f}"
+        f" {trend.limit:8.2f}  {'flat' if trend.is_flat else 'GROWS'}"
         for trend in found
     ]
     return "\n".join(lines)

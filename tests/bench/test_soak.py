@@ -14,7 +14,7 @@ def samples(*, rss_mib_a_minute: float = 0, jump_at_s: float = 0) -> list[Sample
             descriptors=14 + chance.randint(0, 2) + (9 if jump_at_s and at_s > jump_at_s else 0),
             threads=6 + chance.randint(0, 3),
             rss_mib=80 - 30 / (1 + at_s) + rss_mib_a_minute * at_s / 60 + chance.uniform(0, 3),
-            pss_mib=150,
+            helper_mib=3.5,
             processes=28,
         )
         for at_s in range(600)
