@@ -199,8 +199,12 @@ def test_a_sound_scene_is_not_accused(sabotage: Sabotage) -> None:
 
 def test_what_cleared_its_environment_is_seen_and_swept(sabotage: Sabotage) -> None:
     claude = str(sabotage.scene.directory / "bin" / "claude")
-    command = [sys.executable, "-c", "input()", claude]
-    with subprocess.Popen(command, env={}, stdin=subprocess.PIPE) as hidden:
+    command = [sys.executable, "-c", "print('up', flush=True); input()", claude]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env={}, stdin=pipe, stdout=pipe) as hidden:
+        # Until it runs, the kernel may not know its arguments yet.
+        assert hidden.stdout is not None
+        assert hidden.stdout.readline() == b"up\n"
         assert hidden.pid in sabotage.scene.agents()
         sabotage.scene.sweep()
         assert hidden.wait(timeout=10) < 0
