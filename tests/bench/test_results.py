@@ -1,5 +1,13 @@
 """The kept results and what is made of them agree: no figure is typed."""
 
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench import soak
+from bench.chaos import report as chaos
 from bench.compare.document import BLOCK, from_json, readme_block, results_page
 from bench.readme import README, block_of
 
@@ -14,3 +22,21 @@ def test_readme_and_the_page_of_results_show_what_was_measured() -> None:
     assert block_of(readme, BLOCK).strip() == expected.strip()
     page = (RESULTS / "compare.md").read_text(encoding="utf-8")
     assert page == results_page(kept, plots)
+
+
+@pytest.mark.parametrize(
+    ("name", "show"), [(chaos.BLOCK, chaos.as_markdown), (soak.BLOCK, soak.as_markdown)]
+)
+def test_readme_shows_a_result_as_it_is_kept(name: str, show: Callable[[Any], str]) -> None:
+    kept = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    readme = README.read_text(encoding="utf-8")
+    assert block_of(readme, name).strip() == show(kept).strip()
+
+
+def test_the_kept_chaos_and_soak_are_long_and_clean() -> None:
+    kept = json.loads((RESULTS / "chaos.json").read_text(encoding="utf-8"))
+    assert kept["about"]["runs"] >= 1000
+    assert {each["broken"] for each in kept["promises"]} == {0}
+    kept = json.loads((RESULTS / "soak.json").read_text(encoding="utf-8"))
+    assert kept["about"]["minutes"] >= 10
+    assert all(trend["flat"] for trend in kept["trends"])
