@@ -209,6 +209,9 @@ class Client:
     @asynccontextmanager
     async def not_reading(self) -> AsyncIterator[None]:
         """Let what the server says pile up."""
+        if not self.is_reading:  # It takes nothing any more anyway.
+            yield
+            return
         assert isinstance(self.process.stdout, trio.lowlevel.FdStream)
         fcntl.fcntl(self.process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _SMALL_PIPE_BYTES)
         if not self._silences:

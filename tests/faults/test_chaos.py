@@ -217,3 +217,15 @@ def test_a_seed_is_one_plan_and_seeds_in_a_row_strike_with_every_fault() -> None
     assert {strike.fault for plan in plans for strike in plan.strikes} == set(FAULTS)
     assert len({plan.told() for plan in plans}) == len(plans)
     assert STRIKES.keys() == FAULTS.keys()
+
+
+async def test_a_client_may_stop_reading_after_it_has_closed_its_reading_end(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, limit=1)
+    async with scene.served(None) as client:
+        await client.close_reading_end()
+        async with client.not_reading(), client.not_reading():
+            assert not client.is_reading
+    scene.sweep()
+    assert scene.alive() == {}
