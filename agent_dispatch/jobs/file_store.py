@@ -183,7 +183,7 @@ class FileJobStore:
             if written.visible and tree_ended:
                 # What stays is litter, for `gc` to take away.
                 with contextlib.suppress(OSError):
-                    self._live.retire(job.id, claim.fds.lock)
+                    self._live.remove(job.id, claim.fds.lock)
         finally:
             self.release(claim)
         return Finished(job, written.problem is None, written.problem)

@@ -110,41 +110,30 @@ class LiveFiles:
         """Whether `lock` is the job's lock, and locked through this very description."""
         return self._is_in_place(job_id, lock) and self._disk.lock(lock)
 
-    def retire(self, job_id: str, lock: int) -> None:
-        """Take away everything of a job of ours that is over, to be used again or removed.
-
-        The bell is closed, `lock` is held by us and by nobody else.
-
-        Raises:
-            OSError: Something stays; it is litter, for `gc` to take away.
-        """
-        if not self._is_in_place(job_id, lock):
-            return
-        for suffix in (ALIVE, CANCEL, ENDING, TMP):
-            remove(self._disk, self.path(job_id, suffix))
-        # A ring that comes too late rings for the next job, whose owner then looks in vain.
-        with contextlib.suppress(FileNotFoundError):
-            self._bells.put(self.path(job_id, BELL))
-        self._locks.put(self.path(job_id, LOCK))
-
     def close_spares(self) -> None:
         """Remove what was kept for further jobs; what stays is litter."""
         self._bells.close()
         self._locks.close()
 
     def remove(self, job_id: str, lock: int) -> int:
-        """Remove everything of a job that is over, and count it; `lock` is held by us.
+        """Take away everything of a job that is over, and count it; `lock` is held by us.
 
         Raises:
             OSError: Something stays; it is litter, for `gc` to take away.
         """
         if not self._is_in_place(job_id, lock):
             return 0
-        count = self.remove_beside_the_lock(job_id)
-        return count + remove(self._disk, self.path(job_id, LOCK))
+        count = 0
+        # A ring that comes too late rings for the next job, whose owner then looks in vain.
+        with contextlib.suppress(FileNotFoundError):
+            self._bells.put(self.path(job_id, BELL))
+            count += 1
+        count += self.remove_beside_the_lock(job_id)
+        self._locks.put(self.path(job_id, LOCK))
+        return count + 1
 
     def remove_beside_the_lock(self, job_id: str) -> int:
-        """The same where there is no lock (any more)."""
+        """Remove the rest; or all of it, where there is no lock (any more)."""
         return sum(remove(self._disk, self.path(job_id, suffix)) for suffix in _BESIDE_THE_LOCK)
 
     def _new_lock(self, job_id: str) -> int:

@@ -39,6 +39,7 @@ from bench.compare.predecessor import (
 )
 from bench.compare.sections import FULL, GROUPS, QUICK
 from bench.compare.verdict import Verdict
+from bench.kept import RESULTS
 from bench.readme import README, write_block
 from tests.e2e.claude_cli import VERSION as CLAUDE_VERSION
 from tests.e2e.claude_cli import cache_folder as tests_cache
@@ -46,7 +47,6 @@ from tests.e2e.claude_cli import installed_claude
 
 Draw = Callable[[Comparison, Path], Sequence[str]]
 """Puts images into a folder; the names of their files."""
-_RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.write_readme and (options.only or options.quick):
         parser.error("--write-readme wants all of it: without --only and --quick")
-    results = _RESULTS if options.write_readme else options.results
+    results = RESULTS if options.write_readme else options.results
     try:
         draw = _drawing() if results else None
         comparison = _found(options)

@@ -9,9 +9,8 @@ import pytest
 from bench import soak
 from bench.chaos import report as chaos
 from bench.compare.document import BLOCK, from_json, readme_block, results_page
+from bench.kept import RESULTS
 from bench.readme import README, block_of
-
-RESULTS = README.parent / "bench" / "results"
 
 
 def test_readme_and_the_page_of_results_show_what_was_measured() -> None:
