@@ -24,16 +24,50 @@ MARKER_VARIABLE = "AGENT_DISPATCH_RUN"
 UNREADABLE_DEPTH = sys.maxsize
 """What `current_depth` makes of a value that is no depth: deeper than any limit."""
 
-_STRIPPED_VARIABLES = frozenset(
+_SESSION_VARIABLES = frozenset(
     {
         "CLAUDECODE",
-        "CLAUDE_CODE_SESSION_ID",
+        "CLAUDE_CODE_CHILD_SESSION",
         "CLAUDE_CODE_ENTRYPOINT",
+        "CLAUDE_CODE_LAUNCHED_BY_SESSION_IDS",
+        "CLAUDE_CODE_MESSAGING_SOCKET",
+        "CLAUDE_CODE_MESSAGING_TOKEN",
+        "CLAUDE_CODE_SESSION_ATTENDED",
+        "CLAUDE_CODE_SESSION_ID",
         "CLAUDE_CODE_SSE_PORT",
+        "CLAUDE_PID",
         "CLAUDE_PROJECT_DIR",
     }
 )
 """They say which session a process belongs to; a dispatched one belongs to none of ours."""
+
+_INSIDE_SESSION = ("CLAUDECODE", "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_SESSION_ID")
+"""Claude Code sets these for what a session starts (read in 2.1.330)."""
+_RETRY_VARIABLE = re.compile(r"CLAUDE_CODE_\w*RETR(?:Y|IES)")
+
+_GIT_VARIABLES = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_CONFIG",
+        "GIT_CONFIG_PARAMETERS",
+        "GIT_DIR",
+        "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_INTERNAL_SUPER_PREFIX",
+        "GIT_NO_REPLACE_OBJECTS",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_REPLACE_REF_BASE",
+        "GIT_SHALLOW_FILE",
+        "GIT_WORK_TREE",
+    }
+)
+"""What `git rev-parse --local-env-vars` lists: Git sets them for its hooks, and they bind a process
+to the caller's repository. GIT_CONFIG_COUNT is listed too and stays: a user sets it, for example to
+declare safe directories. GIT_CONFIG_PARAMETERS goes: it holds the `git -c` of one command of the
+caller's, and can itself name a repository (`-c core.worktree=…`)."""
 
 _WAIT_CEILING_VARIABLE = "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS"
 _ALWAYS = (
@@ -113,7 +147,7 @@ def build_command(
         argv.append(f"--json-schema={json_schema}")
     if depth + 1 >= max_depth:
         argv.append(_WITHOUT_OUR_SERVER)
-    env = {name: value for name, value in environ.items() if name not in _STRIPPED_VARIABLES}
+    env = _inherited(environ, depth)
     env |= {
         "PWD": _usable(agent, "directory", agent.directory),
         DEPTH_VARIABLE: str(depth + 1),
@@ -122,6 +156,20 @@ def build_command(
         _WAIT_CEILING_VARIABLE: str(max(1, math.ceil(timeout_s * 1000))),
     }
     return Command(tuple(argv), agent.directory, env, session_id=new_session or resume)
+
+
+def _inherited(environ: Mapping[str, str], depth: int) -> dict[str, str]:
+    """Leave out what binds a process to the caller's session or repository."""
+    env = {
+        name: value
+        for name, value in environ.items()
+        if name not in _SESSION_VARIABLES and name not in _GIT_VARIABLES
+    }
+    if depth > 0 or any(name in environ for name in _INSIDE_SESSION):
+        # A session hands on the settings of its own project. From a plain shell they are the
+        # user's, and meant for the agents.
+        env = {name: value for name, value in env.items() if not _RETRY_VARIABLE.match(name)}
+    return env
 
 
 def current_depth(environ: Mapping[str, str]) -> int:

@@ -1,4 +1,6 @@
 import math
+import shutil
+import subprocess
 import sys
 from typing import Any
 
@@ -125,6 +127,12 @@ def test_the_child_belongs_to_no_session_of_ours() -> None:
         "CLAUDE_CODE_SESSION_ID": "s",
         "CLAUDE_CODE_ENTRYPOINT": "cli",
         "CLAUDE_CODE_SSE_PORT": "1",
+        "CLAUDE_CODE_CHILD_SESSION": "1",
+        "CLAUDE_CODE_LAUNCHED_BY_SESSION_IDS": "s",
+        "CLAUDE_CODE_MESSAGING_SOCKET": "/run/s",
+        "CLAUDE_CODE_MESSAGING_TOKEN": "t",
+        "CLAUDE_CODE_SESSION_ATTENDED": "1",
+        "CLAUDE_PID": "7",
         "CLAUDE_PROJECT_DIR": "/here",
     }
     kept = {
@@ -143,6 +151,84 @@ def test_the_child_belongs_to_no_session_of_ours() -> None:
         "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS": "300000",
     }
     assert command.cwd == "/srv/infra"
+
+
+LOCAL_TO_A_REPOSITORY = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+)
+OF_THE_USER = {
+    "GIT_AUTHOR_DATE": "2001-02-03",
+    "GIT_AUTHOR_EMAIL": "me@example.org",
+    "GIT_AUTHOR_NAME": "me",
+    "GIT_COMMITTER_EMAIL": "me@example.org",
+    "GIT_COMMITTER_NAME": "me",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_GLOBAL": "/home/me/git",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": "/etc/git",
+    "GIT_CONFIG_VALUE_0": "*",
+    "GIT_EDITOR": "vi",
+    "GIT_SSH": "ssh",
+    "GIT_SSH_COMMAND": "ssh -i key",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+
+
+def test_the_callers_repository_does_not_become_the_agents() -> None:
+    theirs = dict.fromkeys(LOCAL_TO_A_REPOSITORY, "/caller")
+    env = build(environ=theirs | OF_THE_USER).env
+    assert {name: env[name] for name in env if name.startswith("GIT_")} == OF_THE_USER
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="asks the installed git")
+def test_every_variable_that_git_calls_local_is_left_out_but_the_users_own_settings() -> None:
+    command = ["git", "rev-parse", "--local-env-vars"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    env = build(environ=dict.fromkeys(listed, "/caller")).env
+    assert [name for name in listed if name in env] == ["GIT_CONFIG_COUNT"]
+
+
+RETRIES = {
+    "CLAUDE_CODE_MAX_RETRIES": "0",
+    "CLAUDE_CODE_NONSTREAMING_TIMEOUT_RETRIES": "0",
+    "CLAUDE_CODE_OVERLOADED_RETRY_MAX_WAIT_MS": "1",
+    "CLAUDE_CODE_RETRY_WATCHDOG": "1",
+    "CLAUDE_CODE_RETRY_WATCHDOG_MAX_WAIT_MS": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("environ", "depth"),
+    [
+        ({"CLAUDECODE": "1"}, 0),
+        ({"CLAUDE_CODE_CHILD_SESSION": "1"}, 0),
+        ({"CLAUDE_CODE_SESSION_ID": SESSION}, 0),
+        ({}, 1),
+    ],
+)
+def test_a_nested_run_retries_as_its_own_project_says(environ: dict[str, str], depth: int) -> None:
+    env = build(environ=RETRIES | environ | {"MAX_STRUCTURED_OUTPUT_RETRIES": "2"}, depth=depth).env
+    assert not RETRIES.keys() & env.keys()
+    assert env["MAX_STRUCTURED_OUTPUT_RETRIES"] == "2"
+
+
+def test_from_a_plain_shell_the_users_retry_settings_reach_the_agent() -> None:
+    assert RETRIES.items() <= build(environ=RETRIES).env.items()
 
 
 def test_background_tasks_are_never_waited_for_without_end() -> None:
