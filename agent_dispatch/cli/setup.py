@@ -151,5 +151,7 @@ def _show(shell: Shell, report: InitReport) -> None:
         remark(shell, "By hand:")
         for command in report.by_hand:
             remark(shell, f"  {command}")
-    if done is not None and "AGENT_DISPATCH_CONFIG" in shell.environ:
-        remark(shell, "note: Claude Code must be started with the same AGENT_DISPATCH_CONFIG.")
+    if done is not None and shell.environ.get("AGENT_DISPATCH_CONFIG"):
+        # Not as it was given: where Claude Code is started, a relative path names another file.
+        setting = f"AGENT_DISPATCH_CONFIG={shlex.quote(report.config)}"
+        remark(shell, f"note: Claude Code must be started with {one_line(setting)}")

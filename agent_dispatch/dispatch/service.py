@@ -42,7 +42,7 @@ from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.process.claude import open_claude
 from agent_dispatch.process.launcher import Launcher
 from agent_dispatch.process.spawner import Spawner
-from agent_dispatch.project.config_file import config_path, jobs_path
+from agent_dispatch.project.config_file import config_path, jobs_path, with_absolute_paths
 from agent_dispatch.project.registry import Registry
 
 
@@ -285,6 +285,7 @@ async def open_service(
     Raises:
         ConfigError: `environ` names a configuration file that cannot be used.
     """
+    environ = with_absolute_paths(environ)
     registry = registry or Registry(config_path(environ))
     jobs = jobs_path(environ, registry.path)
     store = FileJobStore(jobs, spares=KEPT)

@@ -53,7 +53,7 @@ def config_path(environ: Mapping[str, str]) -> Path:
         ConfigError: The variable names a YAML file, or there is no home directory.
     """
     if named := environ.get("AGENT_DISPATCH_CONFIG"):
-        path = Path(_with_home(named, environ)).absolute()
+        path = Path(_absolute(named, environ))
         if path.suffix.lower() in (".yaml", ".yml"):
             raise ConfigError(
                 f"AGENT_DISPATCH_CONFIG names a YAML file, {path}, and the configuration is TOML."
@@ -71,8 +71,40 @@ def config_path(environ: Mapping[str, str]) -> Path:
 def jobs_path(environ: Mapping[str, str], config: Path) -> Path:
     """Say where the jobs are: `$AGENT_DISPATCH_JOBS_DIR`, else `jobs/` beside the configuration."""
     if named := environ.get("AGENT_DISPATCH_JOBS_DIR"):
-        return Path(_with_home(named, environ)).absolute()
+        return Path(_absolute(named, environ))
     return config.absolute().parent / "jobs"
+
+
+def with_absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment to hand on to workers and agents, which work in other directories.
+
+    There a relative path would name another file: inside an agent, one of the project's own.
+
+    Raises:
+        ConfigError: A path is relative and there is nothing to find it in.
+    """
+    handed_on = dict(environ)
+    for name in ("AGENT_DISPATCH_CONFIG", "AGENT_DISPATCH_JOBS_DIR"):
+        if named := environ.get(name):
+            handed_on[name] = _absolute(named, environ)
+    if named := environ.get("CLAUDE_CONFIG_DIR"):
+        # Claude Code takes `~` for a name like any other.
+        handed_on["CLAUDE_CONFIG_DIR"] = _from_here(named)
+    return handed_on
+
+
+def _absolute(path: str, environ: Mapping[str, str]) -> str:
+    return _from_here(_with_home(path, environ))
+
+
+def _from_here(path: str) -> str:
+    try:
+        return str(Path(path).absolute())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is a relative path, and the directory that it starts from has been removed."
+            " Change to a directory that exists, or make the path absolute."
+        ) from error
 
 
 def _quoted(path: Path) -> str:
@@ -85,13 +117,23 @@ def _quoted(path: Path) -> str:
 def _with_home(path: str, environ: Mapping[str, str]) -> str:
     if path != "~" and not path.startswith("~/"):
         return path
-    home = environ.get("HOME") or os.path.expanduser("~")
+    home = environ.get("HOME") or _home_of_account()
     if not os.path.isabs(home):
         raise ConfigError(
             f"There is no home directory to find {path} in: HOME is {environ.get('HOME')!r}."
             " Set HOME, or AGENT_DISPATCH_CONFIG to the path of agents.toml."
         )
     return home + path[1:]
+
+
+def _home_of_account() -> str:
+    # Not expanduser(), which takes an empty HOME for the root directory.
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

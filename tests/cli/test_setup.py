@@ -265,7 +265,16 @@ def test_a_config_directory_of_claude_elsewhere_is_honoured(claude: World) -> No
 
 def test_a_config_named_by_the_environment_is_remarked_on(claude: World) -> None:
     claude.run("init")
-    assert "AGENT_DISPATCH_CONFIG" in claude.err
+    assert f"with AGENT_DISPATCH_CONFIG={claude.environ['AGENT_DISPATCH_CONFIG']}" in claude.err
+
+
+def test_a_relative_config_is_remarked_on_by_its_whole_path(
+    claude: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(claude.home)
+    claude.environ["AGENT_DISPATCH_CONFIG"] = "a place/agents.toml"
+    claude.run("init")
+    assert f"with AGENT_DISPATCH_CONFIG='{claude.home}/a place/agents.toml'" in claude.err
 
 
 def test_without_a_script_the_module_is_registered(claude: World) -> None:

@@ -1,5 +1,6 @@
 import fcntl
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -12,7 +13,12 @@ import pytest
 
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.model.config import Config
-from agent_dispatch.project.config_file import ConfigFile, config_path, jobs_path
+from agent_dispatch.project.config_file import (
+    ConfigFile,
+    config_path,
+    jobs_path,
+    with_absolute_paths,
+)
 from agent_dispatch.project.toml_edit import Draft
 
 LATER_NS = 10**18 * 4
@@ -48,6 +54,51 @@ def test_the_environment_says_where_the_file_is(environ: dict[str, str], expecte
 
 def test_a_relative_path_is_made_absolute_before_anyone_changes_directory() -> None:
     assert config_path({"AGENT_DISPATCH_CONFIG": "a.toml"}) == Path.cwd() / "a.toml"
+
+
+def test_an_empty_home_is_that_of_the_account_not_the_root_directory() -> None:
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    for environ in ({}, {"HOME": ""}):
+        assert config_path(environ) == Path(home) / ".config/agent-dispatch/agents.toml"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "handed_on"),
+    [
+        ("AGENT_DISPATCH_CONFIG", "conf/a.toml", "HERE/conf/a.toml"),
+        ("AGENT_DISPATCH_CONFIG", "./a.toml", "HERE/a.toml"),
+        ("AGENT_DISPATCH_CONFIG", "../a.toml", "HERE/../a.toml"),
+        ("AGENT_DISPATCH_CONFIG", "~/a.toml", "/h/a.toml"),
+        ("AGENT_DISPATCH_CONFIG", "/x/a.toml", "/x/a.toml"),
+        ("AGENT_DISPATCH_CONFIG", "", ""),
+        ("AGENT_DISPATCH_JOBS_DIR", "jobs", "HERE/jobs"),
+        ("AGENT_DISPATCH_JOBS_DIR", "~", "/h"),
+        ("CLAUDE_CONFIG_DIR", ".claude-work", "HERE/.claude-work"),
+        ("CLAUDE_CONFIG_DIR", "~/x", "HERE/~/x"),
+        ("CLAUDE_CONFIG_DIR", "/c", "/c"),
+        ("XDG_CONFIG_HOME", "rel", "rel"),
+    ],
+)
+def test_workers_and_agents_get_paths_that_mean_the_same_everywhere(
+    name: str, value: str, handed_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"HOME": "/h", "PATH": "bin:/bin", name: value}
+    expected = environ | {name: handed_on.replace("HERE", str(tmp_path))}
+    assert with_absolute_paths(environ) == expected
+    assert with_absolute_paths(expected) == expected
+
+
+def test_a_relative_path_from_a_removed_directory_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="Change to a directory that exists"):
+        config_path({"AGENT_DISPATCH_CONFIG": "a.toml"})
+    assert with_absolute_paths({"AGENT_DISPATCH_CONFIG": "/a.toml"})
 
 
 @pytest.mark.parametrize("name", ["agents.yaml", "agents.yml", "my agents.YAML"])
