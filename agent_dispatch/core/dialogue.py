@@ -4,6 +4,7 @@ The responder speaks first, then the requester; that is a round. `[RESOLVED]` en
 where it is the last word of a message, and nowhere else.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -21,6 +22,7 @@ from agent_dispatch.model.dialogue import (
     Role,
 )
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.job import Job
 
 # Behind it a model may have put a full stop, or the end of what it emphasised.
 _MARKED = re.compile(
@@ -290,3 +292,15 @@ def from_record(result: DispatchResult) -> DialogueResult:
         error_type=result.error_type,
         hint=result.hint,
     )
+
+
+def agent_of_session(job: Job, session_id: str) -> str | None:
+    """Return which agent had that session in a job; None if it was not one of the job's."""
+    sessions = {job.session_id: job.agent}
+    if job.result is not None and isinstance(job.result.parsed_result, dict):
+        # An answer of any other shape is no dialogue.
+        with contextlib.suppress(msgspec.ValidationError):
+            dialogue = msgspec.convert(job.result.parsed_result, DialogueResult)
+            sessions |= {theirs: name for name, theirs in (dialogue.sessions or {}).items()}
+    wanted = session_id.lower()
+    return next((name for known, name in sessions.items() if (known or "").lower() == wanted), None)

@@ -9,7 +9,7 @@ import trio
 
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
-from agent_dispatch.core.dialogue import check_dialogue
+from agent_dispatch.core.dialogue import agent_of_session, check_dialogue
 from agent_dispatch.core.parallel import wrong_items
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.dispatch.agent_service import AgentService
@@ -110,6 +110,7 @@ class Service(JobService, AgentService):
             SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         agent, settings = self._look_up(request)
+        await self._check_owner_of_session(request)
         await self._check_session(request.session_id)
         start = partial(self._calls.run, request, agent, settings, ref)
         # Where no record of an ordinary call is kept, there is none that a ref could name.
@@ -121,6 +122,26 @@ class Service(JobService, AgentService):
             return result
         # There is nothing to fetch by it any more: the caller must get all of the answer now.
         return msgspec.structs.replace(result, job_id=None)
+
+    async def _check_owner_of_session(self, request: DispatchRequest) -> None:
+        """Refuse to go on with the conversation of another agent, as far as records tell whose.
+
+        It would go on in this agent's directory, with its rights.
+        """
+        if (session_id := request.session_id) is None:
+            return
+
+        def is_of(job: Job) -> bool:
+            return agent_of_session(job, session_id) is not None
+
+        job = await in_thread(self._store.find, session_id.lower(), is_of)
+        owner = None if job is None else agent_of_session(job, session_id)
+        if job is not None and owner is not None and owner != request.agent:
+            raise InvalidRequestError(
+                f"Session {session_id} belongs to agent {owner!r} (job {job.id}), not to"
+                f" {request.agent!r}; nothing was started. Resume it with agent {owner!r}, or leave"
+                " the session out, to begin a new conversation."
+            )
 
     async def _check_session(self, session_id: str | None) -> None:
         """Refuse to wait for a conversation that itself waits, inside its agent, for this call."""
@@ -217,6 +238,7 @@ class Service(JobService, AgentService):
                 recorded as failed.
         """
         self._look_up(request)
+        await self._check_owner_of_session(request)
         async with create_job(
             self._store, request, kind=JobKind.BACKGROUND, parent=self._parent
         ) as owned:

@@ -262,6 +262,11 @@ class FileJobStore:
                 return self._history.over(status, limit)
             return self._history.living(status, limit)
 
+    def find(self, word: str, matches: Callable[[Job], bool]) -> Job | None:
+        """The newest job that is looked for; see `JobStore.find`."""
+        with self._told("Jobs cannot be searched"):
+            return next(filter(matches, self._history.naming(word)), None)
+
     def forget(self, job_id: str) -> None:
         """Remove the record of a job that is over; see `JobStore.forget`."""
         with self._told(f"Job {job_id} cannot be removed"):

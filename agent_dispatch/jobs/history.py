@@ -96,6 +96,12 @@ class History:
                     break
         return Listing(found, warnings.told())
 
+    def naming(self, word: str) -> Iterator[Job]:
+        """The jobs whose records have `word` in them, the newest first, as they are recorded."""
+        for job_id in self._newest_ids(0, Warnings()):
+            if (job := self._records.load_if_naming(job_id, word.encode())) is not None:
+                yield job
+
     def entries(
         self,
         warnings: Warnings,

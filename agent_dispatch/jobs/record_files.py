@@ -90,6 +90,28 @@ class RecordFiles:
         except CorruptRecordError as error:
             raise BrokenJobError(job_id, self.path(job_id), str(error)) from error
 
+    def load_if_naming(self, job_id: str, word: bytes) -> Job | None:
+        """Read a record whole if `word` stands somewhere in its bytes; None if not, or broken.
+
+        Raises:
+            JobStoreError: Nothing can be read at the moment.
+        """
+        try:
+            fd, _ = open_regular(self._disk, self.path(job_id))
+            try:
+                content = read_all(self._disk, fd, _MAX_BYTES)
+            finally:
+                self._disk.close(fd)
+            return decode_record(content, job_id) if word in content else None
+        except CorruptRecordError:
+            return None
+        except OSError as error:
+            if isinstance(failure := self._unreadable(job_id, error), BrokenJobError):
+                return None
+            if isinstance(failure, UnknownJobError):
+                return None  # Removed since we saw its name.
+            raise failure from error
+
     def head(self, job_id: str) -> JobSummary:
         """Read what a listing shows, a few KiB of any record of ours.
 

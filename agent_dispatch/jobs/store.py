@@ -5,7 +5,7 @@ implementation. All of it blocks and belongs in a worker thread or on a command 
 knows the event loop. `owner` puts it on Trio.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -217,6 +217,13 @@ class JobStore(Protocol):
 
     def list_jobs(self, *, status: JobStatus | None = None, limit: int = 50) -> Listing:
         """List the newest jobs, or the newest of one status, each settled."""
+        ...
+
+    def find(self, word: str, matches: Callable[[Job], bool]) -> Job | None:
+        """The newest job with `word` in its record that `matches`; it is not settled.
+
+        Reads all records if there is none.
+        """
         ...
 
     def forget(self, job_id: str) -> None:

@@ -15,11 +15,11 @@ import pytest
 import trio
 
 from agent_dispatch.dispatch.service import Service, open_service
-from agent_dispatch.errors import DispatchError
+from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
-from agent_dispatch.model.dispatch import ErrorType, Progress
+from agent_dispatch.model.dispatch import DispatchRequest, ErrorType, Progress
 from agent_dispatch.model.job import Job, JobKind, JobStatus
 from agent_dispatch.process.spawner import Spawner
 from tests.dispatch.stage import Stage
@@ -581,3 +581,15 @@ async def test_a_program_that_cannot_be_executed_is_found_when_it_is_started(
     assert outcome.error_type is ErrorType.NOT_FOUND
     assert outcome.error is not None
     assert str(program) in outcome.error
+
+
+@pytest.mark.parametrize(("agent", "owner"), [("db", "backend"), ("backend", "db")])
+async def test_neither_agent_goes_on_with_the_session_of_the_other(
+    agent: str, owner: str, pair: Pair
+) -> None:
+    await pair.have("talk('Which?') if me == 'db' else talk('Staging [RESOLVED]')")
+    request = DispatchRequest(agent=agent, task="go on", session_id=SESSIONS[owner])
+    with trio.fail_after(60):
+        async with pair.open(pair.pair("talk('no')")) as service:
+            with pytest.raises(InvalidRequestError, match=f"belongs to agent '{owner}'"):
+                await service.dispatch(request)
