@@ -1,17 +1,17 @@
 """A dialogue of two agents: whose turn it is, when it is over, and what came of it.
 
 The responder speaks first, then the requester; that is a round. `[RESOLVED]` ends the dialogue
-where it is the last word of a message, and nowhere else.
+where it is the last word of a message, and nowhere else (see `closing`).
 """
 
 import contextlib
-import re
 from collections.abc import Iterator
 
 import msgspec
 
 from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S
-from agent_dispatch.core.dialogue_prompt import MARKER, MAX_QUOTED_CHARS, build_turn_prompt
+from agent_dispatch.core.closing import is_courtesy, without_marker
+from agent_dispatch.core.dialogue_prompt import MAX_QUOTED_CHARS, build_turn_prompt
 from agent_dispatch.core.prompt import MAX_PROMPT_BYTES, check_text, check_timeout, is_blank
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dialogue import (
@@ -23,16 +23,6 @@ from agent_dispatch.model.dialogue import (
 )
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job
-
-# Behind it a model may have put a full stop, or the end of what it emphasised.
-_MARKED = re.compile(
-    r"(?:^|(?<=[\s.!?:;,)\]\u2013\u2014\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f-]))"
-    r"([*_]{0,3})\[RESOLVED\]([*_]{0,3})[.\u3002]?([*_]{0,3})$"
-)
-_MARKED_CHARS = 3 + len(MARKER) + 3 + 1 + 3
-_BLANKS = " \t\n\r\f\v\u00a0\u200b\u2028\u2029\u2060\u3000\ufeff"
-_FENCE = re.compile(r"(`{3,}|~{3,})([^\n]*)")
-_QUOTED_LINE = re.compile(r" {0,3}>")
 
 
 def check_dialogue(request: DialogueRequest) -> DialogueRequest:
@@ -60,38 +50,6 @@ def check_dialogue(request: DialogueRequest) -> DialogueRequest:
             " the directory of the agent that needs it, and name it in the topic."
         )
     return msgspec.structs.replace(request, max_rounds=min(max(request.max_rounds, 1), MAX_ROUNDS))
-
-
-def without_marker(message: str) -> str | None:
-    """Return what a message says beside its last word, if that is the marker; None if it is not.
-
-    A marker inside the message, in a code block or in a quotation is talk about it.
-    """
-    text = message.rstrip(_BLANKS)
-    line = text.rfind("\n") + 1
-    # Not from the beginning of the line: it may have many MiB.
-    found = _MARKED.search(text, max(line, len(text) - _MARKED_CHARS))
-    if found is None or _QUOTED_LINE.match(text, line) or _ends_in_fence(text[:line]):
-        return None
-    before, opened, closed = text[line : found.start()], found[1], found[2] + found[3]
-    before = before.rstrip(_BLANKS)
-    if before and not opened:
-        # The emphasis had begun before the marker.
-        before += closed
-    return (text[:line] + before).rstrip(_BLANKS)
-
-
-def _ends_in_fence(text: str) -> bool:
-    fence = ""
-    for found in _FENCE.finditer(text):
-        mark, label = found.groups()
-        if text[text.rfind("\n", 0, found.start()) + 1 : found.start()].strip():
-            continue  # Not at the beginning of its line.
-        if not fence:
-            fence = mark if mark[0] == "~" or "`" not in label else ""
-        elif mark.startswith(fence) and not label.strip():
-            fence = ""
-    return bool(fence)
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,10 +141,14 @@ class Exchange:
         if last is None or last.error_type is not None:
             return None
         answer = without_marker(last.message)
-        if answer == "":
-            other = Role.RESPONDER if last.role is Role.REQUESTER else Role.REQUESTER
-            return self._last_words(other)
-        return answer
+        if answer is None or self._is_substantial(answer):
+            return answer
+        said = (turn.message for turn in reversed(self._turns[:-1]))
+        return next(filter(self._is_substantial, said), answer)
+
+    def _is_substantial(self, message: str) -> bool:
+        names = (self._request.requester, self._request.responder)
+        return not is_blank(message) and not is_courtesy(message, names)
 
     def _last_words(self, role: Role) -> str:
         said = (turn.message for turn in reversed(self._turns) if turn.role is role)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_dispatch.core.closing import without_marker
 from agent_dispatch.core.dialogue import (
     Exchange,
     Step,
@@ -17,7 +18,6 @@ from agent_dispatch.core.dialogue import (
     refused,
     time_was_up,
     to_record,
-    without_marker,
 )
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
@@ -214,14 +214,11 @@ def test_a_resolved_dialogue_is_over_and_its_last_message_is_the_answer() -> Non
     [
         (("It is done.", "[RESOLVED]"), "It is done."),
         (("It is done.", " \n", "Look again", "[RESOLVED]"), "Look again"),
-        (("It is done.", "Thanks. [RESOLVED]"), "Thanks."),
-        (("First", "", "[RESOLVED]"), ""),
+        (("First", "", "[RESOLVED]"), "First"),
         (("[RESOLVED]",), ""),
     ],
 )
-def test_a_bare_marker_confirms_what_the_other_said_last(
-    messages: tuple[str, ...], answer: str
-) -> None:
+def test_a_bare_marker_confirms_what_was_said_last(messages: tuple[str, ...], answer: str) -> None:
     dialogue = result(*messages)
     assert (dialogue.resolved, dialogue.final_answer) == (True, answer)
 
