@@ -1,9 +1,11 @@
 """The tools that look after the configured agents; none of them starts anything."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 
+from agent_dispatch.core.agent_list import Row, fit_agents
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.server.ports import Service
@@ -97,9 +99,9 @@ class RemoveAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 async def list_agents(
     service: Service, _params: NoParams, _on_progress: OnProgress
-) -> list[AgentSummary]:
-    """All agents."""
-    return await service.list_agents()
+) -> Sequence[AgentSummary | Row]:
+    """All agents, each with less if they are many."""
+    return fit_agents(await service.list_agents())
 
 
 async def inspect_agent(
