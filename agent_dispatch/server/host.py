@@ -14,14 +14,17 @@ import trio
 
 from agent_dispatch.server.app import build_server
 from agent_dispatch.server.descriptors import Wire
+from agent_dispatch.server.era import serve_messages
 from agent_dispatch.server.ports import Service
-from agent_dispatch.server.transport import MessageReader, MessageWriter, Unanswered
+from agent_dispatch.server.transport import MessageReader, Unanswered
 from agent_dispatch.server.wire import LineReader, Outbox
 
 logger = logging.getLogger(__name__)
 
 CLEAN_UP_S = 0.2
 """How long cancelled work may take to end; the guards end the processes without us."""
+CLEAN_UP_AFTER_GRACE_S = 0.08
+"""The same behind the time that a client that left had for its answers: 0.4 s are all there is."""
 FLUSH_S = 0.05
 """How long the last frames may take."""
 
@@ -51,32 +54,25 @@ async def _serve_client(
     leaving = trio.Event()
     lines = LineReader(wire.read_fd)
     outbox = Outbox(wire.write_fd, on_gone=leaving.set)
+    unanswered = Unanswered()
     work = trio.CancelScope()
     # The receiver stays until the end: the client sends SIGTERM right behind SIGINT.
     with closing(lines), closing(outbox), trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outbox.run)
             nursery.start_soon(_leave_at_signal, received, leaving)
-            nursery.start_soon(_end_work, leaving, work, outbox, leave)
+            nursery.start_soon(_end_work, leaving, unanswered, work, outbox, leave)
             with work:
                 try:
                     async with open_service() as service:
-                        await _serve_messages(service, lines, outbox)
+                        reader = MessageReader(lines, outbox, unanswered, on_end=leaving.set)
+                        server = build_server(service)
+                        await serve_messages(server, reader, lines, outbox, unanswered)
                 finally:
                     leaving.set()
             with trio.move_on_after(FLUSH_S):
                 await outbox.flush()
             nursery.cancel_scope.cancel()
-
-
-async def _serve_messages(service: Service, lines: LineReader, outbox: Outbox) -> None:
-    server = build_server(service)
-    unanswered = Unanswered()
-    await server.run(
-        MessageReader(lines, outbox, unanswered),
-        MessageWriter(outbox, unanswered),
-        server.create_initialization_options(),
-    )
 
 
 async def _leave_at_signal(received: AsyncIterator[int], leaving: trio.Event) -> None:
@@ -85,11 +81,16 @@ async def _leave_at_signal(received: AsyncIterator[int], leaving: trio.Event) ->
 
 
 async def _end_work(
-    leaving: trio.Event, work: trio.CancelScope, outbox: Outbox, leave: Leave
+    leaving: trio.Event,
+    unanswered: Unanswered,
+    work: trio.CancelScope,
+    outbox: Outbox,
+    leave: Leave,
 ) -> None:
     await leaving.wait()
     work.cancel()
     outbox.release_senders()
-    await trio.sleep(CLEAN_UP_S)
-    logger.error("clean-up took longer than %s s; leaving without its end", CLEAN_UP_S)
+    clean_up_s = CLEAN_UP_AFTER_GRACE_S if unanswered.input_ended else CLEAN_UP_S
+    await trio.sleep(clean_up_s)
+    logger.error("clean-up took longer than %s s; leaving without its end", clean_up_s)
     leave(0)

@@ -7,8 +7,10 @@ every line gets a message or an error, and nothing holds up the way out.
 
 import contextlib
 import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import trio
@@ -46,8 +48,10 @@ logger = logging.getLogger(__name__)
 
 CANCELLED = "notifications/cancelled"
 
-EOF_GRACE_S = 0.1
-"""How long requests that came right before the end of the input may still be answered."""
+EOF_GRACE_S = 0.3
+"""How long calls that were made before the end of the input may still be answered."""
+
+Received = SessionMessage | Exception
 
 
 class Unanswered:
@@ -56,6 +60,18 @@ class Unanswered:
     def __init__(self) -> None:
         self._ids: set[RequestId] = set()
         self._none_left = trio.lowlevel.ParkingLot()
+        self.input_ended = False
+        """From here on nothing but due answers may go out: the client no longer listens for more,
+        and the 1.x SDK crashes on it."""
+
+    def is_due(self, message: JSONRPCMessage) -> bool:
+        """Whether a message is an answer that is still waited for."""
+        return isinstance(message, JSONRPCResponse | JSONRPCError) and message.id in self._ids
+
+    def drop_all(self) -> None:
+        """No answer is due any more."""
+        self._ids.clear()
+        self._none_left.unpark_all()
 
     def note_read(self, message: JSONRPCMessage) -> None:
         """A request waits for its answer from here on; a cancelled one no longer does."""
@@ -81,32 +97,26 @@ class Unanswered:
             self._none_left.unpark_all()
 
 
-class MessageReader:
-    """What the client says, as the library's `ReadStream`; refuses by itself what is no message."""
+class ReplayReader:
+    """Some messages, then what else there is, as the library's `ReadStream`."""
 
-    def __init__(self, lines: LineReader, outbox: Outbox, unanswered: Unanswered) -> None:
-        """Read from `lines`; refusals go to `outbox`."""
-        self._lines = lines
-        self._outbox = outbox
-        self._unanswered = unanswered
+    def __init__(
+        self, first: Iterable[Received], then: Callable[[], Coroutine[Any, Any, Received]]
+    ) -> None:
+        """Give `first`, then what `then` gives until it raises `anyio.EndOfStream`."""
+        self._first = deque(first)
+        self._then = then
 
-    async def receive(self) -> SessionMessage | Exception:
+    async def receive(self) -> Received:
         """The next message.
 
         Raises:
-            anyio.EndOfStream: The client closed its end, and had a moment to get its answers.
+            anyio.EndOfStream: There is none.
         """
-        while (line := await self._next_line()) is not None:
-            if isinstance(line, Overlong):
-                self._refuse(
-                    refuse_overlong(line.head, line.tail, line.size, self._lines.max_line_bytes)
-                )
-            elif line and not line.isspace() and (message := self._decode(line)) is not None:
-                self._unanswered.note_read(message)
-                return SessionMessage(message)
-        with trio.move_on_after(EOF_GRACE_S):
-            await self._unanswered.wait_none()
-        raise anyio.EndOfStream
+        if self._first:
+            await trio.lowlevel.checkpoint()
+            return self._first.popleft()
+        return await self._then()
 
     async def aclose(self) -> None:
         """Nothing to do: the descriptor belongs to whoever opened the wire."""
@@ -115,7 +125,7 @@ class MessageReader:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> SessionMessage | Exception:
+    async def __anext__(self) -> Received:
         try:
             return await self.receive()
         except anyio.EndOfStream:
@@ -131,6 +141,48 @@ class MessageReader:
         exc_tb: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+class MessageReader:
+    """What the client says; refuses by itself what is no message."""
+
+    def __init__(
+        self,
+        lines: LineReader,
+        outbox: Outbox,
+        unanswered: Unanswered,
+        *,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Read from `lines`; refusals go to `outbox`.
+
+        `on_end` is called once, when the client has gone and its time for answers is over.
+        """
+        self._lines = lines
+        self._outbox = outbox
+        self._unanswered = unanswered
+        self._on_end = on_end
+
+    async def receive(self) -> SessionMessage:
+        """The next message.
+
+        Raises:
+            anyio.EndOfStream: The client closed its end, and had a moment to get its answers.
+        """
+        while (line := await self._next_line()) is not None:
+            if isinstance(line, Overlong):
+                self._refuse(
+                    refuse_overlong(line.head, line.tail, line.size, self._lines.max_line_bytes)
+                )
+            elif line and not line.isspace() and (message := self._decode(line)) is not None:
+                self._unanswered.note_read(message)
+                return SessionMessage(message)
+        self._unanswered.input_ended = True
+        with trio.move_on_after(EOF_GRACE_S):
+            await self._unanswered.wait_none()
+        self._unanswered.drop_all()
+        self._on_end()
+        raise anyio.EndOfStream
 
     async def _next_line(self) -> bytes | Overlong | None:
         """Read on, unless the client sends without ever reading: its answers would pile up."""
@@ -171,8 +223,9 @@ class MessageReader:
 class MessageWriter:
     """What we say, as the library's `WriteStream`: one whole frame per message."""
 
-    def __init__(self, outbox: Outbox, unanswered: Unanswered) -> None:
-        """Write to `outbox`."""
+    def __init__(self, lines: LineReader, outbox: Outbox, unanswered: Unanswered) -> None:
+        """Write to `outbox`, and nothing but answers once `lines` have ended."""
+        self._lines = lines
         self._outbox = outbox
         self._unanswered = unanswered
         self._closed = False
@@ -186,6 +239,9 @@ class MessageWriter:
         """
         if self._closed:
             raise anyio.ClosedResourceError
+        if not self._unanswered.is_due(item.message) and self._has_client_left():
+            await trio.lowlevel.checkpoint()
+            return
         try:
             if (frame := self._frame(item.message)) is not None:
                 await self._outbox.send(frame)
@@ -193,6 +249,10 @@ class MessageWriter:
             raise anyio.BrokenResourceError from error
         finally:
             self._unanswered.note_sent(item.message)
+
+    def _has_client_left(self) -> bool:
+        # Asked of the descriptor as well: its end may not have been read yet.
+        return self._unanswered.input_ended or self._lines.is_hung_up()
 
     async def aclose(self) -> None:
         """Refuse further messages; those handed over are still written."""

@@ -100,6 +100,10 @@ class FakeService:
                 for number in range(int(rest)):
                     on_progress(Progress(f"step {number}"))
                     await trio.lowlevel.checkpoint()
+            case "chatter":
+                while True:
+                    on_progress(Progress("still at it"))
+                    await trio.sleep(0.02)
             case "bug":
                 raise ZeroDivisionError("by \ud800 zero")
             case "group":
