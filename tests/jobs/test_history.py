@@ -3,6 +3,7 @@ import time
 import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent_dispatch.jobs.errors import JobStoreError
@@ -238,3 +239,22 @@ def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
     assert [job.id for job in listing.jobs] == [good]
     assert claim.job.id in listing.warnings[0]
     assert end(store, claim).persisted
+
+
+def test_a_search_gives_the_newest_match_and_passes_over_what_is_no_record(
+    store: FileJobStore, directory: Path
+) -> None:
+    assert store.find("anything", lambda _: True) is None
+    cheese = msgspec.structs.replace(DONE, result="cheese")
+    first, second = ended(store, cheese), ended(store, cheese)
+    ended(store, DONE)
+    (directory / f"{uuid.uuid4().hex}.json").write_text("cheese, broken")
+    (directory / f"{uuid.uuid4().hex}.json").symlink_to("cheese")
+    (directory / f"{uuid.uuid4().hex}.json").mkdir()
+    found = store.find("cheese", lambda _: True)
+    assert found is not None
+    assert found.id == second
+    older = store.find("cheese", lambda job: job.id != second)
+    assert older is not None
+    assert older.id == first
+    assert store.find("cheese", lambda _: False) is None
