@@ -1,15 +1,13 @@
 """Dispatches whose caller waits: recorded, run, and forgotten again where that is wanted."""
 
-import contextlib
-import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
-import trio
 
 from agent_dispatch.core.dialogue import as_dispatch, from_record
 from agent_dispatch.dispatch.dispatcher import Dispatcher
+from agent_dispatch.dispatch.housekeeping import Housekeeping
 from agent_dispatch.dispatch.recording import Work, run_recorded
 from agent_dispatch.dispatch.threads import in_thread
 from agent_dispatch.dispatch.time_limit import TimeLimit
@@ -21,8 +19,6 @@ from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import JobKind
 
-_PRUNE_EVERY_S = 3600.0
-
 
 class Calls:
     """Runs dispatches of kind `call`; made once per service."""
@@ -32,7 +28,7 @@ class Calls:
         self._dispatcher = dispatcher
         self._store = store
         self._parent = parent
-        self._prune_at = -math.inf
+        self._housekeeping = Housekeeping(store, dispatcher.tidy)
 
     async def run(
         self,
@@ -95,6 +91,9 @@ class Calls:
         on_progress: OnProgress,
         work: Work,
     ) -> DispatchResult:
+        tidy = None
+        if self._housekeeping.is_due:
+            tidy = partial(self._housekeeping.run, settings.call_retention_days)
         async with create_job(
             self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
         ) as owned:
@@ -104,7 +103,7 @@ class Calls:
                 work,
                 on_progress,
                 on_behalf_of="its caller",
-                beside=self._housekeeping(settings.call_retention_days),
+                beside=tidy,
             )
         if settings.call_retention_days == 0 and not ref and await self._forget(owned.job.id):
             # There is nothing to fetch by it any more: the caller must get all of the answer now.
@@ -118,17 +117,3 @@ class Calls:
         except DispatchError:
             return False
         return True
-
-    def _housekeeping(self, retention_days: float) -> Callable[[], Awaitable[object]] | None:
-        """What is to be done beside a run, now and then; None: nothing."""
-        if trio.current_time() < self._prune_at:
-            return None
-        self._prune_at = trio.current_time() + _PRUNE_EVERY_S
-        return partial(self._prune, retention_days)
-
-    async def _prune(self, retention_days: float) -> None:
-        """Remove old records of calls; what stays may go the next time."""
-        # Beside a run, which an error here would end.
-        with contextlib.suppress(DispatchError):
-            await in_thread(self._store.prune_calls, retention_days)
-        await in_thread(self._dispatcher.tidy)

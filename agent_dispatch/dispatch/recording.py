@@ -81,7 +81,8 @@ async def run_recorded(
         work: What to do.
         on_progress: Gets what the record gets.
         on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
-        beside: Something to do meanwhile; cut off when the work is done.
+        beside: Something to do meanwhile, which raises nothing: it would end the work. Cut off when
+            the work is done.
 
     Raises:
         DispatchError: The request is wrong, or nothing can be started; recorded, too.

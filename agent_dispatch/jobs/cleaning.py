@@ -2,15 +2,24 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.jobs.disk import Disk, remove
+from agent_dispatch.jobs.disk import Disk, names_in, remove
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
 from agent_dispatch.jobs.history import History, Warnings
-from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
+from agent_dispatch.jobs.ids import creation_time_s, is_time_ordered
 from agent_dispatch.jobs.index import Entry, Index, entry_of
 from agent_dispatch.jobs.live import LiveFiles, NotLocked, owners_of
+from agent_dispatch.jobs.oddities import (
+    in_live,
+    in_logs,
+    is_this_entrys_fault,
+    left_alone,
+    odd_entries,
+    odd_in,
+)
 from agent_dispatch.jobs.record_files import RecordFiles
 from agent_dispatch.jobs.store import Collected
 from agent_dispatch.model.job import Job
@@ -47,15 +56,20 @@ class Cleaner:
     def collect(self, max_age_days: float, *, dry_run: bool) -> Collected:
         """Remove records of any kind, and all litter."""
         warnings = Warnings()
+        for oddity in odd_entries(self._disk, self._records.directory):
+            warnings.add(oddity.told)
         litter = 0 if dry_run else self._remove_litter(warnings)
         purged = self._purge(max_age_days, lambda entry: True, dry_run, warnings)
         return Collected(purged, litter, warnings.told())
 
-    def prune_calls(self, retention_days: float) -> list[str]:
+    def prune_calls(self, retention_days: float) -> Collected:
         """Remove records of calls, and what processes that were killed kept for further jobs."""
-        for name in self._live.names():
-            self._live.remove_unplaced(name)
-        return self._purge(retention_days, lambda entry: entry.is_plain_call, False, Warnings())
+        warnings = Warnings()
+        for oddity in odd_entries(self._disk, self._records.directory):
+            warnings.add(oddity.told)
+        litter = self._remove_unplaced(self._sound_names(), warnings)
+        purged = self._purge(retention_days, lambda entry: entry.is_plain_call, False, warnings)
+        return Collected(purged, litter, warnings.told())
 
     def forget(self, job_id: str) -> None:
         """Remove one record of a job that is over."""
@@ -65,7 +79,7 @@ class Cleaner:
                 f"Job {job_id} is {job.status} and is not removed before it is over. End it with:"
                 f" agent-dispatch cancel {job_id}"
             )
-        self._remove(job_id)
+        self._remove(job_id, Warnings())
 
     def _purge(
         self,
@@ -107,23 +121,56 @@ class Cleaner:
         except BrokenJobError as error:
             warnings.add(f"{job_id}.json: {error.reason}; left alone")
             return False
-        return summary.status.is_terminal and may_go(entry_of(summary)) and self._remove(job_id)
+        if summary.status.is_terminal and may_go(entry_of(summary)):
+            with self._left_alone(f"{job_id}.json", self._records.directory, warnings):
+                return self._remove(job_id, warnings)
+        return False
 
-    def _remove(self, job_id: str) -> bool:
-        remove(self._disk, os.path.join(self._logs, job_id + LOG_SUFFIX))
+    def _remove(self, job_id: str, warnings: Warnings) -> bool:
+        log = job_id + LOG_SUFFIX
+        with self._left_alone(f"logs/{log}", self._logs, warnings):
+            remove(self._disk, os.path.join(self._logs, log))
         return self._records.remove(job_id)
 
     # -- litter
 
-    def _remove_litter(self, warnings: Warnings) -> int:
+    def _sound_names(self) -> list[str]:
+        """Names in `live/`, without those of jobs that have something odd there."""
         names = self._live.names()
-        litter = sum(self._live.remove_unplaced(name) for name in names)
+        odd = {oddity.name for oddity in odd_in(self._disk, self._live.directory, in_live)}
+        spoilt = owners_of(odd)
+        return [name for name in names if name not in odd and not spoilt & owners_of([name])]
+
+    def _remove_litter(self, warnings: Warnings) -> int:
+        names = self._sound_names()
+        litter = self._remove_unplaced(names, warnings)
         for job_id in owners_of(names):
             try:
-                litter += self._remove_live_files(job_id)
+                with self._left_alone(f"live/{job_id}", self._live.directory, warnings):
+                    litter += self._remove_live_files(job_id)
             except BrokenJobError as error:
-                warnings.add(f"{job_id}.json: {error.reason}; left alone")
-        return litter + self._remove_logs()
+                warnings.add(left_alone(f"{job_id}.json", error.reason))
+        return litter + self._remove_logs(warnings)
+
+    def _remove_unplaced(self, names: list[str], warnings: Warnings) -> int:
+        removed = 0
+        for name in names:
+            with self._left_alone(f"live/{name}", self._live.directory, warnings):
+                removed += self._live.remove_unplaced(name)
+        return removed
+
+    @contextmanager
+    def _left_alone(self, name: str, directory: str, warnings: Warnings) -> Iterator[None]:
+        """Go on with the others if one entry cannot be removed, and say so."""
+        try:
+            yield
+        except OSError as error:
+            if not is_this_entrys_fault(error, directory):
+                raise
+            where = (
+                os.path.relpath(error.filename, self._records.directory) if error.filename else name
+            )
+            warnings.add(left_alone(where, error.strerror or str(error)))
 
     def _remove_live_files(self, job_id: str) -> int:
         """Remove what is in `live/` of a job that is over; settle one without an owner."""
@@ -148,15 +195,12 @@ class Cleaner:
         except UnknownJobError:
             return True
 
-    def _remove_logs(self) -> int:
+    def _remove_logs(self, warnings: Warnings) -> int:
         """Remove logs of jobs whose records are gone."""
-        try:
-            names = self._disk.list(self._logs)
-        except FileNotFoundError:
-            return 0
+        odd = {oddity.name for oddity in odd_in(self._disk, self._logs, in_logs)}
         removed = 0
-        for name in names:
-            job_id, suffix = os.path.splitext(name)
-            if suffix == LOG_SUFFIX and is_job_id(job_id) and self._records.seen(job_id) is None:
-                removed += remove(self._disk, os.path.join(self._logs, name))
+        for name in set(names_in(self._disk, self._logs)) - odd:
+            if self._records.seen(os.path.splitext(name)[0]) is None:
+                with self._left_alone(f"logs/{name}", self._logs, warnings):
+                    removed += remove(self._disk, os.path.join(self._logs, name))
         return removed

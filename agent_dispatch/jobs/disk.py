@@ -13,6 +13,8 @@ PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+NOT_A_FILE = (errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO)
+"""What opening says of a symbolic link, a FIFO, a directory and a socket, in this order."""
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 """Never inherited by accident, never through a symbolic link, never waiting for a FIFO."""
@@ -123,6 +125,16 @@ def remove(disk: Disk, path: str) -> bool:
     return True
 
 
+def names_in(disk: Disk, path: str) -> list[str]:
+    """Names in a directory; none if there is no directory of that name."""
+    try:
+        return disk.list(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return []
+        raise
+
+
 def make_private_directory(disk: Disk, path: str) -> None:
     """Make a directory and what is missing above it, durable and each for the owner only."""
     if os.path.isdir(path):
@@ -189,7 +201,7 @@ def open_regular(disk: Disk, path: str) -> tuple[int, os.stat_result]:
     """Open a regular file for reading; the descriptor is the caller's to close.
 
     Raises:
-        OSError: `ELOOP` for a symbolic link, `EINVAL` for what is not a regular file.
+        OSError: One of `NOT_A_FILE` for what is not a regular file.
     """
     fd = disk.open(path, os.O_RDONLY)
     try:

@@ -1,8 +1,10 @@
 """Calls about jobs that are wrong, or that the store cannot serve."""
 
 import errno
+import shlex
 
 from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.disk import NOT_A_FILE
 
 _SHOWN_CHARS = 80
 _SPACE = "Free some space on its disk (agent-dispatch gc removes old jobs)"
@@ -61,6 +63,12 @@ def store_error(what: str, directory: str, error: OSError) -> JobStoreError:
     remedy = _REMEDIES.get(error.errno or 0, _WRITABLE)
     reason = error.strerror or str(error)
     where = error.filename or directory
+    if error.errno in (*NOT_A_FILE, errno.ENOTDIR) and error.filename not in (None, directory):
+        # The directory is sound, so another one would not help; the entry is not ours to remove.
+        return JobStoreError(
+            f"{what}: {reason} ({where}). That entry is not what its name says. Look at it with"
+            f" `ls -ld {shlex.quote(str(where))}`, and move it away if it is of no use."
+        )
     return JobStoreError(
         f"{what}: {reason} ({where}). The jobs directory is {directory}. {remedy}, or let"
         " AGENT_DISPATCH_JOBS_DIR name another one."

@@ -272,7 +272,7 @@ class FileJobStore:
         with self._told(f"Job {job_id} cannot be removed"):
             self._cleaner.forget(check_job_id(job_id))
 
-    def prune_calls(self, retention_days: float) -> list[str]:
+    def prune_calls(self, retention_days: float) -> Collected:
         """Remove old records of calls; see `JobStore.prune_calls`."""
         with self._told("Old jobs cannot be removed"):
             return self._cleaner.prune_calls(retention_days)

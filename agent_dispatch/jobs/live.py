@@ -27,9 +27,11 @@ from collections.abc import Iterable
 from enum import Enum
 
 from agent_dispatch.jobs.disk import (
+    NOT_A_FILE,
     READ_ONLY,
     Disk,
     exists,
+    names_in,
     open_regular,
     read_all,
     remove,
@@ -286,8 +288,14 @@ class LiveFiles:
     def mark_cancel(self, job_id: str, by: str, *, durable: bool = True) -> None:
         """Say that a job is to be cancelled; the first to say so stays named."""
         text = by.encode(errors="replace")[:_MARKER_BYTES]
-        with contextlib.suppress(FileExistsError):
-            write_new(self._disk, self.path(job_id, CANCEL), text, durable=durable)
+        path = self.path(job_id, CANCEL)
+        try:
+            write_new(self._disk, path, text, durable=durable)
+        except FileExistsError:
+            # Its owner would not see what is no file.
+            with contextlib.suppress(FileNotFoundError):
+                fd, _ = open_regular(self._disk, path)
+                self._disk.close(fd)
         if durable:
             sync_directory(self._disk, self.directory)
 
@@ -297,11 +305,18 @@ class LiveFiles:
             write_new(self._disk, self.path(job_id, ENDING), b"", durable=False)
 
     def cancelled_by(self, job_id: str) -> str | None:
-        """Who wants the job cancelled; None: nobody."""
+        """Who wants the job cancelled; None: nobody.
+
+        What is no file says nothing: it must neither end a run nor keep a lost job from its end.
+        """
         try:
             fd, _ = open_regular(self._disk, self.path(job_id, CANCEL))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno in NOT_A_FILE:
+                return None
+            raise
         try:
             return read_all(self._disk, fd, _MARKER_BYTES).decode(errors="replace")
         finally:
@@ -323,10 +338,7 @@ class LiveFiles:
 
     def names(self) -> list[str]:
         """All names in the folder."""
-        try:
-            return self._disk.list(self.directory)
-        except FileNotFoundError:
-            return []
+        return names_in(self._disk, self.directory)
 
     def remove_unplaced(self, name: str) -> bool:
         """Remove a spare, or a lock that never came into place, if nobody is about to use it.

@@ -234,8 +234,8 @@ class JobStore(Protocol):
         """
         ...
 
-    def prune_calls(self, retention_days: float) -> list[str]:
-        """Remove old records of `call` jobs that are no refs; return their ids.
+    def prune_calls(self, retention_days: float) -> Collected:
+        """Remove old records of `call` jobs that are no refs.
 
         And files that processes which were killed had kept for further jobs.
         """

@@ -1,19 +1,23 @@
 """Records that cannot be removed are no reason to withhold an answer."""
 
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.dispatch.background import Workers
 from agent_dispatch.dispatch.dispatcher import Dispatcher
+from agent_dispatch.dispatch.housekeeping import Housekeeping
 from agent_dispatch.dispatch.service import Service
 from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import Collected
 from agent_dispatch.project.registry import Registry
 from tests.dispatch.fake_claude import INIT, FakeClaude, answer
 from tests.dispatch.stage import task
@@ -22,22 +26,31 @@ from tests.dispatch.stage import task
 class KeepingStore(FileJobStore):
     """Lets nothing be removed."""
 
-    def prune_calls(self, retention_days: float) -> list[str]:
-        raise JobStoreError("Old jobs cannot be removed: Permission denied.")
+    trouble: Exception = JobStoreError("Old jobs cannot be removed: Permission denied.")
+
+    def prune_calls(self, retention_days: float) -> Collected:
+        raise self.trouble
 
     def forget(self, job_id: str) -> None:
         raise JobStoreError("The job cannot be removed: Permission denied.")
 
 
 @pytest.mark.parametrize("retention_days", [7, 0])
+@pytest.mark.parametrize("bug", [JobStoreError("Permission denied."), ZeroDivisionError("a bug")])
 async def test_an_answer_is_given_although_records_cannot_be_removed(
-    tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery, retention_days: int
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    nursery: trio.Nursery,
+    retention_days: int,
+    bug: Exception,
 ) -> None:
     config = tmp_path / "agents.toml"
     config.write_text(
         f'[agents.infra]\ndirectory = "{tmp_path}"\n'
         f"[settings]\ncall_retention_days = {retention_days}\n"
     )
+    store = KeepingStore(tmp_path / "jobs")
+    store.trouble = bug
     service = Service(
         registry=Registry(config),
         dispatcher=Dispatcher(
@@ -47,7 +60,7 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
             environ={},
             claude=(sys.executable,),
         ),
-        store=KeepingStore(tmp_path / "jobs"),
+        store=store,
         workers=Workers(None, {}, None),
         nursery=nursery,
     )
@@ -55,3 +68,76 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
     assert (result.success, result.result) == (True, "all is well")
     assert result.job_id is not None
     assert await service.result(result.job_id) == result
+
+
+class BrokenStore(FileJobStore):
+    """Has a bug in what tidies it."""
+
+    def prune_calls(self, retention_days: float) -> Collected:
+        raise ZeroDivisionError("a bug")
+
+
+class LeavingStore(FileJobStore):
+    """Finds something odd."""
+
+    def prune_calls(self, retention_days: float) -> Collected:
+        return Collected([], 0, ["live/x: a directory; left alone"])
+
+
+def no_threads() -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("store", "tidy", "said"),
+    [
+        (BrokenStore, lambda: None, ["Bug in agent-dispatch", "Traceback", "a bug"]),
+        (LeavingStore, lambda: None, ["agent-dispatch: live/x: a directory; left alone\n"]),
+        (KeepingStore, lambda: None, ["agent-dispatch: Old jobs cannot be removed"]),
+        (LeavingStore, no_threads, ["left alone", "Bug in agent-dispatch", "new thread"]),
+    ],
+)
+async def test_what_housekeeping_meets_is_said_and_ends_nothing(
+    tmp_path: Path,
+    store: type[FileJobStore],
+    tidy: Callable[[], None],
+    said: list[str],
+) -> None:
+    reported: list[str] = []
+    housekeeping = Housekeeping(store(tmp_path / "jobs"), tidy, report=reported.append)
+    assert housekeeping.is_due
+    assert not housekeeping.is_due
+    await housekeeping.run(7)
+    assert [text for text in said if text not in "".join(reported)] == []
+
+
+async def test_a_thread_that_cannot_be_had_for_housekeeping_is_said_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*args: object) -> None:  # noqa: ASYNC124  # as `in_thread` is
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("agent_dispatch.dispatch.housekeeping.in_thread", refuse)
+    reported: list[str] = []
+    await Housekeeping(FileJobStore(tmp_path / "jobs"), lambda: None, report=reported.append).run(7)
+    assert "can't start new thread" in "".join(reported)
+
+
+async def test_housekeeping_that_is_cut_off_reports_all_the_same(tmp_path: Path) -> None:
+    go_on, done = threading.Event(), threading.Event()
+    reported: list[str] = []
+
+    class SlowStore(LeavingStore):
+        def prune_calls(self, retention_days: float) -> Collected:
+            go_on.wait(10)
+            return super().prune_calls(retention_days)
+
+    housekeeping = Housekeeping(SlowStore(tmp_path / "jobs"), done.set, report=reported.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(housekeeping.run, 7)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert reported == []
+    go_on.set()
+    assert await trio.to_thread.run_sync(done.wait, 10)
+    assert "left alone" in "".join(reported)

@@ -92,7 +92,7 @@ def test_those_of_killed_processes_are_removed_now_and_then(
 ) -> None:
     job_id = ended(saving)
     assert spares_in(directory)
-    assert other.prune_calls(7) == []
+    assert other.prune_calls(7).purged == []
     assert files_in(directory) == {f"{job_id}.json"}
 
 

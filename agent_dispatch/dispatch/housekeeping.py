@@ -1,0 +1,82 @@
+"""Old records and litter, removed now and then beside a run that somebody pays for.
+
+Nothing that happens here may end that run or hold up its answer. So it goes on in a thread that
+nobody waits for, and reports by itself: what it had to leave, and any bug, go to stderr, which is
+the server's log.
+"""
+
+import contextlib
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+
+import trio
+
+from agent_dispatch.dispatch.threads import in_thread
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.store import JobStore
+
+_EVERY_S = 3600.0
+
+
+def write_to_stderr(text: str) -> None:
+    """Write lines to stderr, if it is open and somebody is left to read it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+
+class Housekeeping:
+    """Tidies one jobs directory; made once per service."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        tidy: Callable[[], object],
+        *,
+        report: Callable[[str], object] = write_to_stderr,
+    ) -> None:
+        """Remove old records of `store`.
+
+        Args:
+            store: The records.
+            tidy: Removes what else is left of processes that were killed.
+            report: Gets lines about what was left, and tracebacks. Called in a thread.
+        """
+        self._store = store
+        self._tidy = tidy
+        self._report = report
+        self._next_at = -math.inf
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time again; true once an hour, and at first."""
+        if trio.current_time() < self._next_at:
+            return False
+        self._next_at = trio.current_time() + _EVERY_S
+        return True
+
+    async def run(self, retention_days: float) -> None:
+        """Remove records of calls older than that; raises nothing but `Cancelled`.
+
+        If cancelled, the thread goes on and reports all the same.
+        """
+        with self._reported():
+            await in_thread(self._clean, retention_days)
+
+    def _clean(self, retention_days: float) -> None:
+        with self._reported():
+            for warning in self._store.prune_calls(retention_days).warnings:
+                self._report(f"agent-dispatch: {warning}\n")
+        with self._reported():
+            self._tidy()
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except DispatchError as error:
+            self._report(f"agent-dispatch: {error}\n")
+        except Exception:
+            self._report(f"Bug in agent-dispatch, please report it.\n{traceback.format_exc()}")

@@ -1,0 +1,231 @@
+"""One odd entry in the jobs directory: the rest goes on, and somebody is told."""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent_dispatch.jobs.disk import Disk
+from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.oddities import odd_entries
+from agent_dispatch.model.job import JobKind, JobStatus
+from tests.jobs.support import end, ended, running
+
+ID = "0" * 32
+Make = Callable[[Path], object]
+
+
+def link(path: Path) -> None:
+    target = path.parent / ".elsewhere"
+    target.touch()
+    path.symlink_to(target)
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("/nowhere/at/all")
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def full_directory(path: Path) -> None:
+    (path / "within").mkdir(parents=True)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def unix_socket(path: Path) -> None:
+    # Through its directory: the whole path may be longer than an address.
+    here = os.getcwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+ODD: list[Make] = [link, dangling, loop, Path.mkdir, full_directory, fifo, unix_socket]
+FILES = [
+    f"live/{ID}.lock",
+    f"live/{ID}.cancel",
+    f"live/{ID}.ending",
+    f"live/{ID}.tmp",
+    f"logs/{ID}.log",
+    "sessions/0f0f.lock",
+    "slots/0/3",
+    "slots/0/waiting",
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("make", ODD)
+def test_what_is_no_file_is_left_and_told_and_the_rest_goes(
+    store: FileJobStore, directory: Path, name: str, make: Make
+) -> None:
+    old_call = ended(store, kind=JobKind.CALL)
+    old_job = ended(store)
+    (directory / "live" / f"{old_job}.tmp").touch()
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    make(directory / name)
+    pruned = store.prune_calls(0)
+    assert pruned.purged == [old_call]
+    collected = store.gc(0)
+    assert (collected.purged, collected.litter) == ([old_job], 1)
+    for warnings in (pruned.warnings, collected.warnings):
+        assert [told for told in warnings if told.startswith(f"{name}: ")], warnings
+    assert os.path.lexists(directory / name)
+
+
+@pytest.mark.parametrize("suffix", [".alive", ".bell"])
+@pytest.mark.parametrize("make", [link, dangling, Path.mkdir, unix_socket, Path.touch])
+def test_what_is_no_fifo_is_left_and_told_too(
+    store: FileJobStore, directory: Path, suffix: str, make: Make
+) -> None:
+    job_id = ended(store)
+    make(directory / "live" / f"{ID}{suffix}")
+    collected = store.gc(0)
+    assert collected.purged == [job_id]
+    assert [told for told in collected.warnings if told.startswith(f"live/{ID}{suffix}: ")]
+
+
+@pytest.mark.parametrize("name", [f".{ID}.0123456789abcdef.new", ".0123456789abcdef.spare"])
+@pytest.mark.parametrize("make", [link, dangling, loop, Path.mkdir, unix_socket])
+def test_odd_spares_do_not_stop_the_rest(
+    store: FileJobStore, directory: Path, name: str, make: Make
+) -> None:
+    job_id = ended(store, kind=JobKind.CALL)
+    make(directory / "live" / name)
+    pruned = store.prune_calls(0)
+    assert pruned.purged == [job_id]
+    assert [told for told in pruned.warnings if told.startswith(f"live/{name}: ")]
+
+
+@pytest.mark.parametrize("folder", ["live", "logs", "sessions", "slots"])
+@pytest.mark.parametrize("make", [Path.touch, fifo, dangling, loop])
+def test_a_folder_that_is_none_does_not_stop_the_rest(
+    store: FileJobStore, directory: Path, folder: str, make: Make
+) -> None:
+    job_id = ended(store)
+    if (directory / folder).exists():
+        (directory / folder).rename(directory / f".{folder}")
+    make(directory / folder)
+    collected = store.gc(0)
+    assert collected.purged == [job_id]
+    assert [told for told in collected.warnings if told.startswith(f"{folder}: ")]
+
+
+def test_names_that_nobody_gives_are_told(store: FileJobStore, directory: Path) -> None:
+    ended(store)
+    names = [
+        "live/notes.txt",
+        "live/.DS_Store",
+        "logs/x",
+        "sessions/README",
+        "slots/a",
+        "slots/0/b",
+    ]
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
+    told = store.gc(7).warnings
+    assert sorted(told) == [
+        f"{name}: not a name that agent-dispatch gives; left alone" for name in sorted(names)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("uid", "mode", "reason"), [(4711, 0o600, "another user"), (0, 0, "not r")]
+)
+def test_files_of_others_and_unreadable_ones_are_told_to_all_but_root(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, uid: int, mode: int, reason: str
+) -> None:
+    class Borrowed(Disk):
+        def status(self, path: str) -> os.stat_result:
+            fields = list(super().status(path))
+            if path.endswith(".lock"):
+                fields[stat.ST_MODE] = stat.S_IFREG | mode
+                fields[stat.ST_UID] = uid or 1000
+            else:
+                fields[stat.ST_UID] = 1000
+            return os.stat_result(fields)
+
+    (directory / "live").mkdir(parents=True)
+    (directory / "live" / f"{ID}.lock").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    (odd,) = odd_entries(Borrowed(), str(directory))
+    assert reason in odd.told
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert list(odd_entries(Borrowed(), str(directory))) == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBUSY])
+def test_a_record_that_cannot_be_removed_does_not_keep_the_others(
+    directory: Path, number: int
+) -> None:
+    class Immutable(Disk):
+        kept = "none"
+
+        def unlink(self, path: str) -> None:
+            if self.kept in path and path.endswith(".json"):
+                raise OSError(number, os.strerror(number), path)
+            super().unlink(path)
+
+    disk = Immutable()
+    store = FileJobStore(directory, disk=disk)
+    disk.kept, other = ended(store), ended(store)
+    collected = store.gc(0)
+    assert collected.purged == [other]
+    assert collected.warnings == [f"{disk.kept}.json: {os.strerror(number)}; left alone"]
+
+
+def test_a_directory_that_takes_no_change_is_an_error_not_a_list_of_warnings(
+    directory: Path,
+) -> None:
+    class ReadOnly(Disk):
+        def unlink(self, path: str) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    ended(FileJobStore(directory))
+    with pytest.raises(JobStoreError, match="Read-only"):
+        FileJobStore(directory, disk=ReadOnly()).gc(0)
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_an_odd_mark_ends_no_run_and_keeps_no_lost_job_from_its_end(
+    store: FileJobStore, other: FileJobStore, directory: Path, make: Make
+) -> None:
+    claim = running(store)
+    mark = directory / "live" / f"{claim.job.id}.cancel"
+    make(mark)
+    assert other.cancelled_by(claim.job.id) is None
+    with pytest.raises(JobStoreError, match="cannot be recorded") as told:
+        other.request_cancel(claim.job.id, "a test")
+    assert f"ls -ld {mark}" in str(told.value)
+    assert "writable" not in str(told.value)
+    store.release(claim)
+    assert other.settle(claim.job.id).status is JobStatus.FAILED
+
+
+@pytest.mark.parametrize("make", [link, dangling, loop, Path.mkdir, unix_socket])
+def test_a_lock_that_is_none_is_told_with_what_helps(
+    store: FileJobStore, other: FileJobStore, directory: Path, make: Make
+) -> None:
+    claim = running(store)
+    lock = directory / "live" / f"{claim.job.id}.lock"
+    lock.unlink()
+    make(lock)
+    with pytest.raises(JobStoreError, match="not what its name says") as told:
+        other.settle(claim.job.id)
+    assert f"ls -ld {lock}" in str(told.value)
+    assert "writable" not in str(told.value)
+    end(store, claim)
+    assert other.settle(claim.job.id).status is JobStatus.DONE
