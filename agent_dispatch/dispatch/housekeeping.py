@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import trio
 
-from agent_dispatch.dispatch.threads import in_thread
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.jobs.threads import Pool, in_pool
 
 _EVERY_S = 3600.0
 
@@ -63,7 +63,7 @@ class Housekeeping:
         If cancelled, the thread goes on and reports all the same.
         """
         with self._reported():
-            await in_thread(self._clean, retention_days)
+            await in_pool(Pool.BULK, self._clean, retention_days)
 
     def _clean(self, retention_days: float) -> None:
         with self._reported():

@@ -8,7 +8,8 @@ from agent_dispatch.core import outcome
 from agent_dispatch.dispatch.threads import in_thread
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
-from agent_dispatch.jobs.waiting import CancelOutcome, cancel, wait_until_over
+from agent_dispatch.jobs.threads import Pool, in_pool
+from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.dispatch import (
     DispatchResult,
     ErrorType,
@@ -37,7 +38,7 @@ class JobService:
         Raises:
             DispatchError: Not an id, no such job, or its record cannot be read.
         """
-        return await in_thread(self._store.settle, job_id)
+        return await settled(self._store, job_id)
 
     async def is_recorded(self, job_id: str) -> bool:
         """Whether there is a record of that job, by which its answer can be fetched."""
@@ -88,11 +89,11 @@ class JobService:
 
     async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
         """The newest jobs, or the newest of one status, each settled."""
-        return await in_thread(partial(self._store.list_jobs, status=status, limit=limit))
+        return await in_pool(Pool.BULK, partial(self._store.list_jobs, status=status, limit=limit))
 
     async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
         """Remove jobs that are over for longer than that."""
-        return await in_thread(partial(self._store.gc, max_age_days, dry_run=dry_run))
+        return await in_pool(Pool.BULK, partial(self._store.gc, max_age_days, dry_run=dry_run))
 
     async def result(self, ref: str) -> DispatchResult:
         """The whole result of a job that is over.

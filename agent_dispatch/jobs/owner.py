@@ -19,7 +19,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs import verdict
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
-from agent_dispatch.jobs.threads import in_record_thread
+from agent_dispatch.jobs.threads import in_own_thread, in_record_thread
 from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
@@ -187,11 +187,11 @@ class Ownership:
         of lost. Best effort: if it cannot be written, that is the only difference.
         """
         if self.owned:
-            await trio.to_thread.run_sync(self._store.note_cancelled, self._claim, by)
+            await in_own_thread(self._store.note_cancelled, self._claim, by)
 
     async def mark_ending(self) -> None:
         """Say that the run's processes are about to be ended, so that nested jobs end as such."""
-        await trio.to_thread.run_sync(self._store.mark_ending, self._claim)
+        await in_own_thread(self._store.mark_ending, self._claim)
 
     async def ends_with_its_parent(self) -> bool:
         """Whether the job inside whose agent this one was started is over, or being ended.

@@ -1,11 +1,12 @@
 """The few threads in which a process reads and writes the records of its jobs.
 
 However many jobs it has: a hundred that end at once do not start a hundred threads, which would
-only wait for each other. What is to be on disk before this process is gone does not stand in line
-here, but gets a thread of its own.
+only wait for each other. Work that may take long has threads of its own: to end what a lost job
+has left takes seconds, and no answer that was paid for may stand in line behind it.
 """
 
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import TypeVar, TypeVarTuple
 
 import trio
@@ -16,28 +17,45 @@ Ts = TypeVarTuple("Ts")
 THREADS = 4
 """Enough for the disk to make several records durable in one go."""
 
-_limiter = trio.lowlevel.RunVar[trio.CapacityLimiter]("record threads")
+
+class Pool(Enum):
+    """What has threads of its own, `THREADS` of them."""
+
+    RECORDS = auto()
+    """The owner's reads and writes."""
+    LOOKS = auto()
+    """Looks at jobs that have an owner, or are over: these end at once."""
+    SETTLING = auto()
+    """The end of a lost job: its processes are searched for and ended first."""
+    BULK = auto()
+    """Listings and cleaning, which read many records and may settle some."""
 
 
-async def in_record_thread(
-    call: Callable[[*Ts], T], *args: *Ts, abandon_on_cancel: bool = False
-) -> T:
-    """Keep the event loop away from the disk.
+_limiters = trio.lowlevel.RunVar[dict[Pool, trio.CapacityLimiter]]("threads of the job store")
 
-    Args:
-        call: What to do there.
-        args: Its arguments.
-        abandon_on_cancel: If cancelled, it goes on unobserved; else it is waited for.
-    """
+
+async def in_record_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Read or write a job that is ours, away from the event loop; a cancellation waits for it."""
+    limiter = _limiter(Pool.RECORDS)
+    return await trio.to_thread.run_sync(call, *args, limiter=limiter)
+
+
+async def in_pool(pool: Pool, call: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Do anything else with the store there; if cancelled, it goes on unobserved."""
     return await trio.to_thread.run_sync(
-        call, *args, abandon_on_cancel=abandon_on_cancel, limiter=_of_this_loop()
+        call, *args, abandon_on_cancel=True, limiter=_limiter(pool)
     )
 
 
-def _of_this_loop() -> trio.CapacityLimiter:
+async def in_own_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Do what must be on disk before this process is gone: it stands in no line at all."""
+    return await trio.to_thread.run_sync(call, *args, limiter=trio.CapacityLimiter(1))
+
+
+def _limiter(pool: Pool) -> trio.CapacityLimiter:
     try:
-        return _limiter.get()
+        limiters = _limiters.get()
     except LookupError:
-        limiter = trio.CapacityLimiter(THREADS)
-        _limiter.set(limiter)
-        return limiter
+        limiters = {pool: trio.CapacityLimiter(THREADS) for pool in Pool}
+        _limiters.set(limiters)
+    return limiters[pool]

@@ -6,7 +6,6 @@ at longer and longer intervals.
 """
 
 import math
-import operator
 import os
 import threading
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.threads import in_record_thread
+from agent_dispatch.jobs.threads import Pool, in_own_thread, in_pool
 from agent_dispatch.model.job import Job, JobStatus
 
 T = TypeVar("T")
@@ -62,7 +62,43 @@ async def wait_until_over(
             note(job)
         return job.status.is_terminal
 
-    return await _wait_for(store, job_id, partial(store.settle, job_id), is_over, every_s)
+    pause = Pause()
+    while True:
+        watch = _Watch(store, job_id)
+        try:
+            job = await look(watch.open_and, partial(_settle_quickly, store, job_id))
+            if job is None:
+                job = await _settle_slowly(store, job_id)
+            if is_over(job):
+                return job
+            if await watch.wait(every_s):
+                continue
+        finally:
+            watch.close()
+        await pause.take()
+
+
+async def settled(store: JobStore, job_id: str) -> Job:
+    """Read a job as it is now, as `JobStore.settle` does.
+
+    Raises:
+        DispatchError: There is no such job, or not any more, or it cannot be read.
+    """
+    job = await look(_settle_quickly, store, job_id)
+    return await _settle_slowly(store, job_id) if job is None else job
+
+
+def _settle_quickly(store: JobStore, job_id: str) -> Job | None:
+    """Settle a job that has an owner or is over; None for one that was lost, which takes long."""
+    try:
+        is_quick = store.head(job_id).status.is_terminal or store.is_held(job_id)
+    except DispatchError:
+        is_quick = True  # Told below.
+    return store.settle(job_id) if is_quick else None
+
+
+async def _settle_slowly(store: JobStore, job_id: str) -> Job:
+    return await in_pool(Pool.SETTLING, store.settle, job_id)
 
 
 async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) -> CancelOutcome:
@@ -78,8 +114,9 @@ async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) ->
         DispatchError: The id is no id, the job cannot be read, or the request not be recorded.
     """
     try:
+        await settled(store, job_id)  # Should it be lost, that takes long.
         # Not abandoned: if we are cancelled it is known whether the job is.
-        if not await trio.to_thread.run_sync(store.request_cancel, job_id, by):
+        if not await in_own_thread(store.request_cancel, job_id, by):
             return CancelOutcome.ALREADY_TERMINAL
     except UnknownJobError:
         return CancelOutcome.NOT_FOUND
@@ -88,29 +125,20 @@ async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) ->
             job = await wait_until_over(store, job_id)
         except UnknownJobError:  # Over, and removed as soon as it was.
             return CancelOutcome.ALREADY_TERMINAL
-        await _wait_for(store, job_id, partial(store.is_held, job_id), operator.not_)
+        await _wait_until_free(store, job_id)
         is_cancelled = job.status is JobStatus.CANCELLED
         return CancelOutcome.CANCELLED if is_cancelled else CancelOutcome.ALREADY_TERMINAL
     return CancelOutcome.RUNNING
 
 
-async def _wait_for(
-    store: JobStore,
-    job_id: str,
-    see: Callable[[], T],
-    reached: Callable[[T], bool],
-    every_s: float = math.inf,
-) -> T:
-    """Look until `reached`: whenever the job's holders have changed, and every so many seconds."""
+async def _wait_until_free(store: JobStore, job_id: str) -> None:
     pause = Pause()
     while True:
         watch = _Watch(store, job_id)
         try:
-            if reached(seen := await look(watch.open_and, see)):
-                return seen
-            if watch.fd is not None:
-                with trio.move_on_after(every_s):
-                    await trio.lowlevel.wait_readable(watch.fd)
+            if not await look(watch.open_and, partial(store.is_held, job_id)):
+                return
+            if await watch.wait():
                 continue
         finally:
             watch.close()
@@ -141,6 +169,14 @@ class _Watch:
                 os.close(fd)
         return see()
 
+    async def wait(self, every_s: float = math.inf) -> bool:
+        """Wait until it tells, or so many seconds; False if there is nothing to wait on."""
+        if self.fd is None:
+            return False
+        with trio.move_on_after(every_s):
+            await trio.lowlevel.wait_readable(self.fd)
+        return True
+
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
@@ -163,4 +199,4 @@ class Pause:
 
 async def look(call: Callable[[*Ts], T], *args: *Ts) -> T:
     """Look at the disk off the event loop; if cancelled, the look goes on unobserved."""
-    return await in_record_thread(call, *args, abandon_on_cancel=True)
+    return await in_pool(Pool.LOOKS, call, *args)

@@ -114,10 +114,10 @@ async def test_what_housekeeping_meets_is_said_and_ends_nothing(
 async def test_a_thread_that_cannot_be_had_for_housekeeping_is_said_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(*args: object) -> None:  # noqa: ASYNC124  # as `in_thread` is
+    async def refuse(*args: object) -> None:  # noqa: ASYNC124  # as `in_pool` is
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("agent_dispatch.dispatch.housekeeping.in_thread", refuse)
+    monkeypatch.setattr("agent_dispatch.dispatch.housekeeping.in_pool", refuse)
     reported: list[str] = []
     await Housekeeping(FileJobStore(tmp_path / "jobs"), lambda: None, report=reported.append).run(7)
     assert "can't start new thread" in "".join(reported)

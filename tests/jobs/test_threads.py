@@ -1,0 +1,96 @@
+"""A slow neighbour never fills the threads that an answer needs which was paid for."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from agent_dispatch.dispatch.job_service import JobService
+from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.owner import create_job
+from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
+from agent_dispatch.model.job import JobKind, JobStatus
+from tests.jobs.support import CANCELLED, DONE, REQUEST, running
+
+NEIGHBOURS = 50
+"""More than any line of threads is long, Trio's own included."""
+
+
+class Street:
+    """A store whose lost jobs take for ever to be ended, and many who look at them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.go_on = threading.Event()
+        self.store = FileJobStore(directory, end_processes=lambda job_id: self.go_on.wait(30))
+        self.lost: list[str] = []
+        for _ in range(NEIGHBOURS):
+            claim = running(self.store)
+            self.store.release(claim)
+            self.lost.append(claim.job.id)
+
+    @asynccontextmanager
+    async def crowded(self, look: str) -> AsyncIterator[None]:
+        service = JobService(self.store)
+        async with trio.open_nursery() as nursery:
+            try:
+                for job_id in self.lost:
+                    match look:
+                        case "wait":
+                            nursery.start_soon(wait_until_over, self.store, job_id)
+                        case "status":
+                            nursery.start_soon(service.job, job_id)
+                        case "cancel":
+                            nursery.start_soon(service.cancel, job_id)
+                        case _:
+                            nursery.start_soon(service.jobs)
+                await wait_all_tasks_blocked(0.05)
+                with trio.fail_after(10):
+                    yield
+                assert not self.go_on.is_set()
+            finally:
+                self.go_on.set()
+
+
+@pytest.mark.parametrize("look", ["wait", "status", "cancel", "list"])
+async def test_looks_at_lost_jobs_hold_up_nobody_else(directory: Path, look: str) -> None:
+    street = Street(directory)
+    store = street.store
+    async with street.crowded(look):
+        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+            await own.start()
+            assert (await settled(store, own.job.id)).status is JobStatus.RUNNING
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_until_over, store, own.job.id)
+                await own.finish(DONE)
+        assert (await settled(store, own.job.id)).status is JobStatus.DONE
+        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+            await own.start()
+            async with trio.open_nursery() as nursery:
+                ask = partial(cancel, store, own.job.id, by="a test", patience_s=20)
+                nursery.start_soon(ask)
+                assert await own.wait_cancelled() == "a test"
+                await own.mark_ending()
+                await own.note_cancelled("a test")
+                await own.finish(CANCELLED)
+    assert store.settle(street.lost[0]).status is JobStatus.FAILED
+
+
+async def test_what_must_be_noted_before_the_end_stands_in_no_line(store: FileJobStore) -> None:
+    go_on = threading.Event()
+    async with create_job(store, REQUEST, kind=JobKind.CALL) as own, trio.open_nursery() as nursery:
+        for _ in range(NEIGHBOURS):
+            nursery.start_soon(partial(trio.to_thread.run_sync, go_on.wait, 30))
+        await wait_all_tasks_blocked(0.05)
+        with trio.fail_after(10):
+            await own.mark_ending()
+            await own.note_cancelled("a test")
+            outcome = await cancel(store, own.job.id, by="another", patience_s=0)
+        assert outcome is CancelOutcome.RUNNING
+        assert store.cancelled_by(own.job.id) == "a test"
+        go_on.set()
+        await own.finish(CANCELLED)
