@@ -7,6 +7,7 @@ the agent was started, or from its own arrival if that was later.
 
 import math
 from collections.abc import Awaitable, Callable
+from types import WrapperDescriptorType
 
 import msgspec
 import trio
@@ -15,6 +16,7 @@ from agent_dispatch.core.cache import Cache, request_key
 from agent_dispatch.core.outcome import refused
 from agent_dispatch.dispatch.run import effective_timeout_s
 from agent_dispatch.dispatch.time_limit import TimeLimit
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.answer import CacheStats
 from agent_dispatch.model.config import CacheSettings, EffectiveAgent
 from agent_dispatch.model.dispatch import (
@@ -96,7 +98,7 @@ class Sharing:
                 if generation == self._cache.generation:
                     self._cache.put(key, run.result, trio.current_time(), settings)
         except Exception as error:
-            run.failure = error  # Raised to each of its callers.
+            run.failure = error  # Each of its callers gets a copy.
         finally:
             if self._runs.get(key) is run:
                 del self._runs[key]
@@ -158,10 +160,13 @@ class _SharedRun:
                 self.scope.cancel()
                 with trio.CancelScope(shield=True):
                     await self.over.wait()
+                # That nobody waits for the answer is no reason to hide a bug.
+                if self.failure is not None and not isinstance(self.failure, DispatchError):
+                    raise _copy_of(self.failure)
 
     def _answer(self, caller: _Caller, agent: EffectiveAgent) -> DispatchResult:
         if self.failure is not None:
-            raise self.failure
+            raise _copy_of(self.failure)
         if self.result is None:
             return self._out_of_patience(caller, agent)
         if caller is self._payer:
@@ -190,3 +195,24 @@ class _SharedRun:
             # Who has as long as the run gets what the run itself says at its limit.
             caller.scope.deadline = math.inf if caller.deadline == last else caller.deadline
         self.limit.move_to(last)
+
+
+def _copy_of(error: Exception) -> Exception:
+    """Make an exception to raise to one of several callers.
+
+    Raising one object in several tasks would add the traceback of each to all, and let what one
+    caller adds to it (a note, a context) show in the others'.
+    """
+    kind = type(error)
+    _, args, *_ = error.__reduce__()  # With the file name, which `args` of an OSError lacks.
+    copy = kind.__new__(kind, *args)
+    if isinstance(kind.__init__, WrapperDescriptorType):
+        # Ours may take other arguments; the built-in ones set what `vars` does not show.
+        kind.__init__(copy, *args)
+    copy.args = error.args
+    vars(copy).update(vars(error))
+    if (notes := getattr(error, "__notes__", None)) is not None:
+        copy.__notes__ = list(notes)
+    copy.__cause__, copy.__context__ = error.__cause__, error.__context__
+    copy.__suppress_context__ = error.__suppress_context__
+    return copy.with_traceback(error.__traceback__)

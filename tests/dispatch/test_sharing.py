@@ -1,3 +1,4 @@
+import traceback
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -330,3 +331,86 @@ async def test_cancelling_a_caller_waits_for_the_end_of_its_run(sharing: Sharing
             stubborn,
         )
     assert ended.is_set()
+
+
+def frames_of(error: BaseException) -> int:
+    return len(traceback.extract_tb(error.__traceback__))
+
+
+class DetailedError(DispatchError):
+    """Cannot be made again from its arguments."""
+
+    def __init__(self, name: str, *, near: list[str]) -> None:
+        super().__init__(f"{name} is unknown")
+        self.near = near
+
+
+FAILURES = [
+    DetailedError("infra", near=["infrared"]),
+    DispatchError("cannot be recorded"),
+    ZeroDivisionError("a bug"),
+    FileNotFoundError(2, "No such file", "/nowhere"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
+    ExceptionGroup("several", [ValueError("one"), KeyError("two")]),
+    KeyError("key"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+async def test_each_caller_gets_a_failure_of_its_own(
+    sharing: Sharing, runs: Runs, failure: Exception
+) -> None:
+    raised: list[Exception] = []
+
+    async def ask() -> None:
+        request = DispatchRequest(agent="infra", task="look")
+        try:
+            await sharing.dispatch(request, agent(), SETTINGS, ignore_progress, runs.start)
+        except Exception as error:
+            error.add_note("of one caller")
+            raised.append(error)
+
+    failure.add_note("of the run")
+    runs.outcome = failure
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        runs.begin.set()
+        runs.finish.set()
+    assert runs.started == 1
+    assert len({id(error) for error in raised}) == 5
+    assert {type(error) for error in raised} == {type(failure)}
+    assert {str(error) for error in raised} == {str(failure)}
+    assert all(error.args == failure.args for error in raised)
+    assert len({frames_of(error) for error in raised}) == 1
+    assert [error.__notes__ for error in raised] == [["of the run", "of one caller"]] * 5
+    assert all(getattr(error, "near", None) == getattr(failure, "near", None) for error in raised)
+
+
+async def test_a_bug_while_the_last_caller_leaves_is_raised(sharing: Sharing) -> None:
+    async def start(on_progress: OnProgress, limit: TimeLimit) -> DispatchResult:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ZeroDivisionError("a bug")
+
+    request = DispatchRequest(agent="infra", task="look")
+    left = trio.CancelScope()
+    left.cancel()
+    with left, pytest.raises(ZeroDivisionError):
+        await sharing.dispatch(request, agent(), SETTINGS, ignore_progress, start)
+
+
+async def test_a_refusal_while_the_last_caller_leaves_is_told_to_nobody(sharing: Sharing) -> None:
+    async def start(on_progress: OnProgress, limit: TimeLimit) -> DispatchResult:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise DispatchError("cannot be recorded")
+
+    request = DispatchRequest(agent="infra", task="look")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await sharing.dispatch(request, agent(), SETTINGS, ignore_progress, start)
+    assert scope.cancelled_caught
