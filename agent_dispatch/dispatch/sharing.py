@@ -204,7 +204,8 @@ def _copy_of(error: Exception) -> Exception:
     caller adds to it (a note, a context) show in the others'.
     """
     kind = type(error)
-    _, args, *_ = error.__reduce__()  # With the file name, which `args` of an OSError lacks.
+    reduced = error.__reduce__()  # With the file name, which `args` of an OSError lacks.
+    args = error.args if isinstance(reduced, str) else reduced[1]
     copy = kind.__new__(kind, *args)
     if isinstance(kind.__init__, WrapperDescriptorType):
         # Ours may take other arguments; the built-in ones set what `vars` does not show.

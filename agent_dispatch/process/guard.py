@@ -57,6 +57,7 @@ _RESET_SIGNALS = (*_WATCHED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQ
 _FIRST_NAP_S = 0.005
 _LONGEST_NAP_S = 1.0
 _MARKED_TIMEOUT_S = 5.0
+_LINE_TRIES = 10
 _QUIET_LOOKS = 3
 """How often nobody must be found by a mark before nobody is there: a process that forks and leaves
 every few milliseconds may be missed by one look at all processes, which takes as long."""
@@ -271,6 +272,7 @@ class _Run:
     def _sweep(self) -> int:
         """End whatever is left of the tree; return how many processes that were."""
         list_living = self._descendants if self._subreaper else self._marked
+        is_ours = self._is_descendant if self._subreaper else self._is_marked
         began = time.monotonic()
         left: set[int] = set()
         nap_s = _FIRST_NAP_S
@@ -283,9 +285,9 @@ class _Run:
             waited = time.monotonic() - began
             if self._forced or waited >= SETTLE_S + LEFTOVER_GRACE_S:
                 left.update(living)
-                left.update(_kill_all(list_living))
+                left.update(_kill_all(list_living, is_ours))
             elif waited >= SETTLE_S:
-                _signal_each(set(living) - left, signal.SIGTERM)
+                _signal_each(set(living) - left, signal.SIGTERM, is_ours)
                 left.update(living)
             self._wait(nap_s)
             # A process that may not be signalled is waited for, not spun on.
@@ -299,6 +301,12 @@ class _Run:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._leader, signal.SIGKILL)
         return list(marked_processes(str(self._request["marker"])))
+
+    def _is_descendant(self, pid: int) -> bool:
+        return _is_below(pid, os.getpid())
+
+    def _is_marked(self, pid: int) -> bool:
+        return _is_marked(pid, str(self._request["marker"]).encode())
 
     def _tell(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -378,13 +386,44 @@ def _awake(signum: int, frame: object) -> None:
     """Let the wake-up descriptor do the work."""
 
 
-def _signal_each(pids: Iterable[int], signum: int) -> None:
+def _signal_each(pids: Iterable[int], signum: int, is_ours: Callable[[int], bool]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signum)
+            if not _signal_by_pidfd(pid, signum, is_ours):
+                os.kill(pid, signum)
 
 
-def _kill_all(list_living: Callable[[], Iterable[int]]) -> set[int]:
+def _signal_by_pidfd(pid: int, signum: int, is_ours: Callable[[int], bool]) -> bool:
+    """Signal a process of ours, and no stranger that got its number since it was found.
+
+    Returns:
+        False where that cannot be had: macOS, an old kernel, no descriptor left.
+
+    Raises:
+        ProcessLookupError: It is gone.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return False
+    try:
+        # Asked with the descriptor open: from here on it means this very process.
+        if is_ours(pid):
+            signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        raise
+    except OSError:  # A sandbox may allow the one call and refuse the other.
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _kill_all(list_living: Callable[[], Iterable[int]], is_ours: Callable[[int], bool]) -> set[int]:
     """Stop everybody before killing anybody, so that nobody forks away between the two."""
     stopped: set[int] = set()
     found_more = True
@@ -393,10 +432,10 @@ def _kill_all(list_living: Callable[[], Iterable[int]]) -> set[int]:
         # Each as soon as it is found: one that forks and leaves is gone when the search is over.
         for pid in list_living():
             if pid not in stopped:
-                _signal_each([pid], signal.SIGSTOP)
+                _signal_each([pid], signal.SIGSTOP, is_ours)
                 stopped.add(pid)
                 found_more = True
-    _signal_each(stopped, signal.SIGKILL)
+    _signal_each(stopped, signal.SIGKILL, is_ours)
     return stopped
 
 
@@ -410,6 +449,23 @@ def living_descendants(root: int) -> list[int]:
             if _state_and_parent(pid)[0] not in "ZX":
                 found.append(pid)
     return found
+
+
+def _is_below(pid: int, root: int) -> bool:
+    """Whether a living process is a descendant of `root`."""
+    for _ in range(_LINE_TRIES):
+        above = pid
+        while above > 1:
+            state, parent = _state_and_parent(above)
+            if state in "ZX":
+                break
+            if parent == root:
+                return True
+            above = parent
+        if above == pid or above <= 1:
+            return False
+        # One between the two has just gone: who was below it has another parent now.
+    return False
 
 
 def _children(pid: int) -> list[int]:
@@ -479,11 +535,15 @@ def kill_marked(marker: str) -> int:
 
     One that may not be signalled, or is stuck in the kernel, is waited for, but not for ever.
     """
+
+    def is_ours(pid: int) -> bool:
+        return _is_marked(pid, marker.encode())
+
     killed: set[int] = set()
     give_up_at = time.monotonic() + _MARKED_TIMEOUT_S
     looks_left = _QUIET_LOOKS
     while looks_left and time.monotonic() < give_up_at:
-        if stopped := _kill_all(lambda: marked_processes(marker)):
+        if stopped := _kill_all(lambda: marked_processes(marker), is_ours):
             killed |= stopped
             looks_left = 2 * _QUIET_LOOKS
         else:

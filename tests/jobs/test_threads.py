@@ -49,8 +49,7 @@ class Street:
                         case _:
                             nursery.start_soon(service.jobs)
                 await wait_all_tasks_blocked(0.05)
-                with trio.fail_after(10):
-                    yield
+                yield
                 assert not self.go_on.is_set()
             finally:
                 self.go_on.set()
@@ -61,22 +60,23 @@ async def test_looks_at_lost_jobs_hold_up_nobody_else(directory: Path, look: str
     street = Street(directory)
     store = street.store
     async with street.crowded(look):
-        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-            await own.start()
-            assert (await settled(store, own.job.id)).status is JobStatus.RUNNING
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wait_until_over, store, own.job.id)
-                await own.finish(DONE)
-        assert (await settled(store, own.job.id)).status is JobStatus.DONE
-        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-            await own.start()
-            async with trio.open_nursery() as nursery:
-                ask = partial(cancel, store, own.job.id, by="a test", patience_s=20)
-                nursery.start_soon(ask)
-                assert await own.wait_cancelled() == "a test"
-                await own.mark_ending()
-                await own.note_cancelled("a test")
-                await own.finish(CANCELLED)
+        with trio.fail_after(10):
+            async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+                await own.start()
+                assert (await settled(store, own.job.id)).status is JobStatus.RUNNING
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(wait_until_over, store, own.job.id)
+                    await own.finish(DONE)
+            assert (await settled(store, own.job.id)).status is JobStatus.DONE
+            async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+                await own.start()
+                async with trio.open_nursery() as nursery:
+                    ask = partial(cancel, store, own.job.id, by="a test", patience_s=20)
+                    nursery.start_soon(ask)
+                    assert await own.wait_cancelled() == "a test"
+                    await own.mark_ending()
+                    await own.note_cancelled("a test")
+                    await own.finish(CANCELLED)
     assert store.settle(street.lost[0]).status is JobStatus.FAILED
 
 
