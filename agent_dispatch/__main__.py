@@ -20,6 +20,10 @@ def main() -> None:
     a dispatch has its guard, and it would take a good part of a short command's time.
     """
     _open_missing_streams()
+    if os.getpid() == 1:
+        from agent_dispatch.process.init import leave_process_1
+
+        leave_process_1()
     try:
         status = _flushed(_run(sys.argv[1:]))
     except KeyboardInterrupt:

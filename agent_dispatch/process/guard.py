@@ -74,6 +74,11 @@ def prctl(option: int, value: int) -> bool:
         return False
 
 
+def set_subreaper(wanted: bool) -> bool:
+    """Have orphans below this process become its children, or not; False where that cannot be."""
+    return prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
+
+
 def set_process_name(name: str) -> None:
     """Name this process for `ps` and `top`, where the system can; at most 15 bytes."""
     with contextlib.suppress(AttributeError):
@@ -95,7 +100,7 @@ class Guard:
         set_process_name("dispatch-guard")
         self._wake_read, wake_write = os.pipe()
         _watch_signals(self._wake_read, wake_write)
-        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        set_subreaper(True)
         self._embryo: tuple[int, socket.socket] | OSError = _fork_embryo()
 
     def run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
@@ -136,7 +141,7 @@ class _Run:
         self._stdio = list(fds[:LIFELINE])
         self._lifeline, self._status = fds[LIFELINE], fds[STATUS]
         wanted = bool(request.get("subreaper", True))
-        self._subreaper = prctl(_PR_SET_CHILD_SUBREAPER, int(wanted)) and wanted
+        self._subreaper = set_subreaper(wanted) and wanted
         self._wake_read = wake_read
         self._embryo = embryo
         self._leader = 0

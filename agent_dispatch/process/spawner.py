@@ -124,6 +124,8 @@ def start_spawner(prepare: Prepare = guard.prepare, *, lender: Spawner | None = 
     Raises:
         RuntimeError: This process has threads already; a fork would copy their locks.
     """
+    # A wrapper that became us may have left it on; we reap our own children only.
+    guard.set_subreaper(False)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     kept = [theirs.fileno()]
@@ -191,8 +193,10 @@ def _be_spawner(
         guard.set_process_name("dispatch-spawn")
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(signum, signal.SIG_IGN)
-        # The kernel reaps what is forked here; the guards tell their owners how it went.
+        # The kernel reaps what is forked here; the guards tell their owners how it went. So it
+        # does with what the forked leave behind: the process above us may reap nobody.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        guard.set_subreaper(True)
         _drop_descriptors(owner.fileno(), *kept)
         # A collection would touch, and so copy, pages that are shared until then.
         gc.disable()
