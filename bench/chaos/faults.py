@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from agent_dispatch.jobs.disk import Disk, make_private_directory
 from agent_dispatch.jobs.file_store import FileJobStore
 from bench.chaos.plan import Strike
 from bench.chaos.scene import Client, Scene, signal_all
@@ -237,6 +238,47 @@ async def _collect_twice(scene: Scene, client: Client, strike: Strike) -> None:
         nursery.start_soon(scene.command, "gc")
 
 
+async def _put_odd_entry(scene: Scene, client: Client, strike: Strike) -> None:
+    """Put what is no file among the files of jobs; cleaning must name it and do the rest."""
+    chance = random.Random(strike.chance)
+    folder = chance.choice(["live", "logs", "sessions"])
+    suffix = {"live": ".lock", "logs": ".log", "sessions": ".lock"}[folder]
+    path = scene.jobs / folder / f"{chance.getrandbits(128):032x}{suffix}"
+    kind = chance.choice(["link", "directory", "fifo"])
+    try:
+        make_private_directory(Disk(), str(path.parent))
+        _make_odd(path, kind)
+    except OSError as error:  # Another fault has filled the disk.
+        raise SkippedError(str(error)) from error
+    try:
+        collected = await trio.to_thread.run_sync(FileJobStore(scene.jobs).gc, 7)
+        if not any(told.startswith(f"{folder}/{path.name}: ") for told in collected.warnings):
+            raise AssertionError(f"gc passes over {path} without a word: {collected.warnings}")
+        await scene.command("gc")
+        await trio.sleep(strike.lasts_s)
+    finally:
+        _remove_odd(path, kind)
+
+
+def _make_odd(path: Path, kind: str) -> None:
+    match kind:
+        case "link":
+            path.symlink_to("/nowhere")
+        case "directory":
+            path.mkdir(0o700)
+        case _:
+            os.mkfifo(path, 0o600)
+
+
+def _remove_odd(path: Path, kind: str) -> None:
+    # The server removes what nobody holds in `sessions`, whatever it is.
+    with suppress(FileNotFoundError):
+        if kind == "directory":
+            path.rmdir()
+        else:
+            path.unlink()
+
+
 async def _nothing(scene: Scene, client: Client, strike: Strike) -> None:
     """The scene was made so."""
 
@@ -274,4 +316,5 @@ STRIKES: Mapping[str, Carry] = {
     "client does not read": _stop_reading,
     "clocks a day off": _turn_clocks,
     "old jobs removed, by two at once": _collect_twice,
+    "odd entry among the files of jobs": _put_odd_entry,
 }

@@ -65,6 +65,7 @@ FAULTS: Mapping[str, Fault] = {
     "client does not read": Fault(),
     "clocks a day off": Fault(),
     "old jobs removed, by two at once": Fault(),
+    "odd entry among the files of jobs": Fault(),
 }
 _CALLED = ("dispatch", "dispatch_parallel", "dispatch_dialogue")
 ONLOOKERS = ("nobody", "settles", "waits")
