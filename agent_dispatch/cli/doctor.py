@@ -1,6 +1,7 @@
 """`doctor`: checks the whole installation; spends nothing, changes nothing."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,8 +36,11 @@ from agent_dispatch.cli.trust import look_at
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.dispatch.program import find_program
 from agent_dispatch.errors import ConfigError
+from agent_dispatch.jobs.disk import Disk
+from agent_dispatch.jobs.oddities import odd_entries
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
+from agent_dispatch.project.config_file import config_path, jobs_path
 
 _ANSWER_WITHIN_S = 20.0
 
@@ -93,6 +97,23 @@ def _examine(shell: Shell) -> Iterator[Check]:
     except ClaudeConfigError as error:
         yield registration_unreadable(str(error))
     yield from _examine_config(shell, claude_config)
+    yield from _examine_jobs(shell)
+
+
+def _examine_jobs(shell: Shell) -> Iterator[Check]:
+    """Is there anything in the jobs directory that cleaning has to pass over?"""
+    try:
+        directory = jobs_path(shell.environ, config_path(shell.environ))
+    except ConfigError:
+        return  # The check of the configuration has said so.
+    try:
+        for odd in odd_entries(Disk(), str(directory)):
+            fix = f"ls -ld {shlex.quote(odd.path)}  (then move it away if it is of no use)"
+            yield Check(name="jobs", status=Status.WARN, message=odd.told, fix=fix)
+    except OSError as error:
+        message = f"{directory} cannot be looked at: {error.strerror}"
+        fix = f"ls -ld {shlex.quote(str(directory))}"
+        yield Check(name="jobs", status=Status.WARN, message=message, fix=fix)
 
 
 def _examine_claude(shell: Shell) -> Iterator[Check]:

@@ -49,6 +49,7 @@ class Oddity(NamedTuple):
     """Its own name, without its folder."""
     told: str
     """Where it is, and what is wrong with it."""
+    path: str
 
 
 def in_live(name: str) -> frozenset[int]:
@@ -106,12 +107,13 @@ def _odd_in(
     disk: Disk, directory: str, expected: Expected, names: list[str], prefix: str = ""
 ) -> Iterator[Oddity]:
     for name in sorted(names):
+        path = os.path.join(directory, name)
         try:
-            status = disk.status(os.path.join(directory, name))
+            status = disk.status(path)
         except FileNotFoundError:
             continue  # Removed since it was listed.
         if (wrong := _wrong(status, expected(name))) is not None:
-            yield Oddity(name, left_alone(prefix + name, wrong))
+            yield Oddity(name, left_alone(prefix + name, wrong), path)
 
 
 def _wrong(status: os.stat_result, expected: frozenset[int]) -> str | None:

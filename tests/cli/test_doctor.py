@@ -239,3 +239,25 @@ def test_root_is_told_that_claude_code_refuses_bypass(
     )
     checks = list(check_agent(agent, None, environ, euid))
     assert (Status.WARN in {check.status for check in checks}) is warned
+
+
+def test_what_cleaning_has_to_pass_over_is_told_and_left(healthy: World) -> None:
+    live = healthy.config.parent / "jobs" / "live"
+    live.mkdir(parents=True)
+    link = live / f"{'0' * 32}.lock"
+    link.symlink_to("/nowhere")
+    assert healthy.run("doctor", "--json") == 0
+    ((status, message, fix),) = found(healthy, "jobs")
+    assert status == "warn"
+    assert message.startswith(f"live/{link.name}: a symbolic link")
+    assert fix is not None
+    assert fix.startswith(f"ls -ld {shlex.quote(str(link))}")
+    assert link.is_symlink()
+    assert healthy.run("doctor", "--strict") == 1
+
+
+def test_a_configuration_that_is_none_is_told_once(healthy: World) -> None:
+    healthy.environ["AGENT_DISPATCH_CONFIG"] = "/nowhere/agents.yaml"
+    healthy.run("doctor", "--json")
+    assert found(healthy, "jobs") == []
+    assert len(found(healthy, "config")) == 1
