@@ -64,10 +64,11 @@ def store_error(what: str, directory: str, error: OSError) -> JobStoreError:
     reason = error.strerror or str(error)
     where = error.filename or directory
     if error.errno in (*NOT_A_FILE, errno.ENOTDIR) and error.filename not in (None, directory):
-        # The directory is sound, so another one would not help; the entry is not ours to remove.
+        # The directory is sound; what stands in the entry's place is not ours to remove.
         return JobStoreError(
             f"{what}: {reason} ({where}). That entry is not what its name says. Look at it with"
-            f" `ls -ld {shlex.quote(str(where))}`, and move it away if it is of no use."
+            f" `ls -ld {shlex.quote(str(where))}`, and move it away if it is of no use; or let"
+            " AGENT_DISPATCH_JOBS_DIR name another directory."
         )
     return JobStoreError(
         f"{what}: {reason} ({where}). The jobs directory is {directory}. {remedy}, or let"
