@@ -46,6 +46,14 @@ def amount(usd: float) -> str:
     return f"{usd:.9f}".rstrip("0").rstrip(".")
 
 
+def where_hooks_are(agent: EffectiveAgent) -> str:
+    """Say where to look for a hook that got in the way."""
+    return (
+        f"Look at `hooks` in {agent.directory}/.claude/settings.json, in settings.local.json beside"
+        " it, in ~/.claude/settings.json, and in the plugins."
+    )
+
+
 def log_in() -> str:
     """Say how to give Claude Code an account."""
     return (

@@ -34,6 +34,14 @@ class TaskPatch(msgspec.Struct, frozen=True, kw_only=True):
     is_backgrounded: bool | None = None
 
 
+class PromptOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hooks made of a prompt that they did not let through."""
+
+    kind: str = ""
+    """`blocked_by_hook` or `stopped_by_hook`."""
+    reason: str = ""
+
+
 class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_field="type"):
     """A fact about the run rather than its talk; `subtype` says which, and which fields are set."""
 
@@ -69,13 +77,34 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_f
     summary: str | None = None
     patch: TaskPatch | None = None
 
+    # hook_started, hook_response
+    hook_id: str | None = None
+    hook_name: str | None = None
+    """Event and matcher, such as `SessionStart:startup`."""
+
+    # notification
+    key: str | None = None
+
+    # informational
+    prompt_submit_outcome: PromptOutcome | None = None
+
+
+class ToolInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool is given, as far as a dispatch needs it."""
+
+    task_id: str = ""
+    """Of `TaskStop`."""
+    shell_id: str = ""
+    """What `TaskStop` takes as well, and what `KillShell` took before it."""
+
 
 class ContentBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """One block of a message; `text` and `name` (of a tool) as its `type` says."""
+    """One block of a message; `text`, or `name` and `input` of a tool, as its `type` says."""
 
     type: str = ""
     text: str = ""
     name: str = ""
+    input: ToolInput = ToolInput()
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

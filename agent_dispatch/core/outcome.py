@@ -101,6 +101,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         parsed = parse_answer(text)
     hints = [
         "" if text else "The agent ended without an answer in words.",
+        _stopped_by_hook(report, results[-1]),
         _cut_short(report, results),
         _denied(report),
         _left(report),
@@ -267,6 +268,26 @@ def _cut_short(report: RunReport, results: tuple[ResultEvent, ...]) -> str:
         f"The answer was complete, but {what} after it did not finish: {why}."
         f" {advice.resume(report.agent, seen.session_id)}"
     )
+
+
+def _stopped_by_hook(report: RunReport, last: ResultEvent) -> str:
+    """Say that a hook ended the run in the agent's place, or that only its last words are left."""
+    where = advice.where_hooks_are(report.agent)
+    if last.terminal_reason == "hook_stopped":
+        return (
+            "A hook stopped the run before the agent had finished, so `result` is only what it said"
+            f" until then. {where}"
+        )
+    if last.terminal_reason == "stop_hook_prevented":
+        return f"A Stop hook stopped the run; the agent may not have finished. {where}"
+    if report.seen.held_by_stop_hook:
+        return (
+            "A Stop hook refused to let the agent finish, again and again, until Claude Code ended"
+            f" the run all the same. What the hook asked for may not be done. {where}"
+        )
+    if report.seen.words_recovered:
+        return "Claude Code reported no final answer; `result` is what the agent said last."
+    return ""
 
 
 def _joined(hints: list[str]) -> str | None:

@@ -4,7 +4,12 @@ from enum import StrEnum
 
 import msgspec
 
-from agent_dispatch.core.event_types import RateLimitInfo, ResultEvent, SystemEvent
+from agent_dispatch.core.event_types import (
+    PromptOutcome,
+    RateLimitInfo,
+    ResultEvent,
+    SystemEvent,
+)
 from agent_dispatch.model.config import EffectiveAgent
 
 
@@ -72,7 +77,15 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     turn_open: bool = False
     """The agent was at work when the output ended: a turn had no result yet."""
     unfinished_tasks: int = 0
-    """Background tasks that still ran."""
+    """Background tasks that still ran, or that were stopped, but not by the agent."""
+    running_hooks: tuple[str, ...] = ()
+    """Hooks that had begun and not ended."""
+    held_by_stop_hook: bool = False
+    """A Stop hook refused the end of the turn until the CLI overrode it."""
+    prompt_refused: PromptOutcome | None = None
+    """A hook did not let the prompt through."""
+    words_recovered: bool = False
+    """The last result was empty; what stands in it is what the agent said last."""
     unanswered_text: str = ""
     """The model's last words in a turn that ended without an answer."""
     api_error: str | None = None

@@ -3,11 +3,14 @@
 import re
 from collections import deque
 
+import msgspec
+
 from agent_dispatch.core.event_types import (
     AssistantEvent,
     CutLine,
     Event,
     NoiseLine,
+    PromptOutcome,
     RateLimitEvent,
     RateLimitInfo,
     ResultEvent,
@@ -31,6 +34,8 @@ _LINE_CHARS = 200
 
 _AUTH_STATUSES = (401, 403)
 _TASK_OVER = frozenset({"completed", "failed", "killed", "stopped"})
+_TASK_CUT_OFF = frozenset({"killed", "stopped"})
+_STOPPING_TOOLS = frozenset({"TaskStop", "KillShell", "KillBash"})
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 
 
@@ -48,8 +53,12 @@ class Transcript:
         self._rate_limit: RateLimitInfo | None = None
         self._tasks: dict[str, bool] = {}
         """Tasks that have started and not ended, and whether each runs in the background."""
-        self._live_tasks: int | None = None
+        self._live_tasks: tuple[str, ...] | None = None
         """Background tasks that the CLI itself last listed; outranks `_tasks`."""
+        self._stopped_by_agent: set[str] = set()
+        """Tasks that the model, or a subagent, stopped by a tool."""
+        self._hooks: dict[str, str] = {}
+        """Hooks that have begun and not ended: the name by the id."""
         self._last_total_usd: float | None = None
         self._begin_turn(is_open=True)
 
@@ -74,6 +83,15 @@ class Transcript:
         self._auth_failures = 0
         self._last_retry: SystemEvent | None = None
         self._had_tasks = False
+        self._cut_off: set[str] = set()
+        """Background tasks whose end was neither their own nor the agent's wish: Claude Code stops
+        them when it is told to end, or has waited for them as long as it may."""
+        self._held_by_stop_hook = False
+        self._prompt_refused: PromptOutcome | None = None
+        self._last_words = ""
+        """What the model said last, whatever it did then, since the last result."""
+        self._words_recovered = False
+        """The last result was empty, and has the model's last words in its place."""
         self._cut_lines = 0
         self._noise: deque[str] = deque(maxlen=_MAX_NOISE_LINES)
 
@@ -96,7 +114,7 @@ class Transcript:
     def unfinished_tasks(self) -> int:
         """Background tasks that still run."""
         if self._live_tasks is not None:
-            return self._live_tasks
+            return len(self._live_tasks)
         return sum(self._tasks.values())
 
     @property
@@ -146,7 +164,12 @@ class Transcript:
             denied_tools=tuple(self._denials.values()),
             denied_commands=tuple(self._denied_commands),
             turn_open=self._turn_open,
-            unfinished_tasks=self.unfinished_tasks,
+            unfinished_tasks=self.unfinished_tasks
+            + len(self._cut_off - set(self._live_tasks or ())),
+            running_hooks=tuple(self._hooks.values()),
+            held_by_stop_hook=self._held_by_stop_hook,
+            prompt_refused=self._prompt_refused,
+            words_recovered=self._words_recovered,
             unanswered_text=self._text,
             api_error=self._api_error,
             last_retry=self._last_retry,
@@ -190,9 +213,18 @@ class Transcript:
                 self._add_denial(event.tool_name, event.tool_use_id)
                 return f"Denied tool: {one_line(event.tool_name)}"
             case "background_tasks_changed" if event.tasks is not None:
-                alive = [task for task in event.tasks if not (task.ambient or task.off_host)]
-                self._live_tasks = len(alive)
-                self._had_tasks |= bool(alive)
+                self._live_tasks = tuple(
+                    task.task_id for task in event.tasks if not (task.ambient or task.off_host)
+                )
+                self._had_tasks |= bool(self._live_tasks)
+            case "hook_started" if event.hook_id and len(self._hooks) < _MAX_NAMES:
+                self._hooks[event.hook_id] = one_line(event.hook_name or "hook")
+            case "hook_response" if event.hook_id:
+                self._hooks.pop(event.hook_id, None)
+            case "notification" if event.key == "stop-hook-block-cap":
+                self._held_by_stop_hook = True
+            case "informational" if event.prompt_submit_outcome is not None:
+                self._prompt_refused = event.prompt_submit_outcome
             case "task_started" | "task_updated" | "task_notification" if event.task_id:
                 return self._add_task(event, event.task_id)
         return ""
@@ -227,7 +259,9 @@ class Transcript:
             self._had_tasks |= background
             return f"Background task started: {about}" if background else ""
         if status in _TASK_OVER:
-            self._tasks.pop(task_id, None)
+            background = self._tasks.pop(task_id, False) or task_id in (self._live_tasks or ())
+            if background and status in _TASK_CUT_OFF and task_id not in self._stopped_by_agent:
+                self._cut_off.add(task_id)
         elif task_id in self._tasks and event.patch and event.patch.is_backgrounded is not None:
             self._tasks[task_id] = event.patch.is_backgrounded
         if event.subtype == "task_notification":
@@ -244,13 +278,23 @@ class Transcript:
         blocks = event.message.content
         tools = [block.name for block in blocks if block.type == "tool_use" and block.name]
         text = "\n\n".join(block.text for block in blocks if block.type == "text" and block.text)
+        for block in blocks:
+            if block.name in _STOPPING_TOOLS and len(self._stopped_by_agent) < _MAX_NAMES:
+                self._stopped_by_agent.add(block.input.task_id or block.input.shell_id)
         if event.parent_tool_use_id is None:
+            self._last_words = text[:_MAX_TEXT_CHARS] or self._last_words
             self._text = "" if tools else (text[:_MAX_TEXT_CHARS] or self._text)
         if tools:
             return one_line(f"Using tool: {', '.join(tools)}")
         return one_line(text.strip().partition("\n")[0])
 
     def _add_result(self, event: ResultEvent) -> str:
+        # Empty where a hook kept the turn from ending by itself (measured with 2.1.330).
+        is_empty = not (event.result or event.is_error) and event.num_turns != 0
+        self._words_recovered = is_empty and bool(self._last_words)
+        if self._words_recovered:
+            event = msgspec.structs.replace(event, result=self._last_words)
+        self._last_words = ""
         self._result_count += 1
         self._results.append(event)
         self._drop_results()

@@ -299,3 +299,78 @@ def test_a_turn_remembers_that_a_background_task_was_at_work() -> None:
     alive = transcript(builders.tasks_now("b1"), builders.result())
     alive.next_turn()
     assert alive.had_tasks
+
+
+BUILD = [builders.init(), builders.tasks_now("b5fpscfwm"), builders.task("task_started")]
+STOPPED = builders.task("task_notification", status="stopped")
+KILLED = builders.task("task_updated", patch={"status": "killed"})
+
+
+@pytest.mark.parametrize("ends", [[STOPPED, KILLED], [KILLED, STOPPED], [STOPPED], [KILLED]])
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("answered_before", [True, False])
+def test_a_background_task_that_the_cli_stopped_is_unfinished_once(
+    ends: list[dict[str, Any]], listed: bool, answered_before: bool
+) -> None:
+    begin = BUILD if listed else [builders.init(), builders.task("task_started")]
+    gone = [builders.tasks_now()] if listed else []
+    answer = [builders.text("later"), builders.result("later")]
+    events = [*answer, *ends, *gone] if answered_before else [*ends, *gone, *answer]
+    after = transcript(*begin, *events)
+    assert after.seen().unfinished_tasks == 1
+    # It is not waited for: there is nothing left to wait for.
+    assert after.idle
+    # Cut off between the news of its end and the list without it, it counts once all the same.
+    assert transcript(*begin, *answer, *ends).seen().unfinished_tasks == 1
+
+
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [("TaskStop", "task_id"), ("TaskStop", "shell_id"), ("KillShell", "shell_id")],
+)
+@pytest.mark.parametrize("parent", [None, "toolu_1"])
+def test_a_background_task_that_the_agent_stopped_is_finished(
+    tool: str, given: str, parent: str | None
+) -> None:
+    block = {"type": "tool_use", "id": "t", "name": tool, "input": {given: "b5fpscfwm"}}
+    stop = builders.text("", message={"content": [block]}, parent_tool_use_id=parent)
+    events = [*BUILD, stop, KILLED, STOPPED, builders.tasks_now(), builders.result("stopped it")]
+    assert transcript(*events).seen().unfinished_tasks == 0
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_a_background_task_that_ended_by_itself_is_finished(status: str) -> None:
+    end = builders.task("task_notification", status=status)
+    after = transcript(*BUILD, builders.result("later"), end, builders.tasks_now())
+    assert after.seen().unfinished_tasks == 0
+
+
+def test_what_was_cut_off_in_one_turn_does_not_count_to_the_next() -> None:
+    seen = transcript(*BUILD, builders.result("later"), STOPPED, builders.tasks_now())
+    seen.next_turn()
+    assert seen.seen().unfinished_tasks == 0
+
+
+def test_an_empty_result_gets_the_last_words_of_its_turn() -> None:
+    first = [builders.text("one"), builders.tool_use("Bash"), builders.result("")]
+    second = [builders.text("two"), builders.text("three"), builders.result("")]
+    seen = transcript(builders.init(), *first, *second, builders.result("")).seen()
+    assert [result.result for result in seen.results] == ["one", "three", ""]
+    assert not seen.words_recovered
+    assert transcript(builders.init(), *first).seen().words_recovered
+
+
+def test_a_subagents_words_are_not_the_agents_answer() -> None:
+    talk = builders.text("deep down", parent_tool_use_id="toolu_1")
+    assert transcript(builders.init(), talk, builders.result("")).seen().results[0].result == ""
+
+
+def test_a_failure_without_words_gets_none() -> None:
+    events = [builders.text("one"), builders.failed("error_max_turns", "max_turns")]
+    assert transcript(builders.init(), *events).seen().results[0].result == ""
+
+
+def test_a_hook_runs_from_its_start_to_its_response() -> None:
+    begun = {"type": "system", "subtype": "hook_started", "hook_id": "h", "hook_name": "Stop"}
+    assert transcript(begun).seen().running_hooks == ("Stop",)
+    assert transcript(begun, begun | {"subtype": "hook_response"}).seen().running_hooks == ()
