@@ -1,7 +1,7 @@
 """Why a run failed, and what to do: its type for programs, its text for readers.
 
 Decided by fields of the last result, by how the run was ended, and only then by exit code and
-stderr. Two matches of text are left, each where the CLI gives nothing else to go by.
+stderr. Few matches of text are left, each where the CLI gives nothing else to go by.
 """
 
 import errno
@@ -16,6 +16,8 @@ from agent_dispatch.core.event_types import ResultEvent
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
 from agent_dispatch.core.transcript import describe_retry
 from agent_dispatch.model.dispatch import ErrorType
+
+_MAX_SHOWN_HOOKS = 5
 
 MAX_SAID_CHARS = 2000
 """Of the CLI's own words, or of stderr, that go into an error."""
@@ -51,6 +53,11 @@ _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _UNUSABLE_PROGRAM = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.EPERM})
 
 
+_NAMES_A_TIME = re.compile(
+    r"\breset|\bagain (?:in|at|on|after)\b|\b(?:until|retry after)\b", re.IGNORECASE
+)
+"""In the CLI's words for a limit: they themselves say when it ends."""
+
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 """A control sequence of a terminal (ECMA-48, 5.4)."""
 
@@ -78,7 +85,7 @@ def describe_failure(report: RunReport, last: ResultEvent | None) -> Failure:
     session_id = report.seen.session_id
     match report.ending:
         case Ending.DEADLINE:
-            return _timeout(report)
+            return _at_deadline(report)
         case Ending.CANCELLED:
             who = report.cancelled_by or "the caller"
             text = f"Cancelled by {who}. {advice.resume(report.agent, session_id)}"
@@ -165,12 +172,11 @@ def _usage_limit(report: RunReport, said: str) -> Failure:
     when = ""
     if limit is not None and limit.status == "rejected" and limit.resets_at is not None:
         when = _reset_time(limit.resets_at)
-    then = when or "It is not known when that ends; a short limit is over within minutes."
-    text = (
-        f"The account or the API is at a limit. {said} {then} Then try again."
-        f" {advice.resume(report.agent, report.seen.session_id)}"
-    )
-    return Failure(ErrorType.USAGE_LIMIT, text)
+    if not when and _NAMES_A_TIME.search(said) is None:
+        when = "It is not known when that ends; a short limit is over within minutes."
+    again = advice.resume(report.agent, report.seen.session_id)
+    parts = ["The account or the API is at a limit.", said, when, "Then try again.", again]
+    return Failure(ErrorType.USAGE_LIMIT, " ".join(filter(None, parts)))
 
 
 def _reset_time(epoch_s: float) -> str:
@@ -196,7 +202,14 @@ def _budget(report: RunReport) -> Failure:
 
 
 def _no_model_asked(report: RunReport, last: ResultEvent, said: str) -> Failure:
-    if report.resumed is not None and not report.seen.init_seen and last.is_error:
+    refusal = report.seen.prompt_refused
+    if refusal is not None:
+        reason = f" It said: {_clip(refusal.reason)}" if refusal.reason.strip() else ""
+        text = (
+            "A UserPromptSubmit hook did not let the task through, so no model was asked."
+            f"{reason}\n{advice.where_hooks_are(report.agent)}"
+        )
+    elif report.resumed is not None and not report.seen.init_seen and last.is_error:
         text = (
             f"Session {report.resumed} could not be resumed. {said} A session is known on the"
             " machine where it ran; leave session_id out to start a new one."
@@ -226,16 +239,35 @@ def _reported_error(report: RunReport, last: ResultEvent, said: str) -> str:
     return " ".join(part for part in (what, said, retry, again) if part) + _stderr(report)
 
 
+def _at_deadline(report: RunReport) -> Failure:
+    """Blame the time only where the API was not refusing when it was up."""
+    retry = report.seen.last_retry
+    if retry is not None and retry.error_status in _AUTH_STATUSES:
+        return _auth(report, "")
+    if retry is not None and (
+        retry.error_status in _LIMIT_STATUSES or retry.error in _LIMIT_ERRORS
+    ):
+        until = f"for as long as it had ({report.timeout_s:g} s)"
+        return _usage_limit(report, f"Claude Code kept trying {until}: {describe_retry(retry)}.")
+    return _timeout(report)
+
+
 def _timeout(report: RunReport) -> Failure:
     agent, seen = report.agent, report.seen
     parts = [f"Timed out after {report.timeout_s:g} s."]
     if seen.last_retry is not None:
         parts.append(f"Meanwhile the API failed: {describe_retry(seen.last_retry)}.")
     parts.append(advice.resume(agent, seen.session_id))
-    if not seen.init_seen:
+    if seen.running_hooks:
+        hooks = ", ".join(seen.running_hooks[:_MAX_SHOWN_HOOKS])
         parts.append(
-            "Claude Code had not even begun: an MCP server of the project that does not answer"
-            " delays it; check with: agent-dispatch doctor."
+            f"Claude Code was waiting for a hook that had not ended: {hooks}."
+            f" {advice.where_hooks_are(agent)}"
+        )
+    elif not seen.init_seen:
+        parts.append(
+            "Claude Code had not even begun. It did not say why; often an MCP server that does not"
+            " answer delays it. Check with: agent-dispatch doctor."
         )
     parts.append(advice.more_time(agent, report.timeout_s))
     return Failure(ErrorType.TIMEOUT, " ".join(parts))

@@ -719,3 +719,96 @@ def test_a_later_turn_costs_what_it_adds_to_the_total_if_its_own_usage_is_not_to
     assert classify(builders.report(seen=later)).cost_usd == 0.25
     untold = msgspec.structs.replace(later, session_cost_usd=None)
     assert classify(builders.report(seen=untold)).cost_usd is None
+
+
+# What hooks do to a run
+
+
+def test_a_result_that_a_stop_hook_emptied_has_the_words_and_the_reason() -> None:
+    cap = {"type": "system", "subtype": "notification", "key": "stop-hook-block-cap", "text": "9"}
+    result = outcome(builders.init(), builders.text("hi"), cap, builders.result(""))
+    assert (result.success, result.result) == (True, "hi")
+    assert "Stop hook refused" in (result.hint or "")
+    assert "/srv/infra/.claude/settings.json" in (result.hint or "")
+
+
+@pytest.mark.parametrize("reason", ["hook_stopped", "stop_hook_prevented"])
+def test_a_run_that_a_hook_stopped_says_so(reason: str) -> None:
+    events = [builders.text("let me see"), builders.tool_use("Bash"), builders.tool_result()]
+    end = builders.result("", terminal_reason=reason)
+    result = outcome(builders.init(), *events, end)
+    assert (result.success, result.result) == (True, "let me see")
+    assert "hook stopped the run" in (result.hint or "")
+
+
+def test_words_in_place_of_an_empty_result_are_told() -> None:
+    result = outcome(builders.init(), builders.text("hi"), builders.result(""))
+    assert result.result == "hi"
+    assert "no final answer" in (result.hint or "")
+
+
+def test_a_hook_that_refuses_the_prompt_is_named_with_its_reason() -> None:
+    refused = {
+        "type": "system",
+        "subtype": "informational",
+        "prompt_submit_outcome": {"kind": "blocked_by_hook", "reason": "not today"},
+    }
+    kind, error = failure(builders.init(), refused, builders.result("blocked", num_turns=0))
+    assert kind is ErrorType.CLI_ERROR
+    assert "UserPromptSubmit hook" in error
+    assert "not today" in error
+    assert "doctor" not in error
+
+
+# What is to blame for a deadline
+
+
+def test_a_hook_that_does_not_end_is_to_blame_and_no_mcp_server() -> None:
+    begun = {
+        "type": "system",
+        "subtype": "hook_started",
+        "hook_id": "h",
+        "hook_name": "SessionStart:startup",
+    }
+    kind, error = failure(begun, ending=Ending.DEADLINE)
+    assert kind is ErrorType.TIMEOUT
+    assert "SessionStart:startup" in error
+    assert "MCP" not in error
+    ended = begun | {"subtype": "hook_response"}
+    assert "SessionStart" not in failure(begun, ended, ending=Ending.DEADLINE)[1]
+
+
+@pytest.mark.parametrize("told", [builders.retry(429, error="rate_limit"), builders.retry(402)])
+def test_a_limit_until_the_deadline_is_a_limit(told: dict[str, Any]) -> None:
+    aborted = builders.failed("error_during_execution", "aborted_streaming")
+    for events in ([told], [told, aborted]):
+        kind, error = failure(builders.init(), *events, ending=Ending.DEADLINE)
+        assert kind is ErrorType.USAGE_LIMIT
+        assert "300 s" in error
+        assert builders.SESSION in error
+
+
+def test_a_limit_that_was_over_before_the_deadline_is_not_to_blame() -> None:
+    events = [builders.init(), builders.retry(429, error="rate_limit"), builders.text("on it")]
+    assert failure(*events, ending=Ending.DEADLINE)[0] is ErrorType.TIMEOUT
+    assert failure(builders.retry(529), ending=Ending.DEADLINE)[0] is ErrorType.TIMEOUT
+
+
+def test_refused_credentials_until_the_deadline_are_a_matter_of_login() -> None:
+    kind, _ = failure(builders.init(), builders.retry(401), ending=Ending.DEADLINE)
+    assert kind is ErrorType.AUTH
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "You've hit your limit · resets Dec 2, 9am",
+        "Your limit will reset at 1pm (Europe/Berlin).",
+        "Too many requests, try again in 20 minutes",
+        "Limit reached. Please wait until 9am",
+    ],
+)
+def test_a_time_that_the_limit_itself_names_is_not_contradicted(words: str) -> None:
+    error = failure(builders.api_error(429, words))[1]
+    assert words in error
+    assert "not known when" not in error
