@@ -75,6 +75,11 @@ _ALWAYS = (
     "--input-format=stream-json",
     "--output-format=stream-json",
     "--verbose",
+    # They promise to go on later, but a dispatch ends with its answer (measured with 2.1.330: the
+    # model said "I will look again in a minute", and that was all). What is to be waited for can
+    # be a background command: that is waited for.
+    "--disallowedTools=ScheduleWakeup",
+    "--disallowedTools=CronCreate",
 )
 # A child that may not dispatch must not pay for starting our server either: `-p` waits for it.
 _WITHOUT_OUR_SERVER = '--settings={"deniedMcpServers":[{"serverName":"agent-dispatch"}]}'

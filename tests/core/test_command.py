@@ -17,7 +17,14 @@ from agent_dispatch.core.command import (
 )
 from tests.core.builders import SESSION, agent
 
-ALWAYS = ("-p", "--input-format=stream-json", "--output-format=stream-json", "--verbose")
+ALWAYS = (
+    "-p",
+    "--input-format=stream-json",
+    "--output-format=stream-json",
+    "--verbose",
+    "--disallowedTools=ScheduleWakeup",
+    "--disallowedTools=CronCreate",
+)
 WITHOUT_SERVER = '--settings={"deniedMcpServers":[{"serverName":"agent-dispatch"}]}'
 
 
@@ -40,8 +47,9 @@ AGENT_FIELDS = set(agent().__struct_fields__) - {"timeout_s"}
 
 def flags(**changes: Any) -> tuple[str, ...]:
     command = build(**changes)
-    assert command.argv[:5] == ("claude", *ALWAYS)
-    return command.argv[5:]
+    begin = 1 + len(ALWAYS)
+    assert command.argv[:begin] == ("claude", *ALWAYS)
+    return command.argv[begin:]
 
 
 @pytest.mark.parametrize(
