@@ -59,6 +59,7 @@ class Transcript:
         """Tasks that the model, or a subagent, stopped by a tool."""
         self._hooks: dict[str, str] = {}
         """Hooks that have begun and not ended: the name by the id."""
+        self._time_is_up = False
         self._last_total_usd: float | None = None
         self._begin_turn(is_open=True)
 
@@ -136,6 +137,13 @@ class Transcript:
     def fail_fast(self) -> bool:
         """The API refused the credentials twice in a row; the CLI would go on for minutes."""
         return self._auth_failures >= 2
+
+    def time_is_up(self) -> None:
+        """Take note that the process is being ended: what ends from here on was cut off.
+
+        A hook that is killed has a response like one that ended (measured with 2.1.330).
+        """
+        self._time_is_up = True
 
     def next_turn(self) -> None:
         """Begin anew, but for the session and its tasks; `expect_answer` follows.
@@ -219,7 +227,7 @@ class Transcript:
                 self._had_tasks |= bool(self._live_tasks)
             case "hook_started" if event.hook_id and len(self._hooks) < _MAX_NAMES:
                 self._hooks[event.hook_id] = one_line(event.hook_name or "hook")
-            case "hook_response" if event.hook_id:
+            case "hook_response" if event.hook_id and not self._time_is_up:
                 self._hooks.pop(event.hook_id, None)
             case "notification" if event.key == "stop-hook-block-cap":
                 self._held_by_stop_hook = True

@@ -200,6 +200,7 @@ class Run:
             await claude.leave()
         if self._limit.scope.cancelled_caught:
             self._keeper.ending()
+            self._transcript.time_is_up()
             await claude.stop()
             return Ending.DEADLINE
         return Ending.EXITED

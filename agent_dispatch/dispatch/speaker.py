@@ -183,6 +183,7 @@ class _Process:
     async def stop(self) -> None:
         self._stopped = True
         if self._claude is not None:
+            self.transcript.time_is_up()
             await self._claude.stop()
             with trio.move_on_after(_EXIT_S):
                 await self._claude.wait_for_exit()

@@ -374,3 +374,12 @@ def test_a_hook_runs_from_its_start_to_its_response() -> None:
     begun = {"type": "system", "subtype": "hook_started", "hook_id": "h", "hook_name": "Stop"}
     assert transcript(begun).seen().running_hooks == ("Stop",)
     assert transcript(begun, begun | {"subtype": "hook_response"}).seen().running_hooks == ()
+
+
+def test_a_hook_that_is_ended_with_its_process_had_not_ended() -> None:
+    begun = {"type": "system", "subtype": "hook_started", "hook_id": "h", "hook_name": "Stop"}
+    seen = transcript(begun)
+    seen.time_is_up()
+    for event in EventDecoder().feed(builders.lines(begun | {"subtype": "hook_response"})):
+        seen.add(event)
+    assert seen.seen().running_hooks == ("Stop",)
