@@ -18,6 +18,10 @@ class InvalidRequestError(DispatchError):
     """An argument is missing, of the wrong kind, or not allowed."""
 
 
+class SchemaError(InvalidRequestError):
+    """The JSON Schema of a call is not one that Claude Code takes."""
+
+
 class UnknownAgentError(DispatchError):
     """No agent of that name is configured."""
 

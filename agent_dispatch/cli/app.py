@@ -17,7 +17,7 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.errors import DispatchError
+from agent_dispatch.errors import DispatchError, SchemaError
 
 if TYPE_CHECKING:
     # Imported when it parses: it costs more than most commands do.
@@ -71,8 +71,8 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
         shell: The outside world.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 the command line does not parse, 3 still running,
-        124 timeout, 128 + n ended by signal n.
+        The exit status: 0 done, 1 failed, 2 the command line, or the schema that it names, is
+        wrong, 3 still running, 124 timeout, 128 + n ended by signal n.
     """
     as_json = False
     try:
@@ -83,7 +83,7 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
         return call.command(*call.words, **call.options, shell=shell)
     except DispatchError as error:
         report_error(shell, str(error), as_json=as_json)
-        return FAILED
+        return MISUSED if isinstance(error, SchemaError) else FAILED
     except OutputError as error:
         # What is left in the buffer cannot be written either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), shell.stdout.fileno())

@@ -275,6 +275,11 @@ def _timeout(report: RunReport) -> Failure:
 
 def _without_result(report: RunReport) -> Failure:
     seen = report.seen
+    # Also on stderr only: what our own look at the schema did not find.
+    _, is_told, fault = report.stderr_tail.partition("--json-schema is not a valid JSON Schema:")
+    if is_told and report.json_schema:
+        text = f"Claude Code does not take the json_schema: {_clip(fault)}\nCorrect it."
+        return Failure(ErrorType.SCHEMA, text)
     parts = [f"Claude Code {_exit(report.exit_code)} without a result."]
     # The CLI says this on stderr only, before anything else.
     if "unknown option" in report.stderr_tail:

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.core.events import ControlRequestEvent
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.core.json_schema import check_schema
+from agent_dispatch.errors import InvalidRequestError, SchemaError
 from agent_dispatch.model.dispatch import DispatchRequest
 
 MAX_SCHEMA_BYTES = 100_000
@@ -181,22 +182,23 @@ def check_text(name: str, text: str) -> None:
 def _check_schema(schema: str) -> None:
     size = len(schema.encode())
     if size > MAX_SCHEMA_BYTES:
-        raise InvalidRequestError(
+        raise SchemaError(
             f"json_schema has {size:,} bytes, and a command line takes at most"
             f" {MAX_SCHEMA_BYTES:,}: leave out descriptions, or share parts by $ref."
         )
     example = '{"type": "object", "properties": {"count": {"type": "integer"}}}'
     try:
-        is_object = isinstance(msgspec.json.decode(schema), dict)
+        value = msgspec.json.decode(schema)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequestError(
+        raise SchemaError(
             f"json_schema is not JSON: {error}. It is a JSON Schema, such as {example}"
         ) from error
-    if not is_object:
-        raise InvalidRequestError(
+    if not isinstance(value, dict):
+        raise SchemaError(
             f"json_schema must be an object, not {_quoted(schema)}. It is a JSON Schema, such as"
             f" {example}"
         )
+    check_schema(value)
 
 
 def _quoted(text: str) -> str:

@@ -19,6 +19,7 @@ from agent_dispatch.core.command import (
     current_depth,
 )
 from agent_dispatch.core.dialogue import refused, to_record
+from agent_dispatch.core.json_schema import without_dialect
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.core.report import StartFailure
@@ -114,7 +115,7 @@ class Dispatcher:
             keeper,
             timeout_s=limit.timeout_s,
             resume=request.session_id,
-            json_schema=request.json_schema,
+            json_schema=request.json_schema and without_dialect(request.json_schema),
         )
         if isinstance(command, DispatchResult):
             return command

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_dispatch.cli.app import COMMANDS
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.errors import InvalidRequestError, SchemaError
 from agent_dispatch.model.dispatch import DispatchRequest
 from tests.cli.support import FakeService, World
 
@@ -148,3 +148,9 @@ def test_json_is_one_document_of_readable_utf_8(world: World) -> None:
     world.run("add", "gruen", str(directory), "--json")
     assert "grün" in world.out
     assert msgspec.json.decode(world.out)["directory"] == str(directory)
+
+
+def test_a_schema_that_cannot_be_used_is_a_wrong_command_line(world: World) -> None:
+    world.service = FakeService(SchemaError("json_schema is not valid at /type"))
+    assert world.run("run", "infra", "x") == 2
+    assert "error: json_schema is not valid at /type" in world.err
