@@ -46,14 +46,9 @@ def detail_lines(
     details: AgentDetails, own: AgentConfig, settings: Settings, shell: Shell
 ) -> list[str]:
     """All of `describe`; `own` is what the agent's table says itself."""
-    files = [
-        name
-        for name, there in (
-            ("CLAUDE.md", details.has_claude_md),
-            (".mcp.json", details.has_mcp_config),
-        )
-        if there
-    ]
+    files = list(details.instruction_files or ())
+    if details.has_mcp_config:
+        files.append(".mcp.json")
     rows = [
         ("health", _health(details.healthy, shell).rstrip()),
         ("problem", one_line(details.problem or "")),

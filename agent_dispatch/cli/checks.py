@@ -26,6 +26,7 @@ from agent_dispatch.cli.trust import Workspace
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
+from agent_dispatch.project.claude_files import FileProblem
 
 TESTED_VERSION = (2, 1, 330)
 OLDEST_VERSION = (2, 1, 121)
@@ -210,6 +211,16 @@ def check_agent(
                 f" them here: agent-dispatch update {agent.name} --allowed-tools RULES"
             ),
         )
+
+
+def check_project_file(agent: AgentSummary, problem: FileProblem) -> Check:
+    """Tell what Claude Code ignores without a word."""
+    return Check(
+        name=f"agent {agent.name}",
+        status=Status.WARN,
+        message=str(problem),
+        fix=f"correct it in {os.path.join(agent.directory, problem.path)}",
+    )
 
 
 def _dotted(version: tuple[int, ...]) -> str:

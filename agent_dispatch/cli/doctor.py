@@ -16,6 +16,7 @@ from agent_dispatch.cli.checks import (
     check_config,
     check_login,
     check_program,
+    check_project_file,
     check_registration,
     check_version,
     registration_unreadable,
@@ -40,6 +41,7 @@ from agent_dispatch.jobs.disk import Disk
 from agent_dispatch.jobs.oddities import odd_entries
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
+from agent_dispatch.project.claude_files import file_problems
 from agent_dispatch.project.config_file import config_path, jobs_path
 
 _ANSWER_WITHIN_S = 20.0
@@ -175,6 +177,8 @@ def _examine_agent(
         return
     workspace = None if claude_config is None else look_at(agent.directory, claude_config)
     yield from check_agent(agent, workspace, shell.environ, os.geteuid())
+    for problem in file_problems(agent.directory):
+        yield check_project_file(agent, problem)
 
 
 def _lines(check: Check, shell: Shell) -> Iterable[str]:

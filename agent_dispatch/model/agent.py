@@ -13,6 +13,7 @@ class ProjectFacts(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None = None
     """Why it is not healthy."""
     has_claude_md: bool = False
+    """There are instructions that Claude Code may read: a CLAUDE.md, or an AGENTS.md."""
     has_mcp_config: bool = False
     mcp_servers: tuple[str, ...] = ()
     stacks: tuple[str, ...] = ()
@@ -58,7 +59,10 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
     warnings: list[str] | None = None
+    instruction_files: list[str] | None = None
+    """Those that Claude Code sends; AGENTS.md only where no CLAUDE.md has content."""
     claude_md_preview: str | None = None
+    """Of the first of them."""
     readme_preview: str | None = None
 
 

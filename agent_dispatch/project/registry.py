@@ -19,6 +19,7 @@ from agent_dispatch.project.arguments import (
     check_name,
     require_not_negative,
 )
+from agent_dispatch.project.claude_files import file_problems, instruction_files
 from agent_dispatch.project.config_file import ConfigFile, Snapshot
 from agent_dispatch.project.config_schema import BadTableError, parse_agent, read_value
 from agent_dispatch.project.config_values import AGENT_READERS, permission_mode_problem
@@ -101,12 +102,17 @@ class Registry:
         row, agent = self._row(snapshot, name)
         lines = min(max(preview_lines, 0), _MAX_PREVIEW_LINES)
         warnings = [w for w in config.warnings if w.startswith((f"agents.{name}.", "settings."))]
+        files: tuple[str, ...] = ()
+        if agent.directory:
+            files = instruction_files(agent.directory)
+            warnings += map(str, file_problems(agent.directory))
         return AgentDetails(
             **row,
             timeout=agent.timeout_s,
             model=agent.model,
             max_budget_usd=agent.max_budget_usd,
             warnings=warnings or None,
+            instruction_files=list(files) or None,
             claude_md_preview=_preview(agent.directory, "CLAUDE.md", lines),
             readme_preview=_preview(agent.directory, "README.md", lines),
         )
@@ -172,7 +178,11 @@ class Registry:
             action="added",
             directory=path,
             description=values["description"],
-            warnings=self._warnings(values, before.config),
+            warnings=[
+                *(self._warnings(values, before.config) or ()),
+                *map(str, file_problems(path)),
+            ]
+            or None,
             config=str(self.path),
         )
 

@@ -5,9 +5,10 @@ file that is missing, unreadable or something else than a file counts as not the
 """
 
 import os
+import re
 import stat
 import time
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,11 @@ import msgspec
 
 from agent_dispatch.core.describe import ProjectDocuments
 from agent_dispatch.model.agent import ProjectFacts
+from agent_dispatch.project.claude_files import (
+    AGENTS_MD,
+    CLAUDE_MD,
+    MCP_CONFIG,
+)
 from agent_dispatch.project.files import identity, read_regular
 
 _MAX_DOCUMENT_BYTES = 64 * 1024
@@ -26,11 +32,14 @@ _MAX_ENTRIES = 2000
 _MAX_CACHED = 256
 _YOUNG_NS = 100_000_000
 
-_MCP_CONFIG = ".mcp.json"
-_VARIANTS: Mapping[str, tuple[str, ...]] = {
-    "CLAUDE.md": ("CLAUDE.md", ".claude/CLAUDE.md"),
-    "README.md": ("README.md", "readme.md", "Readme.md", "README.rst", "README.txt", "README"),
-}
+_README = tuple(
+    f"{stem}{ending}"
+    for ending in (".md", ".markdown", ".rst", ".org", ".adoc", ".asciidoc", ".txt", "")
+    for stem in ("README", "readme", "Readme", ".github/README", "docs/README")
+    if ending or "/" not in stem
+)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_MAX_IMPORTS = 5
 
 _STACKS: Mapping[str, tuple[str, ...]] = {
     "Python": ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "Pipfile"),
@@ -108,10 +117,10 @@ def scan(directory: Path) -> ProjectFacts:
     if problem := directory_problem(str(directory)):
         return ProjectFacts(healthy=False, problem=problem)
     names = _names(str(directory))
-    has_mcp_config = _is_file(os.path.join(directory, _MCP_CONFIG))
+    has_mcp_config = _is_file(os.path.join(directory, MCP_CONFIG))
     return ProjectFacts(
         healthy=True,
-        has_claude_md=any(_is_file(os.path.join(directory, n)) for n in _VARIANTS["CLAUDE.md"]),
+        has_claude_md=any(_is_file(os.path.join(directory, n)) for n in CLAUDE_MD + AGENTS_MD),
         has_mcp_config=has_mcp_config,
         mcp_servers=_mcp_servers(directory) if has_mcp_config else (),
         stacks=_found(_STACKS, names),
@@ -121,12 +130,19 @@ def scan(directory: Path) -> ProjectFacts:
 
 def read_documents(directory: Path) -> ProjectDocuments:
     """Read what `core.describe` needs, each document to a bound."""
+    readme_name, readme = _first(directory, _README)
     return ProjectDocuments(
         name=directory.name,
-        claude_md=_read_text(directory, "CLAUDE.md"),
-        readme=_read_text(directory, "README.md"),
-        pyproject=_read_text(directory, "pyproject.toml"),
-        package_json=_read_text(directory, "package.json"),
+        claude_md=_instructions(directory, CLAUDE_MD),
+        agents_md=_instructions(directory, AGENTS_MD),
+        readme=readme,
+        readme_name=readme_name,
+        pyproject=_first(directory, ("pyproject.toml",))[1],
+        package_json=_first(directory, ("package.json",))[1],
+        cargo=_first(directory, ("Cargo.toml",))[1],
+        composer=_first(directory, ("composer.json",))[1],
+        setup_cfg=_first(directory, ("setup.cfg",))[1],
+        go_doc=_first(directory, ("doc.go", "main.go", f"{directory.name}.go"))[1],
     )
 
 
@@ -135,32 +151,48 @@ def preview(directory: Path, filename: str, lines: int) -> str | None:
 
     Args:
         directory: The project's.
-        filename: `CLAUDE.md` and `README.md` are also found under their other usual names.
+        filename: `README.md` is also found under its other usual names. `CLAUDE.md` stands for
+            what Claude Code is told, which may come from AGENTS.md.
         lines: How many; none for 0.
 
     Returns:
         Text without control characters, a last line `…` where more follows; None where there is
         no such file, or nothing in it.
     """
-    content = _read(directory, filename, _MAX_PREVIEW_BYTES + 1) if lines > 0 else None
-    if content is None:
+    if lines <= 0:
         return None
-    # The cut may go through a character.
-    shown = _decode(content[:_MAX_PREVIEW_BYTES]).rstrip("\ufffd").splitlines()
+    # A whole character more than is shown, so that the cut is known.
+    bound = _MAX_PREVIEW_BYTES + 4
+    if filename == "CLAUDE.md":
+        text = _instructions(directory, CLAUDE_MD + AGENTS_MD, bound)
+    else:
+        names = _README if filename == "README.md" else (filename,)
+        text = _first(directory, names, bound)[1]
+    if text is None:
+        return None
+    shown = _cut_bytes(text, _MAX_PREVIEW_BYTES)
+    shown_lines = shown.splitlines()
     clean = "\n".join(
-        "".join(c for c in line if c.isprintable() or c == "\t").rstrip() for line in shown[:lines]
+        "".join(c for c in line if c.isprintable() or c == "\t").rstrip()
+        for line in shown_lines[:lines]
     ).strip("\n")
     if not clean:
         return None
-    is_cut = len(shown) > lines or len(content) > _MAX_PREVIEW_BYTES
+    is_cut = len(shown_lines) > lines or len(shown) < len(text)
     return f"{clean}\n…" if is_cut else clean
+
+
+def _cut_bytes(text: str, limit: int) -> str:
+    """Cut a text to so many bytes of UTF-8, between characters."""
+    return text.encode(errors="replace")[:limit].decode(errors="ignore")
 
 
 def _stamp(directory: str) -> tuple[_Identity, ...]:
     return (
         _identity(directory),
-        _identity(f"{directory}/{_MCP_CONFIG}"),
-        _identity(f"{directory}/.claude/CLAUDE.md"),
+        _identity(f"{directory}/{MCP_CONFIG}"),
+        # What appears or goes away in there.
+        _identity(f"{directory}/.claude"),
     )
 
 
@@ -214,29 +246,78 @@ def _is_file(path: str) -> bool:
 
 
 def _mcp_servers(directory: Path) -> tuple[str, ...]:
-    content = _read(directory, _MCP_CONFIG, _MAX_MCP_CONFIG_BYTES) or b"{}"
+    content = _read(directory, MCP_CONFIG, _MAX_MCP_CONFIG_BYTES)[0] or b"{}"
     try:
         servers = msgspec.json.decode(content.removeprefix(BOM_UTF8), type=_McpConfig).servers
     except (ValueError, RecursionError):
-        # The CLI tells its user of a broken file; here it names no servers.
+        # `file_problems` tells what is wrong; here it names no servers.
         return ()
     names = ("".join(c for c in name if c.isprintable())[:100].strip() for name in servers)
     return tuple(islice((name for name in names if name), _MAX_MCP_SERVERS))
 
 
-def _read_text(directory: Path, filename: str) -> str | None:
-    content = _read(directory, filename, _MAX_DOCUMENT_BYTES)
-    return None if content is None else _decode(content)
+def _instructions(
+    directory: Path, names: tuple[str, ...], limit: int = _MAX_DOCUMENT_BYTES
+) -> str | None:
+    """The first of these files that has content; where it only imports others, what they say."""
+    name, text = _first(directory, names, limit)
+    for _ in range(_MAX_IMPORTS):
+        if text is None:
+            break
+        content = _COMMENT.sub("", text).split()
+        if not content or not all(word.startswith("@") for word in content):
+            break
+        folder = os.path.dirname(name)
+        paths = (os.path.normpath(os.path.join(folder, word[1:])) for word in content)
+        # Files elsewhere are not the project's to show.
+        inside = [path for path in paths if not path.startswith(("/", "..", "~"))]
+        name, imported = _first(directory, tuple(inside[:_MAX_IMPORTS]), limit)
+        if imported is None:
+            break
+        text = imported
+    return text
 
 
-def _read(directory: Path, filename: str, limit: int) -> bytes | None:
-    for candidate in _VARIANTS.get(filename, (filename,)):
-        try:
-            return read_regular(os.path.join(directory, candidate), limit)[0]
-        except OSError:
-            continue
-    return None
+def _first(
+    directory: Path, names: tuple[str, ...], limit: int = _MAX_DOCUMENT_BYTES
+) -> tuple[str, str | None]:
+    """The name and text of the first of these files that can be read and is not blank."""
+    for name in names:
+        content, is_cut = _read(directory, name, limit)
+        if content is not None:
+            text = _decode(content, is_cut=is_cut)
+            if text.strip():
+                return name, text
+    return "", None
 
 
-def _decode(content: bytes) -> str:
-    return content.decode(errors="replace").removeprefix("\ufeff")
+def _read(directory: Path, filename: str, limit: int) -> tuple[bytes | None, bool]:
+    try:
+        content, _ = read_regular(os.path.join(directory, filename), limit)
+    except (OSError, ValueError):
+        # ValueError: an import may name what no path can have.
+        return None, False
+    return content, len(content) == limit
+
+
+def _decode(content: bytes, *, is_cut: bool) -> str:
+    """Decode UTF-8, UTF-16 with or without its mark, or else Latin-1 as Windows extends it."""
+    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return content.decode("utf-16", "ignore")
+    for start, encoding in ((0, "utf-16-be"), (1, "utf-16-le")):
+        half = content[start:200:2]
+        if (
+            len(half) > 3
+            and half.count(0) > len(half) * 0.8
+            and 0 not in content[1 - start : 200 : 2]
+        ):
+            return content.decode(encoding, "ignore")
+    try:
+        return content.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        # The cut may go through a character.
+        if is_cut and error.start > len(content) - 4:
+            return content[: error.start].decode().removeprefix("\ufeff")
+    if b"\0" in content:
+        return content.decode(errors="replace")
+    return content.decode("cp1252", "replace")
