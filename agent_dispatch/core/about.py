@@ -37,7 +37,7 @@ NOT_ABOUT = re.compile(
     r"copyright|demo|email|mail|contact|slack|discord|twitter|build|ci|coverage)\s?[:：]"
     r"|(?:copyright|©|\(c\))\s|licensed under|(?:sponsored|supported|maintained|made|built) (?:by|with)\b"
     # What a generator wrote.
-    r"|welcome to [^.!]{1,40}[.!]?$|this (?:template\b|starter\b|boilerplate\b|\[?[\w.]+\]? (?:project|app) (?:was|is) (?:bootstrapped|generated|created))"
+    r"|(?:then|this means|however)\b|welcome to [^.!]{1,40}[.!]?$|this (?:template\b|starter\b|boilerplate\b|\[?[\w.]+\]? (?:project|app) (?:was|is) (?:bootstrapped|generated|created))"
     r"|(?:this|here) (?:is|was) .{0,80}\b(?:bootstrapped|generated|created|scaffolded)\b"
     r"|this (?:project|app|application|library|package) was (?:bootstrapped|generated|created|scaffolded)"
     r"|everything you need to build a svelte project|a new flutter (?:project|plugin|package)"

@@ -77,6 +77,7 @@ def test_a_claude_md_that_does_not_speak_of_the_project_leaves_it_to_the_readme(
         "Welcome to the shop!",
         "https://example.org/shop",
         "&nbsp;",
+        "This starter runs in the browser. This means, that it is small.",
         "{% include head.html %}",
     ],
 )
