@@ -59,7 +59,7 @@ def detail_lines(
         ("max budget", _budget(details, own)),
         (
             "permission mode",
-            _or_inherit(details.permission_mode, own.permission_mode is None),
+            _mode(details, own),
         ),
         ("allowed tools", _tools(own.allowed_tools, settings.default_allowed_tools)),
         (
@@ -84,6 +84,13 @@ def _or_inherit(value: str | None, from_settings: bool) -> str:
     if value is None:
         return "inherit (Claude Code's own)"
     return _inherited(one_line(value), from_settings)
+
+
+def _mode(details: AgentDetails, own: AgentConfig) -> str:
+    if details.inherited_permission_mode is None:
+        return _or_inherit(details.permission_mode, own.permission_mode is None)
+    mode, file = details.inherited_permission_mode, details.inherited_permission_mode_from or ""
+    return f"inherit: {one_line(mode)} (permissions.defaultMode of {one_line(file)})"
 
 
 def _budget(details: AgentDetails, own: AgentConfig) -> str:

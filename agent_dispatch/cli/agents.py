@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def open_registry(shell: Shell) -> Registry:
     """The registry of the config that this environment points at."""
-    return Registry(config_path(shell.environ))
+    return Registry(config_path(shell.environ), environ=shell.environ)
 
 
 def add(

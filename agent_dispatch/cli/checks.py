@@ -22,11 +22,11 @@ from agent_dispatch.cli.registration import (
     remove_arguments,
     shortcomings,
 )
-from agent_dispatch.cli.trust import Workspace
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
 from agent_dispatch.project.claude_files import FileProblem
+from agent_dispatch.project.trust import Workspace
 
 TESTED_VERSION = (2, 1, 330)
 OLDEST_VERSION = (2, 1, 121)
@@ -179,7 +179,11 @@ def unhealthy_agent(agent: AgentSummary, config: Path | None) -> Check:
 
 
 def check_agent(
-    agent: AgentSummary, workspace: Workspace | None, environ: Mapping[str, str], euid: int
+    agent: AgentSummary,
+    workspace: Workspace | None,
+    environ: Mapping[str, str],
+    euid: int,
+    inherited_mode: tuple[str, str] | None = None,
 ) -> Iterator[Check]:
     """Does this healthy agent have the permissions that its configuration seems to give?
 
@@ -188,9 +192,22 @@ def check_agent(
         workspace: What Claude Code thinks of its directory; None: not known.
         environ: Of the runs.
         euid: The user they run as.
+        inherited_mode: The mode that Claude Code's settings give it, and the file that says so.
     """
     name = f"agent {agent.name}"
     yield Check(name=name, status=Status.OK, message=agent.directory)
+    if not agent.permission_mode and inherited_mode is not None:
+        mode, file = inherited_mode
+        message = f"inherits permission mode {mode} from permissions.defaultMode of {file}"
+        if mode == "plan":
+            yield Check(
+                name=name,
+                status=Status.WARN,
+                message=f"{message}; it denies what changes anything, whatever is granted",
+                fix=f"agent-dispatch update {agent.name} --permission-mode manual",
+            )
+        else:
+            yield Check(name=name, status=Status.NOTE, message=message)
     if agent.permission_mode == "bypassPermissions" and euid == 0 and not environ.get("IS_SANDBOX"):
         yield Check(
             name=name,

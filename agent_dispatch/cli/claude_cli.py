@@ -13,12 +13,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO
 
 import msgspec
 
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.project.claude_settings import claude_config_path
 
 INSTALL_COMMAND = "npm install -g @anthropic-ai/claude-code"
 
@@ -108,16 +108,6 @@ def _read_both(process: subprocess.Popen[bytes], deadline: float) -> tuple[str, 
 def _readable(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None
     return stream
-
-
-def claude_config_path(environ: Mapping[str, str]) -> Path:
-    """Where Claude Code keeps its user-scope servers and the trust of projects."""
-    home = Path(environ.get("HOME") or Path.home())
-    own_directory = environ.get("CLAUDE_CONFIG_DIR")
-    legacy = Path(own_directory or home / ".claude") / ".config.json"
-    if legacy.exists():
-        return legacy
-    return Path(own_directory or home) / ".claude.json"
 
 
 def read_claude_config(environ: Mapping[str, str]) -> dict[str, object]:

@@ -33,7 +33,6 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.registration import registered_server, wanted_registration
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.trust import look_at
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.dispatch.program import find_program
 from agent_dispatch.errors import ConfigError
@@ -42,7 +41,9 @@ from agent_dispatch.jobs.oddities import odd_entries
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
 from agent_dispatch.project.claude_files import file_problems
+from agent_dispatch.project.claude_settings import read_claude_settings
 from agent_dispatch.project.config_file import config_path, jobs_path
+from agent_dispatch.project.trust import look_at
 
 _ANSWER_WITHIN_S = 20.0
 
@@ -176,7 +177,8 @@ def _examine_agent(
         yield unhealthy_agent(agent, path if broken else None)
         return
     workspace = None if claude_config is None else look_at(agent.directory, claude_config)
-    yield from check_agent(agent, workspace, shell.environ, os.geteuid())
+    mode = read_claude_settings(agent.directory, shell.environ).default_mode()
+    yield from check_agent(agent, workspace, shell.environ, os.geteuid(), mode)
     for problem in file_problems(agent.directory):
         yield check_project_file(agent, problem)
 

@@ -124,7 +124,7 @@ def in_commands(text: str) -> str:
         task = "TASK" if call["task"] is None else shlex.quote(call["task"])
         return f"agent-dispatch run {call['agent']} {task} --session {call['session']}"
 
-    return _CALLS.sub(command, text)
+    return _CALLS.sub(command, text).replace("Ask your user to run: ", "Run: ")
 
 
 def remark(shell: Shell, text: str, colour: Colour | None = None) -> None:

@@ -14,7 +14,9 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = ""
     status: str = ""
-    """`connected`, `failed`, `pending` …"""
+    """`connected`, `failed`, `needs-auth`, `pending` …"""
+    source: str = ""
+    """`project` for those of `.mcp.json`."""
 
 
 class BackgroundTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +54,14 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_f
     model: str | None = None
     claude_code_version: str | None = None
     mcp_servers: tuple[McpServer, ...] = ()
+    permission_mode: str | None = msgspec.field(name="permissionMode", default=None)
 
     # permission_denied
     tool_name: str | None = None
     tool_use_id: str | None = None
+    decision_reason_type: str | None = None
+    """`rule`, `subcommandResults`, `mode`, `hook`, `safetyCheck` …; None: nothing granted it."""
+    message: str | None = None
 
     # api_retry
     attempt: int | None = None
@@ -124,11 +130,30 @@ class AssistantEvent(msgspec.Struct, frozen=True, kw_only=True, tag="assistant",
     """Kind of API error when this is a report of one, such as `authentication_failed`."""
 
 
+class PermissionDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """How it was decided whether a tool call may run."""
+
+    decision: str = ""
+    source: str = ""
+    """`hook`, `config`, `user_reject` (a deny rule about a path or a domain) …"""
+    reason_type: str = ""
+
+
+class ToolResultMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """What the CLI says of one tool result beside its text."""
+
+    id: str = ""
+    non_execution_kind: str = ""
+    """`permission-rule` if something denies it, `user-rejected` if a person would be asked."""
+    permission_decision: PermissionDecision | None = None
+
+
 class UserEvent(msgspec.Struct, frozen=True, kw_only=True, tag="user", tag_field="type"):
     """A tool's result, or a message that the CLI put into the conversation."""
 
     session_id: str | None = None
     parent_tool_use_id: str | None = None
+    tool_result_meta: tuple[ToolResultMeta, ...] = ()
 
 
 class ModelUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,19 +162,13 @@ class ModelUsage(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None = msgspec.field(name="costUSD", default=None)
 
 
-class DeniedInput(msgspec.Struct, frozen=True):
-    """What a refused tool call was given, as far as it narrows down a grant."""
-
-    command: str = ""
-    """Of a shell."""
-
-
 class PermissionDenial(msgspec.Struct, frozen=True, kw_only=True):
     """A tool call that was refused."""
 
     tool_name: str = ""
     tool_use_id: str = ""
-    tool_input: DeniedInput = DeniedInput()
+    tool_input: str = ""
+    """The JSON that the call was given: an object, which the decoder hands over as its text."""
 
 
 class ResultEvent(msgspec.Struct, frozen=True, kw_only=True, tag="result", tag_field="type"):

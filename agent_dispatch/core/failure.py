@@ -13,6 +13,7 @@ import msgspec
 
 from agent_dispatch.core import advice
 from agent_dispatch.core.event_types import ResultEvent
+from agent_dispatch.core.permissions import permission_advice
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
 from agent_dispatch.core.transcript import describe_retry
 from agent_dispatch.model.dispatch import ErrorType
@@ -130,7 +131,7 @@ def _by_result(report: RunReport, last: ResultEvent) -> Failure:
         text = (
             f"The run failed after {len(seen.denied_tools)} tool call(s) were denied by"
             f" permissions: {tools}. {said}"
-            f" {advice.grant(agent, seen.denied_tools, seen.denied_commands)}"
+            f" {permission_advice(agent, seen, report.inherited)}"
         )
         return Failure(ErrorType.PERMISSION, text)
     if last.subtype == "error_max_turns":

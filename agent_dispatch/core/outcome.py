@@ -4,6 +4,7 @@ The last `result` event decides, by its fields; the exit code and stderr are ask
 is none, and words in a text never. Which fields mean what was measured with Claude Code 2.1.330.
 """
 
+import shlex
 from typing import Any
 
 import msgspec
@@ -13,8 +14,10 @@ from agent_dispatch.core.answer import parse_answer
 from agent_dispatch.core.command import DEPTH_VARIABLE, UNREADABLE_DEPTH
 from agent_dispatch.core.event_types import ResultEvent
 from agent_dispatch.core.failure import MAX_SAID_CHARS, describe_failure
+from agent_dispatch.core.permissions import permission_advice
 from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.core.transcript import one_line
+from agent_dispatch.model.dispatch import DeniedCall, DispatchResult, ErrorType
 
 __all__ = [
     "Ending",
@@ -31,6 +34,9 @@ __all__ = [
 
 _OUR_ENDINGS = frozenset({Ending.DEADLINE, Ending.CANCELLED, Ending.AUTH})
 """Those before which we may have sent an interrupt."""
+
+
+_MAX_DENIED_CALLS = 50
 
 
 def classify(report: RunReport) -> DispatchResult:
@@ -104,6 +110,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         _stopped_by_hook(report, results[-1]),
         _cut_short(report, results),
         _denied(report),
+        _failed_servers(report),
         _left(report),
         _lost_parts(report),
     ]
@@ -120,6 +127,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         num_turns=report.seen.num_turns,
         parsed_result=parsed,
         denied_tools=_denied_tools(report),
+        denied_calls=_denied_calls(report),
         hint=_joined(hints),
         budget_exceeded=_over_budget(report, cost_usd),
         left_running=report.left_running or None,
@@ -158,6 +166,7 @@ def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
     earlier = _answers(results)
     hints = [
         "" if failure.error_type is ErrorType.PERMISSION else _denied(report),
+        _failed_servers(report),
         _left(report),
         "What the agent answered before that is in `earlier_results`." if earlier else "",
         _lost_parts(report),
@@ -174,6 +183,7 @@ def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         error=failure.text,
         error_type=failure.error_type,
         denied_tools=_denied_tools(report),
+        denied_calls=_denied_calls(report),
         hint=_joined(hints),
         budget_exceeded=_over_budget(report, cost_usd),
         left_running=report.left_running or None,
@@ -220,7 +230,25 @@ def _denied(report: RunReport) -> str:
     return (
         f"{len(denied)} tool call(s) were denied by permissions:"
         f" {', '.join(dict.fromkeys(denied))}. The result may be incomplete."
-        f" {advice.grant(report.agent, denied, report.seen.denied_commands)}"
+        f" {permission_advice(report.agent, report.seen, report.inherited)}"
+    )
+
+
+def _denied_calls(report: RunReport) -> list[DeniedCall] | None:
+    calls = [DeniedCall(denial.tool, denial.input) for denial in report.seen.denials]
+    return list(dict.fromkeys(call for call in calls if call.input))[:_MAX_DENIED_CALLS] or None
+
+
+def _failed_servers(report: RunReport) -> str:
+    """Say which MCP servers the agent had to do without: it may have been registered for them."""
+    failed = report.seen.failed_servers
+    if not failed:
+        return ""
+    names = ", ".join(f"{one_line(server.name)} ({server.status})" for server in failed[:10])
+    more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
+    return (
+        f"MCP servers that did not start, so the agent had none of their tools: {names}{more}."
+        f" See why: cd {shlex.quote(report.agent.directory)} && claude mcp list"
     )
 
 

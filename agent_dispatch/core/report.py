@@ -5,11 +5,13 @@ from enum import StrEnum
 import msgspec
 
 from agent_dispatch.core.event_types import (
+    McpServer,
     PromptOutcome,
     RateLimitInfo,
     ResultEvent,
     SystemEvent,
 )
+from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
 
 
@@ -52,6 +54,30 @@ class StartFailure(msgspec.Struct, frozen=True, kw_only=True):
     """What the system said, or where was looked."""
 
 
+class Denial(msgspec.Struct, frozen=True, kw_only=True):
+    """One tool call that was denied, and what the CLI said of the reason."""
+
+    tool: str
+    input: str = ""
+    """Compact JSON, cut; empty if it is not known."""
+    command: str = ""
+    """What a shell would have run."""
+    path: str = ""
+    """The file or directory it was about."""
+    url: str = ""
+    reason_type: str = ""
+    """As in `permission_denied`, or else as in the metadata of the call's result."""
+    source: str = ""
+    """Who decided, as in the metadata of the call's result."""
+    kind: str = ""
+    """Why it did not run, as in the metadata of the call's result."""
+    said: str = ""
+    """The CLI's own words, cut."""
+    explained: bool = False
+    """An event other than the `result` told of it, so that an empty `reason_type` means that no
+    rule, mode or hook denied it."""
+
+
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What a run printed, as far as it matters; `Transcript.seen` makes it, `Seen()` is silence."""
 
@@ -69,11 +95,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """US dollars of the session so far, as the last result said."""
     cost_before_usd: float | None = None
     """What of that was said before this turn, where the process had earlier ones."""
-    denied_tools: tuple[str, ...] = ()
-    """One for each call that was denied, in order."""
-    denied_commands: tuple[str, ...] = ()
-    """What the denied calls of Bash would have run, each once; cut to a little over 200
-    characters."""
+    denials: tuple[Denial, ...] = ()
+    """The calls that were denied, in order."""
+    permission_mode: str | None = None
+    """As the last `init` said."""
+    failed_servers: tuple[McpServer, ...] = ()
+    """MCP servers that did not start, as the last `init` said."""
     turn_open: bool = False
     """The agent was at work when the output ended: a turn had no result yet."""
     unfinished_tasks: int = 0
@@ -96,6 +123,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     cut_lines: int = 0
     noise_tail: str = ""
     """The last lines on stdout that were no events."""
+
+    @property
+    def denied_tools(self) -> tuple[str, ...]:
+        """One for each call that was denied, in order."""
+        return tuple(denial.tool for denial in self.denials)
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,3 +153,5 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was started, for messages."""
     left_running: int = 0
     """Processes that the agent left behind and that were ended with it."""
+    inherited: ClaudeSettings = ClaudeSettings()
+    """Claude Code's own settings for the agent; read only if a tool was denied."""

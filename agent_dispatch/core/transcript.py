@@ -9,15 +9,18 @@ from agent_dispatch.core.event_types import (
     AssistantEvent,
     CutLine,
     Event,
+    McpServer,
     NoiseLine,
+    PermissionDenial,
     PromptOutcome,
     RateLimitEvent,
     RateLimitInfo,
     ResultEvent,
     SystemEvent,
+    ToolResultMeta,
     UserEvent,
 )
-from agent_dispatch.core.report import Seen
+from agent_dispatch.core.report import Denial, Seen
 from agent_dispatch.model.dispatch import Progress
 
 _MAX_RESULTS = 200
@@ -27,8 +30,11 @@ _MAX_TEXT_CHARS = 1024 * 1024
 """Kept of text that no result has confirmed yet."""
 _MAX_NAMES = 1000
 """Denied calls, and background tasks, that are remembered."""
-_MAX_COMMAND_CHARS = 200
-"""Of a denied shell command; no rule is made of a longer one."""
+_MAX_INPUT_CHARS = 300
+"""Kept of what a denied call was given."""
+_MAX_RULE_CHARS = 1000
+"""Kept of a command, a path or an address; no rule is made of a longer one."""
+_SERVER_FAILURES = frozenset({"failed", "needs-auth"})
 _MAX_NOISE_LINES = 20
 _LINE_CHARS = 200
 
@@ -61,6 +67,8 @@ class Transcript:
         """Hooks that have begun and not ended: the name by the id."""
         self._time_is_up = False
         self._last_total_usd: float | None = None
+        self._permission_mode: str | None = None
+        self._failed_servers: tuple[McpServer, ...] = ()
         self._begin_turn(is_open=True)
 
     def _begin_turn(self, *, is_open: bool) -> None:
@@ -74,9 +82,10 @@ class Transcript:
         """Some usage came without its price, so the sum is not this run's cost."""
         self._session_cost_usd: float | None = None
         self._cost_before_usd = self._last_total_usd
-        self._denials: dict[str, str] = {}
-        """Tool by the id of the call."""
-        self._denied_commands: dict[str, None] = {}
+        self._denials: dict[str, Denial] = {}
+        """By the id of the call."""
+        self._refusals: dict[str, ToolResultMeta] = {}
+        """By the id of the call: how calls that did not run were decided."""
         self._turn_open = is_open
         self._text = ""
         """What the model said since its last tool call or result."""
@@ -169,8 +178,9 @@ class Transcript:
             usage_cost_usd=None if self._usage_unpriced else self._usage_cost_usd,
             session_cost_usd=self._session_cost_usd,
             cost_before_usd=self._cost_before_usd,
-            denied_tools=tuple(self._denials.values()),
-            denied_commands=tuple(self._denied_commands),
+            denials=tuple(self._explained(*denial) for denial in self._denials.items()),
+            permission_mode=self._permission_mode,
+            failed_servers=self._failed_servers,
             turn_open=self._turn_open,
             unfinished_tasks=self.unfinished_tasks
             + len(self._cut_off - set(self._live_tasks or ())),
@@ -195,6 +205,7 @@ class Transcript:
                 line = self._add_assistant(event)
             case UserEvent():
                 self._work_goes_on(event.parent_tool_use_id)
+                self._add_refusals(event)
                 line = ""
             case ResultEvent():
                 line = self._add_result(event)
@@ -218,7 +229,7 @@ class Transcript:
             case "api_retry":
                 return self._add_retry(event)
             case "permission_denied" if event.tool_name:
-                self._add_denial(event.tool_name, event.tool_use_id)
+                self._add_live_denial(event.tool_name, event)
                 return f"Denied tool: {one_line(event.tool_name)}"
             case "background_tasks_changed" if event.tasks is not None:
                 self._live_tasks = tuple(
@@ -242,6 +253,9 @@ class Transcript:
         self._init_seen = True
         self._session_id = event.session_id or self._session_id
         self._turn_open = True
+        self._permission_mode = event.permission_mode or self._permission_mode
+        failures = [server for server in event.mcp_servers if server.status in _SERVER_FAILURES]
+        self._failed_servers = tuple(failures[:_MAX_NAMES])
         if again:
             return "Next turn"
         version = f" {event.claude_code_version}" if event.claude_code_version else ""
@@ -315,9 +329,7 @@ class Transcript:
             self._session_id = self._session_id or event.session_id
         self._add_costs(event)
         for denial in event.permission_denials:
-            self._add_denial(denial.tool_name, denial.tool_use_id)
-            if denial.tool_name == "Bash":
-                self._add_denied_command(denial.tool_input.command)
+            self._add_denial(denial)
         if not event.is_error:
             self._api_error = None
             self._last_retry = None
@@ -351,20 +363,82 @@ class Transcript:
             earlier_chars -= len(dropped.result)
             answer -= 0 if answer == 0 else 1
 
-    def _add_denial(self, tool: str, call_id: str | None) -> None:
-        if tool and len(self._denials) < _MAX_NAMES:
-            self._denials.setdefault(call_id or f"unnamed {len(self._denials)}", tool)
+    def _add_live_denial(self, tool: str, event: SystemEvent) -> None:
+        call_id = event.tool_use_id or f"unnamed {len(self._denials)}"
+        if len(self._denials) < _MAX_NAMES:
+            denial = Denial(
+                tool=tool,
+                reason_type=(event.decision_reason_type or "")[:_LINE_CHARS],
+                said=one_line(event.message or ""),
+                explained=True,
+            )
+            self._denials.setdefault(call_id, denial)
 
-    def _add_denied_command(self, command: str) -> None:
-        if len(self._denied_commands) < _MAX_NAMES:
-            # One that is cut gets a mark that no rule may hold.
-            short = len(command) <= _MAX_COMMAND_CHARS
-            self._denied_commands[command if short else f"{command[:_MAX_COMMAND_CHARS]}…"] = None
+    def _add_denial(self, event: PermissionDenial) -> None:
+        """Take in what a result says of a denied call: alone it tells what the call was given."""
+        call_id = event.tool_use_id or f"unnamed {len(self._denials)}"
+        denial = self._denials.get(call_id) or Denial(tool=event.tool_name)
+        if denial.tool and (call_id in self._denials or len(self._denials) < _MAX_NAMES):
+            given = _given(event.tool_input)
+            self._denials[call_id] = msgspec.structs.replace(
+                denial,
+                input=_compact(event.tool_input),
+                command=given.command[: _MAX_RULE_CHARS + 1],
+                path=(given.file_path or given.notebook_path or given.path)[: _MAX_RULE_CHARS + 1],
+                url=given.url[: _MAX_RULE_CHARS + 1],
+            )
+
+    def _add_refusals(self, event: UserEvent) -> None:
+        for meta in event.tool_result_meta:
+            decision = meta.permission_decision
+            refused = decision is not None and decision.decision == "reject"
+            if refused and meta.id and len(self._refusals) < _MAX_NAMES:
+                self._refusals[meta.id] = meta
+
+    def _explained(self, call_id: str, denial: Denial) -> Denial:
+        """Return the denial with what came beside the result of its call."""
+        meta = self._refusals.get(call_id)
+        if meta is None or meta.permission_decision is None:
+            return denial
+        return msgspec.structs.replace(
+            denial,
+            reason_type=denial.reason_type or meta.permission_decision.reason_type[:_LINE_CHARS],
+            source=meta.permission_decision.source[:_LINE_CHARS],
+            kind=meta.non_execution_kind[:_LINE_CHARS],
+            explained=True,
+        )
 
     def _work_goes_on(self, parent: str | None) -> None:
         """Open a turn for the talk of the agent itself; a subagent's belongs to its task."""
         if parent is None:
             self._turn_open = True
+
+
+class _Given(msgspec.Struct):
+    """Of a denied call's input, what a rule can be about."""
+
+    command: str = ""
+    file_path: str = ""
+    notebook_path: str = ""
+    path: str = ""
+    url: str = ""
+
+
+def _given(text: str) -> _Given:
+    """Read the input of a call; a field of another type leaves that and the rest unknown."""
+    try:
+        return msgspec.json.decode(text, type=_Given)
+    except (ValueError, RecursionError):
+        return _Given()
+
+
+def _compact(text: str) -> str:
+    """Return JSON without white space between its parts, cut."""
+    try:
+        text = msgspec.json.format(text, indent=-1)
+    except (ValueError, RecursionError):
+        text = " ".join(text[: 4 * _MAX_INPUT_CHARS].split())
+    return text[:_MAX_INPUT_CHARS]
 
 
 def describe_retry(event: SystemEvent) -> str:

@@ -10,6 +10,9 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+import trio
+
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import (
     MARKER_VARIABLE,
@@ -22,7 +25,7 @@ from agent_dispatch.core.dialogue import refused, to_record
 from agent_dispatch.core.json_schema import without_dialect
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.prompt import check_request
-from agent_dispatch.core.report import StartFailure
+from agent_dispatch.core.report import RunReport, StartFailure
 from agent_dispatch.dispatch.dialogue import Dialogue
 from agent_dispatch.dispatch.keeper import Keeper, NoKeeper
 from agent_dispatch.dispatch.program import check_directory, find_program
@@ -35,6 +38,7 @@ from agent_dispatch.dispatch.run import (
 from agent_dispatch.dispatch.sessions import HeldSession, Sessions
 from agent_dispatch.dispatch.slots import Slot, Slots
 from agent_dispatch.dispatch.speaker import Speaker
+from agent_dispatch.dispatch.threads import in_thread
 from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, Role
@@ -45,6 +49,10 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
+from agent_dispatch.project.claude_settings import read_claude_settings
+
+_SETTINGS_S = 2.0
+"""How long to wait for a few small files."""
 
 
 class _Work(Protocol):
@@ -123,7 +131,8 @@ class Dispatcher:
         async with self._held_for(
             run, settings, on_progress, keeper, [command.session_id]
         ) as held_fds:
-            return classify(await run.go(self._open_claude, held_fds))
+            report = await run.go(self._open_claude, held_fds)
+            return classify(await self._with_settings(report))
 
     async def dialogue(
         self,
@@ -157,6 +166,19 @@ class Dispatcher:
         session_ids = [speaker.first_session_id for speaker in speakers.values()]
         async with self._held_for(dialogue, settings, on_progress, keeper, session_ids) as held_fds:
             return await dialogue.go(self._open_claude, held_fds)
+
+    async def _with_settings(self, report: RunReport) -> RunReport:
+        """Add what Claude Code's own settings say, where that explains a denial.
+
+        The run is over and paid for, so neither a cancellation nor a disk that does not answer may
+        cost its result.
+        """
+        if not report.seen.denials:
+            return report
+        with trio.move_on_after(_SETTINGS_S, shield=True):
+            inherited = await in_thread(read_claude_settings, report.agent.directory, self._environ)
+            return msgspec.structs.replace(report, inherited=inherited)
+        return report
 
     def tidy(self) -> None:
         """Remove what killed processes left behind of their sessions' locks; touches the disk."""

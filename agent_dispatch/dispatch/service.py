@@ -308,7 +308,7 @@ async def open_service(
         ConfigError: `environ` names a configuration file that cannot be used.
     """
     environ = with_absolute_paths(environ)
-    registry = registry or Registry(config_path(environ))
+    registry = registry or Registry(config_path(environ), environ=environ)
     jobs = jobs_path(environ, registry.path)
     store = FileJobStore(jobs, spares=KEPT)
     sessions = Sessions(jobs / "sessions")

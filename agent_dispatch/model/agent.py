@@ -56,6 +56,10 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     model: str | None = None
     max_budget_usd: float | None = None
     permission_mode: str | None = None
+    inherited_permission_mode: str | None = None
+    """What Claude Code's own settings say, where the agent has no mode."""
+    inherited_permission_mode_from: str | None = None
+    """The file that says it."""
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
     warnings: list[str] | None = None

@@ -59,6 +59,14 @@ def ignore_progress(progress: Progress, /) -> None:
     """The sink of a caller that does not watch."""
 
 
+class DeniedCall(msgspec.Struct, frozen=True):
+    """A tool call that was denied."""
+
+    tool: str
+    input: str
+    """What it was given: compact JSON, cut at 300 characters."""
+
+
 class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller of a dispatch gets; the order of the fields is the order on the wire."""
 
@@ -80,6 +88,8 @@ class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The JSON value of the answer, `None` for null; unset when not asked for or not JSON."""
     denied_tools: list[str] | None = None
     """Tools whose calls were denied, each once, in order of the first denial."""
+    denied_calls: list[DeniedCall] | None = None
+    """The calls themselves, each once, in order."""
     hint: str | None = None
     budget_exceeded: bool | None = None
     """True: this run cost more than its cap (the CLI checks between turns)."""

@@ -20,6 +20,7 @@ from agent_dispatch.project.arguments import (
     require_not_negative,
 )
 from agent_dispatch.project.claude_files import file_problems, instruction_files
+from agent_dispatch.project.claude_settings import read_claude_settings
 from agent_dispatch.project.config_file import ConfigFile, Snapshot
 from agent_dispatch.project.config_schema import BadTableError, parse_agent, read_value
 from agent_dispatch.project.config_values import AGENT_READERS, permission_mode_problem
@@ -40,9 +41,13 @@ class Registry:
     Args:
         path: The configuration; it need not exist.
         lock_timeout_s: How long a change waits for the changes of other processes.
+        environ: Of the runs: names the user's home, whose settings agents inherit; None: unknown.
     """
 
-    def __init__(self, path: Path, *, lock_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, path: Path, *, lock_timeout_s: float = 10.0, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self._environ = environ
         self.file = ConfigFile(path, lock_timeout_s=lock_timeout_s)
         self._scanner = Scanner()
 
@@ -106,8 +111,11 @@ class Registry:
         if agent.directory:
             files = instruction_files(agent.directory)
             warnings += map(str, file_problems(agent.directory))
+        mode, mode_file = self._inherited_mode(agent)
         return AgentDetails(
             **row,
+            inherited_permission_mode=mode,
+            inherited_permission_mode_from=mode_file,
             timeout=agent.timeout_s,
             model=agent.model,
             max_budget_usd=agent.max_budget_usd,
@@ -269,6 +277,12 @@ class Registry:
             description=_readable(table, "description") or None,
             config=str(self.path),
         )
+
+    def _inherited_mode(self, agent: EffectiveAgent) -> tuple[str, str] | tuple[None, None]:
+        if agent.permission_mode or not agent.directory or self._environ is None:
+            return None, None
+        settings = read_claude_settings(agent.directory, self._environ)
+        return settings.default_mode() or (None, None)
 
     def _row(self, snapshot: Snapshot, name: str) -> tuple[dict[str, Any], EffectiveAgent]:
         config = snapshot.config

@@ -67,7 +67,7 @@ CLAUDE.md, MCP servers and tools.
 2. dispatch(agent, task, caller=<your project>, goal=<broader objective>). The agent knows nothing \
 of your conversation: put what it needs into task and context.
 3. Check `success`. If false, branch on `error_type`; `error` says what to do:
-   permission - a tool was denied: update_agent(name, allowed_tools=<the fewest>), then retry
+   permission - a tool was denied: `error` says by what, and what your user can run; then retry
    timeout - dispatch_session(agent, "Continue where you left off", session_id), or a larger \
 timeout_seconds, or dispatch_async
    not_found - the directory or the claude command is missing

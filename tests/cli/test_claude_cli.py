@@ -8,9 +8,9 @@ import pytest
 from agent_dispatch.cli.claude_cli import (
     ClaudeConfigError,
     ask_claude,
-    claude_config_path,
     read_claude_config,
 )
+from agent_dispatch.project.claude_settings import claude_config_path
 
 ENVIRON = {"PATH": "/usr/bin:/bin"}
 

@@ -261,3 +261,25 @@ def test_a_configuration_that_is_none_is_told_once(healthy: World) -> None:
     healthy.run("doctor", "--json")
     assert found(healthy, "jobs") == []
     assert len(found(healthy, "config")) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "inherited", "status"),
+    [(None, "plan", Status.WARN), (None, "acceptEdits", Status.NOTE), ("manual", "plan", None)],
+)
+def test_an_inherited_permission_mode_is_shown_with_its_file(
+    tmp_path: Path, own: str | None, inherited: str, status: Status | None
+) -> None:
+    agent = AgentSummary(
+        name="infra",
+        directory=str(tmp_path),
+        description="",
+        healthy=True,
+        has_claude_md=False,
+        has_mcp_config=False,
+        permission_mode=own,
+    )
+    checks = list(check_agent(agent, None, {}, 1000, (inherited, "/u/settings.json")))
+    said = [check for check in checks if "defaultMode of /u/settings.json" in check.message]
+    assert [check.status for check in said] == ([] if status is None else [status])
+    assert all(inherited in check.message for check in said)

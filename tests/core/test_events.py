@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.event_types import DeniedInput
 from agent_dispatch.core.events import (
     AssistantEvent,
     BackgroundTask,
@@ -59,7 +58,8 @@ def test_an_init_gives_version_model_session_and_servers() -> None:
         session_id=builders.SESSION,
         model="claude-opus-5-5",
         claude_code_version="2.1.330",
-        mcp_servers=(McpServer(name="pg", status="failed"),),
+        mcp_servers=(McpServer(name="pg", status="failed", source="project"),),
+        permission_mode="default",
     )
 
 
@@ -84,7 +84,7 @@ def test_a_result_gives_all_that_an_outcome_needs() -> None:
         model_usage_since_last_result={"claude-opus-5-5": ModelUsage(cost_usd=0.125)},
         permission_denials=(
             PermissionDenial(
-                tool_name="Bash", tool_use_id="toolu_2", tool_input=DeniedInput("touch x")
+                tool_name="Bash", tool_use_id="toolu_2", tool_input='{"command": "touch x"}'
             ),
         ),
         terminal_reason="completed",

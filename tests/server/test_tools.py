@@ -10,7 +10,7 @@ import trio.testing
 from agent_dispatch.model.agent import AgentChange, AgentDetails
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn, Role
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress
+from agent_dispatch.model.dispatch import DeniedCall, DispatchResult, ErrorType, OnProgress
 from agent_dispatch.model.job import JobStatus
 from agent_dispatch.server.app import INSTRUCTIONS, TOOLS
 from agent_dispatch.server.ports import Service
@@ -231,6 +231,7 @@ FULL_RESULT = DispatchResult(
     error_type=ErrorType.TIMEOUT,
     parsed_result={"a": None},
     denied_tools=["Bash"],
+    denied_calls=[DeniedCall("Bash", "{}")],
     hint="h",
     budget_exceeded=True,
     left_running=1,

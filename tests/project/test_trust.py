@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.cli.trust import Workspace, look_at
+from agent_dispatch.project.trust import Workspace, look_at
 
 RULES = json.dumps({"permissions": {"allow": ["Bash(touch *)", "Read"]}})
 
