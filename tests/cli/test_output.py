@@ -59,6 +59,11 @@ def test_advice_names_commands_in_a_shell(call: str, command: str) -> None:
     assert in_commands(f"Resume it: {call}.") == f"Resume it: {command}."
 
 
+def test_a_person_at_a_shell_is_not_told_to_ask_their_user() -> None:
+    text = "Bash was denied. Ask your user to run: agent-dispatch update infra --model x."
+    assert in_commands(text) == "Bash was denied. Run: agent-dispatch update infra --model x."
+
+
 def test_text_for_one_line_has_its_white_space_folded() -> None:
     assert one_line(" a\n\n b\tc\rd\x1b[2K ") == "a b c d"
 

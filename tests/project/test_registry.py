@@ -514,3 +514,18 @@ def test_reading_imports_nothing_that_only_writing_or_runs_need() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+def test_a_mode_inherited_from_claude_codes_settings_is_shown(tmp_path: Path) -> None:
+    settings = tmp_path / "home" / ".claude" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"permissions": {"defaultMode": "plan"}}')
+    environ = {"HOME": str(tmp_path / "home")}
+    registry = Registry(tmp_path / "agents.toml", environ=environ)
+    (tmp_path / "p").mkdir()
+    registry.add_agent("infra", str(tmp_path / "p"))
+    shown = registry.inspect_agent("infra")
+    inherited = (shown.inherited_permission_mode, shown.inherited_permission_mode_from)
+    assert inherited == ("plan", str(settings))
+    registry.update_agent("infra", permission_mode="manual")
+    assert registry.inspect_agent("infra").inherited_permission_mode is None
