@@ -1,13 +1,15 @@
 """A hint after a denial names what denied, and a grant only where that helps."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from tests.e2e.messages_api import MessagesApi, answer, bash, script
+from tests.e2e.messages_api import MessagesApi, answer, bash, call, script
 from tests.e2e.world import World
 
 pytestmark = pytest.mark.e2e
@@ -71,3 +73,23 @@ async def test_an_untrusted_directory_and_a_dead_mcp_server_are_named(
         result = (await world.product("run", "infra", "make a file", "--json")).json()
     assert f"{directory} is not trusted" in result["hint"]
     assert "pg (failed)" in result["hint"]
+
+
+async def test_the_command_in_the_hint_lifts_the_denial(world: World, api: MessagesApi) -> None:
+    directory = await world.add_agent("infra")
+    odd = directory / "a (1),b.txt"
+    api.decide = script(
+        ("write a file", call("Write", file_path=str(odd), content="hello")),
+        ("make files", bash("touch 'x y' && touch z")),
+        otherwise=answer("done"),
+    )
+    with trio.fail_after(60):
+        for task in ("write a file", "make files"):
+            hint = (await world.product("run", "infra", task, "--json")).json()["hint"]
+            named = re.search(r"agent-dispatch (update infra --allowed-tools .*)\.$", hint)
+            assert named is not None, hint
+            await world.product(*shlex.split(named[1]))
+            granted = (await world.product("run", "infra", task, "--json")).json()
+            assert "denied_tools" not in granted
+    assert odd.read_text() == "hello"
+    assert (directory / "x y").exists()
