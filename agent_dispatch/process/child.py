@@ -27,6 +27,13 @@ _DRAIN_IDLE_S = 0.25
 """How long the pipes may be silent, after the child's exit, before they count as read."""
 _DRAIN_TIMEOUT_S = 2.0
 """The same for a stranger that holds a pipe and goes on writing."""
+_SWEEP_S = 3.0
+"""How long to look through all processes for one that lost its guard: /proc may stand still for a
+process that the kernel is stuck in. A look that takes longer goes on unobserved."""
+_GONE_S = 1.0
+"""How long the descriptors of a request take to be closed when nobody can carry it out any more."""
+_FINISH_S = _EMPTY_TIMEOUT_S + _GONE_S + _SWEEP_S + _DRAIN_TIMEOUT_S + 1.0
+"""How long leaving a child's block may take: the sum of the bounds of its steps."""
 
 Sink = Callable[[bytes], object]
 Ts = TypeVarTuple("Ts")
@@ -136,6 +143,10 @@ class Child:
         self.guard_lost = not self.ended and self.start_error is None
         self.exited = self.ended = True
 
+    def never_started(self) -> None:
+        """Nothing of it was started, and nothing will be."""
+        self.exited = self.ended = True
+
     async def wait_until(self, reached: Callable[[], bool]) -> None:
         """Wait until `reached`, asked after each step."""
         while not reached():
@@ -178,8 +189,9 @@ async def open_child(
                 readers.drain(pipes.stderr, child.on_stderr)
                 yield child
             finally:
-                with trio.CancelScope(shield=True):
-                    await _finish(child, command, readers)
+                with trio.move_on_after(_FINISH_S, shield=True):
+                    await _finish(launcher, child, command, readers)
+                readers.stop()
                 nursery.cancel_scope.cancel()
         # Outside the nursery, which would wrap it in a group.
         if child.start_error is not None:
@@ -236,6 +248,7 @@ class _Readers:
 
     def watch(self, stream: trio.lowlevel.FdStream, sink: Sink, at_end: Callable[[], None]) -> None:
         """Read to EOF or `stop`, and call `at_end` then."""
+        # Without a deadline: `stop` is called behind the last step of the end, which has one.
         scope = trio.CancelScope(shield=True)
         self._scopes.append(scope)
         self._nursery.start_soon(self._read, stream, sink, at_end, scope)
@@ -303,11 +316,14 @@ async def _start(
         await launcher.start(request, [*pipes.theirs, *held_fds])
     except OSError as error:
         child.start_error = ChildStartError(error.errno or 0, "fork")
+    except trio.Cancelled:
+        child.never_started()
+        raise
     finally:
         pipes.close_theirs()
 
 
-async def _finish(child: Child, command: Command, readers: _Readers) -> None:
+async def _finish(launcher: Launcher, child: Child, command: Command, readers: _Readers) -> None:
     """End the tree if it does not end by itself, and read what it still says."""
     if not child.exited:
         child.end(guard.END_ON_CANCEL)
@@ -316,9 +332,22 @@ async def _finish(child: Child, command: Command, readers: _Readers) -> None:
             await child.wait_until(lambda: child.ended)
         if patience.cancelled_caught and child.pid is None and child.start_error is None:
             child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
+            # It may lie unread in the socket of a spawner that was stopped, with our pipes and
+            # the locks of the run.
+            launcher.give_up()
+            with trio.move_on_after(_GONE_S):
+                await child.wait_until(lambda: child.ended)
     if child.guard_lost or (child.start_error is not None and child.exit_code is None):
         # Whoever killed the guard, or whatever kept it from telling: nothing may be left.
-        marker = command.env[MARKER_VARIABLE]
-        child.left_running += await trio.to_thread.run_sync(guard.kill_marked, marker)
+        child.left_running += await _sweep(command.env[MARKER_VARIABLE])
     await readers.drained()
-    readers.stop()
+
+
+async def _sweep(marker: str) -> int:
+    """End what bears the mark of a run; how many processes that were, as far as it is known."""
+    with trio.move_on_after(_SWEEP_S):
+        # A limiter of its own: a look that never returns must not take a thread from others.
+        return await trio.to_thread.run_sync(
+            guard.kill_marked, marker, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
+    return 0

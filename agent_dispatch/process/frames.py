@@ -25,6 +25,11 @@ class Frame:
         rights = struct.pack(f"{len(fds)}i", *fds)
         self._rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
 
+    @property
+    def is_begun(self) -> bool:
+        """Some of it was sent, so the rest has to follow."""
+        return not self._rights
+
     def send_some(self, sock: socket.socket) -> bool:
         """Send what fits; True when all is sent.
 

@@ -1,6 +1,8 @@
 """Start a guard, or another process of ours: by a spawner, or the slow way where there is none."""
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,11 @@ from agent_dispatch.process.spawner import Spawner
 
 GUARD_PROGRAM = (sys.executable, "-I", "-S", guard.__file__)
 """The slow way to a guard: about ten times as long as a fork."""
+_TAKE_S = 3.0
+"""How long a spawner may leave a request unread. It reads within a millisecond, so one that takes
+this long is stopped or stuck, and is given up."""
+_SLOW_START_S = 30.0
+"""How long the slow way may take: to start Python on a loaded machine, with room."""
 
 
 class Launcher:
@@ -34,26 +41,40 @@ class Launcher:
         """Start a process for `request`; the caller may close `fds` afterwards.
 
         What becomes of it has to be told on one of them: EOF there without a word means that it
-        was killed, or did not get its descriptors. A cancellation does not interrupt it half-way.
+        was killed, or did not get its descriptors.
+
+        If cancelled, nothing was started. A request that is half sent by then is sent to its end,
+        for at most `_TAKE_S`, and has been started if that succeeds; the slow way is not cut off
+        either, for at most `_SLOW_START_S`. Returns without `Cancelled` then.
 
         Raises:
             OSError: It cannot be started in either way.
         """
-        with trio.CancelScope(shield=True):
-            if not await self._ask_spawner(frames.encode(request, fds)):
-                await trio.to_thread.run_sync(self._start_slowly, request, fds)
+        if not await self._ask_spawner(frames.encode(request, fds)):
+            # Not abandoned: the caller closes `fds`, and their numbers may be other files' then.
+            await trio.to_thread.run_sync(self._start_slowly, request, fds)
+
+    def give_up(self) -> None:
+        """End a spawner that left a request unanswered; what follows is started the slow way."""
+        if self._spawner is not None:
+            if self._spawner.sock is not None:
+                trio.lowlevel.notify_closing(self._spawner.sock)
+            self._spawner.give_up()
 
     async def _ask_spawner(self, frame: frames.Frame) -> bool:
+        """Send a request; False if there is no spawner that takes it."""
         async with self._sending:
-            while self._spawner is not None and (sock := self._spawner.sock) is not None:
+            spawner = self._spawner
+            while spawner is not None and (sock := spawner.sock) is not None:
                 try:
                     if frame.send_some(sock):
-                        self._spawner.sent()
+                        spawner.sent()
                         return True
                 except BlockingIOError:
-                    await trio.lowlevel.wait_writable(sock)
+                    if not await _is_writable(sock, shield=frame.is_begun):
+                        self.give_up()
                 except (BrokenPipeError, ConnectionResetError):
-                    self._spawner.close()
+                    spawner.close()
         return False
 
     def _start_slowly(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
@@ -66,6 +87,22 @@ class Launcher:
                 pass_fds=fds,
                 start_new_session=True,
                 check=True,
+                timeout=_SLOW_START_S,
             )
-        except subprocess.CalledProcessError as error:
+        except subprocess.SubprocessError as error:
             raise OSError(f"{self._program} did not start: {error}") from error
+
+
+async def _is_writable(sock: socket.socket, *, shield: bool) -> bool:
+    """Wait until the spawner reads; False if it does not for `_TAKE_S`.
+
+    Args:
+        sock: The owner's end.
+        shield: Part of a request was sent: half of one would be the end of all that follow.
+    """
+    with trio.move_on_after(_TAKE_S, shield=shield):
+        # Closed: another task has given it up.
+        with contextlib.suppress(trio.ClosedResourceError):
+            await trio.lowlevel.wait_writable(sock)
+        return True
+    return False

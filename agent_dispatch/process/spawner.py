@@ -24,6 +24,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,15 +50,22 @@ _TRIM_S = 5.0
 class Spawner:
     """The owner's handle; closing it, or dying, ends the spawner and nothing that is at work."""
 
-    def __init__(self, sock: socket.socket | None, side_door: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket | None,
+        side_door: socket.socket | None = None,
+        pidfd: int | None = None,
+    ) -> None:
         """Wrap the owner's end, non-blocking; None: there is no spawner to ask.
 
         Args:
             sock: The owner's end.
             side_door: The same for `lend_one`, in processes that the owner forks.
+            pidfd: The spawner's (pidfd_open(2)), ours to close; None where there is none.
         """
         self.sock = sock
         self.side_door = side_door
+        self._pidfd = pidfd
         self.open_files = soft_limit()
         """The soft limit of open files for what is started; the owner may raise its own now."""
 
@@ -72,6 +80,20 @@ class Spawner:
         if self.side_door is not None:
             self.side_door.close()
             self.side_door = None
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def give_up(self) -> None:
+        """End a spawner that does not answer, a stopped one too; nothing that is at work ends.
+
+        The descriptors of requests that it has not read are closed with it, and the locks behind
+        them are free. May be called twice.
+        """
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.close()
 
 
 class OnlyProcess(Spawner):
@@ -131,14 +153,15 @@ def start_spawner(prepare: Prepare = guard.prepare, *, lender: Spawner | None = 
     kept = [theirs.fileno()]
     if lender is not None and lender.side_door is not None:
         kept.append(lender.side_door.fileno())
-    sock = _start(lambda owner: _be_spawner(owner, theirs, prepare, kept))
+    sock, pid = _start(lambda owner: _be_spawner(owner, theirs, prepare, kept))
     theirs.close()
-    return Spawner(sock, ours)
+    return Spawner(sock, ours, None if pid is None else _pidfd_of(pid))
 
 
 def start_one(prepare: Prepare = guard.prepare) -> OnlyProcess:
     """Fork a process that carries out one request after the other; as `start_spawner` else."""
-    return OnlyProcess(_start(lambda sock: _be_only_process(sock, prepare)))
+    sock, _ = _start(lambda sock: _be_only_process(sock, prepare))
+    return OnlyProcess(sock)
 
 
 def lend_one(lender: Spawner) -> OnlyProcess:
@@ -165,7 +188,9 @@ def lend_one(lender: Spawner) -> OnlyProcess:
     return OnlyProcess(ours)
 
 
-def _start(be: Callable[[socket.socket], NoReturn]) -> socket.socket | None:
+def _start(
+    be: Callable[[socket.socket], NoReturn],
+) -> tuple[socket.socket | None, int | None]:
     if threading.active_count() > 1:
         raise RuntimeError("start_spawner() must come before the first thread")
     ours, theirs = socket.socketpair()
@@ -177,12 +202,22 @@ def _start(be: Callable[[socket.socket], NoReturn]) -> socket.socket | None:
     except OSError:
         ours.close()
         theirs.close()
-        return None
+        return None, None
     if pid == 0:
         be(theirs)
     theirs.close()
     ours.setblocking(False)
-    return ours
+    return ours, pid
+
+
+def _pidfd_of(pid: int) -> int | None:
+    """A handle on a child of ours that never means another process; None where there is none."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # An old kernel, or the limit of open files.
+        return None
 
 
 def _be_spawner(
