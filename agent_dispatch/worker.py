@@ -24,7 +24,7 @@ from pathlib import Path
 
 import trio
 
-from agent_dispatch.dispatch.background import UP
+from agent_dispatch.dispatch.background import wait_for_go
 from agent_dispatch.dispatch.service import open_service
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.file_store import FileJobStore
@@ -80,7 +80,7 @@ class Worker:
 
         Args:
             request: `job_id`, `env`, and `claude`, the program that plays it, or None.
-            fds: Where to say that we are up, and the job's own.
+            fds: Where to say that we are up and to be told to go, and the job's own.
         """
         status = 1
         job_id, environ = str(request["job_id"]), request["env"]
@@ -105,14 +105,11 @@ class Worker:
     ) -> None:
         up, *job_fds = fds
         assert claude is None or isinstance(claude, list)
-        try:
-            os.write(up, UP)
-        except BrokenPipeError:
-            # Never told to anybody, or told to have failed: it must not run on its own.
+        if not wait_for_go(up):
+            # Never told to anybody, or told to be cancelled or to have failed: it must not run.
             sys.stderr.write(f"job {job_id}: whoever submitted it is gone; not run\n")
             self._may_go_on = False
             return
-        os.close(up)
         if self._guard is None:
             self._guard = self._get_guard()
             gc.enable()

@@ -1,7 +1,13 @@
-"""Hand a background job to a worker of its own, which outlives whoever submitted it."""
+"""Hand a background job to a worker of its own, which outlives whoever submitted it.
+
+The job changes hands at one moment: when the submitter sends `GO`. Until then the worker has the
+job's descriptors and does nothing with them; from then on the submitter does nothing with the job,
+whatever becomes of the call. A worker that reads EOF in place of `GO` runs nothing.
+"""
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +22,8 @@ from agent_dispatch.process.spawner import Spawner
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "agent_dispatch.worker")
 UP = b"up"
 """What a worker says once it has the job's descriptors."""
+GO = b"go"
+"""What the submitter answers: the job is the worker's."""
 _UP_TIMEOUT_S = 30.0
 """How long a loaded machine may take to start Python; a forked worker needs 2 ms."""
 
@@ -52,30 +60,60 @@ class Workers:
     async def start(self, owned: Ownership) -> None:
         """Hand `owned` over to a worker.
 
+        If cancelled, the job is still owned here, and no worker runs it or ever will. Once it is
+        handed over this returns, without `Cancelled`.
+
         Raises:
             WorkerStartError: There is none; the job is still owned here.
         """
         request = {"job_id": owned.job.id, "env": self._environ, "claude": self._claude}
         try:
-            read, write = os.pipe()
+            ours, theirs = socket.socketpair()
         except OSError as error:
             raise _cannot_start(error) from error
-        async with trio.lowlevel.FdStream(read) as answer:
+        # Closed without waiting: a checkpoint behind `GO` could tell of a cancellation.
+        with contextlib.closing(trio.lowlevel.FdStream(ours.detach())) as worker:
             try:
-                await self._launcher.start(request, [write, *owned.fds])
+                with theirs:
+                    await self._launcher.start(request, [theirs.fileno(), *owned.fds])
             except OSError as error:
                 raise _cannot_start(error) from error
-            finally:
-                os.close(write)
-            word = b""
-            with trio.move_on_after(_UP_TIMEOUT_S), contextlib.suppress(trio.BrokenResourceError):
-                word = await answer.receive_some(len(UP))
-        if word != UP:
-            raise WorkerStartError(
-                "The worker of this job did not start: it was killed, or the limits on processes"
-                f" or open files are reached. {_WHAT_NEXT}"
-            )
-        owned.let_go()
+            if not await self._is_up(worker) or not _tell(worker, GO):
+                raise WorkerStartError(
+                    "The worker of this job did not start: it was killed, or the limits on"
+                    f" processes or open files are reached. {_WHAT_NEXT}"
+                )
+            owned.let_go()
+
+    async def _is_up(self, worker: trio.lowlevel.FdStream) -> bool:
+        with trio.move_on_after(_UP_TIMEOUT_S):
+            try:
+                return await worker.receive_some(len(UP)) == UP
+            except trio.BrokenResourceError:
+                return False
+        # It lies unread with a spawner that was stopped, and with it the job's lock.
+        self._launcher.give_up()
+        return False
+
+
+def wait_for_go(fd: int) -> bool:
+    """Say to the submitter that this worker is up; whether the job is ours then. Closes `fd`."""
+    try:
+        os.write(fd, UP)
+        return os.read(fd, len(GO)) == GO
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    finally:
+        os.close(fd)
+
+
+def _tell(worker: trio.lowlevel.FdStream, word: bytes) -> bool:
+    """Send a word, which the socket has room for; False if nobody is there to read it."""
+    try:
+        os.write(worker.fileno(), word)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 def _cannot_start(error: OSError) -> WorkerStartError:

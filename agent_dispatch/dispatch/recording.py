@@ -32,7 +32,7 @@ class _JobKeeper:
         self._owned = owned
         self._nursery = nursery
         self._is_ending = False
-        self.cancelled = _nothing_begun(owned)
+        self.cancelled = nothing_begun(owned)
         """What came of it, should it have been cancelled."""
         self.tree_ended = True
 
@@ -118,7 +118,7 @@ async def run_recorded(
         raise
     finally:
         if result is None:
-            what = _nothing_begun(owned) if keeper is None else keeper.cancelled
+            what = nothing_begun(owned) if keeper is None else keeper.cancelled
             result = what(cancelling.by)
         with trio.CancelScope(shield=True):
             if not result.success and await owned.ends_with_its_parent():
@@ -156,7 +156,9 @@ class _Cancelling:
                     await self._owned.note_cancelled(self.by)
 
 
-def _nothing_begun(owned: Ownership) -> CancelledBy:
+def nothing_begun(owned: Ownership) -> CancelledBy:
+    """Say what came of a job that was cancelled before anything was started for it."""
+
     def cancelled(by: str) -> DispatchResult:
         error = f"Cancelled by {by}. No session had begun, so there is none to resume."
         return outcome.refused(owned.job.agent, error, ErrorType.CANCELLED)

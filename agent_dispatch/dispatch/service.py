@@ -18,14 +18,14 @@ from agent_dispatch.dispatch.calls import Calls
 from agent_dispatch.dispatch.dispatcher import Dispatcher
 from agent_dispatch.dispatch.fanout import dispatch_parallel
 from agent_dispatch.dispatch.job_service import JobService
-from agent_dispatch.dispatch.recording import run_recorded
+from agent_dispatch.dispatch.recording import nothing_begun, run_recorded
 from agent_dispatch.dispatch.sessions import Sessions
 from agent_dispatch.dispatch.sharing import Sharing
 from agent_dispatch.dispatch.slots import Slots
 from agent_dispatch.dispatch.threads import in_thread
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
+from agent_dispatch.jobs.owner import adopt_job, create_job
 from agent_dispatch.jobs.spares import KEPT
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import CacheCleared, CacheStats
@@ -233,6 +233,9 @@ class Service(JobService, AgentService):
     async def submit(self, request: DispatchRequest) -> Job:
         """Start a background job; it goes on whatever becomes of this process.
 
+        If cancelled, either no worker has it, and its record says that it was cancelled; or the
+        job was handed over (`dispatch.background`), and is returned as if nothing had happened.
+
         Raises:
             DispatchError: As for `dispatch`, and when no worker can be started: then the job is
                 recorded as failed.
@@ -242,19 +245,19 @@ class Service(JobService, AgentService):
         async with create_job(
             self._store, request, kind=JobKind.BACKGROUND, parent=self._parent
         ) as owned:
-            failure = await self._hand_over(owned)
-            if failure is not None:
-                await owned.finish(outcome.refused(request.agent, str(failure)))
-                raise failure
+            result = None
+            try:
+                await self._workers.start(owned)
+            except DispatchError as error:
+                result = outcome.refused(request.agent, str(error))
+                raise
+            except trio.Cancelled:
+                result = nothing_begun(owned)("its submitter")
+                raise
+            finally:
+                if result is not None:
+                    await owned.finish(result)
             return owned.job
-
-    async def _hand_over(self, owned: Ownership) -> DispatchError | None:
-        """Give a job to a worker, or say why there is none."""
-        try:
-            await self._workers.start(owned)
-        except DispatchError as error:
-            return error
-        return None
 
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
