@@ -28,7 +28,7 @@ from agent_dispatch.core.prompt import check_request
 from agent_dispatch.core.report import RunReport, StartFailure
 from agent_dispatch.dispatch.dialogue import Dialogue
 from agent_dispatch.dispatch.keeper import Keeper, NoKeeper
-from agent_dispatch.dispatch.program import check_directory, find_program
+from agent_dispatch.dispatch.program import check_directory, find_program, no_answer
 from agent_dispatch.dispatch.run import (
     OpenClaude,
     Run,
@@ -38,7 +38,7 @@ from agent_dispatch.dispatch.run import (
 from agent_dispatch.dispatch.sessions import HeldSession, Sessions
 from agent_dispatch.dispatch.slots import Slot, Slots
 from agent_dispatch.dispatch.speaker import Speaker
-from agent_dispatch.dispatch.threads import in_thread
+from agent_dispatch.dispatch.threads import Lookouts, in_thread
 from agent_dispatch.dispatch.time_limit import TimeLimit
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, Role
@@ -90,6 +90,7 @@ class Dispatcher:
         self._open_claude = open_claude
         self._environ = environ
         self._claude = claude
+        self._lookouts = Lookouts()
 
     async def dispatch(
         self,
@@ -117,7 +118,7 @@ class Dispatcher:
         check_request(request)
         keeper = keeper or NoKeeper()
         limit = limit or TimeLimit(effective_timeout_s(request, agent))
-        command = self._prepare(
+        command = await self._prepare(
             agent,
             settings,
             keeper,
@@ -158,7 +159,7 @@ class Dispatcher:
         """
         speakers: dict[Role, Speaker] = {}
         for role, agent in agents.items():
-            speaker = self._speaker(agent, settings, keeper)
+            speaker = await self._speaker(agent, settings, keeper)
             if isinstance(speaker, DispatchResult):
                 return to_record(request, refused(request, speaker))
             speakers[role] = speaker
@@ -184,15 +185,15 @@ class Dispatcher:
         """Remove what killed processes left behind of their sessions' locks; touches the disk."""
         self._sessions.sweep()
 
-    def _speaker(
+    async def _speaker(
         self, agent: EffectiveAgent, settings: Settings, keeper: Keeper
     ) -> Speaker | DispatchResult:
-        def resume(session_id: str | None) -> Command | DispatchResult:
-            return self._prepare(
+        async def resume(session_id: str | None) -> Command | DispatchResult:
+            return await self._prepare(
                 agent, settings, keeper, timeout_s=agent.timeout_s, resume=session_id
             )
 
-        command = resume(None)
+        command = await resume(None)
         return command if isinstance(command, DispatchResult) else Speaker(agent, command, resume)
 
     @contextlib.asynccontextmanager
@@ -235,7 +236,7 @@ class Dispatcher:
                 if not work.tree_ended:
                     keeper.tree_left()
 
-    def _prepare(
+    async def _prepare(
         self,
         agent: EffectiveAgent,
         settings: Settings,
@@ -249,7 +250,7 @@ class Dispatcher:
         depth = current_depth(self._environ)
         if depth >= settings.max_dispatch_depth:
             return outcome.recursion_refused(agent.name, depth, settings.max_dispatch_depth)
-        program = check_directory(agent.directory) or find_program(self._claude, self._environ)
+        program = await self._look(agent.directory, timeout_s)
         if isinstance(program, StartFailure):
             return classify(not_started(agent, timeout_s, program))
         outer = self._environ.get(MARKER_VARIABLE)
@@ -271,3 +272,14 @@ class Dispatcher:
             )
         except RefusedValueError as error:
             return outcome.refused(agent.name, str(error))
+
+    async def _look(self, directory: str, timeout_s: float) -> tuple[str, ...] | StartFailure:
+        """Find the program, if an agent can run in `directory`; or say why there can be no run."""
+
+        def look() -> tuple[str, ...] | StartFailure:
+            return check_directory(directory) or find_program(self._claude, self._environ)
+
+        try:
+            return await self._lookouts.look(directory, look, timeout_s)
+        except trio.TooSlowError:
+            return no_answer(timeout_s)

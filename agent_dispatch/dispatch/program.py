@@ -1,4 +1,7 @@
-"""Find the `claude` program and look at the agent's directory before anything is started."""
+"""Find the `claude` program and look at the agent's directory before anything is started.
+
+All of it waits for file systems, so it belongs into a thread.
+"""
 
 import errno
 import os
@@ -49,3 +52,9 @@ def check_directory(directory: str) -> StartFailure | None:
             errno=number, stage=StartStage.DIRECTORY, text=f"{directory}: {os.strerror(number)}"
         )
     return None
+
+
+def no_answer(timeout_s: float) -> StartFailure:
+    """Why an agent cannot run whose directory, or one of PATH, did not answer in time."""
+    text = f"it, or a directory of PATH, did not answer for {timeout_s:g} s: a mount that hangs?"
+    return StartFailure(errno=errno.ETIMEDOUT, stage=StartStage.DIRECTORY, text=text)

@@ -1,7 +1,7 @@
 """One agent in a dialogue: its session, and the claude that has it."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import trio
 
@@ -19,7 +19,7 @@ _EXIT_S = 3.0
 _LEAVE_S = 2.0
 """How long one may take to leave when all is said. Measured with Claude Code 2.1.330: 0.1 s."""
 
-Resume = Callable[[str], Command | DispatchResult]
+Resume = Callable[[str], Awaitable[Command | DispatchResult]]
 """Makes the command that goes on with a session, or says why there can be none."""
 
 
@@ -73,7 +73,7 @@ class Speaker:
         """
         if self._processes and not self._processes[-1].over:
             return None
-        command = self._next_command or self._goes_on()
+        command = self._next_command or await self._goes_on()
         if isinstance(command, DispatchResult):
             return command
         process = _Process(command, is_resumed=self._next_command is None)
@@ -82,9 +82,9 @@ class Speaker:
         await stack.enter_async_context(process.running(open_claude, held_fds, on_progress))
         return None
 
-    def _goes_on(self) -> Command | DispatchResult:
+    async def _goes_on(self) -> Command | DispatchResult:
         if (session_id := self.session_id) is not None:
-            return self._resume(session_id)
+            return await self._resume(session_id)
         error = "Claude Code ended after its answer, and had named no session to go on with."
         return refused(self.agent.name, error)
 

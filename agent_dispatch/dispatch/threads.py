@@ -1,5 +1,7 @@
 """Where calls that wait for the file system go, so that the event loop need not."""
 
+import math
+import threading
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
@@ -8,6 +10,11 @@ import trio
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_PER_PURPOSE = 4
+"""How many threads may hang at one directory, or for one other purpose; the next ones wait."""
+_MOMENT_S = 0.5
+"""Within this time a directory answers; only for one that does not, a deadline is set."""
+
 
 async def in_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
     """Keep the event loop away from the file system.
@@ -15,3 +22,54 @@ async def in_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
     If cancelled, the call goes on unobserved: an edit of `agents.toml` is either whole or absent.
     """
     return await trio.to_thread.run_sync(call, *args, abandon_on_cancel=True)
+
+
+class Lookouts:
+    """Looks at directories that may never answer, such as a network mount that is gone.
+
+    A thread that the kernel does not give back is lost until it does, so each directory has a few
+    of its own: no other directory, and nothing else, waits for them. Made once per service.
+    """
+
+    def __init__(self) -> None:
+        """Have no threads yet."""
+        self._limiters: dict[str, trio.CapacityLimiter] = {}
+        self._waiters = trio.CapacityLimiter(math.inf)
+
+    async def run(self, purpose: str, call: Callable[[], T]) -> T:
+        """Call in a thread of those that are for this purpose; cancelled as `in_thread` is."""
+        limiter = self._limiters.setdefault(purpose, trio.CapacityLimiter(_PER_PURPOSE))
+        try:
+            return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        finally:
+            if limiter.borrowed_tokens == 0:
+                self._limiters.pop(purpose, None)
+
+    async def look(self, directory: str, call: Callable[[], T], timeout_s: float) -> T:
+        """Give what `call` sees at `directory`.
+
+        If cancelled, the look goes on unobserved.
+
+        Raises:
+            TooSlowError: It does not answer for `timeout_s`.
+        """
+        over = threading.Event()
+        seen: list[T] = []
+
+        def see() -> None:
+            try:
+                seen.append(call())
+            finally:
+                over.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run, directory, see)
+            # Not by Trio's clock at first, which jumps in tests, and a thread takes real time.
+            moment_s = min(_MOMENT_S, timeout_s)
+            if not await trio.to_thread.run_sync(
+                over.wait, moment_s, abandon_on_cancel=True, limiter=self._waiters
+            ):
+                nursery.cancel_scope.deadline = trio.current_time() + timeout_s - moment_s
+        if not seen:
+            raise trio.TooSlowError
+        return seen[0]

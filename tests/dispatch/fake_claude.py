@@ -67,6 +67,8 @@ class FakeClaude:
         self.guard_lost = False
         self.exit_code: int | None = None
         self.commands: list[Command] = []
+        self.begun = trio.Event()
+        """Set with the first command."""
         self.prompts: list[str] = []
         self.running = 0
         self.peak = 0
@@ -82,6 +84,7 @@ class FakeClaude:
         held_fds: Sequence[int],
     ) -> AsyncIterator["_Playing"]:
         self.commands.append(command)
+        self.begun.set()
         self.running += 1
         self.peak = max(self.peak, self.running)
         try:

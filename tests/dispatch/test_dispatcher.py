@@ -342,7 +342,7 @@ async def test_a_session_that_has_just_begun_is_resumed_when_its_run_is_over(
     first, second = bench.dispatcher(claude), bench.dispatcher(claude)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(first.dispatch, TASK, bench.agent, bench.settings)
-        await trio.testing.wait_all_tasks_blocked()
+        await claude.begun.wait()
         begun = claude.commands[0].session_id
         assert f"--session-id={begun}" in claude.commands[0].argv
         request = msgspec.structs.replace(TASK, session_id=begun)
@@ -359,7 +359,7 @@ async def test_locks_of_killed_owners_are_swept_and_those_in_use_are_not(
     other.tidy()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dispatcher.dispatch, TASK, bench.agent, bench.settings)
-        await trio.testing.wait_all_tasks_blocked()
+        await claude.begun.wait()
         (tmp_path / "sessions" / f"{SESSION}.lock").touch()
         other.tidy()
         (kept,) = (tmp_path / "sessions").iterdir()
