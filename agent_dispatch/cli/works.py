@@ -22,6 +22,9 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.parallel import Member, ParallelResult
 
+_READ_S = 2.0
+"""How long to read what was recorded behind a signal: less than the process may take to leave."""
+
 
 class OneDispatch:
     """One task for one agent."""
@@ -110,7 +113,7 @@ class _Records:
             yield note
         finally:
             if trio.current_effective_deadline() == -math.inf:
-                with trio.CancelScope(shield=True):
+                with trio.move_on_after(_READ_S, shield=True):
                     for member, job_id in self._ids.items():
                         with suppress(DispatchError):
                             self._results[member] = await service.result(job_id)

@@ -120,6 +120,7 @@ async def run_recorded(
         if result is None:
             what = nothing_begun(owned) if keeper is None else keeper.cancelled
             result = what(cancelling.by)
+        # Both steps have bounds of their own (`jobs.owner`), of 2 and of 20 seconds.
         with trio.CancelScope(shield=True):
             if not result.success and await owned.ends_with_its_parent():
                 result = _with_parent(result, owned.job.parent)
@@ -152,6 +153,7 @@ class _Cancelling:
             await trio.sleep_forever()
         finally:
             if not self.over:
+                # It has a bound of its own, of 2 seconds.
                 with trio.CancelScope(shield=True):
                     await self._owned.note_cancelled(self.by)
 

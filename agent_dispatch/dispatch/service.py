@@ -256,7 +256,8 @@ class Service(JobService, AgentService):
                 raise
             finally:
                 if result is not None:
-                    await owned.finish(result)
+                    # It is shielded and bounded itself.
+                    await owned.finish(result)  # noqa: ASYNC102
             return owned.job
 
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:

@@ -94,6 +94,7 @@ class Slots:
 
     async def _acquire(self, limit: int, on_place: OnPlace) -> Slot:
         if not self._line and (slot := self._try(limit)) is not None:
+            # Bounded by nature: one turn of the event loop.
             await trio.lowlevel.cancel_shielded_checkpoint()
             return slot
         waiter = _Waiter(on_place)

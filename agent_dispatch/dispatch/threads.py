@@ -1,19 +1,18 @@
 """Where calls that wait for the file system go, so that the event loop need not."""
 
-import math
-import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 import trio
+
+from agent_dispatch.jobs.patience import within
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _PER_PURPOSE = 4
 """How many threads may hang at one directory, or for one other purpose; the next ones wait."""
-_MOMENT_S = 0.5
-"""Within this time a directory answers; only for one that does not, a deadline is set."""
 
 
 async def in_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -34,7 +33,6 @@ class Lookouts:
     def __init__(self) -> None:
         """Have no threads yet."""
         self._limiters: dict[str, trio.CapacityLimiter] = {}
-        self._waiters = trio.CapacityLimiter(math.inf)
 
     async def run(self, purpose: str, call: Callable[[], T]) -> T:
         """Call in a thread of those that are for this purpose; cancelled as `in_thread` is."""
@@ -53,23 +51,4 @@ class Lookouts:
         Raises:
             TooSlowError: It does not answer for `timeout_s`.
         """
-        over = threading.Event()
-        seen: list[T] = []
-
-        def see() -> None:
-            try:
-                seen.append(call())
-            finally:
-                over.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.run, directory, see)
-            # Not by Trio's clock at first, which jumps in tests, and a thread takes real time.
-            moment_s = min(_MOMENT_S, timeout_s)
-            if not await trio.to_thread.run_sync(
-                over.wait, moment_s, abandon_on_cancel=True, limiter=self._waiters
-            ):
-                nursery.cancel_scope.deadline = trio.current_time() + timeout_s - moment_s
-        if not seen:
-            raise trio.TooSlowError
-        return seen[0]
+        return await within(timeout_s, partial(self.run, directory), call)

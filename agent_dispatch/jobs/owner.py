@@ -18,8 +18,9 @@ import trio
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs import verdict
 from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.patience import within
 from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
-from agent_dispatch.jobs.threads import in_own_thread, in_record_thread
+from agent_dispatch.jobs.threads import in_record_thread
 from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
@@ -32,6 +33,11 @@ _FIRST_WRITE_S = 0.2
 _FIRST_LOOK_S = 1.0
 """A run that is over by then is recorded when it is created and when it is over, no more."""
 _MANY_RINGS = 4096
+RECORD_S = 20.0
+"""How long the end of a job may take to be recorded: longer than a disk is busy, and short enough
+for a caller that waits for its answer. A disk that takes longer has the record when it can."""
+NOTE_S = 2.0
+"""How long a mark for other readers may take: what it tells is best effort."""
 
 
 class Ownership:
@@ -63,6 +69,8 @@ class Ownership:
         self._session_id = claim.job.session_id
         self._started_at = claim.job.started_at
         self._listening = True
+        self._is_left = False
+        """A thread is recording the job's end, and lets go of the job behind that."""
         self._writing = trio.Lock()
         self._changed = trio.Event()
         self._urgent = trio.Event()
@@ -77,7 +85,7 @@ class Ownership:
     @property
     def owned(self) -> bool:
         """False once the job was finished or handed over."""
-        return self._claim.fds.lock != NO_FD
+        return not self._is_left and self._claim.fds.lock != NO_FD
 
     @property
     def held_fds(self) -> list[int]:
@@ -187,11 +195,19 @@ class Ownership:
         of lost. Best effort: if it cannot be written, that is the only difference.
         """
         if self.owned:
-            await in_own_thread(self._store.note_cancelled, self._claim, by)
+            await self._note(partial(self._store.note_cancelled, self._claim, by))
 
     async def mark_ending(self) -> None:
         """Say that the run's processes are about to be ended, so that nested jobs end as such."""
-        await in_own_thread(self._store.mark_ending, self._claim)
+        await self._note(partial(self._store.mark_ending, self._claim))
+
+    async def _note(self, note: Callable[[], object]) -> None:
+        # A thread of its own: it is not to stand in line with others, nor take their place.
+        own = partial(
+            trio.to_thread.run_sync, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
+        with contextlib.suppress(trio.TooSlowError):
+            await within(NOTE_S, own, note)
 
     async def ends_with_its_parent(self) -> bool:
         """Whether the job inside whose agent this one was started is over, or being ended.
@@ -199,8 +215,9 @@ class Ownership:
         False also if that cannot be found out: the end of this job is recorded all the same.
         """
         if (parent := self.job.parent) is not None:
-            with contextlib.suppress(DispatchError):
-                return await self._behind_the_run(partial(self._store.comes_to_its_end, parent))
+            with contextlib.suppress(DispatchError, trio.TooSlowError):
+                look = partial(self._store.comes_to_its_end, parent)
+                return look() if self._alone else await within(NOTE_S, _record, look)
         return False
 
     async def finish(self, result: DispatchResult, *, tree_ended: bool = True) -> Finished:
@@ -215,6 +232,7 @@ class Ownership:
         Returns:
             The job with its whole result, also when it could not be recorded.
         """
+        # Bounded within: by one write of progress that is under way, and by `RECORD_S`.
         with trio.CancelScope(shield=True):
             async with self._writing:
                 self._stop_listening()
@@ -223,13 +241,21 @@ class Ownership:
                 self._claim.job = self._up_to_date()
                 job = verdict.ended(self.job, result, self._now())
                 finish = partial(self._store.finish, self._claim, job, tree_ended=tree_ended)
-                return await self._behind_the_run(finish)
+                if self._alone:
+                    return finish()
+                # Left to the thread: it lets go of the job when the disk has taken its record.
+                self._is_left = True
+                try:
+                    finished = await within(RECORD_S, _record, finish)
+                except trio.TooSlowError:
+                    slow = f"the disk did not take the record within {RECORD_S:g} s."
+                    return Finished(job, False, slow)
+                except BaseException:
+                    self._is_left = False
+                    raise
+                self._is_left = False
+                return finished
         raise AssertionError("nobody else has the scope to cancel it")
-
-    async def _behind_the_run(self, call: Callable[[], T]) -> T:
-        if self._alone:
-            return call()
-        return await in_record_thread(call)
 
     async def _update(self) -> None:
         """Write the job with all that came meanwhile; with `_writing` held."""
@@ -249,6 +275,10 @@ class Ownership:
         self._listening = False
         if self._claim.fds.bell != NO_FD:
             trio.lowlevel.notify_closing(self._claim.fds.bell)
+
+
+async def _record(call: Callable[[], None]) -> None:
+    await in_record_thread(call, abandon_on_cancel=True)
 
 
 @contextlib.asynccontextmanager

@@ -20,6 +20,8 @@ from agent_dispatch.process.launcher import Launcher
 
 STDERR_TAIL_BYTES = 64 * 1024
 _CHUNK_BYTES = 64 * 1024
+_FIRST_WORD_S = 10.0
+"""How long a guard may take to say that its agent runs, or why not; it needs milliseconds."""
 _EMPTY_TIMEOUT_S = 3.0
 """How long to wait for the last process of a tree once it was told to end: the longest grace and
 the sweep, with room for a loaded machine. A process the kernel cannot end is left to the guard."""
@@ -187,6 +189,7 @@ async def open_child(
                 readers.watch(pipes.status, _StatusLines(child).feed, child.on_status_end)
                 readers.drain(pipes.stdout, on_stdout)
                 readers.drain(pipes.stderr, child.on_stderr)
+                nursery.start_soon(_expect_first_word, launcher, child)
                 yield child
             finally:
                 with trio.move_on_after(_FINISH_S, shield=True):
@@ -321,6 +324,17 @@ async def _start(
         raise
     finally:
         pipes.close_theirs()
+
+
+async def _expect_first_word(launcher: Launcher, child: Child) -> None:
+    """Do not wait for a start until the deadline of the run, which may be hours away."""
+    with trio.move_on_after(_FIRST_WORD_S) as patience:
+        await child.wait_until(lambda: child.pid is not None or child.exited)
+    if patience.cancelled_caught:
+        child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
+        child.exited = True
+        launcher.give_up()
+        child.tick()
 
 
 async def _finish(launcher: Launcher, child: Child, command: Command, readers: _Readers) -> None:
