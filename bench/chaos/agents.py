@@ -24,6 +24,11 @@ ENDING = {
 }
 """Agents that come to an end; the last one if what it waits for is ended."""
 
+NEVER_REACHED = "is never reached"
+"""What an agent is to do whose directory does not answer."""
+WITHDRAWN = " #w"
+"""In the task of a job whose submission was withdrawn."""
+
 _SCRIPT = """
 import fcntl
 job, depth = os.environ["AGENT_DISPATCH_JOB"], os.environ["AGENT_DISPATCH_DEPTH"]
@@ -135,6 +140,8 @@ def expected_end(task: str) -> tuple[str, str] | None:
     behaviour = behaviour_of(task)
     if hangs(task):
         return "cancelled", "cancelled"
+    if behaviour == NEVER_REACHED:
+        return "failed", "not_found"
     if behaviour == "nests what hangs" or (_is_of_dialogue(task) and behaviour != "converses"):
         return None
     return ("failed", "cli_error") if behaviour == "quits" else ("done", "")

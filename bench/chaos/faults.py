@@ -15,6 +15,7 @@ import trio
 
 from agent_dispatch.jobs.disk import Disk, make_private_directory
 from agent_dispatch.jobs.file_store import FileJobStore
+from bench.chaos.agents import NEVER_REACHED, WITHDRAWN
 from bench.chaos.plan import Strike
 from bench.chaos.scene import Client, Scene, signal_all
 
@@ -24,6 +25,10 @@ Carry = Callable[[Scene, Client, Strike], Awaitable[object]]
 
 _LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _DAY_S = 86_400
+_SUBMISSIONS = 5
+_HAND_OVER_S = 0.02
+"""Longer than a job takes to change hands."""
+_HUNG_CALLS = 6
 _WATCH_S = 0.3
 """How long to look out for somebody who writes a record."""
 
@@ -97,6 +102,10 @@ def _some(pids: Sequence[int], strike: Strike) -> Sequence[int]:
     return [random.Random(strike.chance).choice(pids)]
 
 
+async def _stop_for_good(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
+    signal_all(_SPAWNERS(scene, client), signal.SIGSTOP)
+
+
 async def _kill_group(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
     with suppress(ProcessLookupError):
         os.killpg(client.process.pid, signal.SIGKILL)
@@ -148,6 +157,23 @@ def _cancelled(cancel: Callable[[Scene, Client, str], Awaitable[object]]) -> Car
 async def _withdraw(scene: Scene, client: Client, strike: Strike) -> None:
     for request in _some([r for r in client.asked if r not in client.answers], strike):
         await client.withdraw(request)
+
+
+async def _withdraw_submission(scene: Scene, client: Client, strike: Strike) -> None:
+    """Submit a few jobs, and withdraw each while it changes hands."""
+    for number in range(_SUBMISSIONS):
+        task = f"plain{WITHDRAWN}{strike.chance:.6f}.{number}"
+        request = await client.post("dispatch_async", agent="infra", task=task)
+        await trio.sleep(_HAND_OVER_S * strike.chance * number / _SUBMISSIONS)
+        if request is not None:
+            await client.withdraw(request)
+
+
+async def _ask_hung(scene: Scene, client: Client, strike: Strike) -> None:
+    """Ask an agent whose directory never answers, several times at once, and look at it."""
+    for number in range(_HUNG_CALLS):
+        task = f"{NEVER_REACHED} #h{number}"
+        await client.post("dispatch", agent="hung", task=task)
 
 
 # -- disks, locks, clocks
@@ -299,6 +325,8 @@ STRIKES: Mapping[str, Carry] = {
     "guard signalled": _signalled(_GUARDS, *_LEAVE_SIGNALS),
     "guard stopped for a while": _stopped(_GUARDS),
     "spawner killed": _signalled(_SPAWNERS, signal.SIGKILL),
+    "spawner stopped for a while": _stopped(_SPAWNERS),
+    "spawner stopped for good": _stop_for_good,
     "worker and guard killed": _killed(_together(_WORKERS, _GUARDS)),
     "server and guard killed": _killed(_together(_server, _GUARDS)),
     "all of ours killed": _killed(_together(_server, _SPAWNERS, _WORKERS, _GUARDS)),
@@ -310,6 +338,8 @@ STRIKES: Mapping[str, Carry] = {
         lambda scene, client, job_id: scene.command("cancel", job_id)
     ),
     "call withdrawn": _withdraw,
+    "submission withdrawn": _withdraw_submission,
+    "directory that never answers": _ask_hung,
     "disk full": _fill_disk,
     "files limited in size": _nothing,
     "locks held by a stuck process": _hold_locks,

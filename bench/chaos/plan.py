@@ -50,6 +50,8 @@ FAULTS: Mapping[str, Fault] = {
     "guard signalled": _EVERYBODY,
     "guard stopped for a while": Fault(),
     "spawner killed": _CALLS,
+    "spawner stopped for a while": Fault(),
+    "spawner stopped for good": _EVERYBODY,
     "worker and guard killed": Fault(touches=Touches.EVERYBODY, kills_guards=True),
     "server and guard killed": Fault(
         touches=Touches.EVERYBODY, ends_server=True, kills_guards=True
@@ -59,6 +61,8 @@ FAULTS: Mapping[str, Fault] = {
     "cancelled over MCP": _EVERYBODY,
     "cancelled from a shell": _EVERYBODY,
     "call withdrawn": _CALLS,
+    "submission withdrawn": Fault(),
+    "directory that never answers": Fault(),
     "disk full": _EVERYBODY,
     "files limited in size": Fault(),
     "locks held by a stuck process": Fault(),

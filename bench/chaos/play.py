@@ -1,6 +1,7 @@
 """One run of chaos: the plan carried out, and what became of it."""
 
 import os
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ import trio
 
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.job import Job
-from bench.chaos.agents import behaviour_of, expected_end, hangs
+from bench.chaos.agents import WITHDRAWN, behaviour_of, expected_end, hangs
 from bench.chaos.faults import (
     SkippedError,
     mount_jobs,
@@ -19,7 +20,7 @@ from bench.chaos.faults import (
     unmount_jobs,
 )
 from bench.chaos.plan import Plan, Strike, Submission, Touches
-from bench.chaos.scene import Client, Scene
+from bench.chaos.scene import Client, Scene, signal_all
 from bench.chaos.witness import GONE_S, Witness
 
 _ASK_AGAIN_S = 2.0
@@ -224,6 +225,8 @@ class _Run:
             self.witness.accuse("stays: the server does not leave at the end of its stdin")
 
     async def _nobody_left(self) -> None:
+        # One that was stopped for good sees that its owner has gone once it goes on.
+        signal_all(self._scene.named("dispatch-spawn"), signal.SIGCONT)
         if not await self._scene.gone(self._scene.processes, GONE_S):
             self.witness.accuse(f"I4: left of us: {self._scene.processes()}")
 
@@ -249,8 +252,10 @@ class _Run:
 
     def _check_spared(self, client: Client) -> None:
         """What was acknowledged, and no fault has touched, ends as its agent made it end."""
-        for job_id in client.acknowledged & self.witness.records.keys():
-            record = self.witness.records[job_id]
+        for job_id, record in self.witness.records.items():
+            # Who withdraws a submission is told nothing, and finds a record that is right.
+            if job_id not in client.acknowledged and WITHDRAWN not in record["task"]:
+                continue
             touched = Touches.CALLS if record["kind"] == "call" else Touches.BACKGROUND
             expected = expected_end(record["task"])
             if record.get("parent") or touched in self._plan.touches or expected is None:

@@ -20,6 +20,17 @@ from tests.faults.house import PRODUCT, House
 _SMALL_PIPE_BYTES = 4096
 _QUIET_LOOKS = 5
 _TOLD_ID = "Job "
+_HANGING = """
+import os, threading
+scandir = os.scandir
+def hang(path="."):
+    if str(path) == {path!r}:
+        threading.Event().wait()
+    return scandir(path)
+os.scandir = hang
+"""
+"""Loaded by each of our processes, not by agents: to them, one directory never answers."""
+_HUNG_TIMEOUT_S = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +55,13 @@ class Scene(House):
         self.directory = directory
         with self.config.open("a") as config:
             config.write(f'[agents.web]\ndirectory = "{directory / "project"}"\n')
+            hung = directory / "hung"
+            config.write(f'[agents.hung]\ndirectory = "{hung}"\ntimeout = {_HUNG_TIMEOUT_S}\n')
+        hung.mkdir()
+        modules = directory / "modules"
+        modules.mkdir()
+        (modules / "sitecustomize.py").write_text(_HANGING.format(path=str(hung)))
+        self.environ["PYTHONPATH"] = str(modules)
         self._claude_path = str(self._claude).encode()
         self._token = next(f"{name}={value}" for name, value in self.mark.items())
         self.swept = 0
