@@ -1,3 +1,4 @@
+import math
 import os
 import resource
 import uuid
@@ -82,12 +83,6 @@ class Bench:
         return await dispatcher.dispatch(
             request, self.agent, self.settings, on_progress or (lambda progress: None)
         )
-
-
-@pytest.fixture
-def autojump_clock() -> MockClock:
-    """Time that does not jump while a thread still looks at a directory."""
-    return MockClock(autojump_threshold=0.1)
 
 
 @pytest.fixture
@@ -198,10 +193,13 @@ async def test_the_place_in_the_queue_is_progress(bench: Bench, autojump_clock: 
             TASK, bench.agent, bench.settings, lambda progress: said.append(progress.message)
         )
 
+    # Time must not jump while a thread still looks at a directory.
+    autojump_clock.autojump_threshold = math.inf
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(one)
-            await wait_all_tasks_blocked(0.02)
+            await wait_all_tasks_blocked(0.05)
+        autojump_clock.autojump_threshold = 0
     assert [line for line in said if "place" in line] == [
         "Waiting for a free slot, place 1 in line",
         "Waiting for a free slot, place 2 in line",
@@ -300,6 +298,8 @@ async def test_a_session_is_resumed_by_one_run_at_a_time(
 
 
 async def test_other_sessions_do_not_wait(bench: Bench, autojump_clock: MockClock) -> None:
+    # Time must not jump while a thread still looks at a directory.
+    autojump_clock.autojump_threshold = 0.1
     claude = FakeClaude((0, INIT), (10, ANSWER))
     dispatcher = bench.dispatcher(claude)
     async with trio.open_nursery() as nursery:
