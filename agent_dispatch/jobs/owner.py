@@ -20,7 +20,7 @@ from agent_dispatch.jobs import verdict
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.patience import within
 from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
-from agent_dispatch.jobs.threads import in_record_thread
+from agent_dispatch.jobs.threads import Pool, in_pool, in_record_thread
 from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
@@ -278,7 +278,7 @@ class Ownership:
 
 
 async def _record(call: Callable[[], None]) -> None:
-    await in_record_thread(call, abandon_on_cancel=True)
+    await in_pool(Pool.RECORDS, call)
 
 
 @contextlib.asynccontextmanager
