@@ -53,15 +53,25 @@ def _serve(argv: "Sequence[str]") -> int:
 
 
 def _flushed(status: int) -> int:
+    remark = ""
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        os.write(2, f"error: The answer could not be written: {error.strerror}\n".encode())
-        return _FAILED
+        status = _FAILED
+        remark = f"error: The answer could not be written: {error.strerror}\n"
+    _say(remark)
     return status
+
+
+def _say(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        # The exit status says whether the answer was written; a lost remark changes nothing.
+        return
 
 
 def _open_missing_streams() -> None:

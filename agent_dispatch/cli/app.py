@@ -74,6 +74,17 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
         The exit status: 0 done, 1 failed, 2 the command line, or the schema that it names, is
         wrong, 3 still running, 124 timeout, 128 + n ended by signal n.
     """
+    try:
+        return _call(argv, shell)
+    except OutputError as error:
+        # What is left in the buffer cannot be written either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), shell.stdout.fileno())
+        remark(shell, f"error: {error}", Colour.BAD)
+        return FAILED
+
+
+def _call(argv: Sequence[str], shell: Shell) -> int:
+    """Call the command, and tell what was wrong with the call."""
     as_json = False
     try:
         call = _plain(argv) or _parsed(argv, shell)
@@ -84,11 +95,6 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
     except DispatchError as error:
         report_error(shell, str(error), as_json=as_json)
         return MISUSED if isinstance(error, SchemaError) else FAILED
-    except OutputError as error:
-        # What is left in the buffer cannot be written either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), shell.stdout.fileno())
-        remark(shell, f"error: {error}", Colour.BAD)
-        return FAILED
 
 
 def serve(*, shell: Shell) -> int:

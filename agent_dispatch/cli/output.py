@@ -135,8 +135,18 @@ def remark(shell: Shell, text: str, colour: Colour | None = None) -> None:
     # The answer so far must not come after what is said about it.
     with _delivery():
         shell.stdout.flush()
-    shell.stderr.write(shown + "\n")
-    shell.stderr.flush()
+    say(shell, f"{shown}\n")
+
+
+def say(shell: Shell, text: str) -> None:
+    """Write `text`, made printable already, on stderr, if anything can be written there.
+
+    A full disk, a terminal that is gone or a reader that left costs the remark alone: what was
+    paid for is the answer, and the exit status tells how that went.
+    """
+    with contextlib.suppress(OSError):
+        shell.stderr.write(text)
+        shell.stderr.flush()
 
 
 def report_error(shell: Shell, message: str, *, as_json: bool) -> None:

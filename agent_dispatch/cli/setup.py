@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.cli.agents import open_registry
-from agent_dispatch.cli.output import Colour, one_line, remark, write_json, write_lines
+from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
 from agent_dispatch.cli.register import Registered, register
 from agent_dispatch.cli.registration import (
     SERVER_NAME,
@@ -123,10 +123,7 @@ def _consent(shell: Shell, *, yes: bool) -> Callable[[Verdict], bool]:
         if not (shell.stdin.isatty() and shell.stderr.isatty()):
             return False
         reasons = one_line("; ".join(verdict.reasons))
-        shell.stderr.write(
-            f"Another server is registered as {SERVER_NAME}: {reasons}. Replace it? [y/N] "
-        )
-        shell.stderr.flush()
+        say(shell, f"Another server is registered as {SERVER_NAME}: {reasons}. Replace it? [y/N] ")
         return shell.stdin.readline().strip().lower() in ("y", "yes")
 
     return consents
