@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from agent_dispatch.cli.claude_cli import INSTALL_COMMAND, Answer
-from agent_dispatch.cli.output import counted
+from agent_dispatch.cli.claude_cli import INSTALL_COMMAND, Answer, add_to_path, mending_command
+from agent_dispatch.cli.output import counted, printable
 from agent_dispatch.cli.registration import (
     SERVER_NAME,
     State,
@@ -23,6 +23,7 @@ from agent_dispatch.cli.registration import (
     shortcomings,
 )
 from agent_dispatch.core.outcome import StartFailure
+from agent_dispatch.dispatch.program import is_on_path
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
 from agent_dispatch.project.claude_files import FileProblem
@@ -31,6 +32,15 @@ from agent_dispatch.project.trust import Workspace
 TESTED_VERSION = (2, 1, 330)
 OLDEST_VERSION = (2, 1, 121)
 """The first that knows `alwaysLoad` in a registration, by the release notes of Claude Code."""
+
+_VERSION = r"v?(\d+)\.(\d+)\.(\d+)(?!\w|\.\d)"
+_VERSIONS = (
+    re.compile(rf"(?<![\w.]){_VERSION}(?=\S* *\(Claude Code\))"),
+    re.compile(rf"(?<=Claude Code ){_VERSION}"),
+    re.compile(rf"^[ \t]*{_VERSION}", re.MULTILINE),
+    re.compile(rf"(?<![\w.]){_VERSION}"),
+)
+"""How a version is found, the surest way first: a banner may name other versions."""
 
 _INIT = "agent-dispatch init"
 
@@ -56,19 +66,36 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A shell command, or what to do in an editor."""
 
 
-def check_program(program: tuple[str, ...] | StartFailure) -> Check:
+def check_program(program: tuple[str, ...] | StartFailure, environ: Mapping[str, str]) -> Check:
     """Is there a `claude` to run?"""
-    if not isinstance(program, StartFailure):
+    if isinstance(program, StartFailure):
+        fix = mending_command(program)
+        return Check(name="claude", status=Status.FAIL, message=program.text, fix=fix)
+    if is_on_path(program[0], environ):
         return Check(name="claude", status=Status.OK, message=program[0])
-    fix = INSTALL_COMMAND
-    if program.stage == "cli_not_executable":
-        fix = f"chmod +x {shlex.quote(program.text.removesuffix(' is not executable'))}"
-    return Check(name="claude", status=Status.FAIL, message=program.text, fix=fix)
+    return Check(
+        name="claude",
+        status=Status.WARN,
+        message=(
+            f"found at {program[0]}, which is not on PATH; agents run it all the same. Add its"
+            " folder to PATH in your shell's profile"
+        ),
+        fix=add_to_path(program[0]),
+    )
 
 
-def check_version(answer: Answer) -> Check:
+def _find_version(text: str) -> re.Match[str] | None:
+    """The version in what `claude --version` prints, whatever banner comes with it."""
+    shown = printable(text)
+    for pattern in _VERSIONS:
+        if (found := pattern.search(shown)) is not None:
+            return found
+    return None
+
+
+def check_version(answer: Answer, claude: str = "claude") -> Check:
     """Is it new enough, and the one we were tested with?"""
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)\b", answer.stdout.strip())
+    found = _find_version(answer.stdout)
     if answer.exit_status != 0 or found is None:
         return Check(
             name="version",
@@ -78,15 +105,19 @@ def check_version(answer: Answer) -> Check:
         )
     version = tuple(map(int, found.groups()))
     if version < OLDEST_VERSION:
-        message = f"{found[0]} is older than {_dotted(OLDEST_VERSION)}, the oldest that works"
-        return Check(name="version", status=Status.FAIL, message=message, fix="claude update")
+        message = (
+            f"{_dotted(version)} is older than {_dotted(OLDEST_VERSION)}, the oldest that works"
+        )
+        return Check(
+            name="version", status=Status.FAIL, message=message, fix=f"{shlex.quote(claude)} update"
+        )
     if version != TESTED_VERSION:
-        message = f"{found[0]}; agent-dispatch was tested with {_dotted(TESTED_VERSION)}"
+        message = f"{_dotted(version)}; agent-dispatch was tested with {_dotted(TESTED_VERSION)}"
         return Check(name="version", status=Status.NOTE, message=message)
-    return Check(name="version", status=Status.OK, message=found[0])
+    return Check(name="version", status=Status.OK, message=_dotted(version))
 
 
-def check_login(answer: Answer) -> Check:
+def check_login(answer: Answer, claude: str = "claude") -> Check:
     """Is somebody logged in? By `claude auth status`, which asks no model and costs nothing."""
     try:
         status = msgspec.json.decode(answer.stdout, type=dict[str, object])
@@ -100,13 +131,13 @@ def check_login(answer: Answer) -> Check:
             name="login",
             status=Status.FAIL,
             message="Claude Code is not logged in",
-            fix="claude auth login",
+            fix=f"{shlex.quote(claude)} auth login",
         )
     return Check(
         name="login",
         status=Status.WARN,
         message=f"`claude auth status` does not say whether you are: {answer.complaint()}",
-        fix="claude auth status",
+        fix=f"{shlex.quote(claude)} auth status",
     )
 
 

@@ -9,6 +9,7 @@ the file is read, and only `claude` writes it.
 
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import time
@@ -17,6 +18,8 @@ from typing import IO
 
 import msgspec
 
+from agent_dispatch.core.report import StartFailure, StartStage
+from agent_dispatch.dispatch.program import is_on_path
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.project.claude_settings import claude_config_path
 
@@ -48,6 +51,30 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
             or self.stdout.strip()
             or (f"it ended with status {self.exit_status} and said nothing")
         )
+
+
+def claude_word(program: str, environ: Mapping[str, str]) -> str:
+    """What a command for a shell calls an absolute `program`: its name, where PATH has it."""
+    return "claude" if is_on_path(program, environ) else program
+
+
+def add_to_path(program: str) -> str:
+    """The shell command that lets an absolute `program` be found by its name."""
+    return f'export PATH={shlex.quote(os.path.dirname(program))}:"$PATH"'
+
+
+def mending_command(failure: StartFailure) -> str:
+    """The shell command that makes `claude` usable."""
+    if failure.stage is StartStage.CLI_NOT_EXECUTABLE:
+        return f"chmod +x {shlex.quote(failure.text.removesuffix(' is not executable'))}"
+    return INSTALL_COMMAND
+
+
+def how_to_mend(failure: StartFailure) -> str:
+    """The same as a sentence."""
+    if failure.stage is StartStage.CLI_NOT_EXECUTABLE:
+        return f"Make it executable: {mending_command(failure)}"
+    return f"Install Claude Code with: {INSTALL_COMMAND}"
 
 
 def ask_claude(

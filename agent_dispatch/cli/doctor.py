@@ -22,7 +22,13 @@ from agent_dispatch.cli.checks import (
     registration_unreadable,
     unhealthy_agent,
 )
-from agent_dispatch.cli.claude_cli import Answer, ClaudeConfigError, ask_claude, read_claude_config
+from agent_dispatch.cli.claude_cli import (
+    Answer,
+    ClaudeConfigError,
+    ask_claude,
+    claude_word,
+    read_claude_config,
+)
 from agent_dispatch.cli.output import (
     Colour,
     counted,
@@ -34,7 +40,7 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.registration import registered_server, wanted_registration
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.core.outcome import StartFailure
-from agent_dispatch.dispatch.program import find_program
+from agent_dispatch.dispatch.program import find_program, with_program_on_path
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.jobs.disk import Disk
 from agent_dispatch.jobs.oddities import odd_entries
@@ -121,15 +127,17 @@ def _examine_jobs(shell: Shell) -> Iterator[Check]:
 
 def _examine_claude(shell: Shell) -> Iterator[Check]:
     program = find_program(None, shell.environ)
-    yield check_program(program)
+    yield check_program(program, shell.environ)
     if isinstance(program, StartFailure):
         return
-    yield check_version(_ask(program, ["--version"], shell))
-    yield check_login(_ask(program, ["auth", "status", "--json"], shell))
+    claude = claude_word(program[0], shell.environ)
+    yield check_version(_ask(program, ["--version"], shell), claude)
+    yield check_login(_ask(program, ["auth", "status", "--json"], shell), claude)
 
 
 def _ask(program: tuple[str, ...], arguments: list[str], shell: Shell) -> Answer:
-    return ask_claude(program[0], arguments, shell.environ, timeout_s=_ANSWER_WITHIN_S)
+    environ = with_program_on_path(shell.environ, program[0])
+    return ask_claude(program[0], arguments, environ, timeout_s=_ANSWER_WITHIN_S)
 
 
 def _examine_config(shell: Shell, claude_config: dict[str, object] | None) -> Iterator[Check]:

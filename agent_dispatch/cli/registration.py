@@ -110,9 +110,9 @@ def remove_arguments() -> list[str]:
     return ["mcp", "remove", SERVER_NAME, "--scope", "user"]
 
 
-def as_shell_command(arguments: Sequence[str]) -> str:
+def as_shell_command(arguments: Sequence[str], claude: str = "claude") -> str:
     """The call of `claude` as one line to paste into a shell."""
-    return shlex.join(["claude", *arguments])
+    return shlex.join([claude, *arguments])
 
 
 def command_line(registration: object) -> str:

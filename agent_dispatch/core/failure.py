@@ -337,9 +337,10 @@ def _not_started(report: RunReport, failure: StartFailure) -> Failure:
             return Failure(ErrorType.NOT_FOUND, text)
         case StartStage.CLI_MISSING:
             text = (
-                f"The Claude Code CLI was not found: {report.program}{system}. Install it with"
-                " `npm install -g @anthropic-ai/claude-code`, or put it on the PATH of what starts"
-                " agent-dispatch; `claude --version` must print a version. Check with:"
+                f"The Claude Code CLI was not found: {report.program}{system}. If it is installed,"
+                " put its folder on the PATH of what starts agent-dispatch, else install it with"
+                " `npm install -g @anthropic-ai/claude-code`; `claude --version` must print a"
+                " version. Check with:"
                 " agent-dispatch doctor"
             )
             return Failure(ErrorType.NOT_FOUND, text)

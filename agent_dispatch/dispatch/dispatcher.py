@@ -28,7 +28,12 @@ from agent_dispatch.core.prompt import check_request
 from agent_dispatch.core.report import RunReport, StartFailure
 from agent_dispatch.dispatch.dialogue import Dialogue
 from agent_dispatch.dispatch.keeper import Keeper, NoKeeper
-from agent_dispatch.dispatch.program import check_directory, find_program, no_answer
+from agent_dispatch.dispatch.program import (
+    check_directory,
+    find_program,
+    no_answer,
+    with_program_on_path,
+)
 from agent_dispatch.dispatch.run import (
     OpenClaude,
     Run,
@@ -253,7 +258,10 @@ class Dispatcher:
         program = await self._look(agent.directory, timeout_s)
         if isinstance(program, StartFailure):
             return classify(not_started(agent, timeout_s, program))
-        outer = self._environ.get(MARKER_VARIABLE)
+        environ = self._environ
+        if self._claude is None:
+            environ = with_program_on_path(environ, program[0])
+        outer = environ.get(MARKER_VARIABLE)
         token = secrets.token_hex(8)
         try:
             return build_command(
@@ -261,7 +269,7 @@ class Dispatcher:
                 agent,
                 new_session=None if resume else str(uuid.uuid4()),
                 resume=resume,
-                environ={**self._environ, **keeper.environ},
+                environ={**environ, **keeper.environ},
                 depth=depth,
                 max_depth=settings.max_dispatch_depth,
                 # A nested run carries the marks of those around it: whoever ends one of them

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from agent_dispatch.core.report import StartFailure, StartStage
+from agent_dispatch.dispatch.places import usual_folders
 
 
 def find_program(
@@ -17,12 +18,13 @@ def find_program(
     """The program to run with an absolute path, or why there is none.
 
     Args:
-        claude: The program and its first arguments; None: `claude` on PATH.
-        environ: Whose PATH is searched.
+        claude: The program and its first arguments; None: `claude` on PATH, else where its
+            installers put it.
+        environ: Whose PATH and home are searched.
     """
     name, *rest = claude or ("claude",)
     # An absolute path: the search must not depend on the agent's directory.
-    path = environ.get("PATH", os.defpath)
+    path = _path(environ)
     if (found := shutil.which(name, path=path)) is not None:
         return (os.path.abspath(found), *rest)
     if (plain := _find_any_file(name, path)) is not None:
@@ -31,9 +33,39 @@ def find_program(
             stage=StartStage.CLI_NOT_EXECUTABLE,
             text=f"{plain} is not executable",
         )
+    if claude is not None:
+        return StartFailure(
+            errno=errno.ENOENT, stage=StartStage.CLI_MISSING, text=f"{name!r} is not on PATH"
+        )
+    found = shutil.which(name, path=os.pathsep.join(usual_folders(environ)))
+    if found is not None:
+        return (found,)
     return StartFailure(
-        errno=errno.ENOENT, stage=StartStage.CLI_MISSING, text=f"{name!r} is not on PATH"
+        errno=errno.ENOENT,
+        stage=StartStage.CLI_MISSING,
+        text=f"{name!r} is not on PATH, nor where its installers put it",
     )
+
+
+def is_on_path(program: str, environ: Mapping[str, str]) -> bool:
+    """Whether `environ` finds an absolute `program` by its name."""
+    found = shutil.which(os.path.basename(program), path=_path(environ))
+    return found is not None and os.path.abspath(found) == program
+
+
+def with_program_on_path(environ: Mapping[str, str], program: str) -> dict[str, str]:
+    """The environment to run an absolute `program` in.
+
+    One that was found elsewhere gets its folder added to PATH, behind the rest: a script of npm
+    needs the `node` beside it.
+    """
+    if is_on_path(program, environ):
+        return dict(environ)
+    return {**environ, "PATH": f"{_path(environ)}{os.pathsep}{os.path.dirname(program)}"}
+
+
+def _path(environ: Mapping[str, str]) -> str:
+    return environ.get("PATH", os.defpath)
 
 
 def _find_any_file(name: str, path: str) -> str | None:

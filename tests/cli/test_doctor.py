@@ -283,3 +283,41 @@ def test_an_inherited_permission_mode_is_shown_with_its_file(
     said = [check for check in checks if "defaultMode of /u/settings.json" in check.message]
     assert [check.status for check in said] == ([] if status is None else [status])
     assert all(inherited in check.message for check in said)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "v2.1.330 (Claude Code)",
+        "2.1.330",
+        "Claude Code v2.1.330",
+        "claude 2.1.330",
+        "A new release is there: 2.2.0\n2.1.330 (Claude Code)",
+        "2.1.330 (Claude Code)\nUpdate available: 2.2.0",
+        "v2.1.330\nUpdate available: 2.2.0",
+        "Welcome to 10.0.0.1, today is 2026.11.28\n\n  \x1b[1m2.1.330\x1b[0m (Claude Code)\n",
+    ],
+)
+def test_the_version_is_found_whatever_is_printed_around_it(healthy: World, printed: str) -> None:
+    healthy.environ["FAKE_VERSION"] = printed
+    assert healthy.run("doctor", "--strict") == 0
+    assert "ok    version: 2.1.330\n" in healthy.out
+
+
+def test_a_claude_that_path_lacks_is_used_and_told(healthy: World) -> None:
+    place = healthy.home / ".claude" / "local folder"
+    place.parent.mkdir()
+    (healthy.home / "bin").rename(place)
+    healthy.environ |= {"PATH": "/usr/bin:/bin", "PNPM_HOME": str(place)}
+    healthy.program = str(place / "agent-dispatch")
+    assert healthy.run("init") == 0
+    assert f"claude was found at {place / 'claude'}, which is not on PATH" in healthy.err
+    assert "npm" not in healthy.err
+    healthy.environ["FAKE_CLAUDE"] = "logged-out"
+    assert healthy.run("doctor", "--json") == 1
+    [(status, message, fix)] = found(healthy, "claude")
+    assert status == "warn"
+    assert f"found at {place / 'claude'}" in message
+    assert fix == f"export PATH='{place}':\"$PATH\""
+    login = f"'{place / 'claude'}' auth login"
+    assert found(healthy, "login")[0][2] == login

@@ -305,3 +305,12 @@ def test_ctrl_c_between_removal_and_addition_puts_the_old_registration_back() ->
     with pytest.raises(KeyboardInterrupt):
         replace(ask, OLD, {"command": "new"})
     assert json.loads(servers["agent-dispatch"]) == OLD
+
+
+def test_the_manual_commands_name_a_claude_that_path_lacks(claude: World) -> None:
+    place = claude.home / ".local" / "bin"
+    place.parent.mkdir()
+    (claude.home / "bin").rename(place)
+    claude.environ |= {"PATH": "/usr/bin:/bin", "FAKE_CLAUDE": "add"}
+    assert claude.run("init") == 1
+    assert f"  {shlex.quote(str(place / 'claude'))} mcp add-json" in claude.err

@@ -39,7 +39,7 @@ class Bench:
 
     def __init__(self, tmp_path: Path) -> None:
         self._tmp_path = tmp_path
-        self.environ = {"PATH": "/usr/bin:/bin", "CLAUDECODE": "1"}
+        self.environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "CLAUDECODE": "1"}
         self.settings = Settings()
         self.program: tuple[str, ...] | None = ("/bin/sh",)
         self.sessions = Sessions(tmp_path / "sessions")
@@ -394,3 +394,18 @@ async def test_a_wrong_request_raises(bench: Bench) -> None:
 def test_a_timeout_for_one_call_is_clamped(bench: Bench, asked: float | None, given: float) -> None:
     request = DispatchRequest(agent="infra", task="x", timeout_s=asked)
     assert effective_timeout_s(request, bench.agent) == given
+
+
+async def test_a_claude_that_path_lacks_is_run_where_its_installer_put_it(
+    bench: Bench, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    program = tmp_path / ".local" / "bin" / "claude"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    bench.change_program(None, path="/none")
+    claude = FakeClaude((0, INIT), (0, ANSWER))
+    assert (await bench.dispatch(claude)).success
+    [command] = claude.commands
+    assert command.argv[0] == str(program)
+    assert command.env["PATH"] == f"/none:{program.parent}"
