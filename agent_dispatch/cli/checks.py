@@ -22,6 +22,7 @@ from agent_dispatch.cli.registration import (
     remove_arguments,
     shortcomings,
 )
+from agent_dispatch.cli.temporary import Lasting, missing_source, why_temporary
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.dispatch.program import is_on_path
 from agent_dispatch.model.agent import AgentSummary
@@ -142,9 +143,16 @@ def check_login(answer: Answer, claude: str = "claude") -> Check:
 
 
 def check_registration(
-    present: object, wanted: Mapping[str, object], environ: Mapping[str, str]
+    present: object, lasting: Lasting, environ: Mapping[str, str]
 ) -> Iterator[Check]:
-    """Will Claude Code start us, and as it should?"""
+    """Will Claude Code start us, and as it should?
+
+    Args:
+        present: What is registered.
+        lasting: What `init` would register.
+        environ: Of this process.
+    """
+    wanted = lasting.registration
     verdict = compare(present, wanted)
     if verdict.state is State.ABSENT:
         yield _registration(Status.FAIL, "not registered with Claude Code at user scope", _INIT)
@@ -158,7 +166,14 @@ def check_registration(
         message = f"it starts {command_line(present)}, and {program} is not there or not executable"
         yield _registration(Status.FAIL, message, _INIT)
         return
+    if (source := missing_source(present)) is not None:
+        message = f"it starts {command_line(present)}, and {source} is not there"
+        yield _registration(Status.FAIL, message, _INIT)
+        return
     yield _registration(Status.OK, command_line(present))
+    if (reason := why_temporary(program)) is not None:
+        message = f"it starts {program}; {reason}"
+        yield _registration(Status.WARN, message, lasting.advice or _INIT)
     for shortcoming in shortcomings(present):
         yield _registration(Status.WARN, shortcoming, _INIT)
     if command_words(present) != command_words(wanted):

@@ -39,6 +39,7 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.registration import registered_server, wanted_registration
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.temporary import lasting_registration, source_of_this
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.dispatch.program import find_program, with_program_on_path
 from agent_dispatch.errors import ConfigError
@@ -101,8 +102,10 @@ def _examine(shell: Shell) -> Iterator[Check]:
     try:
         claude_config = read_claude_config(shell.environ)
         present = registered_server(claude_config)
-        wanted = wanted_registration(shell.program, sys.executable)
-        yield from check_registration(present, wanted, shell.environ)
+        lasting = lasting_registration(
+            wanted_registration(shell.program, sys.executable), shell.environ, source_of_this()
+        )
+        yield from check_registration(present, lasting, shell.environ)
     except ClaudeConfigError as error:
         yield registration_unreadable(str(error))
     yield from _examine_config(shell, claude_config)

@@ -18,6 +18,7 @@ from agent_dispatch.cli.registration import (
     wanted_registration,
 )
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.temporary import lasting_registration, source_of_this
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.project.config_file import ConfigFile, config_path
 
@@ -61,6 +62,9 @@ class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     command: list[str]
     """What Claude Code starts, where the registration is ours."""
     problems: list[str] = []
+    warnings: list[str] = []
+    """Why the registration will break."""
+    notes: list[str] = []
     by_hand: list[str] = []
     """The shell commands that do what `init` could not."""
 
@@ -78,7 +82,10 @@ def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     path = config_path(shell.environ)
     created = create_config(path)
     problems = [] if created else _config_problems(shell)
-    wanted = wanted_registration(shell.program, sys.executable)
+    lasting = lasting_registration(
+        wanted_registration(shell.program, sys.executable), shell.environ, source_of_this()
+    )
+    wanted = lasting.registration
     outcome = register(shell, wanted, _consent(shell, yes=yes))
     report = InitReport(
         config=str(path),
@@ -87,6 +94,8 @@ def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
         command=command_words(wanted),
         problems=[*problems, *outcome.problems],
         by_hand=list(outcome.by_hand),
+        warnings=[] if lasting.warning is None else [f"{lasting.warning}; {lasting.advice}"],
+        notes=[] if lasting.note is None else [lasting.note],
     )
     if json:
         write_json(shell, report)
@@ -144,6 +153,10 @@ def _show(shell: Shell, report: InitReport) -> None:
     write_lines(shell, lines)
     for problem in report.problems:
         remark(shell, f"error: {problem}", Colour.BAD)
+    for warning in report.warnings:
+        remark(shell, f"warning: {warning}", Colour.DOUBTFUL)
+    for note in report.notes:
+        remark(shell, f"note: {note}")
     if report.by_hand:
         remark(shell, "By hand:")
         for command in report.by_hand:

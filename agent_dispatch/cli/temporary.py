@@ -1,0 +1,170 @@
+"""Environments that go away: made by uvx, `uv run --with` or `pipx run`, or in a temporary folder.
+
+A registration that starts a program in one works until its cache is cleared. Measured with uv
+0.13.9: the program runs in `archive-v0/` or `builds-v0/` of uv's cache, `UV` names uv itself, and
+what was installed from a file or an address has its origin in `direct_url.json`.
+"""
+
+import importlib.metadata
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from agent_dispatch.cli.registration import SERVER_NAME, command_words
+
+_UV_FOLDER = re.compile(r"(?:archive|builds|environments)-v\d+")
+_PIPX_FOLDER = re.compile(r"[0-9a-f]{10,}")
+_TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/private/tmp")
+
+
+def why_temporary(program: str) -> str | None:
+    """Why the environment that an absolute `program` lies in goes away; None: it stays."""
+    for path in dict.fromkeys((os.path.abspath(program), os.path.realpath(program))):
+        environment = Path(path).parent.parent
+        if (environment / "pyvenv.cfg").is_file() and (reason := _why(environment)):
+            return reason
+    return None
+
+
+def _why(environment: Path) -> str | None:
+    parts = environment.parts
+    if any(map(_UV_FOLDER.fullmatch, parts)):
+        return f"{environment} is in the cache of uv, which clears it"
+    if environment.parent.name == ".cache" and _PIPX_FOLDER.fullmatch(environment.name):
+        return f"{environment} is in the cache of pipx, which clears it"
+    if "pipx" in parts and not {".cache", "Caches"}.isdisjoint(parts):
+        return f"{environment} is in the cache of pipx, which clears it"
+    resolved = environment.resolve()
+    for folder in dict.fromkeys((tempfile.gettempdir(), *_TEMPORARY_FOLDERS)):
+        if resolved.is_relative_to(Path(folder).resolve()):
+            return f"{environment} is below {folder}, which is cleared"
+    if any((parent / "CACHEDIR.TAG").is_file() for parent in environment.parents):
+        return f"{environment} is in a cache"
+    return None
+
+
+def source_of_this() -> str | None:
+    """What a runner or an installer is told to get this very installation; None: not known.
+
+    A name from a package index is none: the index it came from is not recorded, and elsewhere
+    the name may belong to somebody else.
+    """
+    try:
+        text = importlib.metadata.distribution(SERVER_NAME).read_text("direct_url.json")
+        return None if text is None else source_of(msgspec.json.decode(text, type=Origin))
+    except (importlib.metadata.PackageNotFoundError, msgspec.DecodeError):
+        # Run from a source tree, or by an installer that leaves no such record.
+        return None
+
+
+class _Repository(msgspec.Struct, frozen=True):
+    vcs: str
+    requested_revision: str | None = None
+    commit_id: str | None = None
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """The `direct_url.json` of an installed distribution (PEP 610)."""
+
+    url: str
+    vcs_info: _Repository | None = None
+    subdirectory: str | None = None
+
+
+def source_of(origin: Origin) -> str:
+    """The origin of an installation as a requirement."""
+    if origin.vcs_info is not None:
+        revision = origin.vcs_info.requested_revision or origin.vcs_info.commit_id
+        at = f"@{revision}" if revision else ""
+        below = f"#subdirectory={origin.subdirectory}" if origin.subdirectory else ""
+        return f"{origin.vcs_info.vcs}+{origin.url}{at}{below}"
+    address = urlsplit(origin.url)
+    return unquote(address.path) if address.scheme == "file" else origin.url
+
+
+class Lasting(msgspec.Struct, frozen=True):
+    """The registration to make, and what is to be said about it."""
+
+    registration: dict[str, object]
+    note: str | None = None
+    warning: str | None = None
+    """Why it will break."""
+    advice: str | None = None
+    """What to do about that."""
+
+
+def lasting_registration(
+    registration: dict[str, object], environ: Mapping[str, str], source: str | None
+) -> Lasting:
+    """The registration that outlives the environment of this process, where there is one.
+
+    Args:
+        registration: The one that starts the program of this process.
+        environ: Of this process.
+        source: Where this installation came from.
+    """
+    reason = why_temporary(command_words(registration)[0])
+    if reason is None:
+        return Lasting(registration)
+    by_runner = runner_registration(registration, environ, source)
+    if by_runner is not None:
+        return Lasting(by_runner, note=f"{reason}, so its runner is registered")
+    return Lasting(registration, warning=reason, advice=_advice(source))
+
+
+def _advice(source: str | None) -> str:
+    install = "" if source is None else f": uv tool install {shlex.quote(source)}"
+    return f"install agent-dispatch where it stays{install} and run its `agent-dispatch init`"
+
+
+def runner_registration(
+    registration: Mapping[str, object], environ: Mapping[str, str], source: str | None
+) -> dict[str, object] | None:
+    """The registration that has the runner make its environment again, or None if none can.
+
+    Args:
+        registration: The one that starts the temporary program.
+        environ: As the runner set it.
+        source: Where this installation came from.
+    """
+    program = command_words(registration)[0]
+    runner = _runner(program, environ)
+    if runner is None or source is None:
+        return None
+    return {
+        **registration,
+        "command": runner[0],
+        "args": [*runner[1:], source, SERVER_NAME, "serve"],
+    }
+
+
+def _runner(program: str, environ: Mapping[str, str]) -> Sequence[str] | None:
+    reason = why_temporary(program) or ""
+    path = environ.get("PATH", os.defpath)
+    if "cache of uv" in reason:
+        uv = environ.get("UV") or shutil.which("uv", path=path)
+        # By its absolute path: MCP clients may lack the folder of uv in PATH.
+        return [os.path.abspath(uv), "tool", "run", "--from"] if uv else None
+    if "cache of pipx" in reason:
+        pipx = shutil.which("pipx", path=path)
+        # A pipx that was itself run by uvx goes away too.
+        lasts = pipx is not None and why_temporary(pipx) is None
+        return [os.path.abspath(pipx), "run", "--spec"] if pipx and lasts else None
+    return None
+
+
+def missing_source(registration: Mapping[str, object]) -> str | None:
+    """The file or folder that a runner is told to run from, if it is gone."""
+    words = command_words(registration)
+    for option, value in pairwise(words):
+        if option in ("--from", "--spec") and os.path.isabs(value) and not os.path.exists(value):
+            return value
+    return None
