@@ -197,10 +197,31 @@ def _asks_for_help(tokens: Sequence[str]) -> bool:
     return not {"-h", "--help"}.isdisjoint(options)
 
 
+def _restore_docstring(command: _Command) -> None:
+    """Give a command the help that `python -OO` took from it."""
+    module, _, name = command.target.partition(":")
+    function = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name)
+    if function.__doc__ is not None:
+        return
+    import ast
+    import inspect
+
+    try:
+        [definition] = ast.parse(inspect.getsource(function)).body
+    except OSError:
+        # Installed as byte code alone: the short help is all there is.
+        function.__doc__ = command.help
+        return
+    assert isinstance(definition, ast.FunctionDef)
+    function.__doc__ = ast.get_docstring(definition)
+
+
 def _show_help(app: "App", tokens: Sequence[str], shell: Shell) -> int:
     from rich.console import Console
 
     known = [token for token in tokens if token in COMMANDS]
+    for name in known:
+        _restore_docstring(COMMANDS[name])
     console = Console(file=shell.stdout)
     # Captured, because rich has its own way to end a process whose reader left.
     with console.capture() as page:

@@ -205,3 +205,11 @@ def test_under_nohup_a_hangup_ends_nothing() -> None:
     run.process.send_signal(signal.SIGHUP)
     run.process.send_signal(signal.SIGTERM)
     assert run.end()[0] == 143
+
+
+@pytest.mark.parametrize("command", ["init", "run", "wait"])
+def test_help_is_whole_without_docstrings(world: World, command: str) -> None:
+    usual = call(world, command, "--help")
+    stripped = call(world, command, "--help", python=["-OO"])
+    assert (stripped.returncode, stripped.stdout) == (0, usual.stdout)
+    assert call(world, "--help", python=["-OO"]).stdout == call(world, "--help").stdout
