@@ -29,6 +29,7 @@ from agent_dispatch.dispatch.service import open_service
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.log import JobLog
+from agent_dispatch.late import import_late_modules
 from agent_dispatch.process.guard import set_process_name
 from agent_dispatch.process.open_files import set_soft_limit
 from agent_dispatch.process.spawner import OnlyProcess, Spawner, lend_one, start_one, start_spawner
@@ -60,6 +61,7 @@ def prepare(guards: Spawner | None) -> Callable[[Mapping[str, object], Sequence[
     os.setsid()
     set_process_name("dispatch-work")
     os.chdir("/")
+    import_late_modules()
     return Worker(guards).run
 
 

@@ -113,10 +113,12 @@ def _serve(start_spawner: Callable[[], SpawnerT], open_service: OpenService[Spaw
         # Imports make little garbage, and what they make stays. Looking at it all over again is
         # 6 % of the time to the first answer.
         gc.disable()
+        from agent_dispatch.late import import_late_modules
         from agent_dispatch.process.open_files import raise_soft_limit
         from agent_dispatch.server.host import run_server
 
         raise_soft_limit()
+        import_late_modules()
 
         gc.freeze()
         gc.enable()

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ class Server:
 @asynccontextmanager
 async def serving(
     *args: str,
+    command: Sequence[str] = COMMAND,
     env: Mapping[str, str] | None = None,
     stdin: int = subprocess.PIPE,
     stdout: int = subprocess.PIPE,
@@ -127,7 +128,7 @@ async def serving(
     """A server process that is gone afterwards, whatever happens."""
     with trio.fail_after(20):
         process = await trio.lowlevel.open_process(
-            [*COMMAND, *args],
+            [*command, *args],
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
