@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from agent_dispatch.cli.registration import (
     remove_arguments,
     shortcomings,
 )
+from agent_dispatch.cli.scopes import Denial, Shadow
 from agent_dispatch.cli.temporary import Lasting, missing_source, why_temporary
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.dispatch.program import is_on_path
@@ -179,6 +180,48 @@ def check_registration(
     if command_words(present) != command_words(wanted):
         message = f"it starts another installation than this one, {command_line(wanted)}"
         yield _registration(Status.NOTE, message)
+
+
+def check_scopes(
+    *,
+    shadows: Iterable[Shadow],
+    names: Iterable[str],
+    denials: Iterable[Denial],
+    denials_elsewhere: Iterable[Denial],
+    registered: bool,
+) -> Iterator[Check]:
+    """Does anything keep the registration of user scope from taking effect?
+
+    Args:
+        shadows: What outranks it.
+        names: Under which it is registered besides.
+        denials: In settings that hold here.
+        denials_elsewhere: In settings of agents, which may be meant for them.
+        registered: There is one under our own name.
+    """
+    for shadow in shadows:
+        message = (
+            f"in {shadow.directory} a server of {shadow.scope} scope is used instead: it runs"
+            f" {shadow.command}"
+        )
+        fix = (
+            f"cd {shlex.quote(shadow.directory)} && claude mcp remove {SERVER_NAME} --scope"
+            f" {shadow.scope}"
+        )
+        yield _registration(Status.WARN if shadow.ours else Status.FAIL, message, fix)
+    for name in names:
+        again = "" if registered else f" && {_INIT}"
+        doubled = "so every tool is there twice" if registered else f"not as {SERVER_NAME}"
+        message = f"agent-dispatch is registered as {name}, {doubled}"
+        fix = f"claude mcp remove --scope user -- {shlex.quote(name)}{again}"
+        yield _registration(Status.WARN, message, fix)
+    for found, status in (
+        *((denial, Status.FAIL) for denial in denials),
+        *((denial, Status.WARN) for denial in denials_elsewhere),
+    ):
+        message = f"{found.file} denies {'all tools' if found.whole else 'a tool'}: {found.rule}"
+        fix = f"take {found.rule} out of {found.file}"
+        yield _registration(status if found.whole else Status.WARN, message, fix)
 
 
 def _registration(status: Status, message: str, fix: str | None = None) -> Check:

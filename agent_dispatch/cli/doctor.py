@@ -18,6 +18,7 @@ from agent_dispatch.cli.checks import (
     check_program,
     check_project_file,
     check_registration,
+    check_scopes,
     check_version,
     registration_unreadable,
     unhealthy_agent,
@@ -38,6 +39,13 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.registration import registered_server, wanted_registration
+from agent_dispatch.cli.scopes import (
+    denials,
+    other_names,
+    settings_of_project,
+    settings_of_user,
+    shadows,
+)
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.temporary import lasting_registration, source_of_this
 from agent_dispatch.core.outcome import StartFailure
@@ -48,7 +56,7 @@ from agent_dispatch.jobs.oddities import odd_entries
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
 from agent_dispatch.project.claude_files import file_problems
-from agent_dispatch.project.claude_settings import read_claude_settings
+from agent_dispatch.project.claude_settings import claude_folder, read_claude_settings
 from agent_dispatch.project.config_file import config_path, jobs_path
 from agent_dispatch.project.trust import look_at
 
@@ -106,6 +114,7 @@ def _examine(shell: Shell) -> Iterator[Check]:
             wanted_registration(shell.program, sys.executable), shell.environ, source_of_this()
         )
         yield from check_registration(present, lasting, shell.environ)
+        yield from _examine_scopes(claude_config, present, shell)
     except ClaudeConfigError as error:
         yield registration_unreadable(str(error))
     yield from _examine_config(shell, claude_config)
@@ -126,6 +135,32 @@ def _examine_jobs(shell: Shell) -> Iterator[Check]:
         message = f"{directory} cannot be looked at: {error.strerror}"
         fix = f"ls -ld {shlex.quote(str(directory))}"
         yield Check(name="jobs", status=Status.WARN, message=message, fix=fix)
+
+
+def _examine_scopes(
+    claude_config: dict[str, object], present: object, shell: Shell
+) -> Iterator[Check]:
+    here = os.getcwd()
+    try:
+        directories = [agent.directory for agent in open_registry(shell).list_agents()]
+    except ConfigError:
+        # A check of its own tells that.
+        directories = []
+    claude_directory = claude_folder(shell.environ)
+    everywhere = [*settings_of_user(claude_directory), *settings_of_project(here)]
+    elsewhere = [
+        file
+        for directory in directories
+        for file in settings_of_project(directory)
+        if file not in everywhere
+    ]
+    yield from check_scopes(
+        shadows=shadows(claude_config, [here, *directories], present),
+        names=other_names(claude_config),
+        denials=denials(everywhere),
+        denials_elsewhere=denials(elsewhere),
+        registered=present is not None,
+    )
 
 
 def _examine_claude(shell: Shell) -> Iterator[Check]:

@@ -73,7 +73,7 @@ def compare(present: object, wanted: Mapping[str, object]) -> Verdict:
     """Compare what is registered, if anything is, with what should be."""
     if present is None:
         return Verdict(State.ABSENT)
-    if not isinstance(present, Mapping) or not _starts_us(present):
+    if not isinstance(present, Mapping) or not starts_us(present):
         return Verdict(State.FOREIGN, (f"it runs {command_line(present)}",))
     reasons = []
     if command_words(present) != command_words(wanted):
@@ -133,7 +133,7 @@ def command_words(registration: Mapping[str, object]) -> list[str]:
     return [word for word in words if isinstance(word, str)]
 
 
-def _starts_us(registration: Mapping[str, object]) -> bool:
+def starts_us(registration: Mapping[str, object]) -> bool:
     """By the script's name, the module's, or what a runner like uvx is told to run."""
     if registration.get("type", "stdio") != "stdio":
         return False

@@ -23,6 +23,11 @@ _MANAGED = (
 )
 
 
+def claude_folder(environ: Mapping[str, str]) -> Path:
+    """Where Claude Code keeps the user's settings."""
+    return Path(environ.get("CLAUDE_CONFIG_DIR") or _home(environ) / ".claude")
+
+
 def claude_config_path(environ: Mapping[str, str]) -> Path:
     """Where Claude Code keeps its user-scope servers and the trust of projects."""
     own_directory = environ.get("CLAUDE_CONFIG_DIR")
@@ -44,7 +49,7 @@ def read_claude_settings(
         environ: Of the runs: names the user's home.
         managed: The directory of the administrator's settings.
     """
-    user = Path(environ.get("CLAUDE_CONFIG_DIR") or _home(environ) / ".claude")
+    user = claude_folder(environ)
     project = Path(directory) / ".claude"
     paths = (
         Path(managed) / "managed-settings.json",

@@ -321,3 +321,78 @@ def test_a_claude_that_path_lacks_is_used_and_told(healthy: World) -> None:
     assert fix == f"export PATH='{place}':\"$PATH\""
     login = f"'{place / 'claude'}' auth login"
     assert found(healthy, "login")[0][2] == login
+
+
+FOREIGN = {"command": "/opt/something-else", "args": ["--mcp"]}
+
+
+@pytest.mark.parametrize("scope", ["local", "project", "project above"])
+def test_a_registration_that_outranks_ours_is_told(healthy: World, scope: str) -> None:
+    directory = healthy.home / "projects" / "infra"
+    servers = {"mcpServers": {"agent-dispatch": FOREIGN}}
+    if scope == "local":
+        config = json.loads(healthy.claude_config.read_text())
+        config["projects"] = {str(directory): servers}
+        healthy.claude_config.write_text(json.dumps(config))
+    else:
+        directory = directory.parent if scope == "project above" else directory
+        (directory / ".mcp.json").write_text(json.dumps(servers))
+    assert healthy.run("doctor", "--json") == 1
+    [(status, message, fix)] = found(healthy, "registration")
+    assert status == "fail"
+    assert "/opt/something-else --mcp" in message
+    remove = f"claude mcp remove agent-dispatch --scope {scope.split()[0]}"
+    assert fix == f"cd {shlex.quote(str(directory))} && {remove}"
+
+
+def test_the_same_registration_in_another_scope_is_none_the_worse(healthy: World) -> None:
+    directory = healthy.home / "projects" / "infra"
+    servers = {"mcpServers": {"agent-dispatch": healthy.registered(), "x": FOREIGN}}
+    (directory / ".mcp.json").write_text(json.dumps(servers))
+    assert healthy.run("doctor", "--strict") == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "status"),
+    [
+        ("mcp__agent-dispatch", "fail"),
+        ("mcp__agent-dispatch__*", "fail"),
+        ("mcp__*", "fail"),
+        ("mcp__agent-dispatch__dispatch", "warn"),
+        ("mcp__agent-dispatch-other", None),
+        ("Bash(agent-dispatch:*)", None),
+    ],
+)
+def test_a_rule_that_denies_our_tools_is_told(
+    healthy: World, rule: str, status: str | None
+) -> None:
+    settings = healthy.home / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"permissions": {"deny": ["Read", rule]}}))
+    assert healthy.run("doctor", "--json") == (status == "fail")
+    expected = [] if status is None else [(status, f"take {rule} out of {settings}")]
+    assert [(s, fix) for s, _, fix in found(healthy, "registration")] == expected
+
+
+def test_a_rule_of_an_agents_own_project_may_be_meant(healthy: World) -> None:
+    settings = healthy.home / "projects" / "infra" / ".claude" / "settings.local.json"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"permissions": {"deny": ["mcp__agent-dispatch"]}}))
+    assert healthy.run("doctor", "--json") == 0
+    assert [status for status, _, _ in found(healthy, "registration")] == ["warn"]
+
+
+def test_a_registration_under_another_name_is_told(healthy: World) -> None:
+    config = json.loads(healthy.claude_config.read_text())
+    config["mcpServers"]["my agents"] = config["mcpServers"]["agent-dispatch"]
+    healthy.claude_config.write_text(json.dumps(config))
+    healthy.run("doctor", "--json")
+    [(status, message, fix)] = found(healthy, "registration")
+    assert (status, fix) == ("warn", "claude mcp remove --scope user -- 'my agents'")
+    assert "twice" in message
+    del config["mcpServers"]["agent-dispatch"]
+    healthy.claude_config.write_text(json.dumps(config))
+    assert healthy.run("doctor", "--json") == 1
+    assert found(healthy, "registration")[1][2] == (
+        "claude mcp remove --scope user -- 'my agents' && agent-dispatch init"
+    )
