@@ -41,9 +41,11 @@ class UnusableAgentError(DispatchError):
     """The agent's own table in `agents.toml` is broken; the other agents work."""
 
     def __init__(self, name: str, reason: str) -> None:
+        import shlex  # Only a message needs it.
+
         super().__init__(
-            f"Agent {name!r} is not usable: {reason}. Correct its table in agents.toml, or"
-            f" replace it with: agent-dispatch remove {name} && agent-dispatch add {name} DIRECTORY"
+            f"Agent {name!r} is not usable: {reason}. Correct its table in agents.toml, or take it"
+            f" out with: agent-dispatch remove {shlex.quote(name)}"
         )
         self.name = name
         self.reason = reason

@@ -257,8 +257,7 @@ def unhealthy_agent(agent: AgentSummary, config: Path | None) -> Check:
         agent: With its problem.
         config: The file that has to be corrected; None if its directory is what is wrong.
     """
-    name = shlex.quote(agent.name)
-    fix = f"agent-dispatch remove {name} && agent-dispatch add {name} DIRECTORY"
+    fix = f"agent-dispatch remove {shlex.quote(agent.name)}"
     return Check(
         name=f"agent {agent.name}",
         status=Status.FAIL,
@@ -302,7 +301,7 @@ def check_agent(
             name=name,
             status=Status.WARN,
             message="Claude Code refuses bypassPermissions to root unless IS_SANDBOX=1 is set",
-            fix=f"agent-dispatch update {agent.name} --permission-mode acceptEdits",
+            fix=f"agent-dispatch update {shlex.quote(agent.name)} --permission-mode acceptEdits",
         )
     if workspace is not None and workspace.allow_rules and not workspace.trusted:
         yield Check(
@@ -310,12 +309,11 @@ def check_agent(
             status=Status.WARN,
             message=(
                 f"{workspace.root} is not trusted, so Claude Code ignores permissions.allow"
-                f" ({counted(workspace.allow_rules, 'rule')}) of its .claude/settings.json"
+                f" ({counted(workspace.allow_rules, 'rule')}) of its .claude/settings.json. Accept"
+                " the trust dialog there, or grant the rules to the agent with --allowed-tools of"
+                " `agent-dispatch update`"
             ),
-            fix=(
-                f"cd {shlex.quote(workspace.root)} && claude  (accept the trust dialog), or grant"
-                f" them here: agent-dispatch update {agent.name} --allowed-tools RULES"
-            ),
+            fix=f"cd {shlex.quote(workspace.root)} && claude",
         )
 
 

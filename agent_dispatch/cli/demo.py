@@ -1,8 +1,11 @@
 """`demo`: one dispatch to look at, between two small projects that live as long as it does."""
 
+import re
 import sys
 import tempfile
 from pathlib import Path
+
+import msgspec
 
 from agent_dispatch.cli import standin
 from agent_dispatch.cli.output import Colour, one_line, paint, printable, write_json, write_lines
@@ -28,6 +31,12 @@ _PROJECTS = {
 }
 
 _TIMEOUT_S = 120.0
+
+_SENTENCE_END = re.compile(r"(?<=[.!?`]) (?=[A-Z(])")
+_CALLS_FOR = re.compile(
+    r"dispatch_\w+\(|update_agent\(|Its session is kept|--resume"
+    r"|agent-dispatch (?:update|describe|remove|run|wait|job|tail|cancel) "
+)
 
 REQUEST = DispatchRequest(
     agent="tides",
@@ -67,11 +76,31 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
     finally:
         spawner.close()
     result = one.outcome(attended)
+    if not result.success:
+        result = without_commands(result)
     if json:
         write_json(shell, result)
     else:
         _show(result, shell, real=real)
     return exit_status(result, attended.signum)
+
+
+def without_commands(result: DispatchResult) -> DispatchResult:
+    """The result without advice about agents and sessions that are gone with their place."""
+    return msgspec.structs.replace(
+        result,
+        error=_without_commands(result.error),
+        hint=_without_commands(result.hint),
+        session_id=None,
+        job_id=None,
+    )
+
+
+def _without_commands(text: str | None) -> str | None:
+    if text is None:
+        return None
+    sentences = _SENTENCE_END.split(text)
+    return " ".join(sentence for sentence in sentences if not _CALLS_FOR.search(sentence)) or None
 
 
 def _environment_in(place: Path) -> dict[str, str]:

@@ -122,7 +122,7 @@ def in_commands(text: str) -> str:
         if job_id := call["job"]:
             return f"agent-dispatch wait {job_id}"
         task = "TASK" if call["task"] is None else shlex.quote(call["task"])
-        return f"agent-dispatch run {call['agent']} {task} --session {call['session']}"
+        return f"agent-dispatch run {shlex.quote(call['agent'])} {task} --session {call['session']}"
 
     return _CALLS.sub(command, text).replace("Ask your user to run: ", "Run: ")
 

@@ -24,7 +24,8 @@ def more_time(agent: EffectiveAgent, timeout_s: float) -> str:
     longer = min(MAX_TIMEOUT_S, max(MIN_TIMEOUT_S, round(2 * timeout_s)))
     return (
         f"Or give it longer: timeout_seconds={longer} for one call (at most {MAX_TIMEOUT_S}), or"
-        f" for good: agent-dispatch update {agent.name} --timeout {longer}. For long work use"
+        f" for good: agent-dispatch update {shlex.quote(agent.name)} --timeout"
+        f" {longer}. For long work use"
         " dispatch_async, which does not keep you waiting."
     )
 
@@ -33,7 +34,8 @@ def raise_budget(agent: EffectiveAgent, cap_usd: float) -> str:
     """Say how to raise the cap."""
     higher = amount(2 * cap_usd)
     return (
-        f"Or raise the cap: agent-dispatch update {agent.name} --max-budget-usd {higher}"
+        f"Or raise the cap: agent-dispatch update {shlex.quote(agent.name)}"
+        f" --max-budget-usd {higher}"
         f' or update_agent(name="{agent.name}", max_budget_usd={higher}).'
     )
 

@@ -7,6 +7,7 @@ refused nevertheless, because it can only be a mistake or an attack.
 
 import math
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -215,14 +216,15 @@ def _budget(agent: EffectiveAgent, budget_usd: float) -> str:
     if not 0 < budget_usd < math.inf:
         raise RefusedValueError(
             f"Agent {agent.name!r}: max_budget_usd is {budget_usd}, which caps nothing; nothing was"
-            f" started. Set an amount above 0, or 0 for no cap: agent-dispatch update {agent.name}"
-            " --max-budget-usd 1"
+            f" started. Set an amount above 0, or 0 for no cap: agent-dispatch update"
+            f" {shlex.quote(agent.name)} --max-budget-usd 1"
         )
     return repr(float(budget_usd))
 
 
 def _remedy(agent: EffectiveAgent) -> str:
+    name = shlex.quote(agent.name)
     return (
-        f"See `agent-dispatch describe {agent.name}`, correct it with `agent-dispatch update"
-        f" {agent.name} ...` or in agents.toml, and `agent-dispatch doctor` checks the rest."
+        f"See `agent-dispatch describe {name}`, correct it with `agent-dispatch update"
+        f" {name} ...` or in agents.toml, and `agent-dispatch doctor` checks the rest."
     )

@@ -6,6 +6,7 @@ stderr. Few matches of text are left, each where the CLI gives nothing else to g
 
 import errno
 import re
+import shlex
 import signal
 from datetime import UTC, datetime
 
@@ -331,8 +332,8 @@ def _not_started(report: RunReport, failure: StartFailure) -> Failure:
         case StartStage.DIRECTORY | StartStage.CHDIR:
             text = (
                 f"The directory of agent {agent.name!r} cannot be used: {agent.directory}{system}."
-                " Bring it back, or register another one: agent-dispatch remove"
-                f" {agent.name} && agent-dispatch add {agent.name} DIRECTORY"
+                " Bring it back, or remove the agent with: agent-dispatch remove"
+                f" {shlex.quote(agent.name)}"
             )
             return Failure(ErrorType.NOT_FOUND, text)
         case StartStage.CLI_MISSING:

@@ -341,9 +341,12 @@ def _require_known(config: Config, name: str) -> None:
 
 def _require_free(data: Mapping[str, Any], name: str) -> None:
     if name in _tables(data):
+        import shlex  # Only a message needs it.
+
         raise InvalidRequestError(
-            f"Agent {name!r} exists already. Change it with: agent-dispatch update {name} …; or"
-            f" replace it with: agent-dispatch remove {name}, then add it again."
+            f"Agent {name!r} exists already. To change it: agent-dispatch update"
+            f" {shlex.quote(name)} (--help lists what); to replace it: agent-dispatch remove"
+            f" {shlex.quote(name)}, then add it again."
         )
 
 

@@ -109,3 +109,27 @@ def test_the_whole_demonstration_runs_and_cleans_up(world: World) -> None:
     assert "Using tool: Read" in ended.stderr
     assert os.listdir(temporary) == []
     assert not world.config.exists()
+
+
+def test_a_demo_that_failed_names_no_command_about_what_is_gone(tmp_path: Path) -> None:
+    session = "11111111-1111-4111-8111-111111111111"
+    error = (
+        "It did not end within 120 s. Its session is kept. Resume it:"
+        f' dispatch_session(agent="tides", task="Go on", session_id="{session}"), or by hand:'
+        f" `cd /tmp/agent-dispatch-demo-x/tides && claude --resume {session}`. Or give it longer:"
+        " timeout_seconds=240 for one call, or for good: agent-dispatch update tides --timeout 240."
+    )
+    failed = DispatchResult(
+        agent="tides",
+        success=False,
+        result="",
+        error=error,
+        error_type=ErrorType.TIMEOUT,
+        session_id=session,
+        job_id="0190a7b0c1d27abc8def0123456789ab",
+    )
+    world = World(tmp_path, FakeService(failed))
+    assert world.run("demo", "--real") == 124
+    assert "It did not end within 120 s." in world.err
+    for gone in ("tides &&", "update tides", session, "0190a7b0", "run tides"):
+        assert gone not in world.err

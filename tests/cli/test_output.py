@@ -52,6 +52,10 @@ def test_what_a_terminal_would_obey_is_taken_out(text: str, shown: str) -> None:
             'dispatch_wait(job_id="1a"), or in a shell: agent-dispatch wait 1a',
             "agent-dispatch wait 1a",
         ),
+        (
+            'dispatch_session(agent="my db", task="Go on", session_id="5e")',
+            "agent-dispatch run 'my db' 'Go on' --session 5e",
+        ),
         ("dispatch_session(agent)", "dispatch_session(agent)"),
     ],
 )

@@ -638,7 +638,7 @@ def test_a_cut_line_explains_the_missing_result() -> None:
 @pytest.mark.parametrize(
     ("stage", "number", "kind", "says"),
     [
-        (StartStage.DIRECTORY, None, ErrorType.NOT_FOUND, "agent-dispatch remove infra &&"),
+        (StartStage.DIRECTORY, None, ErrorType.NOT_FOUND, "agent-dispatch remove infra"),
         (StartStage.CHDIR, errno.EACCES, ErrorType.NOT_FOUND, "/srv/infra (why)"),
         (StartStage.CLI_MISSING, None, ErrorType.NOT_FOUND, "npm install -g"),
         (StartStage.CLI_NOT_EXECUTABLE, None, ErrorType.NOT_FOUND, "executable"),
@@ -827,3 +827,12 @@ def test_a_time_that_the_limit_itself_names_is_not_contradicted(words: str) -> N
     error = failure(builders.api_error(429, words))[1]
     assert words in error
     assert "not known when" not in error
+
+
+def test_commands_about_an_agent_with_a_name_of_two_words_can_be_pasted() -> None:
+    agent = msgspec.structs.replace(report().agent, name="my agent")
+    why = StartFailure(stage=StartStage.DIRECTORY, text="why")
+    gone = report(agent=agent, ending=Ending.START_FAILED, start_failure=why, exit_code=None)
+    late = report(agent=agent, ending=Ending.DEADLINE, exit_code=None)
+    assert "agent-dispatch remove 'my agent'" in (classify(gone).error or "")
+    assert "agent-dispatch update 'my agent' --timeout" in (classify(late).error or "")
