@@ -184,7 +184,7 @@ def _by_plan(agent: EffectiveAgent, inherited: ClaudeSettings) -> str:
     return (
         f"Its permission mode, plan ({_mode_source(agent, inherited)}), denies what changes"
         " anything, whatever is granted. Ask your user to run: agent-dispatch update"
-        f" {agent.name} --permission-mode manual."
+        f" {shlex.quote(agent.name)} --permission-mode manual."
     )
 
 
@@ -216,7 +216,8 @@ def _granted_already(agent: EffectiveAgent, denial: Denial, rule: str) -> str:
     return (
         f"{rule} is granted already, and a wider grant is not what it lacks.{said} For a path"
         f" outside {agent.directory}, a person can add its folder to"
-        f" permissions.additionalDirectories of {local}. See: agent-dispatch describe {agent.name}."
+        f" permissions.additionalDirectories of {local}. See: agent-dispatch describe"
+        f" {shlex.quote(agent.name)}."
     )
 
 
@@ -354,6 +355,6 @@ def _update(agent: EffectiveAgent, key: str, rules: list[str]) -> str:
     value = ",".join(rules) or "none"
     shell = shlex.quote(value) if any(c in value for c in '"$`\\!') else f'"{value}"'
     return (
-        f"Ask your user to run: agent-dispatch update {agent.name} --{key.replace('_', '-')}"
-        f" {shell}"
+        f"Ask your user to run: agent-dispatch update {shlex.quote(agent.name)}"
+        f" --{key.replace('_', '-')} {shell}"
     )
