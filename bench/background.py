@@ -1,87 +1,93 @@
-"""m5 and m9: background jobs, one after the other, a hundred in a row, and fifty at once."""
+"""Background jobs: one by one (m5), many at once (m9), after their server (m10), crashes."""
 
+import json
 import os
+import select
 import signal
+import subprocess
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from bench.harness import Server
-from bench.processes import memory_mib
-from bench.products import Product
-from bench.report import (
-    Row,
-    Samples,
-    at_least,
-    at_most,
-    medians,
-    of_predecessor,
-    percentile_95,
-    percentiles_95,
-    row,
+from bench.processes import pss_mib
+from bench.report import OURS, Row, Samples, at_least, at_most, of_predecessor, p95, row
+from bench.workshop import (
+    Product,
+    Stage,
+    Workshop,
+    post_wait,
+    serving,
+    submit,
+    submit_many,
+    task,
+    wait_for,
 )
-from bench.steering import Stage, serving, submit, submit_many, wait_for, wait_for_standins
 
 MANY = 100
 AT_ONCE = 50
+AFTER_S = 3.0
+"""The time after the end of a server when leftovers are counted."""
+WAYS: Mapping[str, int | None] = {
+    "EOF": None,
+    "TERM": signal.SIGTERM,
+    "INT": signal.SIGINT,
+    "KILL": signal.SIGKILL,
+}
 _WARM_UP = 3
-_UNDER_WAY_S = 0.05
-"""How long a `dispatch_wait` may take to be waiting."""
+_WAITING_S = 0.05
+"""The longest time until a `dispatch_wait` is waiting."""
+_READ_S = 5.0
+"""The longest time until a new server reports how a job ended."""
 
 
-def submissions(products: Sequence[Product], root: Path, rounds: int) -> list[Row]:
-    """m5: a background job from the call to its answer, and to its agent running."""
-    answered: Samples = defaultdict(list)
-    started: Samples = defaultdict(list)
+def submissions(shop: Workshop, rounds: int) -> list[Row]:
+    """A background job from the call to its answer, and to its running agent."""
+    answered, started = Samples(), Samples()
     durable: list[float] = []
+    products, folder = shop.products(), shop.folder()
+    stages = {product.name: shop.stage() for product in products}
     with ExitStack() as stack:
-        stages = {product.name: Stage(root / product.name) for product in products}
-        servers = {
-            product.name: serving(stack, product, stages[product.name]) for product in products
-        }
+        servers = {p.name: serving(stack, p, stages[p.name]) for p in products}
         for number in range(_WARM_UP + rounds):
-            durable.append(durable_write_s(root))
+            durable.append(durable_write_s(folder))
             for name, server in servers.items():
                 begun = time.monotonic()
                 job_id = submit(server, number)
                 answered_s = time.monotonic() - begun
-                _must_be_done(wait_for(server, job_id))
+                job = wait_for(server, job_id)
+                if job["status"] != "done":
+                    raise RuntimeError(f"the job failed: {job}")
                 if number >= _WARM_UP:
                     answered[name].append(answered_s)
                     started[name].append(stages[name].stamp("start") - begun)
-    floor_ms = median(durable) * 1000
-    floor_is = "durable write"
-    name = "dispatch_async to its answer"
+    floor = (median(durable) * 1000, "durable write")
+    to_answer, to_start = "dispatch_async to its answer", "dispatch_async to its agent running"
+    late = of_predecessor(0.6)
     return [
-        row(
-            "m5", name, "ms", medians(answered, 1000), at_most(8), floor=floor_ms, floor_is=floor_is
-        ),
-        row("m5", f"{name}, p95", "ms", percentiles_95(answered, 1000), of_predecessor(0.6)),
-        row("m5", "dispatch_async to its agent running", "ms", medians(started, 1000), at_most(15)),
-        row(
-            "m5",
-            "dispatch_async to its agent running, p95",
-            "ms",
-            percentiles_95(started, 1000),
-            of_predecessor(0.6),
-        ),
+        row("m5", to_answer, "ms", answered.medians(1000), at_most(8), floor=floor),
+        row("m5", f"{to_answer}, p95", "ms", answered.each(p95, 1000), late),
+        row("m5", to_start, "ms", started.medians(1000), at_most(15)),
+        row("m5", f"{to_start}, p95", "ms", started.each(p95, 1000), late),
     ]
 
 
-def wake_ups(products: Sequence[Product], root: Path, rounds: int) -> list[Row]:
-    """m5: how long after the agent's end `dispatch_wait` answers; by the agent's own clock."""
-    woke: Samples = defaultdict(list)
+def wake_ups(shop: Workshop, rounds: int) -> list[Row]:
+    """The time from an agent's end, by its own clock, to the answer of `dispatch_wait`."""
+    woke = Samples()
+    products = shop.products()
+    stages = {product.name: shop.stage(gated=True) for product in products}
     with ExitStack() as stack:
-        stages = {p.name: Stage(root / p.name, gated=True) for p in products}
         servers = {p.name: serving(stack, p, stages[p.name]) for p in products}
         for number in range(_WARM_UP + rounds):
             for name, server in servers.items():
-                arguments = {"job_id": submit(server, number), "timeout_seconds": 60}
-                sent = server.post_call("dispatch_wait", arguments)
-                time.sleep(_UNDER_WAY_S)
+                sent = post_wait(server, submit(server, number))
+                time.sleep(_WAITING_S)
                 stages[name].open_gate()
                 server.answers([sent])
                 answered = time.monotonic()
@@ -89,111 +95,93 @@ def wake_ups(products: Sequence[Product], root: Path, rounds: int) -> list[Row]:
                     woke[name].append(answered - stages[name].stamp("end"))
     name = "dispatch_wait after the agent's end"
     return [
-        row("m5", name, "ms", medians(woke, 1000), at_most(5)),
-        row("m5", f"{name}, p95", "ms", percentiles_95(woke, 1000), at_most(25)),
+        row("m5", name, "ms", woke.medians(1000), at_most(10)),
+        row("m5", f"{name}, p95", "ms", woke.each(p95, 1000), at_most(25)),
     ]
 
 
-def sudden_ends(product: Product, root: Path, standin: str, rounds: int) -> list[Row]:
-    """m5: the same when the process that runs the job is killed; only ours has one."""
-    woke: list[float] = []
+def sudden_ends(shop: Workshop, rounds: int) -> list[Row]:
+    """The same after kill -9 of the process that runs the job; only our product has one."""
+    woke = Samples()
+    product = shop.products()[0]
     with ExitStack() as stack:
-        server = serving(stack, product, Stage(root / product.name, gated=True))
+        server = serving(stack, product, shop.stage(gated=True))
         for number in range(rounds):
             job_id = submit(server, number)
-            wait_for_standins(server, standin, 1)
-            sent = server.post_call("dispatch_wait", {"job_id": job_id, "timeout_seconds": 60})
-            time.sleep(_UNDER_WAY_S)
-            [worker] = [
-                pid for pid in owners(server, product, job_id) if _name(pid) == "dispatch-work"
-            ]
+            shop.wait_for_agents(server, 1)
+            sent = post_wait(server, job_id)
+            time.sleep(_WAITING_S)
+            workers = server.tree.pids_named("dispatch-work")
             begun = time.monotonic()
-            os.kill(worker, signal.SIGKILL)
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
             server.answers([sent])
-            woke.append(time.monotonic() - begun)
-    figures = {product.name: percentile_95(woke) * 1000}
-    return [row("m5", "dispatch_wait after kill -9 of the worker, p95", "ms", figures, at_most(50))]
+            woke[product.name].append(time.monotonic() - begun)
+    name = "dispatch_wait after kill -9 of the worker, p95"
+    return [row("m5", name, "ms", woke.each(p95, 1000), at_most(50))]
 
 
-def a_hundred(products: Sequence[Product], root: Path, rounds: int) -> list[Row]:
-    """m5: many instant jobs, submitted in a row and all waited for."""
-    walls: Samples = defaultdict(list)
-    cpu: Samples = defaultdict(list)
-    done: Samples = defaultdict(list)
+def a_hundred(shop: Workshop, rounds: int) -> list[Row]:
+    """Many instant jobs, submitted in a row and all waited for."""
+    walls, cpu, done = Samples(), Samples(), Samples()
     with ExitStack() as stack:
-        servers = {p.name: serving(stack, p, Stage(root / p.name)) for p in products}
+        servers = {p.name: serving(stack, p, shop.stage()) for p in shop.products()}
         for server in servers.values():
             wait_for(server, submit(server))
         for _ in range(rounds):
             for name, server in servers.items():
                 begun, begun_cpu = time.monotonic(), server.cpu_s()
-                jobs = [wait_for(server, job_id) for job_id in submit_many(server, MANY)]
+                jobs = [wait_for(server, job_id) for job_id in submit_many(server, range(MANY))]
                 walls[name].append(time.monotonic() - begun)
                 cpu[name].append((server.cpu_s() - begun_cpu) / MANY)
                 done[name].append(sum(job["status"] == "done" for job in jobs))
-    least = {name: min(counts) for name, counts in done.items()}
+    name, goal = f"{MANY} instant jobs", of_predecessor(0.6)
     return [
-        row("m5", f"{MANY} instant jobs: answered", "", least, at_least(MANY)),
-        row("m5", f"{MANY} instant jobs, wall", "s", medians(walls), of_predecessor(0.6)),
-        row(
-            "m5",
-            f"{MANY} instant jobs: CPU of each, with the child",
-            "ms",
-            medians(cpu, 1000),
-            of_predecessor(0.6),
-        ),
+        row("m5", f"{name}: answered", "", done.each(min), at_least(MANY)),
+        row("m5", f"{name}, wall", "s", walls.medians(), goal),
+        row("m5", f"{name}: CPU of each, with the child", "ms", cpu.medians(1000), goal),
     ]
 
 
-def at_once(products: Sequence[Product], root: Path, standin: str) -> list[Row]:
-    """m9: what jobs cost while they run; the products' limit must allow for 50."""
-    rows: list[Row] = []
-    family: dict[int, float] = {}
+def at_once(shop: Workshop) -> list[Row]:
+    """What jobs cost while they run."""
     running: dict[str, float] = {}
-    growth: dict[int, dict[str, float]] = defaultdict(dict)
     threads: dict[str, float] = {}
-    for product in products:
+    growth: dict[int, dict[str, float]] = defaultdict(dict)
+    family: dict[int, float] = {}
+    for product in shop.products(limit=AT_ONCE):
         with ExitStack() as stack:
-            server = serving(stack, product, Stage(root / product.name, gated=True))
-            idle_mib = _pss_mib(server, standin)
-            ids: list[str] = []
+            server = serving(stack, product, shop.stage(gated=True))
+            idle_mib = pss_mib(shop.helpers(server))
+            asked = 0
             for count in (1, 20, AT_ONCE):
-                ids += submit_many(server, count - len(ids))
-                running[product.name] = len(wait_for_standins(server, standin, count))
-                grown_mib = (_pss_mib(server, standin) - idle_mib) / count
-                growth[count][product.name] = grown_mib
-                if product is products[0]:
-                    family[count] = memory_mib(owners(server, product))[1] / count
-            threads[product.name] = server.tree.threads() - len(server.tree.pids_of(standin))
-    ours = products[0].name
-    for count, mib in family.items():
-        name = f"PSS of a worker and its guard, {count} of them"
-        rows.append(row("m9", name, "MiB", {ours: mib}, at_most(5)))
+                submit_many(server, range(asked, count))
+                asked = count
+                running[product.name] = len(shop.wait_for_agents(server, count))
+                helpers = shop.helpers(server)
+                growth[count][product.name] = (pss_mib(helpers) - idle_mib) / count
+                if product.name == OURS:
+                    pids = server.tree.pids_named("dispatch-work", "dispatch-guard")
+                    family[count] = pss_mib(pids) / count
+            threads[product.name] = server.tree.threads() - len(server.tree.pids_of(shop.agent))
+    jobs, each, worker = f"{AT_ONCE} background jobs", at_most(5), "PSS of a worker and its guard"
+    even = of_predecessor(1)
     return [
-        row("m9", f"{AT_ONCE} background jobs: running", "", running, at_least(AT_ONCE)),
-        row(
-            "m9",
-            f"{AT_ONCE} background jobs: threads, agents' not counted",
-            "",
-            threads,
-            of_predecessor(1),
-        ),
+        row("m9", f"{jobs}: running", "", running, at_least(AT_ONCE)),
+        row("m9", f"{jobs}: threads, agents' not counted", "", threads, even),
         *(
-            row("m9", f"{count} background jobs: growth in PSS by each", "MiB", figures, at_most(5))
+            row("m9", f"{count} background jobs: growth in PSS by each", "MiB", figures, each)
             for count, figures in growth.items()
         ),
-        *rows,
+        *(
+            row("m9", f"{worker}, {count} of them", "MiB", {OURS: mib}, each)
+            for count, mib in family.items()
+        ),
     ]
-
-
-def owners(server: Server, product: Product, job_id: str = "") -> list[int]:
-    """The worker of a job of ours, or of any, and the guard of its run: who has its lock open."""
-    lock = f"{product.environ['AGENT_DISPATCH_JOBS_DIR']}/live/{job_id}"
-    return [pid for pid in server.tree.pids() if any(f.startswith(lock) for f in _open_files(pid))]
 
 
 def durable_write_s(folder: Path) -> float:
-    """The seconds that it takes to put a small file in place and be sure of it."""
+    """The seconds to write a small file durably."""
     begun = time.perf_counter()
     new = folder / "new"
     with open(new, "wb") as file:
@@ -207,25 +195,119 @@ def durable_write_s(folder: Path) -> float:
     return time.perf_counter() - begun
 
 
-def _pss_mib(server: Server, standin: str) -> float:
-    agents = set(server.tree.pids_of(standin))
-    return memory_mib(pid for pid in server.tree.pids() if pid not in agents)[1]
+@dataclass(kw_only=True)
+class Left:
+    """What the ends of one product's servers left behind."""
+
+    children: int = 0
+    servers: int = 0
+    finished: int = 0
+    """Background jobs that reached their end, as a new server reports."""
+    stale: int = 0
+    """Jobs reported as running, without a process."""
+    child_s: list[float] = field(default_factory=list)
+    server_s: list[float] = field(default_factory=list)
 
 
-def _open_files(pid: int) -> set[str]:
-    try:
-        return {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
-    except OSError:  # It has gone, or one of its descriptors.
-        return set()
+def endings(shop: Workshop) -> list[Row]:
+    """Servers with a call, and with a background job, each ended in every way."""
+    products = shop.products()
+    calls = {product.name: _end_calls(shop, product) for product in products}
+    jobs = {product.name: _end_with_jobs(shop, product) for product in products}
+    after = f"{AFTER_S:.0f} s after EOF, TERM, INT, KILL"
+    worst = {name: max(left.child_s) * 1000 for name, left in calls.items()}
+    exits, up = {}, {}
+    for name, left in calls.items():
+        exits[name] = max(left.server_s + jobs[name].server_s) * 1000
+        up[name] = left.servers + jobs[name].servers
+    killed = {name: left.children for name, left in calls.items()}
+    alive = {name: left.children for name, left in jobs.items()}
+    done = {name: left.finished for name, left in jobs.items()}
+    stale = {name: left.stale for name, left in jobs.items()}
+    return [
+        row("m10", f"call: children alive {after}", "", killed, at_most(0)),
+        row("m10", "call: worst time to the child's death", "ms", worst, at_most(450)),
+        row("m10", "worst time to the server's exit", "ms", exits, at_most(450)),
+        row("m10", f"servers still up (of {2 * len(WAYS)})", "", up, at_most(0)),
+        row("m10", f"background: alive {after}", "", alive, at_least(len(WAYS))),
+        row("m10", "background: done, says a new server", "", done, at_least(len(WAYS))),
+        row("m10", "background: said to run, by nobody", "", stale, at_most(0)),
+    ]
 
 
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
+def _end_calls(shop: Workshop, product: Product) -> Left:
+    left = Left()
+    for number, signum in enumerate(WAYS.values()):
+        with ExitStack() as stack:
+            server = serving(stack, product, shop.stage(gated=True))
+            server.post_call("dispatch", task(number))
+            [child] = shop.wait_for_agents(server, 1)
+            child_s, server_s = _end(server, signum, [child, server.pid])
+            left.child_s.append(child_s)
+            left.server_s.append(server_s)
+            left.children += child_s >= AFTER_S
+            left.servers += server_s >= AFTER_S
+            server.tree.kill()  # Otherwise its exit is waited for.
+    return left
 
 
-def _must_be_done(job: dict[str, object]) -> None:
-    if job["status"] != "done":
-        raise RuntimeError(f"the job failed: {job}")
+def _end_with_jobs(shop: Workshop, product: Product) -> Left:
+    left = Left()
+    running: list[tuple[Server, Stage, str]] = []
+    with ExitStack() as stack:
+        for signum in WAYS.values():
+            stage = shop.stage(gated=True)
+            server = serving(stack, product, stage)
+            job_id = submit(server)
+            shop.wait_for_agents(server, 1)
+            [server_s] = _end(server, signum, [server.pid])
+            left.server_s.append(server_s)
+            left.servers += server_s >= AFTER_S
+            running.append((server, stage, job_id))
+        time.sleep(AFTER_S)
+        reader = serving(stack, product)
+        for server, stage, job_id in running:
+            if server.tree.pids_of(shop.agent):
+                left.children += 1
+                stage.open_gate()
+            status = wait_for(reader, job_id, _READ_S)["status"]
+            left.finished += status == "done"
+            left.stale += status in ("pending", "running")
+            server.tree.kill()
+    return left
+
+
+def _end(server: Server, signum: int | None, pids: Sequence[int]) -> list[float]:
+    """End a server; returns the seconds until each process is gone, at most `AFTER_S`."""
+    fds = [os.pidfd_open(pid) for pid in pids]
+    took_s = [AFTER_S] * len(fds)
+    waiting = list(fds)
+    begun = time.perf_counter()
+    if signum is None:
+        server.close_stdin()
+    else:
+        os.kill(server.pid, signum)
+    while waiting and (left_s := begun + AFTER_S - time.perf_counter()) > 0:
+        for fd in select.select(waiting, [], [], left_s)[0]:
+            took_s[fds.index(fd)] = time.perf_counter() - begun
+            waiting.remove(fd)
+    for fd in fds:
+        os.close(fd)
+    return took_s
+
+
+def crashes(shop: Workshop, kills: int, seed: int) -> list[Row]:
+    """Kill writers of records at random moments and check what each leaves."""
+    words = ["crash", str(shop.folder() / "store"), str(kills), str(seed)]
+    command = [sys.executable, "-m", "tests.jobs.owners", *words]
+    repository = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=repository, stdout=subprocess.PIPE, check=True)
+    report = json.loads(done.stdout)
+    for violation in report["violations"]:
+        print(violation, file=sys.stderr)
+    wrong, seen = len(report["violations"]), report["acknowledged"]
+    name = f"jobs acknowledged in {report['kills']} kills (seed {seed})"
+    return [
+        row("crash", name, "", {OURS: seen}, at_least(kills)),
+        row("crash", "of these lost, torn, or not as acknowledged", "", {OURS: wrong}, at_most(0)),
+    ]

@@ -1,57 +1,90 @@
-"""m4: many dispatches at once, at one limit after the other."""
+"""Many dispatches at once: limits and time (m4), what each adds, and a huge answer (m9)."""
 
 import json
 import math
 import os
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from statistics import median
 from typing import Any
 
-from bench.command import Workshop, say
-from bench.harness import Server, answer_of, children_cpu_s
-from bench.processes import threads_of
-from bench.products import Product
-from bench.report import Row, Target, at_most, exactly, of_predecessor, row
-from bench.steering import Stage, serving
+from bench.harness import (
+    WATCH_EVERY_S,
+    RequestId,
+    Server,
+    answer_of,
+    children_cpu_s,
+    timed,
+)
+from bench.processes import (
+    open_files_limit_of,
+    open_files_of,
+    peak_mib,
+    pss_mib,
+    reset_peaks,
+    rss_mib,
+    threads_of,
+)
+from bench.report import (
+    OURS,
+    Row,
+    Target,
+    at_least,
+    at_most,
+    exactly,
+    of_predecessor,
+    row,
+)
+from bench.workshop import Product, Workshop, is_right, serving, task, warm_servers
 
 BARE = "bare agents"
-"""What stands for the machine: a loop that keeps so many agents going, and does nothing else."""
+"""The machine's own limit: a loop that keeps so many agents running and does nothing else."""
 EACH, TOGETHER = "dispatch", "dispatch_parallel"
-"""The tools to ask with: a call for each, sent without waiting in between, or one for all."""
+"""The tools used: one call for each task, or one call for all."""
 MANY = 200
 THREADS = 8
-"""Of the server, however many dispatches there are and whatever the limit is."""
+"""The most threads of a server, for any limit and any number of dispatches."""
 OF_IDEAL = {5: 1.03, 20: 1.06, 50: 1.15}
-"""How many times as long as their agents alone so many dispatches may take, by the limit."""
+"""By the limit: the longest time for `MANY` dispatches, relative to their agents alone."""
+MIB_EACH = 1.3
+"""The most memory of a dispatch beside its agent."""
+COMMON_OPEN_FILES = 1024
+"""The soft limit on descriptors of most systems; the servers of crowds are started with it."""
+_OPEN_FILES_EACH = 12
+"""Descriptors that a dispatch may need in the server, with room."""
+_COMPLETE_S = 120.0
+_QUICK_CALLS = 20
+_MIB = 1 << 20
+_LATER_S = 1.0
+_TAIL = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is asked for."""
+    """So many dispatches of so many seconds at one limit."""
 
     limit: int
     dispatches: int
     seconds: float
-    """How long each agent works."""
     tool: str = EACH
 
     @property
     def ideal_s(self) -> float:
-        """How long it takes if nothing but the agents does."""
+        """The time that the agents alone take."""
         return math.ceil(self.dispatches / self.limit) * self.seconds
 
     @property
     def full(self) -> int:
-        """How many agents work at once if the limit is used and kept."""
+        """The number of agents at once if the limit is used and kept."""
         return min(self.limit, self.dispatches)
 
     @property
     def is_timed(self) -> bool:
-        """Whether it is large enough for the time to say something, and has a target."""
+        """Whether the load has a target for its time; small loads do not."""
         return self.limit in OF_IDEAL and self.dispatches >= MANY
 
     def __str__(self) -> str:
@@ -61,91 +94,97 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What became of it."""
+    """What one product did with a load."""
 
-    product: str
-    load: Load
     peak: int
-    """How many agents there were at once, as they themselves saw it."""
+    """The most agents at once, as they counted themselves."""
     right: int
-    """Dispatches that were answered with what their own agent said."""
+    """Dispatches answered with the words of their own agent."""
     wall_s: float
     cpu_ms: float
-    """CPU time of everything for each dispatch: server, helpers, agent."""
-    threads: int
-    """Threads of the server, the most that were seen."""
-
-    @property
-    def of_ideal(self) -> float:
-        """How many times as long as its agents alone it took."""
-        return self.wall_s / self.load.ideal_s
+    """CPU time of each dispatch: server, helpers and agent."""
+    threads: int = 0
+    """The most threads of the server."""
 
 
-def fan_out(workshop: Workshop, loads: Iterable[Load]) -> list[Point]:
-    """Put each load on each product in turn, on a new server every time.
+def fan_out(shop: Workshop, loads: Iterable[Load]) -> list[Row]:
+    """Give each load to each product in turn, with a new server every time.
 
-    A load that asks with a tool that a product does not have is left out.
+    A product without the tool of a load is left out.
     """
-    points = []
-    for number, load in enumerate(loads):
-        say(str(load))
-        name = f"load{number}"
-        stages = workshop.root / name / "stages"
+    rows: list[Row] = []
+    wrong, threads = 0, 0
+    for load in loads:
+        points = {}
         if load.is_timed and load.tool == EACH:
-            points.append(_bare_point(workshop.environ, workshop.root / f"{name}-bare", load))
-        for product in workshop.products(name, limit=load.limit):
-            point = _point(product, stages / product.name, load)
-            if point is not None:
-                points.append(point)
-    return points
+            points[BARE] = _bare_point(shop, load)
+        for product in shop.products(limit=load.limit):
+            if point := _point(shop, product, load):
+                points[product.name] = point
+        rows += rows_of_load(load, points)
+        wrong += load.dispatches - points[OURS].right
+        threads = max(threads, points[OURS].threads)
+    figures = {"dispatches without their own agent's answer": (wrong, 0)}
+    figures["threads of the server, at any limit"] = (threads, THREADS)
+    return rows + [
+        row("m4", name, "", {OURS: value}, at_most(most)) for name, (value, most) in figures.items()
+    ]
 
 
-def _bare_point(environ: Mapping[str, str], folder: Path, load: Load) -> Point:
-    stage = Stage(folder, counted=True, seconds=load.seconds)
-    environ = {**environ, **stage.environ}
+def rows_of_load(load: Load, points: Mapping[str, Point]) -> list[Row]:
+    """The points of one load, by the product."""
+    peaks = {name: point.peak for name, point in points.items()}
+    rows = [row("m4", f"{load}: peak", "", peaks, exactly(load.full))]
+    if load.is_timed:
+        of_ideal = {name: point.wall_s / load.ideal_s for name, point in points.items()}
+        cpu_ms = {name: point.cpu_ms for name, point in points.items()}
+        for name, unit, figures, target in (
+            ("wall of ideal", "x", of_ideal, at_most(OF_IDEAL[load.limit])),
+            ("CPU of each", "ms", cpu_ms, of_predecessor(0.9)),
+        ):
+            floor = (figures[BARE], BARE) if BARE in figures else None
+            rows.append(row("m4", f"{load}: {name}", unit, figures, target, floor=floor))
+    return rows
+
+
+def _bare_point(shop: Workshop, load: Load) -> Point:
+    stage = shop.stage(counted=True, seconds=load.seconds)
+    environ = {**shop.environ, **stage.environ}
     begun_cpu_s, begun_s = children_cpu_s(), time.perf_counter()
-    living: set[int] = set()
+    alive: set[int] = set()
     program = shutil.which("claude", path=environ["PATH"])
     assert program is not None
     with open(os.devnull, "wb") as null:
         silent = [(os.POSIX_SPAWN_DUP2, null.fileno(), 1)]
         for number in range(load.dispatches):
-            if len(living) == load.limit:
-                living.remove(os.wait()[0])
+            if len(alive) == load.limit:
+                alive.remove(os.wait()[0])
             words = [program, "-p", f"task {number}"]
-            living.add(os.posix_spawn(program, words, environ, file_actions=silent))
-        while living:
-            living.remove(os.wait()[0])
-    wall_s = time.perf_counter() - begun_s
+            alive.add(os.posix_spawn(program, words, environ, file_actions=silent))
+        while alive:
+            alive.remove(os.wait()[0])
     return Point(
-        product=BARE,
-        load=load,
         peak=stage.peak(),
         right=load.dispatches,
-        wall_s=wall_s,
+        wall_s=time.perf_counter() - begun_s,
         cpu_ms=(children_cpu_s() - begun_cpu_s) / load.dispatches * 1000,
-        threads=0,
     )
 
 
-def _point(product: Product, folder: Path, load: Load) -> Point | None:
-    stage = Stage(folder, counted=True, seconds=load.seconds)
+def _point(shop: Workshop, product: Product, load: Load) -> Point | None:
+    stage = shop.stage(counted=True, seconds=load.seconds)
     with ExitStack() as stack:
-        server = serving(stack, product, stage)
+        [server] = warm_servers(stack, [product], stage).values()
         if load.tool not in server.tools:
             return None
-        server.call("dispatch", task(-1))  # So that no first time is in the figures.
         threads: list[int] = []
         begun_cpu_s, begun_s = server.cpu_s(), time.perf_counter()
         answers = _ask(server, load, lambda: threads.append(threads_of(server.pid)))
-        wall_s = time.perf_counter() - begun_s
         return Point(
-            product=product.name,
-            load=load,
+            wall_s=time.perf_counter() - begun_s,
+            cpu_ms=(server.cpu_s() - begun_cpu_s) / load.dispatches * 1000,
             peak=stage.peak(),
             right=sum(is_right(answer, number) for number, answer in enumerate(answers)),
-            wall_s=wall_s,
-            cpu_ms=(server.cpu_s() - begun_cpu_s) / load.dispatches * 1000,
             threads=max(threads),
         )
 
@@ -153,60 +192,166 @@ def _point(product: Product, folder: Path, load: Load) -> Point | None:
 def _ask(server: Server, load: Load, watch: Callable[[], object]) -> list[dict[str, Any]]:
     tasks = [task(number) for number in range(load.dispatches)]
     if load.tool == TOGETHER:
-        sent = [server.post_call(TOGETHER, {"dispatches": json.dumps(tasks)})]
-        listed: list[dict[str, Any]] = answer_of(server.answers(sent, watch)[sent[0]])
+        sent = server.post_call(TOGETHER, {"dispatches": json.dumps(tasks)})
+        listed: list[dict[str, Any]] = answer_of(server.answers([sent], watch)[sent])
         return listed
-    sent = [server.post_call(EACH, one) for one in tasks]
-    answers = server.answers(sent, watch)
-    return [answer_of(answers[request]) for request in sent]
+    requests = [server.post_call(EACH, one) for one in tasks]
+    answers = server.answers(requests, watch)
+    return [answer_of(answers[request]) for request in requests]
 
 
-def task(number: int) -> dict[str, str]:
-    """A dispatch that differs from the others, so that no cache answers."""
-    return {"agent": "agent0", "task": f"task {number}"}
+class Crowd:
+    """What dispatches that run at once add to an idle server."""
+
+    def __init__(self, shop: Workshop, server: Server) -> None:
+        """Look at the server before its first dispatch."""
+        self._shop, self._server = shop, server
+        self._idle_mib = pss_mib(server.tree.pids())
+        self._idle_open_files = open_files_of(server.pid)
+
+    def look(self, running: int) -> dict[str, float]:
+        """The figures while so many dispatches run."""
+        server, helpers = self._server, self._shop.helpers(self._server)
+        mib, open_files = pss_mib(helpers), open_files_of(server.pid)
+        return {
+            "running": running,
+            "PSS of each": (mib - self._idle_mib) / running,
+            "threads of the server": threads_of(server.pid),
+            "descriptors of each in the server": (open_files - self._idle_open_files) / running,
+            "PSS of server and helpers": mib,
+            "threads beside one for each": sum(map(threads_of, helpers)) - running,
+            "descriptors of the server": open_files,
+        }
 
 
-def is_right(answer: Mapping[str, Any], number: int) -> bool:
-    """Whether the agent of this very dispatch has answered."""
-    return bool(answer["success"]) and answer["result"] == f"done {number}"
+def crowds(shop: Workshop, sizes: Sequence[int]) -> list[Row]:
+    """Let more and more dispatches run at once, all within the limit."""
+    found: dict[int, dict[str, dict[str, float]]] = {size: {} for size in sizes}
+    for product in shop.products(limit=max(sizes)):
+        with ExitStack() as stack:
+            stage = shop.stage(gated=True)
+            server = serving(stack, product, stage, open_files=COMMON_OPEN_FILES)
+            crowd = Crowd(shop, server)
+            asked = 0
+            for size in sizes:
+                for number in range(asked, size):
+                    server.post_call("dispatch", task(number))
+                asked = size
+                running = len(shop.wait_for_agents(server, size))
+                found[size][product.name] = crowd.look(running)
+            server.tree.kill()  # Otherwise its exit waits for the agents.
+    return [row for size, figures in found.items() for row in _rows_of_crowd(size, figures)]
 
 
-def rows_of(points: Sequence[Point]) -> list[Row]:
-    """The points beside each other, and beside their targets."""
-    rows = []
-    for load in dict.fromkeys(point.load for point in points):
-        of_load = {point.product: point for point in points if point.load == load}
-        if "agent-dispatch" in of_load:
-            rows += _rows_of_load(load, of_load)
-    ours = [point for point in points if point.product == "agent-dispatch"]
-    wrong = sum(point.load.dispatches - point.right for point in ours)
-    threads = [point.threads for point in ours]
+def _rows_of_crowd(size: int, figures: Mapping[str, Mapping[str, float]]) -> list[Row]:
+    wanted: list[tuple[str, str, list[Target]]] = [
+        ("running", "", [exactly(size)]),
+        # A small crowd would have to bear what a server pays once.
+        ("PSS of each", "MiB", [at_most(MIB_EACH)] if size >= 20 else []),
+        ("threads of the server", "", [at_most(THREADS)]),
+        ("descriptors of each in the server", "", []),
+    ]
+    if size == 50:
+        wanted.append(("PSS of server and helpers", "MiB", [at_most(110)]))
+        wanted.append(("threads beside one for each", "", [at_most(12)]))
     return [
-        *rows,
-        _row_of_ours("dispatches without their own agent's answer", "", wrong, at_most(0)),
-        _row_of_ours("threads of the server, at any limit", "", max(threads), at_most(THREADS)),
+        row("m9", f"{size} dispatches: {name}", unit, _of_each(figures, name), *targets)
+        for name, unit, targets in wanted
     ]
 
 
-def _rows_of_load(load: Load, points: Mapping[str, Point]) -> list[Row]:
-    def figures(value: Callable[[Point], float]) -> dict[str, float]:
-        return {name: value(point) for name, point in points.items()}
+def _of_each(figures: Mapping[str, Mapping[str, float]], name: str) -> dict[str, float]:
+    return {product: found[name] for product, found in figures.items()}
 
-    peak = row("m4", f"{load}: peak", "", figures(lambda p: p.peak), exactly(load.full))
-    if not load.is_timed:
-        return [peak]
 
-    def timed(name: str, unit: str, value: Callable[[Point], float], target: Target) -> Row:
-        of_each = figures(value)
-        floor = of_each.get(BARE)
-        return row("m4", f"{load}: {name}", unit, of_each, target, floor=floor, floor_is=BARE)
+def streams(shop: Workshop, count: int, seconds: float) -> list[Row]:
+    """Let `count` agents of our product report at once, each for so long.
 
+    Raises:
+        RuntimeError: The hard limit on descriptors is too low.
+    """
+    needed, hard = count * _OPEN_FILES_EACH, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise RuntimeError(f"{count} dispatches need `ulimit -Hn {needed}`, and it is {hard}")
+    product = shop.products(limit=count)[0]
+    stage = shop.stage(gated=True, counted=True, seconds=seconds, lines=round(2 * seconds))
+    with ExitStack() as stack:
+        server = serving(stack, product, stage, open_files=COMMON_OPEN_FILES)
+        crowd = Crowd(shop, server)
+        give_up_at = time.monotonic() + _COMPLETE_S
+        sent: list[RequestId] = [
+            server.post_call(product.watched_tool, task(number), watched=True)
+            for number in range(count)
+        ]
+        while stage.peak() < count and time.monotonic() < give_up_at:
+            time.sleep(WATCH_EVERY_S)
+        quick_s = [timed(server.call, "list_agents", {}) for _ in range(_QUICK_CALLS)]
+        found = crowd.look(stage.peak())
+        stage.remove_gate()
+        answers = server.answers(sent)
+        right = sum(is_right(answer_of(answers[s]), number) for number, s in enumerate(sent))
+        recorded = len(server.call("dispatch_jobs", {"status": "done", "limit": 1000}))
+        limit = open_files_limit_of(server.pid)
+    open_files = found["descriptors of the server"]
+    rows: list[tuple[str, str, float, list[Target]]] = [
+        ("at once", "", found["running"], [exactly(count)]),
+        ("answered with their own", "", right, [exactly(count)]),
+        ("kept as done", "", recorded, [exactly(count)]),
+        ("PSS of each", "MiB", found["PSS of each"], [at_most(MIB_EACH)]),
+        ("threads of the server", "", found["threads of the server"], [at_most(THREADS)]),
+        ("descriptors of the server", "", open_files, []),
+        ("its soft limit of them", "", limit, [at_least(open_files)]),
+        ("list_agents meanwhile", "ms", median(quick_s) * 1000, [at_most(10)]),
+    ]
     return [
-        peak,
-        timed("wall of ideal", "x", lambda p: p.of_ideal, at_most(OF_IDEAL[load.limit])),
-        timed("CPU of each", "ms", lambda p: p.cpu_ms, of_predecessor(0.9)),
+        row("m9", f"{count} reporting: {name}", unit, {OURS: value}, *targets)
+        for name, unit, value, targets in rows
     ]
 
 
-def _row_of_ours(name: str, unit: str, figure: float, *targets: Target) -> Row:
-    return row("m4", name, unit, {"agent-dispatch": figure}, *targets)
+def large_answer(shop: Workshop, size_mib: int) -> list[Row]:
+    """One dispatch with a huge answer: what it takes, and what goes over the wire."""
+    figures = {p.name: _one_large(shop, p, size_mib * _MIB) for p in shop.products()}
+    return [
+        row("m9", f"answer of {size_mib} MiB: {name}", unit, _of_each(figures, name), target)
+        for name, unit, target in (
+            ("wall", "s", of_predecessor(0.6)),
+            ("on the wire", "MiB", at_most(0.2)),
+            ("peak RSS over idle", "MiB", at_most(3 * size_mib)),
+            ("PSS over idle 1 s later", "MiB", of_predecessor(0.1)),
+        )
+    ]
+
+
+def _one_large(shop: Workshop, product: Product, size: int) -> dict[str, float]:
+    with ExitStack() as stack:
+        server = serving(stack, product, shop.stage(answer_bytes=size))
+        server.call("list_agents", {})
+        # A guard that is forked later shares its memory with these and never sees the answer.
+        pids = server.tree.pids()
+        reset_peaks(pids)
+        idle_rss_mib = {pid: rss_mib([pid]) for pid in pids}
+        idle_pss_mib = pss_mib(pids)
+        received, begun = server.received_bytes, time.perf_counter()
+        answer = server.call("dispatch", task(0))
+        figures = {
+            "wall": time.perf_counter() - begun,
+            "on the wire": (server.received_bytes - received) / _MIB,
+            "peak RSS over idle": sum(
+                max(peak_mib([pid]) - idle_mib, 0) for pid, idle_mib in idle_rss_mib.items()
+            ),
+        }
+        time.sleep(_LATER_S)
+        figures["PSS over idle 1 s later"] = pss_mib(pids) - idle_pss_mib
+        _require_whole(server, answer, size)
+    return figures
+
+
+def _require_whole(server: Server, answer: Any, size: int) -> None:
+    """Fail unless the whole answer is inline or can be fetched."""
+    available, tail = len(answer["result"]), answer["result"][-_TAIL:]
+    if answer.get("truncated"):
+        where = {"ref": answer["job_id"], "offset": size - _TAIL}
+        available, tail = answer["full_size"], server.call("fetch_result", where)["result"]
+    if available != size or tail != "." * _TAIL:
+        raise RuntimeError(f"{available} of {size} characters are there, ending with {tail!r}")

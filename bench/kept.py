@@ -1,4 +1,8 @@
-"""Results that README shows: kept as JSON, and shown as they are kept."""
+"""Results that README shows: kept as JSON in `bench/results`, and written into README.md.
+
+A block of README.md lies between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`. Only
+commands write there, so that no figure is typed.
+"""
 
 import json
 import subprocess
@@ -6,11 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.readme import README, write_block
-
+README = Path(__file__).parents[1] / "README.md"
 RESULTS = README.parent / "bench" / "results"
 Show = Callable[[Mapping[str, Any]], str]
-"""Makes Markdown of a result."""
+"""Turns a result into Markdown."""
+
+
+class NoBlockError(Exception):
+    """The text does not have exactly one block of that name."""
 
 
 def keep(
@@ -21,19 +28,60 @@ def keep(
     folder: Path = RESULTS,
     readme: Path = README,
 ) -> None:
-    """Put a result into a file of `folder` and into a block of `readme`, both of this name.
+    """Write a result into the file `folder/NAME.json` and into the block NAME of `readme`.
 
     Raises:
-        NoBlockError: There is no such block; nothing is written.
+        NoBlockError: There is no such block; nothing was written.
     """
     text = json.dumps(result, indent=1) + "\n"
-    # Shown as it is read back, so that a later look at both finds the same.
+    # Show what a later reader will load: JSON turns tuples into lists.
     write_block(name, show(json.loads(text)), readme)
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
+def block_of(text: str, name: str) -> str:
+    """The text between the markers.
+
+    Raises:
+        NoBlockError: There is not exactly one block of that name.
+    """
+    begin, end = _bounds(text, name)
+    return text[begin:end]
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """The text with a new block and everything else unchanged.
+
+    Raises:
+        NoBlockError: There is not exactly one block of that name.
+    """
+    begin, end = _bounds(text, name)
+    # Markdown needs empty lines between a comment and a table.
+    return f"{text[:begin]}\n{content.strip()}\n\n{text[end:]}"
+
+
+def write_block(name: str, content: str, path: Path = README) -> None:
+    """Replace the block in a file.
+
+    Raises:
+        NoBlockError: There is not exactly one block of that name.
+    """
+    text = path.read_text(encoding="utf-8")
+    path.write_text(with_block(text, name, content), encoding="utf-8")
+
+
+def _bounds(text: str, name: str) -> tuple[int, int]:
+    begin_line, end_line = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    if text.count(begin_line) != 1 or text.count(end_line) != 1:
+        raise NoBlockError(f"there must be one {begin_line.strip()} and one {end_line}")
+    begin, end = text.index(begin_line) + len(begin_line), text.index(end_line)
+    if end < begin:
+        raise NoBlockError(f"{end_line} comes before {begin_line.strip()}")
+    return begin, end
+
+
 def measured_commit() -> str:
-    """Which commit is measured, for the end of a phrase; empty if that cannot be told."""
+    """`, commit HASH` for the end of a phrase; empty outside a Git work tree."""
     try:
         commit = _git("rev-parse", "--short", "HEAD")
         changed = _git("status", "--porcelain", "--", "agent_dispatch")

@@ -1,43 +1,50 @@
-"""The real Claude Code CLI, talking to a stand-in for its API on loopback."""
+"""The real Claude Code CLI, talking to a stand-in for its API on loopback (m8)."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, median
+from typing import Any
 
-from bench.products import Product, ours, predecessor
-from tests.e2e.claude_cli import VERSION, cache_folder, installed_claude
+from bench.harness import Server, timed
+from bench.report import OURS, Row, Samples, of_floor, of_predecessor, row
+from bench.workshop import (
+    Product,
+    Workshop,
+    dispatch,
+    serving,
+    succeeded,
+    task,
+    warm_servers,
+)
+from tests.e2e.claude_cli import cache_folder, installed_claude
 from tests.e2e.network import Place, open_network
 from tests.e2e.world import World
 
-__all__ = ["VERSION", "RealWorld", "open_real_world"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RealWorld:
-    """Products whose agents are the real CLI."""
-
-    products: list[Product]
-    place: Place
-    """The network that they have to be started in."""
+ROUNDS = 3
+"""Of a dialogue; each has two turns."""
+DIALOGUE, SESSION = "dispatch_dialogue", "dispatch_session"
+_SHORT, _LONG = 1, 4
+"""Rounds of two dialogues; their difference is the time of further turns."""
+_BARE = "bare claude -p"
 
 
 @contextmanager
-def open_real_world(root: Path, against: str, claude: Path | None = None) -> Iterator[RealWorld]:
-    """Serve the CLI's API for as long as the block runs.
+def open_real_world(shop: Workshop, claude: Path | None) -> Iterator[Workshop]:
+    """A workshop whose agents are the real CLI, for the duration of the block.
 
     Args:
-        root: A new folder for everything.
-        against: The predecessor's program; empty: without it.
-        claude: The CLI; None: the one of the tests, which is installed if need be.
+        shop: Where its files go.
+        claude: The CLI; None: the one of the tests, which is installed if it is missing.
 
     Raises:
-        CannotInstallError: The CLI is not there and cannot be fetched.
+        CannotInstallError: The CLI is missing and cannot be fetched.
     """
-    root.mkdir()
     if claude is None:
         claude = installed_claude(cache_folder(os.environ))
     with ExitStack() as stack:
@@ -48,8 +55,166 @@ def open_real_world(root: Path, against: str, claude: Path | None = None) -> Ite
         stub = subprocess.Popen([sys.executable, "-m", "bench.stub_api", str(fd)], pass_fds=[fd])
         stack.callback(stub.wait)
         stack.callback(stub.terminate)
+        root = shop.folder()
         world = World(root, claude=claude, place=network.place, api_url=url)
-        products = [ours(root, world.environ)]
-        if against:
-            products.append(predecessor(against, root, world.environ))
-        yield RealWorld(products=products, place=network.place)
+        yield replace(shop, root=root, environ=world.environ, place=network.place)
+
+
+class BareClaude:
+    """The CLI without a product, run once for each task."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.walls_s: list[float] = []
+        self.cpu_s: list[float] = []
+
+    def ask(self, number: int) -> None:
+        """Run it once."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"task {number}\n")
+        self._process.stdin.flush()
+        took: dict[str, float] = json.loads(self._process.stdout.readline())
+        self.walls_s.append(took["wall_s"])
+        self.cpu_s.append(took["cpu_s"])
+
+
+@contextmanager
+def _bare_claude(environ: Mapping[str, str], place: Place) -> Iterator[BareClaude]:
+    with subprocess.Popen(
+        [*place.prefix, sys.executable, "-m", "bench.bare_claude"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
+        pass_fds=place.pass_fds,
+    ) as process:
+        yield BareClaude(process)
+
+
+def real_dispatches(world: Workshop, rounds: int) -> list[Row]:
+    """What a dispatch takes over the bare CLI."""
+    bare, _, walls, cpu = _beside_bare(world, world.products(), rounds, sessions=False)
+    near = (of_floor(1.25), of_predecessor(0.16))
+    wall_floor, cpu_floor = (median(bare.walls_s), _BARE), (fmean(bare.cpu_s), _BARE)
+    name = "dispatch of the real CLI"
+    return [
+        row("m8", f"{name}, wall", "s", walls.medians(), *near, floor=wall_floor),
+        row("m8", f"{name}, CPU with it", "s", cpu, of_floor(1.15), floor=cpu_floor),
+    ]
+
+
+def registered(world: Workshop, rounds: int) -> list[Row]:
+    """The same with each product registered at user scope by its own `init`.
+
+    Then every session starts the product's server, and so does every agent.
+    """
+    products = [_at_user_scope(world, product) for product in world.products()]
+    bare, sessions, walls, cpu = _beside_bare(world, products, rounds, sessions=True)
+    wall_floor, cpu_floor = (median(bare.walls_s), _BARE), (fmean(bare.cpu_s), _BARE)
+    bare_name, name = f"registered: {_BARE}, wall", "registered: dispatch"
+    return [
+        row("m8", bare_name, "s", sessions.medians(), of_floor(1.6), floor=wall_floor),
+        row("m8", f"{name}, wall", "s", walls.medians(), of_floor(1.8), floor=wall_floor),
+        row("m8", f"{name}, CPU with it", "s", cpu, of_floor(1.6), floor=cpu_floor),
+    ]
+
+
+def _beside_bare(
+    world: Workshop, products: list[Product], rounds: int, *, sessions: bool
+) -> tuple[BareClaude, Samples, Samples, dict[str, float]]:
+    """The bare CLI, and of each product: bare sessions, dispatches, and CPU of a dispatch."""
+    session_s, walls = Samples(), Samples()
+    with ExitStack() as stack:
+        bare = stack.enter_context(_bare_claude(world.environ, world.place))
+        beside: dict[str, BareClaude] = {}
+        for product in products if sessions else ():
+            beside[product.name] = stack.enter_context(_bare_claude(product.environ, world.place))
+            session_s[product.name] = beside[product.name].walls_s
+        servers = warm_servers(stack, products)
+        begun = {name: server.cpu_s() for name, server in servers.items()}
+        for number in range(rounds):
+            bare.ask(number)
+            for name, server in servers.items():
+                if name in beside:
+                    beside[name].ask(number)
+                walls[name].append(timed(dispatch, server, number))
+        cpu_s = {name: (server.cpu_s() - begun[name]) / rounds for name, server in servers.items()}
+    return bare, session_s, walls, cpu_s
+
+
+def _at_user_scope(world: Workshop, product: Product) -> Product:
+    home = world.folder()
+    # As after activation, but behind the others, so that `claude` is still that of the test.
+    path = f"{product.environ['PATH']}:{Path(product.program).parent}"
+    environ = {**product.environ, "HOME": str(home), "PATH": path}
+    done = subprocess.run(
+        [*world.place.prefix, *product.command("init")],
+        input="y\n",
+        capture_output=True,
+        text=True,
+        env=environ,
+        cwd=home,
+        pass_fds=world.place.pass_fds,
+        check=False,
+    )
+    config = home / ".claude.json"
+    servers = json.loads(config.read_text()).get("mcpServers", {}) if config.exists() else {}
+    if "agent-dispatch" not in servers:
+        raise RuntimeError(f"{product.name} did not register itself: {done.stdout}{done.stderr}")
+    return replace(product, environ=environ)
+
+
+def dialogues(world: Workshop, rounds: int) -> list[Row]:
+    """A whole dialogue beside as many runs of the bare CLI as it has turns."""
+    walls = Samples()
+    turns = 2 * ROUNDS
+    with ExitStack() as stack:
+        bare = stack.enter_context(_bare_claude(world.environ, world.place))
+        servers = warm_servers(stack, world.products())
+        for number in range(rounds):
+            bare.ask(number)
+            for name, server in servers.items():
+                took_s, held = _dialogue(server, f"topic {number}", ROUNDS)
+                if held != turns:
+                    raise RuntimeError(f"the dialogue of {name} had {held} turns, not {turns}")
+                walls[name].append(took_s)
+    floor = (turns * median(bare.walls_s), f"{turns} x {_BARE}")
+    name = f"dialogue of {ROUNDS} rounds, wall"
+    return [row("m8", name, "s", walls.medians(), of_floor(1.15), floor=floor)]
+
+
+def second_turns(world: Workshop, rounds: int) -> list[Row]:
+    """The second turn of a conversation: in a dialogue, and by resuming a session."""
+    resumed, talked = Samples(), Samples()
+    with ExitStack() as stack:
+        servers = {p.name: serving(stack, p) for p in world.products()}
+        for number in range(rounds):
+            for name, server in servers.items():
+                first = succeeded(server.call(SESSION, task(number)))
+                second = {**task(number), "session_id": first["session_id"]}
+                resumed[name].append(timed(_hold_turn, server, second))
+                if DIALOGUE in server.tools:
+                    short_s, short = _dialogue(server, f"topic {number}", _SHORT)
+                    long_s, long = _dialogue(server, f"other topic {number}", _LONG)
+                    talked[name].append((long_s - short_s) / (long - short))
+    rows = [row("m8", "second turn by start and resume", "s", resumed.medians())]
+    if OURS in talked:
+        floor = (median(resumed[OURS]), "start and resume")
+        figures, name = talked.medians(), "further turn of a dialogue"
+        rows.append(row("m8", name, "s", figures, of_floor(1 / 5), floor=floor))
+    return rows
+
+
+def _hold_turn(server: Server, arguments: object) -> None:
+    succeeded(server.call(SESSION, arguments))
+
+
+def _dialogue(server: Server, topic: str, rounds: int) -> tuple[float, int]:
+    """Hold a dialogue; returns its seconds and its number of turns."""
+    arguments = {"requester": "agent0", "responder": "agent1", "topic": topic}
+    answers: list[Any] = []
+    took_s = timed(
+        lambda: answers.append(server.call(DIALOGUE, {**arguments, "max_rounds": rounds}))
+    )
+    return took_s, len(answers[0]["conversation"])

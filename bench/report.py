@@ -1,15 +1,12 @@
-"""What is shown: each figure beside the predecessor's, its floor and its target."""
+"""What a measurement returns: rows with a figure of each product, a floor and targets."""
 
-import json
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median, quantiles
 
-Samples = defaultdict[str, list[float]]
-"""What was measured, by the name of the product."""
-
+OURS, PREDECESSOR = "agent-dispatch", "predecessor"
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -17,9 +14,31 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 }
 
 
+class Samples(defaultdict[str, list[float]]):
+    """Samples of one figure, by the name of the product."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+    def each(
+        self, statistic: Callable[[Sequence[float]], float], scale: float = 1
+    ) -> dict[str, float]:
+        """One number for each product."""
+        return {name: statistic(values) * scale for name, values in self.items()}
+
+    def medians(self, scale: float = 1) -> dict[str, float]:
+        """The median of each product."""
+        return self.each(median, scale)
+
+
+def p95(values: Sequence[float]) -> float:
+    """The value that 95 of 100 samples stay below."""
+    return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A bound; `of` says what `factor` multiplies."""
+    """A bound: `factor` times what `of` names."""
 
     factor: float
     of: str
@@ -28,9 +47,34 @@ class Target:
     """`<=`, `>=` where more is better, or `=`."""
 
 
+def of_predecessor(factor: float, sign: str = "<=") -> Target:
+    """A bound relative to the predecessor's figure."""
+    return Target(factor=factor, of="predecessor", sign=sign)
+
+
+def of_floor(factor: float) -> Target:
+    """At most `factor` times the floor of the row."""
+    return Target(factor=factor, of="floor")
+
+
+def at_most(bound: float) -> Target:
+    """An absolute upper bound."""
+    return Target(factor=bound, of="unit")
+
+
+def at_least(bound: float) -> Target:
+    """An absolute lower bound."""
+    return Target(factor=bound, of="unit", sign=">=")
+
+
+def exactly(bound: float) -> Target:
+    """Neither more nor less."""
+    return Target(factor=bound, of="unit", sign="=")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure. The first of its targets that can be computed in this run decides."""
+    """One figure. The first target that can be computed decides."""
 
     group: str
     name: str
@@ -42,14 +86,19 @@ class Row:
     targets: tuple[Target, ...] = ()
 
     @property
+    def ratio(self) -> float | None:
+        """Our figure divided by the predecessor's."""
+        return self.ours / self.predecessor if self.predecessor else None
+
+    @property
     def target(self) -> Target | None:
-        """The target that decides, or the first if none can be computed."""
+        """The target that decides, or the first one if none can be computed."""
         computable = (target for target in self.targets if self._base(target) is not None)
         return next(computable, self.targets[0] if self.targets else None)
 
     @property
     def met(self) -> bool | None:
-        """Whether the target holds; None when none can be computed."""
+        """Whether the target is met; None if it cannot be computed."""
         target = self.target
         base = self._base(target) if target is not None else None
         if target is None or base is None:
@@ -62,22 +111,11 @@ class Row:
         if target is None:
             return ""
         bound = f"{target.sign} {target.factor:g}"
-        match target.of:
-            case "predecessor":
-                return f"{bound} x predecessor"
-            case "floor":
-                return f"{bound} x {self.floor_is}"
-            case _:
-                return f"{bound} {self.unit}".rstrip()
+        of = {"predecessor": "x predecessor", "floor": f"x {self.floor_is}", "unit": self.unit}
+        return f"{bound} {of[target.of]}".rstrip()
 
     def _base(self, target: Target) -> float | None:
-        match target.of:
-            case "predecessor":
-                return self.predecessor
-            case "floor":
-                return self.floor
-            case _:
-                return 1.0
+        return {"predecessor": self.predecessor, "floor": self.floor, "unit": 1.0}[target.of]
 
 
 def row(
@@ -86,100 +124,53 @@ def row(
     unit: str,
     figures: Mapping[str, float],
     *targets: Target,
-    floor: float | None = None,
-    floor_is: str = "",
+    floor: tuple[float, str] | None = None,
 ) -> Row:
-    """A row of what was measured by the name of the product."""
+    """A row of figures by the name of the product; `floor`: its figure and what it is."""
     return Row(
         group=group,
         name=name,
         unit=unit,
-        ours=figures["agent-dispatch"],
-        predecessor=figures.get("predecessor"),
-        floor=floor,
-        floor_is=floor_is,
+        ours=figures[OURS],
+        predecessor=figures.get(PREDECESSOR),
+        floor=floor[0] if floor else None,
+        floor_is=floor[1] if floor else "",
         targets=targets,
     )
 
 
-def of_predecessor(factor: float) -> Target:
-    """At most so many times the predecessor's figure."""
-    return Target(factor=factor, of="predecessor")
+def number(value: float | None) -> str:
+    """A figure with three significant digits."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def of_floor(factor: float) -> Target:
-    """At most so many times the floor of the row."""
-    return Target(factor=factor, of="floor")
+def with_unit(value: float | None, row: Row) -> str:
+    """A figure with its unit."""
+    return f"{number(value)} {row.unit}".rstrip() if value is not None else "-"
 
 
-def at_most(bound: float) -> Target:
-    """At most so much, whoever is beside us."""
-    return Target(factor=bound, of="unit")
-
-
-def at_least(bound: float) -> Target:
-    """At least so much, whoever is beside us."""
-    return Target(factor=bound, of="unit", sign=">=")
-
-
-def exactly(bound: float) -> Target:
-    """Neither more nor less, whoever is beside us."""
-    return Target(factor=bound, of="unit", sign="=")
-
-
-def medians(samples: Samples, scale: float = 1.0) -> dict[str, float]:
-    """The median of each product."""
-    return {name: median(values) * scale for name, values in samples.items()}
-
-
-def percentiles_95(samples: Samples, scale: float = 1.0) -> dict[str, float]:
-    """What 95 of 100 samples of each product stay below."""
-    return {name: percentile_95(values) * scale for name, values in samples.items()}
-
-
-def percentile_95(values: Sequence[float]) -> float:
-    """What 95 of 100 samples stay below."""
-    return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
-
-
-_HEAD = ("row", "figure", "unit", "ours", "predecessor", "ratio", "floor", "target", "verdict")
-_VERDICTS = {True: "met", False: "MISSED", None: "-"}
-
-
-def as_table(rows: Sequence[Row]) -> str:
-    """The rows as aligned text."""
-    lines = [_HEAD]
-    for row in rows:
-        ratio = row.ours / row.predecessor if row.predecessor else None
-        floor = f"{number(row.floor)} ({row.floor_is})" if row.floor is not None else ""
-        lines.append(
-            (
-                row.group,
-                row.name,
-                row.unit,
-                number(row.ours),
-                number(row.predecessor),
-                number(ratio),
-                floor,
-                row.meaning(),
-                _VERDICTS[row.met],
-            )
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
 
 
-def as_json(rows: Sequence[Row], about: dict[str, object]) -> str:
-    """The rows with all that is known of them, and of the run."""
-    listed = [asdict(row) | {"target": row.meaning(), "met": row.met} for row in rows]
-    return json.dumps({**about, "rows": listed}, indent=2)
+def as_table(rows: Iterable[tuple[Row, str]]) -> str:
+    """Rows and their verdicts as a table for a terminal."""
+    head = ("row", "figure", "ours", "predecessor", "ratio", "floor", "target", "verdict")
+    lines = [head]
+    for row, verdict in rows:
+        floor = f"{number(row.floor)} ({row.floor_is})" if row.floor is not None else ""
+        figures = (with_unit(row.ours, row), with_unit(row.predecessor, row), number(row.ratio))
+        lines.append((row.group, row.name, *figures, floor, row.meaning(), verdict))
+    return aligned(lines)
 
 
-def number(value: float | None) -> str:
-    """A figure with three digits that say something."""
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def in_words(about: Mapping[str, object]) -> str:
+    """What is known of a run, in one line."""
+    return "; ".join(f"{name}: {value}" for name, value in about.items())

@@ -1,13 +1,13 @@
-"""One server under mixed load for minutes: what it holds must not grow.
+"""One server under mixed load for minutes: its memory, descriptors and processes must not grow.
 
     uv run python -m bench.soak                 one minute
     uv run python -m bench.soak --minutes 10 --write-readme
 
-Rounds of dispatches, background jobs, parallel ones, cancellations and quick tools go over MCP to a
-real server with a scripted claude. After each round, when all is answered, it is counted what the
-server and its helpers hold. Behind a warm-up the slope of each figure (Theil-Sen: the median of the
-slopes between all pairs of samples) must not amount to more than its limit over the whole time.
-The exit status is 1 if one does, or if a call was answered otherwise than it should be.
+Rounds of dispatches, background jobs, parallel calls, cancellations and quick tools go over MCP to
+a real server with a scripted claude. After each round, when everything is answered, the server and
+its helpers are measured. After a warm-up the slope of each figure (Theil-Sen: the median of the
+slopes between all pairs of samples), times the measured time, must not exceed its limit.
+The exit status is 1 if it does, or if a call had a wrong answer.
 """
 
 import argparse
@@ -30,64 +30,57 @@ import agent_dispatch
 from bench.chaos.scene import Client, Scene
 from bench.kept import keep, measured_commit
 from bench.namespace import enclose
-from bench.processes import memory_mib, open_files_of, threads_of
+from bench.processes import open_files_of, pss_mib, rss_mib, threads_of
+from bench.report import aligned, in_words
 
 BLOCK = "soak"
 """The name of the block in README.md, and of the file with what is in it."""
 _LIMIT = 5
 _WARM_UP = 0.25
-"""Of the time, before anything counts: imports, caches and pools fill."""
+"""The share of the time in which imports, caches and pools fill."""
 _AT_LEAST = 8
-"""Samples that a slope is made of."""
+"""The fewest samples for a slope."""
 _ANSWER_S = 60.0
 _COLLECT_EVERY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What there is when all is answered."""
+    """The figures when everything is answered; of the server unless it says otherwise."""
 
     at_s: float
     descriptors: int
-    """Of the server."""
     threads: int
-    """Of the server."""
     rss_mib: float
-    """Of the server."""
     helper_mib: float
-    """The PSS of its helpers, for each: how many there are follows the most that was needed at
-    once, and is counted by itself."""
+    """PSS per helper: the number of helpers follows the peak load and is a figure of its own."""
     processes: int
-    """The server and all its helpers."""
+    """The server and its helpers."""
 
 
 LIMITS = {"descriptors": 4.0, "threads": 4.0, "rss_mib": 6.0, "helper_mib": 0.3, "processes": 4.0}
-"""How much each may grow over the time that counts."""
+"""The most that each may grow in the measured time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """How one figure has developed behind the warm-up."""
+    """How one figure developed after the warm-up."""
 
     figure: str
     first: float
     """The median of the first quarter."""
     last: float
     growth: float
-    """The slope, times the time that counts."""
+    """The slope times the measured time."""
     limit: float
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether it may count as not growing."""
-        return self.growth <= self.limit
+    flat: bool
+    """Whether the growth is within the limit."""
 
 
 class Load:
-    """Gives one server a round of everything, again and again."""
+    """Calls one server with everything, round after round."""
 
     def __init__(self, scene: Scene, client: Client, seed: int) -> None:
-        """Use a client that reads."""
         self._scene = scene
         self._client = client
         self._chance = random.Random(seed)
@@ -95,10 +88,10 @@ class Load:
         self.rounds = 0
         self.calls = 0
         self.wrong: list[str] = []
-        """Answers that are not what they should be."""
+        """Wrong answers."""
 
     async def go_round(self) -> None:
-        """Everything at once; returns when all of it is answered."""
+        """Call everything at once and wait for all answers."""
         self.rounds += 1
         twin = self._task("answers late")
         async with trio.open_nursery() as nursery:
@@ -173,7 +166,7 @@ class Load:
 
 
 async def soak(minutes: float, seed: int, samples: list[Sample]) -> Load:
-    """Load one server for so long; `samples` gets what was counted."""
+    """Load one server for so long and add a sample after each round."""
     with tempfile.TemporaryDirectory(prefix="agent-dispatch-soak-") as directory:
         scene = Scene(Path(directory), _LIMIT)
         try:
@@ -196,21 +189,21 @@ def _look(scene: Scene, server: int, at_s: float) -> Sample:
         at_s=at_s,
         descriptors=open_files_of(server),
         threads=threads_of(server),
-        rss_mib=memory_mib([server])[0],
-        helper_mib=memory_mib(helpers)[1] / max(len(helpers), 1),
+        rss_mib=rss_mib([server]),
+        helper_mib=pss_mib(helpers) / max(len(helpers), 1),
         processes=len(helpers) + 1,
     )
 
 
 def trends(samples: Sequence[Sample]) -> list[Trend]:
-    """How each figure has developed behind the warm-up.
+    """How each figure developed after the warm-up.
 
     Raises:
-        ValueError: There are too few samples to tell.
+        ValueError: There are too few samples.
     """
     counted = [sample for sample in samples if sample.at_s >= samples[-1].at_s * _WARM_UP]
     if len(counted) < _AT_LEAST:
-        raise ValueError(f"only {len(counted)} rounds behind the warm-up: take more minutes")
+        raise ValueError(f"only {len(counted)} rounds after the warm-up: take more minutes")
     quarter = max(1, len(counted) // 4)
     found = []
     for figure, limit in LIMITS.items():
@@ -221,15 +214,16 @@ def trends(samples: Sequence[Sample]) -> list[Trend]:
                 figure=figure,
                 first=median(y for _, y in points[:quarter]),
                 last=median(y for _, y in points[-quarter:]),
-                growth=slope * (points[-1][0] - points[0][0]),
+                growth=(growth := slope * (points[-1][0] - points[0][0])),
                 limit=limit,
+                flat=growth <= limit,
             )
         )
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print, and say by the exit status whether all stayed flat."""
+    """Run and print; the exit status is 0 if everything stayed flat."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     enclosure = enclose("bench.soak", given)
@@ -253,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": f"{platform.system()} {platform.machine()}",
         "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
-    listed = [asdict(trend) | {"flat": trend.is_flat} for trend in found]
+    listed = [asdict(trend) for trend in found]
     if options.write_readme:
         keep(BLOCK, {"about": about, "trends": listed}, as_markdown)
     if options.json:
@@ -261,10 +255,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps({**told, "samples": [asdict(each) for each in samples]}, indent=2))
     else:
         print(_as_table(found))
-        print("\n" + "; ".join(f"{name}: {value}" for name, value in about.items()))
+        print(f"\n{in_words(about)}")
         for what in load.wrong[:20]:
             print(f"WRONG {what}")
-    return 0 if all(trend.is_flat for trend in found) and not load.wrong else 1
+    return 0 if all(trend.flat for trend in found) and not load.wrong else 1
 
 
 _SHOWN = {
@@ -277,25 +271,24 @@ _SHOWN = {
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """What README shows."""
+    """The block of README."""
     lines = ["| | first | last | growth | limit | |", "| --- | --- | --- | --- | --- | --- |"]
     for trend in result["trends"]:
         figures = (trend[column] for column in ("first", "last", "growth", "limit"))
         cells = " | ".join(f"{figure:.2f}" for figure in figures)
         verdict = "flat" if trend["flat"] else "grows"
         lines.append(f"| {_SHOWN[trend['figure']]} | {cells} | {verdict} |")
-    told = "; ".join(f"{name}: {value}" for name, value in result["about"].items())
-    return "\n".join([*lines, "", f"{told}."])
+    return "\n".join([*lines, "", f"{in_words(result['about'])}."])
 
 
 def _as_table(found: Sequence[Trend]) -> str:
-    lines = [f"{'figure':12} {'first':>8} {'last':>8} {'growth':>8} {'limit':>8}  verdict"]
-    lines += [
-        f"{trend.figure:12} {trend.first:8.2f} {trend.last:8.2f} {trend.growth:8.2f}"
-        f" {trend.limit:8.2f}  {'flat' if trend.is_flat else 'GROWS'}"
-        for trend in found
-    ]
-    return "\n".join(lines)
+    lines = [("figure", "first", "last", "growth", "limit", "verdict")]
+    for trend in found:
+        first, last, growth, limit = (
+            f"{figure:.2f}" for figure in (trend.first, trend.last, trend.growth, trend.limit)
+        )
+        lines.append((trend.figure, first, last, growth, limit, "flat" if trend.flat else "GROWS"))
+    return aligned(lines)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -303,9 +296,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench.soak", description="What one server holds must not grow."
     )
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
-    parser.add_argument("--seed", type=int, default=1, help="of the moments of cancellations")
+    parser.add_argument("--seed", type=int, default=1, help="for the moments of cancellations")
     parser.add_argument(
-        "--write-readme", action="store_true", help="put it into README.md and bench/results"
+        "--write-readme",
+        action="store_true",
+        help="write the result into README.md and bench/results",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser

@@ -7,7 +7,7 @@ from bench import kept
 from bench.chaos.plan import make_plan
 from bench.chaos.play import Outcome
 from bench.chaos.report import as_markdown, as_result
-from bench.readme import NoBlockError, block_of
+from bench.kept import NoBlockError, block_of, with_block
 
 JOB = {"kind": "call", "behaviour": "plain", "error_type": ""}
 
@@ -49,3 +49,20 @@ def test_nothing_is_kept_that_readme_has_no_place_for(tmp_path: Path) -> None:
     with pytest.raises(NoBlockError):
         kept.keep("speed", {}, str, folder=tmp_path, readme=readme)
     assert not (tmp_path / "speed.json").exists()
+
+
+TEXT = "before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n"
+
+
+def test_a_block_is_replaced_and_nothing_else() -> None:
+    changed = with_block(TEXT, "speed", "| new |\n")
+    assert changed == "before\n<!-- speed:begin -->\n\n| new |\n\n<!-- speed:end -->\nafter\n"
+    assert with_block(changed, "speed", block_of(changed, "speed")) == changed
+
+
+@pytest.mark.parametrize(
+    "text", ["nothing\n", "<!-- speed:end -->\n<!-- speed:begin -->\n", TEXT + TEXT]
+)
+def test_a_text_without_exactly_one_block_is_refused(text: str) -> None:
+    with pytest.raises(NoBlockError, match="speed:begin"):
+        with_block(text, "speed", "new")

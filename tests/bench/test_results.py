@@ -1,4 +1,4 @@
-"""The kept results and what is made of them agree: no figure is typed."""
+"""README shows exactly the kept results: no figure is typed."""
 
 import json
 from collections.abc import Callable
@@ -8,9 +8,8 @@ import pytest
 
 from bench import soak
 from bench.chaos import report as chaos
-from bench.compare.document import BLOCK, from_json, readme_block, results_page
-from bench.kept import RESULTS
-from bench.readme import README, block_of
+from bench.compare.comparison import BLOCK, from_json, readme_block, results_page
+from bench.kept import README, RESULTS, block_of
 
 
 def test_readme_and_the_page_of_results_show_what_was_measured() -> None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VERSION = "0.16.0"
-"""The version that is compared with."""
 REQUIREMENT = f"agent-dispatch=={VERSION}"
 
 _INSTALL_S = 600
@@ -17,20 +16,20 @@ _ASK_S = 60
 
 
 class NoPredecessorError(Exception):
-    """It is not there, does not run, or cannot be installed; the text says what to do."""
+    """It is missing, does not run, or cannot be installed; the text says what to do."""
 
 
 def benchmark_cache(environ: Mapping[str, str]) -> Path:
-    """Where the benchmarks keep what they install."""
+    """The folder for everything that the benchmarks install."""
     base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "agent-dispatch-bench"
 
 
 def installed_predecessor(cache: Path) -> Path:
-    """Find its program in `cache`, installing it there first if need be.
+    """Its program in `cache`, installed there if it is missing.
 
-    It gets the Python that runs this one, so that both products run on the same. Any number of
-    runs may ask at once: one installs, the others wait for it.
+    It gets the Python that runs this benchmark, so that both products run on the same one.
+    Concurrent runs are safe: one installs, the others wait.
 
     Raises:
         NoPredecessorError: It cannot be installed.
@@ -41,7 +40,7 @@ def installed_predecessor(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with open(f"{home}.lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Written last, so an installation that was interrupted is done again.
+        # Written last, so that an interrupted installation is repeated.
         whole = home / "whole"
         if not whole.exists():
             shutil.rmtree(home, ignore_errors=True)
@@ -52,7 +51,7 @@ def installed_predecessor(cache: Path) -> Path:
 
 
 def installing(home: Path, uv: str | None) -> list[list[str]]:
-    """The commands that make the environment, with uv where it is there."""
+    """The commands that make the environment, with uv if it is available."""
     python = str(home / "bin" / "python")
     if uv is not None:
         return [
@@ -67,24 +66,24 @@ def installing(home: Path, uv: str | None) -> list[list[str]]:
 
 
 def named_predecessor(path: str) -> Path:
-    """The program that somebody has installed, by itself or by its interpreter.
+    """Its program, given the program or its interpreter.
 
     Raises:
-        NoPredecessorError: There is none.
+        NoPredecessorError: There is no such program.
     """
     program = Path(path)
     if program.name.startswith("python"):
         program = program.with_name("agent-dispatch")
     if not os.access(program, os.X_OK):
         raise NoPredecessorError(
-            f"{program} is no program; name the console script of {REQUIREMENT}"
+            f"{program} is not a program; name the console script of {REQUIREMENT}"
         )
-    # A script of pipx or `uv tool` is a link into the environment that it runs in.
+    # pipx and `uv tool` install a link into the environment.
     return program.resolve()
 
 
 def version_of(program: Path) -> str:
-    """What it says of itself.
+    """The version that a program reports.
 
     Raises:
         NoPredecessorError: It does not run.
@@ -113,5 +112,5 @@ def _run(command: Sequence[str], within_s: float = _INSTALL_S) -> str:
 def _failed(command: Sequence[str], said: str) -> str:
     return (
         f"{' '.join(command)} failed:\n{said.strip()}\n"
-        f"Install {REQUIREMENT} into an environment of its own and name it with --predecessor."
+        f"Install {REQUIREMENT} into an environment of its own and name it with --against."
     )

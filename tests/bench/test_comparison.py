@@ -1,12 +1,26 @@
+"""What a comparison says of its rows."""
+
 import math
 
 import pytest
 
-from bench.compare.verdict import Verdict, gain, is_worse, merged
-from bench.report import Row, Target, at_least, at_most, exactly, of_floor, of_predecessor
-from tests.bench.compared import compared, figure
+from bench.compare.comparison import Compared, Verdict, gain, is_worse, merged
+from bench.report import Row, Target, at_least, at_most, exactly, of_floor, of_predecessor, row
 
-MORE_IS_BETTER = Target(factor=10, of="predecessor", sign=">=")
+MORE_IS_BETTER = of_predecessor(10, ">=")
+
+
+def figure(
+    ours: float,
+    theirs: float,
+    *targets: Target,
+    unit: str = "ms",
+    name: str = "a figure",
+    floor: float | None = None,
+) -> Row:
+    figures = {"agent-dispatch": ours, "predecessor": theirs}
+    beside = None if floor is None else (floor, "bare child")
+    return row("m1", name, unit, figures, *targets, floor=beside)
 
 
 @pytest.mark.parametrize(
@@ -25,18 +39,20 @@ MORE_IS_BETTER = Target(factor=10, of="predecessor", sign=">=")
         (figure(6, 50, exactly(50), unit=""), Verdict.WORSE),
         (figure(51, 6, exactly(50), unit=""), Verdict.MISSED),
         (figure(4, 0, at_least(4), unit=""), Verdict.MET),
-        (figure(0, 0, at_most(0), unit=""), Verdict.MET),
         (figure(1, 0, at_most(0), unit=""), Verdict.WORSE),
         (figure(5, 10), Verdict.NO_TARGET),
         (figure(10, 5), Verdict.WORSE),
     ],
 )
-def test_a_verdict_names_the_target_and_the_predecessor(row: Row, verdict: Verdict) -> None:
-    assert compared(row).verdict is verdict
+def test_a_verdict_considers_the_target_and_the_predecessor(row: Row, verdict: Verdict) -> None:
+    compared = Compared(row=row, ours_each=(row.ours,), predecessor_each=(row.predecessor or 0,))
+    assert compared.verdict is verdict
 
 
-def test_nobody_is_worse_than_nothing() -> None:
-    assert not is_worse(figure(10, None, at_most(1)))
+def test_without_a_predecessor_nothing_is_worse_and_the_next_target_decides() -> None:
+    alone = row("m1", "alone", "ms", {"agent-dispatch": 10}, of_predecessor(1), at_most(9))
+    assert not is_worse(alone)
+    assert alone.met is False
 
 
 @pytest.mark.parametrize(
@@ -45,7 +61,6 @@ def test_nobody_is_worse_than_nothing() -> None:
         (figure(2, 10, at_most(3)), 5),
         (figure(1000, 100, MORE_IS_BETTER), 10),
         (figure(0, 10, at_most(3)), None),
-        (figure(10, 0, at_most(3)), None),
         (figure(50, 6, exactly(50)), None),
     ],
 )
@@ -55,7 +70,7 @@ def test_a_gain_is_above_one_where_ours_is_better(row: Row, times: float | None)
 
 def test_repetitions_are_merged_to_medians() -> None:
     repetitions = [[figure(ours, 10 * ours, at_most(5), floor=ours)] for ours in (3, 1, 2)]
-    [found] = merged(repetitions)
+    [found] = merged([*repetitions, []])
     assert (found.row.ours, found.row.predecessor, found.row.floor) == (2, 20, 2)
     assert found.ours_each == (3, 1, 2)
 
@@ -63,16 +78,11 @@ def test_repetitions_are_merged_to_medians() -> None:
 @pytest.mark.parametrize(
     ("target", "worst"), [(at_most(0), 9), (at_least(4), 1), (exactly(4), 9), (exactly(8), 1)]
 )
-def test_of_counts_the_worst_repetition_is_shown(target: Target, worst: float) -> None:
-    repetitions = [[figure(count, count, target, unit="")] for count in (1, 5, 9)]
-    [found] = merged(repetitions)
+def test_the_worst_repetition_of_a_count_is_shown(target: Target, worst: float) -> None:
+    [found] = merged([[figure(count, count, target, unit="")] for count in (1, 5, 9)])
     assert (found.row.ours, found.row.predecessor) == (worst, worst)
 
 
-def test_a_row_that_a_repetition_lacks_is_that_of_the_others() -> None:
-    [found] = merged([[figure(1, 2)], []])
-    assert found.row.ours == 1
-
-
-def test_a_row_without_a_counterpart_or_a_figure_is_left_out() -> None:
-    assert merged([[figure(1, None), figure(math.nan, 1, name="CPU")]]) == []
+def test_a_row_without_a_figure_of_each_product_is_left_out() -> None:
+    alone = row("m1", "alone", "ms", {"agent-dispatch": 1})
+    assert merged([[alone, figure(math.nan, 1, name="CPU")]]) == []

@@ -1,0 +1,277 @@
+"""The table of all measurements, and the command line that runs some of them."""
+
+import argparse
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from bench import background, dispatches, fanout, histories, real
+from bench.fanout import MANY, OF_IDEAL, TOGETHER, Load
+from bench.harness import RefusedError
+from bench.kept import measured_commit
+from bench.predecessor import NoPredecessorError, named_predecessor, version_of
+from bench.processes import why_not_counted
+from bench.report import Row, as_table, in_words
+from bench.workshop import Workshop, open_workshop
+from tests.e2e.claude_cli import CannotInstallError
+
+GROUPS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "d1", "crash")
+_WRITES = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much is measured."""
+
+    rounds: int
+    """Samples of figures that take milliseconds."""
+    loads: tuple[Load, ...]
+    histories: tuple[int, ...]
+    crowds: tuple[int, ...]
+    streams: int
+    stream_s: float
+    answer_mib: int
+    kills: int
+    seed: int = 20260101
+    claude: Path | None = None
+    """The real CLI; None: the one that the tests install."""
+
+    @property
+    def few(self) -> int:
+        """Samples of figures that take seconds."""
+        return max(2, self.rounds // 20)
+
+    @property
+    def fewer(self) -> int:
+        """Samples of figures that take many seconds."""
+        return min(self.few, 3)
+
+
+def _filling(limit: int) -> Load:
+    """Twice the limit, at work for long enough that the first half can start."""
+    return Load(limit=limit, dispatches=2 * limit, seconds=max(0.25, limit / 50))
+
+
+TIMED = tuple(Load(limit=limit, dispatches=MANY, seconds=1) for limit in OF_IDEAL)
+FULL = Plan(
+    rounds=100,
+    loads=(
+        *(_filling(limit) for limit in (1, 2, 5, 10, 20, 50, 100)),
+        *TIMED,
+        Load(limit=100, dispatches=MANY, seconds=1),
+        Load(limit=20, dispatches=MANY, seconds=1, tool=TOGETHER),
+    ),
+    histories=(1_000, 10_000, 50_000, 100_000),
+    crowds=(1, 5, 20, 50, 100),
+    streams=1000,
+    stream_s=30,
+    answer_mib=64,
+    kills=120,
+)
+QUICK = Plan(
+    rounds=10,
+    loads=(_filling(2), _filling(10), Load(limit=20, dispatches=MANY, seconds=0.1)),
+    histories=(1_000,),
+    crowds=(1, 10),
+    streams=40,
+    stream_s=1,
+    answer_mib=4,
+    kills=20,
+)
+Measure = Callable[[Workshop, Plan], Iterable[Row]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A measurement; `--only` selects it by its name or by a group of its rows."""
+
+    name: str
+    groups: set[str]
+    measure: Measure
+    needs_claude: bool = False
+
+
+def _real(name: str, group: str, measure: Measure) -> Section:
+    """A section with the real CLI."""
+
+    def measure_there(shop: Workshop, plan: Plan) -> Iterator[Row]:
+        with real.open_real_world(shop, plan.claude) as world:
+            yield from measure(world, plan)
+
+    return Section(name, {group}, measure_there, needs_claude=True)
+
+
+SECTIONS = (
+    Section("instant-child", {"m1"}, lambda s, p: dispatches.dispatch_overhead(s, p.rounds)),
+    Section("watched-dispatch", {"m1"}, lambda s, p: dispatches.watched_dispatch(s, p.few)),
+    Section("server-life", {"m1", "m2"}, lambda s, p: dispatches.server_life(s, p.few)),
+    Section("idle-after-use", {"m2"}, lambda s, _: dispatches.idle_after_use(s)),
+    Section("list_agents", {"m3"}, lambda s, p: dispatches.list_agents(s, p.rounds)),
+    Section("busy-server", {"m3"}, lambda s, p: dispatches.busy_server(s, p.fewer)),
+    Section("limits", {"m4"}, lambda s, p: fanout.fan_out(s, p.loads)),
+    Section("submissions", {"m5"}, lambda s, p: background.submissions(s, p.rounds)),
+    Section("wake-ups", {"m5"}, lambda s, p: background.wake_ups(s, p.rounds)),
+    Section("killed-workers", {"m5"}, lambda s, p: background.sudden_ends(s, p.few)),
+    Section("hundred-jobs", {"m5"}, lambda s, p: background.a_hundred(s, p.fewer)),
+    Section("histories", {"m6", "m7"}, lambda s, p: histories.listings(s, p.few, p.histories)),
+    Section("commands", {"m7"}, lambda s, p: dispatches.commands(s, p.few)),
+    _real("real-dispatch", "m8", lambda s, p: real.real_dispatches(s, p.few)),
+    _real("registered", "m8", lambda s, p: real.registered(s, p.few)),
+    _real("real-dialogue", "m8", lambda s, _: real.dialogues(s, 1)),
+    _real("second-turn", "m8", lambda s, p: real.second_turns(s, p.few)),
+    Section("crowd", {"m9"}, lambda s, p: fanout.crowds(s, p.crowds)),
+    Section("streams", {"m9"}, lambda s, p: fanout.streams(s, p.streams, p.stream_s)),
+    Section("jobs-at-once", {"m9"}, lambda s, _: background.at_once(s)),
+    Section("answer", {"m9"}, lambda s, p: fanout.large_answer(s, p.answer_mib)),
+    Section("endings", {"m10"}, lambda s, _: background.endings(s)),
+    Section("lost", {"d1"}, lambda s, p: dispatches.lost_requests(s, p.fewer, "scripted agent")),
+    _real("lost-real", "d1", lambda s, _: dispatches.lost_requests(s, 1, "real CLI")),
+    Section("crash", {"crash"}, lambda s, p: background.crashes(s, p.kills, p.seed)),
+)
+
+
+def select(*names: str, only: Collection[str] = (), with_claude: bool = True) -> list[Section]:
+    """The sections of these names that `only` wants; empty: no restriction."""
+    return [
+        section
+        for section in SECTIONS
+        if (not names or section.name in names)
+        and (not only or section.name in only or section.groups & set(only))
+        and (with_claude or not section.needs_claude)
+    ]
+
+
+def measure(
+    sections: Iterable[Section], shop: Workshop, plan: Plan, only: Collection[str], rows: list[Row]
+) -> list[str]:
+    """Add the wanted rows of each section to `rows`; returns the failures.
+
+    A section that fails loses its own rows, and the others are measured.
+    """
+    failures = []
+    for section in sections:
+        say(f"measuring {section.name} ...")
+        try:
+            found = list(section.measure(shop, plan))
+        except (RuntimeError, RefusedError, TimeoutError, EOFError, CannotInstallError) as error:
+            failure = f"{section.name}: {str(error) or type(error).__name__}"
+            say(f"FAILED, {failure}")
+            failures.append(failure.replace("\n", " ")[:300])
+            continue
+        whole = not only or section.name in only
+        rows += [row for row in found if whole or row.group in only]
+    return failures
+
+
+def about_run(shop: Workshop, command: str) -> dict[str, str]:
+    """What is known before a run: the command, versions and the machine."""
+    why_not = why_not_counted()
+    ours = Path(shop.products()[0].program)
+    folder = shop.folder()
+    write_ms = median(background.durable_write_s(folder) for _ in range(_WRITES)) * 1000
+    return {
+        "command": command,
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "agent-dispatch": f"{version_of(ours)}{measured_commit()}",
+        "predecessor": version_of(Path(shop.predecessor)) if shop.predecessor else "not measured",
+        "Python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "scripted agent": shop.agent_is,
+        "durable write": f"{write_ms:.1f} ms",
+        "CPU time": f"not counted: {why_not}" if why_not else "of all descendants",
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def say(text: str) -> None:
+    """Report progress on stderr."""
+    print(text, file=sys.stderr)
+
+
+def positive(text: str) -> int:
+    """A number for `argparse`: an integer from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def told(program: str, options: argparse.Namespace, *names: str) -> str:
+    """The command with these options, without paths of this machine."""
+    words = [f"python -m {program}"]
+    for name in names:
+        value = getattr(options, name)
+        if value is True:
+            words.append(f"--{name}")
+        elif value:
+            words.append(f"--{name} {' '.join(value) if isinstance(value, list) else value}")
+    return " ".join(words)
+
+
+def add_options(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
+    """Add the options of all these commands; `names`: of the sections."""
+    wanted = [*GROUPS, *names]
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        choices=wanted,
+        metavar="WHAT",
+        help=f"groups of rows ({', '.join(GROUPS)}) or measurements ({', '.join(names)})",
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument(
+        "--against",
+        metavar="PROGRAM",
+        default="",
+        help="the predecessor (agent-dispatch 0.16.0 from the package index, in an environment of"
+        " its own): its console script or its interpreter",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
+
+
+def run_command(
+    program: str, description: str, names: Sequence[str], arguments: Sequence[str] | None
+) -> int:
+    """Measure the sections of a command and print their rows; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    sections = select(*names)
+    add_options(parser, names)
+    parser.add_argument("--rounds", type=positive, help="samples of the cheap figures")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    if any(section.needs_claude for section in sections):
+        parser.add_argument("--real", action="store_true", help="with the real Claude Code CLI too")
+    if "crash" in names:
+        parser.add_argument("--kills", type=positive, help="writers to kill (default: 120)")
+        parser.add_argument("--seed", type=int, help="of the moments of the kills")
+    options = parser.parse_args(arguments)
+    plan = QUICK if options.quick else FULL
+    given = {name: vars(options).get(name) for name in ("rounds", "kills", "seed")}
+    plan = replace(plan, **{name: value for name, value in given.items() if value is not None})
+    wanted = select(*names, only=options.only, with_claude=getattr(options, "real", False))
+    rows: list[Row] = []
+    try:
+        against = str(named_predecessor(options.against)) if options.against else ""
+        with open_workshop(against) as shop:
+            about = about_run(shop, told(program, options, "only", "quick", "rounds"))
+            failures = measure(wanted, shop, plan, options.only, rows)
+    except (NoPredecessorError, RuntimeError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    rows = sorted((r for r in rows if not math.isnan(r.ours)), key=lambda r: GROUPS.index(r.group))
+    if options.json:
+        listed = [asdict(row) | {"target": row.meaning(), "met": row.met} for row in rows]
+        print(json.dumps({**about, "failed": failures, "rows": listed}, indent=2))
+    else:
+        verdicts = {True: "met", False: "MISSED", None: "-"}
+        print(as_table((row, verdicts[row.met]) for row in rows))
+        print(f"\n{in_words(about)}")
+        print("".join(f"not measured: {failure}\n" for failure in failures), end="")
+    return 1 if failures or (options.strict and any(row.met is False for row in rows)) else 0
