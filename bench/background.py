@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -195,64 +194,50 @@ def durable_write_s(folder: Path) -> float:
     return time.perf_counter() - begun
 
 
-@dataclass(kw_only=True)
-class Left:
-    """What the ends of one product's servers left behind."""
-
-    children: int = 0
-    servers: int = 0
-    finished: int = 0
-    """Background jobs that reached their end, as a new server reports."""
-    stale: int = 0
-    """Jobs reported as running, without a process."""
-    child_s: list[float] = field(default_factory=list)
-    server_s: list[float] = field(default_factory=list)
-
-
 def endings(shop: Workshop) -> list[Row]:
     """Servers with a call, and with a background job, each ended in every way."""
-    products = shop.products()
-    calls = {product.name: _end_calls(shop, product) for product in products}
-    jobs = {product.name: _end_with_jobs(shop, product) for product in products}
-    after = f"{AFTER_S:.0f} s after EOF, TERM, INT, KILL"
-    worst = {name: max(left.child_s) * 1000 for name, left in calls.items()}
-    exits, up = {}, {}
-    for name, left in calls.items():
-        exits[name] = max(left.server_s + jobs[name].server_s) * 1000
-        up[name] = left.servers + jobs[name].servers
-    killed = {name: left.children for name, left in calls.items()}
-    alive = {name: left.children for name, left in jobs.items()}
-    done = {name: left.finished for name, left in jobs.items()}
-    stale = {name: left.stale for name, left in jobs.items()}
+    calls: dict[str, list[tuple[float, float]]] = {}
+    jobs: dict[str, Counter[str]] = {}
+    exits_s: dict[str, list[float]] = {}
+    for product in shop.products():
+        name = product.name
+        calls[name] = [_end_call(shop, product, signum) for signum in WAYS.values()]
+        exits_s[name], jobs[name] = _end_with_jobs(shop, product)
+        exits_s[name] += [server_s for _, server_s in calls[name]]
+    deaths_s = {name: [child_s for child_s, _ in ended] for name, ended in calls.items()}
+    after, all_ways = f"{AFTER_S:.0f} s after EOF, TERM, INT, KILL", at_least(len(WAYS))
+    worst, exits = ({n: max(t) * 1000 for n, t in each.items()} for each in (deaths_s, exits_s))
+    left, up = (
+        {n: sum(s >= AFTER_S for s in t) for n, t in e.items()} for e in (deaths_s, exits_s)
+    )
+    alive, done = ({n: c[what] for n, c in jobs.items()} for what in ("alive", "done"))
+    stale = {n: c["pending"] + c["running"] for n, c in jobs.items()}
     return [
-        row("m10", f"call: children alive {after}", "", killed, at_most(0)),
+        row("m10", f"call: children alive {after}", "", left, at_most(0)),
         row("m10", "call: worst time to the child's death", "ms", worst, at_most(450)),
         row("m10", "worst time to the server's exit", "ms", exits, at_most(450)),
         row("m10", f"servers still up (of {2 * len(WAYS)})", "", up, at_most(0)),
-        row("m10", f"background: alive {after}", "", alive, at_least(len(WAYS))),
-        row("m10", "background: done, says a new server", "", done, at_least(len(WAYS))),
+        row("m10", f"background: alive {after}", "", alive, all_ways),
+        row("m10", "background: done, says a new server", "", done, all_ways),
         row("m10", "background: said to run, by nobody", "", stale, at_most(0)),
     ]
 
 
-def _end_calls(shop: Workshop, product: Product) -> Left:
-    left = Left()
-    for number, signum in enumerate(WAYS.values()):
-        with ExitStack() as stack:
-            server = serving(stack, product, shop.stage(gated=True))
-            server.post_call("dispatch", task(number))
-            [child] = shop.wait_for_agents(server, 1)
-            child_s, server_s = _end(server, signum, [child, server.pid])
-            left.child_s.append(child_s)
-            left.server_s.append(server_s)
-            left.children += child_s >= AFTER_S
-            left.servers += server_s >= AFTER_S
-            server.tree.kill()  # Otherwise its exit is waited for.
-    return left
+def _end_call(shop: Workshop, product: Product, signum: int | None) -> tuple[float, float]:
+    """The seconds until the agent of a call and its server are gone."""
+    with ExitStack() as stack:
+        server = serving(stack, product, shop.stage(gated=True))
+        server.post_call("dispatch", task(0))
+        [child] = shop.wait_for_agents(server, 1)
+        child_s, server_s = _end(server, signum, [child, server.pid])
+        server.tree.kill()  # Otherwise its exit is waited for.
+        return child_s, server_s
 
 
-def _end_with_jobs(shop: Workshop, product: Product) -> Left:
-    left = Left()
+def _end_with_jobs(shop: Workshop, product: Product) -> tuple[list[float], Counter[str]]:
+    """The seconds until each server is gone; of its jobs those `alive`, and the later statuses."""
+    exits_s: list[float] = []
+    found = Counter[str]()
     running: list[tuple[Server, Stage, str]] = []
     with ExitStack() as stack:
         for signum in WAYS.values():
@@ -260,21 +245,17 @@ def _end_with_jobs(shop: Workshop, product: Product) -> Left:
             server = serving(stack, product, stage)
             job_id = submit(server)
             shop.wait_for_agents(server, 1)
-            [server_s] = _end(server, signum, [server.pid])
-            left.server_s.append(server_s)
-            left.servers += server_s >= AFTER_S
+            exits_s += _end(server, signum, [server.pid])
             running.append((server, stage, job_id))
         time.sleep(AFTER_S)
         reader = serving(stack, product)
         for server, stage, job_id in running:
             if server.tree.pids_of(shop.agent):
-                left.children += 1
+                found["alive"] += 1
                 stage.open_gate()
-            status = wait_for(reader, job_id, _READ_S)["status"]
-            left.finished += status == "done"
-            left.stale += status in ("pending", "running")
+            found[wait_for(reader, job_id, _READ_S)["status"]] += 1
             server.tree.kill()
-    return left
+    return exits_s, found
 
 
 def _end(server: Server, signum: int | None, pids: Sequence[int]) -> list[float]:

@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.harness import (
-    WATCH_EVERY_S,
-    RequestId,
-    Server,
-    answer_of,
-    children_cpu_s,
-    timed,
-)
+from bench.harness import WATCH_EVERY_S, RequestId, Server, answer_of, children_cpu_s, timed
 from bench.processes import (
     open_files_limit_of,
     open_files_of,
@@ -29,16 +22,7 @@ from bench.processes import (
     rss_mib,
     threads_of,
 )
-from bench.report import (
-    OURS,
-    Row,
-    Target,
-    at_least,
-    at_most,
-    exactly,
-    of_predecessor,
-    row,
-)
+from bench.report import OURS, Row, Target, at_least, at_most, exactly, of_predecessor, row
 from bench.workshop import Product, Workshop, is_right, serving, task, warm_servers
 
 BARE = "bare agents"

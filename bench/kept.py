@@ -40,32 +40,20 @@ def keep(
 
 
 def block_of(text: str, name: str) -> str:
-    """The text between the markers.
-
-    Raises:
-        NoBlockError: There is not exactly one block of that name.
-    """
+    """The text between the markers."""
     begin, end = _bounds(text, name)
     return text[begin:end]
 
 
 def with_block(text: str, name: str, content: str) -> str:
-    """The text with a new block and everything else unchanged.
-
-    Raises:
-        NoBlockError: There is not exactly one block of that name.
-    """
+    """The text with a new block and everything else unchanged."""
     begin, end = _bounds(text, name)
     # Markdown needs empty lines between a comment and a table.
     return f"{text[:begin]}\n{content.strip()}\n\n{text[end:]}"
 
 
 def write_block(name: str, content: str, path: Path = README) -> None:
-    """Replace the block in a file.
-
-    Raises:
-        NoBlockError: There is not exactly one block of that name.
-    """
+    """Replace the block in a file."""
     text = path.read_text(encoding="utf-8")
     path.write_text(with_block(text, name, content), encoding="utf-8")
 

@@ -34,8 +34,10 @@ def installed_predecessor(cache: Path) -> Path:
     Raises:
         NoPredecessorError: It cannot be installed.
     """
-    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    home = cache / f"{REQUIREMENT.replace('==', '-')}-{python}"
+    name = (
+        f"{REQUIREMENT.replace('==', '-')}-python{sys.version_info.major}.{sys.version_info.minor}"
+    )
+    home = cache / name
     program = home / "bin" / "agent-dispatch"
     cache.mkdir(parents=True, exist_ok=True)
     with open(f"{home}.lock", "w", encoding="ascii") as lock:
@@ -44,25 +46,11 @@ def installed_predecessor(cache: Path) -> Path:
         whole = home / "whole"
         if not whole.exists():
             shutil.rmtree(home, ignore_errors=True)
-            for command in installing(home, shutil.which("uv")):
-                _run(command)
+            _run(["uv", "venv", "--quiet", "--python", sys.executable, str(home)])
+            python = str(home / "bin" / "python")
+            _run(["uv", "pip", "install", "--quiet", "--python", python, REQUIREMENT])
             whole.touch()
     return program
-
-
-def installing(home: Path, uv: str | None) -> list[list[str]]:
-    """The commands that make the environment, with uv if it is available."""
-    python = str(home / "bin" / "python")
-    if uv is not None:
-        return [
-            [uv, "venv", "--quiet", "--python", sys.executable, str(home)],
-            [uv, "pip", "install", "--quiet", "--python", python, REQUIREMENT],
-        ]
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    return [
-        [sys.executable, "-m", "venv", str(home)],
-        [*pip, "install", REQUIREMENT],
-    ]
 
 
 def named_predecessor(path: str) -> Path:

@@ -151,15 +151,6 @@ def with_unit(value: float | None, row: Row) -> str:
     return f"{number(value)} {row.unit}".rstrip() if value is not None else "-"
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """A table for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
 def as_table(rows: Iterable[tuple[Row, str]]) -> str:
     """Rows and their verdicts as a table for a terminal."""
     head = ("row", "figure", "ours", "predecessor", "ratio", "floor", "target", "verdict")
@@ -168,7 +159,11 @@ def as_table(rows: Iterable[tuple[Row, str]]) -> str:
         floor = f"{number(row.floor)} ({row.floor_is})" if row.floor is not None else ""
         figures = (with_unit(row.ours, row), with_unit(row.predecessor, row), number(row.ratio))
         lines.append((row.group, row.name, *figures, floor, row.meaning(), verdict))
-    return aligned(lines)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def in_words(about: Mapping[str, object]) -> str:

@@ -31,7 +31,7 @@ from bench.chaos.scene import Client, Scene
 from bench.kept import keep, measured_commit
 from bench.namespace import enclose
 from bench.processes import open_files_of, pss_mib, rss_mib, threads_of
-from bench.report import aligned, in_words
+from bench.report import in_words
 
 BLOCK = "soak"
 """The name of the block in README.md, and of the file with what is in it."""
@@ -60,21 +60,6 @@ class Sample:
 
 LIMITS = {"descriptors": 4.0, "threads": 4.0, "rss_mib": 6.0, "helper_mib": 0.3, "processes": 4.0}
 """The most that each may grow in the measured time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trend:
-    """How one figure developed after the warm-up."""
-
-    figure: str
-    first: float
-    """The median of the first quarter."""
-    last: float
-    growth: float
-    """The slope times the measured time."""
-    limit: float
-    flat: bool
-    """Whether the growth is within the limit."""
 
 
 class Load:
@@ -195,8 +180,8 @@ def _look(scene: Scene, server: int, at_s: float) -> Sample:
     )
 
 
-def trends(samples: Sequence[Sample]) -> list[Trend]:
-    """How each figure developed after the warm-up.
+def trends(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """How each figure developed after the warm-up; first and last are medians of a quarter.
 
     Raises:
         ValueError: There are too few samples.
@@ -209,16 +194,10 @@ def trends(samples: Sequence[Sample]) -> list[Trend]:
     for figure, limit in LIMITS.items():
         points = [(sample.at_s, float(getattr(sample, figure))) for sample in counted]
         slope = median((y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2))
-        found.append(
-            Trend(
-                figure=figure,
-                first=median(y for _, y in points[:quarter]),
-                last=median(y for _, y in points[-quarter:]),
-                growth=(growth := slope * (points[-1][0] - points[0][0])),
-                limit=limit,
-                flat=growth <= limit,
-            )
-        )
+        growth = slope * (points[-1][0] - points[0][0])
+        first, last = (median(y for _, y in part) for part in (points[:quarter], points[-quarter:]))
+        trend = {"figure": figure, "first": first, "last": last}
+        found.append(trend | {"growth": growth, "limit": limit, "flat": growth <= limit})
     return found
 
 
@@ -247,18 +226,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": f"{platform.system()} {platform.machine()}",
         "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
-    listed = [asdict(trend) for trend in found]
+    result = {"about": about, "trends": found}
     if options.write_readme:
-        keep(BLOCK, {"about": about, "trends": listed}, as_markdown)
+        keep(BLOCK, result, as_markdown)
     if options.json:
-        told = {**about, "trends": listed, "wrong": load.wrong}
+        told = {**about, "trends": found, "wrong": load.wrong}
         print(json.dumps({**told, "samples": [asdict(each) for each in samples]}, indent=2))
     else:
-        print(_as_table(found))
-        print(f"\n{in_words(about)}")
+        print(as_markdown(result))
         for what in load.wrong[:20]:
             print(f"WRONG {what}")
-    return 0 if all(trend.flat for trend in found) and not load.wrong else 1
+    return 0 if all(trend["flat"] for trend in found) and not load.wrong else 1
 
 
 _SHOWN = {
@@ -271,7 +249,7 @@ _SHOWN = {
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """The block of README."""
+    """The table for README and the terminal."""
     lines = ["| | first | last | growth | limit | |", "| --- | --- | --- | --- | --- | --- |"]
     for trend in result["trends"]:
         figures = (trend[column] for column in ("first", "last", "growth", "limit"))
@@ -279,16 +257,6 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         verdict = "flat" if trend["flat"] else "grows"
         lines.append(f"| {_SHOWN[trend['figure']]} | {cells} | {verdict} |")
     return "\n".join([*lines, "", f"{in_words(result['about'])}."])
-
-
-def _as_table(found: Sequence[Trend]) -> str:
-    lines = [("figure", "first", "last", "growth", "limit", "verdict")]
-    for trend in found:
-        first, last, growth, limit = (
-            f"{figure:.2f}" for figure in (trend.first, trend.last, trend.growth, trend.limit)
-        )
-        lines.append((trend.figure, first, last, growth, limit, "flat" if trend.flat else "GROWS"))
-    return aligned(lines)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -302,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write the result into README.md and bench/results",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON with all samples instead")
     return parser
 
 

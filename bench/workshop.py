@@ -147,9 +147,20 @@ class Workshop:
             limit: How many runs at once; None: the product's default.
         """
         root = self.folder()
-        products = [self._ours(root, limit)]
+        agents = {name: {"directory": path} for name, path in _agents(root).items()}
+        settings = {} if limit is None else {"max_concurrency": limit}
+        toml, yaml = root / "agents.toml", root / "agents.yaml"
+        tables: dict[str, Mapping[str, object]] = {
+            **{f"agents.{name}": table for name, table in agents.items()},
+            "settings": settings,
+        }
+        toml.write_text("".join(map(_toml_table, tables, tables.values())))
+        # JSON is YAML.
+        yaml.write_text(json.dumps({"agents": agents, "settings": settings}))
+        ours = str(Path(sys.executable).with_name("agent-dispatch"))
+        products = [self._product(OURS, ours, toml, "dispatch")]
         if self.predecessor:
-            products.append(self._predecessor(root, limit))
+            products.append(self._product(PREDECESSOR, self.predecessor, yaml, "dispatch_stream"))
         return products
 
     def stage(self, **settings: Any) -> Stage:
@@ -176,38 +187,16 @@ class Workshop:
         agents = set(server.tree.pids_of(self.agent))
         return [pid for pid in server.tree.pids() if pid not in agents]
 
-    def _ours(self, root: Path, limit: int | None) -> Product:
-        config = root / "agents.toml"
-        agents = _agents(root).items()
-        tables = [f"[agents.{name}]\ndirectory = {json.dumps(path)}\n" for name, path in agents]
-        if limit is not None:
-            tables.append(f"[settings]\nmax_concurrency = {limit}\n")
-        config.write_text("\n".join(tables))
-        return Product(
-            name=OURS,
-            program=str(Path(sys.executable).with_name("agent-dispatch")),
-            environ=self._environ(config, root / "jobs"),
-            watched_tool="dispatch",
-            place=self.place,
-        )
-
-    def _predecessor(self, root: Path, limit: int | None) -> Product:
-        config = root / "agents.yaml"
-        # JSON is YAML.
-        agents = {name: {"directory": path} for name, path in _agents(root).items()}
-        settings = {} if limit is None else {"max_concurrency": limit}
-        config.write_text(json.dumps({"agents": agents, "settings": settings}))
-        return Product(
-            name=PREDECESSOR,
-            program=self.predecessor,
-            environ=self._environ(config, root / "jobs-predecessor"),
-            watched_tool="dispatch_stream",
-            place=self.place,
-        )
-
-    def _environ(self, config: Path, jobs: Path) -> dict[str, str]:
+    def _product(self, name: str, program: str, config: Path, watched_tool: str) -> Product:
+        jobs = config.with_name(f"jobs-{name}")
         named = {"AGENT_DISPATCH_CONFIG": str(config), "AGENT_DISPATCH_JOBS_DIR": str(jobs)}
-        return {**self.environ, **named}
+        return Product(
+            name=name,
+            program=program,
+            environ={**self.environ, **named},
+            watched_tool=watched_tool,
+            place=self.place,
+        )
 
 
 @contextmanager
@@ -262,12 +251,14 @@ def _agents(root: Path) -> dict[str, str]:
     return agents
 
 
+def _toml_table(name: str, values: Mapping[str, object]) -> str:
+    # A string or an integer of JSON is one of TOML.
+    lines = (f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    return f"[{name}]\n{''.join(lines)}"
+
+
 def serving(
-    stack: ExitStack,
-    product: Product,
-    stage: Stage | None = None,
-    *,
-    open_files: int | None = None,
+    stack: ExitStack, product: Product, stage: Stage | None = None, *, open_files: int | None = None
 ) -> Server:
     """A server after its handshake; `stack` closes it and kills what is left of its tree."""
     environ = {**product.environ, **(stage.environ if stage else {})}

@@ -67,24 +67,19 @@ Draw = Callable[[Comparison, Path], Sequence[str]]
 """Draws images into a folder; returns the names of their files."""
 
 
-class CannotMeasureError(Exception):
-    """Something needed is not usable; the text says what."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure or read, print and keep; the exit status is 0 if everything wanted was done."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.write_readme and (options.only or options.quick):
         parser.error("--write-readme needs everything: use it without --only and --quick")
-    results = RESULTS if options.write_readme else options.results
     try:
-        draw = _drawing() if results else None
+        draw = _drawing() if options.write_readme else None
         if options.kept:
             comparison = from_json(options.kept.read_text(encoding="utf-8"))
         else:
             comparison = _measured(options)
-    except (NoPredecessorError, CannotMeasureError, RuntimeError, OSError) as error:
+    except (NoPredecessorError, RuntimeError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     print(as_text(comparison))
@@ -93,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write_readme and comparison.incomplete:
         print(f"{parser.prog}: README.md was not changed", file=sys.stderr)
     elif draw is not None:
-        _keep(comparison, results, draw, readme=options.write_readme)
+        _keep(comparison, draw)
     bad = comparison.with_verdict(Verdict.MISSED, Verdict.WORSE, Verdict.MET_BUT_WORSE)
     return 1 if comparison.incomplete or (options.strict and bad) else 0
 
@@ -137,7 +132,7 @@ def _claude(named: Path | None) -> Path | None:
     """The CLI that is named, or that the tests have installed, or that is on PATH."""
     if named is not None:
         if not os.access(named, os.X_OK):
-            raise CannotMeasureError(f"{named} is not a program")
+            raise RuntimeError(f"{named} is not a program")
         return named.resolve()
     cache = tests_cache(os.environ)
     if (cache / f"claude-code-{CLAUDE_VERSION}").exists():
@@ -152,18 +147,16 @@ def _version_of(claude: Path, home: Path) -> str:
         [str(claude), "--version"], env=environ, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise CannotMeasureError(f"{claude} --version failed: {done.stdout}{done.stderr}")
+        raise RuntimeError(f"{claude} --version failed: {done.stdout}{done.stderr}")
     return done.stdout.split()[0]
 
 
-def _keep(comparison: Comparison, folder: Path, draw: Draw, *, readme: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    plots = draw(comparison, folder)
-    (folder / "compare.json").write_text(as_json(comparison), encoding="utf-8")
-    (folder / "compare.md").write_text(results_page(comparison, plots), encoding="utf-8")
-    if readme:
-        where = folder.relative_to(README.parent).as_posix()
-        write_block(BLOCK, readme_block(comparison, where, plots))
+def _keep(comparison: Comparison, draw: Draw) -> None:
+    plots = draw(comparison, RESULTS)
+    (RESULTS / "compare.json").write_text(as_json(comparison), encoding="utf-8")
+    (RESULTS / "compare.md").write_text(results_page(comparison, plots), encoding="utf-8")
+    where = RESULTS.relative_to(README.parent).as_posix()
+    write_block(BLOCK, readme_block(comparison, where, plots))
 
 
 def _drawing() -> Draw:
@@ -171,7 +164,7 @@ def _drawing() -> Draw:
     try:
         from bench.compare.plots import draw
     except ImportError as error:
-        raise CannotMeasureError(f"{error}; images need `uv run --group bench`") from error
+        raise RuntimeError(f"{error}; images need `uv run --group bench`") from error
     return draw
 
 
@@ -192,9 +185,6 @@ def _parser() -> argparse.ArgumentParser:
         "--repeat", type=positive, default=1, metavar="N", help="repetitions (default: 1)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument(
-        "--results", type=Path, metavar="FOLDER", help="write figures, page and images there"
-    )
     parser.add_argument(
         "--from",
         dest="kept",

@@ -22,7 +22,7 @@ def samples(*, rss_mib_a_minute: float = 0, jump_at_s: float = 0) -> list[Sample
 
 
 def growing(found: list[Sample]) -> list[str]:
-    return [trend.figure for trend in trends(found) if not trend.flat]
+    return [trend["figure"] for trend in trends(found) if not trend["flat"]]
 
 
 def test_noise_and_a_warm_up_are_no_growth() -> None:
