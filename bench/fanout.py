@@ -76,19 +76,13 @@ class Load:
         return f"{self.dispatches} x {self.seconds:g} s at limit {self.limit}{by}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """What one product did with a load."""
+Figures = Mapping[str, float]
+"""What one product did with a load.
 
-    peak: int
-    """The most agents at once, as they counted themselves."""
-    right: int
-    """Dispatches answered with the words of their own agent."""
-    wall_s: float
-    cpu_ms: float
-    """CPU time of each dispatch: server, helpers and agent."""
-    threads: int = 0
-    """The most threads of the server."""
+`peak`: the most agents at once, as they counted themselves. `right`: dispatches answered with the
+words of their own agent. `cpu_ms`: CPU time of each dispatch with its agent. `threads`: the most
+threads of the server. `wall_s`.
+"""
 
 
 def fan_out(shop: Workshop, loads: Iterable[Load]) -> list[Row]:
@@ -97,31 +91,33 @@ def fan_out(shop: Workshop, loads: Iterable[Load]) -> list[Row]:
     A product without the tool of a load is left out.
     """
     rows: list[Row] = []
-    wrong, threads = 0, 0
+    wrong, threads = 0.0, 0.0
     for load in loads:
-        points = {}
+        points: dict[str, Figures] = {}
         if load.is_timed and load.tool == EACH:
             points[BARE] = _bare_point(shop, load)
         for product in shop.products(limit=load.limit):
             if point := _point(shop, product, load):
                 points[product.name] = point
         rows += rows_of_load(load, points)
-        wrong += load.dispatches - points[OURS].right
-        threads = max(threads, points[OURS].threads)
-    figures = {"dispatches without their own agent's answer": (wrong, 0)}
+        wrong += load.dispatches - points[OURS]["right"]
+        threads = max(threads, points[OURS]["threads"])
+    figures: dict[str, tuple[float, int]] = {
+        "dispatches without their own agent's answer": (wrong, 0)
+    }
     figures["threads of the server, at any limit"] = (threads, THREADS)
     return rows + [
         row("m4", name, "", {OURS: value}, at_most(most)) for name, (value, most) in figures.items()
     ]
 
 
-def rows_of_load(load: Load, points: Mapping[str, Point]) -> list[Row]:
+def rows_of_load(load: Load, points: Mapping[str, Figures]) -> list[Row]:
     """The points of one load, by the product."""
-    peaks = {name: point.peak for name, point in points.items()}
+    peaks = {name: point["peak"] for name, point in points.items()}
     rows = [row("m4", f"{load}: peak", "", peaks, exactly(load.full))]
     if load.is_timed:
-        of_ideal = {name: point.wall_s / load.ideal_s for name, point in points.items()}
-        cpu_ms = {name: point.cpu_ms for name, point in points.items()}
+        of_ideal = {name: point["wall_s"] / load.ideal_s for name, point in points.items()}
+        cpu_ms = {name: point["cpu_ms"] for name, point in points.items()}
         for name, unit, figures, target in (
             ("wall of ideal", "x", of_ideal, at_most(OF_IDEAL[load.limit])),
             ("CPU of each", "ms", cpu_ms, of_predecessor(0.9)),
@@ -131,7 +127,7 @@ def rows_of_load(load: Load, points: Mapping[str, Point]) -> list[Row]:
     return rows
 
 
-def _bare_point(shop: Workshop, load: Load) -> Point:
+def _bare_point(shop: Workshop, load: Load) -> Figures:
     stage = shop.stage(counted=True, seconds=load.seconds)
     environ = {**shop.environ, **stage.environ}
     begun_cpu_s, begun_s = children_cpu_s(), time.perf_counter()
@@ -147,15 +143,15 @@ def _bare_point(shop: Workshop, load: Load) -> Point:
             alive.add(os.posix_spawn(program, words, environ, file_actions=silent))
         while alive:
             alive.remove(os.wait()[0])
-    return Point(
-        peak=stage.peak(),
-        right=load.dispatches,
-        wall_s=time.perf_counter() - begun_s,
-        cpu_ms=(children_cpu_s() - begun_cpu_s) / load.dispatches * 1000,
-    )
+    return {
+        "peak": stage.peak(),
+        "right": load.dispatches,
+        "wall_s": time.perf_counter() - begun_s,
+        "cpu_ms": (children_cpu_s() - begun_cpu_s) / load.dispatches * 1000,
+    }
 
 
-def _point(shop: Workshop, product: Product, load: Load) -> Point | None:
+def _point(shop: Workshop, product: Product, load: Load) -> Figures | None:
     stage = shop.stage(counted=True, seconds=load.seconds)
     with ExitStack() as stack:
         [server] = warm_servers(stack, [product], stage).values()
@@ -164,13 +160,13 @@ def _point(shop: Workshop, product: Product, load: Load) -> Point | None:
         threads: list[int] = []
         begun_cpu_s, begun_s = server.cpu_s(), time.perf_counter()
         answers = _ask(server, load, lambda: threads.append(threads_of(server.pid)))
-        return Point(
-            wall_s=time.perf_counter() - begun_s,
-            cpu_ms=(server.cpu_s() - begun_cpu_s) / load.dispatches * 1000,
-            peak=stage.peak(),
-            right=sum(is_right(answer, number) for number, answer in enumerate(answers)),
-            threads=max(threads),
-        )
+        return {
+            "wall_s": time.perf_counter() - begun_s,
+            "cpu_ms": (server.cpu_s() - begun_cpu_s) / load.dispatches * 1000,
+            "peak": stage.peak(),
+            "right": sum(is_right(answer, number) for number, answer in enumerate(answers)),
+            "threads": max(threads),
+        }
 
 
 def _ask(server: Server, load: Load, watch: Callable[[], object]) -> list[dict[str, Any]]:

@@ -19,14 +19,8 @@ class NoPredecessorError(Exception):
     """It is missing, does not run, or cannot be installed; the text says what to do."""
 
 
-def benchmark_cache(environ: Mapping[str, str]) -> Path:
-    """The folder for everything that the benchmarks install."""
-    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "agent-dispatch-bench"
-
-
-def installed_predecessor(cache: Path) -> Path:
-    """Its program in `cache`, installed there if it is missing.
+def installed_predecessor(environ: Mapping[str, str]) -> Path:
+    """Its program in the user's cache folder, installed there if it is missing.
 
     It gets the Python that runs this benchmark, so that both products run on the same one.
     Concurrent runs are safe: one installs, the others wait.
@@ -34,6 +28,8 @@ def installed_predecessor(cache: Path) -> Path:
     Raises:
         NoPredecessorError: It cannot be installed.
     """
+    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = Path(base) / "agent-dispatch-bench"
     name = (
         f"{REQUIREMENT.replace('==', '-')}-python{sys.version_info.major}.{sys.version_info.minor}"
     )

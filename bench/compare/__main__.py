@@ -36,7 +36,6 @@ from bench.compare.comparison import (
 from bench.kept import README, RESULTS, write_block
 from bench.predecessor import (
     NoPredecessorError,
-    benchmark_cache,
     installed_predecessor,
     named_predecessor,
 )
@@ -101,7 +100,7 @@ def _measured(options: argparse.Namespace) -> Comparison:
     if options.against:
         predecessor = named_predecessor(options.against)
     else:
-        predecessor = installed_predecessor(benchmark_cache(os.environ))
+        predecessor = installed_predecessor(os.environ)
     plan = replace(QUICK if options.quick else PLAN, claude=claude)
     sections = select(*NAMES, only=options.only, with_claude=claude is not None)
     command = told("bench.compare", options, "only", "quick")

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from bench.report import Row, Target, as_table, in_words, number, with_unit
+import msgspec
+
+from bench.report import Row, as_table, in_words, number, with_unit
 
 BLOCK = "compare"
 """The name of the block in README.md."""
@@ -235,17 +236,7 @@ def as_json(comparison: Comparison) -> str:
 
 def from_json(text: str) -> Comparison:
     """A comparison that was kept."""
-    kept = json.loads(text)
-    return Comparison(about=kept["about"], rows=tuple(map(_compared_from, kept["rows"])))
-
-
-def _compared_from(told: Mapping[str, Any]) -> Compared:
-    targets = tuple(Target(**target) for target in told["row"]["targets"])
-    return Compared(
-        row=Row(**{**told["row"], "targets": targets}),
-        ours_each=tuple(told["ours_each"]),
-        predecessor_each=tuple(told["predecessor_each"]),
-    )
+    return msgspec.json.decode(text, type=Comparison)
 
 
 def as_text(comparison: Comparison) -> str:
