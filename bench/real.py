@@ -27,18 +27,13 @@ _BARE = "bare claude -p"
 
 
 @contextmanager
-def open_real_world(shop: Workshop, claude: Path | None) -> Iterator[Workshop]:
-    """A workshop whose agents are the real CLI, for the duration of the block.
-
-    Args:
-        shop: Where its files go.
-        claude: The CLI; None: the one of the tests, which is installed if it is missing.
+def open_real_world(shop: Workshop) -> Iterator[Workshop]:
+    """A workshop in `shop` whose agents are the CLI of the tests, for the duration of the block.
 
     Raises:
-        CannotInstallError: The CLI is missing and cannot be fetched.
+        CannotInstallError: The CLI is missing and cannot be installed.
     """
-    if claude is None:
-        claude = installed_claude(cache_folder(os.environ))
+    claude = installed_claude(cache_folder(os.environ))
     with ExitStack() as stack:
         network = stack.enter_context(open_network())
         listener = stack.enter_context(network.listen())

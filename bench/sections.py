@@ -40,8 +40,6 @@ class Plan:
     answer_mib: int
     kills: int
     seed: int = 20260101
-    claude: Path | None = None
-    """The real CLI; None: the one that the tests install."""
 
     @property
     def few(self) -> int:
@@ -102,7 +100,7 @@ def _real(name: str, group: str, measure: Measure) -> Section:
     """A section with the real CLI."""
 
     def measure_there(shop: Workshop, plan: Plan) -> Iterator[Row]:
-        with real.open_real_world(shop, plan.claude) as world:
+        with real.open_real_world(shop) as world:
             yield from measure(world, plan)
 
     return Section(name, {group}, measure_there, needs_claude=True)
@@ -149,13 +147,17 @@ def select(*names: str, only: Collection[str] = (), with_claude: bool = True) ->
 
 
 def measure(
-    sections: Iterable[Section], shop: Workshop, plan: Plan, only: Collection[str], rows: list[Row]
-) -> list[str]:
-    """Add the wanted rows of each section to `rows`; returns the failures.
+    sections: Iterable[Section],
+    shop: Workshop,
+    plan: Plan,
+    only: Collection[str],
+    rows: list[Row],
+    failures: list[str],
+) -> None:
+    """Add the wanted rows of each section to `rows`, and what failed to `failures`.
 
     A section that fails loses its own rows, and the others are measured.
     """
-    failures = []
     for section in sections:
         say(f"measuring {section.name} ...")
         try:
@@ -167,7 +169,6 @@ def measure(
             continue
         whole = not only or section.name in only
         rows += [row for row in found if whole or row.group in only]
-    return failures
 
 
 def about_run(shop: Workshop, command: str) -> dict[str, str]:
@@ -216,15 +217,16 @@ def told(program: str, options: argparse.Namespace, *names: str) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
-    """Add the options of all these commands; `names`: of the sections."""
-    wanted = [*GROUPS, *names]
+    """Add the options that all commands have; `names`: of the sections."""
+    used = {group for section in select(*names) for group in section.groups}
+    groups = [group for group in GROUPS if group in used]
     parser.add_argument(
         "--only",
         nargs="+",
         default=[],
-        choices=wanted,
+        choices=[*groups, *names],
         metavar="WHAT",
-        help=f"groups of rows ({', '.join(GROUPS)}) or measurements ({', '.join(names)})",
+        help=f"groups of rows ({', '.join(groups)}) or measurements ({', '.join(names)})",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument(
@@ -257,11 +259,12 @@ def run_command(
     plan = replace(plan, **{name: value for name, value in given.items() if value is not None})
     wanted = select(*names, only=options.only, with_claude=getattr(options, "real", False))
     rows: list[Row] = []
+    failures: list[str] = []
     try:
         against = str(named_predecessor(options.against)) if options.against else ""
         with open_workshop(against) as shop:
             about = about_run(shop, told(program, options, "only", "quick", "rounds"))
-            failures = measure(wanted, shop, plan, options.only, rows)
+            measure(wanted, shop, plan, options.only, rows, failures)
     except (NoPredecessorError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -6,16 +6,14 @@
     uv run --group bench python -m bench.compare --repeat 3 --write-readme
 
 Both are driven over stdio by the same client, in turn, with the same scripted agents. With the
-real Claude Code CLI too, talking to a stand-in for its API on loopback, if the tests have installed
-it or `--claude` names it. The predecessor is installed from the package index into an environment
+real Claude Code CLI too, talking to a stand-in for its API on loopback, if tests/e2e has installed
+it. The predecessor is installed from the package index into an environment
 of its own, in `$XDG_CACHE_HOME/agent-dispatch-bench`.
 """
 
 import argparse
 import os
-import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -56,8 +54,7 @@ from bench.sections import (
 )
 from bench.workshop import open_workshop
 from tests.e2e.claude_cli import VERSION as CLAUDE_VERSION
-from tests.e2e.claude_cli import cache_folder as tests_cache
-from tests.e2e.claude_cli import installed_claude
+from tests.e2e.claude_cli import cache_folder
 
 PLAN = replace(FULL, loads=TIMED, histories=FULL.histories[:3], crowds=(50,))
 _OURS_ALONE = ("killed-workers", "second-turn", "streams", "crash")
@@ -94,15 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measured(options: argparse.Namespace) -> Comparison:
     """Measure everything wanted, `repeat` times; an interruption leaves a partial comparison."""
-    claude = _claude(options.claude)
-    if claude is None:
-        say("the real CLI is not installed, so it is not measured; name it with --claude")
+    with_claude = (cache_folder(os.environ) / f"claude-code-{CLAUDE_VERSION}").exists()
+    if not with_claude:
+        say("the tests have not installed the real CLI, so it is not measured: run tests/e2e")
     if options.against:
         predecessor = named_predecessor(options.against)
     else:
         predecessor = installed_predecessor(os.environ)
-    plan = replace(QUICK if options.quick else PLAN, claude=claude)
-    sections = select(*NAMES, only=options.only, with_claude=claude is not None)
+    plan = QUICK if options.quick else PLAN
+    sections = select(*NAMES, only=options.only, with_claude=with_claude)
     command = told("bench.compare", options, "only", "quick")
     command += f" --repeat {options.repeat}" if options.repeat > 1 else ""
     repetitions: list[list[Row]] = []
@@ -115,8 +112,8 @@ def _measured(options: argparse.Namespace) -> Comparison:
             with open_workshop(str(predecessor)) as shop:
                 if not about:
                     about = about_run(shop, command)
-                    about["Claude Code"] = _version_of(claude, shop.root) if claude else "none here"
-                failures += measure(sections, shop, plan, options.only, repetitions[-1])
+                    about["Claude Code"] = CLAUDE_VERSION if with_claude else "none here"
+                measure(sections, shop, plan, options.only, repetitions[-1], failures)
     except KeyboardInterrupt:
         failures.append(f"interrupted in repetition {len(repetitions)}")
     about["figures"] = f"medians of {options.repeat}; of counts the worst"
@@ -125,29 +122,6 @@ def _measured(options: argparse.Namespace) -> Comparison:
         about[NOT_MEASURED] = "; ".join(failures)
     rows = sorted(merged(repetitions), key=lambda each: GROUPS.index(each.row.group))
     return Comparison(about=about, rows=tuple(rows))
-
-
-def _claude(named: Path | None) -> Path | None:
-    """The CLI that is named, or that the tests have installed, or that is on PATH."""
-    if named is not None:
-        if not os.access(named, os.X_OK):
-            raise RuntimeError(f"{named} is not a program")
-        return named.resolve()
-    cache = tests_cache(os.environ)
-    if (cache / f"claude-code-{CLAUDE_VERSION}").exists():
-        return installed_claude(cache)
-    found = shutil.which("claude")
-    return Path(found).resolve() if found else None
-
-
-def _version_of(claude: Path, home: Path) -> str:
-    environ = {"PATH": os.defpath, "HOME": str(home), "DISABLE_AUTOUPDATER": "1"}
-    done = subprocess.run(
-        [str(claude), "--version"], env=environ, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{claude} --version failed: {done.stdout}{done.stderr}")
-    return done.stdout.split()[0]
 
 
 def _keep(comparison: Comparison, draw: Draw) -> None:
@@ -174,12 +148,6 @@ def _parser() -> argparse.ArgumentParser:
         " once from the package index unless --against names it.",
     )
     add_options(parser, NAMES)
-    parser.add_argument(
-        "--claude",
-        type=Path,
-        metavar="PATH",
-        help="the real CLI (default: the one of the tests, or the one on PATH)",
-    )
     parser.add_argument(
         "--repeat", type=positive, default=1, metavar="N", help="repetitions (default: 1)"
     )

@@ -96,7 +96,7 @@ def test_a_wrong_command_is_refused(
     assert why in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--from", "--against", "--claude"])
+@pytest.mark.parametrize("option", ["--from", "--against"])
 def test_a_missing_file_is_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main([option, "/nowhere/agent-dispatch"]) == 1
     assert "/nowhere/agent-dispatch" in capsys.readouterr().err
