@@ -93,7 +93,7 @@ def _measured(options: argparse.Namespace) -> Comparison:
     """Measure everything wanted, `repeat` times; an interruption leaves a partial comparison."""
     with_claude = (cache_folder(os.environ) / f"claude-code-{CLAUDE_VERSION}").exists()
     if not with_claude:
-        say("the tests have not installed the real CLI, so it is not measured: run tests/e2e")
+        say("the real CLI is not installed and not measured; to install: uv run pytest tests/e2e")
     if options.against:
         predecessor = named_predecessor(options.against)
     else:
