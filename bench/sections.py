@@ -208,7 +208,7 @@ def told(program: str, options: argparse.Namespace, *names: str) -> str:
     """The command with these options, without paths of this machine."""
     words = [f"python -m {program}"]
     for name in names:
-        value = getattr(options, name)
+        value = getattr(options, name, None)
         if value is True:
             words.append(f"--{name}")
         elif value:
@@ -263,7 +263,8 @@ def run_command(
     try:
         against = str(named_predecessor(options.against)) if options.against else ""
         with open_workshop(against) as shop:
-            about = about_run(shop, told(program, options, "only", "quick", "rounds"))
+            shown = ("only", "quick", "rounds", "real", "kills", "seed")
+            about = about_run(shop, told(program, options, *shown))
             measure(wanted, shop, plan, options.only, rows, failures)
     except (NoPredecessorError, RuntimeError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
