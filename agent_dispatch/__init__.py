@@ -9,7 +9,7 @@ The map, from the surfaces down; imports go one way, and `lint-imports` keeps it
     dispatch/       the run loop, its shapes (parallel, dialogue, shared runs), the machine-wide
                     slots, and the service that wires them
     jobs/           one durable record per dispatch, and who owns it
-    process/        one `claude` and everything under it: spawner, guard, child, turns
+    process/        one `claude` and everything under it: fork_server, guard, child, turns
     project/        `agents.toml`, and what a project directory says of itself
     core/           decisions: values in, values out; never imports trio
     model/          frozen msgspec structs: what is stored, what travels

@@ -6,9 +6,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from agent_dispatch.process.fork_server import ForkServer, start_fork_server
 from agent_dispatch.process.launcher import Launcher
-from agent_dispatch.process.spawner import Spawner, start_spawner
-from agent_dispatch.worker import start_worker_spawner
+from agent_dispatch.worker import ENTRIES
 
 _MEMORY = Path("/dev/shm")
 
@@ -25,23 +25,16 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def spawner() -> Iterator[Spawner]:
+def fork_server() -> Iterator[ForkServer]:
     # For all tests, and before the first: it is forked while there is one thread.
-    spawner = start_spawner()
-    yield spawner
-    spawner.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def workers(spawner: Spawner) -> Iterator[Spawner]:
-    workers = start_worker_spawner(spawner)
-    yield workers
-    workers.close()
+    fork_server = start_fork_server(ENTRIES)
+    yield fork_server
+    fork_server.close()
 
 
 @pytest.fixture
-def launcher(spawner: Spawner) -> Launcher:
-    return Launcher(spawner)
+def launcher(fork_server: ForkServer) -> Launcher:
+    return Launcher(fork_server)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
 from agent_dispatch.model.job import Job
 
 if TYPE_CHECKING:
-    from agent_dispatch.process.spawner import Spawner
+    from agent_dispatch.process.fork_server import ForkServer
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ Work = Callable[[Service, OnProgress], Awaitable[T]]
 
 def attend(
     shell: Shell,
-    spawner: "Spawner",
+    fork_server: "ForkServer",
     work: Work[T],
     style: Style,
     *,
@@ -55,7 +55,7 @@ def attend(
 
     Args:
         shell: The outside world.
-        spawner: Started before Trio was.
+        fork_server: Started before Trio was.
         work: What to do with the service.
         style: How progress is shown on stderr.
         environ: The environment of the service; the shell's if not given.
@@ -65,7 +65,9 @@ def attend(
         DispatchError: The call was refused.
     """
     service = shell.open_service(
-        environ=shell.environ if environ is None else environ, spawner=spawner, claude=claude
+        environ=shell.environ if environ is None else environ,
+        fork_server=fork_server,
+        claude=claude,
     )
     outcome = trio.run(_attend, service, work, partial(ProgressView, shell.stderr, style))
     if isinstance(outcome, DispatchError):
@@ -73,18 +75,18 @@ def attend(
     return outcome
 
 
-def submit(shell: Shell, workers: "Spawner", request: DispatchRequest) -> Job:
+def submit(shell: Shell, fork_server: "ForkServer", request: DispatchRequest) -> Job:
     """Start a background job; it goes on without us.
 
     Args:
         shell: The outside world.
-        workers: Started before Trio was.
+        fork_server: Started before Trio was.
         request: What is asked of which agent.
 
     Raises:
         DispatchError: It was refused, or cannot be started.
     """
-    service = shell.open_service(environ=shell.environ, spawner=None, workers=workers)
+    service = shell.open_service(environ=shell.environ, fork_server=fork_server)
     outcome = trio.run(_submit, service, request)
     if isinstance(outcome, DispatchError):
         raise outcome

@@ -58,7 +58,7 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     claude = None if real else [sys.executable, "-I", "-S", standin.__file__]
-    spawner = shell.start_spawner()
+    fork_server = shell.start_fork_server()
     try:
         from agent_dispatch.cli.attend import attend
         from agent_dispatch.cli.progress import Style
@@ -71,10 +71,10 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
                 write_lines(shell, _introduction(agents, shell, real=real), at_once=True)
             one = OneDispatch(REQUEST)
             attended = attend(
-                shell, spawner, one.work, Style.STREAM, environ=environ, claude=claude
+                shell, fork_server, one.work, Style.STREAM, environ=environ, claude=claude
             )
     finally:
-        spawner.close()
+        fork_server.close()
     result = one.outcome(attended)
     if not result.success:
         result = without_commands(result)

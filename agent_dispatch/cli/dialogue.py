@@ -47,16 +47,16 @@ def dialogue(
         max_rounds=max_rounds,
         timeout_s=call_timeout_s(timeout_seconds),
     )
-    spawner = shell.start_spawner()
+    fork_server = shell.start_fork_server()
     try:
         from agent_dispatch.cli.attend import attend
         from agent_dispatch.cli.progress import style_for
         from agent_dispatch.cli.works import OneDialogue
 
         one = OneDialogue(request)
-        attended = attend(shell, spawner, one.work, style_for(shell, stream=stream))
+        attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
     finally:
-        spawner.close()
+        fork_server.close()
     result = one.outcome(attended)
     if json:
         write_json(shell, result)

@@ -22,16 +22,16 @@ def parallel(
         shell: The outside world.
     """
     members = read_members(read_text(shell, file, "The list of tasks"))
-    spawner = shell.start_spawner()
+    fork_server = shell.start_fork_server()
     try:
         from agent_dispatch.cli.attend import attend
         from agent_dispatch.cli.progress import style_for
         from agent_dispatch.cli.works import ManyDispatches
 
         many = ManyDispatches(members, aggregate)
-        attended = attend(shell, spawner, many.work, style_for(shell, stream=stream))
+        attended = attend(shell, fork_server, many.work, style_for(shell, stream=stream))
     finally:
-        spawner.close()
+        fork_server.close()
     outcome = many.outcome(attended)
     if json:
         _write_json(shell, outcome)

@@ -117,16 +117,16 @@ def _read_schema(shell: Shell, file: str) -> str:
 
 
 def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: bool) -> int:
-    spawner = shell.start_spawner()
+    fork_server = shell.start_fork_server()
     try:
         from agent_dispatch.cli.attend import attend
         from agent_dispatch.cli.progress import style_for
         from agent_dispatch.cli.works import OneDispatch
 
         one = OneDispatch(request)
-        attended = attend(shell, spawner, one.work, style_for(shell, stream=stream))
+        attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
     finally:
-        spawner.close()
+        fork_server.close()
     result = one.outcome(attended)
     if as_json:
         write_json(shell, result)
@@ -136,13 +136,13 @@ def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: 
 
 
 def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
-    workers = shell.start_workers()
+    fork_server = shell.start_fork_server()
     try:
         from agent_dispatch.cli.attend import submit
 
-        job = submit(shell, workers, request)
+        job = submit(shell, fork_server, request)
     finally:
-        workers.close()
+        fork_server.close()
     if as_json:
         write_json(shell, Submitted(job_id=job.id, status=job.status, agent=job.agent))
     else:

@@ -16,7 +16,7 @@ from agent_dispatch.model.parallel import Member, ParallelResult
 
 if TYPE_CHECKING:
     # For type checkers only: `list` must not pay for the process room.
-    from agent_dispatch.process.spawner import Spawner
+    from agent_dispatch.process.fork_server import ForkServer
 
 
 class Service(Protocol):
@@ -47,8 +47,7 @@ class OpenService(Protocol):
         self,
         *,
         environ: Mapping[str, str],
-        spawner: "Spawner | None",
-        workers: "Spawner | None" = None,
+        fork_server: "ForkServer | None",
         claude: Sequence[str] | None = None,
     ) -> AbstractAsyncContextManager[Service]:
         """Wire a service that lives as long as the block."""
@@ -65,10 +64,8 @@ class Shell(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is not the answer."""
     program: str
     """The path this program was started by, `sys.argv[0]`."""
-    start_spawner: "Callable[[], Spawner]"
+    start_fork_server: "Callable[[], ForkServer]"
     """Must be called before `trio.run`; the caller closes what it returns."""
-    start_workers: "Callable[[], Spawner]"
-    """The same for what forks the workers of background jobs."""
     open_service: OpenService
     serve: Callable[[Sequence[str]], int]
 
@@ -90,35 +87,28 @@ def this_shell(serve: Callable[[Sequence[str]], int]) -> Shell:
         stdout=sys.stdout,
         stderr=sys.stderr,
         program=sys.argv[0],
-        start_spawner=_start_spawner,
-        start_workers=_start_workers,
+        start_fork_server=_start_fork_server,
         open_service=_open_service,
         serve=serve,
     )
 
 
-def _start_spawner() -> "Spawner":
+def _start_fork_server() -> "ForkServer":
+    from agent_dispatch.process.fork_server import start_fork_server
     from agent_dispatch.process.open_files import raise_soft_limit
-    from agent_dispatch.process.spawner import start_spawner
+    from agent_dispatch.worker import ENTRIES
 
-    spawner = start_spawner()
+    fork_server = start_fork_server(ENTRIES)
     raise_soft_limit()
-    return spawner
-
-
-def _start_workers() -> "Spawner":
-    from agent_dispatch.worker import start_worker_spawner
-
-    return start_worker_spawner()
+    return fork_server
 
 
 def _open_service(
     *,
     environ: Mapping[str, str],
-    spawner: "Spawner | None",
-    workers: "Spawner | None" = None,
+    fork_server: "ForkServer | None",
     claude: Sequence[str] | None = None,
 ) -> AbstractAsyncContextManager[Service]:
     from agent_dispatch.dispatch.service import open_service
 
-    return open_service(environ=environ, spawner=spawner, workers=workers, claude=claude)
+    return open_service(environ=environ, fork_server=fork_server, claude=claude)

@@ -15,15 +15,11 @@ import trio
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.process.fork_server import GO, UP, WORKER, ForkServer
 from agent_dispatch.process.launcher import Launcher
-from agent_dispatch.process.spawner import Spawner
 
-# -P: a file of the directory we happen to be in must not take the place of a module.
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "agent_dispatch.worker")
-UP = b"up"
-"""What a worker says once it has the job's descriptors."""
-GO = b"go"
-"""What the submitter answers: the job is the worker's."""
+"""The slow way to a worker. -P: a file of the current directory must not replace a module."""
 _UP_TIMEOUT_S = 30.0
 """How long a loaded machine may take to start Python; a forked worker needs 2 ms."""
 
@@ -42,18 +38,18 @@ class Workers:
 
     def __init__(
         self,
-        spawner: Spawner | None,
+        fork_server: ForkServer | None,
         environ: Mapping[str, str],
         claude: Sequence[str] | None,
     ) -> None:
-        """Start workers by `spawner`, if there is one, with the environment of the submitter.
+        """Start workers by `fork_server`, if there is one, with the environment of the submitter.
 
         Args:
-            spawner: Forks them; None starts each as a program.
+            fork_server: Forks them; None starts each as a program.
             environ: Theirs, and so their agents'.
             claude: The program that plays claude, as in `open_service`.
         """
-        self._launcher = Launcher(spawner, WORKER_PROGRAM)
+        self._launcher = Launcher(fork_server, WORKER, WORKER_PROGRAM)
         self._environ = dict(environ)
         self._claude = None if claude is None else list(claude)
 
@@ -91,20 +87,9 @@ class Workers:
                 return await worker.receive_some(len(UP)) == UP
             except trio.BrokenResourceError:
                 return False
-        # It lies unread with a spawner that was stopped, and with it the job's lock.
+        # It lies unread with a fork server that was stopped, and with it the job's lock.
         self._launcher.give_up()
         return False
-
-
-def wait_for_go(fd: int) -> bool:
-    """Say to the submitter that this worker is up; whether the job is ours then. Closes `fd`."""
-    try:
-        os.write(fd, UP)
-        return os.read(fd, len(GO)) == GO
-    except (BrokenPipeError, ConnectionResetError):
-        return False
-    finally:
-        os.close(fd)
 
 
 def _tell(worker: trio.lowlevel.FdStream, word: bytes) -> bool:

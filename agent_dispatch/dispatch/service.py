@@ -40,8 +40,8 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
 from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.process.claude import open_claude
+from agent_dispatch.process.fork_server import ForkServer
 from agent_dispatch.process.launcher import Launcher
-from agent_dispatch.process.spawner import Spawner
 from agent_dispatch.project.config_file import config_path, jobs_path, with_absolute_paths
 from agent_dispatch.project.registry import Registry
 
@@ -294,8 +294,7 @@ class Service(JobService, AgentService):
 async def open_service(
     *,
     environ: Mapping[str, str],
-    spawner: Spawner | None,
-    workers: Spawner | None = None,
+    fork_server: ForkServer | None,
     claude: Sequence[str] | None = None,
     registry: Registry | None = None,
 ) -> AsyncIterator[Service]:
@@ -303,8 +302,7 @@ async def open_service(
 
     Args:
         environ: Where configuration and jobs are, what agents inherit, and the nesting depth.
-        spawner: Forks the guards; None starts each the slow way.
-        workers: Forks the workers of background jobs; None starts each the slow way.
+        fork_server: Forks guards and workers; None starts each the slow way.
         claude: The program to run in place of `claude` on PATH, with its first arguments.
         registry: The agents, in place of the file that `environ` names.
 
@@ -319,7 +317,7 @@ async def open_service(
     dispatcher = Dispatcher(
         slots=Slots(jobs / "slots", current_depth(environ)),
         sessions=sessions,
-        open_claude=partial(open_claude, Launcher(spawner)),
+        open_claude=partial(open_claude, Launcher(fork_server)),
         environ=environ,
         claude=claude,
     )
@@ -331,7 +329,7 @@ async def open_service(
                     registry=registry,
                     dispatcher=dispatcher,
                     store=store,
-                    workers=Workers(workers, environ, claude),
+                    workers=Workers(fork_server, environ, claude),
                     nursery=nursery,
                     parent=environ.get(JOB_VARIABLE),
                 )

@@ -346,7 +346,7 @@ async def _finish(launcher: Launcher, child: Child, command: Command, readers: _
             await child.wait_until(lambda: child.ended)
         if patience.cancelled_caught and child.pid is None and child.start_error is None:
             child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
-            # It may lie unread in the socket of a spawner that was stopped, with our pipes and
+            # It may lie unread in the socket of a fork server that was stopped, with our pipes and
             # the locks of the run.
             launcher.give_up()
             with trio.move_on_after(_GONE_S):

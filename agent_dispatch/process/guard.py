@@ -6,8 +6,8 @@ ends the tree when its owner asks, when the owner is gone (EOF on the lifeline, 
 SIGKILL), and when the agent has exited and left something behind. Descriptors that were handed to
 it, such as the lock of a concurrency slot, stay open until the tree is empty.
 
-Standard library only and one file: it is forked from the spawner in about a millisecond, or
-started as `python -I -S guard.py FDS…` where there is no spawner.
+Standard library only and one file: the fork server forks it in about a millisecond. Where there is
+no fork server it is started as `python -I -S guard.py FDS…`.
 
 The owner writes single bytes to the lifeline (`END_ON_CANCEL` …) and reads lines from the status
 pipe, in this order:
@@ -26,7 +26,6 @@ import os
 import resource
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,86 +84,55 @@ def set_process_name(name: str) -> None:
         _LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
-class Guard:
-    """This process, as the guard of one agent after the other."""
+def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
+    """Be the guard of one agent; return when its tree is empty.
 
-    def __init__(self, *, once: bool = False) -> None:
-        """Get ready: own session, subreaper, signals, and all of an agent but its program.
+    A bug of the guard is told on the status pipe and raised.
 
-        Args:
-            once: There will be one run only, so nothing is made ready behind it.
-        """
-        self._once = once
-        with contextlib.suppress(PermissionError):  # Already a session leader.
-            os.setsid()
-        set_process_name("dispatch-guard")
-        self._wake_read, wake_write = os.pipe()
-        _watch_signals(self._wake_read, wake_write)
-        set_subreaper(True)
-        self._embryo: tuple[int, socket.socket] | OSError = _fork_embryo()
-
-    def run(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
-        """Run one agent; return when its tree is empty, ready for the next.
-
-        A bug of the guard's is told on the status pipe and raised.
-
-        Args:
-            request: `program`, the JSON of `[argv, cwd, env]`, passed on as it is; and `marker`,
-                a word that all of the run's processes have in their environment.
-                `"subreaper": false`: do without, as systems do that have no prctl(2).
-            fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe; whatever
-                follows is only kept open. All are closed in the end.
-        """
-        try:
-            used = _Run(request, fds, self._wake_read, self._embryo).go()
-        except Exception as error:
-            with contextlib.suppress(OSError):
-                os.write(fds[STATUS], f"fail {errno.EIO} fork {error!r}\n".encode())
-            raise
-        for fd in fds[LIFELINE:]:
-            os.close(fd)
-        if used and not self._once:
-            self._embryo = _fork_embryo()
+    Args:
+        request: `program`, the JSON of `[argv, cwd, env]`; and `marker`, a word that all of the
+            run's processes have in their environment. `"subreaper": false`: do without, as on
+            systems that have no prctl(2).
+        fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe. Whatever follows
+            is only kept open. All are closed in the end.
+    """
+    try:
+        _Guard(request, fds).run()
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            os.write(fds[STATUS], f"fail {errno.EIO} fork {error!r}\n".encode())
+        raise
 
 
-class _Run:
-    """One run of one agent, from the request to the empty tree."""
+class _Guard:
+    """This process, as the guard of one agent from the request to the empty tree."""
 
-    def __init__(
-        self,
-        request: Mapping[str, object],
-        fds: Sequence[int],
-        wake_read: int,
-        embryo: tuple[int, socket.socket] | OSError,
-    ) -> None:
+    def __init__(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
         self._request = request
         self._stdio = list(fds[:LIFELINE])
         self._lifeline, self._status = fds[LIFELINE], fds[STATUS]
         wanted = bool(request.get("subreaper", True))
         self._subreaper = set_subreaper(wanted) and wanted
-        self._wake_read = wake_read
-        self._embryo = embryo
         self._leader = 0
         self._exec_told = False
         self._exit_code: int | None = None
         self._kill_at: float | None = None
         self._forced = False
+        with contextlib.suppress(PermissionError):  # Already a session leader.
+            os.setsid()
+        set_process_name("dispatch-guard")
+        self._wake_read, wake_write = os.pipe()
+        _watch_signals(self._wake_read, wake_write)
         self._poll = select.poll()
-        self._poll.register(wake_read, select.POLLIN)
+        self._poll.register(self._wake_read, select.POLLIN)
 
-    def go(self) -> bool:
-        """Run it; say whether the embryo was used up."""
-        # A signal that came while there was no run is not meant for this one.
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
+    def run(self) -> None:
+        """Run the agent and end its tree."""
         os.set_blocking(self._lifeline, False)
         self._poll.register(self._lifeline, select.POLLIN)
         self._read_lifeline()
-        if self._kill_at is not None or isinstance(self._embryo, OSError):
-            self._refuse()
-            return isinstance(self._embryo, OSError)
-        self._leader, talk = self._embryo
-        self._start(talk)
+        if self._kill_at is not None or not self._start():
+            return  # The owner gave up before, or there is no process to run the agent in.
         while self._exit_code is None:
             self._wait(self._until_kill())
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -178,26 +146,40 @@ class _Run:
         else:
             self._tell(exited)
             self._tell(f"done {self._sweep()}")
-        return True
 
     # -- starting
 
-    def _refuse(self) -> None:
-        """Start nothing: the owner gave up before, or there is no process to start it in."""
-        for fd in self._stdio:
-            os.close(fd)
-        if isinstance(self._embryo, OSError):
-            self._tell(f"fail {self._embryo.errno} fork")
+    def _start(self) -> bool:
+        """Start the agent's process; False if the system refuses, which is told."""
+        try:
+            self._leader, self._exec_told_by = self._fork_agent()
+        except OSError as error:
+            self._tell(f"fail {error.errno} fork")
+            return False
+        finally:
+            for fd in self._stdio:
+                os.close(fd)
+        self._poll.register(self._exec_told_by, select.POLLIN)
+        return True
 
-    def _start(self, talk: socket.socket) -> None:
-        self._talk = talk
-        program = str(self._request["program"]).encode()
-        with contextlib.suppress(BrokenPipeError):  # It was killed: its exit says so.
-            socket.send_fds(talk, [len(program).to_bytes(4, "big")], self._stdio)
-            talk.sendall(program)
-        for fd in self._stdio:
-            os.close(fd)
-        self._poll.register(talk, select.POLLIN)
+    def _fork_agent(self) -> tuple[int, int]:
+        """Fork it; return its pid and where it tells why its program cannot be executed."""
+        told_by, tell = os.pipe()
+        guard = os.getpid()
+        # Blocked from before the fork until the child has default handlers: none is swallowed.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED_SIGNALS)
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(told_by)
+            raise
+        finally:
+            if os.getpid() == guard:
+                os.close(tell)
+                signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if pid == 0:
+            _become_agent(str(self._request["program"]), self._stdio, tell, guard)
+        return pid, told_by
 
     # -- waiting
 
@@ -233,12 +215,10 @@ class _Run:
                 self._end(END_ON_CANCEL)
 
     def _read_exec(self) -> None:
-        try:
-            failure = self._talk.recv(4096)
-        except ConnectionResetError:  # It was killed with its program unread: its exit says so.
-            failure = b""
-        self._poll.unregister(self._talk)
-        self._talk.close()
+        """The agent's program runs (EOF: the pipe closes on exec), or its process says why not."""
+        failure = os.read(self._exec_told_by, 4096)
+        self._poll.unregister(self._exec_told_by)
+        os.close(self._exec_told_by)
         self._exec_told = True
         self._tell(failure.decode() if failure else f"start {self._leader}")
 
@@ -327,35 +307,8 @@ def _watch_signals(wake_read: int, wake_write: int) -> None:
         signal.signal(signum, _awake)
 
 
-def _fork_embryo() -> tuple[int, socket.socket] | OSError:
-    """Fork the process that will be the agent: all of it that can be done before a request.
-
-    Returns:
-        Its pid, and a socket to send the program to, on which it tells why it could not be
-        executed; EOF there means that it was. Or why there is none.
-    """
-    ours, theirs = socket.socketpair()
-    guard = os.getpid()
-    # Blocked from before the fork until the child has default handlers: none is swallowed. Not
-    # all that there are: Python makes an object of each.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED_SIGNALS)
-    try:
-        pid = os.fork()
-    except OSError as error:
-        ours.close()
-        theirs.close()
-        return error
-    finally:
-        if os.getpid() == guard:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if pid == 0:
-        ours.close()
-        _become_agent(theirs, guard)
-    theirs.close()
-    return pid, ours
-
-
-def _become_agent(tell: socket.socket, guard: int) -> NoReturn:
+def _become_agent(program: str, stdio: Sequence[int], tell: int, guard: int) -> NoReturn:
+    """Turn this forked process into the agent; tell on `tell` if that fails."""
     stage = "exec"
     try:
         os.setsid()
@@ -365,24 +318,18 @@ def _become_agent(tell: socket.socket, guard: int) -> NoReturn:
             signal.signal(signum, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        header, fds, _, _ = socket.recv_fds(tell, 4, 3)
-        if not header:
-            os._exit(0)  # There never was a request.
-        program = tell.recv(int.from_bytes(header, "big"), socket.MSG_WAITALL)
         argv, cwd, env = json.loads(program)
         # Copies first: a descriptor may itself be 0, 1 or 2.
-        for target, fd in enumerate([os.dup(fd) for fd in fds]):
+        for target, fd in enumerate([os.dup(fd) for fd in stdio]):
             os.dup2(fd, target, inheritable=True)
-        for fd in fds:
-            os.set_inheritable(fd, False)
         stage = "chdir"
         os.chdir(cwd)
         stage = "exec"
         os.execve(argv[0], argv, env)
     except OSError as error:
-        tell.sendall(f"fail {error.errno} {stage}".encode())
+        os.write(tell, f"fail {error.errno} {stage}".encode())
     except Exception as error:
-        tell.sendall(f"fail {errno.EINVAL} {stage} {error!r}".encode())
+        os.write(tell, f"fail {errno.EINVAL} {stage} {error!r}".encode())
     finally:
         os._exit(127)
 
@@ -557,11 +504,6 @@ def kill_marked(marker: str) -> int:
     return len(killed)
 
 
-def prepare() -> Callable[[Mapping[str, object], Sequence[int]], None]:
-    """Be a guard that waits for its first run; for `process.spawner`."""
-    return Guard().run
-
-
 def main(argv: Sequence[str]) -> None:
     """The slow way in: descriptors by number, the request as JSON on stdin."""
     request = json.load(sys.stdin)
@@ -576,7 +518,7 @@ def main(argv: Sequence[str]) -> None:
     fds = [int(word) for word in argv]
     for fd in fds:
         os.set_inheritable(fd, False)
-    Guard(once=True).run(request, fds)
+    run(request, fds)
 
 
 if __name__ == "__main__":

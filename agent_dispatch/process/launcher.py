@@ -1,4 +1,4 @@
-"""Start a guard, or another process of ours: by a spawner, or the slow way where there is none."""
+"""Start a guard or a worker: by the fork server, or the slow way where there is none."""
 
 import contextlib
 import json
@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from agent_dispatch.process import frames, guard
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import GUARD, KIND, ForkServer
 
 GUARD_PROGRAM = (sys.executable, "-I", "-S", guard.__file__)
 """The slow way to a guard: about ten times as long as a fork."""
 _TAKE_S = 3.0
-"""How long a spawner may leave a request unread. It reads within a millisecond, so one that takes
-this long is stopped or stuck, and is given up."""
+"""How long a fork server may leave a request unread. It reads within a millisecond, so one that
+takes this long is stopped or stuck, and is given up."""
 _SLOW_START_S = 30.0
 """How long the slow way may take: to start Python on a loaded machine, with room."""
 
@@ -24,16 +24,20 @@ _SLOW_START_S = 30.0
 class Launcher:
     """Starts processes of one kind for one owner; made once, shared by all of its runs."""
 
-    def __init__(self, spawner: Spawner | None, program: Sequence[str] = GUARD_PROGRAM) -> None:
-        """Use `spawner`, which stays the caller's to close.
+    def __init__(
+        self, server: ForkServer | None, kind: str = GUARD, program: Sequence[str] = GUARD_PROGRAM
+    ) -> None:
+        """Use `server`, which stays the caller's to close.
 
         Args:
-            spawner: None always goes the slow way.
-            program: The slow way: gets the numbers of its descriptors as arguments and the
+            server: None always goes the slow way.
+            kind: Which of the server's entries.
+            program: The slow way. It gets the numbers of its descriptors as arguments and the
                 request as JSON on stdin, with `open_files`, the soft limit to set, if we may have
-                raised ours; and ends at once, having forked itself away.
+                raised ours. It ends at once, having forked itself away.
         """
-        self._spawner = spawner
+        self._server = server
+        self._kind = kind
         self._program = program
         self._sending = trio.Lock()
 
@@ -50,36 +54,35 @@ class Launcher:
         Raises:
             OSError: It cannot be started in either way.
         """
-        if not await self._ask_spawner(frames.encode(request, fds)):
+        if not await self._ask_server(frames.encode({**request, KIND: self._kind}, fds)):
             # Not abandoned: the caller closes `fds`, and their numbers may be other files' then.
             await trio.to_thread.run_sync(self._start_slowly, request, fds)
 
     def give_up(self) -> None:
-        """End a spawner that left a request unanswered; what follows is started the slow way."""
-        if self._spawner is not None:
-            if self._spawner.sock is not None:
-                trio.lowlevel.notify_closing(self._spawner.sock)
-            self._spawner.give_up()
+        """End a fork server that left a request unanswered; the slow way is taken from now on."""
+        if self._server is not None:
+            if self._server.sock is not None:
+                trio.lowlevel.notify_closing(self._server.sock)
+            self._server.give_up()
 
-    async def _ask_spawner(self, frame: frames.Frame) -> bool:
-        """Send a request; False if there is no spawner that takes it."""
+    async def _ask_server(self, frame: frames.Frame) -> bool:
+        """Send a request; False if there is no fork server that takes it."""
         async with self._sending:
-            spawner = self._spawner
-            while spawner is not None and (sock := spawner.sock) is not None:
+            server = self._server
+            while server is not None and (sock := server.sock) is not None:
                 try:
                     if frame.send_some(sock):
-                        spawner.sent()
                         return True
                 except BlockingIOError:
                     if not await _is_writable(sock, shield=frame.is_begun):
                         self.give_up()
                 except (BrokenPipeError, ConnectionResetError):
-                    spawner.close()
+                    server.close()
         return False
 
     def _start_slowly(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
-        if self._spawner is not None:
-            request = {**request, "open_files": self._spawner.open_files}
+        if self._server is not None:
+            request = {**request, "open_files": self._server.open_files}
         try:
             subprocess.run(
                 [*self._program, *map(str, fds)],
@@ -94,7 +97,7 @@ class Launcher:
 
 
 async def _is_writable(sock: socket.socket, *, shield: bool) -> bool:
-    """Wait until the spawner reads; False if it does not for `_TAKE_S`.
+    """Wait until the fork server reads; False if it does not for `_TAKE_S`.
 
     Args:
         sock: The owner's end.

@@ -1,6 +1,6 @@
 """The two descriptors of the wire, moved to where nothing else can read or write them.
 
-Standard library only: this runs before the spawner is forked and before Trio is imported.
+Standard library only: this runs before the fork server is forked and before Trio is imported.
 """
 
 import fcntl

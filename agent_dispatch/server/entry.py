@@ -1,7 +1,7 @@
 """`agent-dispatch serve`: from a bare process to a served client, and out again in time.
 
 The order is the point. The wire is moved away first, so that nothing else can touch it; the
-spawner is forked while there is one thread and no loop; only then come the imports that cost.
+fork_server is forked while there is one thread and no loop; only then come the imports that cost.
 On the way out Claude Code leaves 0.45 s between its first signal and SIGKILL (measured with
 2.1.330), so interpreter teardown is skipped.
 """
@@ -25,8 +25,8 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.server.descriptors import take_wire
 
 if TYPE_CHECKING:
-    # At run time these would import, before the spawner is forked, what comes after it.
-    from agent_dispatch.process.spawner import Spawner
+    # At run time these would import, before the fork server is forked, what comes after it.
+    from agent_dispatch.process.fork_server import ForkServer
     from agent_dispatch.server.ports import Service
 
 USAGE = """\
@@ -46,15 +46,15 @@ LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Closable(Protocol):
-    """What the start-up needs to know of a spawner."""
+    """What the start-up needs to know of a fork server."""
 
     def close(self) -> None:
         """Let it end."""
         ...
 
 
-SpawnerT = TypeVar("SpawnerT", bound=Closable)
-OpenService = Callable[[SpawnerT, Mapping[str, str]], AbstractAsyncContextManager["Service"]]
+ForkServerT = TypeVar("ForkServerT", bound=Closable)
+OpenService = Callable[[ForkServerT, Mapping[str, str]], AbstractAsyncContextManager["Service"]]
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -67,20 +67,20 @@ def serve(argv: Sequence[str]) -> int:
         The exit status. End the process with it at once, by `os._exit`: the wire is gone, and
         taking the interpreter apart takes a good part of the time that the client leaves.
     """
-    return serve_with(argv, _start_spawners, _open_service)
+    return serve_with(argv, _start_fork_server, _open_service)
 
 
 def serve_with(
     argv: Sequence[str],
-    start_spawner: Callable[[], SpawnerT],
-    open_service: OpenService[SpawnerT],
+    start_fork_server: Callable[[], ForkServerT],
+    open_service: OpenService[ForkServerT],
 ) -> int:
     """Do what `serve` does, with other parts.
 
     Args:
         argv: The arguments behind `serve`.
-        start_spawner: Called while the process has one thread and few modules.
-        open_service: Called in the event loop, with the spawner and the environment.
+        start_fork_server: Called while the process has one thread and few modules.
+        open_service: Called in the event loop, with the fork server and the environment.
 
     Returns:
         The exit status, as `serve` does.
@@ -95,13 +95,15 @@ def serve_with(
         # Until the loop has its own receiver there is nothing to clean up, and after it neither.
         signal.signal(signum, _leave_on_signal)
     try:
-        return _serve(start_spawner, open_service)
+        return _serve(start_fork_server, open_service)
     except Exception as error:
         _report(error)
         return 1
 
 
-def _serve(start_spawner: Callable[[], SpawnerT], open_service: OpenService[SpawnerT]) -> int:
+def _serve(
+    start_fork_server: Callable[[], ForkServerT], open_service: OpenService[ForkServerT]
+) -> int:
     if os.isatty(0):
         _say(TERMINAL_HINT)
     try:
@@ -109,7 +111,7 @@ def _serve(start_spawner: Callable[[], SpawnerT], open_service: OpenService[Spaw
     except OSError as error:
         _say(f"agent-dispatch serve: needs an open stdin and stdout: {error}\n")
         return 1
-    with closing(start_spawner()) as spawner:
+    with closing(start_fork_server()) as fork_server:
         # Imports make little garbage, and what they make stays. Looking at it all over again is
         # 6 % of the time to the first answer.
         gc.disable()
@@ -123,7 +125,10 @@ def _serve(start_spawner: Callable[[], SpawnerT], open_service: OpenService[Spaw
         gc.freeze()
         gc.enable()
         run_server(
-            wire, lambda: open_service(spawner, os.environ), signals=LEAVE_SIGNALS, leave=os._exit
+            wire,
+            lambda: open_service(fork_server, os.environ),
+            signals=LEAVE_SIGNALS,
+            leave=os._exit,
         )
     return 0
 
@@ -145,37 +150,22 @@ def _say(text: str) -> None:
             sys.stderr.write(text)
 
 
-class _Spawners:
-    """What forks guards, and what forks the workers of background jobs."""
+def _start_fork_server() -> "ForkServer":
+    from agent_dispatch.process.fork_server import start_fork_server
+    from agent_dispatch.worker import ENTRIES
 
-    def __init__(self, guards: "Spawner", workers: "Spawner") -> None:
-        self.guards = guards
-        self.workers = workers
-
-    def close(self) -> None:
-        self.guards.close()
-        self.workers.close()
-
-
-def _start_spawners() -> _Spawners:
-    from agent_dispatch.process.spawner import start_spawner
-
-    guards = start_spawner()
-    # A worker needs Trio and the run loop, which a guard is forked faster without.
-    from agent_dispatch.worker import start_worker_spawner
-
-    return _Spawners(guards, start_worker_spawner(guards))
+    return start_fork_server(ENTRIES)
 
 
 @asynccontextmanager
 async def _open_service(
-    spawners: _Spawners, environ: Mapping[str, str]
+    fork_server: "ForkServer", environ: Mapping[str, str]
 ) -> AsyncIterator["Service"]:
     from agent_dispatch.dispatch.service import open_service
     from agent_dispatch.server.refusing import RefusingService
 
     async with AsyncExitStack() as stack:
-        opening = open_service(spawner=spawners.guards, workers=spawners.workers, environ=environ)
+        opening = open_service(fork_server=fork_server, environ=environ)
         service: Service
         try:
             service = await stack.enter_async_context(opening)

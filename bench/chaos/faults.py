@@ -61,7 +61,7 @@ def _together(*finds: Find) -> Find:
     return lambda scene, client: [pid for find in finds for pid in find(scene, client)]
 
 
-_WORKERS, _GUARDS, _SPAWNERS = map(_named, ("dispatch-work", "dispatch-guard", "dispatch-spawn"))
+_WORKERS, _GUARDS, _FORK_SERVERS = map(_named, ("dispatch-work", "dispatch-guard", "dispatch-fork"))
 
 
 def _signalled(find: Find, *signums: int) -> Carry:
@@ -103,7 +103,7 @@ def _some(pids: Sequence[int], strike: Strike) -> Sequence[int]:
 
 
 async def _stop_for_good(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
-    signal_all(_SPAWNERS(scene, client), signal.SIGSTOP)
+    signal_all(_FORK_SERVERS(scene, client), signal.SIGSTOP)
 
 
 async def _kill_group(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
@@ -324,12 +324,12 @@ STRIKES: Mapping[str, Carry] = {
     "guard killed": _signalled(_GUARDS, signal.SIGKILL),
     "guard signalled": _signalled(_GUARDS, *_LEAVE_SIGNALS),
     "guard stopped for a while": _stopped(_GUARDS),
-    "spawner killed": _signalled(_SPAWNERS, signal.SIGKILL),
-    "spawner stopped for a while": _stopped(_SPAWNERS),
-    "spawner stopped for good": _stop_for_good,
+    "fork server killed": _signalled(_FORK_SERVERS, signal.SIGKILL),
+    "fork server stopped for a while": _stopped(_FORK_SERVERS),
+    "fork server stopped for good": _stop_for_good,
     "worker and guard killed": _killed(_together(_WORKERS, _GUARDS)),
     "server and guard killed": _killed(_together(_server, _GUARDS)),
-    "all of ours killed": _killed(_together(_server, _SPAWNERS, _WORKERS, _GUARDS)),
+    "all of ours killed": _killed(_together(_server, _FORK_SERVERS, _WORKERS, _GUARDS)),
     "killed while it writes a record": _kill_writers,
     "cancelled over MCP": _cancelled(
         lambda scene, client, job_id: client.post("dispatch_cancel", job_id=job_id)

@@ -49,9 +49,9 @@ FAULTS: Mapping[str, Fault] = {
     "guard killed": Fault(touches=Touches.EVERYBODY, kills_guards=True),
     "guard signalled": _EVERYBODY,
     "guard stopped for a while": Fault(),
-    "spawner killed": _CALLS,
-    "spawner stopped for a while": Fault(),
-    "spawner stopped for good": _EVERYBODY,
+    "fork server killed": _CALLS,
+    "fork server stopped for a while": Fault(),
+    "fork server stopped for good": _EVERYBODY,
     "worker and guard killed": Fault(touches=Touches.EVERYBODY, kills_guards=True),
     "server and guard killed": Fault(
         touches=Touches.EVERYBODY, ends_server=True, kills_guards=True

@@ -226,7 +226,7 @@ class _Run:
 
     async def _nobody_left(self) -> None:
         # One that was stopped for good sees that its owner has gone once it goes on.
-        signal_all(self._scene.named("dispatch-spawn"), signal.SIGCONT)
+        signal_all(self._scene.named("dispatch-fork"), signal.SIGCONT)
         if not await self._scene.gone(self._scene.processes, GONE_S):
             self.witness.accuse(f"I4: left of us: {self._scene.processes()}")
 

@@ -39,7 +39,7 @@ class Process:
 
     pid: int
     name: str
-    """As it calls itself: `dispatch-guard`, `dispatch-work`, `dispatch-spawn`, or its program's."""
+    """As it calls itself: `dispatch-guard`, `dispatch-work`, `dispatch-fork`, or its program's."""
     is_agent: bool
     """A scripted claude, or what it forked away."""
     job_id: str

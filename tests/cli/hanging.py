@@ -18,7 +18,7 @@ from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.parallel import Member, ParallelResult
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 
 
 class HangingService:
@@ -56,8 +56,7 @@ class HangingService:
         self,
         *,
         environ: Mapping[str, str],
-        spawner: Spawner | None,
-        workers: Spawner | None = None,
+        fork_server: ForkServer | None,
         claude: Sequence[str] | None = None,
     ) -> AsyncIterator["HangingService"]:
         yield self
@@ -71,8 +70,7 @@ def main() -> None:
         stdout=sys.stdout,
         stderr=sys.stderr,
         program="agent-dispatch",
-        start_spawner=lambda: Spawner(None),
-        start_workers=lambda: Spawner(None),
+        start_fork_server=lambda: ForkServer(None),
         open_service=service.open,
         serve=lambda argv: 0,
     )

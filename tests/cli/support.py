@@ -24,7 +24,7 @@ from agent_dispatch.model.dialogue import (
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.parallel import Member, ParallelResult
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")
@@ -144,8 +144,7 @@ class FakeService:
         self,
         *,
         environ: Mapping[str, str],
-        spawner: Spawner | None,
-        workers: Spawner | None = None,
+        fork_server: ForkServer | None,
         claude: Sequence[str] | None = None,
     ) -> AsyncIterator["FakeService"]:
         self.environ, self.claude = environ, claude
@@ -187,8 +186,7 @@ class World:
             stdout=stdout or Stream(terminal=self.terminal),
             stderr=stderr or Stream(terminal=self.terminal),
             program=self.program,
-            start_spawner=lambda: Spawner(None),
-            start_workers=lambda: Spawner(None),
+            start_fork_server=lambda: ForkServer(None),
             open_service=self.service.open,
             serve=self._serve,
         )

@@ -8,7 +8,7 @@ import trio
 
 from agent_dispatch.dispatch.service import Service, open_service
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.process.trees import Tree
 
 SESSION = "11111111-2222-4333-8444-555555555555"
@@ -33,11 +33,8 @@ def read_turn():
 class Stage:
     """Dispatches to an agent whose claude is a script."""
 
-    def __init__(
-        self, spawner: Spawner | None, directory: Path, workers: Spawner | None = None
-    ) -> None:
-        self._spawner = spawner
-        self._workers = workers
+    def __init__(self, fork_server: ForkServer | None, directory: Path) -> None:
+        self._fork_server = fork_server
         self.directory = directory
         self.environ = {**os.environ, "AGENT_DISPATCH_CONFIG": str(directory / "agents.toml")}
 
@@ -52,8 +49,7 @@ class Stage:
             self.configure(timeout_s)
         return open_service(
             environ=self.environ,
-            spawner=self._spawner,
-            workers=self._workers,
+            fork_server=self._fork_server,
             claude=tree.command.argv,
         )
 

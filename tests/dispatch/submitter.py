@@ -2,13 +2,10 @@
 
 import sys
 
-from agent_dispatch.process.spawner import start_spawner
+from agent_dispatch.process.fork_server import start_fork_server
+from agent_dispatch.worker import ENTRIES
 
-guards = start_spawner()
-
-from agent_dispatch.worker import start_worker_spawner  # noqa: E402  # after the fork
-
-workers = start_worker_spawner()
+fork_server = start_fork_server(ENTRIES)
 
 import json  # noqa: E402
 import os  # noqa: E402
@@ -31,9 +28,7 @@ def say_id(progress: Progress) -> None:
 
 async def main() -> None:
     kind, claude = sys.argv[1], json.loads(sys.argv[2])
-    async with open_service(
-        environ=os.environ, spawner=guards, workers=workers, claude=claude
-    ) as service:
+    async with open_service(environ=os.environ, fork_server=fork_server, claude=claude) as service:
         if kind == "dialogue":
             talk = DialogueRequest(requester="backend", responder="db", topic="go")
             await service.dialogue(talk, say_id)

@@ -21,7 +21,7 @@ from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import DispatchRequest, ErrorType, Progress
 from agent_dispatch.model.job import Job, JobKind, JobStatus
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import Stage
 from tests.process.trees import Tree
 
@@ -139,8 +139,8 @@ class Live:
 
 
 @pytest.fixture
-def pair(spawner: Spawner, workers: Spawner, tmp_path: Path) -> Pair:
-    pair = Pair(spawner, tmp_path, workers)
+def pair(fork_server: ForkServer, tmp_path: Path) -> Pair:
+    pair = Pair(fork_server, tmp_path)
     pair.set_up()
     return pair
 
@@ -568,13 +568,13 @@ async def test_deeper_than_allowed_is_refused(pair: Pair) -> None:
 
 
 async def test_a_program_that_cannot_be_executed_is_found_when_it_is_started(
-    pair: Pair, spawner: Spawner
+    pair: Pair, fork_server: ForkServer
 ) -> None:
     program = pair.directory / "claude"
     program.write_text("#!/no/such/interpreter\n")
     program.chmod(0o755)
     async with open_service(
-        environ=pair.environ, spawner=spawner, claude=[str(program)]
+        environ=pair.environ, fork_server=fork_server, claude=[str(program)]
     ) as service:
         with trio.fail_after(20):
             outcome = await service.dialogue(REQUEST)

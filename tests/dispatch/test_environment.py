@@ -9,18 +9,16 @@ import trio
 
 from agent_dispatch.dispatch.service import Service
 from agent_dispatch.model.job import JobStatus
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import Stage, task
 
 TELL = "read_turn(); init(); result(json.dumps(dict(os.environ)))"
 
 
 @pytest.fixture
-def stage(
-    spawner: Spawner, workers: Spawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Stage:
+def stage(fork_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.chdir(tmp_path)
-    return Stage(spawner, tmp_path, workers)
+    return Stage(fork_server, tmp_path)
 
 
 async def environment_of_agent(service: Service, *, background: bool) -> dict[str, str]:

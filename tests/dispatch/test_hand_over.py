@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent_dispatch.dispatch.background import GO, UP, wait_for_go
 from agent_dispatch.dispatch.service import Service
 from agent_dispatch.jobs.store import Listing
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
+from agent_dispatch.process.fork_server import GO, UP, ForkServer
 from agent_dispatch.process.launcher import Launcher
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.worker import wait_for_go
 from tests.dispatch.stage import Stage, task
 
 HANG = "read_turn(); init(); fork_away('setsid', 'twice'); say('up'); stay(ignore=False)"
@@ -24,8 +24,8 @@ LATE_MS = (0, 0.2, 0.5, 1, 1.5, 2, 3, 4, 6, 10, 20)
 
 
 @pytest.fixture
-def stage(spawner: Spawner, workers: Spawner, tmp_path: Path) -> Stage:
-    return Stage(spawner, tmp_path, workers)
+def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
+    return Stage(fork_server, tmp_path)
 
 
 async def the_only_job(service: Service) -> Job:
@@ -71,10 +71,10 @@ async def test_who_cancels_when_the_worker_is_up_finds_the_job_cancelled(
 
 @pytest.mark.parametrize("way", ["forked", "slow"])
 async def test_whenever_a_submission_is_cancelled_the_record_is_right(
-    stage: Stage, spawner: Spawner, tmp_path: Path, way: str
+    stage: Stage, fork_server: ForkServer, tmp_path: Path, way: str
 ) -> None:
     if way == "slow":
-        stage = Stage(spawner, tmp_path)
+        stage = Stage(fork_server, tmp_path)
     tree = stage.tree(HANG)
     async with stage.open(tree) as service:
         known: set[str] = set()
@@ -120,12 +120,12 @@ def test_a_worker_whose_submitter_has_gone_runs_nothing() -> None:
     assert not wait_for_go(theirs.detach())
 
 
-async def test_a_submission_to_a_stopped_spawner_can_be_cancelled(
-    stage: Stage, spawner: Spawner, tmp_path: Path
+async def test_a_submission_to_a_stopped_fork_server_can_be_cancelled(
+    tmp_path: Path,
 ) -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    stage = Stage(spawner, tmp_path, Spawner(ours))
+    stage = Stage(ForkServer(ours), tmp_path)
     tree = stage.tree(HANG)
     async with stage.open(tree) as service:
         with trio.fail_after(20), trio.move_on_after(0.3):

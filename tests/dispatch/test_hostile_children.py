@@ -9,14 +9,14 @@ import pytest
 import trio
 
 from agent_dispatch.model.dispatch import ErrorType
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import CLAUDE, SESSION, Stage, task
 from tests.process.trees import KINDS, Tree
 
 
 @pytest.fixture
-def stage(spawner: Spawner, tmp_path: Path) -> Stage:
-    return Stage(spawner, tmp_path)
+def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
+    return Stage(fork_server, tmp_path)
 
 
 @pytest.mark.parametrize(

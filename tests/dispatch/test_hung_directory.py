@@ -10,7 +10,7 @@ import trio
 
 from agent_dispatch.dispatch.service import Service
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import Stage, task
 
 ANSWER = "read_turn(); init(); result()"
@@ -56,8 +56,8 @@ def mount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mount]:
 
 
 @pytest.fixture
-def stage(spawner: Spawner, tmp_path: Path, mount: Mount) -> Stage:
-    stage = Stage(spawner, tmp_path)
+def stage(fork_server: ForkServer, tmp_path: Path, mount: Mount) -> Stage:
+    stage = Stage(fork_server, tmp_path)
     (tmp_path / "agents.toml").write_text(
         f'[agents.infra]\ndirectory = "{tmp_path}"\n'
         f'[agents.hung]\ndirectory = "{mount.path}"\ntimeout = 1\n'

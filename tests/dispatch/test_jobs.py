@@ -24,7 +24,7 @@ from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import SESSION, Stage, task
 from tests.jobs.holders import holder_of
 from tests.process.trees import Tree
@@ -35,8 +35,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def stage(spawner: Spawner, workers: Spawner, tmp_path: Path) -> Stage:
-    return Stage(spawner, tmp_path, workers)
+def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
+    return Stage(fork_server, tmp_path)
 
 
 async def session_known(service: Service, job_id: str) -> Job:
@@ -354,11 +354,11 @@ async def test_no_call_waits_for_the_conversation_in_which_it_is_made(stage: Sta
 
 
 async def test_a_worker_that_cannot_start_is_an_error_and_a_failed_job(
-    spawner: Spawner, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    stage = Stage(spawner, tmp_path, Spawner(ours))
+    stage = Stage(ForkServer(ours), tmp_path)
 
     async def die_with_the_request() -> None:
         await trio.lowlevel.wait_readable(theirs)

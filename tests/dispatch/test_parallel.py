@@ -18,7 +18,7 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.job import JobStatus
 from agent_dispatch.model.parallel import Member
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import Stage
 
 BY_TASK = """
@@ -46,8 +46,8 @@ else:
 
 
 @pytest.fixture
-def stage(spawner: Spawner, tmp_path: Path) -> Stage:
-    stage = Stage(spawner, tmp_path)
+def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
+    stage = Stage(fork_server, tmp_path)
     stage.configure(settings="max_concurrency = 3")
     return stage
 

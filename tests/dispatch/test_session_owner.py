@@ -9,7 +9,7 @@ import trio
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.parallel import Member
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import SESSION, Stage, task
 
 UNKNOWN = "99999999-2222-4333-8444-555555555555"
@@ -17,8 +17,8 @@ ANSWER = "read_turn(); init(); result()"
 
 
 @pytest.fixture
-def stage(spawner: Spawner, workers: Spawner, tmp_path: Path) -> Stage:
-    stage = Stage(spawner, tmp_path, workers)
+def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
+    stage = Stage(fork_server, tmp_path)
     tables = (f'[agents.{name}]\ndirectory = "{tmp_path}"\n' for name in ("infra", "other"))
     (tmp_path / "agents.toml").write_text("".join(tables))
     return stage

@@ -10,7 +10,7 @@ import trio
 from agent_dispatch.errors import SchemaError
 from agent_dispatch.model.dialogue import DialogueRequest
 from agent_dispatch.model.dispatch import DispatchRequest, ErrorType
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import Stage, task
 
 BACKGROUND = """
@@ -47,8 +47,8 @@ while True:
 
 
 @pytest.fixture
-def stage(spawner: Spawner, workers: Spawner, tmp_path: Path) -> Stage:
-    return Stage(spawner, tmp_path, workers)
+def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
+    return Stage(fork_server, tmp_path)
 
 
 async def test_background_work_stopped_at_the_deadline_is_told_and_not_kept(stage: Stage) -> None:

@@ -11,16 +11,16 @@ import trio
 
 from agent_dispatch.dispatch.service import open_service
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.process.spawner import Spawner, start_spawner
+from agent_dispatch.process.fork_server import ForkServer, start_fork_server
 
 
-async def serve(spawner: Spawner | None) -> None:
+async def serve(fork_server: ForkServer | None) -> None:
     """Carry out one request after the other."""
-    async with open_service(environ=os.environ, spawner=spawner) as service:
+    async with open_service(environ=os.environ, fork_server=fork_server) as service:
         for line in sys.stdin:
             result = await service.dispatch(msgspec.json.decode(line, type=DispatchRequest))
             sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
 
 
 if __name__ == "__main__":
-    trio.run(serve, start_spawner())
+    trio.run(serve, start_fork_server())

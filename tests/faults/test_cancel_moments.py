@@ -9,7 +9,7 @@ import trio
 
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.job import JobStatus
-from agent_dispatch.process.spawner import Spawner
+from agent_dispatch.process.fork_server import ForkServer
 from tests.dispatch.stage import SESSION, Stage, task
 from tests.faults.conftest import MakeHouse
 
@@ -19,8 +19,8 @@ LATE = range(0, 40, 4)
 
 
 @pytest.fixture
-def stage(spawner: Spawner, workers: Spawner, tmp_path: Path) -> Stage:
-    return Stage(spawner, tmp_path, workers)
+def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
+    return Stage(fork_server, tmp_path)
 
 
 async def test_a_job_that_is_just_starting_is_cancelled(stage: Stage) -> None:

@@ -48,9 +48,9 @@ def below(pid: int) -> list[int]:
 
 
 def zombies(pid: int) -> list[int]:
-    """Without the spawners that the test killed: one of each kind, however many jobs there are."""
+    """Without the fork server that the test killed."""
     dead = [found for found in below(pid) if _state_and_parent(found)[0] == "Z"]
-    return [found for found in dead if found not in named(pid, "dispatch-spawn")]
+    return [found for found in dead if found not in named(pid, "dispatch-fork")]
 
 
 def named(pid: int, name: str) -> list[int]:
@@ -62,10 +62,10 @@ def named(pid: int, name: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("spawners", ["kept", "killed"])
+@pytest.mark.parametrize("fork_servers", ["kept", "killed"])
 @pytest.mark.parametrize("prefix", [NAMESPACE, SUBREAPER], ids=["process 1", "subreaper"])
 async def test_background_jobs_leave_no_zombie(
-    make_house: MakeHouse, prefix: tuple[str, ...], spawners: str
+    make_house: MakeHouse, prefix: tuple[str, ...], fork_servers: str
 ) -> None:
     needs(prefix)
     house = make_house(DETACHING)
@@ -73,8 +73,8 @@ async def test_background_jobs_leave_no_zombie(
         async with house.serving(*prefix) as server:
             root = server.process.pid
             for number in range(3):
-                if spawners == "killed":
-                    for pid in named(root, "dispatch-spawn"):
+                if fork_servers == "killed":
+                    for pid in named(root, "dispatch-fork"):
                         os.kill(pid, signal.SIGKILL)
                 task = f"task {number}"
                 submitted = await server.call("dispatch_async", agent="infra", task=task)

@@ -1,4 +1,4 @@
-"""Submits a job and hands it to a worker, over a socket as the spawner does it.
+"""Submits a job and hands it to a worker, over a socket as the fork server does it.
 
 submit DIRECTORY     record a job, send it to a worker, tell its id, and wait to be killed
 work DIRECTORY FD    take the job that comes over FD, run it until somebody writes to the FIFO `go`

@@ -3,9 +3,9 @@
 import os
 import sys
 
-from agent_dispatch.process.spawner import start_spawner
+from agent_dispatch.process.fork_server import start_fork_server
 
-spawner = start_spawner()
+fork_server = start_fork_server()
 
 import msgspec  # noqa: E402  # after the fork, as every owner does
 import trio  # noqa: E402
@@ -22,7 +22,7 @@ async def main() -> None:
     def forward(chunk: bytes) -> None:
         os.write(1, chunk)
 
-    async with open_child(Launcher(None if slow else spawner), command, on_stdout=forward):
+    async with open_child(Launcher(None if slow else fork_server), command, on_stdout=forward):
         await trio.sleep_forever()
 
 

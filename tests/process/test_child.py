@@ -11,8 +11,8 @@ import trio
 
 from agent_dispatch.process import guard
 from agent_dispatch.process.child import Child, ChildStartError, open_child
+from agent_dispatch.process.fork_server import ForkServer
 from agent_dispatch.process.launcher import Launcher
-from agent_dispatch.process.spawner import Spawner
 from tests.process.trees import KINDS, Tree
 
 
@@ -38,9 +38,9 @@ async def ended(child: Child) -> None:
         await child.wait_until(lambda: child.ended)
 
 
-@pytest.fixture(params=["spawner", "slow way"])
-def either_launcher(request: pytest.FixtureRequest, spawner: Spawner) -> Launcher:
-    return Launcher(spawner if request.param == "spawner" else None)
+@pytest.fixture(params=["fork_server", "slow way"])
+def either_launcher(request: pytest.FixtureRequest, fork_server: ForkServer) -> Launcher:
+    return Launcher(fork_server if request.param == "fork_server" else None)
 
 
 async def test_it_passes_stdin_stdout_stderr_and_exit_code(
@@ -204,14 +204,14 @@ async def test_what_cannot_be_started_is_told_by_errno(
     assert (caught.value.errno, caught.value.stage) == (number, stage)
 
 
-async def test_a_dead_spawner_is_replaced_by_the_slow_way() -> None:
+async def test_a_dead_fork_server_is_replaced_by_the_slow_way() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     ours.setblocking(False)
     output = Output()
     with trio.fail_after(20):
         async with open_child(
-            Launcher(Spawner(ours)), Tree("say('up')").command, on_stdout=output
+            Launcher(ForkServer(ours)), Tree("say('up')").command, on_stdout=output
         ) as child:
             await child.wait_until(lambda: child.exited)
     assert bytes(output.data) == b"up\n"
@@ -277,9 +277,9 @@ async def test_held_descriptors_are_released_when_the_tree_is_empty(launcher: La
 
 
 async def test_a_guard_that_was_forked_for_a_run_holds_nothing_of_it_afterwards(
-    spawner: Spawner,
+    fork_server: ForkServer,
 ) -> None:
-    launcher = Launcher(spawner)
+    launcher = Launcher(fork_server)
     ends: dict[int, int] = {}
 
     async def run_one(number: int) -> None:

@@ -21,11 +21,11 @@ print(open_files.soft_limit())
 """
 AGENT = "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
 OWNED = f"""{LIMITED}
-from agent_dispatch.process.spawner import start_one, start_spawner
-spawner = (start_one if sys.argv[1] == "one" else start_spawner)()
+from agent_dispatch.process.fork_server import start_fork_server
+fork_server = start_fork_server()
 open_files.raise_soft_limit()
 if sys.argv[1] == "slow way":
-    spawner.close()
+    fork_server.close()
 import trio
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 from agent_dispatch.process.child import open_child
@@ -33,28 +33,11 @@ from agent_dispatch.process.launcher import Launcher
 async def main():
     argv = (sys.executable, "-c", {AGENT!r})
     command = Command(argv, "/", dict([(MARKER_VARIABLE, "limited")]))
-    launcher = Launcher(spawner)
+    launcher = Launcher(fork_server)
     async with open_child(launcher, command, on_stdout=lambda b: print(b.decode())) as child:
         await child.wait_until(lambda: child.ended)
     print(open_files.soft_limit())
 trio.run(main)
-"""
-CROWD = f"""{LIMITED}
-limit(100, 300)
-import os
-from agent_dispatch.process import frames
-from agent_dispatch.process.spawner import start_spawner
-def hold(request, fds):
-    os.write(fds[0], b"%d\\n" % open_files.soft_limit())
-    os.read(fds[1], 1)
-spawner = start_spawner(lambda: hold)
-read, write = os.pipe()
-held, holding = os.pipe()
-for _ in range(150):
-    frames.encode({{}}, [write, held]).send_some(spawner.sock)
-os.close(write)
-with open(read) as said:
-    print({{said.readline() for _ in range(150)}})
 """
 
 
@@ -74,10 +57,6 @@ def test_the_soft_limit_is_raised_as_far_as_the_hard_one_allows() -> None:
     assert run(RAISED) == ["300", "250"]
 
 
-@pytest.mark.parametrize("way", ["spawner", "one", "slow way"])
+@pytest.mark.parametrize("way", ["fork server", "slow way"])
 def test_an_agent_gets_the_limit_that_its_owner_was_started_with(way: str) -> None:
     assert run(OWNED, way) == ["200", "300", "300"]
-
-
-def test_a_spawner_keeps_more_processes_at_work_than_it_was_allowed_files() -> None:
-    assert run(CROWD) == ["{'100\\n'}"]

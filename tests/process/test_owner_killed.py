@@ -82,24 +82,26 @@ async def test_the_leader_dies_when_owner_and_guard_are_killed_at_once(
     owner = await start_owner(tree, "forked")
     await up(owner)
     (leader,) = tree.living()
-    (spawner,) = children_of(owner.pid)
-    (the_guard,) = (pid for pid in children_of(spawner) if leader in children_of(pid))
-    for pid in (owner.pid, spawner, the_guard):
+    (fork_server,) = children_of(owner.pid)
+    (the_guard,) = (pid for pid in children_of(fork_server) if leader in children_of(pid))
+    for pid in (owner.pid, fork_server, the_guard):
         os.kill(pid, signal.SIGKILL)
     await tree.gone(3)
     await owner.wait()
 
 
-async def test_the_spawner_ignores_signals_and_ends_with_its_owner(start_owner: StartOwner) -> None:
+async def test_the_fork_server_ignores_signals_and_ends_with_its_owner(
+    start_owner: StartOwner,
+) -> None:
     tree = Tree(KINDS["plain"])
     owner = await start_owner(tree, "forked")
     await up(owner)
-    (spawner,) = children_of(owner.pid)
+    (fork_server,) = children_of(owner.pid)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(spawner, signum)
-    assert children_of(owner.pid) == [spawner]
-    assert os.getsid(spawner) == spawner
-    watch = os.pidfd_open(spawner)
+        os.kill(fork_server, signum)
+    assert children_of(owner.pid) == [fork_server]
+    assert os.getsid(fork_server) == fork_server
+    watch = os.pidfd_open(fork_server)
     owner.send_signal(signal.SIGKILL)
     with trio.fail_after(5):
         await trio.lowlevel.wait_readable(watch)
@@ -108,12 +110,14 @@ async def test_the_spawner_ignores_signals_and_ends_with_its_owner(start_owner: 
     await owner.wait()
 
 
-async def test_the_spawner_holds_none_of_its_owners_descriptors(start_owner: StartOwner) -> None:
+async def test_the_fork_server_holds_none_of_its_owners_descriptors(
+    start_owner: StartOwner,
+) -> None:
     tree = Tree(KINDS["plain"])
     owner = await start_owner(tree, "forked")
     await up(owner)
-    (spawner,) = children_of(owner.pid)
-    links = descriptors_of(spawner) - {"/dev/null"}
+    (fork_server,) = children_of(owner.pid)
+    links = descriptors_of(fork_server) - {"/dev/null"}
     # One to its owner, and one to each guard.
     assert {link.partition(":")[0] for link in links} == {"socket"}
     assert not links & descriptors_of(owner.pid)
@@ -126,9 +130,9 @@ async def test_a_signal_to_the_guard_ends_its_tree(start_owner: StartOwner) -> N
     tree = Tree(KINDS["setsid"])
     owner = await start_owner(tree, "forked")
     await up(owner)
-    (spawner,) = children_of(owner.pid)
+    (fork_server,) = children_of(owner.pid)
     (leader, _) = sorted(tree.living())
-    (the_guard,) = (pid for pid in children_of(spawner) if leader in children_of(pid))
+    (the_guard,) = (pid for pid in children_of(fork_server) if leader in children_of(pid))
     os.kill(the_guard, signal.SIGTERM)
     await tree.gone(3)
     owner.send_signal(signal.SIGKILL)

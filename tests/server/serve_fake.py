@@ -19,19 +19,21 @@ def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
 
-class NoSpawner:
+class NoForkServer:
     def close(self) -> None:
-        say("spawner closed")
+        say("fork_server closed")
 
 
-def start_no_spawner() -> NoSpawner:
+def start_no_fork_server() -> NoForkServer:
     heavy = sorted({"trio", "mcp", "pydantic", "anyio"} & sys.modules.keys())
-    say(f"spawner started with {heavy}")
-    return NoSpawner()
+    say(f"fork_server started with {heavy}")
+    return NoForkServer()
 
 
 @asynccontextmanager
-async def open_fake(spawner: NoSpawner, environ: Mapping[str, str]) -> AsyncIterator["Service"]:
+async def open_fake(
+    fork_server: NoForkServer, environ: Mapping[str, str]
+) -> AsyncIterator["Service"]:
     from tests.server.fake_service import FakeService
 
     if environ.get("FAKE_SERVICE") == "config-error":
@@ -46,6 +48,6 @@ async def open_fake(spawner: NoSpawner, environ: Mapping[str, str]) -> AsyncIter
 
 
 if __name__ == "__main__":
-    status = serve_with(sys.argv[1:], start_no_spawner, open_fake)
+    status = serve_with(sys.argv[1:], start_no_fork_server, open_fake)
     sys.stdout.flush()
     os._exit(status)

@@ -60,7 +60,9 @@ async def test_the_librarys_own_client_gets_on_with_it(mode: str) -> None:
             assert result.structured_content["result"] == "did: hello"
 
 
-async def test_the_wire_is_out_of_reach_and_the_spawner_comes_before_all_that_is_heavy() -> None:
+async def test_the_wire_is_out_of_reach_and_the_fork_server_comes_before_all_that_is_heavy() -> (
+    None
+):
     async with serving() as server:
         await server.shake_hands()
         await server.say(server.dispatch(1, "noise"))
@@ -68,7 +70,7 @@ async def test_the_wire_is_out_of_reach_and_the_spawner_comes_before_all_that_is
         assert answer["id"] == 1
         assert answer["result"]["structuredContent"]["result"] == "stdin: b''"
         await server.wait_stderr("noise on stdout\nmore noise")
-        assert server.stderr.startswith("spawner started with []")
+        assert server.stderr.startswith("fork_server started with []")
 
 
 async def test_answers_are_compact_utf_8() -> None:
@@ -215,7 +217,7 @@ async def test_each_signal_ends_an_idle_server_at_once(signum: signal.Signals) -
 
 async def test_a_signal_during_start_up_ends_it_without_noise() -> None:
     async with serving() as server:
-        await server.wait_stderr("spawner started")
+        await server.wait_stderr("fork_server started")
         server.process.send_signal(signal.SIGINT)
         status, took_s = await server.wait_exit()
         assert status == 0

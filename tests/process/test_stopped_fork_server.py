@@ -1,4 +1,4 @@
-"""A spawner that is stopped (SIGSTOP) delays what it was asked for, and nothing for ever."""
+"""A fork server that is stopped (SIGSTOP) delays what it was asked for, and nothing for ever."""
 
 import json
 import os
@@ -15,28 +15,21 @@ from trio.testing import wait_all_tasks_blocked
 
 from agent_dispatch.core.command import Command
 from agent_dispatch.process.child import ChildStartError, open_child
+from agent_dispatch.process.fork_server import ForkServer
 from agent_dispatch.process.launcher import Launcher
-from agent_dispatch.process.spawner import Spawner
 from tests.process.trees import Tree
 
 LARGE = "x" * 92_000
-"""A few of these fill the socket of a spawner."""
+"""A few of these fill the socket of a fork server."""
 
 STOPPED = """
-import json, os, signal, sys, time
-os.mkfifo(sys.argv[1])
-told = os.open(sys.argv[1], os.O_RDWR)
+import json, os, signal, sys
 from agent_dispatch.process import guard
-from agent_dispatch.process.spawner import start_spawner
-def prepare():
-    carry_out = guard.prepare()
-    with open(sys.argv[1], "w") as file:
-        print(os.getppid(), file=file)
-    return carry_out
-spawner = start_spawner(prepare)
-spawner_pid = int(os.read(told, 100))
-os.kill(spawner_pid, signal.SIGSTOP)
-os.waitpid(spawner_pid, os.WUNTRACED)
+from agent_dispatch.process.fork_server import start_fork_server
+fork_server = start_fork_server()
+(fork_server_pid,) = guard.living_descendants(os.getpid())
+os.kill(fork_server_pid, signal.SIGSTOP)
+os.waitpid(fork_server_pid, os.WUNTRACED)
 import trio
 from trio.testing import wait_all_tasks_blocked
 from agent_dispatch.dispatch.service import open_service
@@ -46,8 +39,8 @@ async def one(service, number):
     request = DispatchRequest(agent="infra", task=f"go {number}", timeout_s=1)
     results.append(await service.dispatch(request))
 async def main():
-    claude = json.loads(sys.argv[2])
-    async with open_service(environ=os.environ, spawner=spawner, claude=claude) as service:
+    claude = json.loads(sys.argv[1])
+    async with open_service(environ=os.environ, fork_server=fork_server, claude=claude) as service:
         async with trio.open_nursery() as nursery:
             for number in range(5):
                 nursery.start_soon(one, service, number)
@@ -55,19 +48,19 @@ async def main():
 trio.run(main)
 for result in results:
     print(result.success, result.error_type, result.error)
-pid, status = os.waitpid(spawner_pid, 0)
+pid, status = os.waitpid(fork_server_pid, 0)
 print(os.waitstatus_to_exitcode(status))
 """
 
 
 @pytest.fixture
-def unread() -> Iterator[Spawner]:
-    """A spawner that reads nothing, as a stopped one does."""
+def unread() -> Iterator[ForkServer]:
+    """A fork server that reads nothing, as a stopped one does."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    spawner = Spawner(ours)
-    yield spawner
-    spawner.close()
+    fork_server = ForkServer(ours)
+    yield fork_server
+    fork_server.close()
     theirs.close()
 
 
@@ -75,12 +68,12 @@ def large(tree: Tree) -> Command:
     return msgspec.structs.replace(tree.command, env={**tree.command.env, "PADDING": LARGE})
 
 
-def fill(spawner: Spawner) -> None:
+def fill(fork_server: ForkServer) -> None:
     """Leave no room for a request."""
-    assert spawner.sock is not None
+    assert fork_server.sock is not None
     try:
         while True:
-            spawner.sock.send(b"x" * 4096)
+            fork_server.sock.send(b"x" * 4096)
     except BlockingIOError:
         pass
 
@@ -92,8 +85,8 @@ async def run(launcher: Launcher, tree: Tree) -> bytes:
     return bytes(output)
 
 
-async def test_what_a_stopped_spawner_does_not_take_is_started_the_slow_way(
-    unread: Spawner,
+async def test_what_a_stopped_fork_server_does_not_take_is_started_the_slow_way(
+    unread: ForkServer,
 ) -> None:
     fill(unread)
     launcher = Launcher(unread)
@@ -105,7 +98,7 @@ async def test_what_a_stopped_spawner_does_not_take_is_started_the_slow_way(
 
 
 async def test_a_request_that_is_half_sent_is_started_the_slow_way_and_once(
-    unread: Spawner,
+    unread: ForkServer,
 ) -> None:
     launcher, outputs = Launcher(unread), []
 
@@ -124,8 +117,8 @@ async def test_a_request_that_is_half_sent_is_started_the_slow_way_and_once(
 
 
 @pytest.mark.parametrize("room", ["none", "for some of it"])
-async def test_a_cancellation_need_not_wait_for_a_stopped_spawner(
-    unread: Spawner, room: str
+async def test_a_cancellation_need_not_wait_for_a_stopped_fork_server(
+    unread: ForkServer, room: str
 ) -> None:
     if room == "none":
         fill(unread)
@@ -142,7 +135,7 @@ async def test_a_cancellation_need_not_wait_for_a_stopped_spawner(
             nursery.cancel_scope.cancel()
 
 
-async def test_a_request_that_nobody_answers_is_a_start_that_failed(unread: Spawner) -> None:
+async def test_a_request_that_nobody_answers_is_a_start_that_failed(unread: ForkServer) -> None:
     tree = Tree("say('up'); stay()")
     with trio.fail_after(20), pytest.raises(ChildStartError):
         async with open_child(Launcher(unread), tree.command, on_stdout=print):
@@ -151,7 +144,7 @@ async def test_a_request_that_nobody_answers_is_a_start_that_failed(unread: Spaw
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open(2)")
-def test_dispatches_end_at_their_deadline_and_the_stopped_spawner_is_replaced(
+def test_dispatches_end_at_their_deadline_and_the_stopped_fork_server_is_replaced(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "agents.toml").write_text(f'[agents.infra]\ndirectory = "{tmp_path}"\n')
@@ -162,7 +155,7 @@ def test_dispatches_end_at_their_deadline_and_the_stopped_spawner_is_replaced(
     )
     command = [sys.executable, "-I", "-S", "-c", claude]
     done = subprocess.run(
-        [sys.executable, "-c", STOPPED, str(tmp_path / "told"), json.dumps(command)],
+        [sys.executable, "-c", STOPPED, json.dumps(command)],
         env={
             **os.environ,
             "AGENT_DISPATCH_CONFIG": str(tmp_path / "agents.toml"),
@@ -174,9 +167,9 @@ def test_dispatches_end_at_their_deadline_and_the_stopped_spawner_is_replaced(
         check=True,
         cwd=Path(__file__).parents[2],
     )
-    *results, spawner = done.stdout.splitlines()
+    *results, fork_server = done.stdout.splitlines()
     assert len(results) == 6
     assert results[-1].startswith("True"), results
     # Those that lay whole in its socket could not be started, and say so.
     assert all(line.startswith(("True", "False cli_error No process")) for line in results)
-    assert spawner == "-9"
+    assert fork_server == "-9"
