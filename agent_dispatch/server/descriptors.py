@@ -7,17 +7,20 @@ import fcntl
 import os
 import select
 import stat
-from dataclasses import dataclass
 
 _FIRST_PRIVATE_FD = 3
 
 
-@dataclass(frozen=True, slots=True)
 class Wire:
     """Private duplicates of what stdin and stdout were; closed on exec."""
 
-    read_fd: int
-    write_fd: int
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.read_fd = read_fd
+        self.write_fd = write_fd
+        self.unread = b""
+        """What was read and is still to be answered."""
+        self.unwritten = b""
+        """What was to be written and did not fit."""
 
 
 def take_wire() -> Wire:

@@ -1,33 +1,41 @@
 """`agent-dispatch serve`: from a bare process to a served client, and out again in time.
 
-The order is the point. The wire is moved away first, so that nothing else can touch it; the
-fork_server is forked while there is one thread and no loop; only then come the imports that cost.
+The order is the point. The wire is moved away first, so that nothing else can touch it. Then the
+front door answers what it can, with the standard library alone; most sessions never need more. For
+the first message that it cannot answer the fork server is forked, while there is one thread and no
+loop, and only then come the imports that cost.
+
 On the way out Claude Code leaves 0.45 s between its first signal and SIGKILL (measured with
 2.1.330), so interpreter teardown is skipped.
 """
 
-import gc
 import os
+import select
 import signal
 import sys
-import traceback
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    closing,
-    suppress,
-)
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
-from agent_dispatch.errors import DispatchError
-from agent_dispatch.server.descriptors import take_wire
+from agent_dispatch.server.descriptors import Wire, is_hung_up, is_pollable, take_wire
+from agent_dispatch.server.front_door import FrontDoor, read_table
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    # At run time these would import, before the fork server is forked, what comes after it.
+    # At run time these would import what a session that calls no tool does not need.
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from typing import NoReturn, Protocol, TypeVar
+
     from agent_dispatch.process.fork_server import ForkServer
     from agent_dispatch.server.ports import Service
+
+    class Closable(Protocol):
+        """What the start-up needs to know of a fork server."""
+
+        def close(self) -> None:
+            """Let it end."""
+            ...
+
+    ForkServerT = TypeVar("ForkServerT", bound=Closable)
+    OpenService = Callable[[ForkServerT, Mapping[str, str]], AbstractAsyncContextManager["Service"]]
 
 USAGE = """\
 usage: agent-dispatch serve
@@ -42,22 +50,18 @@ for JSON-RPC messages from you. To register it with Claude Code: agent-dispatch 
 agents from this shell: agent-dispatch --help. Ctrl-C or Ctrl-D ends it.
 """
 
+REPLACED = (
+    "The installation of agent-dispatch was changed or removed while this session was open. Restart"
+    " the session, or reconnect the server (in Claude Code: /mcp)."
+)
+
 LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Closable(Protocol):
-    """What the start-up needs to know of a fork server."""
-
-    def close(self) -> None:
-        """Let it end."""
-        ...
+_CHUNK_BYTES = 64 * 1024
 
 
-ForkServerT = TypeVar("ForkServerT", bound=Closable)
-OpenService = Callable[[ForkServerT, Mapping[str, str]], AbstractAsyncContextManager["Service"]]
-
-
-def serve(argv: Sequence[str]) -> int:
+def serve(argv: "Sequence[str]") -> int:
     """Run `agent-dispatch serve`.
 
     Args:
@@ -71,9 +75,9 @@ def serve(argv: Sequence[str]) -> int:
 
 
 def serve_with(
-    argv: Sequence[str],
-    start_fork_server: Callable[[], ForkServerT],
-    open_service: OpenService[ForkServerT],
+    argv: "Sequence[str]",
+    start_fork_server: "Callable[[], ForkServerT]",
+    open_service: "OpenService[ForkServerT]",
 ) -> int:
     """Do what `serve` does, with other parts.
 
@@ -94,16 +98,6 @@ def serve_with(
     for signum in LEAVE_SIGNALS:
         # Until the loop has its own receiver there is nothing to clean up, and after it neither.
         signal.signal(signum, _leave_on_signal)
-    try:
-        return _serve(start_fork_server, open_service)
-    except Exception as error:
-        _report(error)
-        return 1
-
-
-def _serve(
-    start_fork_server: Callable[[], ForkServerT], open_service: OpenService[ForkServerT]
-) -> int:
     if os.isatty(0):
         _say(TERMINAL_HINT)
     try:
@@ -111,7 +105,128 @@ def _serve(
     except OSError as error:
         _say(f"agent-dispatch serve: needs an open stdin and stdout: {error}\n")
         return 1
+    door = FrontDoor(read_table())
+    if not _serve_at_door(wire, door):
+        return 0
+    try:
+        _serve_behind_door(wire, door, start_fork_server, open_service)
+    except ImportError as error:
+        # An upgrade has taken the files away since this process began.
+        _say(f"agent-dispatch serve: cannot be loaded: {error}\n{REPLACED}\n")
+        _answer_last(wire, door, REPLACED)
+        return 1
+    except Exception as error:
+        _report(error)
+        return 1
+    return 0
+
+
+def _serve_at_door(wire: Wire, door: FrontDoor) -> bool:
+    """Answer the client until a message is not the door's; False if the client left instead."""
+    ends = {fd for fd in (wire.read_fd, wire.write_fd) if is_pollable(fd)}
+    for fd in ends:
+        os.set_blocking(fd, False)
+    left = _answer_at_door(wire, door)
+    if left:
+        for fd in ends:
+            # Other processes may share the open description.
+            os.set_blocking(fd, True)
+    return not left
+
+
+def _answer_at_door(wire: Wire, door: FrontDoor) -> bool:
+    """Answer until a message is not the door's, or an answer does not fit: False.
+
+    True if the client left, or no longer reads.
+    """
+    while True:
+        line, newline, rest = wire.unread.partition(b"\n")
+        if not newline:
+            if len(line) > _CHUNK_BYTES:
+                return False
+            chunk = _read(wire.read_fd)
+            if chunk:
+                wire.unread += chunk
+                continue
+            if not line:
+                return True
+            rest = b""  # Input that ends without a line feed is a line too.
+        if line and not line.isspace():
+            frame = door.answer(line)
+            if frame is None:
+                return False
+            try:
+                wire.unwritten = frame[_write(wire.write_fd, frame) :]
+            except OSError:
+                return True
+        wire.unread = rest
+        if wire.unwritten:
+            return False
+
+
+def _read(fd: int) -> bytes:
+    """Read a chunk once there is one; empty at the end, which is also input that fails."""
+    try:
+        return os.read(fd, _CHUNK_BYTES)
+    except BlockingIOError:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        poller.poll()
+        return _read(fd)
+    except OSError:
+        return b""
+
+
+def _write(fd: int, frame: bytes) -> int:
+    """Write what fits; say how many bytes that is."""
+    try:
+        return os.write(fd, frame)
+    except BlockingIOError:
+        return 0
+
+
+class _LeaveWhenAlone:
+    """Leaves while modules are loaded if the client has left: asked before each module."""
+
+    def __init__(self, wire: Wire, door: FrontDoor) -> None:
+        self._wire = wire
+        self._door = door
+        self._may_ask = is_pollable(wire.read_fd)
+
+    def find_spec(self, *_args: object) -> None:
+        """Find nothing; part of the protocol of `sys.meta_path`."""
+        if self._may_ask and is_hung_up(self._wire.read_fd):
+            while chunk := _read(self._wire.read_fd):
+                self._wire.unread += chunk
+            _answer_last(self._wire, self._door)
+            os._exit(0)
+
+
+def _answer_last(wire: Wire, door: FrontDoor, refusal: str = "") -> None:
+    """Answer what is the door's among what was read; refuse the rest if there is a reason."""
+    frames = b""
+    for line in wire.unread.splitlines():
+        frames += door.answer(line) or (door.refuse(line, refusal) if refusal else b"")
+    for fd in (wire.read_fd, wire.write_fd):
+        os.set_blocking(fd, True)
+    try:
+        os.write(wire.write_fd, wire.unwritten + frames)
+    except OSError:
+        return  # Nobody reads any more.
+
+
+def _serve_behind_door(
+    wire: Wire,
+    door: FrontDoor,
+    start_fork_server: "Callable[[], ForkServerT]",
+    open_service: "OpenService[ForkServerT]",
+) -> None:
+    import gc
+    from contextlib import closing
+
     with closing(start_fork_server()) as fork_server:
+        leave_when_alone = _LeaveWhenAlone(wire, door)
+        sys.meta_path.insert(0, leave_when_alone)
         # Imports make little garbage, and what they make stays. Looking at it all over again is
         # 6 % of the time to the first answer.
         gc.disable()
@@ -119,22 +234,26 @@ def _serve(
         from agent_dispatch.process.open_files import raise_soft_limit
         from agent_dispatch.server.host import run_server
 
-        raise_soft_limit()
         import_late_modules()
-
+        sys.meta_path.remove(leave_when_alone)
+        raise_soft_limit()
         gc.freeze()
         gc.enable()
         run_server(
             wire,
+            door,
             lambda: open_service(fork_server, os.environ),
             signals=LEAVE_SIGNALS,
             leave=os._exit,
         )
-    return 0
 
 
 def _report(error: Exception) -> None:
     """Say on stderr what ended the server."""
+    import traceback
+
+    from agent_dispatch.errors import DispatchError
+
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, DispatchError):
@@ -146,8 +265,10 @@ def _report(error: Exception) -> None:
 def _say(text: str) -> None:
     # stderr is None if it was closed at the start, and nobody may be left to read it.
     if sys.stderr is not None:
-        with suppress(OSError):
+        try:
             sys.stderr.write(text)
+        except OSError:
+            return
 
 
 def _start_fork_server() -> "ForkServer":
@@ -157,24 +278,14 @@ def _start_fork_server() -> "ForkServer":
     return start_fork_server(ENTRIES)
 
 
-@asynccontextmanager
-async def _open_service(
-    fork_server: "ForkServer", environ: Mapping[str, str]
-) -> AsyncIterator["Service"]:
-    from agent_dispatch.dispatch.service import open_service
-    from agent_dispatch.server.refusing import RefusingService
+def _open_service(
+    fork_server: "ForkServer", environ: "Mapping[str, str]"
+) -> "AbstractAsyncContextManager[Service]":
+    from agent_dispatch.server.host import open_service_or_refuse
 
-    async with AsyncExitStack() as stack:
-        opening = open_service(fork_server=fork_server, environ=environ)
-        service: Service
-        try:
-            service = await stack.enter_async_context(opening)
-        except DispatchError as error:
-            # Told to whoever calls a tool, who can mend it; a server that ends tells nobody.
-            service = RefusingService(error)
-        yield service
+    return open_service_or_refuse(fork_server, environ)
 
 
-def _leave_on_signal(_signum: int, _frame: object) -> NoReturn:
+def _leave_on_signal(_signum: int, _frame: object) -> "NoReturn":
     # Without a flush: this may have interrupted one.
     os._exit(0)

@@ -5,18 +5,22 @@ which cancels the work. What then still runs is bounded in time.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, closing
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from signal import Signals
 from typing import NoReturn
 
 import trio
 
+from agent_dispatch.dispatch.service import open_service
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.process.fork_server import ForkServer
 from agent_dispatch.server.app import build_server
 from agent_dispatch.server.descriptors import Wire
-from agent_dispatch.server.era import serve_messages
+from agent_dispatch.server.front_door import FrontDoor
 from agent_dispatch.server.ports import Service
-from agent_dispatch.server.transport import MessageReader, Unanswered
+from agent_dispatch.server.refusing import RefusingService
+from agent_dispatch.server.transport import MessageReader, MessageWriter, Unanswered
 from agent_dispatch.server.wire import LineReader, Outbox
 
 logger = logging.getLogger(__name__)
@@ -35,25 +39,81 @@ OpenService = Callable[[], AbstractAsyncContextManager[Service]]
 
 
 def run_server(
-    wire: Wire, open_service: OpenService, *, signals: Sequence[Signals], leave: Leave
+    wire: Wire,
+    door: FrontDoor,
+    open_service: OpenService,
+    *,
+    signals: Sequence[Signals],
+    leave: Leave,
 ) -> None:
     """Serve the client on `wire` until it goes, or a signal says so.
 
     Args:
-        wire: Where the client is.
+        wire: Where the client is, and what passed the front door unread or unwritten.
+        door: What is known of the client; it goes on answering what is its own.
         open_service: What the tools work with; closed before this returns.
         signals: Which ones mean that the client wants us gone.
         leave: Ends the process; called if cancelled work does not end in time.
     """
-    trio.run(_serve_client, wire, open_service, signals, leave)
+    trio.run(_serve_client, wire, door, open_service, signals, leave)
+
+
+@asynccontextmanager
+async def open_service_or_refuse(
+    fork_server: ForkServer, environ: Mapping[str, str]
+) -> AsyncIterator[Service]:
+    """Open the service; if that cannot be, give one whose every call says why.
+
+    A person who calls a tool can fix the reason; a server that ends tells nobody.
+    """
+    async with AsyncExitStack() as stack:
+        opening = open_service(fork_server=fork_server, environ=environ)
+        service: Service
+        try:
+            service = await stack.enter_async_context(opening)
+        except DispatchError as error:
+            service = RefusingService(error)
+        yield service
+
+
+async def serve_messages(
+    service: Service,
+    lines: LineReader,
+    outbox: Outbox,
+    unanswered: Unanswered,
+    door: FrontDoor | None = None,
+    *,
+    on_end: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve one client until its input ends.
+
+    Args:
+        service: What the tools work with.
+        lines: What the client says.
+        outbox: Takes the answers.
+        unanswered: The answers that are due.
+        door: Goes on answering what is its own; None: the library answers everything.
+        on_end: Called when the client has gone and its time for answers is over.
+    """
+    server = build_server(service)
+    await server.run(
+        MessageReader(lines, outbox, unanswered, door, on_end=on_end),
+        MessageWriter(lines, outbox, unanswered),
+        server.create_initialization_options(),
+    )
 
 
 async def _serve_client(
-    wire: Wire, open_service: OpenService, signals: Sequence[Signals], leave: Leave
+    wire: Wire,
+    door: FrontDoor,
+    open_service: OpenService,
+    signals: Sequence[Signals],
+    leave: Leave,
 ) -> None:
     leaving = trio.Event()
-    lines = LineReader(wire.read_fd)
-    outbox = Outbox(wire.write_fd, on_gone=leaving.set)
+    door.serves_alone = False
+    lines = LineReader(wire.read_fd, wire.unread)
+    outbox = Outbox(wire.write_fd, on_gone=leaving.set, unwritten=wire.unwritten)
     unanswered = Unanswered()
     work = trio.CancelScope()
     # The receiver stays until the end: the client sends SIGTERM right behind SIGINT.
@@ -65,9 +125,9 @@ async def _serve_client(
             with work:
                 try:
                     async with open_service() as service:
-                        reader = MessageReader(lines, outbox, unanswered, on_end=leaving.set)
-                        server = build_server(service)
-                        await serve_messages(server, reader, lines, outbox, unanswered)
+                        await serve_messages(
+                            service, lines, outbox, unanswered, door, on_end=leaving.set
+                        )
                 finally:
                     leaving.set()
             with trio.move_on_after(FLUSH_S):

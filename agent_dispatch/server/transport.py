@@ -7,10 +7,9 @@ every line gets a message or an error, and nothing holds up the way out.
 
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 import trio
@@ -28,6 +27,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
+from agent_dispatch.server.front_door import FrontDoor
 from agent_dispatch.server.salvage import (
     Ignored,
     Refusal,
@@ -51,14 +51,13 @@ CANCELLED = "notifications/cancelled"
 EOF_GRACE_S = 0.3
 """How long calls that were made before the end of the input may still be answered."""
 
-Received = SessionMessage | Exception
-
 
 class Unanswered:
     """The requests that were read and not answered yet, as far as an answer is due."""
 
     def __init__(self) -> None:
         self._ids: set[RequestId] = set()
+        self._answered: set[RequestId] = set()
         self._none_left = trio.lowlevel.ParkingLot()
         self.input_ended = False
         """From here on nothing but due answers may go out: the client no longer listens for more,
@@ -80,6 +79,19 @@ class Unanswered:
         elif isinstance(message, JSONRPCNotification) and message.method == CANCELLED:
             self._settle((message.params or {}).get("requestId"))
 
+    def note_answered(self, message: JSONRPCMessage) -> None:
+        """The library's answer to this request is not wanted: the client has one."""
+        if isinstance(message, JSONRPCRequest):
+            self._answered.add(message.id)
+
+    def is_wanted(self, message: JSONRPCMessage) -> bool:
+        """Whether a message of the library's is to be written; ask once for each."""
+        if not isinstance(message, JSONRPCResponse | JSONRPCError) or message.id is None:
+            return True
+        is_wanted = message.id not in self._answered
+        self._answered.discard(message.id)
+        return is_wanted
+
     def note_sent(self, message: JSONRPCMessage) -> None:
         """An answer was handed to the wire."""
         if isinstance(message, JSONRPCResponse | JSONRPCError):
@@ -97,26 +109,49 @@ class Unanswered:
             self._none_left.unpark_all()
 
 
-class ReplayReader:
-    """Some messages, then what else there is, as the library's `ReadStream`."""
+class MessageReader:
+    """What the client says, as the library's `ReadStream`; refuses by itself what is no message."""
 
     def __init__(
-        self, first: Iterable[Received], then: Callable[[], Coroutine[Any, Any, Received]]
+        self,
+        lines: LineReader,
+        outbox: Outbox,
+        unanswered: Unanswered,
+        door: FrontDoor | None = None,
+        *,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """Give `first`, then what `then` gives until it raises `anyio.EndOfStream`."""
-        self._first = deque(first)
-        self._then = then
+        """Read from `lines`; refusals, and what `door` answers, go to `outbox`.
 
-    async def receive(self) -> Received:
+        `on_end` is called once, when the client has gone and its time for answers is over.
+        """
+        self._door = door
+        self._lines = lines
+        self._outbox = outbox
+        self._unanswered = unanswered
+        self._on_end = on_end
+
+    async def receive(self) -> SessionMessage:
         """The next message.
 
         Raises:
-            anyio.EndOfStream: There is none.
+            anyio.EndOfStream: The client closed its end, and had a moment to get its answers.
         """
-        if self._first:
-            await trio.lowlevel.checkpoint()
-            return self._first.popleft()
-        return await self._then()
+        if (message := self._next_of_handshake()) is not None:
+            return SessionMessage(message)
+        while (line := await self._next_line()) is not None:
+            if isinstance(line, Overlong):
+                self._refuse(
+                    refuse_overlong(line.head, line.tail, line.size, self._lines.max_line_bytes)
+                )
+            elif line and not line.isspace() and (message := self._pass(line)) is not None:
+                return SessionMessage(message)
+        self._unanswered.input_ended = True
+        with trio.move_on_after(EOF_GRACE_S):
+            await self._unanswered.wait_none()
+        self._unanswered.drop_all()
+        self._on_end()
+        raise anyio.EndOfStream
 
     async def aclose(self) -> None:
         """Nothing to do: the descriptor belongs to whoever opened the wire."""
@@ -125,7 +160,7 @@ class ReplayReader:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Received:
+    async def __anext__(self) -> SessionMessage | Exception:
         try:
             return await self.receive()
         except anyio.EndOfStream:
@@ -142,48 +177,6 @@ class ReplayReader:
     ) -> None:
         await self.aclose()
 
-
-class MessageReader:
-    """What the client says; refuses by itself what is no message."""
-
-    def __init__(
-        self,
-        lines: LineReader,
-        outbox: Outbox,
-        unanswered: Unanswered,
-        *,
-        on_end: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Read from `lines`; refusals go to `outbox`.
-
-        `on_end` is called once, when the client has gone and its time for answers is over.
-        """
-        self._lines = lines
-        self._outbox = outbox
-        self._unanswered = unanswered
-        self._on_end = on_end
-
-    async def receive(self) -> SessionMessage:
-        """The next message.
-
-        Raises:
-            anyio.EndOfStream: The client closed its end, and had a moment to get its answers.
-        """
-        while (line := await self._next_line()) is not None:
-            if isinstance(line, Overlong):
-                self._refuse(
-                    refuse_overlong(line.head, line.tail, line.size, self._lines.max_line_bytes)
-                )
-            elif line and not line.isspace() and (message := self._decode(line)) is not None:
-                self._unanswered.note_read(message)
-                return SessionMessage(message)
-        self._unanswered.input_ended = True
-        with trio.move_on_after(EOF_GRACE_S):
-            await self._unanswered.wait_none()
-        self._unanswered.drop_all()
-        self._on_end()
-        raise anyio.EndOfStream
-
     async def _next_line(self) -> bytes | Overlong | None:
         """Read on, unless the client sends without ever reading: its answers would pile up."""
         while self._outbox.is_backed_up:
@@ -192,6 +185,26 @@ class MessageReader:
             with trio.move_on_after(HANG_UP_CHECK_S):
                 await self._outbox.wait_below(READ_MARK_BYTES)
         return await self._lines.receive()
+
+    def _pass(self, line: bytes) -> JSONRPCMessage | None:
+        """Give what the library is to be told of a line; None: the answer is on its way already."""
+        if self._door is not None and (frame := self._door.answer(line)) is not None:
+            # A client that is gone wants no answer, and the outbox has told so already.
+            with contextlib.suppress(trio.BrokenResourceError):
+                self._outbox.post(frame)
+            return self._next_of_handshake()
+        if (message := self._decode(line)) is not None:
+            self._unanswered.note_read(message)
+        return message
+
+    def _next_of_handshake(self) -> JSONRPCMessage | None:
+        """Give a message that the door has answered and the library does not know yet."""
+        if self._door is None or not self._door.handshake:
+            return None
+        message = self._decode(self._door.handshake.pop(0))
+        if message is not None:
+            self._unanswered.note_answered(message)
+        return message
 
     def _decode(self, line: bytes) -> JSONRPCMessage | None:
         try:
@@ -239,7 +252,9 @@ class MessageWriter:
         """
         if self._closed:
             raise anyio.ClosedResourceError
-        if not self._unanswered.is_due(item.message) and self._has_client_left():
+        is_wanted = self._unanswered.is_wanted(item.message)
+        is_late = not self._unanswered.is_due(item.message) and self._has_client_left()
+        if is_late or not is_wanted:
             await trio.lowlevel.checkpoint()
             return
         try:

@@ -43,11 +43,16 @@ class Overlong:
 class LineReader:
     """Lines of a descriptor, of any size up to a limit."""
 
-    def __init__(self, fd: int, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        """Read `fd`, which a pipe or socket makes non-blocking; it stays the caller's to close."""
+    def __init__(
+        self, fd: int, unread: bytes = b"", *, max_line_bytes: int = MAX_LINE_BYTES
+    ) -> None:
+        """Read `unread`, and behind it `fd`, which stays the caller's to close.
+
+        A pipe or socket becomes non-blocking.
+        """
         self._fd = fd
         self.max_line_bytes = max_line_bytes
-        self._buffer = bytearray()
+        self._buffer = bytearray(unread)
         self._searched = 0
         self._head = b""
         self._dropped = 0
@@ -129,15 +134,15 @@ class Outbox:
     holds up its own answers only.
     """
 
-    def __init__(self, fd: int, *, on_gone: Callable[[], None]) -> None:
-        """Write to `fd`, which stays the caller's to close.
+    def __init__(self, fd: int, *, on_gone: Callable[[], None], unwritten: bytes = b"") -> None:
+        """Write `unwritten` and what is handed over to `fd`, which stays the caller's to close.
 
         `on_gone` is called once, when the other end no longer takes anything.
         """
         self._fd = fd
         self._on_gone = on_gone
-        self._queue: deque[memoryview] = deque()
-        self._queued_bytes = 0
+        self._queue = deque([memoryview(unwritten)] if unwritten else ())
+        self._queued_bytes = len(unwritten)
         self._gone = False
         self._leaving = False
         self._work = trio.lowlevel.ParkingLot()

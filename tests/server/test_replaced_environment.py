@@ -63,6 +63,8 @@ async def test_every_tool_works_when_nothing_can_be_imported_any_more(tmp_path: 
     ]
     async with serving(command=PROGRAM, env=environ) as server:
         await server.shake_hands()
+        await server.say(server.request("first", "tools/call", name="list_agents"))
+        await server.hear_answer("first")
         gate.touch()
         for number, (tool, arguments) in enumerate(calls):
             await server.say(server.request(number, "tools/call", name=tool, arguments=arguments))
@@ -83,3 +85,16 @@ async def test_every_tool_works_when_nothing_can_be_imported_any_more(tmp_path: 
     text = (tmp_path / "agents.toml").read_text()
     assert '"Bash(ls:*)"' in text
     assert "agents.q" not in text
+
+
+async def test_a_session_that_called_no_tool_before_is_told_to_reconnect(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    (tmp_path / "sitecustomize.py").write_text(f"GATE = {str(gate)!r}\n{SITE}")
+    async with serving(command=PROGRAM, env={"PYTHONPATH": str(tmp_path)}) as server:
+        await server.shake_hands()
+        gate.touch()
+        await server.say(server.request(1, "tools/call", name="list_agents"))
+        await server.say(server.request(2, "tools/list"))
+        assert "reconnect" in (await server.hear_answer(1))["error"]["message"]
+        assert (await server.wait_exit())[0] == 1
+        assert "Traceback" not in server.stderr

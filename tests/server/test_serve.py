@@ -144,6 +144,8 @@ async def test_pipelined_calls_are_all_answered() -> None:
 async def test_quick_calls_pass_slow_dispatches() -> None:
     async with serving() as server:
         await server.shake_hands()
+        await server.say(server.request(0, "tools/call", name="list_agents"))
+        await server.hear_answer(0)
         await server.say(*(server.dispatch(f"slow{n}", "sleep 0.5") for n in range(20)))
         started = trio.current_time()
         await server.say(server.request(1, "tools/call", name="list_agents"))
@@ -215,8 +217,10 @@ async def test_each_signal_ends_an_idle_server_at_once(signum: signal.Signals) -
         assert "Traceback" not in server.stderr
 
 
-async def test_a_signal_during_start_up_ends_it_without_noise() -> None:
+async def test_a_signal_while_it_loads_ends_it_without_noise() -> None:
     async with serving() as server:
+        await server.shake_hands()
+        await server.say(server.dispatch(1, "hello"))
         await server.wait_stderr("fork_server started")
         server.process.send_signal(signal.SIGINT)
         status, took_s = await server.wait_exit()
@@ -338,6 +342,8 @@ async def test_a_bug_in_a_tool_is_an_answer_and_the_server_lives() -> None:
 )
 async def test_a_service_that_does_not_open_is_reported(fault: str, said: str) -> None:
     async with serving(env={"FAKE_SERVICE": fault}) as server:
+        await server.shake_hands()
+        await server.say(server.dispatch(1, "hello"))
         status, _ = await server.wait_exit()
         assert status == 1
         assert said in server.stderr
@@ -396,18 +402,11 @@ async def test_a_terminal_gets_a_hint_and_its_end_of_file_ends_it() -> None:
 
 
 async def test_a_configuration_that_cannot_be_is_told_to_every_caller() -> None:
-    call = {"name": "list_agents", "arguments": {}}
-    lines = [
-        INITIALIZE,
-        INITIALIZED,
-        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call},
-    ]
-    done = await trio.run_process(
-        [sys.executable, "-P", "-m", "agent_dispatch", "serve"],
-        stdin="".join(f"{json.dumps(line)}\n" for line in lines).encode(),
-        capture_stdout=True,
-        env={**os.environ, "AGENT_DISPATCH_CONFIG": "/nowhere/agents.yaml"},
-    )
-    answer = json.loads(done.stdout.splitlines()[-1])["result"]
+    command = [sys.executable, "-P", "-m", "agent_dispatch", "serve"]
+    env = {"AGENT_DISPATCH_CONFIG": "/nowhere/agents.yaml"}
+    async with serving(command=command, env=env) as server:
+        await server.shake_hands()
+        await server.say(server.request(1, "tools/call", name="list_agents"))
+        answer = (await server.hear_answer(1))["result"]
     assert answer["isError"]
     assert "agent-dispatch import /nowhere/agents.yaml" in answer["content"][0]["text"]
