@@ -22,9 +22,9 @@ events while it runs; `core.outcome` makes one `DispatchResult` of what was seen
 terminal before the answer is given. When the scope around it ends, by an answer, a deadline, a
 cancel or the death of this process, the guard ends every process of the run.
 
-Identical calls share one run (`dispatch.sharing`), a clean answer is given again for a while
-(`core.cache`), several dispatches at once are one nursery (`dispatch.fanout`), and a dialogue
-keeps its two agents' processes from the first turn to the last (`dispatch.dialogue`).
+Identical calls share one run (`run.single_flight`), a clean answer is given again for a while
+(`core.cache`), several dispatches at once are one nursery (`run.parallel`), and a dialogue
+keeps its two agents' processes from the first turn to the last (`run.dialogue`).
 
 The life of a job: `pending` (recorded, owned by a lock), `running`, then `done`, `failed` or
 `cancelled`, and never anything else after that. A `call` belongs to the process that serves its

@@ -10,7 +10,7 @@ LATE_IMPORTS = (
     "difflib",
     "shlex",
     "tomli_w",
-    "agent_dispatch.process.guard",
+    "agent_dispatch.claude.guard",
 )
 
 

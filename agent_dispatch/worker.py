@@ -17,8 +17,8 @@ import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import redirect_stderr
 
-from agent_dispatch.process import guard
-from agent_dispatch.process.fork_server import (
+from agent_dispatch.claude import guard
+from agent_dispatch.claude.fork_server import (
     GO,
     GUARD,
     UP,
@@ -27,7 +27,7 @@ from agent_dispatch.process.fork_server import (
     ForkServer,
     start_fork_server,
 )
-from agent_dispatch.process.open_files import set_soft_limit
+from agent_dispatch.claude.open_files import set_soft_limit
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -68,9 +68,9 @@ def wait_for_go(fd: int) -> bool:
 def _run_job(
     request: Mapping[str, object], fds: Sequence[int], guards: ForkServer, *, is_ours: bool
 ) -> None:
+    from agent_dispatch.config.file import config_path, jobs_path
     from agent_dispatch.jobs.file_store import FileJobStore
     from agent_dispatch.jobs.log import JobLog
-    from agent_dispatch.project.config_file import config_path, jobs_path
 
     gc.enable()
     job_id, environ, claude = str(request["job_id"]), request["env"], request["claude"]
@@ -107,8 +107,8 @@ async def _work(
 ) -> None:
     import trio
 
-    from agent_dispatch.dispatch.service import open_service
     from agent_dispatch.errors import DispatchError
+    from agent_dispatch.run.service import open_service
 
     with trio.open_signal_receiver(*_LEAVE_SIGNALS) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEAVE_SIGNALS)

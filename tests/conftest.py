@@ -6,8 +6,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from agent_dispatch.process.fork_server import ForkServer, start_fork_server
-from agent_dispatch.process.launcher import Launcher
+from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
+from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.worker import ENTRIES
 
 _MEMORY = Path("/dev/shm")

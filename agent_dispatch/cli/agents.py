@@ -14,14 +14,14 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.file import config_path
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.model.agent import AgentChange
 from agent_dispatch.model.config import AgentConfig
-from agent_dispatch.project.config_file import config_path
-from agent_dispatch.project.registry import Registry
 
 if TYPE_CHECKING:
     # Imported by the one command that reads YAML.
-    from agent_dispatch.project.yaml_import import ImportReport
+    from agent_dispatch.config.yaml_import import ImportReport
 
 
 def open_registry(shell: Shell) -> Registry:
@@ -174,7 +174,7 @@ def import_agents(
         json: Print the report as JSON.
         shell: The outside world.
     """
-    from agent_dispatch.project.yaml_import import import_yaml
+    from agent_dispatch.config.yaml_import import import_yaml
 
     report = import_yaml(Path(file), open_registry(shell), overwrite=overwrite)
     if json:

@@ -16,7 +16,7 @@ from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
 from agent_dispatch.model.job import Job
 
 if TYPE_CHECKING:
-    from agent_dispatch.process.fork_server import ForkServer
+    from agent_dispatch.claude.fork_server import ForkServer
 
 T = TypeVar("T")
 

@@ -24,12 +24,12 @@ from agent_dispatch.cli.registration import (
 )
 from agent_dispatch.cli.scopes import Denial, Shadow
 from agent_dispatch.cli.temporary import Lasting, missing_source, why_temporary
+from agent_dispatch.config.claude_files import FileProblem
+from agent_dispatch.config.trust import Workspace
 from agent_dispatch.core.outcome import StartFailure
-from agent_dispatch.dispatch.program import is_on_path
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
-from agent_dispatch.project.claude_files import FileProblem
-from agent_dispatch.project.trust import Workspace
+from agent_dispatch.run.program import is_on_path
 
 TESTED_VERSION = (2, 1, 330)
 OLDEST_VERSION = (2, 1, 121)

@@ -18,10 +18,10 @@ from typing import IO
 
 import msgspec
 
+from agent_dispatch.config.claude_settings import claude_config_path
 from agent_dispatch.core.report import StartFailure, StartStage
-from agent_dispatch.dispatch.program import is_on_path
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.project.claude_settings import claude_config_path
+from agent_dispatch.run.program import is_on_path
 
 INSTALL_COMMAND = "npm install -g @anthropic-ai/claude-code"
 

@@ -11,11 +11,11 @@ from agent_dispatch.cli import standin
 from agent_dispatch.cli.output import Colour, one_line, paint, printable, write_json, write_lines
 from agent_dispatch.cli.run import exit_status, show_result
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.file import config_path
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.prompt import build_prompt
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
-from agent_dispatch.project.config_file import config_path
-from agent_dispatch.project.registry import Registry
 
 _PROJECTS = {
     "tides": {

@@ -48,17 +48,17 @@ from agent_dispatch.cli.scopes import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.temporary import lasting_registration, source_of_this
+from agent_dispatch.config.claude_files import file_problems
+from agent_dispatch.config.claude_settings import claude_folder, read_claude_settings
+from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.config.trust import look_at
 from agent_dispatch.core.outcome import StartFailure
-from agent_dispatch.dispatch.program import find_program, with_program_on_path
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.jobs.disk import Disk
 from agent_dispatch.jobs.oddities import odd_entries
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
-from agent_dispatch.project.claude_files import file_problems
-from agent_dispatch.project.claude_settings import claude_folder, read_claude_settings
-from agent_dispatch.project.config_file import config_path, jobs_path
-from agent_dispatch.project.trust import look_at
+from agent_dispatch.run.program import find_program, with_program_on_path
 
 _ANSWER_WITHIN_S = 20.0
 

@@ -24,13 +24,13 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.run import failure_status, show_result
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import Cancellation, Purged, WaitedFor
 from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus, status_named
-from agent_dispatch.project.config_file import config_path, jobs_path
 
 _DONE, _FAILED, _STILL_RUNNING = 0, 1, 3
 _ID_BEGINNING = re.compile(r"[0-9a-f]{4,31}")

@@ -28,7 +28,7 @@ from agent_dispatch.cli.registration import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.core.outcome import StartFailure
-from agent_dispatch.dispatch.program import find_program, is_on_path, with_program_on_path
+from agent_dispatch.run.program import find_program, is_on_path, with_program_on_path
 
 AskClaude = Callable[[Sequence[str]], Answer]
 """Runs `claude` with these arguments."""

@@ -19,8 +19,8 @@ from agent_dispatch.cli.registration import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.temporary import lasting_registration, source_of_this
+from agent_dispatch.config.file import ConfigFile, config_path
 from agent_dispatch.errors import ConfigError
-from agent_dispatch.project.config_file import ConfigFile, config_path
 
 TEMPLATE = """\
 # agent-dispatch: the agents, and what they may do. Read on every call; no restart is needed.

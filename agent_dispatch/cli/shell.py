@@ -16,11 +16,11 @@ from agent_dispatch.model.parallel import Member, ParallelResult
 
 if TYPE_CHECKING:
     # For type checkers only: `list` must not pay for the process room.
-    from agent_dispatch.process.fork_server import ForkServer
+    from agent_dispatch.claude.fork_server import ForkServer
 
 
 class Service(Protocol):
-    """What the commands need of `dispatch.service.Service`."""
+    """What the commands need of `run.service.Service`."""
 
     async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
         """Run one task to its end."""
@@ -41,7 +41,7 @@ class Service(Protocol):
 
 
 class OpenService(Protocol):
-    """What the commands need of `dispatch.service.open_service`."""
+    """What the commands need of `run.service.open_service`."""
 
     def __call__(
         self,
@@ -94,8 +94,8 @@ def this_shell(serve: Callable[[Sequence[str]], int]) -> Shell:
 
 
 def _start_fork_server() -> "ForkServer":
-    from agent_dispatch.process.fork_server import start_fork_server
-    from agent_dispatch.process.open_files import raise_soft_limit
+    from agent_dispatch.claude.fork_server import start_fork_server
+    from agent_dispatch.claude.open_files import raise_soft_limit
     from agent_dispatch.worker import ENTRIES
 
     fork_server = start_fork_server(ENTRIES)
@@ -109,6 +109,6 @@ def _open_service(
     fork_server: "ForkServer | None",
     claude: Sequence[str] | None = None,
 ) -> AbstractAsyncContextManager[Service]:
-    from agent_dispatch.dispatch.service import open_service
+    from agent_dispatch.run.service import open_service
 
     return open_service(environ=environ, fork_server=fork_server, claude=claude)

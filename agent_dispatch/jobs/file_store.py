@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from agent_dispatch.jobs.cleaning import LOG_SUFFIX, Cleaner
 from agent_dispatch.jobs.disk import (
     PRIVATE_FILE,
     Disk,
@@ -23,9 +22,10 @@ from agent_dispatch.jobs.history import History
 from agent_dispatch.jobs.ids import IdSource, check_job_id
 from agent_dispatch.jobs.index import Index
 from agent_dispatch.jobs.live import CANCEL, LiveFiles
+from agent_dispatch.jobs.reconcile import Settler
 from agent_dispatch.jobs.record_files import Loaded, RecordFiles
 from agent_dispatch.jobs.records import decode_unknown
-from agent_dispatch.jobs.settling import Settler
+from agent_dispatch.jobs.retention import LOG_SUFFIX, Cleaner
 from agent_dispatch.jobs.store import (
     NO_DESCRIPTORS,
     NO_FD,
@@ -313,6 +313,6 @@ def _check_step(claim: Claim, job: Job) -> None:
 
 def _end_processes(job_id: str) -> None:
     # Only a job that was lost needs it, not every listing.
-    from agent_dispatch.process.guard import kill_marked
+    from agent_dispatch.claude.guard import kill_marked
 
     kill_marked(f"{JOB_VARIABLE}={job_id}")

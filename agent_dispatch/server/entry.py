@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import NoReturn, Protocol, TypeVar
 
-    from agent_dispatch.process.fork_server import ForkServer
+    from agent_dispatch.claude.fork_server import ForkServer
     from agent_dispatch.server.ports import Service
 
     class Closable(Protocol):
@@ -230,8 +230,8 @@ def _serve_behind_door(
         # Imports make little garbage, and what they make stays. Looking at it all over again is
         # 6 % of the time to the first answer.
         gc.disable()
+        from agent_dispatch.claude.open_files import raise_soft_limit
         from agent_dispatch.late import import_late_modules
-        from agent_dispatch.process.open_files import raise_soft_limit
         from agent_dispatch.server.host import run_server
 
         import_late_modules()
@@ -272,7 +272,7 @@ def _say(text: str) -> None:
 
 
 def _start_fork_server() -> "ForkServer":
-    from agent_dispatch.process.fork_server import start_fork_server
+    from agent_dispatch.claude.fork_server import start_fork_server
     from agent_dispatch.worker import ENTRIES
 
     return start_fork_server(ENTRIES)

@@ -12,9 +12,9 @@ from typing import NoReturn
 
 import trio
 
-from agent_dispatch.dispatch.service import open_service
+from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.process.fork_server import ForkServer
+from agent_dispatch.run.service import open_service
 from agent_dispatch.server.app import build_server
 from agent_dispatch.server.descriptors import Wire
 from agent_dispatch.server.front_door import FrontDoor

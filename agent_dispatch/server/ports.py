@@ -1,4 +1,4 @@
-"""What the MCP surface needs of the rest: one protocol, implemented by `dispatch.service`."""
+"""What the MCP surface needs of the rest: one protocol, implemented by `run.service`."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.process.trees import KINDS
+from tests.claude.trees import KINDS
 
 HANGING = KINDS
 """Agents that answer never, with helpers that do not want to end."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import trio
 
+from agent_dispatch.claude.guard import kill_marked
 from agent_dispatch.model.job import JOB_VARIABLE
-from agent_dispatch.process.guard import kill_marked
 from bench.chaos.agents import script
 from tests.faults.house import PRODUCT, House
 

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.jobs.errors import UnknownJobError
@@ -18,7 +19,6 @@ from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.parallel import Member, ParallelResult
-from agent_dispatch.process.fork_server import ForkServer
 
 
 class HangingService:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import trio
 
+from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
@@ -24,7 +25,6 @@ from agent_dispatch.model.dialogue import (
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.parallel import Member, ParallelResult
-from agent_dispatch.process.fork_server import ForkServer
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")

@@ -10,7 +10,7 @@ import pytest
 from agent_dispatch.cli.claude_cli import Answer
 from agent_dispatch.cli.register import replace
 from agent_dispatch.cli.setup import create_config
-from agent_dispatch.project.registry import Registry
+from agent_dispatch.config.registry import Registry
 from tests.cli.support import World
 
 OLD = {"type": "stdio", "command": "/old/agent-dispatch", "args": ["serve"], "env": {"A": "b"}}

@@ -9,9 +9,9 @@ import sys
 import msgspec
 import trio
 
-from agent_dispatch.dispatch.service import open_service
+from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.process.fork_server import ForkServer, start_fork_server
+from agent_dispatch.run.service import open_service
 
 
 async def serve(fork_server: ForkServer | None) -> None:

@@ -13,9 +13,9 @@ from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.job import Job, JobStatus
 from tests.census import Census
-from tests.dispatch.stage import CLAUDE
+from tests.claude.trees import PRELUDE
 from tests.e2e.mcp_client import McpClient
-from tests.process.trees import PRELUDE
+from tests.run.stage import CLAUDE
 
 PRODUCT = (sys.executable, "-P", "-m", "agent_dispatch")
 """Its command line, without arguments."""

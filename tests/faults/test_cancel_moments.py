@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.job import JobStatus
-from agent_dispatch.process.fork_server import ForkServer
-from tests.dispatch.stage import SESSION, Stage, task
 from tests.faults.conftest import MakeHouse
+from tests.run.stage import SESSION, Stage, task
 
 HANG = "read_turn(); init(); fork_away('setsid', 'twice'); stay()"
 LATE = range(0, 40, 4)

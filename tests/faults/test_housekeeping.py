@@ -9,18 +9,18 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from agent_dispatch.dispatch.background import Workers
-from agent_dispatch.dispatch.dispatcher import Dispatcher
-from agent_dispatch.dispatch.housekeeping import Housekeeping
-from agent_dispatch.dispatch.service import Service
-from agent_dispatch.dispatch.sessions import Sessions
-from agent_dispatch.dispatch.slots import Slots
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.store import Collected
-from agent_dispatch.project.registry import Registry
-from tests.dispatch.fake_claude import INIT, FakeClaude, answer
-from tests.dispatch.stage import task
+from agent_dispatch.run.background import Workers
+from agent_dispatch.run.dispatcher import Dispatcher
+from agent_dispatch.run.housekeeping import Housekeeping
+from agent_dispatch.run.service import Service
+from agent_dispatch.run.sessions import Sessions
+from agent_dispatch.run.slots import Slots
+from tests.run.fake_claude import INIT, FakeClaude, answer
+from tests.run.stage import task
 
 
 class KeepingStore(FileJobStore):
@@ -117,7 +117,7 @@ async def test_a_thread_that_cannot_be_had_for_housekeeping_is_said_and_ends_not
     async def refuse(*args: object) -> None:  # noqa: ASYNC124  # as `in_pool` is
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("agent_dispatch.dispatch.housekeeping.in_pool", refuse)
+    monkeypatch.setattr("agent_dispatch.run.housekeeping.in_pool", refuse)
     reported: list[str] = []
     await Housekeeping(FileJobStore(tmp_path / "jobs"), lambda: None, report=reported.append).run(7)
     assert "can't start new thread" in "".join(reported)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from agent_dispatch.claude.guard import _children, _state_and_parent
 from agent_dispatch.model.job import JobStatus
-from agent_dispatch.process.guard import _children, _state_and_parent
 from tests.faults.conftest import MakeHouse
 from tests.faults.house import PRODUCT
 

@@ -8,9 +8,9 @@ import trio
 
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobStatus
-from tests.dispatch.stage import SESSION
 from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse
+from tests.run.stage import SESSION
 
 SCRIPT = """
 turn = json.dumps(read_turn())

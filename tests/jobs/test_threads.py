@@ -10,11 +10,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agent_dispatch.dispatch.job_service import JobService
 from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.job import JobKind, JobStatus
+from agent_dispatch.run.job_service import JobService
 from tests.jobs.support import CANCELLED, DONE, REQUEST, running
 
 NEIGHBOURS = 50

@@ -1,0 +1,177 @@
+"""The fork server: a small process, forked early, that forks guards and workers on request.
+
+Starting Python for each guard would cost more than everything else that a dispatch does. Forking a
+small process that has the modules already costs about a millisecond. So an owner of runs forks one
+fork server first, while it has one thread, no event loop and few modules. This module and the
+guard need the standard library only, because a fork copies the page tables of what was imported.
+
+The fork server has a session of its own, ignores the signals that end its owner, holds none of the
+owner's descriptors, and ends when the owner's end of its socket is closed. Each request
+(`claude.frames`) names the kind of process to fork. That process carries out the request and
+exits; it serves no second one.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from agent_dispatch.claude import frames, guard
+from agent_dispatch.claude.open_files import soft_limit
+
+Entry = Callable[[Mapping[str, object], Sequence[int]], object]
+"""Carries out a request in a forked process, which then exits.
+
+The descriptors belong to that process.
+"""
+
+KIND = "kind"
+"""The key of a request that names its entry."""
+
+GUARD, WORKER = "guard", "worker"
+"""The kinds of requests."""
+
+UP = b"up"
+"""What a worker says once it has its job's descriptors."""
+
+GO = b"go"
+"""What the submitter answers: the job is the worker's."""
+
+ONLY_GUARDS: Mapping[str, Entry] = {GUARD: guard.run}
+
+
+class ForkServer:
+    """The owner's handle. Closing it, or dying, ends the server but nothing that it forked."""
+
+    def __init__(self, sock: socket.socket | None, pidfd: int | None = None) -> None:
+        """Wrap the owner's end, non-blocking; None means that there is no server to ask.
+
+        Args:
+            sock: The owner's end.
+            pidfd: The server's (pidfd_open(2)), ours to close; None where there is none.
+        """
+        self.sock = sock
+        self._pidfd = pidfd
+        self.open_files = soft_limit()
+        """The soft limit of open files that forked processes have; the owner may raise its own."""
+
+    def close(self) -> None:
+        """Let the server end. Safe to call twice."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def give_up(self) -> None:
+        """End a server that does not answer, even a stopped one, but nothing that it forked.
+
+        The kernel then closes the descriptors of requests that it has not read, and frees the locks
+        behind them. Safe to call twice.
+        """
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.close()
+
+
+def start_fork_server(entries: Mapping[str, Entry] = ONLY_GUARDS) -> ForkServer:
+    """Fork a fork server. Call it before any thread and before `trio.run`.
+
+    Args:
+        entries: What a forked process does, by the kind of its request.
+
+    Returns:
+        The handle. If the system refuses to fork, one without a socket.
+
+    Raises:
+        RuntimeError: This process has threads already; a fork would copy their locks.
+    """
+    if threading.active_count() > 1:
+        raise RuntimeError("start_fork_server() must come before the first thread")
+    # A wrapper that became us may have left it on; we reap our own children only.
+    guard.set_subreaper(False)
+    ours, theirs = socket.socketpair()
+    # Objects that exist now are never collected, so forked processes go on sharing their pages.
+    gc.collect()
+    gc.freeze()
+    try:
+        pid = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        return ForkServer(None)
+    if pid == 0:
+        _be_fork_server(theirs, entries)
+    theirs.close()
+    ours.setblocking(False)
+    return ForkServer(ours, _pidfd_of(pid))
+
+
+def _pidfd_of(pid: int) -> int | None:
+    """Return a handle on our child that never means another process; None if there is none."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # An old kernel, or the limit of open files.
+        return None
+
+
+def _be_fork_server(owner: socket.socket, entries: Mapping[str, Entry]) -> NoReturn:
+    try:
+        os.setsid()
+        guard.set_process_name("dispatch-fork")
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(signum, signal.SIG_IGN)
+        # The kernel reaps forked processes; guards and workers tell their owners how it went.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        _drop_descriptors(owner.fileno())
+        # A collection would touch, and so copy, pages that are shared until then.
+        gc.disable()
+        _serve(owner, entries)
+    finally:
+        os._exit(0)
+
+
+def _serve(owner: socket.socket, entries: Mapping[str, Entry]) -> None:
+    while (frame := frames.receive(owner)) is not None:
+        payload, fds = frame
+        try:
+            pid = os.fork()
+        except OSError:
+            # The owner reads EOF on the descriptors that it waits for.
+            pid = None
+        if pid == 0:
+            owner.close()
+            _carry_out(payload, fds, entries)
+        for fd in fds:
+            os.close(fd)
+
+
+def _carry_out(payload: bytes, fds: Sequence[int], entries: Mapping[str, Entry]) -> NoReturn:
+    status = 1
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(signum, signal.SIG_DFL)
+        # None: descriptors were lost at the limit of open files; the owner reads EOF.
+        if (request := frames.decode(payload, fds)) is not None:
+            entries[str(request[KIND])](request, fds)
+            status = 0
+    finally:
+        os._exit(status)
+
+
+def _drop_descriptors(kept: int) -> None:
+    """Close all descriptors but `kept`, and point 0, 1 and 2 at the null device."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))

@@ -1,0 +1,356 @@
+"""`agents.toml`: where it is, read with every mistake named, changed one table at a time.
+
+Any number of processes may change the file at once. Each takes a lock file beside it, reads the
+file again, changes the text of one table (see `toml_edit`), and puts the new file in the place of
+the old one, so that a reader without the lock sees one or the other.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from agent_dispatch.config.schema import BadTableError, parse_config
+from agent_dispatch.config.toml_edit import Draft, SpliceError, parse_toml
+from agent_dispatch.errors import ConfigError
+from agent_dispatch.files import (
+    LockHeldError,
+    NotDurableError,
+    identity,
+    locked,
+    make_private_directory,
+    read_regular,
+    write_whole,
+)
+from agent_dispatch.model.config import Config
+
+T = TypeVar("T")
+
+_MAX_BYTES = 4 * 1024 * 1024
+_BYTE_ORDER_MARK = "\ufeff"
+_YOUNG_NS = 100_000_000
+_REMEDIES = {
+    errno.ENOSPC: "Free some space on its disk.",
+    errno.EDQUOT: "Free some space on its disk.",
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+    errno.ENFILE: "Let fewer programs run at once: the machine has no more open files to give.",
+    errno.EIO: "Look at the disk: the system log (dmesg) says more.",
+    errno.EROFS: "Make its disk writable.",
+}
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """Say where `agents.toml` is: an absolute path, whether or not the file exists.
+
+    `$AGENT_DISPATCH_CONFIG`, else `$XDG_CONFIG_HOME/agent-dispatch/agents.toml`, else
+    `~/.config/agent-dispatch/agents.toml`; `~` is `$HOME`.
+
+    Raises:
+        ConfigError: The variable names a YAML file, or there is no home directory.
+    """
+    if named := environ.get("AGENT_DISPATCH_CONFIG"):
+        path = Path(_absolute(named, environ))
+        if path.suffix.lower() in (".yaml", ".yml"):
+            raise ConfigError(
+                f"AGENT_DISPATCH_CONFIG names a YAML file, {path}, and the configuration is TOML."
+                " Unset the variable or let it name a .toml file, then take the agents over once"
+                f" with: agent-dispatch import {_quoted(path)}"
+            )
+        return path
+    base = environ.get("XDG_CONFIG_HOME", "")
+    # The XDG specification has relative paths ignored.
+    if not os.path.isabs(base):
+        base = _with_home("~/.config", environ)
+    return Path(base) / "agent-dispatch" / "agents.toml"
+
+
+def jobs_path(environ: Mapping[str, str], config: Path) -> Path:
+    """Say where the jobs are: `$AGENT_DISPATCH_JOBS_DIR`, else `jobs/` beside the configuration."""
+    if named := environ.get("AGENT_DISPATCH_JOBS_DIR"):
+        return Path(_absolute(named, environ))
+    return config.absolute().parent / "jobs"
+
+
+def with_absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment to hand on to workers and agents, which work in other directories.
+
+    There a relative path would name another file: inside an agent, one of the project's own.
+
+    Raises:
+        ConfigError: A path is relative and there is nothing to find it in.
+    """
+    handed_on = dict(environ)
+    for name in ("AGENT_DISPATCH_CONFIG", "AGENT_DISPATCH_JOBS_DIR"):
+        if named := environ.get(name):
+            handed_on[name] = _absolute(named, environ)
+    if named := environ.get("CLAUDE_CONFIG_DIR"):
+        # Claude Code takes `~` for a name like any other.
+        handed_on["CLAUDE_CONFIG_DIR"] = _from_here(named)
+    return handed_on
+
+
+def _absolute(path: str, environ: Mapping[str, str]) -> str:
+    return _from_here(_with_home(path, environ))
+
+
+def _from_here(path: str) -> str:
+    try:
+        return str(Path(path).absolute())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is a relative path, and the directory that it starts from has been removed."
+            " Change to a directory that exists, or make the path absolute."
+        ) from error
+
+
+def _quoted(path: Path) -> str:
+    # Only a message needs it.
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def _with_home(path: str, environ: Mapping[str, str]) -> str:
+    if path != "~" and not path.startswith("~/"):
+        return path
+    home = environ.get("HOME") or _home_of_account()
+    if not os.path.isabs(home):
+        raise ConfigError(
+            f"There is no home directory to find {path} in: HOME is {environ.get('HOME')!r}."
+            " Set HOME, or AGENT_DISPATCH_CONFIG to the path of agents.toml."
+        )
+    return home + path[1:]
+
+
+def _home_of_account() -> str:
+    # Not expanduser(), which takes an empty HOME for the root directory.
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The file as it was read once."""
+
+    text: str
+    """Without byte order mark."""
+    data: dict[str, Any]
+    config: Config
+    has_mark: bool = False
+
+
+def _remedy(error: OSError, otherwise: str) -> str:
+    """What mends a failed system call, if that does not depend on which file it was."""
+    return _REMEDIES.get(error.errno or 0, otherwise)
+
+
+def _opened(outcome: Snapshot | str) -> Snapshot:
+    if isinstance(outcome, str):
+        raise ConfigError(outcome)
+    return outcome
+
+
+class ConfigFile:
+    """One `agents.toml`, read on every call and parsed when it changed.
+
+    All of it blocks: reading for the time of one `stat` or one small file, editing for at most
+    `lock_timeout_s`. Safe to use from several threads.
+
+    Args:
+        path: Where the file is or will be; it may be a symbolic link, and stays one.
+        lock_timeout_s: How long an edit waits for the edits of others.
+        now_ns: The clock of the file system, in nanoseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        lock_timeout_s: float = 10.0,
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.path = path.absolute()
+        self._lock_timeout_s = lock_timeout_s
+        self._now_ns = now_ns
+        self._seen: tuple[tuple[int, ...], Snapshot | str] | None = None
+
+    def load(self) -> Config:
+        """Read the configuration; a missing file is an empty one.
+
+        Raises:
+            ConfigError: The file cannot be read or parsed.
+        """
+        return self.read().config
+
+    def read(self) -> Snapshot:
+        """Read the file, from memory if it is the one read last.
+
+        Raises:
+            ConfigError: The file cannot be read or parsed.
+        """
+        seen = self._seen
+        if seen is None or self._identity() != seen[0]:
+            return self._read_anew()
+        return _opened(seen[1])
+
+    def edit(self, change: Callable[[Draft], T]) -> T:
+        """Change the file under its lock, so that the edits of all processes land.
+
+        Args:
+            change: Gets the text as it is now and changes it; what it raises leaves the file
+                as it was, and so does changing nothing.
+
+        Returns:
+            What `change` returned, once the new file is on disk.
+
+        Raises:
+            ConfigError: The file cannot be read, parsed, locked or written, or has a shape that
+                cannot be changed in place. It is as it was, unless the message says that it was
+                changed and may not survive a power cut.
+        """
+        return self._with_lock(lambda target: self._edit_locked(target, change))
+
+    def create(self, text: str) -> bool:
+        """Write a first file if there is none.
+
+        Returns:
+            False if there is one already, whatever it holds; it is not touched.
+
+        Raises:
+            ConfigError: It cannot be locked or written.
+        """
+        return self._with_lock(lambda target: self._create_locked(target, text))
+
+    def _with_lock(self, work: Callable[[str], T]) -> T:
+        # A rename would replace a symbolic link, so the work is done where it leads.
+        target = os.path.realpath(self.path)
+        try:
+            make_private_directory(os.path.dirname(target))
+            with locked(f"{target}.lock", self._lock_timeout_s):
+                return work(target)
+        except LockHeldError as error:
+            raise self._lock_held(error) from error
+        except NotDurableError as error:
+            raise ConfigError(
+                f"{self.path} was changed, but the change may be lost if the power fails now:"
+                f" {error.strerror} ({error.filename}). {_remedy(error, 'See to the disk.')}"
+            ) from error
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def _create_locked(self, target: str, text: str) -> bool:
+        if os.path.lexists(target):
+            return False
+        write_whole(target, text.encode())
+        return True
+
+    def _edit_locked(self, target: str, change: Callable[[Draft], T]) -> T:
+        before = self._read_anew()
+        draft = Draft(before.text)
+        try:
+            answer = change(draft)
+        except (SpliceError, RecursionError) as error:
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+            raise ConfigError(
+                f"{self.path} was not changed: {reason}. Make the change by hand in an editor."
+            ) from error
+        if draft.text != before.text:
+            if os.path.exists(target) and not os.access(target, os.W_OK):
+                raise PermissionError(errno.EACCES, "it is write-protected", target)
+            mark = _BYTE_ORDER_MARK if before.has_mark else ""
+            write_whole(target, (mark + draft.text).encode())
+        return answer
+
+    def _identity(self) -> tuple[int, ...]:
+        try:
+            return identity(os.stat(self.path))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise self._not_read(error) from error
+
+    def _read_anew(self) -> Snapshot:
+        self._seen = None
+        try:
+            content, status = read_regular(str(self.path), _MAX_BYTES + 1)
+        except FileNotFoundError:
+            return Snapshot("", {}, Config())
+        except OSError as error:
+            raise self._not_read(error) from error
+        outcome: Snapshot | str
+        try:
+            outcome = self._parse(content)
+        except ConfigError as error:
+            outcome = str(error)
+        # A file written within the last tick of the clock can change again and look the same.
+        is_settled = self._now_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _YOUNG_NS
+        if is_settled and self._identity() == identity(status):
+            self._seen = (identity(status), outcome)
+        return _opened(outcome)
+
+    def _parse(self, content: bytes) -> Snapshot:
+        if len(content) > _MAX_BYTES:
+            raise ConfigError(
+                f"{self.path} is larger than {_MAX_BYTES // 1024 // 1024} MiB, which no"
+                " configuration is. Put the right file in its place."
+            )
+        try:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            before = content[: error.start].rpartition(b"\n")
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ConfigError(
+                f"{self.path} is not UTF-8: byte 0x{content[error.start]:02x} at line {line},"
+                f" column {len(before[2]) + 1}. Save it as UTF-8; nothing was changed."
+            ) from error
+        has_mark = text.startswith(_BYTE_ORDER_MARK)
+        text = text.removeprefix(_BYTE_ORDER_MARK)
+        try:
+            data = parse_toml(text)
+            return Snapshot(text, data, parse_config(data), has_mark)
+        except BadTableError as error:
+            raise ConfigError(
+                f"{self.path}: {error}. Write each agent as a table [agents.NAME]."
+            ) from error
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.path} is not valid TOML: {error}. Correct that place; nothing was changed."
+            ) from error
+
+    def _not_read(self, error: OSError) -> ConfigError:
+        hint = {
+            errno.EACCES: f"Make it readable for you: chmod u+rw {self.path}",
+            errno.EPERM: f"Make it readable for you: chmod u+rw {self.path}",
+            errno.EISDIR: "Move that directory away.",
+            errno.ENOTDIR: "Something above it is a file, not a directory: move that away.",
+            errno.ELOOP: "Its symbolic links lead in a circle: replace them.",
+        }.get(error.errno or 0, "Put a regular file in its place.")
+        return ConfigError(
+            f"{self.path} cannot be read: {error.strerror}. {_remedy(error, hint)}"
+            " Or let AGENT_DISPATCH_CONFIG name another file."
+        )
+
+    def _not_written(self, error: OSError) -> ConfigError:
+        remedy = _remedy(error, "Make the file and its directory writable for you.")
+        return ConfigError(
+            f"{self.path} cannot be changed: {error.strerror} ({error.filename or self.path})."
+            f" It is as it was. {remedy} Or let AGENT_DISPATCH_CONFIG name another file."
+        )
+
+    def _lock_held(self, error: LockHeldError) -> ConfigError:
+        if error.holder is not None:
+            who = f"process {error.holder} (look at it with: ps -p {error.holder})"
+        else:
+            who = f"another process (find it with: fuser {error.path})"
+        return ConfigError(
+            f"{self.path} is being changed by {who}, which has held {error.path} for more than"
+            f" {self._lock_timeout_s:g} s. Nothing was changed. If that process is stuck, end it;"
+            " then try again."
+        )

@@ -1,0 +1,188 @@
+"""Work with a record: whatever ends it, the record says how.
+
+The record is durable before anything is started, and terminal before the answer is given. While
+the work goes, two tasks stand beside it: one writes progress, one listens for a cancellation by
+another process and says on the way out why the record may stay behind. If this process dies
+instead, the guard still holds the job's lock until no process of the run is left, and the next
+reader settles the record.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NoReturn
+
+import msgspec
+import trio
+
+from agent_dispatch.core import outcome
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.jobs.store import Finished
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.model.job import JOB_VARIABLE
+from agent_dispatch.run.keeper import CancelledBy, Keeper
+
+Work = Callable[[OnProgress, Keeper], Awaitable[DispatchResult]]
+"""Does what a job stands for, tells how it goes, and ends all it started if it is cancelled."""
+
+
+class _JobKeeper:
+    """Tells a job's owner how its run goes."""
+
+    def __init__(self, owned: Ownership, nursery: trio.Nursery) -> None:
+        self._owned = owned
+        self._nursery = nursery
+        self._is_ending = False
+        self.cancelled = nothing_begun(owned)
+        """What came of it, should it have been cancelled."""
+        self.tree_ended = True
+
+    @property
+    def held_fds(self) -> Sequence[int]:
+        return self._owned.held_fds
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return {JOB_VARIABLE: self._owned.job.id}
+
+    def started(self) -> None:
+        self._owned.note_started()
+
+    def note_session(self, session_id: str) -> None:
+        self._owned.note_session(session_id)
+
+    def ending(self) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            self._nursery.start_soon(self._owned.mark_ending)
+
+    def interrupted(self, result: CancelledBy) -> None:
+        self.cancelled = result
+
+    def tree_left(self) -> None:
+        self.tree_ended = False
+
+
+async def run_recorded(
+    owned: Ownership,
+    work: Work,
+    on_progress: OnProgress,
+    *,
+    on_behalf_of: str,
+    beside: Callable[[], Awaitable[object]] | None = None,
+) -> DispatchResult:
+    """Do the work of the job that `owned` stands for, and record how it ended.
+
+    If cancelled, no process of the work is left and the record is terminal when `Cancelled` leaves
+    this call; if this process is killed on the way there, whoever reads the record next makes it
+    so. A cancellation by another process is no `Cancelled` but a result.
+
+    Args:
+        owned: The job.
+        work: What to do.
+        on_progress: Gets what the record gets.
+        on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
+        beside: Something to do meanwhile, which raises nothing: it would end the work. Cut off when
+            the work is done.
+
+    Raises:
+        DispatchError: The request is wrong, or nothing can be started; recorded, too.
+    """
+    cancelling = _Cancelling(owned, on_behalf_of)
+    failure: DispatchError | None = None
+    result: DispatchResult | None = None
+    keeper: _JobKeeper | None = None
+
+    def report_progress(progress: Progress) -> None:
+        owned.report(progress.message)
+        on_progress(progress)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            keeper = _JobKeeper(owned, nursery)
+            nursery.start_soon(owned.keep_record)
+            nursery.start_soon(cancelling.listen)
+            if beside is not None:
+                nursery.start_soon(beside)
+            try:
+                with cancelling.scope:
+                    result = await work(report_progress, keeper)
+            except DispatchError as error:
+                # Raised outside the nursery, which would wrap it in a group.
+                failure = error
+                result = outcome.refused(owned.job.agent, str(error))
+            cancelling.over = True
+            nursery.cancel_scope.cancel()
+    except Exception as bug:
+        said = f"Bug in agent-dispatch: {bug!r}. Please report it."
+        result = outcome.refused(owned.job.agent, said)
+        raise
+    finally:
+        if result is None:
+            what = nothing_begun(owned) if keeper is None else keeper.cancelled
+            result = what(cancelling.by)
+        # Both steps have bounds of their own (`jobs.owner`), of 2 and of 20 seconds.
+        with trio.CancelScope(shield=True):
+            if not result.success and await owned.ends_with_its_parent():
+                result = _with_parent(result, owned.job.parent)
+            tree_ended = keeper is None or keeper.tree_ended
+            finished = await owned.finish(result, tree_ended=tree_ended)
+    if failure is not None:
+        raise failure
+    return _answer(finished, owned.job.id, result)
+
+
+class _Cancelling:
+    """The ways in which a job's run can be told to end before its time."""
+
+    def __init__(self, owned: Ownership, on_behalf_of: str) -> None:
+        self._owned = owned
+        self.scope = trio.CancelScope()
+        self.by = on_behalf_of
+        self.over = False
+
+    async def listen(self) -> NoReturn:
+        """End the run when another process asks for it, and say why if anything else ends it.
+
+        A server that leaves does not wait for its agents to end: the guards see to that, and who
+        reads the record then finds a job that was cancelled, not one that was lost.
+        """
+        try:
+            self.by = await self._owned.wait_cancelled()
+            await self._owned.mark_ending()
+            self.scope.cancel()
+            await trio.sleep_forever()
+        finally:
+            if not self.over:
+                # It has a bound of its own, of 2 seconds.
+                with trio.CancelScope(shield=True):
+                    await self._owned.note_cancelled(self.by)
+
+
+def nothing_begun(owned: Ownership) -> CancelledBy:
+    """Say what came of a job that was cancelled before anything was started for it."""
+
+    def cancelled(by: str) -> DispatchResult:
+        error = f"Cancelled by {by}. No session had begun, so there is none to resume."
+        return outcome.refused(owned.job.agent, error, ErrorType.CANCELLED)
+
+    return cancelled
+
+
+def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:
+    """Say that a run was ended with the one around it, which it would otherwise blame on itself."""
+    return msgspec.structs.replace(
+        result,
+        error=f"Cancelled with the dispatch that started it (job {parent}), which ended.",
+        error_type=ErrorType.CANCELLED,
+    )
+
+
+def _answer(finished: Finished, job_id: str, result: DispatchResult) -> DispatchResult:
+    """The result as it was recorded; or, if it was not, whole and with a remark."""
+    if finished.problem is None:
+        return finished.job.result or msgspec.structs.replace(result, job_id=job_id)
+    remark = f"The answer could not be recorded, so it cannot be fetched again: {finished.problem}"
+    # Without the id: a surface must not cut what is nowhere else.
+    return msgspec.structs.replace(
+        result, job_id=None, hint=" ".join(filter(None, (result.hint, remark)))
+    )

@@ -1,0 +1,96 @@
+"""A number from /proc is signalled only while it is the process that was found."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from agent_dispatch.claude import guard
+
+HOLD = "print('up', flush=True); input()"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pidfds are Linux's")
+
+
+@contextmanager
+def process(**environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-IS", "-c", HOLD]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ, stdin=pipe, stdout=pipe) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def test_a_stranger_that_got_the_number_since_is_spared() -> None:
+    with process(MARK="other") as stranger:
+        # As found by a look that is out of date.
+        found = iter([[stranger.pid], []])
+        guard._kill_all(lambda: next(found, []), lambda pid: guard._is_marked(pid, b"MARK=ours"))
+        guard._signal_each(
+            [stranger.pid], signal.SIGTERM, lambda pid: guard._is_below(pid, 1 << 30)
+        )
+        assert stranger.poll() is None
+
+
+def test_who_is_ours_is_ended_by_its_mark() -> None:
+    with process(MARK="ours-4711") as ours, process(MARK="other") as stranger:
+        assert guard.kill_marked("MARK=ours-4711") == 1
+        assert ours.wait(timeout=10) == -signal.SIGKILL
+        assert stranger.poll() is None
+
+
+def refuse(number: int) -> Callable[..., int]:
+    def call(*args: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EMFILE, errno.EINVAL])
+@pytest.mark.parametrize("where", ["open", "send"])
+def test_without_pidfds_it_is_done_by_number(
+    monkeypatch: pytest.MonkeyPatch, where: str, number: int
+) -> None:
+    with process(MARK="ours") as ours:
+        if where == "open":
+            monkeypatch.setattr(os, "pidfd_open", refuse(number))
+        else:
+            monkeypatch.setattr(signal, "pidfd_send_signal", refuse(number))
+        guard._signal_each([ours.pid], signal.SIGKILL, lambda pid: True)
+        assert ours.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_where_the_system_has_no_pidfds_it_is_done_by_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with process(MARK="ours") as ours:
+        monkeypatch.delattr(os, "pidfd_open")
+        guard._signal_each([ours.pid], signal.SIGKILL, lambda pid: False)
+        assert ours.wait(timeout=10) == -signal.SIGKILL
+
+
+def test_descendants_are_told_from_strangers() -> None:
+    with process() as child:
+        assert guard._is_below(child.pid, os.getpid())
+        assert not guard._is_below(os.getppid(), os.getpid())
+        assert not guard._is_below(child.pid, child.pid)
+    assert not guard._is_below(child.pid, os.getpid())
+
+
+def test_no_descriptor_is_left_behind() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with process() as child:
+        opened = len(os.listdir("/proc/self/fd"))
+        guard._signal_each([child.pid, 1 << 30], signal.SIGCONT, lambda pid: True)
+        guard._signal_each([child.pid, 1 << 30], signal.SIGCONT, lambda pid: False)
+        assert len(os.listdir("/proc/self/fd")) == opened
+    assert len(os.listdir("/proc/self/fd")) <= before

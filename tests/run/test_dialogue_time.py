@@ -1,0 +1,166 @@
+"""How the times of a dialogue add up, on a virtual clock."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from agent_dispatch.core.command import Command
+from agent_dispatch.core.dialogue import from_record
+from agent_dispatch.core.event_types import Event
+from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
+from agent_dispatch.model.dispatch import ErrorType, OnProgress, ignore_progress
+from agent_dispatch.run.dispatcher import Dispatcher
+from agent_dispatch.run.keeper import NoKeeper
+from agent_dispatch.run.one_run import Conversation
+from agent_dispatch.run.sessions import Sessions
+from agent_dispatch.run.slots import Slots
+from tests.run.fake_claude import INIT, FakeClaude, answer, tasks
+
+REQUEST = DialogueRequest(requester="backend", responder="db", topic="Are we migrated?")
+
+
+class Two:
+    """Two agents played by fakes, each with 300 s for a turn."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.db = FakeClaude((1, INIT), (4, answer("Which?")), then_hangs=True)
+        self.backend = FakeClaude((1, INIT), (4, answer("[RESOLVED]")), then_hangs=True)
+        for name in ("db", "backend"):
+            (directory / name).mkdir()
+
+    @asynccontextmanager
+    async def __call__(
+        self,
+        command: Command,
+        transcript: Transcript,
+        *,
+        on_progress: OnProgress,
+        held_fds: Sequence[int],
+    ) -> AsyncIterator[Conversation]:
+        fake: FakeClaude = getattr(self, Path(command.cwd).name)
+        async with fake(command, transcript, on_progress=on_progress, held_fds=held_fds) as claude:
+            yield claude
+
+    async def talk(self, **changes: object) -> DialogueResult:
+        dispatcher = Dispatcher(
+            slots=Slots(self._directory / "slots", 0),
+            sessions=Sessions(self._directory / "sessions"),
+            open_claude=self,
+            environ={"PATH": "/bin"},
+            claude=["/bin/sh"],
+        )
+        agents = {Role.RESPONDER: self._agent("db"), Role.REQUESTER: self._agent("backend")}
+        request = msgspec.structs.replace(REQUEST, **changes)
+        record = await dispatcher.dialogue(request, agents, Settings(), ignore_progress, NoKeeper())
+        return from_record(record)
+
+    def _agent(self, name: str) -> EffectiveAgent:
+        return EffectiveAgent(
+            name=name,
+            directory=str(self._directory / name),
+            description="",
+            timeout_s=300,
+            model=None,
+            max_budget_usd=None,
+            permission_mode=None,
+            allowed_tools=None,
+            disallowed_tools=None,
+        )
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Two:
+    return Two(tmp_path)
+
+
+async def test_each_turn_has_its_time_and_the_dialogue_that_of_all(
+    two: Two, autojump_clock: MockClock
+) -> None:
+    outcome = await two.talk()
+    assert outcome.resolved
+    assert [turn.duration_ms for turn in outcome.conversation] == [5000, 5000]
+    # And a while for those who do not leave when all is said.
+    assert outcome.total_duration_ms == 12_000
+    assert [two.db.ended_by, two.backend.ended_by] == [["leave", "end"]] * 2
+
+
+@pytest.mark.parametrize(("asked", "given"), [(60, 60), (1, 10), (1e9, 300)])
+async def test_the_time_for_the_whole_is_clamped_and_ends_the_turn_in_hand(
+    two: Two, autojump_clock: MockClock, asked: float, given: float
+) -> None:
+    two.db = FakeClaude((1, INIT), then_hangs=True)
+    outcome = await two.talk(timeout_s=asked)
+    assert trio.current_time() == pytest.approx(given)
+    assert (outcome.resolved, outcome.error_type) == (False, ErrorType.TIMEOUT)
+    assert outcome.error is not None
+    assert ("whole dialogue" in outcome.error) == (given < 300)
+    assert two.db.ended_by == ["stop", "end"]
+    assert outcome.sessions is not None
+
+
+async def test_the_time_for_the_whole_is_that_of_all_turns_together(
+    two: Two, autojump_clock: MockClock
+) -> None:
+    two.backend = FakeClaude((1, INIT), (100, answer("[RESOLVED]")), then_hangs=True)
+    outcome = await two.talk(timeout_s=60)
+    assert trio.current_time() == pytest.approx(60 + 2)
+    assert [turn.message for turn in outcome.conversation] == ["Which?"]
+    assert outcome.error is not None
+    assert "timeout_seconds=120" in outcome.error
+
+
+async def test_an_answer_that_arrived_outranks_the_time_for_the_whole(
+    two: Two, autojump_clock: MockClock
+) -> None:
+    waits = ((1, INIT), (0, tasks(1)), (1, answer("All is well. [RESOLVED]")))
+    two.db = FakeClaude(*waits, then_hangs=True)
+    outcome = await two.talk(timeout_s=60)
+    assert (outcome.resolved, outcome.final_answer) == (True, "All is well.")
+    assert outcome.error is None
+    assert outcome.hint is not None
+    assert "background task" in outcome.hint
+
+
+async def test_nobody_is_asked_when_the_time_for_the_whole_is_over(
+    two: Two, autojump_clock: MockClock
+) -> None:
+    waits = ((1, INIT), (0, tasks(1)), (1, answer("I started the tests")))
+    two.db = FakeClaude(*waits, then_hangs=True)
+    outcome = await two.talk(timeout_s=60)
+    assert [turn.message for turn in outcome.conversation] == ["I started the tests"]
+    assert outcome.error_type is ErrorType.TIMEOUT
+    assert two.backend.commands == []
+
+
+async def test_later_turns_have_the_agents_time_anew(two: Two, autojump_clock: MockClock) -> None:
+    late: list[list[tuple[float, Event]]] = [[(200, answer("hm"))], [(200, answer("[RESOLVED]"))]]
+    two.db = FakeClaude((1, INIT), (200, answer("hm")), then_hangs=True, later=late)
+    two.backend = FakeClaude((1, INIT), (200, answer("hm")), then_hangs=True, later=late)
+    outcome = await two.talk()
+    assert outcome.resolved
+    assert outcome.rounds == 3
+    assert len(two.db.commands) == len(two.backend.commands) == 1
+    assert outcome.total_duration_ms > 1_000_000
+
+
+async def test_a_turn_costs_what_it_adds_to_the_total_of_the_session_if_nothing_else_tells(
+    two: Two, autojump_clock: MockClock
+) -> None:
+    def costs(text: str, total_usd: float) -> tuple[float, Event]:
+        return 1, msgspec.structs.replace(answer(text), total_cost_usd=total_usd)
+
+    two.db = FakeClaude(
+        (1, INIT), costs("hm", 0.5), then_hangs=True, later=[[costs("[RESOLVED]", 0.75)]]
+    )
+    two.backend = FakeClaude((1, INIT), costs("hm", 0.25), then_hangs=True)
+    outcome = await two.talk()
+    assert [turn.cost_usd for turn in outcome.conversation] == [0.5, 0.25, 0.25]
+    assert outcome.total_cost_usd == 1.0
