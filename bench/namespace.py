@@ -42,11 +42,15 @@ def enclose(module: str, arguments: Sequence[str]) -> Enclosure | int:
         environ = {**os.environ, _INSIDE: "1", "TMPDIR": scratch}
         command = [*_UNSHARE, sys.executable, "-m", module, *arguments]
         with subprocess.Popen(command, env=environ) as inside:
-            # A terminal sends it to those inside as well, who then say how far they came.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # A terminal sends SIGINT to the processes inside too, which then say how far they came.
+            before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
             for signum in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(signum, lambda _number, _frame: inside.kill())
-            return inside.wait()
+                before[signum] = signal.signal(signum, lambda _number, _frame: inside.kill())
+            try:
+                return inside.wait()
+            finally:
+                for signum, handler in before.items():
+                    signal.signal(signum, handler)
 
 
 def _stand_beside_the_first_process() -> None:

@@ -105,7 +105,7 @@ def test_it_is_not_forked_from_a_process_with_threads() -> None:
     assert "before the first thread" in run(THREADED)
 
 
-@pytest.mark.parametrize("name", ["process.guard", "process.fork_server", "worker"])
+@pytest.mark.parametrize("name", ["claude.guard", "claude.fork_server", "worker"])
 def test_what_is_forked_needs_the_standard_library_only(name: str) -> None:
     script = (
         f"import sys, agent_dispatch.{name};"
