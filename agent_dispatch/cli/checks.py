@@ -247,7 +247,7 @@ def check_config(config: Config, path: str) -> Iterator[Check]:
             message += f"; did you mean {unknown.nearest!r}?"
         yield Check(name="config", status=Status.WARN, message=message, fix=edit)
     for warning in config.warnings:
-        yield Check(name="config", status=Status.WARN, message=warning, fix=edit)
+        yield Check(name="config", status=Status.WARN, message=str(warning), fix=edit)
 
 
 def unhealthy_agent(agent: AgentSummary, config: Path | None) -> Check:

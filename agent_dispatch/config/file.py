@@ -136,7 +136,7 @@ def _home_of_account() -> str:
         return ""
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class FileContent(msgspec.Struct, frozen=True):
     """The file as it was read once."""
 
     text: str
@@ -151,7 +151,7 @@ def _remedy(error: OSError, otherwise: str) -> str:
     return _REMEDIES.get(error.errno or 0, otherwise)
 
 
-def _opened(outcome: Snapshot | str) -> Snapshot:
+def _opened(outcome: FileContent | str) -> FileContent:
     if isinstance(outcome, str):
         raise ConfigError(outcome)
     return outcome
@@ -179,7 +179,7 @@ class ConfigFile:
         self.path = path.absolute()
         self._lock_timeout_s = lock_timeout_s
         self._now_ns = now_ns
-        self._seen: tuple[tuple[int, ...], Snapshot | str] | None = None
+        self._seen: tuple[tuple[int, ...], FileContent | str] | None = None
 
     def load(self) -> Config:
         """Read the configuration; a missing file is an empty one.
@@ -189,7 +189,7 @@ class ConfigFile:
         """
         return self.read().config
 
-    def read(self) -> Snapshot:
+    def read(self) -> FileContent:
         """Read the file, from memory if it is the one read last.
 
         Raises:
@@ -276,15 +276,15 @@ class ConfigFile:
         except OSError as error:
             raise self._not_read(error) from error
 
-    def _read_anew(self) -> Snapshot:
+    def _read_anew(self) -> FileContent:
         self._seen = None
         try:
             content, status = read_regular(str(self.path), _MAX_BYTES + 1)
         except FileNotFoundError:
-            return Snapshot("", {}, Config())
+            return FileContent("", {}, Config())
         except OSError as error:
             raise self._not_read(error) from error
-        outcome: Snapshot | str
+        outcome: FileContent | str
         try:
             outcome = self._parse(content)
         except ConfigError as error:
@@ -295,7 +295,7 @@ class ConfigFile:
             self._seen = (identity(status), outcome)
         return _opened(outcome)
 
-    def _parse(self, content: bytes) -> Snapshot:
+    def _parse(self, content: bytes) -> FileContent:
         if len(content) > _MAX_BYTES:
             raise ConfigError(
                 f"{self.path} is larger than {_MAX_BYTES // 1024 // 1024} MiB, which no"
@@ -314,7 +314,7 @@ class ConfigFile:
         text = text.removeprefix(_BYTE_ORDER_MARK)
         try:
             data = parse_toml(text)
-            return Snapshot(text, data, parse_config(data), has_mark)
+            return FileContent(text, data, parse_config(data), has_mark)
         except BadTableError as error:
             raise ConfigError(
                 f"{self.path}: {error}. Write each agent as a table [agents.NAME]."

@@ -1,8 +1,11 @@
-"""The agents as both surfaces see them: listed, looked at, added, changed, removed."""
+"""The agents of `agents.toml`: list, inspect, add, update, remove."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
+
+import msgspec
 
 from agent_dispatch.config.arguments import (
     check_directory,
@@ -12,12 +15,11 @@ from agent_dispatch.config.arguments import (
 )
 from agent_dispatch.config.claude_files import file_problems, instruction_files
 from agent_dispatch.config.claude_settings import read_claude_settings
-from agent_dispatch.config.file import ConfigFile, Snapshot
-from agent_dispatch.config.inherit import absolute_directory, resolve_agent
+from agent_dispatch.config.file import ConfigFile, FileContent
+from agent_dispatch.config.keys import AGENT_KEYS, BadValueError
 from agent_dispatch.config.scan import Scanner, preview, read_documents
-from agent_dispatch.config.schema import BadTableError, parse_agent, read_value
+from agent_dispatch.config.schema import BadTableError, parse_agent
 from agent_dispatch.config.toml_edit import Draft
-from agent_dispatch.config.values import AGENT_READERS, permission_mode_problem
 from agent_dispatch.core.describe import describe
 from agent_dispatch.errors import (
     ConfigError,
@@ -25,10 +27,44 @@ from agent_dispatch.errors import (
     UnknownAgentError,
     UnusableAgentError,
 )
-from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary, ProjectFacts
-from agent_dispatch.model.config import AgentConfig, Config, EffectiveAgent
+from agent_dispatch.model.agent import (
+    AgentChange,
+    AgentDetails,
+    AgentFields,
+    AgentSummary,
+    ProjectFacts,
+)
+from agent_dispatch.model.config import AgentConfig, Config, EffectiveAgent, Settings
 
 _MAX_PREVIEW_LINES = 200
+
+
+class ConfigSnapshot(msgspec.Struct, frozen=True):
+    """The configuration as one read of the file saw it."""
+
+    config: Config
+    path: Path
+
+    @property
+    def settings(self) -> Settings:
+        """What every agent inherits, and the limits of this machine."""
+        return self.config.settings
+
+    def effective(self, name: str) -> EffectiveAgent:
+        """Return an agent with its settings inherited; its directory need not exist.
+
+        Raises:
+            UnknownAgentError: No agent has that name.
+            UnusableAgentError: Its own table is broken.
+            ConfigError: A setting is broken: no run starts under limits that were not understood.
+        """
+        config = self.config
+        _require_known(config, name)
+        if name in config.broken:
+            raise UnusableAgentError(name, config.broken[name])
+        if problem := _settings_problem(config):
+            raise ConfigError(f"{self.path}: {problem}. Correct it: until then no run starts.")
+        return _resolve(name, config.agents[name], config.settings, self.path.parent)
 
 
 class Registry:
@@ -64,22 +100,17 @@ class Registry:
         """
         return self.file.load()
 
-    def effective(self, name: str) -> EffectiveAgent:
-        """Give an agent with its settings inherited; whether its directory exists is not asked.
+    def snapshot(self) -> ConfigSnapshot:
+        """Read the file once, for a call that needs an agent and the settings.
 
         Raises:
-            UnknownAgentError: No agent has that name.
-            UnusableAgentError: Its own table is broken.
-            ConfigError: The file cannot be read or parsed, or a setting is broken: no run starts
-                under limits that were not understood.
+            ConfigError: The file cannot be read or parsed.
         """
-        config = self.load()
-        _require_known(config, name)
-        if name in config.broken:
-            raise UnusableAgentError(name, config.broken[name])
-        if problem := _settings_problem(config):
-            raise ConfigError(f"{self.path}: {problem}. Correct it: until then no run starts.")
-        return resolve_agent(name, config.agents[name], config.settings, self.path.parent)
+        return ConfigSnapshot(self.load(), self.path)
+
+    def effective(self, name: str) -> EffectiveAgent:
+        """Return one agent of a new snapshot; raises what `snapshot` and its `effective` raise."""
+        return self.snapshot().effective(name)
 
     def list_agents(self) -> list[AgentSummary]:
         """List all agents in the order of the file, the unusable ones with their problem.
@@ -87,8 +118,8 @@ class Registry:
         Raises:
             ConfigError: The file cannot be read or parsed.
         """
-        snapshot = self.file.read()
-        return [AgentSummary(**self._row(snapshot, name)[0]) for name in _tables(snapshot.data)]
+        content = self.file.read()
+        return [AgentSummary(**self._row(content, name)[0]) for name in _tables(content.data)]
 
     def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
         """Show what takes effect for an agent, and the first lines of its documents.
@@ -101,12 +132,13 @@ class Registry:
             UnknownAgentError: No agent has that name.
             ConfigError: The file cannot be read or parsed.
         """
-        snapshot = self.file.read()
-        config = snapshot.config
+        content = self.file.read()
+        config = content.config
         _require_known(config, name)
-        row, agent = self._row(snapshot, name)
+        row, agent = self._row(content, name)
         lines = min(max(preview_lines, 0), _MAX_PREVIEW_LINES)
-        warnings = [w for w in config.warnings if w.startswith((f"agents.{name}.", "settings."))]
+        tables = (f"agents.{name}", "settings")
+        warnings = [str(warning) for warning in config.warnings if warning.where in tables]
         files: tuple[str, ...] = ()
         if agent.directory:
             files = instruction_files(agent.directory)
@@ -125,56 +157,29 @@ class Registry:
             readme_preview=_preview(agent.directory, "README.md", lines),
         )
 
-    def add_agent(
-        self,
-        name: str,
-        directory: str,
-        *,
-        description: str = "",
-        timeout: float = 0,
-        max_budget_usd: float = 0,
-        model: str = "",
-        permission_mode: str = "",
-        allowed_tools: str = "",
-        disallowed_tools: str = "",
-    ) -> AgentChange:
-        """Register an existing directory as an agent; what is left empty is inherited.
+    def add_agent(self, name: str, directory: str, **fields: Unpack[AgentFields]) -> AgentChange:
+        """Register an existing directory as an agent; empty fields are inherited.
 
         Args:
             name: Letters, digits, hyphens, underscores.
             directory: `~` is expanded, a relative path starts where we run.
-            description: Made from the project's documents if empty.
-            timeout: Seconds; 0 inherits.
-            max_budget_usd: US dollars per run; 0 inherits.
-            model: Passed to the CLI.
-            permission_mode: Passed to the CLI; an unknown one is warned about.
-            allowed_tools: With commas between them, or a JSON array; `[]` grants nothing beyond
-                the project's own settings.
-            disallowed_tools: Likewise.
+            fields: The description is made from the project's documents if it is empty.
 
         Raises:
             InvalidRequestError: An argument is not allowed, or the name is taken.
-            ConfigError: The file cannot be read, parsed or written; it is as it was.
+            ConfigError: The file cannot be read, parsed or written; it is unchanged.
         """
         check_name(name)
         path = check_directory(directory)
-        require_not_negative("timeout", timeout)
-        require_not_negative("max_budget_usd", max_budget_usd)
-        given = check_fields(
-            description=description,
-            timeout=timeout,
-            max_budget_usd=max_budget_usd,
-            model=model,
-            permission_mode=permission_mode,
-            allowed_tools=allowed_tools,
-            disallowed_tools=disallowed_tools,
-        )
+        require_not_negative(fields)
+        given = check_fields(fields)
         before = self.file.read()
         _require_free(before.data, name)
-        values: dict[str, Any] = {"directory": path, "description": given.get("description")}
-        if values["description"] is None:
+        values = {key: value for key, value in given.items() if value is not None}
+        if "description" not in values:
             values["description"] = describe(read_documents(Path(path)), self._scanner.scan(path))
-        values |= {key: given[key] for key in AGENT_READERS if given.get(key) is not None}
+        values["directory"] = path
+        values = {key: values[key] for key in AGENT_KEYS if key in values}
 
         def add(draft: Draft) -> None:
             _require_free(draft.data, name)
@@ -187,45 +192,26 @@ class Registry:
             directory=path,
             description=values["description"],
             warnings=[
-                *(self._warnings(values, before.config) or ()),
+                *self._warnings(values, before.config),
                 *map(str, file_problems(path)),
             ]
             or None,
             config=str(self.path),
         )
 
-    def update_agent(
-        self,
-        name: str,
-        *,
-        description: str = "",
-        timeout: float = 0,
-        max_budget_usd: float = 0,
-        model: str = "",
-        permission_mode: str = "",
-        allowed_tools: str = "",
-        disallowed_tools: str = "",
-    ) -> AgentChange:
-        """Change the fields that are given; a text `none` or a negative number takes one out.
+    def update_agent(self, name: str, **fields: Unpack[AgentFields]) -> AgentChange:
+        """Change the given fields; the text `none` or a negative number removes one.
 
-        A field taken out is inherited again. `[]` for a list of tools is the empty list. An
-        unusable agent can be changed if it is usable then.
+        A removed field is inherited again. `[]` for a list of tools is the empty list. A broken
+        agent can be updated if that makes it usable.
 
         Raises:
             UnknownAgentError: No agent has that name.
             UnusableAgentError: It would still be unusable.
             InvalidRequestError: An argument is not allowed.
-            ConfigError: The file cannot be read, parsed or written; it is as it was.
+            ConfigError: The file cannot be read, parsed or written; it is unchanged.
         """
-        changes = check_fields(
-            description=description,
-            timeout=timeout,
-            max_budget_usd=max_budget_usd,
-            model=model,
-            permission_mode=permission_mode,
-            allowed_tools=allowed_tools,
-            disallowed_tools=disallowed_tools,
-        )
+        changes = check_fields(fields)
         before = self.load()
         _require_known(before, name)
 
@@ -245,19 +231,19 @@ class Registry:
         return AgentChange(
             agent=name,
             action="updated" if changed else "unchanged",
-            directory=absolute_directory(agent.directory, self.path.parent),
+            directory=_absolute(agent.directory, self.path.parent),
             description=agent.description,
             changed=changed or None,
-            warnings=self._warnings(changes, before),
+            warnings=self._warnings(changes, before) or None,
             config=str(self.path),
         )
 
     def remove_agent(self, name: str) -> AgentChange:
-        """Take an agent out, usable or not; its project is not touched.
+        """Remove an agent, usable or not; its project is not touched.
 
         Raises:
             UnknownAgentError: No agent has that name.
-            ConfigError: The file cannot be read, parsed or written; it is as it was.
+            ConfigError: The file cannot be read, parsed or written; it is unchanged.
         """
         _require_known(self.load(), name)
 
@@ -273,7 +259,7 @@ class Registry:
         return AgentChange(
             agent=name,
             action="removed",
-            directory=absolute_directory(_readable(table, "directory"), self.path.parent) or None,
+            directory=_absolute(_readable(table, "directory"), self.path.parent) or None,
             description=_readable(table, "description") or None,
             config=str(self.path),
         )
@@ -284,20 +270,20 @@ class Registry:
         settings = read_claude_settings(agent.directory, self._environ)
         return settings.default_mode() or (None, None)
 
-    def _row(self, snapshot: Snapshot, name: str) -> tuple[dict[str, Any], EffectiveAgent]:
-        config = snapshot.config
+    def _row(self, content: FileContent, name: str) -> tuple[dict[str, Any], EffectiveAgent]:
+        config = content.config
         problem = _settings_problem(config)
         if name in config.broken:
             problem = config.broken[name]
             # Directory and description may well be readable, and say which agent it is.
-            table = _tables(snapshot.data)[name]
+            table = _tables(content.data)[name]
             written = AgentConfig(
                 directory=_readable(table, "directory"),
                 description=_readable(table, "description"),
             )
         else:
             written = config.agents[name]
-        agent = resolve_agent(name, written, config.settings, self.path.parent)
+        agent = _resolve(name, written, config.settings, self.path.parent)
         facts = ProjectFacts(healthy=False)
         if agent.directory:
             facts = self._scanner.scan(agent.directory)
@@ -318,15 +304,31 @@ class Registry:
         }
         return row, agent
 
-    def _warnings(self, values: Mapping[str, Any], config: Config) -> list[str] | None:
-        """What to know of a change; `config` is from before it, which cannot fail any more."""
-        found: list[str] = []
-        mode = values.get("permission_mode")
-        if mode is not None and (problem := permission_mode_problem(mode)):
-            found.append(problem)
+    def _warnings(self, values: Mapping[str, Any], config: Config) -> list[str]:
+        """What to tell about a change; `config` is from before it."""
+        found = [said for key in values for said in AGENT_KEYS[key].warnings(values[key])]
         if problem := _settings_problem(config):
             found.append(f"No run starts before this is corrected in {self.path}: {problem}.")
-        return found or None
+        return found
+
+
+def _resolve(name: str, agent: AgentConfig, settings: Settings, base: Path) -> EffectiveAgent:
+    """Let an agent inherit what its own table leaves out; `base` is where directories start."""
+    values: dict[str, Any] = {"name": name}
+    for key, rule in AGENT_KEYS.items():
+        value = getattr(agent, key)
+        if value is None and rule.has_default:
+            value = getattr(settings, f"default_{key}")
+        values[key] = value
+    values["directory"] = _absolute(agent.directory, base)
+    # 0 lifts the limit.
+    values["max_budget_usd"] = values["max_budget_usd"] or None
+    return msgspec.convert(values, EffectiveAgent)
+
+
+def _absolute(directory: str, base: Path) -> str:
+    """Expand `~` and let a relative path start at `base`; an empty one stays empty."""
+    return os.path.join(base, os.path.expanduser(directory)) if directory else ""
 
 
 def _tables(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -364,8 +366,8 @@ def _differs(table: Mapping[str, Any], key: str, value: object) -> bool:
     if key not in table:
         return value is not None
     try:
-        return value is None or read_value(key, AGENT_READERS[key], table[key]) != value
-    except BadTableError:
+        return value is None or AGENT_KEYS[key].read(table[key]) != value
+    except BadValueError:
         return True
 
 

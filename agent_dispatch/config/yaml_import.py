@@ -1,7 +1,7 @@
-"""An `agents.yaml`, as older installations have it, taken over into `agents.toml`.
+"""Imports the `agents.yaml` of an older installation into `agents.toml`.
 
-Nothing is guessed: what cannot be used is reported and left out, the rest lands in one write. A
-relative directory starts where the YAML file is and becomes absolute.
+Entries that cannot be used are reported and left out; the rest lands in one write. A relative
+directory starts at the YAML file and becomes absolute.
 """
 
 import os
@@ -11,19 +11,19 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.config.keys import (
+    AGENT_KEYS,
+    CACHE_KEYS,
+    SETTING_KEYS,
+    BadValueError,
+    Key,
+    nearest,
+)
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.scan import directory_problem
-from agent_dispatch.config.schema import BadTableError, parse_agent, read_value
+from agent_dispatch.config.schema import BadTableError, parse_agent, warn
 from agent_dispatch.config.toml_edit import Draft
 from agent_dispatch.config.toml_scan import KeyPath
-from agent_dispatch.config.values import (
-    AGENT_READERS,
-    CACHE_READERS,
-    SETTING_READERS,
-    Reader,
-    nearest,
-    permission_mode_problem,
-)
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import read_regular
 
@@ -45,123 +45,98 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What `agents.toml` has already."""
     failed: dict[str, str]
     """What cannot be used."""
-    warnings: list[str] | None = None
+    warnings: list[str] = []
 
 
 class _Import:
-    """One import under way."""
+    """One import under way: it changes `draft` and fills `report`."""
 
-    def __init__(self, source: Path, draft: Draft, *, overwrite: bool) -> None:
-        self._source = source
+    def __init__(self, source: Path, config: Path, draft: Draft) -> None:
+        self._folder = source.parent
         self._draft = draft
-        self._overwrite = overwrite
-        self.added: list[str] = []
-        self.replaced: list[str] = []
-        self.settings: list[str] = []
-        self.skipped: dict[str, str] = {}
-        self.failed: dict[str, str] = {}
-        self.warnings: list[str] = []
+        self.report = ImportReport(
+            source=str(source),
+            config=str(config),
+            added=[],
+            replaced=[],
+            settings=[],
+            skipped={},
+            failed={},
+            warnings=[],
+        )
 
-    def take_agent(self, key: object, entry: object) -> None:
-        name = str(key)
+    def take_agent(self, key: object, entry: object, *, overwrite: bool) -> None:
+        name, report = str(key), self.report
         if isinstance(key, bool) or not isinstance(key, str | int):
-            self.failed[name] = "YAML reads this name as something else than text: quote it"
+            report.failed[name] = "YAML does not read this name as text: quote it"
             return
         exists = name in self._draft.data.get("agents", {})
-        if exists and not self._overwrite:
-            self.skipped[name] = "exists already; take it from the YAML file with --overwrite"
+        if exists and not overwrite:
+            report.skipped[name] = "exists already; take it from the YAML file with --overwrite"
             return
         if not isinstance(entry, dict):
-            self.failed[name] = "expected a mapping with a directory"
+            report.failed[name] = "expected a mapping with a directory"
             return
+        where = f"agents.{name}"
         table = {key: value for key, value in entry.items() if value is not None}
-        self._anchor(table)
+        directory = table.get("directory")
+        if isinstance(directory, str) and directory and not directory.startswith("~"):
+            table["directory"] = os.path.join(self._folder, directory)
         try:
-            parse_agent(name, table)
+            agent = parse_agent(name, table)
         except BadTableError as error:
-            self.failed[name] = str(error)
+            report.failed[name] = str(error)
             return
-        values = self._known(f"agents.{name}", table, AGENT_READERS)
+        values = self._known(where, table, AGENT_KEYS)
         if exists:
             self._draft.remove_table(("agents", name))
-            self.replaced.append(name)
-        else:
-            self.added.append(name)
+        (report.replaced if exists else report.added).append(name)
         self._draft.add_table(("agents", name), values)
-        self._doubts(name, values)
+        if problem := directory_problem(os.path.expanduser(agent.directory)):
+            report.warnings.append(f"{where}: {problem}")
+        report.warnings.extend(map(str, warn(where, AGENT_KEYS, msgspec.structs.asdict(agent))))
 
-    def take_settings(self, where: KeyPath, section: object, readers: Mapping[str, Reader]) -> None:
+    def take_settings(self, where: KeyPath, section: object, keys: Mapping[str, Key]) -> None:
         if section is None:
             return
-        label = ".".join(where)
+        label, report = ".".join(where), self.report
         if not isinstance(section, dict):
-            self.failed[label] = "expected a mapping"
+            report.failed[label] = "expected a mapping"
             return
         present: Any = self._draft.data
         for part in where:
             present = present.get(part, {})
             if not isinstance(present, dict):
-                self.failed[label] = f"{label} in agents.toml is not a table"
+                report.failed[label] = f"{label} in agents.toml is not a table"
                 return
         taken: dict[str, Any] = {}
-        for key, value in self._known(label, section, readers, also=("cache",)).items():
-            if key in present:
-                self.skipped[f"{label}.{key}"] = "is set already"
+        for name, value in self._known(label, section, keys).items():
+            if name in present:
+                report.skipped[f"{label}.{name}"] = "is set already"
                 continue
             try:
-                read_value(key, readers[key], value)
-            except BadTableError as error:
-                self.failed[f"{label}.{key}"] = str(error)
+                keys[name].read(value)
+            except BadValueError as error:
+                report.failed[f"{label}.{name}"] = str(error)
             else:
-                taken[key] = value
+                taken[name] = value
         if taken:
             self._draft.set_keys(where, taken)
-            self.settings += [f"{label}.{key}" for key in taken]
-
-    def report(self, config: Path) -> ImportReport:
-        return ImportReport(
-            source=str(self._source),
-            config=str(config),
-            added=self.added,
-            replaced=self.replaced,
-            settings=self.settings,
-            skipped=self.skipped,
-            failed=self.failed,
-            warnings=self.warnings or None,
-        )
-
-    def _anchor(self, table: dict[str, Any]) -> None:
-        directory = table.get("directory")
-        if isinstance(directory, str) and directory and not directory.startswith("~"):
-            table["directory"] = os.path.join(self._source.parent, directory)
+            report.settings.extend(f"{label}.{name}" for name in taken)
 
     def _known(
-        self,
-        where: str,
-        table: Mapping[Any, Any],
-        readers: Mapping[str, Reader],
-        *,
-        also: tuple[str, ...] = (),
+        self, where: str, table: Mapping[Any, Any], keys: Mapping[str, Key]
     ) -> dict[str, Any]:
-        for key in table:
-            if key not in readers and key not in also:
-                meant = nearest(str(key), readers)
+        for name in table:
+            if name not in keys and (where, name) != ("settings", "cache"):
+                meant = nearest(str(name), keys)
                 guess = f"; did you mean {meant}?" if meant else ""
-                self.warnings.append(
-                    f"{where}.{key} is no key that anything reads: left out{guess}"
-                )
-        return {key: table[key] for key in readers if table.get(key) is not None}
-
-    def _doubts(self, name: str, values: Mapping[str, Any]) -> None:
-        if problem := directory_problem(os.path.expanduser(values["directory"])):
-            self.warnings.append(f"agents.{name}: {problem}")
-        mode = values.get("permission_mode")
-        if mode and (problem := permission_mode_problem(mode)):
-            self.warnings.append(f"agents.{name}: {problem}")
+                self.report.warnings.append(f"{where}.{name}: unknown key, ignored{guess}")
+        return {name: table[name] for name in keys if table.get(name) is not None}
 
 
 def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) -> ImportReport:
-    """Take agents and settings over from an `agents.yaml`.
+    """Import agents and settings from an `agents.yaml`.
 
     Agents that exist already are skipped, settings that are set already are kept.
 
@@ -181,13 +156,13 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
         raise InvalidRequestError(f"{source}: agents is not a mapping of names to agents.")
 
     def take(draft: Draft) -> ImportReport:
-        work = _Import(source, draft, overwrite=overwrite)
+        work = _Import(source, registry.path, draft)
         for name, entry in agents.items():
-            work.take_agent(name, entry)
-        work.take_settings(("settings",), settings, SETTING_READERS)
+            work.take_agent(name, entry, overwrite=overwrite)
+        work.take_settings(("settings",), settings, SETTING_KEYS)
         if isinstance(settings, dict):
-            work.take_settings(("settings", "cache"), settings.get("cache"), CACHE_READERS)
-        return work.report(registry.path)
+            work.take_settings(("settings", "cache"), settings.get("cache"), CACHE_KEYS)
+        return work.report
 
     return registry.file.edit(take)
 
@@ -208,7 +183,7 @@ def _load(source: Path) -> dict[Any, Any]:
         return {}
     if not isinstance(data, dict):
         raise InvalidRequestError(
-            f"{source} is no agents.yaml: expected a mapping with agents and settings."
+            f"{source} is not an agents.yaml: expected a mapping with agents and settings."
         )
     return data
 

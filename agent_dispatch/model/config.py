@@ -68,6 +68,19 @@ class UnknownKey(msgspec.Struct, frozen=True):
     """The known key it resembles most, if any does."""
 
 
+class ValueWarning(msgspec.Struct, frozen=True):
+    """A value that is passed on but probably not meant, such as an unknown permission mode."""
+
+    where: str
+    """The table, as in `agents.infra` or `settings`."""
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        """The warning as one line."""
+        return f"{self.where}.{self.key}: {self.problem}"
+
+
 class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     """An agent with its settings inherited: all that a run needs to know of the configuration."""
 
@@ -75,7 +88,7 @@ class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     """Absolute, `~` expanded."""
     description: str
-    timeout_s: float
+    timeout_s: float = msgspec.field(name="timeout")
     model: str | None
     max_budget_usd: float | None
     """None: no limit."""
@@ -94,5 +107,4 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     broken_settings: dict[str, str] = {}
     """Setting -> what is wrong with it. Its default stands in, and no run may start."""
     unknown_keys: tuple[UnknownKey, ...] = ()
-    warnings: tuple[str, ...] = ()
-    """Values that are passed on but probably not meant, such as an unknown permission mode."""
+    warnings: tuple[ValueWarning, ...] = ()

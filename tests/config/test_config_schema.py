@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_dispatch.config.keys import is_agent_name, split_tools
 from agent_dispatch.config.schema import BadTableError, parse_config
-from agent_dispatch.config.values import is_agent_name, split_tools
 from agent_dispatch.model.config import AgentConfig, Config, UnknownKey
 
 
@@ -189,15 +189,15 @@ def test_doubtful_values_are_warned_about_and_passed_on() -> None:
         default_permission_mode = "yolo"
     """)
     assert config.agents["a"].permission_mode == "accept-edits"
-    assert [warning.split(":")[0] for warning in config.warnings] == [
+    assert [f"{warning.where}.{warning.key}" for warning in config.warnings] == [
         "agents.a.model",
         "agents.a.permission_mode",
         "agents.a.allowed_tools",
         "agents.a.allowed_tools",
         "settings.default_permission_mode",
     ]
-    assert "Did you mean acceptEdits? It is passed on as it is." in config.warnings[1]
-    assert "plan, default). It is passed on as it is." in config.warnings[4]
+    assert "Did you mean acceptEdits? It is passed on as it is." in str(config.warnings[1])
+    assert "plan, default). It is passed on as it is." in config.warnings[4].problem
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent_dispatch.config.keys import AGENT_KEYS, CACHE_KEYS, SETTING_KEYS
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import (
     ConfigError,
@@ -14,7 +15,8 @@ from agent_dispatch.errors import (
     UnknownAgentError,
     UnusableAgentError,
 )
-from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.agent import AgentFields
+from agent_dispatch.model.config import AgentConfig, CacheSettings, EffectiveAgent, Settings
 
 
 @pytest.fixture
@@ -135,24 +137,30 @@ def test_a_name_is_made_of_letters_digits_hyphens_and_underscores(
     ("fields", "message"),
     [
         ({"timeout": -1}, "timeout is -1: give a positive number, or 0"),
-        ({"timeout": 0.5}, "timeout is 0.5: give a number of seconds from 1"),
-        ({"timeout": float("nan")}, "timeout is nan: give a number"),
-        ({"timeout": float("inf")}, "timeout is inf: give a number"),
-        ({"timeout": 10**400}, "timeout is 10000"),
+        ({"timeout": 0.5}, "timeout: expected a number of seconds from 1 to .* got the number 0.5"),
+        ({"timeout": float("nan")}, "timeout: .* got the number nan"),
+        ({"timeout": float("inf")}, "timeout: .* got the number inf"),
+        ({"timeout": 10**400}, "timeout: .* got a huge number"),
         ({"max_budget_usd": -0.5}, "max_budget_usd is -0.5: give a positive number"),
-        ({"max_budget_usd": float("nan")}, "max_budget_usd is nan"),
+        ({"max_budget_usd": float("nan")}, "max_budget_usd: expected a number of US dollars"),
         ({"description": "a\nb"}, "description holds a line break"),
         ({"description": "x" * 2001}, "description has 2001 characters: at most 2000"),
-        ({"model": "--help"}, "model '--help' starts with '-'"),
+        ({"model": "--help"}, "model: '--help' starts with '-'"),
         ({"model": "a\0"}, "model holds a line break, a control character"),
         ({"model": "x" * 201}, "model has 201 characters"),
-        ({"permission_mode": "-p"}, "permission_mode '-p' starts with '-'"),
+        ({"permission_mode": "-p"}, "permission_mode: '-p' starts with '-'"),
         ({"allowed_tools": "Read,--x"}, "allowed_tools: '--x' starts with '-'"),
         ({"allowed_tools": "Bash(git"}, "allowed_tools: 'Bash.git' has a parenthesis without"),
         ({"allowed_tools": " , "}, r"names no tool. Write \[\] to grant nothing"),
-        ({"disallowed_tools": "[1]"}, "disallowed_tools starts with '\\[' but is not a JSON array"),
+        (
+            {"disallowed_tools": "[1]"},
+            "disallowed_tools: it starts with '\\[' but is not a JSON array",
+        ),
         ({"disallowed_tools": '["a'}, "is not a JSON array of texts"),
-        ({"disallowed_tools": '["a\\nb"]'}, "disallowed_tools holds a line break"),
+        (
+            {"disallowed_tools": '["a\\nb"]'},
+            "disallowed_tools: expected each tool as text on one line",
+        ),
         ({"disallowed_tools": '["-b"]'}, "starts with '-'"),
         ({"allowed_tools": "x," * 20000}, "allowed_tools has 40000 characters"),
     ],
@@ -211,7 +219,7 @@ def test_an_update_changes_what_is_given_and_nothing_else(
     assert sorted(change.changed or []) == ["allowed_tools", "max_budget_usd", "model", "timeout"]
     assert registry.path.read_text() == (
         f"# top\n[agents.a] # it\n# where\ndirectory = '{project}' # here\nmodel = \"opus\"\n"
-        'custom = 1\nallowed_tools = ["Read"]\ntimeout = 60\nmax_budget_usd = 0.5\n'
+        'custom = 1\ntimeout = 60\nmax_budget_usd = 0.5\nallowed_tools = ["Read"]\n'
         "\n[agents.b]\ndirectory = '/b'\n"
     )
 
@@ -529,3 +537,20 @@ def test_a_mode_inherited_from_claude_codes_settings_is_shown(tmp_path: Path) ->
     assert inherited == ("plan", str(settings))
     registry.update_agent("infra", permission_mode="manual")
     assert registry.inspect_agent("infra").inherited_permission_mode is None
+
+
+def test_a_snapshot_answers_from_the_file_as_it_was_read_once(registry: Registry) -> None:
+    _write(registry, "agents.a.directory = '/a'\nsettings.default_timeout = 5\n")
+    snapshot = registry.snapshot()
+    _write(registry, "agents.a.directory = '/a'\nsettings.default_timeout = 60\n")
+    assert (snapshot.effective("a").timeout_s, snapshot.settings.default_timeout) == (5, 5)
+    assert registry.snapshot().effective("a").timeout_s == 60
+
+
+def test_every_key_of_the_tables_is_a_field_of_its_struct() -> None:
+    assert set(AGENT_KEYS) == set(AgentConfig.__struct_fields__)
+    assert {*SETTING_KEYS, "cache"} == set(Settings.__struct_fields__)
+    assert set(CACHE_KEYS) == set(CacheSettings.__struct_fields__)
+    effective = {field.encode_name for field in msgspec.structs.fields(EffectiveAgent)}
+    assert {*AGENT_KEYS, "name"} == effective
+    assert {*AgentFields.__annotations__, "directory"} == set(AGENT_KEYS)

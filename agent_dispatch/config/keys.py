@@ -1,10 +1,14 @@
-"""What a value of `agents.toml` must be: a reader for every key, and the words for what is not.
+"""The keys of `agents.toml`, one row each. Reading, editing, inheriting and importing follow them.
 
-A reader returns the value as the model has it, or raises `BadValueError`.
+A new key is one row here and one field of its struct in `model/config.py`. A key that a call may
+set is also a field of `AgentFields`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
 
 from agent_dispatch.model.config import PERMISSION_MODES
 
@@ -13,14 +17,45 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _NOT_ONE_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SHOWN_CHARS = 60
-TIMEOUT_RANGE_S = (1, 1_000_000_000)
-BUDGET_RANGE_USD = (0, 1_000_000_000)
-
-Reader = Callable[[object], object]
 
 
 class BadValueError(ValueError):
     """A value is not what its key takes; `str(error)` says what was expected and what was found."""
+
+
+def _strip(text: str) -> object:
+    return text.strip()
+
+
+def _no_problems(_value: Any) -> Iterator[str]:
+    yield from ()
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What one key takes."""
+
+    read: Callable[[object], object]
+    """Turns a value of the file into the model's, or raises `BadValueError`."""
+    parse: Callable[[str], object] = _strip
+    """Turns the text of a call into what the file would hold; may raise `BadValueError`."""
+    max_chars: int = 200
+    """How long the text of a call may be."""
+    refused: Callable[[Any], Iterator[str]] = _no_problems
+    """What no run could use: a call may not write it, a file that holds it is warned about."""
+    doubtful: Callable[[Any], Iterator[str]] = _no_problems
+    """What is probably not meant: passed on with a warning."""
+    has_default: bool = False
+    """An agent without this key inherits `default_KEY` of the settings."""
+
+    def with_default(self) -> "Key":
+        """The same key, inherited from the settings where an agent leaves it out."""
+        return msgspec.structs.replace(self, has_default=True)
+
+    def warnings(self, value: object) -> Iterator[str]:
+        """Say what is wrong with a value that was read; None is no value."""
+        if value is not None:
+            yield from self.refused(value)
+            yield from self.doubtful(value)
 
 
 def is_agent_name(name: str) -> bool:
@@ -53,27 +88,6 @@ def split_tools(text: str) -> list[str]:
     return list(dict.fromkeys(tool.strip() for tool in tools if tool.strip()))
 
 
-def permission_mode_problem(mode: str) -> str | None:
-    """Say what is doubtful about a permission mode; newer CLIs may know more modes."""
-    if mode in PERMISSION_MODES:
-        return None
-    meant = nearest(mode, PERMISSION_MODES)
-    guess = f" Did you mean {meant}?" if meant else ""
-    return (
-        f"{mode!r} is not a permission mode that Claude Code 2.1.330 knows"
-        f" ({', '.join(PERMISSION_MODES)}).{guess} It is passed on as it is."
-    )
-
-
-def tool_problem(tool: str) -> str | None:
-    """Say why the CLI would not heed a rule for a tool."""
-    if tool.startswith("-"):
-        return f"{tool!r} starts with '-', so a run with it is refused."
-    if tool.count("(") != tool.count(")"):
-        return f"{tool!r} has a parenthesis without its pair; the CLI ignores such a rule."
-    return None
-
-
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Find the known word that `word` resembles most, if any does."""
     # Costs a few milliseconds to import, and most files hold no unknown word.
@@ -85,7 +99,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def shown(value: object) -> str:
-    """Say what a value is, for a person who meant something else."""
+    """Describe a value in an error: its type, and the value itself if it is short."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -150,7 +164,24 @@ def _read_tools(value: object) -> list[str]:
     return list(dict.fromkeys(tools))
 
 
-def _number_reader(minimum: int, maximum: int, unit: str) -> Reader:
+def _parse_tools(text: str) -> list[str]:
+    if text.strip().startswith("["):
+        try:
+            return _read_tools(msgspec.json.decode(text, type=list[str]))
+        except msgspec.DecodeError as error:
+            raise BadValueError(
+                f"it starts with '[' but is not a JSON array of texts: {error}."
+                ' Write it as "Bash,Read", or as ["Bash", "Read"]'
+            ) from error
+    if tools := split_tools(text):
+        return tools
+    raise BadValueError(
+        f"{text!r} names no tool. Write [] to grant nothing beyond the project's own settings, or"
+        " none to inherit the default"
+    )
+
+
+def _number(minimum: int, maximum: int, unit: str) -> Key:
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _expected(f"a number of {unit}, at least {minimum}", value)
@@ -158,10 +189,10 @@ def _number_reader(minimum: int, maximum: int, unit: str) -> Reader:
             raise _expected(f"a number of {unit} from {minimum} to {maximum}", value)
         return float(value)
 
-    return read
+    return Key(read)
 
 
-def _whole_reader(minimum: int, maximum: int) -> Reader:
+def _whole(minimum: int, maximum: int) -> Key:
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise _expected(f"a whole number, at least {minimum}", value)
@@ -169,37 +200,60 @@ def _whole_reader(minimum: int, maximum: int) -> Reader:
             raise _expected(f"a whole number from {minimum} to {maximum}", value)
         return value
 
-    return read
+    return Key(read)
 
 
-_read_timeout = _number_reader(*TIMEOUT_RANGE_S, "seconds")
-_read_budget = _number_reader(*BUDGET_RANGE_USD, "US dollars")
+def _refused_words(word: str) -> Iterator[str]:
+    if word.startswith("-"):
+        yield f"{word!r} starts with '-', so a run with it would be refused."
 
-AGENT_READERS: Mapping[str, Reader] = {
-    "directory": _read_directory,
-    "description": _read_text,
-    "timeout": _read_timeout,
-    "model": _read_word,
-    "max_budget_usd": _read_budget,
-    "permission_mode": _read_word,
-    "allowed_tools": _read_tools,
-    "disallowed_tools": _read_tools,
+
+def _refused_tools(tools: list[str]) -> Iterator[str]:
+    for tool in tools:
+        yield from _refused_words(tool)
+        if tool.count("(") != tool.count(")"):
+            yield f"{tool!r} has a parenthesis without its pair; the CLI ignores such a rule."
+
+
+def _doubtful_modes(mode: str) -> Iterator[str]:
+    # Newer CLIs may know more modes.
+    if mode not in PERMISSION_MODES:
+        meant = nearest(mode, PERMISSION_MODES)
+        guess = f" Did you mean {meant}?" if meant else ""
+        yield (
+            f"{mode!r} is not a permission mode that Claude Code 2.1.330 knows"
+            f" ({', '.join(PERMISSION_MODES)}).{guess} It is passed on as it is."
+        )
+
+
+_WORD = Key(_read_word, refused=_refused_words)
+_MODE = Key(_read_word, refused=_refused_words, doubtful=_doubtful_modes)
+_TOOLS = Key(_read_tools, parse=_parse_tools, max_chars=20_000, refused=_refused_tools)
+_FLAG = Key(_read_flag)
+
+AGENT_KEYS: Mapping[str, Key] = {
+    "directory": Key(_read_directory),
+    "description": Key(_read_text, max_chars=2000),
+    "timeout": _number(1, 1_000_000_000, "seconds").with_default(),
+    "model": _WORD.with_default(),
+    "max_budget_usd": _number(0, 1_000_000_000, "US dollars").with_default(),
+    "permission_mode": _MODE.with_default(),
+    "allowed_tools": _TOOLS.with_default(),
+    "disallowed_tools": _TOOLS.with_default(),
 }
+"""`[agents.NAME]`, in the order in which a new agent is written."""
 
-SETTING_READERS: Mapping[str, Reader] = {
-    "default_timeout": _read_timeout,
-    "default_model": _read_word,
-    "default_permission_mode": _read_word,
-    "default_allowed_tools": _read_tools,
-    "default_disallowed_tools": _read_tools,
-    "default_max_budget_usd": _read_budget,
-    "max_dispatch_depth": _whole_reader(0, 1000),
-    "max_concurrency": _whole_reader(1, 10_000),
-    "call_retention_days": _number_reader(0, 1_000_000, "days"),
+SETTING_KEYS: Mapping[str, Key] = {
+    **{f"default_{name}": key for name, key in AGENT_KEYS.items() if key.has_default},
+    "max_dispatch_depth": _whole(0, 1000),
+    "max_concurrency": _whole(1, 10_000),
+    "call_retention_days": _number(0, 1_000_000, "days"),
 }
+"""`[settings]`, without its tables."""
 
-CACHE_READERS: Mapping[str, Reader] = {
-    "enabled": _read_flag,
-    "ttl": _number_reader(0, 1_000_000_000, "seconds"),
-    "max_size": _whole_reader(0, 1_000_000_000),
+CACHE_KEYS: Mapping[str, Key] = {
+    "enabled": _FLAG,
+    "ttl": _number(0, 1_000_000_000, "seconds"),
+    "max_size": _whole(0, 1_000_000_000),
 }
+"""`[settings.cache]`."""
