@@ -1,8 +1,10 @@
-"""Whether Claude Code takes a JSON Schema, and what is wrong with one that it does not take.
+"""Checks a JSON Schema as Claude Code does, so that a bad one is a wrong call and starts no run.
 
-The CLI compiles the schema before anything else, as draft-07 and strictly: a keyword that it does
-not know, a `$schema` of another draft or a `$ref` that leads nowhere ends it (measured with Claude
-Code 2.1.330). Drafts 2019-09 and 2020-12 write most schemas alike, so theirs go without `$schema`.
+The CLI compiles the schema first, as draft-07 and strictly: an unknown keyword, a `$schema` of
+another draft or a `$ref` without a target ends it (measured with Claude Code 2.1.330). Drafts
+2019-09 and 2020-12 write most schemas alike, so theirs are passed on without `$schema`. What is
+rare is left to the CLI, whose own message is reported as `error_type: schema`: the syntax of
+regular expressions, and keywords that need another one beside them.
 """
 
 import math
@@ -13,7 +15,6 @@ from urllib.parse import unquote, urldefrag, urljoin
 import msgspec
 
 from agent_dispatch.core.arguments import nearest_name
-from agent_dispatch.core.js_pattern import pattern_fault
 from agent_dispatch.errors import SchemaError
 
 _DRAFTS = {
@@ -85,10 +86,6 @@ class _Place(msgspec.Struct, frozen=True):
     """It applies to an answer; what only is defined there need not resolve."""
 
 
-_Check = Callable[[Any], str | None]
-"""Says what a value has to be, if it is not that."""
-
-
 class _Walk:
     """One look at every schema within a schema, without recursion: it may nest deeply."""
 
@@ -130,10 +127,9 @@ class _Walk:
             base = _join(base, schema["$id"])
         for keyword, value in schema.items():
             here = f"{path}/{_escaped(keyword)}"
-            check = _KEYWORDS.get(keyword)
-            if check is not None:
-                wanted = check(value)
-                if wanted is not None:
+            if (rule := _KEYWORDS.get(keyword)) is not None:
+                fits, wanted = rule
+                if not fits(value):
                     _fail(here, wanted, value)
             elif keyword not in _HOLDERS and place.is_used:
                 instead = _INSTEAD.get(keyword)
@@ -145,10 +141,8 @@ class _Walk:
             for name, inner in _schemas_in(keyword, value, here):
                 is_used = place.is_used and keyword not in ("$defs", "definitions")
                 self._waiting.append(_Place(inner, name, base, is_used))
-        if place.is_used:
-            _check_together(schema, path)
-            if isinstance(schema.get("$ref"), str):
-                self._follow(schema["$ref"], base, f"{path}/$ref")
+        if place.is_used and isinstance(schema.get("$ref"), str):
+            self._follow(schema["$ref"], base, f"{path}/$ref")
 
     def _follow(self, ref: str, base: str, path: str) -> None:
         document, fragment = urldefrag(_join(base, ref))
@@ -176,22 +170,6 @@ class _Walk:
         self._waiting.append(_Place(target, where, document, is_used=True))
 
 
-def _check_together(schema: dict[str, Any], path: str) -> None:
-    """Check what one keyword needs of another: Claude Code takes none that has no effect."""
-    for keyword, needed in (("then", ("if",)), ("else", ("if",)), ("if", ("then", "else"))):
-        if keyword in schema and not any(name in schema for name in needed):
-            raise _fault(
-                f'has "{keyword}"{_at(path)} without "{needed[0]}", so it would have no effect'
-            )
-    if "additionalItems" in schema and not isinstance(schema.get("items"), list):
-        raise _fault(
-            f'has "additionalItems"{_at(path)} without a list in "items", so it would have no'
-            " effect"
-        )
-    if "nullable" in schema and "type" not in schema:
-        raise _fault(f'has "nullable"{_at(path)} without "type"')
-
-
 def _schemas_in(keyword: str, value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the schemas in the value of a keyword, each with its path."""
     kind = _HOLDERS.get(keyword)
@@ -208,96 +186,67 @@ def _schemas_in(keyword: str, value: Any, path: str) -> Iterator[tuple[str, Any]
             _fail(path, "must be an object of schemas", value)
         for name, inner in value.items():
             here = f"{path}/{_escaped(name)}"
-            if keyword == "patternProperties" and (fault := pattern_fault(name)) is not None:
-                _fail(here, f"is not a regular expression of JavaScript ({fault})", name)
-            if kind == "map or names" and isinstance(inner, list):
-                if (wanted := _names(inner)) is not None:
-                    _fail(here, wanted, inner)
-            else:
+            if kind != "map or names" or not isinstance(inner, list):
                 yield here, inner
+            elif not _are_names(inner):
+                _fail(here, "must be a list of different names", inner)
 
 
-# -- what the value of a keyword has to be
-
-
-def _text(value: Any) -> str | None:
-    return None if isinstance(value, str) else "must be text"
-
-
-def _flag(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "must be true or false"
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _number(value: Any) -> str | None:
-    return None if _is_number(value) else "must be a number"
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value >= 0 and value == int(value)
 
 
-def _above_zero(value: Any) -> str | None:
-    return None if _is_number(value) and value > 0 else "must be a number above 0"
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value)) and len(set(value)) == len(value)
 
 
-def _count(value: Any) -> str | None:
-    fits = _is_number(value) and value >= 0 and value == int(value)
-    return None if fits else "must be a whole number, 0 or more"
-
-
-def _list(value: Any) -> str | None:
-    return None if isinstance(value, list) else "must be a list"
-
-
-def _names(value: Any) -> str | None:
-    fits = isinstance(value, list) and all(isinstance(name, str) for name in value)
-    return None if fits and len(set(value)) == len(value) else "must be a list of different names"
-
-
-def _values(value: Any) -> str | None:
+def _are_values(value: Any) -> bool:
     if not isinstance(value, list) or not value:
-        return "must be a list with at least one value"
-    # As JSON, 1 and true differ and {"a": 1, "b": 2} is alike in any order.
-    alike = {msgspec.json.encode(item, order="deterministic") for item in value}
-    return None if len(alike) == len(value) else "must be a list of different values"
+        return False
+    # As JSON, 1 and true differ, and the order of an object's keys does not count.
+    return len({msgspec.json.encode(v, order="deterministic") for v in value}) == len(value)
 
 
-def _type(value: Any) -> str | None:
-    names = value if isinstance(value, list) and value else [value]
-    fits = all(isinstance(name, str) and name in _TYPES for name in names)
-    if fits and len(set(names)) == len(names):
-        return None
-    return f"must be one or several of {', '.join(_TYPES)}"
+def _are_types(value: Any) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and _are_names(names) and set(names) <= set(_TYPES)
 
 
-def _pattern(value: Any) -> str | None:
-    if not isinstance(value, str):
-        return "must be text"
-    fault = pattern_fault(value)
-    return None if fault is None else f"is not a regular expression of JavaScript ({fault})"
-
-
-def _anything(_value: Any) -> str | None:
-    return None
-
-
-_KEYWORDS: Mapping[str, _Check] = {
-    **dict.fromkeys(
-        ("$comment", "$id", "$ref", "$schema", "contentEncoding", "contentMediaType"), _text
+_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    (
+        "$comment $id $ref $schema contentEncoding contentMediaType description format title",
+        "must be text",
+        _is_text,
     ),
-    **dict.fromkeys(("description", "format", "title"), _text),
-    **dict.fromkeys(("nullable", "readOnly", "uniqueItems", "writeOnly"), _flag),
-    **dict.fromkeys(("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum"), _number),
-    **dict.fromkeys(("maxItems", "maxLength", "maxProperties"), _count),
-    **dict.fromkeys(("minItems", "minLength", "minProperties"), _count),
-    **dict.fromkeys(("$vocabulary", "const", "contentSchema", "default", "deprecated"), _anything),
-    "enum": _values,
-    "examples": _list,
-    "multipleOf": _above_zero,
-    "pattern": _pattern,
-    "required": _names,
-    "type": _type,
-}
+    ("pattern", "must be text", _is_text),
+    (
+        "nullable readOnly uniqueItems writeOnly",
+        "must be true or false",
+        lambda value: isinstance(value, bool),
+    ),
+    ("exclusiveMaximum exclusiveMinimum maximum minimum", "must be a number", _is_number),
+    ("multipleOf", "must be a number above 0", lambda value: _is_number(value) and value > 0),
+    (
+        "maxItems maxLength maxProperties minItems minLength minProperties",
+        "must be a whole number, 0 or more",
+        _is_count,
+    ),
+    ("required", "must be a list of different names", _are_names),
+    ("enum", "must be a list of different values, not an empty one", _are_values),
+    ("examples", "must be a list", lambda value: isinstance(value, list)),
+    ("type", f"must be one or several of {', '.join(_TYPES)}", _are_types),
+    ("$vocabulary const contentSchema default deprecated", "", lambda _value: True),
+)
+"""Keywords, what their values must be, and the test for it."""
+_KEYWORDS = {name: (fits, wanted) for names, wanted, fits in _RULES for name in names.split()}
 _HOLDERS: Mapping[str, str] = {
     **dict.fromkeys(("additionalItems", "additionalProperties", "contains", "else"), "one"),
     **dict.fromkeys(("if", "not", "propertyNames", "then"), "one"),

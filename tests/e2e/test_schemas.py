@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.core.test_json_schema import REFUSED, TAKEN
+from tests.core.test_json_schema import LEFT_TO_THE_CLI, REFUSED, TAKEN
 from tests.e2e.messages_api import ApiRequest, MessagesApi, Reply, answer, call
 from tests.e2e.world import World
 
@@ -88,9 +88,28 @@ async def test_the_cli_agrees_on_each_schema(world: World, api: MessagesApi) -> 
             verdicts[schema] = "is not a valid JSON Schema" not in done.stderr
 
     taken = {json.dumps(schema) for schema in TAKEN}
-    refused = {json.dumps(schema) for schema, _ in REFUSED}
+    refused = {json.dumps(schema) for schema in [s for s, _ in REFUSED] + LEFT_TO_THE_CLI}
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             for schema in taken | refused:
                 nursery.start_soon(ask, schema)
     assert {schema for schema, fine in verdicts.items() if not fine} == refused
+
+
+@pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        ({"properties": {"a": {"pattern": "(?P<x>a)"}}}, "Invalid regular expression"),
+        ({"additionalItems": False}, "additionalItems"),
+    ],
+)
+async def test_a_schema_that_only_the_cli_refuses_is_told_in_its_words(
+    world: World, api: MessagesApi, schema: dict[str, Any], fault: str
+) -> None:
+    await world.add_agent("infra")
+    with trio.fail_after(40):
+        async with world.serving() as client:
+            result = await client.call("dispatch", agent="infra", task="go", json_schema=schema)
+    assert result["error_type"] == "schema", result
+    assert fault in result["error"]
+    assert api.requests == []
