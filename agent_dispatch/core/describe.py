@@ -81,7 +81,7 @@ def describe(documents: ProjectDocuments, facts: ProjectFacts) -> str:
     found = (("MCP", facts.mcp_servers), ("Stack", facts.stacks), ("DB", facts.dbs))
     for label, names in found:
         if any(map(_printable, names)):
-            stop = "" if text.endswith((".", "!", "?", "…", "。")) else "."
+            stop = "" if text.endswith((".", "!", "…", "。")) else "."
             text = f"{text}{stop} {label}: {_enumerate(names)}"
     return _cut(text, _MAX_CHARS)
 
@@ -152,8 +152,8 @@ def _about_project(
             or FILE_MENTION.search(sentence)
             or MOVED.search(sentence)
             or (is_instructions and RULE.match(sentence))
-            # It introduces a list.
-            or sentence.endswith((":", "\N{FULLWIDTH COLON}"))
+            # It introduces a list, or asks the reader something.
+            or sentence.endswith((":", "\N{FULLWIDTH COLON}", "?", "\N{FULLWIDTH QUESTION MARK}"))
             or not any(map(str.isalpha, sentence))
         )
         if is_about:

@@ -75,6 +75,8 @@ def test_a_claude_md_that_does_not_speak_of_the_project_leaves_it_to_the_readme(
         "This repository has moved to example/shop.",
         "This project is no longer maintained.",
         "Welcome to the shop!",
+        "Tired of paper ledgers? You've come to the right place.",
+        "Then follow the prompts!",
         "https://example.org/shop",
         "&nbsp;",
         "This starter runs in the browser. This means, that it is small.",
