@@ -1,4 +1,8 @@
-"""Small files read with a bound, written whole, and locked between processes."""
+"""Durable private files, locks between processes, and what to do about an `errno`.
+
+Nothing here waits for a FIFO or a device, and only `read_regular` follows a symbolic link. Each
+function takes the system calls as its last argument, so that a test can let one fail.
+"""
 
 import errno
 import fcntl
@@ -8,10 +12,37 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+NOT_A_FILE = (errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO)
+"""What opening a symbolic link, a FIFO, a directory and a socket gives, in this order."""
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space on its disk (agent-dispatch gc removes old jobs).",
+    errno.EDQUOT: "Free some space on its disk (agent-dispatch gc removes old jobs).",
+    errno.EFBIG: "Raise the limit on the size of files: ulimit -f unlimited",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n 4096), or start fewer runs at once.",
+    errno.ENFILE: "Close some programs: this machine has no more open files to give.",
+    errno.EIO: "Look at the disk: the system log (dmesg) says more.",
+    errno.EROFS: "Mount its disk writable.",
+}
+_SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_CHUNK_BYTES = 1 << 20
 _POLL_S = 0.01
 _MAX_POLL_S = 0.1
-_PRIVATE_FILE = 0o600
-_PRIVATE_DIRECTORY = 0o700
+
+
+def remedy(error: OSError, otherwise: str) -> str:
+    """Give the sentence that says how to fix a failed system call.
+
+    Args:
+        error: What failed.
+        otherwise: The fix where it depends on the file: a missing permission, for example.
+    """
+    return _REMEDIES.get(error.errno or 0, otherwise)
 
 
 class LockHeldError(Exception):
@@ -24,24 +55,155 @@ class LockHeldError(Exception):
 
 
 class NotDurableError(OSError):
-    """The new file is in its place, but may be gone again after a power cut."""
+    """The new file is in its place, but a power cut may undo that."""
+
+
+def _sync(fd: int) -> None:
+    # On macOS, fsync(2) stops at the drive's cache.
+    if full_sync := getattr(fcntl, "F_FULLFSYNC", None):
+        fcntl.fcntl(fd, full_sync)
+    else:
+        os.fsync(fd)
+
+
+class Disk:
+    """The system calls, under their own names; a test passes a subclass that replaces some."""
+
+    open = staticmethod(os.open)
+    close = staticmethod(os.close)
+    read = staticmethod(os.read)
+    pread = staticmethod(os.pread)
+    write = staticmethod(os.write)
+    fsync = staticmethod(_sync)
+    fchmod = staticmethod(os.fchmod)
+    chmod = staticmethod(os.chmod)
+    rename = staticmethod(os.rename)
+    unlink = staticmethod(os.unlink)
+    mkdir = staticmethod(os.mkdir)
+    mkfifo = staticmethod(os.mkfifo)
+    listdir = staticmethod(os.listdir)
+    lstat = staticmethod(os.lstat)
+    fstat = staticmethod(os.fstat)
+    flock = staticmethod(fcntl.flock)
+
+
+DISK = Disk()
+
+
+# -- names
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
-    """Give what changes whenever a file is changed or another one takes its place."""
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
+    """Give what changes when a file is changed or another one takes its place."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def exists(path: str, disk: Disk = DISK) -> bool:
+    """Whether anything has that name."""
+    try:
+        disk.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def names_in(path: str, disk: Disk = DISK) -> list[str]:
+    """Names in a directory; none if no directory has that name."""
+    try:
+        return disk.listdir(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return []
+        raise
+
+
+def remove(path: str, disk: Disk = DISK) -> bool:
+    """Remove a name; False if it was not there."""
+    try:
+        disk.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def remove_quietly(*paths: str, disk: Disk = DISK) -> None:
+    """Remove what can be removed after a failure, which is the one to report."""
+    for path in paths:
+        with suppress(OSError):
+            disk.unlink(path)
+
+
+def make_private_directory(path: str, disk: Disk = DISK) -> None:
+    """Make a directory and its missing parents, durably, each for the owner only.
+
+    Raises:
+        OSError: It cannot be made, or something else has that name.
+    """
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        make_private_directory(parent, disk)
+    try:
+        disk.mkdir(path, PRIVATE_DIRECTORY)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+        return
+    # The umask cuts the mode of mkdir(2).
+    disk.chmod(path, PRIVATE_DIRECTORY)
+    sync_directory(parent, disk)
+
+
+def sync_directory(path: str, disk: Disk = DISK) -> None:
+    """Make renames and new names in a directory durable, where its file system can."""
+    fd = open_private(path, os.O_RDONLY | os.O_DIRECTORY, disk)
+    try:
+        disk.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        disk.close(fd)
+
+
+# -- files
+
+
+def open_private(path: str, flags: int, disk: Disk = DISK) -> int:
+    """Open a path itself, never what a symbolic link names; a new file is for its owner only."""
+    return disk.open(path, flags | _SAFE, PRIVATE_FILE)
+
+
+@contextmanager
+def opened_regular(path: str, disk: Disk = DISK) -> Iterator[tuple[int, os.stat_result]]:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: One of `NOT_A_FILE` for anything but a regular file.
+    """
+    fd = open_private(path, os.O_RDONLY, disk)
+    try:
+        status = disk.fstat(fd)
+        _require_regular(status, path)
+        yield fd, status
+    finally:
+        disk.close(fd)
+
+
+def read_all(fd: int, limit: int, disk: Disk = DISK) -> bytes:
+    """Read to the end of an open file, at most `limit` bytes."""
+    chunks: list[bytes] = []
+    while limit > 0 and (chunk := disk.read(fd, min(limit, _CHUNK_BYTES))):
+        chunks.append(chunk)
+        limit -= len(chunk)
+    return b"".join(chunks)
 
 
 def read_regular(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     """Read at most `limit` bytes of a regular file, and its status from before the first one.
 
-    A FIFO, device or directory of that name is never waited for or read.
+    Symbolic links are followed: the file may be one that its user keeps elsewhere.
 
     Raises:
         OSError: The file is missing, not readable, or not a regular file (`EINVAL`).
@@ -52,147 +214,201 @@ def read_regular(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     try:
         status = os.fstat(descriptor)
         _require_regular(status, path)
-        chunks: list[bytes] = []
-        while limit > 0 and (chunk := os.read(descriptor, min(limit, 1 << 20))):
-            chunks.append(chunk)
-            limit -= len(chunk)
-        return b"".join(chunks), status
+        return read_all(descriptor, limit), status
     finally:
         os.close(descriptor)
 
 
-def make_private_directory(path: str) -> None:
-    """Make a directory and what is missing above it, each for the owner only.
+def write_all(fd: int, content: bytes | bytearray, disk: Disk = DISK) -> None:
+    """Write all of `content`, however little each call takes."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[disk.write(fd, rest) :]
 
-    Raises:
-        OSError: It cannot be made, or something else has that name.
+
+def write_new(
+    path: str,
+    content: bytes | bytearray,
+    disk: Disk = DISK,
+    *,
+    durable: bool = True,
+    like: str | None = None,
+) -> None:
+    """Write a file that must not be there yet; if that fails it is not there afterwards.
+
+    Args:
+        path: The new file.
+        content: All of it.
+        disk: The system calls.
+        durable: It survives a power cut, once its name does (`sync_directory`).
+        like: If root writes, the file goes to the owner of this path.
     """
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    if parent != path:
-        make_private_directory(parent)
+    fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, disk)
     try:
-        os.mkdir(path, _PRIVATE_DIRECTORY)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
-    else:
-        # The mode of mkdir() is cut by the umask.
-        os.chmod(path, _PRIVATE_DIRECTORY)
+        try:
+            disk.fchmod(fd, PRIVATE_FILE)
+            if like is not None:
+                _give_to_owner(fd, like)
+            write_all(fd, content, disk)
+            if durable:
+                disk.fsync(fd)
+        finally:
+            disk.close(fd)
+    except BaseException:
+        remove_quietly(path, disk=disk)
+        raise
+
+
+def replace_file(
+    path: str,
+    content: bytes | bytearray,
+    temporary: str,
+    disk: Disk = DISK,
+    *,
+    like: str | None = None,
+) -> None:
+    """Put `content` in the place of a file; after a crash the old or the new one is there whole.
+
+    The caller holds a lock: the next writer removes the `temporary` file of one that was killed.
+    A power cut may bring the old file back until `sync_directory`.
+    """
+    remove(temporary, disk)
+    write_new(temporary, content, disk, like=like)
+    try:
+        disk.rename(temporary, path)
+    except BaseException:
+        remove_quietly(temporary, disk=disk)
+        raise
 
 
 def write_whole(path: str, content: bytes) -> None:
-    """Put `content` in the place of a file; after a crash the old or the new one is there whole.
-
-    The file is for its owner only. The caller holds the lock of the file: the name of the
-    temporary file is fixed, so that what a killed writer left behind is taken away by the next.
+    """Replace a file durably; its lock is held by the caller.
 
     Args:
         path: The file itself, not a symbolic link to it.
         content: All of the new file.
 
     Raises:
-        NotDurableError: It was replaced, and only that cannot be made sure.
+        NotDurableError: It was replaced, but a power cut may undo that.
         OSError: Nothing was replaced.
     """
     directory, name = os.path.split(path)
-    replaced = path if os.path.exists(path) else directory
-    temporary = os.path.join(directory, f".{name}.tmp")
-    with suppress(FileNotFoundError):
-        os.unlink(temporary)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, _PRIVATE_FILE)
+    like = path if os.path.exists(path) else directory
+    replace_file(path, content, os.path.join(directory, f".{name}.tmp"), like=like)
     try:
-        try:
-            _make_private(descriptor, like=replaced)
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    try:
-        _sync_directory(directory)
+        sync_directory(directory)
     except OSError as error:
         raise NotDurableError(error.errno, error.strerror, directory) from error
 
 
-@contextmanager
-def locked(path: str, timeout_s: float) -> Iterator[None]:
-    """Hold the lock file `path` alone; it is made if missing and never removed.
-
-    The wait is a short poll, because `flock` knows no deadline; it blocks its thread, so it
-    belongs in a worker thread or a command line, not on an event loop.
-
-    Raises:
-        LockHeldError: Someone else held it for `timeout_s`.
-        OSError: The lock file cannot be made or opened.
-    """
-    deadline = time.monotonic() + timeout_s
-    pause_s = _POLL_S
-    while True:
-        descriptor = _open_lock(path)
-        try:
-            if _try_lock(descriptor) and _is_still_at(descriptor, path):
-                yield
-                return
-            holder = _lock_holder(descriptor)
-        finally:
-            os.close(descriptor)
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise LockHeldError(path, holder)
-        time.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.5, _MAX_POLL_S)
+# -- locks
 
 
-def _open_lock(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags, _PRIVATE_FILE)
+def take_lock(fd: int, disk: Disk = DISK) -> bool:
+    """Lock an open file (flock(2)) without waiting; False if another one has it."""
     try:
-        status = os.fstat(descriptor)
-        _require_regular(status, path)
-        if status.st_uid == os.geteuid():
-            _make_private(descriptor, like=os.path.dirname(path))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _make_private(descriptor: int, *, like: str) -> None:
-    """Set the mode whatever the umask took; root leaves the file to the owner of `like`."""
-    os.fchmod(descriptor, _PRIVATE_FILE)
-    owner = os.stat(like)
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        disk.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _is_still_at(descriptor: int, path: str) -> bool:
-    """Say whether the file locked is the one that others would lock now."""
+def is_in_place(fd: int, path: str, disk: Disk = DISK) -> bool:
+    """Whether an open file is still the one of that name."""
     try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+        return os.path.samestat(disk.fstat(fd), disk.lstat(path))
     except FileNotFoundError:
         return False
 
 
-def _lock_holder(descriptor: int) -> int | None:
-    """Ask the kernel who holds a lock on the file; Linux alone tells."""
-    inode = str(os.fstat(descriptor).st_ino)
+def try_lock(path: str, disk: Disk = DISK, *, create: bool = True) -> int | None:
+    """Lock the file of that name without waiting.
+
+    A lock file may be removed by the process that has it locked, and by no other: so a lock that
+    was taken on a file that is no longer in its place is given back, and the next one tried.
+
+    Args:
+        path: The lock file.
+        disk: The system calls.
+        create: Make it if it is missing.
+
+    Returns:
+        The locked descriptor, which frees the lock when its last copy is closed; None if another
+        process has the lock.
+
+    Raises:
+        FileNotFoundError: It is missing and was not to be made, or its directory is missing.
+        OSError: It cannot be opened, or is not a regular file.
+    """
+    while True:
+        fd = _open_lock(path, disk, create=create)
+        try:
+            is_ours = take_lock(fd, disk)
+            if is_ours and is_in_place(fd, path, disk):
+                return fd
+        except BaseException:
+            disk.close(fd)
+            raise
+        disk.close(fd)
+        if not is_ours:
+            return None
+
+
+def _open_lock(path: str, disk: Disk, *, create: bool) -> int:
     try:
+        fd = open_private(path, os.O_RDWR | (os.O_CREAT if create else 0), disk)
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        try:
+            # Locking needs no right to write, on local file systems.
+            fd = open_private(path, os.O_RDONLY, disk)
+        except FileNotFoundError:
+            if create:
+                raise error from None
+            raise
+    try:
+        status = disk.fstat(fd)
+        _require_regular(status, path)
+        if create and status.st_uid == os.geteuid():
+            if stat.S_IMODE(status.st_mode) != PRIVATE_FILE:
+                disk.fchmod(fd, PRIVATE_FILE)
+            _give_to_owner(fd, os.path.dirname(path))
+    except BaseException:
+        disk.close(fd)
+        raise
+    return fd
+
+
+@contextmanager
+def locked(path: str, timeout_s: float) -> Iterator[None]:
+    """Hold the lock file `path`; it is made if missing and never removed.
+
+    The wait is a short poll, because `flock` knows no deadline; it blocks its thread, so it
+    belongs in a worker thread or a command line, not on an event loop.
+
+    Raises:
+        LockHeldError: Another process held it for `timeout_s`.
+        OSError: The lock file cannot be made or opened.
+    """
+    deadline = time.monotonic() + timeout_s
+    pause_s = _POLL_S
+    while (lock := try_lock(path)) is None:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise LockHeldError(path, _lock_holder(path))
+        time.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, _MAX_POLL_S)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock_holder(path: str) -> int | None:
+    """Ask the kernel which process has a file locked; only Linux tells."""
+    try:
+        inode = str(os.stat(path).st_ino)
         with open("/proc/locks", encoding="ascii", errors="replace") as table:
             for line in table:
                 # 1: FLOCK  ADVISORY  WRITE 4711 08:02:131 0 EOF
@@ -204,20 +420,14 @@ def _lock_holder(descriptor: int) -> int | None:
     return None
 
 
+def _give_to_owner(fd: int, like: str) -> None:
+    """Leave a file that root makes to the owner of the path beside which it stands."""
+    if os.geteuid() == 0 and (owner := os.stat(like)).st_uid != 0:
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
 def _require_regular(status: os.stat_result, path: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file", path)
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # A file system that has no way to sync a directory says so; the file itself is synced.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

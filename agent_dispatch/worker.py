@@ -69,8 +69,8 @@ def _run_job(
     request: Mapping[str, object], fds: Sequence[int], guards: ForkServer, *, is_ours: bool
 ) -> None:
     from agent_dispatch.config.file import config_path, jobs_path
-    from agent_dispatch.jobs.file_store import FileJobStore
     from agent_dispatch.jobs.log import JobLog
+    from agent_dispatch.jobs.store import JobStore
 
     gc.enable()
     job_id, environ, claude = str(request["job_id"]), request["env"], request["claude"]
@@ -78,7 +78,7 @@ def _run_job(
     assert claude is None or isinstance(claude, list)
 
     def open_log() -> int:
-        return FileJobStore(jobs_path(environ, config_path(environ))).open_log(job_id)
+        return JobStore(jobs_path(environ, config_path(environ))).open_log(job_id)
 
     with JobLog(open_log) as log, redirect_stderr(log):
         if not is_ours:

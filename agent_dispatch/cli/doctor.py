@@ -54,8 +54,7 @@ from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.config.trust import look_at
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.errors import ConfigError
-from agent_dispatch.jobs.disk import Disk
-from agent_dispatch.jobs.oddities import odd_entries
+from agent_dispatch.jobs.retention import odd_entries
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
 from agent_dispatch.run.program import find_program, with_program_on_path
@@ -128,7 +127,7 @@ def _examine_jobs(shell: Shell) -> Iterator[Check]:
     except ConfigError:
         return  # The check of the configuration has said so.
     try:
-        for odd in odd_entries(Disk(), str(directory)):
+        for odd in odd_entries(str(directory)):
             fix = f"ls -ld {shlex.quote(odd.path)}  (then move it away if it is of no use)"
             yield Check(name="jobs", status=Status.WARN, message=odd.told, fix=fix)
     except OSError as error:

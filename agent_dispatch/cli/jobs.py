@@ -27,7 +27,6 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import Cancellation, Purged, WaitedFor
 from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus, status_named
@@ -43,7 +42,7 @@ _CANCEL_PATIENCE_S = 10.0
 
 def open_store(shell: Shell) -> JobStore:
     """The jobs that this environment points at."""
-    return FileJobStore(jobs_path(shell.environ, config_path(shell.environ)))
+    return JobStore(jobs_path(shell.environ, config_path(shell.environ)))
 
 
 def jobs(*, status: str = "", limit: int = 50, json: bool = False, shell: Shell) -> int:

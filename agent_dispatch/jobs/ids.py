@@ -22,7 +22,7 @@ def is_job_id(text: str) -> bool:
 
 
 def check_job_id(text: str) -> str:
-    """Return `text` if it can be an id; to be called before it becomes part of a path.
+    """Return `text` if it can be an id; call it before `text` becomes part of a path.
 
     Raises:
         InvalidJobIdError: It cannot.

@@ -1,15 +1,23 @@
-"""What the worker of a job says on stderr: a private file, made with the first word."""
+"""What is said beside the answers: on stderr, and in the log of a job's worker."""
 
-import contextlib
 import io
 import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from agent_dispatch.errors import DispatchError
 
 
+def write_to_stderr(text: str) -> None:
+    """Write lines to stderr, if it is open and has a reader."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+
 class JobLog(io.TextIOBase):
-    """A stderr whose file is made when something is said, which is seldom."""
+    """The stderr of a worker: a private file, made with the first word, which is seldom said."""
 
     def __init__(self, open_log: Callable[[], int]) -> None:
         """Write to what `open_log` opens."""
@@ -17,15 +25,15 @@ class JobLog(io.TextIOBase):
         self._fd: int | None = None
 
     def write(self, text: str) -> int:
-        """Append `text`; where the log cannot be written there is nobody left to tell."""
-        with contextlib.suppress(DispatchError, OSError):
+        """Append `text`; if the log cannot be written, there is no other place to say so."""
+        with suppress(DispatchError, OSError):
             if self._fd is None:
                 self._fd = self._open_log()
             os.write(self._fd, text.encode(errors="backslashreplace"))
         return len(text)
 
     def close(self) -> None:
-        """Close it; what was said is there at once."""
+        """Close it; all that was said is in the file already."""
         super().close()
         if self._fd is not None:
             os.close(self._fd)

@@ -3,29 +3,47 @@
 import errno
 import os
 import re
-from typing import NamedTuple
+import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
-from agent_dispatch.jobs.disk import (
+import msgspec
+
+from agent_dispatch.files import (
+    NO_DESCRIPTOR,
+    NO_ROOM,
     Disk,
     identity,
     make_private_directory,
-    open_regular,
+    opened_regular,
     read_all,
-    remove,
     remove_quietly,
+    replace_file,
     sync_directory,
     write_new,
 )
-from agent_dispatch.jobs.errors import BrokenJobError, UnknownJobError, store_error
+from agent_dispatch.jobs.errors import (
+    BrokenJobError,
+    JobOverError,
+    JobStoreError,
+    UnknownJobError,
+    store_error,
+)
 from agent_dispatch.jobs.ids import JOB_ID, TIME_ORDERED_ID
-from agent_dispatch.jobs.records import (
+from agent_dispatch.jobs.locks import NO_DESCRIPTORS, Descriptors
+from agent_dispatch.jobs.record import (
     HEAD_BYTES,
     TAIL,
     CorruptRecordError,
     decode_head,
     decode_record,
+    decode_unknown,
+    encode_record,
+    shortened,
 )
 from agent_dispatch.model.job import Job, JobSummary, summarise
+
+T = TypeVar("T")
 
 SUFFIX = ".json"
 _RECORD_NAME = re.compile(JOB_ID + re.escape(SUFFIX))
@@ -33,16 +51,28 @@ _ORDERED_NAME = re.compile(TIME_ORDERED_ID + re.escape(SUFFIX))
 _MAX_BYTES = 512 * 1024 * 1024
 _MAX_FOREIGN_BYTES = 8 * 1024 * 1024
 """A record without our first line is read whole for a listing, up to here."""
-_NOT_THIS_FILES_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTDIR)
+_NOT_THIS_FILES_FAULT = (*NO_DESCRIPTOR, errno.ENOMEM, errno.ENOTDIR)
+_RESERVE_BYTES = 64 * 1024
+"""Kept for the final records of jobs on a disk that has become full."""
+_SHORTENED_CHARS = 8_000
+"""What is kept of an answer when not even the reserve makes room for all of it."""
+_PAUSES_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""How long the end of a job waits, time after time, for a descriptor."""
 
 
-class Loaded(NamedTuple):
-    """A record as it was read."""
+class Claim:
+    """The right to write one record: its lock is held."""
 
-    job: Job
-    content: bytes
-    seen: tuple[int, ...]
-    """Changes when the file does."""
+    def __init__(
+        self, job: Job, fds: Descriptors = NO_DESCRIPTORS, content: bytes | None = None
+    ) -> None:
+        self.job = job
+        """The record as its owner knows it, whether or not the last write came through."""
+        self.fds = fds
+        self.unknown = {} if content is None else decode_unknown(content)
+        """Fields of the record that this version does not know."""
+        self.seen: tuple[int, ...] | None = None
+        """The file as we wrote or read it last: tells whether another process has changed it."""
 
 
 class Names(NamedTuple):
@@ -53,76 +83,57 @@ class Names(NamedTuple):
     others: list[str]
     """Records of other programs."""
     strangers: list[str]
-    """What is no record by its name; hidden files excepted."""
+    """Names that are not those of records; hidden files excepted."""
 
 
 class RecordFiles:
     """The records of one jobs directory. Safe to use from several threads."""
 
     def __init__(self, directory: str, scratch: str, disk: Disk) -> None:
-        """Use `directory`; what is being written stands in `scratch`, on the same file system."""
+        """Use `directory`; new files are written in `scratch`, on the same file system."""
         self.directory = directory
         self._scratch = scratch
         self._disk = disk
+        self._reserve = os.path.join(directory, ".reserve")
 
     def path(self, job_id: str) -> str:
         """Say where a record is; `job_id` was checked."""
         return os.path.join(self.directory, job_id + SUFFIX)
 
-    def load(self, job_id: str) -> Loaded:
-        """Read a record whole.
+    # -- reading: each raises UnknownJobError, BrokenJobError or JobStoreError
 
-        Raises:
-            UnknownJobError: There is none.
-            BrokenJobError: What is there is no record of this job.
-            JobStoreError: Nothing can be read at the moment.
-        """
+    def load(self, job_id: str) -> Job:
+        """Read a record whole."""
+        return self.claim(job_id).job
+
+    def claim(self, job_id: str, fds: Descriptors = NO_DESCRIPTORS) -> Claim:
+        """Read a record whole, to write it later."""
         try:
-            fd, status = open_regular(self._disk, self.path(job_id))
-            try:
+            with opened_regular(self.path(job_id), self._disk) as (fd, status):
                 self._check_size(job_id, status.st_size, _MAX_BYTES)
-                content = read_all(self._disk, fd, _MAX_BYTES)
-            finally:
-                self._disk.close(fd)
-            return Loaded(decode_record(content, job_id), content, identity(status))
-        except OSError as error:
+                content = read_all(fd, _MAX_BYTES, self._disk)
+            claim = Claim(decode_record(content, job_id), fds, content)
+            claim.seen = identity(status)
+        except (OSError, CorruptRecordError) as error:
             raise self._unreadable(job_id, error) from error
-        except CorruptRecordError as error:
-            raise BrokenJobError(job_id, self.path(job_id), str(error)) from error
+        return claim
 
     def load_if_naming(self, job_id: str, word: bytes) -> Job | None:
-        """Read a record whole if `word` stands somewhere in its bytes; None if not, or broken.
-
-        Raises:
-            JobStoreError: Nothing can be read at the moment.
-        """
+        """Read a record whole if `word` stands in its bytes; None if not, or if it is broken."""
         try:
-            fd, _ = open_regular(self._disk, self.path(job_id))
-            try:
-                content = read_all(self._disk, fd, _MAX_BYTES)
-            finally:
-                self._disk.close(fd)
+            with opened_regular(self.path(job_id), self._disk) as (fd, _):
+                content = read_all(fd, _MAX_BYTES, self._disk)
             return decode_record(content, job_id) if word in content else None
-        except CorruptRecordError:
+        except (OSError, CorruptRecordError) as error:
+            failure = self._unreadable(job_id, error)
+            if isinstance(failure, JobStoreError):
+                raise failure from error
             return None
-        except OSError as error:
-            if isinstance(failure := self._unreadable(job_id, error), BrokenJobError):
-                return None
-            if isinstance(failure, UnknownJobError):
-                return None  # Removed since we saw its name.
-            raise failure from error
 
     def head(self, job_id: str) -> JobSummary:
-        """Read what a listing shows, a few KiB of any record of ours.
-
-        Raises:
-            UnknownJobError: There is none.
-            BrokenJobError: What is there is no record of this job, or not whole.
-            JobStoreError: Nothing can be read at the moment.
-        """
+        """Read what a listing shows: a few KiB, for a record of ours."""
         try:
-            fd, status = open_regular(self._disk, self.path(job_id))
-            try:
+            with opened_regular(self.path(job_id), self._disk) as (fd, status):
                 start = self._disk.read(fd, HEAD_BYTES)
                 summary = decode_head(start)
                 if (
@@ -132,77 +143,32 @@ class RecordFiles:
                 ):
                     return summary
                 self._check_size(job_id, status.st_size, _MAX_FOREIGN_BYTES)
-                content = start + read_all(self._disk, fd, _MAX_FOREIGN_BYTES)
-            finally:
-                self._disk.close(fd)
+                content = start + read_all(fd, _MAX_FOREIGN_BYTES, self._disk)
             return summarise(decode_record(content, job_id))
-        except OSError as error:
+        except (OSError, CorruptRecordError) as error:
             raise self._unreadable(job_id, error) from error
-        except CorruptRecordError as error:
-            raise BrokenJobError(job_id, self.path(job_id), str(error)) from error
 
     def _is_whole(self, fd: int, start: bytes, size: int) -> bool:
         if size <= len(start):
             return start.endswith(TAIL)
-        return self._disk.read_at(fd, len(TAIL), size - len(TAIL)) == TAIL
+        return self._disk.pread(fd, len(TAIL), size - len(TAIL)) == TAIL
 
     def _check_size(self, job_id: str, size: int, limit: int) -> None:
         if size > limit:
             reason = f"with {size} bytes it is too large for a record"
             raise BrokenJobError(job_id, self.path(job_id), reason)
 
-    def _unreadable(self, job_id: str, error: OSError) -> Exception:
-        reason = error.strerror or str(error)
-        if error.errno == errno.ENOENT:
-            return UnknownJobError(job_id)
-        if error.errno in _NOT_THIS_FILES_FAULT:
-            return store_error("Jobs cannot be read", self.directory, error)
-        if error.errno == errno.ELOOP:
-            reason = "it is a symbolic link, which is never followed"
+    def _unreadable(self, job_id: str, error: OSError | CorruptRecordError) -> Exception:
+        reason = str(error)
+        if isinstance(error, OSError):
+            if error.errno == errno.ENOENT:
+                return UnknownJobError(job_id)
+            if error.errno in _NOT_THIS_FILES_FAULT:
+                return store_error("Jobs cannot be read", self.directory, error)
+            reason = error.strerror or reason
+            if error.errno == errno.ELOOP:
+                reason = "it is a symbolic link, which is never followed"
         return BrokenJobError(job_id, self.path(job_id), reason)
-
-    def put(self, job_id: str, content: bytes | bytearray) -> None:
-        """Put a record in the place of the one before: one or the other is there, always whole.
-
-        Only the holder of the job's lock may call this: the name of the new file is fixed.
-
-        Raises:
-            OSError: The record is as it was, and nothing of the new one is left.
-        """
-        try:
-            self._replace(job_id, content)
-        except OSError as error:
-            if error.errno == errno.ENOENT:  # Somebody removed the directory.
-                make_private_directory(self._disk, self._scratch)
-            elif error.errno != errno.EIO:
-                raise
-            # After a failed fsync(2) the same file may seem to be synced: write a new one.
-            self._replace(job_id, content)
-
-    def _replace(self, job_id: str, content: bytes | bytearray) -> None:
-        new = os.path.join(self._scratch, f"{job_id}.tmp")
-        remove(self._disk, new)  # Of a writer that was killed.
-        write_new(self._disk, new, content)
-        try:
-            self._disk.rename(new, self.path(job_id))
-        except BaseException:
-            remove_quietly(self._disk, new)
-            raise
-
-    def sync(self) -> None:
-        """Make names durable: a new record, or that the last one took its place."""
-        sync_directory(self._disk, self.directory)
-
-    def seen(self, job_id: str) -> tuple[int, ...] | None:
-        """Tell the file now apart from all others of that name; None: there is none."""
-        try:
-            return identity(self._disk.status(self.path(job_id)))
-        except FileNotFoundError:
-            return None
-
-    def remove(self, job_id: str) -> bool:
-        """Remove a record; False if it was not there."""
-        return remove(self._disk, self.path(job_id))
 
     def names(self, known: frozenset[str]) -> Names:
         """Sort out what is in the directory.
@@ -214,7 +180,7 @@ class RecordFiles:
             OSError: It cannot be listed.
         """
         try:
-            names = self._disk.list(self.directory)
+            names = self._disk.listdir(self.directory)
         except FileNotFoundError:
             names = []
         ordered = list(filter(_ORDERED_NAME.fullmatch, names))
@@ -226,7 +192,150 @@ class RecordFiles:
                 found.strangers.append(name)
         return found
 
+    # -- writing
 
-def id_of(name: str) -> str:
-    """The id in the name of a record."""
-    return name[: -len(SUFFIX)]
+    def create(self, claim: Claim) -> None:
+        """Write the first record of a job, durably; if that fails there is none.
+
+        Raises:
+            OSError: It failed. Without room for the reserve it always does: the new job's answer
+                might have no room either.
+        """
+        self._keep_reserve()
+        try:
+            self.update(claim, claim.job)
+            sync_directory(self.directory, self._disk)
+        except BaseException:
+            remove_quietly(self.path(claim.job.id), disk=self._disk)
+            raise
+
+    def update(self, claim: Claim, job: Job) -> None:
+        """Put `job` in the place of the record.
+
+        Raises:
+            OSError: The record is as it was.
+            JobOverError: The record is final already.
+        """
+        self._look_again(claim)
+        content = encode_record(job, claim.unknown)
+        try:
+            self._replace(job.id, content)
+        except OSError as error:
+            if error.errno == errno.ENOENT:  # The directory was removed.
+                make_private_directory(self._scratch, self._disk)
+            elif error.errno != errno.EIO:
+                raise
+            # After a failed fsync(2) the same file may seem to be synced: write a new one.
+            self._replace(job.id, content)
+        try:
+            claim.seen = self._identity(job.id)
+        except OSError:
+            claim.seen = None  # Then it is read again before the next write.
+
+    def end(self, claim: Claim, job: Job) -> tuple[bool, str | None]:
+        """Write a final record, or as much of it as the disk takes.
+
+        Returns:
+            Whether readers see the job's end; and what is wrong with its record all the same,
+            None if it is whole and durable.
+        """
+        try:
+            problem = _patiently(lambda: self._end_with_little_room(claim, job))
+        except JobOverError as error:
+            return True, f"{error} What was to be recorded now is not."
+        except JobStoreError as error:
+            return False, str(error)
+        except OSError as error:
+            return False, _not_kept(error)
+        try:
+            _patiently(lambda: sync_directory(self.directory, self._disk))
+        except OSError as error:
+            problem = problem or _not_kept(error)
+        return True, problem
+
+    def _end_with_little_room(self, claim: Claim, job: Job) -> str | None:
+        try:
+            self.update(claim, job)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+        else:
+            return None
+        remove_quietly(self._reserve, disk=self._disk)
+        try:
+            self.update(claim, job)
+        except OSError as error:
+            if error.errno not in NO_ROOM or job.result is None:
+                raise
+            result = shortened(job.result, _SHORTENED_CHARS)
+            self.update(claim, msgspec.structs.replace(job, result=result))
+            return (
+                f"{_why_no_room(error)} of this answer only the first {_SHORTENED_CHARS} characters"
+                " are kept. Take the rest from here."
+            )
+        return None
+
+    def _keep_reserve(self) -> None:
+        """Occupy the space that a final record may need one day."""
+        try:
+            if self._disk.lstat(self._reserve).st_size >= _RESERVE_BYTES:
+                return
+            self._disk.unlink(self._reserve)
+        except FileNotFoundError:
+            pass
+        try:
+            # Random: zeros would take no space on a file system that compresses.
+            write_new(self._reserve, os.urandom(_RESERVE_BYTES), self._disk, durable=False)
+        except FileExistsError:
+            return  # Another process was faster.
+
+    def _look_again(self, claim: Claim) -> None:
+        """Take over what another process has added to the record since we wrote it."""
+        job_id = claim.job.id
+        seen = self._identity(job_id)
+        if seen in (None, claim.seen):
+            return
+        try:
+            found = self.claim(job_id)
+        except (UnknownJobError, BrokenJobError):
+            return  # We know better what belongs there.
+        if found.job.status.is_terminal:
+            raise JobOverError(job_id, found.job.status)
+        claim.unknown = found.unknown
+
+    def _replace(self, job_id: str, content: bytes | bytearray) -> None:
+        # Only the holder of the job's lock comes here, so the name may be fixed.
+        temporary = os.path.join(self._scratch, f"{job_id}.tmp")
+        replace_file(self.path(job_id), content, temporary, self._disk)
+
+    def _identity(self, job_id: str) -> tuple[int, ...] | None:
+        try:
+            return identity(self._disk.lstat(self.path(job_id)))
+        except FileNotFoundError:
+            return None
+
+
+def _patiently(write: Callable[[], T]) -> T:
+    """Do it once there is a descriptor: other threads give theirs back within milliseconds."""
+    for pause_s in _PAUSES_S:
+        try:
+            return write()
+        except (OSError, JobStoreError) as error:
+            reason = error.__cause__ if isinstance(error, JobStoreError) else error
+            if not (isinstance(reason, OSError) and reason.errno in NO_DESCRIPTOR):
+                raise
+        time.sleep(pause_s)
+    return write()
+
+
+def _why_no_room(error: OSError) -> str:
+    if error.errno == errno.EFBIG:
+        return "No file may be that large here (raise `ulimit -f`):"
+    return "The disk is full (free some space):"
+
+
+def _not_kept(error: OSError) -> str:
+    return (
+        f"The end of this job may not be on disk ({error.strerror or error}). Take the answer from"
+        " here, and check the disk."
+    )

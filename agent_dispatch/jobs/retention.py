@@ -1,115 +1,119 @@
-"""What may be removed: records that are over for long, and what dead processes left behind."""
+"""Retention: remove records that ended long ago and files of dead processes; report odd entries.
 
+An odd entry is one that is not what its name says, or has a name that agent-dispatch never gives:
+a symbolic link in place of a lock, a file of another user. It must not stop the removal of
+everything else, so it is found by looking, left alone, and reported.
+"""
+
+import errno
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.jobs.disk import Disk, names_in, remove
+from agent_dispatch.files import DISK, NO_DESCRIPTOR, NO_ROOM, Disk, exists, names_in, remove
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
-from agent_dispatch.jobs.history import History, Warnings
-from agent_dispatch.jobs.ids import creation_time_s, is_time_ordered
-from agent_dispatch.jobs.index import Entry, Index, entry_of
-from agent_dispatch.jobs.live import LiveFiles, NotLocked, owners_of
-from agent_dispatch.jobs.oddities import (
-    in_live,
-    in_logs,
-    is_this_entrys_fault,
-    left_alone,
-    odd_entries,
-    odd_in,
-)
-from agent_dispatch.jobs.record_files import RecordFiles
-from agent_dispatch.jobs.store import Collected
-from agent_dispatch.model.job import Job
+from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
+from agent_dispatch.jobs.listing import NEIGHBOURS, Entry, Lister, Warnings, entry_of
+from agent_dispatch.jobs.locks import UNPLACED, Locks, owners_of
+from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
+from agent_dispatch.model.job import Job, JobKind
 
 LOG_SUFFIX = ".log"
 _DAY_S = 86_400.0
 
 
-class Cleaner:
+class Collected(NamedTuple):
+    """What `gc` removed, or would remove."""
+
+    purged: list[str]
+    """Ids of the records."""
+    litter: int
+    """Files that dead processes had left behind."""
+    warnings: list[str]
+
+
+class Retention:
     """Removes records and litter of one jobs directory; several at once do no harm."""
 
     def __init__(
         self,
         records: RecordFiles,
-        live: LiveFiles,
-        index: Index,
-        history: History,
+        locks: Locks,
+        lister: Lister,
         disk: Disk,
         *,
         logs: str,
         settle: Callable[[str], Job],
         now: Callable[[], float],
     ) -> None:
-        """Clean `records`, `live` and the directory `logs`; `settle` is that of the store."""
+        """Clean `records`, `locks` and the directory `logs`; `settle` is that of the store."""
         self._records = records
-        self._live = live
-        self._index = index
-        self._history = history
+        self._locks = locks
+        self._lister = lister
         self._disk = disk
         self._logs = logs
         self._settle = settle
         self._now = now
 
-    def collect(self, max_age_days: float, *, dry_run: bool) -> Collected:
-        """Remove records of any kind, and all litter."""
-        warnings = Warnings()
-        for oddity in odd_entries(self._disk, self._records.directory):
-            warnings.add(oddity.told)
-        litter = 0 if dry_run else self._remove_litter(warnings)
-        purged = self._purge(max_age_days, lambda entry: True, dry_run, warnings)
-        return Collected(purged, litter, warnings.told())
+    def collect(self, max_age_days: float, *, dry_run: bool, calls_only: bool = False) -> Collected:
+        """Remove old records, and litter.
 
-    def prune_calls(self, retention_days: float) -> Collected:
-        """Remove records of calls, and what processes that were killed kept for further jobs."""
+        Args:
+            max_age_days: How long ago they ended.
+            dry_run: Only say which records.
+            calls_only: Remove records of calls that are not kept as references, and of the litter
+                only what is quickly found.
+
+        Raises:
+            InvalidRequestError: `max_age_days` is not a number from 0 on.
+        """
+        if not (math.isfinite(max_age_days) and max_age_days >= 0):
+            raise InvalidRequestError(
+                f"Not an age in days: {max_age_days!r}. Give a number from 0 on; 0 removes every"
+                " job that has ended."
+            )
         warnings = Warnings()
-        for oddity in odd_entries(self._disk, self._records.directory):
+        for oddity in odd_entries(self._records.directory, self._disk):
             warnings.add(oddity.told)
-        litter = self._remove_unplaced(self._sound_names(), warnings)
-        purged = self._purge(retention_days, lambda entry: entry.is_plain_call, False, warnings)
+        litter = 0 if dry_run else self._remove_litter(warnings, unplaced_only=calls_only)
+        purged = self._purge(max_age_days, warnings, dry_run=dry_run, calls_only=calls_only)
         return Collected(purged, litter, warnings.told())
 
     def forget(self, job_id: str) -> None:
-        """Remove one record of a job that is over."""
+        """Remove one record of a job that has ended."""
         job = self._settle(job_id)
         if not job.status.is_terminal:
             raise JobStoreError(
-                f"Job {job_id} is {job.status} and is not removed before it is over. End it with:"
-                f" agent-dispatch cancel {job_id}"
+                f"Job {job_id} is {job.status}, and its record is kept until it has ended. End it"
+                f" with: agent-dispatch cancel {job_id}"
             )
         self._remove(job_id, Warnings())
 
     def _purge(
-        self,
-        max_age_days: float,
-        may_go: Callable[[Entry], bool],
-        dry_run: bool,
-        warnings: Warnings,
+        self, max_age_days: float, warnings: Warnings, *, dry_run: bool, calls_only: bool
     ) -> list[str]:
-        if not (math.isfinite(max_age_days) and max_age_days >= 0):
-            raise InvalidRequestError(
-                f"Not an age in days: {max_age_days!r}. Give a number from 0 on; 0 removes every"
-                " job that is over."
-            )
-        # With 0 all that is over goes, also what a clock that was set back has put in the future.
+        # With 0 every ended job goes, also one that a clock that was set back put in the future.
         youngest = self._now() - max_age_days * _DAY_S if max_age_days else math.inf
 
         def wanted(job_id: str) -> bool:
-            # Over before it was made? Not by any clock worth asking.
+            # No job ends before it is made.
             return not is_time_ordered(job_id) or creation_time_s(job_id) <= youngest
 
-        def may_go_now(entry: Entry) -> bool:
-            return entry.completed_at <= youngest and may_go(entry)
+        def may_go(entry: Entry) -> bool:
+            is_wanted_kind = not calls_only or entry.kind == JobKind.CALL
+            return entry.completed_at <= youngest and is_wanted_kind
 
-        entries = self._history.entries(warnings, wanted=wanted)
-        old = [job_id for job_id, entry in entries if may_go_now(entry)]
+        entries = self._lister.entries(warnings, wanted=wanted)
+        old = [job_id for job_id, entry in entries if may_go(entry)]
         if dry_run:
             return old
-        purged = [job_id for job_id in old if self._remove_if(job_id, may_go_now, warnings)]
+        purged = [job_id for job_id in old if self._remove_if(job_id, may_go, warnings)]
         if purged:
-            self._index.drop(purged)
+            self._lister.drop_from_index(purged)
         return purged
 
     def _remove_if(self, job_id: str, may_go: Callable[[Entry], bool], warnings: Warnings) -> bool:
@@ -119,71 +123,54 @@ class Cleaner:
         except UnknownJobError:
             return False  # Another one was faster.
         except BrokenJobError as error:
-            warnings.add(f"{job_id}.json: {error.reason}; left alone")
+            warnings.left_alone(job_id + SUFFIX, error.reason)
             return False
         if summary.status.is_terminal and may_go(entry_of(summary)):
-            with self._left_alone(f"{job_id}.json", self._records.directory, warnings):
+            with self._left_alone(job_id + SUFFIX, self._records.directory, warnings):
                 return self._remove(job_id, warnings)
         return False
 
     def _remove(self, job_id: str, warnings: Warnings) -> bool:
         log = job_id + LOG_SUFFIX
         with self._left_alone(f"logs/{log}", self._logs, warnings):
-            remove(self._disk, os.path.join(self._logs, log))
-        return self._records.remove(job_id)
+            remove(os.path.join(self._logs, log), self._disk)
+        return remove(self._records.path(job_id), self._disk)
 
     # -- litter
 
-    def _sound_names(self) -> list[str]:
-        """Names in `live/`, without those of jobs that have something odd there."""
-        names = self._live.names()
-        odd = {oddity.name for oddity in odd_in(self._disk, self._live.directory, in_live)}
+    def _remove_litter(self, warnings: Warnings, *, unplaced_only: bool) -> int:
+        live = self._locks.directory
+        names = self._locks.names()
+        odd = {oddity.name for oddity in _odd_in(live, _in_live, self._disk)}
         spoilt = owners_of(odd)
-        return [name for name in names if name not in odd and not spoilt & owners_of([name])]
-
-    def _remove_litter(self, warnings: Warnings) -> int:
-        names = self._sound_names()
-        litter = self._remove_unplaced(names, warnings)
+        names = [name for name in names if name not in odd and not spoilt & owners_of([name])]
+        litter = 0
+        for name in names:
+            with self._left_alone(f"live/{name}", live, warnings):
+                litter += self._locks.remove_unplaced(name)
+        if unplaced_only:
+            return litter
         for job_id in owners_of(names):
             try:
-                with self._left_alone(f"live/{job_id}", self._live.directory, warnings):
+                with self._left_alone(f"live/{job_id}", live, warnings):
                     litter += self._remove_live_files(job_id)
             except BrokenJobError as error:
-                warnings.add(left_alone(f"{job_id}.json", error.reason))
+                warnings.left_alone(job_id + SUFFIX, error.reason)
         return litter + self._remove_logs(warnings)
 
-    def _remove_unplaced(self, names: list[str], warnings: Warnings) -> int:
-        removed = 0
-        for name in names:
-            with self._left_alone(f"live/{name}", self._live.directory, warnings):
-                removed += self._live.remove_unplaced(name)
-        return removed
-
-    @contextmanager
-    def _left_alone(self, name: str, directory: str, warnings: Warnings) -> Iterator[None]:
-        """Go on with the others if one entry cannot be removed, and say so."""
-        try:
-            yield
-        except OSError as error:
-            if not is_this_entrys_fault(error, directory):
-                raise
-            where = (
-                os.path.relpath(error.filename, self._records.directory) if error.filename else name
-            )
-            warnings.add(left_alone(where, error.strerror or str(error)))
-
     def _remove_live_files(self, job_id: str) -> int:
-        """Remove what is in `live/` of a job that is over; settle one without an owner."""
-        lock = self._live.try_lock(job_id, make=False)
-        if lock is NotLocked.HELD:
-            return 0
-        if isinstance(lock, NotLocked):
+        """Remove what is in `live/` of a job that has ended; settle one without an owner."""
+        try:
+            lock = self._locks.try_lock(job_id, create=False)
+        except FileNotFoundError:
             if self._is_over(job_id):
-                return self._live.remove_beside_the_lock(job_id)
+                return self._locks.remove_beside_the_lock(job_id)
         else:
+            if lock is None:
+                return 0
             try:
                 if self._is_over(job_id):
-                    return self._live.remove(job_id, lock)
+                    return self._locks.remove(job_id, lock)
             finally:
                 self._disk.close(lock)
         self._settle(job_id)
@@ -197,10 +184,128 @@ class Cleaner:
 
     def _remove_logs(self, warnings: Warnings) -> int:
         """Remove logs of jobs whose records are gone."""
-        odd = {oddity.name for oddity in odd_in(self._disk, self._logs, in_logs)}
+        odd = {oddity.name for oddity in _odd_in(self._logs, _in_logs, self._disk)}
         removed = 0
-        for name in set(names_in(self._disk, self._logs)) - odd:
-            if self._records.seen(os.path.splitext(name)[0]) is None:
+        for name in set(names_in(self._logs, self._disk)) - odd:
+            if not exists(self._records.path(name.removesuffix(LOG_SUFFIX)), self._disk):
                 with self._left_alone(f"logs/{name}", self._logs, warnings):
-                    removed += remove(self._disk, os.path.join(self._logs, name))
+                    removed += remove(os.path.join(self._logs, name), self._disk)
         return removed
+
+    @contextmanager
+    def _left_alone(self, name: str, directory: str, warnings: Warnings) -> Iterator[None]:
+        """Go on with the others if one entry cannot be removed, and report it."""
+        try:
+            yield
+        except OSError as error:
+            if not _is_this_entrys_fault(error, directory):
+                raise
+            if error.filename:
+                name = os.path.relpath(error.filename, self._records.directory)
+            warnings.left_alone(name, error.strerror or str(error))
+
+
+def _is_this_entrys_fault(error: OSError, directory: str) -> bool:
+    """Whether the other entries of a directory can be worked on although this one could not."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return os.access(directory, os.W_OK | os.X_OK)
+    return error.errno not in (*NO_ROOM, *NO_DESCRIPTOR, errno.EROFS, errno.EIO, errno.ENOMEM)
+
+
+# -- odd entries
+
+Expected = Callable[[str], frozenset[int]]
+"""The kinds of file that may have a name; none: agent-dispatch never gives that name."""
+_FILE, _FIFO, _DIRECTORY = map(frozenset, ([stat.S_IFREG], [stat.S_IFIFO], [stat.S_IFDIR]))
+_NOTHING = frozenset[int]()
+_IN_LIVE = {
+    **dict.fromkeys((".lock", ".cancel", ".ending", ".tmp"), _FILE),
+    **dict.fromkeys((".alive", ".bell"), _FIFO),
+}
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link, which is never followed",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFREG: "a regular file",
+}
+
+
+class Oddity(NamedTuple):
+    """An entry that is left alone."""
+
+    name: str
+    """Its own name, without its folder."""
+    told: str
+    """Where it is, and what is wrong with it."""
+    path: str
+
+
+def odd_entries(directory: str, disk: Disk = DISK) -> Iterator[Oddity]:
+    """Look at all that stands beside the records in a jobs directory; changes nothing."""
+    folders: dict[str, Expected] = {
+        "live": _in_live,
+        "logs": _in_logs,
+        "sessions": lambda name: _FILE if name.endswith(".lock") else _NOTHING,
+        "slots": lambda name: _DIRECTORY if name.isdecimal() else _NOTHING,
+    }
+    yield from _odd_in(directory, lambda name: _DIRECTORY, disk, prefix="", only=NEIGHBOURS)
+    for folder, expected in folders.items():
+        yield from _odd_in(os.path.join(directory, folder), expected, disk)
+    slots = os.path.join(directory, "slots")
+    for depth in filter(str.isdecimal, names_in(slots, disk)):
+        path = os.path.join(slots, depth)
+        yield from _odd_in(path, _in_depth, disk, prefix=f"slots/{depth}/")
+
+
+def _in_live(name: str) -> frozenset[int]:
+    if name.startswith("."):
+        return _FILE | _FIFO if name.endswith(UNPLACED) else _NOTHING
+    job_id, suffix = os.path.splitext(name)
+    return _IN_LIVE.get(suffix, _NOTHING) if is_job_id(job_id) else _NOTHING
+
+
+def _in_logs(name: str) -> frozenset[int]:
+    job_id, suffix = os.path.splitext(name)
+    return _FILE if suffix == LOG_SUFFIX and is_job_id(job_id) else _NOTHING
+
+
+def _in_depth(name: str) -> frozenset[int]:
+    return _FILE if name.isdecimal() or name == "waiting" else _NOTHING
+
+
+def _odd_in(
+    directory: str,
+    expected: Expected,
+    disk: Disk,
+    *,
+    prefix: str | None = None,
+    only: frozenset[str] | None = None,
+) -> Iterator[Oddity]:
+    """Look at one folder, or at some names in it; nothing is odd in one that is not there."""
+    prefix = f"{os.path.basename(directory)}/" if prefix is None else prefix
+    for name in sorted(names_in(directory, disk) if only is None else only):
+        path = os.path.join(directory, name)
+        try:
+            status = disk.lstat(path)
+        except FileNotFoundError:
+            continue  # Removed since it was listed.
+        if (wrong := _wrong(status, expected(name))) is not None:
+            yield Oddity(name, f"{prefix}{name}: {wrong}; left alone", path)
+
+
+def _wrong(status: os.stat_result, expected: frozenset[int]) -> str | None:
+    kind = stat.S_IFMT(status.st_mode)
+    if not expected:
+        return "not a name that agent-dispatch gives"
+    if kind not in expected:
+        wanted = " or ".join(_KINDS[kind] for kind in sorted(expected, reverse=True))
+        return f"{_KINDS.get(kind, 'a device')} in place of {wanted}"
+    euid = os.geteuid()
+    if euid == 0:
+        return None
+    if status.st_uid != euid:
+        return f"belongs to another user (uid {status.st_uid})"
+    if not status.st_mode & stat.S_IRUSR:
+        return f"not readable for you (mode {stat.S_IMODE(status.st_mode):04o})"
+    return None

@@ -1,55 +1,47 @@
-"""The job store as the rest of the program sees it: one durable record per dispatch.
+"""The job store: one JSON file per job, and `live/` for those that have not ended.
 
-Nothing outside this package knows that there are files; `file_store.FileJobStore` is the one
-implementation. All of it blocks and belongs in a worker thread or on a command line; none of it
-knows the event loop. `owner` puts it on Trio.
+A record is written to a new file, synced and renamed into its place. Whether a job has an owner
+is asked of the kernel (see `locks`), never of a clock: so there is no recovery at start, and no
+job is ever given up because it is old or silent.
+
+Nothing outside this package knows that there are files. All of it blocks and belongs in a worker
+thread or on a command line; `owner` and `waiting` put it on Trio.
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
-
+from agent_dispatch.files import (
+    DISK,
+    PRIVATE_FILE,
+    Disk,
+    make_private_directory,
+    open_private,
+    remove_quietly,
+)
+from agent_dispatch.jobs.errors import JobOverError, JobStoreError, store_error
+from agent_dispatch.jobs.ids import IdSource, check_job_id
+from agent_dispatch.jobs.listing import Lister, Listing
+from agent_dispatch.jobs.locks import CANCEL, NO_DESCRIPTORS, NO_FD, Descriptors, Locks
+from agent_dispatch.jobs.reconcile import Reconciler
+from agent_dispatch.jobs.record_files import Claim, RecordFiles
+from agent_dispatch.jobs.retention import LOG_SUFFIX, Collected, Retention
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary
+from agent_dispatch.model.job import (
+    JOB_VARIABLE,
+    Job,
+    JobKind,
+    JobStatus,
+    JobSummary,
+    may_become,
+    new_job,
+)
 
-NO_FD = -1
-
-
-class Descriptors(NamedTuple):
-    """What keeps a job owned for as long as one process has a copy open; `NO_FD` for none."""
-
-    lock: int
-    bell: int
-    """Readable when somebody wants the owner to look at `cancelled_by`."""
-    alive: int
-
-    @property
-    def to_hand_over(self) -> list[int]:
-        """What a new owner needs: `JobStore.adopt` takes it there, in this order."""
-        return [fd for fd in self if fd != NO_FD]
-
-    @property
-    def for_guard(self) -> list[int]:
-        """What a guard holds until its tree is empty; the bell is for the owner alone."""
-        return [fd for fd in (self.lock, self.alive) if fd != NO_FD]
-
-
-NO_DESCRIPTORS = Descriptors(NO_FD, NO_FD, NO_FD)
-
-
-class Claim:
-    """The right to write one job; who lets go of it leaves the job without an owner."""
-
-    def __init__(self, job: Job, fds: Descriptors) -> None:
-        """Made by the store."""
-        self.job = job
-        """The record as its owner knows it, whether or not the last write came through."""
-        self.fds = fds
-        self.unknown: dict[str, msgspec.Raw] = {}
-        """Fields of the record that this version does not know."""
-        self.seen: tuple[int, ...] | None = None
-        """Tells whether somebody else has touched the record since; the store's own business."""
+__all__ = ["NO_DESCRIPTORS", "NO_FD", "Claim", "Collected", "Finished", "JobStore", "Listing"]
 
 
 class Finished(NamedTuple):
@@ -60,33 +52,61 @@ class Finished(NamedTuple):
     persisted: bool
     """All of it is on disk and survives a power cut."""
     problem: str | None
-    """Why it is not persisted, for whoever gets the answer."""
+    """Why it is not persisted, to be told with the answer."""
 
 
-class Listing(NamedTuple):
-    """Jobs, newest first, and what was passed over."""
+class JobStore:
+    """Keeps jobs in a directory, which is made with the first one.
 
-    jobs: list[JobSummary]
-    warnings: list[str]
-
-
-class Collected(NamedTuple):
-    """What `gc` took away, or would take away."""
-
-    purged: list[str]
-    """Ids of the records."""
-    litter: int
-    """Files that dead processes had left behind."""
-    warnings: list[str]
-
-
-class JobStore(Protocol):
-    """Keeps jobs; any number of processes use one at the same time.
-
-    Every call that takes an id raises `InvalidJobIdError` for what cannot be one,
+    Any number of threads and processes use one at the same time, each claim from one thread at a
+    time. Every call that takes an id raises `InvalidJobIdError` for what cannot be one,
     `UnknownJobError` for a job that is not there, and `BrokenJobError` for one that cannot be
-    read; and every call raises `JobStoreError` if the store does not let itself be used.
+    read; and every call raises `JobStoreError` if the directory cannot be used.
     """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        disk: Disk = DISK,
+        now: Callable[[], float] = time.time,
+        ids: IdSource | None = None,
+        end_processes: Callable[[str], object] | None = None,
+    ) -> None:
+        """Use `directory`.
+
+        Args:
+            directory: Absolute.
+            disk: The system calls.
+            now: The time to be recorded, in seconds since the epoch.
+            ids: Where new ids come from.
+            end_processes: Ends what is left of a job whose owner and guard are gone, by its id.
+        """
+        self._directory = str(directory)
+        self._logs = os.path.join(self._directory, "logs")
+        self._disk = disk
+        self._now = now
+        self._ids = ids or IdSource()
+        live = os.path.join(self._directory, "live")
+        self._locks = Locks(live, disk)
+        self._records = RecordFiles(self._directory, live, disk)
+        self._reconciler = Reconciler(
+            self._records, self._locks, disk, now=now, end_processes=end_processes or _end_processes
+        )
+        self._lister = Lister(
+            self._records, self._locks, disk, is_held=self.is_held, settle=self.settle
+        )
+        self._retention = Retention(
+            self._records,
+            self._locks,
+            self._lister,
+            disk,
+            logs=self._logs,
+            settle=self.settle,
+            now=now,
+        )
+
+    # -- for the owner
 
     def create(
         self,
@@ -101,36 +121,70 @@ class JobStore(Protocol):
         Raises:
             JobStoreError: It cannot be recorded. Nothing is left behind; start nothing.
         """
-        ...
+        job = new_job(self._ids.next(), request, self._now(), kind=kind, parent=parent, ref=ref)
+        with self._told("The job cannot be recorded, so nothing was started"):
+            make_private_directory(self._locks.directory, self._disk)
+            claim = Claim(job, self._locks.create(job.id))
+            try:
+                self._records.create(claim)
+            except BaseException:
+                self._locks.undo(job.id, claim.fds)
+                raise
+        return claim
 
     def adopt(self, job_id: str, fds: Iterable[int]) -> Claim:
         """Own a job whose `Descriptors` were handed over by its owner; they are ours to close.
 
         Raises:
-            JobStoreError: They are not those of this job, or the job is over; they are closed.
+            JobStoreError: They are not those of this job, or the job has ended; they are closed.
         """
-        ...
+        given = list(fds)
+        try:
+            return self._take_over(check_job_id(job_id), given)
+        except BaseException:
+            self._locks.close(given)
+            raise
+
+    def _take_over(self, job_id: str, given: list[int]) -> Claim:
+        with self._told(f"Job {job_id} cannot be taken over"):
+            for fd in given:
+                os.set_inheritable(fd, False)
+            # The lock alone where the file system has no FIFOs.
+            is_ours = len(given) in (1, len(NO_DESCRIPTORS)) and self._locks.owns(job_id, given[0])
+        if not is_ours:
+            raise JobStoreError(
+                f"Job {job_id} cannot be taken over: what was handed over is not its lock."
+                " Dispatch its task again."
+            )
+        missing = [NO_FD] * (len(NO_DESCRIPTORS) - len(given))
+        claim = self._records.claim(job_id, Descriptors(*given, *missing))
+        if claim.job.status.is_terminal:
+            raise JobOverError(job_id, claim.job.status)
+        return claim
 
     def update(self, claim: Claim, job: Job) -> None:
-        """Replace the record of a job that is not over; `claim.job` is `job` then in any case.
+        """Replace the record of a job that goes on; `claim.job` is `job` then in any case.
 
         Raises:
             JobStoreError: The record is as it was.
-            JobOverError: Somebody ended the job, although we own it.
+            JobOverError: The record is final, although we own the job.
             ValueError: The status may not follow the present one, or the claim was let go of.
         """
-        ...
+        _check_step(claim, job)
+        if job.status.is_terminal:
+            raise ValueError("finish() ends a job")
+        claim.job = job
+        with self._told(f"The record of job {job.id} cannot be updated"):
+            self._records.update(claim, job)
 
     def finish(self, claim: Claim, job: Job, *, tree_ended: bool = True) -> Finished:
-        """Record how a job ended, let go of it, and wake whoever waits.
+        """Record how a job ended, let go of it, and wake all that wait for it.
 
-        Closes the bell at once: nobody may be waiting for it then.
-
-        Never raises for a record that cannot be written: the answer is paid for, and `Finished`
-        says what became of it.
+        Closes the bell at once: no task may be waiting for it then. Never raises for a record that
+        cannot be written: the answer is paid for, and `Finished` says what became of it.
 
         Args:
-            claim: Is of no more use afterwards.
+            claim: Cannot be used afterwards.
             job: With a terminal status.
             tree_ended: False: a guard still holds the job's lock, since not all processes of
                 the run are gone.
@@ -138,119 +192,180 @@ class JobStore(Protocol):
         Raises:
             ValueError: The status may not follow the present one, or the claim was let go of.
         """
-        ...
+        _check_step(claim, job)
+        if not job.status.is_terminal:
+            raise ValueError("update() goes on with a job")
+        claim.job = job
+        # No ring is needed now, and at the limit of open files this makes room for one.
+        self._locks.close([claim.fds.bell])
+        claim.fds = claim.fds._replace(bell=NO_FD)
+        try:
+            is_visible, problem = self._records.end(claim, job)
+            if is_visible and tree_ended:
+                # `gc` removes what is left.
+                with suppress(OSError):
+                    self._locks.remove(job.id, claim.fds.lock)
+        finally:
+            self.release(claim)
+        return Finished(job, problem is None, problem)
 
     def release(self, claim: Claim) -> None:
         """Close our copies of the descriptors, because others have them; may be called twice."""
-        ...
+        fds, claim.fds = claim.fds, NO_DESCRIPTORS
+        self._locks.close(fds)
 
     def note_cancelled(self, claim: Claim, by: str) -> None:
-        """Say that the job's owner is cancelling it, before it does, should it die on the way.
+        """Note that the owner is about to cancel the job, should it die on the way.
 
         Best effort, and not against a power cut: without it the job may be called lost instead of
         cancelled.
 
         Args:
             claim: The job.
-            by: Who wants it, for the end of a sentence; the first who wanted it stays named.
+            by: Who asked, for the end of a sentence; the first to ask stays named.
         """
-        ...
+        with suppress(OSError):
+            self._locks.mark_cancel(claim.job.id, by, durable=False)
 
     def mark_ending(self, claim: Claim) -> None:
-        """Say that the job's processes are being ended: jobs started inside them end with them.
+        """Note that the job's processes are being ended: jobs started inside them end with them.
 
         Best effort: without it such a job may be called lost instead of cancelled.
         """
-        ...
+        with suppress(OSError):
+            self._locks.mark_ending(claim.job.id)
 
-    def close(self) -> None:
-        """Remove what was kept for further jobs; those that are owned are not touched."""
-        ...
+    # -- for all other processes
 
     def comes_to_its_end(self, job_id: str) -> bool:
-        """Whether a job is over, or its processes are being ended; False for what is no job."""
-        ...
+        """Whether a job has ended or its processes are being ended; False for an impossible id."""
+        with self._told("Cannot tell whether the job has ended"):
+            return self._reconciler.is_ending(job_id)
 
     def read(self, job_id: str) -> Job:
         """Read the record as it is: it may say `running` of a job whose owner has died."""
-        ...
+        return self._records.load(check_job_id(job_id))
 
     def head(self, job_id: str) -> JobSummary:
         """Read what a listing shows of a job, as it is; the size of its answer does not matter."""
-        ...
+        return self._records.head(check_job_id(job_id))
 
     def settle(self, job_id: str) -> Job:
-        """Read a job, and end it first if nobody owns it although it is not over.
+        """Read a job, and end it first if it has no owner although its record goes on.
 
         The only recovery there is, and what every reader should call. With any number of readers
         one of them writes the verdict. Where nothing can be written, the verdict is returned all
         the same: it is true.
         """
-        ...
+        with self._told("Cannot tell whether the job has ended"):
+            return self._reconciler.settle(check_job_id(job_id))
 
     def is_held(self, job_id: str) -> bool:
         """Whether a process of the job may be left: its owner, or the guard of its run."""
-        ...
+        with self._told("Cannot tell whether the job has ended"):
+            return self._reconciler.is_held(check_job_id(job_id))
 
     def watch(self, job_id: str) -> int | None:
-        """Open a descriptor that becomes readable when nobody holds the job any more.
+        """Open a descriptor that becomes readable when the last holder of the job is gone.
 
         Look at the job once more after opening it, and close it. None: ask again later.
         """
-        ...
+        return self._locks.watch(check_job_id(job_id))
 
     def request_cancel(self, job_id: str, by: str) -> bool:
         """Ask the owner of a job, durably, to cancel it.
 
         Args:
             job_id: The job.
-            by: Who asks, for the end of a sentence; the first who asked stays named.
+            by: Who asks, for the end of a sentence; the first to ask stays named.
 
         Returns:
-            False: the job was over already.
+            False: the job had ended already.
         """
-        ...
+        if self.settle(job_id).status.is_terminal:
+            return False
+        with self._told(f"The cancellation of job {job_id} cannot be recorded"):
+            self._locks.mark_cancel(job_id, by)
+            self._locks.ring(job_id)
+        if self.settle(job_id).status.is_terminal:
+            # If it ended between the two looks, its markers went before ours was there.
+            remove_quietly(self._locks.path(job_id, CANCEL), disk=self._disk)
+        return True
 
     def cancelled_by(self, job_id: str) -> str | None:
         """Who asked for the job to be cancelled; None: nobody."""
-        ...
+        with self._told(f"Cannot tell whether job {job_id} is to be cancelled"):
+            return self._locks.cancelled_by(check_job_id(job_id))
 
     def list_jobs(self, *, status: JobStatus | None = None, limit: int = 50) -> Listing:
         """List the newest jobs, or the newest of one status, each settled."""
-        ...
+        with self._told("Jobs cannot be listed"):
+            return self._lister.list_jobs(status, limit)
 
     def find(self, word: str, matches: Callable[[Job], bool]) -> Job | None:
         """The newest job with `word` in its record that `matches`; it is not settled.
 
         Reads all records if there is none.
         """
-        ...
+        with self._told("Jobs cannot be searched"):
+            return next(filter(matches, self._lister.naming(word)), None)
 
     def forget(self, job_id: str) -> None:
-        """Remove the record of a job that is over.
+        """Remove the record of a job that has ended.
 
         Raises:
-            JobStoreError: It is not over.
+            JobStoreError: It has not ended.
         """
-        ...
+        with self._told(f"Job {job_id} cannot be removed"):
+            self._retention.forget(check_job_id(job_id))
 
     def prune_calls(self, retention_days: float) -> Collected:
-        """Remove old records of `call` jobs that are no refs.
-
-        And files that processes which were killed had kept for further jobs.
-        """
-        ...
+        """Remove old records of `call` jobs that are not refs, and lock files never used."""
+        with self._told("Old jobs cannot be removed"):
+            return self._retention.collect(retention_days, dry_run=False, calls_only=True)
 
     def gc(self, max_age_days: float, *, dry_run: bool = False) -> Collected:
-        """Remove what is over for longer than that, and the litter of dead processes.
+        """Remove jobs that ended longer ago than that, and the litter of dead processes.
 
         A pending or running job is never removed. Several at once do no harm.
 
         Raises:
-            InvalidRequestError: `max_age_days` is no number from 0 on.
+            InvalidRequestError: `max_age_days` is not a number from 0 on.
         """
-        ...
+        with self._told("Old jobs cannot be removed"):
+            return self._retention.collect(max_age_days, dry_run=dry_run)
 
     def open_log(self, job_id: str) -> int:
-        """Open a private file for what a job's worker says on stderr; it goes with the record."""
-        ...
+        """Open a private file for the stderr of a job's worker; it goes with the record."""
+        path = os.path.join(self._logs, check_job_id(job_id) + LOG_SUFFIX)
+        with self._told(f"The log of job {job_id} cannot be opened"):
+            make_private_directory(self._logs, self._disk)
+            fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, self._disk)
+            try:
+                self._disk.fchmod(fd, PRIVATE_FILE)
+            except BaseException:
+                self._disk.close(fd)
+                raise
+        return fd
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise store_error(what, self._directory, error) from error
+
+
+def _check_step(claim: Claim, job: Job) -> None:
+    """Refuse what no owner may write: a bug of ours, and better found than stored."""
+    if claim.fds.lock == NO_FD:
+        raise ValueError(f"the claim on job {claim.job.id} was let go of")
+    if job.id != claim.job.id or not may_become(claim.job.status, job.status):
+        raise ValueError(f"{claim.job.status} {claim.job.id} cannot become {job.status} {job.id}")
+
+
+def _end_processes(job_id: str) -> None:
+    # Only a job that was lost needs it, not every listing.
+    from agent_dispatch.claude.guard import kill_marked
+
+    kill_marked(f"{JOB_VARIABLE}={job_id}")

@@ -1,8 +1,8 @@
 """The few threads in which a process reads and writes the records of its jobs.
 
-However many jobs it has: a hundred that end at once do not start a hundred threads, which would
-only wait for each other. Work that may take long has threads of its own: to end what a lost job
-has left takes seconds, and no answer that was paid for may stand in line behind it.
+A hundred jobs that end at once do not start a hundred threads, which would only wait for each
+other. Work that may take long has threads of its own: ending what a lost job has left takes
+seconds, and no answer that was paid for may wait in line behind it.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ THREADS = 4
 
 
 class Pool(Enum):
-    """What has threads of its own, `THREADS` of them."""
+    """Work with threads of its own, `THREADS` of them."""
 
     RECORDS = auto()
     """The owner's reads and writes."""
     LOOKS = auto()
-    """Looks at jobs that have an owner, or are over: these end at once."""
+    """Looks at jobs that have an owner or have ended: these return at once."""
     SETTLING = auto()
     """The end of a lost job: its processes are searched for and ended first."""
     BULK = auto()
@@ -35,7 +35,7 @@ _limiters = trio.lowlevel.RunVar[dict[Pool, trio.CapacityLimiter]]("threads of t
 
 
 async def in_record_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Read or write a job that is ours, away from the event loop; a cancellation waits for it."""
+    """Read or write a job of ours, away from the event loop; a cancellation waits for it."""
     limiter = _limiter(Pool.RECORDS)
     return await trio.to_thread.run_sync(call, *args, limiter=limiter)
 
@@ -47,9 +47,11 @@ async def in_pool(pool: Pool, call: Callable[[*Ts], T], *args: *Ts) -> T:
     )
 
 
-async def in_own_thread(call: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Do what must be on disk before this process is gone: it stands in no line at all."""
-    return await trio.to_thread.run_sync(call, *args, limiter=trio.CapacityLimiter(1))
+async def in_own_thread(call: Callable[[*Ts], T], *args: *Ts, abandon_on_cancel: bool = False) -> T:
+    """Do what must be on disk before this process is gone, without waiting in any line."""
+    return await trio.to_thread.run_sync(
+        call, *args, abandon_on_cancel=abandon_on_cancel, limiter=trio.CapacityLimiter(1)
+    )
 
 
 def _limiter(pool: Pool) -> trio.CapacityLimiter:

@@ -1,6 +1,6 @@
-"""Jobs on Trio, for everybody but their owner: wait for one, cancel one.
+"""Jobs on Trio, for all but their owner: wait for one, cancel one.
 
-Nothing polls: the kernel wakes whoever waits when the last holder of a job is gone, also after
+Nothing polls: the kernel wakes all waiters when the last holder of a job is gone, also after
 SIGKILL. On file systems without FIFOs there is nothing to wait on; then we look again and again,
 at longer and longer intervals.
 """
@@ -31,11 +31,11 @@ class CancelOutcome(StrEnum):
     """What a cancellation came to."""
 
     CANCELLED = "cancelled"
-    """The job is over and its processes are gone."""
+    """The job has ended and its processes are gone."""
     RUNNING = "running"
     """Asked for; the job is still ending."""
     ALREADY_TERMINAL = "already_terminal"
-    """The job was over before, or its end came first."""
+    """The job had ended before, or its end came first."""
     NOT_FOUND = "not_found"
 
 
@@ -45,23 +45,17 @@ async def wait_until_over(
     note: Callable[[Job], object] = lambda job: None,
     every_s: float = math.inf,
 ) -> Job:
-    """Wait until a job is over, whoever owns it and however that owner ends; give the job.
+    """Wait until a job has ended, in whatever way its owner ends; give the job.
 
     Args:
         store: Where the job is.
         job_id: The job.
-        note: Gets the job as it is while it is not over: at once, and again now and then.
+        note: Gets the job while it goes on: at once, and again now and then.
         every_s: How often.
 
     Raises:
-        DispatchError: There is no such job, or not any more, or it cannot be read.
+        DispatchError: No such job, or it cannot be read.
     """
-
-    def is_over(job: Job) -> bool:
-        if not job.status.is_terminal:
-            note(job)
-        return job.status.is_terminal
-
     pause = Pause()
     while True:
         watch = _Watch(store, job_id)
@@ -69,8 +63,9 @@ async def wait_until_over(
             job = await look(watch.open_and, partial(_settle_quickly, store, job_id))
             if job is None:
                 job = await _settle_slowly(store, job_id)
-            if is_over(job):
+            if job.status.is_terminal:
                 return job
+            note(job)
             if await watch.wait(every_s):
                 continue
         finally:
@@ -82,18 +77,18 @@ async def settled(store: JobStore, job_id: str) -> Job:
     """Read a job as it is now, as `JobStore.settle` does.
 
     Raises:
-        DispatchError: There is no such job, or not any more, or it cannot be read.
+        DispatchError: No such job, or it cannot be read.
     """
     job = await look(_settle_quickly, store, job_id)
     return await _settle_slowly(store, job_id) if job is None else job
 
 
 def _settle_quickly(store: JobStore, job_id: str) -> Job | None:
-    """Settle a job that has an owner or is over; None for one that was lost, which takes long."""
+    """Settle a job that has an owner or has ended; None for a lost one, which takes long."""
     try:
         is_quick = store.head(job_id).status.is_terminal or store.is_held(job_id)
     except DispatchError:
-        is_quick = True  # Told below.
+        is_quick = True  # Raised again below.
     return store.settle(job_id) if is_quick else None
 
 
@@ -108,13 +103,13 @@ async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) ->
         store: Where the job is.
         job_id: The job.
         by: Who asks, for the end of a sentence.
-        patience_s: How long to wait; the job is being ended also after that.
+        patience_s: How long to wait; after that the job is still being ended.
 
     Raises:
-        DispatchError: The id is no id, the job cannot be read, or the request not be recorded.
+        DispatchError: Not an id, the job cannot be read, or the request cannot be recorded.
     """
     try:
-        await settled(store, job_id)  # Should it be lost, that takes long.
+        await settled(store, job_id)  # For a lost job, that takes long.
         # Not abandoned: if we are cancelled it is known whether the job is.
         if not await in_own_thread(store.request_cancel, job_id, by):
             return CancelOutcome.ALREADY_TERMINAL
@@ -123,7 +118,7 @@ async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) ->
     with trio.move_on_after(patience_s):
         try:
             job = await wait_until_over(store, job_id)
-        except UnknownJobError:  # Over, and removed as soon as it was.
+        except UnknownJobError:  # It has ended, and was removed at once.
             return CancelOutcome.ALREADY_TERMINAL
         await _wait_until_free(store, job_id)
         is_cancelled = job.status is JobStatus.CANCELLED
@@ -146,7 +141,7 @@ async def _wait_until_free(store: JobStore, job_id: str) -> None:
 
 
 class _Watch:
-    """What tells that a job is held no more; opened off the event loop, whose end may not wait."""
+    """Tells when the last holder of a job is gone; opened in a thread that may be abandoned."""
 
     def __init__(self, store: JobStore, job_id: str) -> None:
         self._store = store
@@ -157,9 +152,9 @@ class _Watch:
         """None where there is nothing to wait on."""
 
     def open_and(self, see: Callable[[], T]) -> T:
-        """Open it, and look; in one go, because each costs little more than getting there.
+        """Open it, then look: what happens after the look wakes `wait`.
 
-        Opened before looking: what happens after the look is told by it.
+        Both in one thread, because each costs little more than getting there.
         """
         fd = self._store.watch(self._job_id)
         with self._lock:
@@ -170,7 +165,7 @@ class _Watch:
         return see()
 
     async def wait(self, every_s: float = math.inf) -> bool:
-        """Wait until it tells, or so many seconds; False if there is nothing to wait on."""
+        """Wait until it tells, or `every_s`; False if there is nothing to wait on."""
         if self.fd is None:
             return False
         with trio.move_on_after(every_s):

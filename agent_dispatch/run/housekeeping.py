@@ -7,24 +7,17 @@ the server's log.
 
 import contextlib
 import math
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 
 import trio
 
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.log import write_to_stderr
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.threads import Pool, in_pool
 
 _EVERY_S = 3600.0
-
-
-def write_to_stderr(text: str) -> None:
-    """Write lines to stderr, if it is open and somebody is left to read it."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(text)
 
 
 class Housekeeping:

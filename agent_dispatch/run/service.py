@@ -18,9 +18,7 @@ from agent_dispatch.core.dialogue import agent_of_session, check_dialogue
 from agent_dispatch.core.parallel import wrong_items
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import adopt_job, create_job
-from agent_dispatch.jobs.spares import KEPT
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import CacheCleared, CacheStats
 from agent_dispatch.model.config import EffectiveAgent, Settings
@@ -312,30 +310,28 @@ async def open_service(
     environ = with_absolute_paths(environ)
     registry = registry or Registry(config_path(environ), environ=environ)
     jobs = jobs_path(environ, registry.path)
-    store = FileJobStore(jobs, spares=KEPT)
-    sessions = Sessions(jobs / "sessions")
+    store = JobStore(jobs)
     dispatcher = Dispatcher(
         slots=Slots(jobs / "slots", current_depth(environ)),
-        sessions=sessions,
+        sessions=Sessions(jobs / "sessions"),
         open_claude=partial(open_claude, Launcher(fork_server)),
         environ=environ,
         claude=claude,
     )
     failure: Exception | None = None
-    with contextlib.closing(store), contextlib.closing(sessions):
-        async with trio.open_nursery() as nursery:
-            try:
-                yield Service(
-                    registry=registry,
-                    dispatcher=dispatcher,
-                    store=store,
-                    workers=Workers(fork_server, environ, claude),
-                    nursery=nursery,
-                    parent=environ.get(JOB_VARIABLE),
-                )
-            except Exception as error:
-                # Raised outside the nursery, which would wrap it in a group.
-                failure = error
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        try:
+            yield Service(
+                registry=registry,
+                dispatcher=dispatcher,
+                store=store,
+                workers=Workers(fork_server, environ, claude),
+                nursery=nursery,
+                parent=environ.get(JOB_VARIABLE),
+            )
+        except Exception as error:
+            # Raised outside the nursery, which would wrap it in a group.
+            failure = error
+        nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

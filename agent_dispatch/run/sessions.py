@@ -18,8 +18,6 @@ import trio
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.files import make_private_directory
-from agent_dispatch.jobs.disk import Disk
-from agent_dispatch.jobs.spares import Spares
 
 _POLL_S = (0.02, 0.06)
 """How often a waiter looks again: a lock of another process cannot be waited for without a thread.
@@ -50,7 +48,6 @@ class Sessions:
     def __init__(self, directory: Path) -> None:
         """Use `directory`, which is made on first use."""
         self._directory = directory
-        self._spares = Spares(str(directory), _SUFFIX, Disk())
 
     @contextlib.asynccontextmanager
     async def hold(
@@ -66,7 +63,6 @@ class Sessions:
             SessionsError: The lock file cannot be used.
         """
         path = str(self._directory / f"{session_id.lower()}{_SUFFIX}")
-        self._spares.link_to(path)
         told = False
         while (fd := self._try(path)) is None:
             if not told:
@@ -78,15 +74,11 @@ class Sessions:
             yield held
         finally:
             if not held.in_use:
-                # Under the lock: who opened the file meanwhile sees that it is not this one. What
-                # stays is swept one day, and no reason to fail a run.
+                # Unlink while holding the lock, so that another opener notices the inode change.
+                # Leftovers are swept later, and are no reason to fail a run.
                 with contextlib.suppress(OSError):
-                    self._spares.put(path)
+                    os.unlink(path)
             os.close(fd)
-
-    def close(self) -> None:
-        """Remove what was kept for further sessions."""
-        self._spares.close()
 
     def sweep(self) -> None:
         """Remove the lock files of those who were killed while they held one; may take a while.

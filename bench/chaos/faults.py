@@ -13,8 +13,8 @@ from pathlib import Path
 
 import trio
 
-from agent_dispatch.jobs.disk import Disk, make_private_directory
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.files import make_private_directory
+from agent_dispatch.jobs.store import JobStore
 from bench.chaos.agents import NEVER_REACHED, WITHDRAWN
 from bench.chaos.plan import Strike
 from bench.chaos.scene import Client, Scene, signal_all
@@ -249,15 +249,15 @@ def _look_from_another_day(scene: Scene, offset_s: float) -> None:
     for path in scene.config.parent.rglob("*"):
         with suppress(FileNotFoundError):
             os.utime(path, (wrong_time(), wrong_time()))
-    reader = FileJobStore(scene.jobs, now=wrong_time)
+    reader = JobStore(scene.jobs, now=wrong_time)
     for row in reader.list_jobs().jobs:
         reader.settle(row.id)
     reader.gc(30)
 
 
 async def _collect_twice(scene: Scene, client: Client, strike: Strike) -> None:
-    collect: Callable[[], object] = partial(FileJobStore(scene.jobs).gc, 7)
-    other: Callable[[], object] = partial(FileJobStore(scene.jobs).gc, 7)
+    collect: Callable[[], object] = partial(JobStore(scene.jobs).gc, 7)
+    other: Callable[[], object] = partial(JobStore(scene.jobs).gc, 7)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, collect)
         nursery.start_soon(trio.to_thread.run_sync, other)
@@ -272,12 +272,12 @@ async def _put_odd_entry(scene: Scene, client: Client, strike: Strike) -> None:
     path = scene.jobs / folder / f"{chance.getrandbits(128):032x}{suffix}"
     kind = chance.choice(["link", "directory", "fifo"])
     try:
-        make_private_directory(Disk(), str(path.parent))
+        make_private_directory(str(path.parent))
         _make_odd(path, kind)
     except OSError as error:  # Another fault has filled the disk.
         raise SkippedError(str(error)) from error
     try:
-        collected = await trio.to_thread.run_sync(FileJobStore(scene.jobs).gc, 7)
+        collected = await trio.to_thread.run_sync(JobStore(scene.jobs).gc, 7)
         if not any(told.startswith(f"{folder}/{path.name}: ") for told in collected.warnings):
             raise AssertionError(f"gc passes over {path} without a word: {collected.warnings}")
         await scene.command("gc")

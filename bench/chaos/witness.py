@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from agent_dispatch.jobs.disk import identity
+from agent_dispatch.files import identity
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.job import Job
 from bench.chaos.agents import read_ledger

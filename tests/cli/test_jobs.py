@@ -13,11 +13,10 @@ import trio
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.job_text import age, short_ids
 from agent_dispatch.errors import UnknownAgentError
-from agent_dispatch.jobs import verdict
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs import record
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.owner import create_job
-from agent_dispatch.jobs.store import Claim
+from agent_dispatch.jobs.store import Claim, JobStore
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind
 from tests.cli.support import JOB_ID, FakeService, Stream, World
@@ -34,12 +33,12 @@ def jobs_dir(world: World) -> Path:
 
 
 @pytest.fixture
-def store(jobs_dir: Path) -> FileJobStore:
-    return FileJobStore(jobs_dir)
+def store(jobs_dir: Path) -> JobStore:
+    return JobStore(jobs_dir)
 
 
-def report(store: FileJobStore, claim: Claim, *lines: str) -> None:
-    store.update(claim, verdict.with_progress(claim.job, lines, time.time()))
+def report(store: JobStore, claim: Claim, *lines: str) -> None:
+    store.update(claim, record.with_progress(claim.job, lines, time.time()))
 
 
 class Reader(Stream):
@@ -59,7 +58,7 @@ class Reader(Stream):
             self.write(line)
 
 
-def test_jobs_are_listed_newest_first_and_aligned(world: World, store: FileJobStore) -> None:
+def test_jobs_are_listed_newest_first_and_aligned(world: World, store: JobStore) -> None:
     old = ended(store)
     failed = ended(store, TIMEOUT)
     now = running(store)
@@ -91,7 +90,7 @@ def test_without_jobs_that_is_said_and_nothing_is_made(world: World, jobs_dir: P
     assert not jobs_dir.exists()
 
 
-def test_a_listing_can_be_narrowed(world: World, store: FileJobStore) -> None:
+def test_a_listing_can_be_narrowed(world: World, store: JobStore) -> None:
     first, second = ended(store), ended(store)
     ended(store, FAILED)
     assert world.run("jobs", "--status=done", "--json") == 0
@@ -104,7 +103,7 @@ def test_a_listing_can_be_narrowed(world: World, store: FileJobStore) -> None:
 
 
 def test_what_is_no_job_is_warned_about_beside_the_answer(
-    world: World, store: FileJobStore, jobs_dir: Path
+    world: World, store: JobStore, jobs_dir: Path
 ) -> None:
     known = ended(store)
     (jobs_dir / "notes.txt").write_text("mine")
@@ -119,7 +118,7 @@ def test_what_is_no_job_is_warned_about_beside_the_answer(
     assert "cannot be read" in world.err
 
 
-def test_what_a_task_says_cannot_steer_the_terminal(world: World, store: FileJobStore) -> None:
+def test_what_a_task_says_cannot_steer_the_terminal(world: World, store: JobStore) -> None:
     evil = "look\x1b[2J\x1b]0;owned\x07\nsecond line"
     request = DispatchRequest(agent="a\x1b[2J", task=evil)
     claim = store.create(request, kind=JobKind.CALL)
@@ -135,7 +134,7 @@ def test_what_a_task_says_cannot_steer_the_terminal(world: World, store: FileJob
 
 
 def test_a_terminal_shows_statuses_in_colour_and_still_aligned(
-    world: World, store: FileJobStore
+    world: World, store: JobStore
 ) -> None:
     ended(store)
     ended(store, TIMEOUT)
@@ -148,12 +147,10 @@ def test_a_terminal_shows_statuses_in_colour_and_still_aligned(
     assert "\x1b" not in world.out
 
 
-def test_a_job_is_shown_with_what_was_asked_and_its_answer(
-    world: World, store: FileJobStore
-) -> None:
+def test_a_job_is_shown_with_what_was_asked_and_its_answer(world: World, store: JobStore) -> None:
     request = DispatchRequest(agent="infra", task="look\nhere", caller="me", goal="g")
     claim = store.create(request, kind=JobKind.CALL, ref=True)
-    store.update(claim, verdict.started(claim.job, time.time()))
+    store.update(claim, record.started(claim.job, time.time()))
     report(store, claim, "one", "two")
     end(store, claim, msgspec.structs.replace(DONE, session_id="s-1", result="Three\npods"))
     assert world.run("job", claim.job.id) == 0
@@ -175,7 +172,7 @@ def test_a_job_is_shown_with_what_was_asked_and_its_answer(
     assert answer == "Three\npods\n"
 
 
-def test_a_job_whose_owner_died_is_shown_as_lost(world: World, store: FileJobStore) -> None:
+def test_a_job_whose_owner_died_is_shown_as_lost(world: World, store: JobStore) -> None:
     claim = running(store)
     store.release(claim)
     assert world.run("job", claim.job.id) == 0
@@ -183,7 +180,7 @@ def test_a_job_whose_owner_died_is_shown_as_lost(world: World, store: FileJobSto
     assert world.run("wait", claim.job.id) == 1
 
 
-def test_json_is_the_whole_record(world: World, store: FileJobStore) -> None:
+def test_json_is_the_whole_record(world: World, store: JobStore) -> None:
     job_id = ended(store, msgspec.structs.replace(DONE, result="x" * 100_000))
     assert world.run("job", job_id, "--json") == 0
     assert len(world.answer()["result"]["result"]) == 100_000
@@ -195,7 +192,7 @@ def test_json_is_the_whole_record(world: World, store: FileJobStore) -> None:
 @pytest.mark.parametrize("command", ["job", "wait", "tail", "cancel"])
 @pytest.mark.parametrize("text", ["x", "abc", "../../etc/passwd", "", "-", "0" * 33])
 def test_what_cannot_be_an_id_is_an_error_of_one_line(
-    world: World, store: FileJobStore, command: str, text: str
+    world: World, store: JobStore, command: str, text: str
 ) -> None:
     ended(store)
     assert world.run(command, "--", text) == 1
@@ -216,7 +213,7 @@ def test_an_unknown_job_is_an_error(world: World, command: str) -> None:
 def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(world: World, jobs_dir: Path) -> None:
     hour_ns = 3_600 * 10**9
     clock = iter([10**18, 10**18 + 1, 10**18 + hour_ns])
-    store = FileJobStore(jobs_dir, ids=IdSource(lambda: next(clock)))
+    store = JobStore(jobs_dir, ids=IdSource(lambda: next(clock)))
     first, second, later = (ended(store) for _ in range(3))
     for text in (later[:8], later[:31], later.upper(), f" {later} "):
         assert world.run("job", text, "--json") == 0
@@ -235,7 +232,7 @@ def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(world: World, jobs
     ("result", "status"), [(DONE, 0), (FAILED, 1), (CANCELLED, 1), (TIMEOUT, 124)]
 )
 def test_waiting_for_a_job_that_is_over_tells_how_it_ended(
-    world: World, store: FileJobStore, result: DispatchResult, status: int
+    world: World, store: JobStore, result: DispatchResult, status: int
 ) -> None:
     job_id = ended(store, result)
     assert world.run("wait", job_id) == status
@@ -248,7 +245,7 @@ def test_waiting_for_a_job_that_is_over_tells_how_it_ended(
 
 @pytest.mark.parametrize("patience", ["0", "-1", "0.01"])
 def test_a_job_that_still_runs_when_the_patience_is_over_is_status_3(
-    world: World, store: FileJobStore, patience: str
+    world: World, store: JobStore, patience: str
 ) -> None:
     claim = running(store)
     assert world.run("wait", claim.job.id, "--timeout-seconds", patience) == 3
@@ -260,7 +257,7 @@ def test_a_job_that_still_runs_when_the_patience_is_over_is_status_3(
     store.release(claim)
 
 
-def test_a_wait_shows_progress_and_wakes_at_the_end(world: World, store: FileJobStore) -> None:
+def test_a_wait_shows_progress_and_wakes_at_the_end(world: World, store: JobStore) -> None:
     claim = running(store)
     report(store, claim, "one", "two")
 
@@ -277,7 +274,7 @@ def test_a_wait_shows_progress_and_wakes_at_the_end(world: World, store: FileJob
     assert stderr.text.startswith("[  0 s] two\n")
 
 
-def test_a_tail_is_what_the_record_has(world: World, store: FileJobStore) -> None:
+def test_a_tail_is_what_the_record_has(world: World, store: JobStore) -> None:
     claim = running(store)
     assert world.run("tail", claim.job.id) == 0
     assert world.out == ""
@@ -295,7 +292,7 @@ def test_a_tail_is_what_the_record_has(world: World, store: FileJobStore) -> Non
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_tail_that_follows_prints_each_line_once_until_the_end(
-    world: World, store: FileJobStore, as_json: bool
+    world: World, store: JobStore, as_json: bool
 ) -> None:
     claim = running(store)
     tail = [f"line {number}" for number in range(20)]
@@ -320,7 +317,7 @@ def test_a_tail_that_follows_prints_each_line_once_until_the_end(
         assert stderr.text == f"Job {claim.job.id} is failed.\n"
 
 
-def test_a_job_without_an_owner_is_cancelled_at_once(world: World, store: FileJobStore) -> None:
+def test_a_job_without_an_owner_is_cancelled_at_once(world: World, store: JobStore) -> None:
     over = ended(store)
     for argv in ([], ["--json"]):
         assert world.run("cancel", over, *argv) == 0
@@ -329,16 +326,14 @@ def test_a_job_without_an_owner_is_cancelled_at_once(world: World, store: FileJo
     assert world.answer() == {"job_id": JOB_ID, "outcome": "not_found"}
 
 
-def test_a_job_is_cancelled_by_its_owner_who_is_told_by_whom(
-    world: World, store: FileJobStore
-) -> None:
+def test_a_job_is_cancelled_by_its_owner_who_is_told_by_whom(world: World, store: JobStore) -> None:
     started: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     async def own() -> None:
         request = DispatchRequest(agent="infra", task="look")
         with trio.fail_after(30):
             async with create_job(store, request, kind=JobKind.BACKGROUND) as owned:
-                await owned.start()
+                owned.note_started()
                 started.put(owned.job.id)
                 by = await owned.wait_cancelled()
                 await owned.finish(msgspec.structs.replace(CANCELLED, error=f"Cancelled by {by}."))
@@ -352,7 +347,7 @@ def test_a_job_is_cancelled_by_its_owner_who_is_told_by_whom(
     assert store.settle(job_id).error == "Cancelled by agent-dispatch cancel."
 
 
-def test_gc_removes_what_is_over_for_long_enough(world: World, store: FileJobStore) -> None:
+def test_gc_removes_what_is_over_for_long_enough(world: World, store: JobStore) -> None:
     over = [ended(store), ended(store, FAILED)]
     claim = running(store)
     assert world.run("gc") == 0
@@ -367,7 +362,7 @@ def test_gc_removes_what_is_over_for_long_enough(world: World, store: FileJobSto
 
 
 @pytest.mark.parametrize("days", ["-1", "nan", "inf"])
-def test_an_age_that_is_none_is_refused(world: World, store: FileJobStore, days: str) -> None:
+def test_an_age_that_is_none_is_refused(world: World, store: JobStore, days: str) -> None:
     ended(store)
     assert world.run("gc", f"--max-age-days={days}") == 1
     assert "Not an age in days" in world.err

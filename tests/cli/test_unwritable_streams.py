@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.jobs import verdict
-from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.store import Claim
+from agent_dispatch.jobs import record
+from agent_dispatch.jobs.store import Claim, JobStore
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from tests.cli.support import World
 from tests.jobs.support import DONE, end, ended, running
@@ -83,18 +82,18 @@ def call(world: World, *argv: str, stderr: int) -> tuple[int, str]:
     return process.returncode, out
 
 
-def report(store: FileJobStore, claim: Claim, *lines: str) -> None:
-    store.update(claim, verdict.with_progress(claim.job, lines, time.time()))
+def report(store: JobStore, claim: Claim, *lines: str) -> None:
+    store.update(claim, record.with_progress(claim.job, lines, time.time()))
 
 
 @pytest.fixture
-def store(world: World) -> FileJobStore:
-    return FileJobStore(world.config.parent / "jobs")
+def store(world: World) -> JobStore:
+    return JobStore(world.config.parent / "jobs")
 
 
 @pytest.mark.parametrize("make", UNWRITABLE)
 def test_an_answer_is_whole_whatever_stderr_is(
-    world: World, store: FileJobStore, make: Callable[[], int]
+    world: World, store: JobStore, make: Callable[[], int]
 ) -> None:
     hinted = ended(store, HINTED)
     with opened(make) as stderr:
@@ -116,7 +115,7 @@ def test_an_answer_is_whole_whatever_stderr_is(
 
 @pytest.mark.parametrize("make", UNWRITABLE)
 def test_a_failure_keeps_its_status_whatever_stderr_is(
-    world: World, store: FileJobStore, make: Callable[[], int]
+    world: World, store: JobStore, make: Callable[[], int]
 ) -> None:
     timeout = DispatchResult(
         agent="infra", success=False, result="", error="Slow.", error_type=ErrorType.TIMEOUT
@@ -137,7 +136,7 @@ def test_a_failure_keeps_its_status_whatever_stderr_is(
 
 @pytest.mark.parametrize("make", UNWRITABLE)
 def test_a_wait_goes_on_when_its_progress_cannot_be_written(
-    world: World, store: FileJobStore, make: Callable[[], int]
+    world: World, store: JobStore, make: Callable[[], int]
 ) -> None:
     claim = running(store)
     report(store, claim, "Reading")
@@ -178,7 +177,7 @@ def test_a_server_with_no_stderr_ends_as_any_other(world: World, make: Callable[
     ],
 )
 def test_an_answer_that_cannot_be_written_is_an_error_without_a_traceback(
-    world: World, store: FileJobStore, argv: list[str], make: Callable[[], int]
+    world: World, store: JobStore, argv: list[str], make: Callable[[], int]
 ) -> None:
     job_id = ended(store, HINTED)
     argv = [job_id if word == "JOB" else word for word in argv]
@@ -194,9 +193,7 @@ def test_an_answer_that_cannot_be_written_is_an_error_without_a_traceback(
         assert mute.wait(timeout=60) == status
 
 
-def test_a_reader_of_the_remarks_may_leave_before_the_answer(
-    world: World, store: FileJobStore
-) -> None:
+def test_a_reader_of_the_remarks_may_leave_before_the_answer(world: World, store: JobStore) -> None:
     """As in `agent-dispatch wait ID 2> >(head -1)`."""
     claim = running(store)
     reading, writing = os.pipe()

@@ -10,8 +10,8 @@ from agent_dispatch.core.events import EventDecoder
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import Ending, RunReport
 from agent_dispatch.core.transcript import Transcript
-from agent_dispatch.jobs import verdict
-from agent_dispatch.jobs.records import decode_record, encode_record
+from agent_dispatch.jobs import record
+from agent_dispatch.jobs.record import decode_record, encode_record
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import JobKind, new_job
 from tests.core import builders
@@ -74,5 +74,5 @@ def test_output_that_was_damaged_anywhere_has_an_outcome(
     # What came of it can be recorded, and read again.
     request = DispatchRequest(agent="infra", task="go")
     job = new_job(JOB_ID, request, 1.0, kind=JobKind.CALL)
-    record = encode_record(verdict.ended(verdict.started(job, 2.0), result, 3.0), {})
-    assert decode_record(record, JOB_ID).result is not None
+    content = encode_record(record.ended(record.started(job, 2.0), result, 3.0), {})
+    assert decode_record(content, JOB_ID).result is not None

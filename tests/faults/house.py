@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.job import Job, JobStatus
 from tests.census import Census
@@ -49,7 +49,7 @@ class House(Census):
         self.config.write_text(f'[agents.infra]\ndirectory = "{project}"\n[settings]\n{settings}\n')
         self.config.chmod(0o600)
         self.jobs = self.config.parent / "jobs"
-        self.store = FileJobStore(self.jobs)
+        self.store = JobStore(self.jobs)
         self.environ = {
             "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(directory),

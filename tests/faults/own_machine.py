@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobStatus
 from tests.e2e.mcp_client import McpClient
@@ -136,7 +136,7 @@ def _stay(run: Callable[[], object]) -> NoReturn:
 
 def reuse_a_pid(directory: Path) -> None:
     """The job of a dead owner is lost, whoever has its pid now, and that one is left alone."""
-    store = FileJobStore(directory / "jobs")
+    store = JobStore(directory / "jobs")
     read, write = os.pipe()
     owner = forked(lambda: os.write(write, running(store).job.id.encode()))
     job_id = os.read(read, 32).decode()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import JOB_VARIABLE, Job
 from bench.chaos.agents import read_ledger
 from bench.chaos.faults import STRIKES
@@ -85,7 +85,7 @@ def change(sabotage: Sabotage) -> None:
 
 
 def abandon(sabotage: Sabotage) -> None:
-    class NeverSettling(FileJobStore):
+    class NeverSettling(JobStore):
         def settle(self, job_id: str) -> Job:
             return self.read(job_id)
 

@@ -11,8 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.store import Collected
+from agent_dispatch.jobs.store import Collected, JobStore
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.dispatcher import Dispatcher
 from agent_dispatch.run.housekeeping import Housekeeping
@@ -23,7 +22,7 @@ from tests.run.fake_claude import INIT, FakeClaude, answer
 from tests.run.stage import task
 
 
-class KeepingStore(FileJobStore):
+class KeepingStore(JobStore):
     """Lets nothing be removed."""
 
     trouble: Exception = JobStoreError("Old jobs cannot be removed: Permission denied.")
@@ -70,14 +69,14 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
     assert await service.result(result.job_id) == result
 
 
-class BrokenStore(FileJobStore):
+class BrokenStore(JobStore):
     """Has a bug in what tidies it."""
 
     def prune_calls(self, retention_days: float) -> Collected:
         raise ZeroDivisionError("a bug")
 
 
-class LeavingStore(FileJobStore):
+class LeavingStore(JobStore):
     """Finds something odd."""
 
     def prune_calls(self, retention_days: float) -> Collected:
@@ -99,7 +98,7 @@ def no_threads() -> None:
 )
 async def test_what_housekeeping_meets_is_said_and_ends_nothing(
     tmp_path: Path,
-    store: type[FileJobStore],
+    store: type[JobStore],
     tidy: Callable[[], None],
     said: list[str],
 ) -> None:
@@ -119,7 +118,7 @@ async def test_a_thread_that_cannot_be_had_for_housekeeping_is_said_and_ends_not
 
     monkeypatch.setattr("agent_dispatch.run.housekeeping.in_pool", refuse)
     reported: list[str] = []
-    await Housekeeping(FileJobStore(tmp_path / "jobs"), lambda: None, report=reported.append).run(7)
+    await Housekeeping(JobStore(tmp_path / "jobs"), lambda: None, report=reported.append).run(7)
     assert "can't start new thread" in "".join(reported)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from tests.jobs.support import end, running
 
 LIMIT = 64
@@ -29,7 +29,7 @@ def open_descriptors() -> int:
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
     directory = Path(sys.argv[1])
-    store = FileJobStore(directory)
+    store = JobStore(directory)
     before = open_descriptors()
     claims = []
     error = ""

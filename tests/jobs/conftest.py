@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 
 
 @pytest.fixture
@@ -11,11 +11,11 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(directory: Path) -> FileJobStore:
-    return FileJobStore(directory)
+def store(directory: Path) -> JobStore:
+    return JobStore(directory)
 
 
 @pytest.fixture
-def other(directory: Path) -> FileJobStore:
+def other(directory: Path) -> JobStore:
     """Another process's view of the same jobs: the locks it takes are its own."""
-    return FileJobStore(directory)
+    return JobStore(directory)

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobStatus
 from tests.jobs.owners import leave
@@ -32,7 +32,7 @@ class Death:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.store = FileJobStore(directory, end_processes=_none_left)
+        self.store = JobStore(directory, end_processes=_none_left)
         self.before = ended(self.store)
         self.claim = running(self.store)
         self.prepare()
@@ -41,7 +41,7 @@ class Death:
         """Make what the operation needs besides a job that is over and one that runs."""
 
     @abstractmethod
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         """Do it, in the process that dies."""
 
     def check(self) -> Iterator[str]:
@@ -53,7 +53,7 @@ class Death:
         pid = os.fork()
         if pid == 0:
             disk = DyingDisk(die_at)
-            store = FileJobStore(self.directory, disk=disk, end_processes=_none_left, spares=1)
+            store = JobStore(self.directory, disk=disk, end_processes=_none_left)
             leave(partial(self.operate, store))
         if self.owner_dies:
             self.store.release(self.claim)
@@ -89,7 +89,7 @@ def _none_left(job_id: str) -> None:
 
 
 class Creation(Death):
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         self.store.release(self.claim)
         pending(store)
 
@@ -106,9 +106,9 @@ class Update(Death):
     owner_dies = True
 
     def prepare(self) -> None:
-        self.new = verdict.with_progress(self.claim.job, ["a line"] * 20, 5.0)
+        self.new = record.with_progress(self.claim.job, ["a line"] * 20, 5.0)
 
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         store.update(self.claim, self.new)
 
     def check(self) -> Iterator[str]:
@@ -121,7 +121,7 @@ class Update(Death):
 class End(Death):
     owner_dies = True
 
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         end(store, self.claim)
 
     def check(self) -> Iterator[str]:
@@ -140,7 +140,7 @@ class Verdict(Death):
         self.store.release(dead)
         self.dead = dead.job.id
 
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         store.settle(self.dead)
 
     def check(self) -> Iterator[str]:
@@ -150,7 +150,7 @@ class Verdict(Death):
 
 
 class Cancellation(Death):
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         store.request_cancel(self.claim.job.id, "a test")
 
     def check(self) -> Iterator[str]:
@@ -168,7 +168,7 @@ class Collection(Verdict):
         orphan.touch()
         self.store.list_jobs(status=JobStatus.DONE)
 
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         store.gc(0)
 
     def check(self) -> Iterator[str]:
@@ -180,26 +180,17 @@ class Collection(Verdict):
 
 
 class Forgetting(Death):
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         store.forget(self.before)
 
 
 class Listing(Death):
-    def operate(self, store: FileJobStore) -> None:
+    def operate(self, store: JobStore) -> None:
         store.list_jobs(status=JobStatus.DONE)
 
     def check(self) -> Iterator[str]:
         if [row.id for row in self.store.list_jobs(status=JobStatus.DONE).jobs] != [self.before]:
             yield "a job is missing from the list"
-
-
-class Succession(Death):
-    """One job after the other, with the same files."""
-
-    def operate(self, store: FileJobStore) -> None:
-        store.release(self.claim)
-        ended(store)
-        pending(store)
 
 
 OPERATIONS: dict[str, type[Death]] = {
@@ -211,7 +202,6 @@ OPERATIONS: dict[str, type[Death]] = {
     "collection": Collection,
     "forgetting": Forgetting,
     "listing": Listing,
-    "succession": Succession,
 }
 
 

@@ -20,8 +20,8 @@ from typing import NoReturn
 import msgspec
 
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs import verdict
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs import record
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import Job, JobStatus
 from tests.jobs.support import CANCELLED, DONE, FAILED, end, pending, running
 
@@ -29,13 +29,13 @@ LONGEST_LIFE_S = 0.1
 
 
 def own(directory: Path) -> None:
-    claim = running(FileJobStore(directory))
+    claim = running(JobStore(directory))
     say(claim.job.id)
     signal.pause()
 
 
 def watch(directory: Path) -> None:
-    store = FileJobStore(directory)
+    store = JobStore(directory)
     job_id = sys.stdin.readline().strip()
     say("watching")
     looks = 1
@@ -64,7 +64,7 @@ def settle(directory: Path, ids: list[str]) -> None:
 
 
 def settle_all(directory: Path, ids: list[str], write: int) -> None:
-    store = FileJobStore(directory)
+    store = JobStore(directory)
     view: dict[str, Job] = {}
     for job_id in ids:
         # "Still running" while another one of us holds the lock: asked again.
@@ -94,14 +94,14 @@ def crash(directory: Path, kills: int, seed: int) -> None:
                 for line in file.read().split("\n")[:-1]:
                     job_id, status = line.split()
                     acknowledged.setdefault(job_id, set()).add(status)
-        violations += check(FileJobStore(directory), directory, acknowledged)
+        violations += check(JobStore(directory), directory, acknowledged)
     report = {"kills": kills, "acknowledged": len(acknowledged), "violations": violations}
     say(msgspec.json.encode(report).decode())
 
 
 def live_dangerously(directory: Path, chance: random.Random, write: int) -> None:
     """Create, run and end jobs, and meddle with those of others; acknowledge what is durable."""
-    store = FileJobStore(directory)
+    store = JobStore(directory)
 
     def acknowledge(job: Job) -> None:
         os.write(write, f"{job.id} {job.status}\n".encode())
@@ -112,9 +112,9 @@ def live_dangerously(directory: Path, chance: random.Random, write: int) -> None
         for row in store.list_jobs(status=JobStatus.RUNNING).jobs:
             store.request_cancel(row.id, "a test")
         if chance.random() < 0.8:
-            store.update(claim, verdict.started(claim.job, time.time()))
+            store.update(claim, record.started(claim.job, time.time()))
             for line in range(chance.randrange(3)):
-                store.update(claim, verdict.with_progress(claim.job, [f"line {line}"], 1.0))
+                store.update(claim, record.with_progress(claim.job, [f"line {line}"], 1.0))
             result = chance.choice([DONE, FAILED, CANCELLED])
         else:
             result = chance.choice([FAILED, CANCELLED])
@@ -125,7 +125,7 @@ def live_dangerously(directory: Path, chance: random.Random, write: int) -> None
             store.gc(7)
 
 
-def check(store: FileJobStore, directory: Path, acknowledged: dict[str, set[str]]) -> list[str]:
+def check(store: JobStore, directory: Path, acknowledged: dict[str, set[str]]) -> list[str]:
     """What is wrong after a kill; every job is settled by the way."""
     wrong: list[str] = []
     for path in directory.glob("*.json"):

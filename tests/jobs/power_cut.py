@@ -8,16 +8,17 @@ systems do in fact.
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent_dispatch.jobs.disk import Disk
+from tests.jobs.support import Disturbed
 
 Names = dict[str, dict[str, int]]
 """By directory: what is in it, by inode."""
 
 
-class PowerCutDisk(Disk):
+class PowerCutDisk(Disturbed):
     """Does what it is told, and takes note of what is durable."""
 
     def __init__(self, root: Path) -> None:
@@ -27,20 +28,17 @@ class PowerCutDisk(Disk):
         self._names: Names = {self._root: {}}
         self.calls = 0
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in vars(Disk):
-            self.calls += 1
-        return super().__getattribute__(name)
-
-    def open(self, path: str, flags: int) -> int:
-        fd = super().open(path, flags)
-        if flags & os.O_EXCL:
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        self.calls += 1
+        answer = real(*args)
+        if name == "open" and args[1] & os.O_EXCL:
             # An inode that was another file's before.
-            self._content.pop(os.fstat(fd).st_ino, None)
-        return fd
+            self._content.pop(os.fstat(answer).st_ino, None)
+        if name == "fsync":
+            self._synced(*args)
+        return answer
 
-    def sync(self, fd: int) -> None:
-        super().sync(fd)
+    def _synced(self, fd: int) -> None:
         status = os.fstat(fd)
         path = os.readlink(f"/proc/self/fd/{fd}")
         if stat.S_ISDIR(status.st_mode):

@@ -4,13 +4,14 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from agent_dispatch.jobs import verdict
-from agent_dispatch.jobs.disk import Disk
-from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.store import Claim, Finished
+from agent_dispatch.files import Disk
+from agent_dispatch.jobs import record
+from agent_dispatch.jobs.store import Claim, Finished, JobStore
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind
 
@@ -24,20 +25,20 @@ CANCELLED = DispatchResult(
 )
 
 
-def pending(store: FileJobStore, kind: JobKind = JobKind.BACKGROUND, **fields: Any) -> Claim:
+def pending(store: JobStore, kind: JobKind = JobKind.BACKGROUND, **fields: Any) -> Claim:
     """A job that was just asked for."""
     return store.create(REQUEST, kind=kind, **fields)
 
 
-def running(store: FileJobStore, kind: JobKind = JobKind.BACKGROUND, **fields: Any) -> Claim:
+def running(store: JobStore, kind: JobKind = JobKind.BACKGROUND, **fields: Any) -> Claim:
     """A job that runs."""
     claim = pending(store, kind, **fields)
-    store.update(claim, verdict.started(claim.job, time.time()))
+    store.update(claim, record.started(claim.job, time.time()))
     return claim
 
 
 def end(
-    store: FileJobStore,
+    store: JobStore,
     claim: Claim,
     result: DispatchResult = DONE,
     *,
@@ -45,11 +46,11 @@ def end(
     tree_ended: bool = True,
 ) -> Finished:
     """Finish a job that runs."""
-    job = verdict.ended(claim.job, result, time.time() if now is None else now)
+    job = record.ended(claim.job, result, time.time() if now is None else now)
     return store.finish(claim, job, tree_ended=tree_ended)
 
 
-def ended(store: FileJobStore, result: DispatchResult = DONE, **fields: Any) -> str:
+def ended(store: JobStore, result: DispatchResult = DONE, **fields: Any) -> str:
     """The id of a job that is over."""
     claim = running(store, **fields)
     end(store, claim, result)
@@ -62,7 +63,22 @@ def files_in(directory: Path) -> set[str]:
     return {path.name for path in found} - {".reserve", ".index"}
 
 
-class FaultyDisk(Disk):
+class Disturbed(Disk):
+    """Sends each system call through `call`."""
+
+    def __getattribute__(self, name: str) -> Any:
+        attribute = super().__getattribute__(name)
+        return partial(self.call, name, attribute) if name in vars(Disk) else attribute
+
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        return real(*args)
+
+
+def refuse(number: int, path: str | None = None) -> NoReturn:
+    raise OSError(number, os.strerror(number), path)
+
+
+class FaultyDisk(Disturbed):
     """Lets one call fail, and counts them; only `close` does its work all the same."""
 
     def __init__(self, fail_at: int = 0, number: int = errno.EIO) -> None:
@@ -70,135 +86,110 @@ class FaultyDisk(Disk):
         self.number = number
         self.calls: list[str] = []
 
-    def __getattribute__(self, name: str) -> Any:
-        attribute = super().__getattribute__(name)
-        if name not in vars(Disk):
-            return attribute
-
-        def counted(*args: Any) -> Any:
-            self.calls.append(name)
-            if len(self.calls) != self.fail_at:
-                return attribute(*args)
-            if name == "close":
-                attribute(*args)
-            raise OSError(self.number, os.strerror(self.number))
-
-        return counted
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        self.calls.append(name)
+        if len(self.calls) != self.fail_at:
+            return real(*args)
+        if name == "close":
+            real(*args)
+        refuse(self.number)
 
 
-class DyingDisk(Disk):
+class DyingDisk(Disturbed):
     """Kills its process at one call, the half of it done if it is a write."""
 
     def __init__(self, die_at: int) -> None:
         self.die_at = die_at
         self.calls = 0
 
-    def __getattribute__(self, name: str) -> Any:
-        attribute = super().__getattribute__(name)
-        if name not in vars(Disk):
-            return attribute
-
-        def counted(*args: Any) -> Any:
-            self.calls += 1
-            if self.calls == self.die_at:
-                if name == "write":
-                    attribute(args[0], args[1][: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return attribute(*args)
-
-        return counted
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.die_at:
+            if name == "write":
+                real(args[0], args[1][: len(args[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)
 
 
-class CountingDisk(Disk):
+class CountingDisk(Disturbed):
     """Counts what is read."""
 
     def __init__(self) -> None:
         self.bytes_read = 0
 
-    def read(self, fd: int, size: int) -> bytes:
-        chunk = super().read(fd, size)
-        self.bytes_read += len(chunk)
-        return chunk
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        answer = real(*args)
+        if name == "read":
+            self.bytes_read += len(answer)
+        return answer
 
 
-class ReluctantDisk(Disk):
-    """Writes one byte at a time."""
+class RefusingDisk(Disturbed):
+    """Refuses the calls of which `refuses` gives an error number."""
 
-    def write(self, fd: int, data: memoryview) -> int:
-        return super().write(fd, data[:1])
+    def __init__(self, refuses: Callable[..., int]) -> None:
+        self._refuses = refuses
 
-
-class DiskWithoutFifos(Disk):
-    """As some network file systems are."""
-
-    def make_fifo(self, path: str) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        if number := self._refuses(name, *args):
+            refuse(number, next((arg for arg in args if isinstance(arg, str)), None))
+        return real(*args)
 
 
-class BusyDisk(Disk):
+def read_only_disk() -> Disk:
+    """A medium that takes no change."""
+
+    def refuses(name: str, *args: Any) -> int:
+        is_change = name in {"rename", "unlink", "mkdir", "mkfifo"} or (
+            name == "open"
+            and args[1] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            and not args[1] & os.O_DIRECTORY
+        )
+        return errno.EROFS if is_change else 0
+
+    return RefusingDisk(refuses)
+
+
+class BusyDisk(Disturbed):
     """Other threads have all the descriptors: so many times nothing can be opened."""
 
     def __init__(self) -> None:
         self.refusals = 0
 
-    def open(self, path: str, flags: int) -> int:
-        if self.refusals:
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        if name == "open" and self.refusals:
             self.refusals -= 1
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
-        return super().open(path, flags)
+            refuse(errno.EMFILE, args[0])
+        return real(*args)
 
 
-class ReadOnlyDisk(Disk):
-    """A directory on a medium that takes no change."""
-
-    def open(self, path: str, flags: int) -> int:
-        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and not flags & os.O_DIRECTORY:
-            self._refuse(path)
-        return super().open(path, flags)
-
-    def rename(self, old: str, new: str) -> None:
-        self._refuse(new)
-
-    def unlink(self, path: str) -> None:
-        self._refuse(path)
-
-    def make_directory(self, path: str) -> None:
-        self._refuse(path)
-
-    def make_fifo(self, path: str) -> None:
-        self._refuse(path)
-
-    def _refuse(self, path: str) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
-
-
-class FullDisk(Disk):
+class FullDisk(Disturbed):
     """Has room for so many bytes; what is removed gives its room back."""
 
     def __init__(self, room: int) -> None:
         self.room = room
 
-    def write(self, fd: int, data: memoryview) -> int:
-        if self.room <= 0 or len(data) > self.room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = super().write(fd, data)
-        self.room -= written
-        return written
-
-    def unlink(self, path: str) -> None:
-        size = os.lstat(path).st_size
-        super().unlink(path)
-        self.room += size
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        if name == "write" and (self.room <= 0 or len(args[1]) > self.room):
+            refuse(errno.ENOSPC)
+        freed = os.lstat(args[0]).st_size if name == "unlink" else 0
+        answer = real(*args)
+        self.room += freed - (answer if name == "write" else 0)
+        return answer
 
 
-class SmallFilesDisk(Disk):
-    """Lets no file grow beyond so many bytes, as `ulimit -f` does."""
+class ShortWrites(Disturbed):
+    """Writes some bytes at a time, and lets no file grow beyond `most`, as `ulimit -f` does."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, at_once: int, most: int) -> None:
+        self._at_once = at_once
+        self._most = most
 
-    def write(self, fd: int, data: memoryview) -> int:
-        room = self.most - os.fstat(fd).st_size
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        if name != "write":
+            return real(*args)
+        fd, data = args
+        room = self._most - os.fstat(fd).st_size
         if room <= 0:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        return super().write(fd, data[:room])
+            refuse(errno.EFBIG)
+        return real(fd, data[: min(room, self._at_once)])

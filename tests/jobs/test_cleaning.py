@@ -10,8 +10,8 @@ import pytest
 
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import JobKind, JobStatus
 from tests.jobs.support import DONE, FAILED, end, ended, files_in, pending, running
 from tests.jobs.test_history import put_foreign
@@ -35,20 +35,20 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def aging(directory: Path, clock: Clock) -> FileJobStore:
+def aging(directory: Path, clock: Clock) -> JobStore:
     """A store that lives by the clock."""
     ids = IdSource(now_ns=lambda: int(clock.now_s * 1e9))
-    return FileJobStore(directory, now=clock, ids=ids)
+    return JobStore(directory, now=clock, ids=ids)
 
 
-def over(store: FileJobStore, clock: Clock, kind: JobKind = JobKind.BACKGROUND) -> str:
+def over(store: JobStore, clock: Clock, kind: JobKind = JobKind.BACKGROUND) -> str:
     claim = running(store, kind)
     end(store, claim, now=clock.now_s)
     return claim.job.id
 
 
 def test_what_is_over_for_long_goes_and_the_rest_stays(
-    aging: FileJobStore, clock: Clock, directory: Path
+    aging: JobStore, clock: Clock, directory: Path
 ) -> None:
     claim = running(aging)
     old = [over(aging, clock) for _ in range(3)]
@@ -64,7 +64,7 @@ def test_what_is_over_for_long_goes_and_the_rest_stays(
 
 
 def test_a_job_that_is_not_over_stays_whatever_the_clock_says(
-    aging: FileJobStore, clock: Clock
+    aging: JobStore, clock: Clock
 ) -> None:
     claims = [running(aging), pending(aging)]
     for step_s in (1000 * DAY_S, -5000 * DAY_S, 9000 * DAY_S):
@@ -75,7 +75,7 @@ def test_a_job_that_is_not_over_stays_whatever_the_clock_says(
 
 
 def test_zero_days_remove_everything_that_is_over_also_from_the_future(
-    aging: FileJobStore, clock: Clock, directory: Path
+    aging: JobStore, clock: Clock, directory: Path
 ) -> None:
     over(aging, clock)
     clock.now_s -= 1000 * DAY_S
@@ -87,14 +87,14 @@ def test_zero_days_remove_everything_that_is_over_also_from_the_future(
 
 
 @pytest.mark.parametrize("days", [-1, math.nan, math.inf, -0.001])
-def test_what_is_no_age_is_refused(days: float, store: FileJobStore, directory: Path) -> None:
+def test_what_is_no_age_is_refused(days: float, store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     with pytest.raises(InvalidRequestError, match="from 0 on"):
         store.gc(days)
     assert store.read(job_id).status is JobStatus.DONE
 
 
-def test_calls_go_by_their_own_term_and_refs_stay(aging: FileJobStore, clock: Clock) -> None:
+def test_calls_go_by_their_own_term_and_refs_stay(aging: JobStore, clock: Clock) -> None:
     call = over(aging, clock, JobKind.CALL)
     background = over(aging, clock)
     ref = running(aging, JobKind.CALL, ref=True)
@@ -105,7 +105,7 @@ def test_calls_go_by_their_own_term_and_refs_stay(aging: FileJobStore, clock: Cl
     assert {job.id for job in aging.list_jobs().jobs} == {background, ref.job.id, young}
 
 
-def test_an_index_that_lies_removes_nothing(store: FileJobStore, directory: Path) -> None:
+def test_an_index_that_lies_removes_nothing(store: JobStore, directory: Path) -> None:
     job_id = ended(store, DONE, kind=JobKind.BACKGROUND)
     running_id = running(store).job.id
     (directory / ".index").write_text(f"{job_id} done call 12\n{running_id} done call 12\n")
@@ -115,7 +115,7 @@ def test_an_index_that_lies_removes_nothing(store: FileJobStore, directory: Path
     assert store.settle(running_id).status is JobStatus.RUNNING
 
 
-def test_the_index_forgets_what_was_removed(store: FileJobStore, directory: Path) -> None:
+def test_the_index_forgets_what_was_removed(store: JobStore, directory: Path) -> None:
     done, failed = ended(store, DONE), ended(store, FAILED, kind=JobKind.CALL)
     assert len(store.list_jobs(status=JobStatus.DONE).jobs) == 1
     assert failed in (directory / ".index").read_text()
@@ -125,7 +125,7 @@ def test_the_index_forgets_what_was_removed(store: FileJobStore, directory: Path
 
 
 def test_litter_of_dead_processes_goes_and_live_files_stay(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     live = directory / "live"
     alive = running(store)
@@ -160,14 +160,14 @@ def test_litter_of_dead_processes_goes_and_live_files_stay(
     assert store.gc(7).litter == 0
 
 
-def test_a_dry_run_touches_no_litter(store: FileJobStore, directory: Path) -> None:
+def test_a_dry_run_touches_no_litter(store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     (directory / "live" / f"{job_id}.cancel").touch()
     assert store.gc(7, dry_run=True).litter == 0
     assert f"{job_id}.cancel" in files_in(directory)
 
 
-def test_a_lock_file_that_is_being_made_is_no_litter(store: FileJobStore, directory: Path) -> None:
+def test_a_lock_file_that_is_being_made_is_no_litter(store: JobStore, directory: Path) -> None:
     ended(store)
     new = directory / "live" / f".{'0' * 32}.0123456789abcdef.new"
     holder = os.open(new, os.O_RDWR | os.O_CREAT)
@@ -178,7 +178,7 @@ def test_a_lock_file_that_is_being_made_is_no_litter(store: FileJobStore, direct
     assert store.gc(0).litter == 1
 
 
-def test_gc_settles_what_nobody_owns(store: FileJobStore, directory: Path) -> None:
+def test_gc_settles_what_nobody_owns(store: JobStore, directory: Path) -> None:
     claim = running(store)
     store.release(claim)
     assert store.gc(7).purged == []
@@ -187,13 +187,13 @@ def test_gc_settles_what_nobody_owns(store: FileJobStore, directory: Path) -> No
 
 
 def test_two_collections_at_once_take_everything_once(
-    store: FileJobStore, other: FileJobStore, directory: Path
+    store: JobStore, other: JobStore, directory: Path
 ) -> None:
     live = running(store)
     old = {ended(store) for _ in range(30)}
     together = threading.Barrier(2)
 
-    def collect(store: FileJobStore) -> list[str]:
+    def collect(store: JobStore) -> list[str]:
         together.wait()
         return store.gc(0).purged
 
@@ -205,7 +205,7 @@ def test_two_collections_at_once_take_everything_once(
     assert files_in(directory) == {f"{live.job.id}.json"}
 
 
-def test_forgetting_is_for_jobs_that_are_over(store: FileJobStore, directory: Path) -> None:
+def test_forgetting_is_for_jobs_that_are_over(store: JobStore, directory: Path) -> None:
     claim = running(store)
     with pytest.raises(JobStoreError, match="agent-dispatch cancel"):
         store.forget(claim.job.id)

@@ -11,10 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
-from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.store import Claim
+from agent_dispatch.jobs.store import Claim, JobStore
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind, JobStatus
 from tests.jobs.support import (
@@ -22,12 +21,12 @@ from tests.jobs.support import (
     BusyDisk,
     FaultyDisk,
     FullDisk,
-    ReadOnlyDisk,
-    SmallFilesDisk,
+    ShortWrites,
     end,
     ended,
     files_in,
     pending,
+    read_only_disk,
     running,
 )
 
@@ -47,11 +46,11 @@ def none_left(job_id: str) -> None:
 class Broken:
     """A world in which the n-th system call of one operation fails."""
 
-    def __init__(self, directory: Path, fail_at: int, number: int, spares: int) -> None:
+    def __init__(self, directory: Path, fail_at: int, number: int) -> None:
         self.directory = directory
         self.disk = FaultyDisk()
-        self.store = FileJobStore(directory, disk=self.disk, end_processes=none_left, spares=spares)
-        self.other = FileJobStore(directory, end_processes=none_left)
+        self.store = JobStore(directory, disk=self.disk, end_processes=none_left)
+        self.other = JobStore(directory, end_processes=none_left)
         self._fail_at = fail_at
         self._number = number
         self.claims: list[Claim] = []
@@ -69,12 +68,12 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def worlds(directory: Path, number: int, at_least: int = 5, *, spares: int = 0) -> Iterator[Broken]:
+def worlds(directory: Path, number: int, at_least: int = 5) -> Iterator[Broken]:
     """One world per system call, until the operation needs no more calls than that."""
     for fail_at in range(1, 200):
         shutil.rmtree(directory, ignore_errors=True)
         before = open_descriptors()
-        world = Broken(directory, fail_at, number, spares)
+        world = Broken(directory, fail_at, number)
         yield world
         for claim in world.claims:
             world.store.release(claim)
@@ -100,44 +99,11 @@ def test_creating_a_job_succeeds_or_leaves_nothing(number: int, directory: Path)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_creating_a_job_from_what_is_left_of_another_succeeds_or_leaves_nothing(
-    number: int, directory: Path
-) -> None:
-    for world in worlds(directory, number, spares=1):
-        before = ended(world.store)
-        world.fails_from_here()
-        try:
-            claim = pending(world.store)
-        except JobStoreError:
-            world.disk.fail_at = 0
-            world.store.close()
-            assert files_in(directory) == {f"{before}.json"}
-        else:
-            world.claims.append(claim)
-            assert world.other.settle(claim.job.id) == claim.job
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_an_end_whose_files_are_kept_is_recorded_all_the_same(number: int, directory: Path) -> None:
-    for world in worlds(directory, number, spares=1):
-        claim = running(world.store)
-        world.claims.append(claim)
-        world.fails_from_here()
-        finished = end(world.store, claim)
-        world.disk.fail_at = 0
-        assert finished.problem or world.other.settle(claim.job.id).status is JobStatus.DONE
-        world.other.gc(7)
-        world.store.close()
-        assert files_in(directory) == {f"{claim.job.id}.json"}
-        assert end(world.store, running(world.store)).persisted
-
-
-@pytest.mark.parametrize("number", NUMBERS)
 def test_an_update_leaves_the_old_record_or_the_new(number: int, directory: Path) -> None:
     for world in worlds(directory, number):
         claim = pending(world.store)
         world.claims.append(claim)
-        old, new = claim.job, verdict.started(claim.job, 5.0)
+        old, new = claim.job, record.started(claim.job, 5.0)
         world.fails_from_here()
         try:
             world.store.update(claim, new)
@@ -289,7 +255,7 @@ def test_a_log_that_cannot_be_opened_is_told_and_leaves_no_descriptor(
 
 
 def test_a_full_disk_refuses_a_job_before_it_starts(directory: Path) -> None:
-    store = FileJobStore(directory, disk=FullDisk(100))
+    store = JobStore(directory, disk=FullDisk(100))
     with pytest.raises(JobStoreError, match="agent-dispatch gc"):
         pending(store)
     assert files_in(directory) == set()
@@ -297,7 +263,7 @@ def test_a_full_disk_refuses_a_job_before_it_starts(directory: Path) -> None:
 
 def test_the_reserve_takes_the_end_of_a_job_on_a_full_disk(directory: Path) -> None:
     disk = FullDisk(100_000)
-    store = FileJobStore(directory, disk=disk)
+    store = JobStore(directory, disk=disk)
     claim = running(store)
     disk.room = 10
     assert end(store, claim).persisted
@@ -313,7 +279,7 @@ def test_the_reserve_takes_the_end_of_a_job_on_a_full_disk(directory: Path) -> N
 
 def test_of_an_answer_that_has_no_room_the_beginning_is_kept(directory: Path) -> None:
     disk = FullDisk(100_000)
-    store = FileJobStore(directory, disk=disk)
+    store = JobStore(directory, disk=disk)
     claim = running(store)
     disk.room = 10
     finished = end(store, claim, LARGE)
@@ -330,7 +296,7 @@ def test_of_an_answer_that_has_no_room_the_beginning_is_kept(directory: Path) ->
 
 
 def test_of_an_answer_that_is_too_large_for_a_file_the_beginning_is_kept(directory: Path) -> None:
-    store = FileJobStore(directory, disk=SmallFilesDisk(100_000))
+    store = JobStore(directory, disk=ShortWrites(1 << 20, 100_000))
     claim = running(store)
     finished = end(store, claim, LARGE)
     assert "ulimit -f" in (finished.problem or "")
@@ -346,7 +312,7 @@ def test_an_answer_waits_for_a_descriptor_that_others_have(
     refusals: int, touched: bool, directory: Path
 ) -> None:
     disk = BusyDisk()
-    store = FileJobStore(directory, disk=disk)
+    store = JobStore(directory, disk=disk)
     claim = running(store)
     if touched:  # Then it is read before it is written.
         os.utime(directory / f"{claim.job.id}.json")
@@ -357,7 +323,7 @@ def test_an_answer_waits_for_a_descriptor_that_others_have(
 
 def test_an_answer_that_gets_no_descriptor_at_all_is_told_of(directory: Path) -> None:
     disk = BusyDisk()
-    store = FileJobStore(directory, disk=disk)
+    store = JobStore(directory, disk=disk)
     claim = running(store)
     disk.refusals = 1000
     assert "Too many open files" in (end(store, claim).problem or "")
@@ -365,21 +331,21 @@ def test_an_answer_that_gets_no_descriptor_at_all_is_told_of(directory: Path) ->
     assert store.settle(claim.job.id).error_type is ErrorType.LOST
 
 
-def test_a_reserve_that_was_cut_short_is_made_anew(store: FileJobStore, directory: Path) -> None:
+def test_a_reserve_that_was_cut_short_is_made_anew(store: JobStore, directory: Path) -> None:
     pending(store)
     (directory / ".reserve").write_bytes(b"x")
     pending(store)
     assert (directory / ".reserve").stat().st_size == 64 * 1024
 
 
-def test_a_read_only_directory_can_be_read(store: FileJobStore, directory: Path) -> None:
+def test_a_read_only_directory_can_be_read(store: JobStore, directory: Path) -> None:
     done, claim, dead = ended(store), running(store), running(store)
     lockless = running(store)
     for gone in (dead, lockless):
         store.release(gone)
     (directory / "live" / f"{lockless.job.id}.lock").unlink()
     before = files_in(directory)
-    reader = FileJobStore(directory, disk=ReadOnlyDisk())
+    reader = JobStore(directory, disk=read_only_disk())
     assert reader.settle(done).status is JobStatus.DONE
     assert reader.settle(claim.job.id).status is JobStatus.RUNNING
     # True although it cannot be written.
@@ -400,7 +366,7 @@ def test_a_read_only_directory_can_be_read(store: FileJobStore, directory: Path)
 
 def test_a_directory_that_cannot_be_made_refuses_the_job(directory: Path) -> None:
     with pytest.raises(JobStoreError, match=str(directory)):
-        pending(FileJobStore(directory, disk=ReadOnlyDisk()))
+        pending(JobStore(directory, disk=read_only_disk()))
 
 
 def test_a_job_ends_in_spite_of_the_limit_of_open_files(tmp_path: Path) -> None:
@@ -425,13 +391,13 @@ import os
 import sys
 from pathlib import Path
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import JobKind
 from tests.jobs.support import REQUEST
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
-    FileJobStore(Path(sys.argv[1])).create(REQUEST, kind=JobKind.CALL)
+    JobStore(Path(sys.argv[1])).create(REQUEST, kind=JobKind.CALL)
 except DispatchError as error:
     print(error)
 """

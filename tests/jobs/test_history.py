@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind, JobStatus
 from tests.jobs.support import (
@@ -22,7 +22,7 @@ from tests.jobs.support import (
 )
 
 
-def ids(store: FileJobStore, status: JobStatus | None = None, limit: int = 50) -> list[str]:
+def ids(store: JobStore, status: JobStatus | None = None, limit: int = 50) -> list[str]:
     return [job.id for job in store.list_jobs(status=status, limit=limit).jobs]
 
 
@@ -41,20 +41,20 @@ def put_foreign(directory: Path, status: str, created_at: float = 1.0) -> str:
     return job_id
 
 
-def test_a_directory_that_is_not_there_has_no_jobs(store: FileJobStore, directory: Path) -> None:
+def test_a_directory_that_is_not_there_has_no_jobs(store: JobStore, directory: Path) -> None:
     for status in (None, *JobStatus):
         assert store.list_jobs(status=status) == ([], [])
     assert not directory.exists()
 
 
-def test_the_newest_jobs_come_first_and_no_more_than_asked_for(store: FileJobStore) -> None:
+def test_the_newest_jobs_come_first_and_no_more_than_asked_for(store: JobStore) -> None:
     made = [ended(store) for _ in range(30)]
     assert ids(store) == made[::-1]
     assert ids(store, limit=1) == made[-1:]
     assert ids(store, limit=29) == made[:0:-1]
 
 
-def test_jobs_of_the_predecessor_come_last(store: FileJobStore, directory: Path) -> None:
+def test_jobs_of_the_predecessor_come_last(store: JobStore, directory: Path) -> None:
     foreign = {put_foreign(directory, "done", time.time() + 1000) for _ in range(5)}
     ours = [ended(store) for _ in range(3)]
     assert ids(store)[:3] == ours[::-1]
@@ -62,7 +62,7 @@ def test_jobs_of_the_predecessor_come_last(store: FileJobStore, directory: Path)
     assert set(ids(store, JobStatus.DONE)[3:]) == foreign
 
 
-def test_a_row_says_how_the_job_went(store: FileJobStore) -> None:
+def test_a_row_says_how_the_job_went(store: JobStore) -> None:
     done = ended(store, DONE)
     failed = ended(store, FAILED)
     claim = running(store)
@@ -73,7 +73,7 @@ def test_a_row_says_how_the_job_went(store: FileJobStore) -> None:
     assert rows[done].completed_at is not None
 
 
-def test_each_status_has_its_list(store: FileJobStore) -> None:
+def test_each_status_has_its_list(store: JobStore) -> None:
     jobs = {
         JobStatus.PENDING: [pending(store).job.id for _ in range(2)],
         JobStatus.RUNNING: [running(store).job.id for _ in range(2)],
@@ -87,9 +87,7 @@ def test_each_status_has_its_list(store: FileJobStore) -> None:
             assert ids(store, status, limit=1) == made[:0:-1]
 
 
-def test_a_job_without_an_owner_is_listed_as_it_ended(
-    store: FileJobStore, other: FileJobStore
-) -> None:
+def test_a_job_without_an_owner_is_listed_as_it_ended(store: JobStore, other: JobStore) -> None:
     for status in (None, JobStatus.RUNNING, JobStatus.FAILED):
         claim = running(store)
         store.release(claim)
@@ -101,7 +99,7 @@ def test_a_job_without_an_owner_is_listed_as_it_ended(
 
 
 def test_a_job_of_the_predecessor_that_nobody_works_on_is_settled_too(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     job_id = put_foreign(directory, "running")
     assert store.list_jobs().jobs[0].error_type is ErrorType.LOST
@@ -110,50 +108,50 @@ def test_a_job_of_the_predecessor_that_nobody_works_on_is_settled_too(
 
 
 def test_a_listing_reads_as_many_records_as_it_shows(directory: Path) -> None:
-    store = FileJobStore(directory)
+    store = JobStore(directory)
     for _ in range(100):
         ended(store)
     disk = CountingDisk()
-    assert len(ids(FileJobStore(directory, disk=disk), limit=10)) == 10
+    assert len(ids(JobStore(directory, disk=disk), limit=10)) == 10
     assert disk.bytes_read < 10 * 1000
 
 
 def test_large_tasks_and_answers_do_not_slow_a_listing_down(directory: Path) -> None:
-    store = FileJobStore(directory)
+    store = JobStore(directory)
     request = DispatchRequest(agent="infra", task="t" * 1_000_000, context="c" * 1_000_000)
     store.create(request, kind=JobKind.CALL)
     ended(store, DispatchResult(agent="infra", success=True, result="r" * 8_000_000))
     disk = CountingDisk()
-    watched = FileJobStore(directory, disk=disk)
+    watched = JobStore(directory, disk=disk)
     assert len(ids(watched)) == 2
     assert len(ids(watched, JobStatus.PENDING)) == 1
     assert disk.bytes_read < 50_000
 
 
 def test_running_jobs_are_found_without_a_look_at_the_history(directory: Path) -> None:
-    store = FileJobStore(directory)
+    store = JobStore(directory)
     for _ in range(100):
         ended(store)
     claim = running(store)
     disk = CountingDisk()
-    assert ids(FileJobStore(directory, disk=disk), JobStatus.RUNNING) == [claim.job.id]
+    assert ids(JobStore(directory, disk=disk), JobStatus.RUNNING) == [claim.job.id]
     assert disk.bytes_read < 1000
 
 
 def test_the_index_spares_reading_what_is_known(directory: Path) -> None:
-    store = FileJobStore(directory)
+    store = JobStore(directory)
     failed = ended(store, FAILED)
     for _ in range(100):
         ended(store, DONE)
     assert ids(store, JobStatus.FAILED) == [failed]
     disk = CountingDisk()
-    watched = FileJobStore(directory, disk=disk)
+    watched = JobStore(directory, disk=disk)
     assert ids(watched, JobStatus.FAILED) == [failed]
     # The index itself and one record, not a hundred.
     assert disk.bytes_read < 8000
 
 
-def test_the_index_takes_in_a_long_history_in_parts(store: FileJobStore, directory: Path) -> None:
+def test_the_index_takes_in_a_long_history_in_parts(store: JobStore, directory: Path) -> None:
     foreign = {put_foreign(directory, "done") for _ in range(5000)}
     assert ids(store, JobStatus.FAILED) == []
     lines = (directory / ".index").read_text().split()
@@ -166,7 +164,7 @@ def test_the_index_takes_in_a_long_history_in_parts(store: FileJobStore, directo
     [b"", b"\0" * 1000, b"\xff\xfe\n" * 10, b"done call 12\n", b"x" * 50 + b" done call nan\n"],
 )
 def test_a_damaged_index_is_of_no_consequence(
-    content: bytes, store: FileJobStore, directory: Path
+    content: bytes, store: JobStore, directory: Path
 ) -> None:
     done = ended(store, DONE)
     (directory / ".index").write_bytes(content)
@@ -176,22 +174,20 @@ def test_a_damaged_index_is_of_no_consequence(
 
 
 def test_an_index_that_lies_shows_no_job_as_what_it_is_not(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     done = ended(store, DONE)
     (directory / ".index").write_text(f"{done} failed call 12\n")
     assert ids(store, JobStatus.FAILED) == []
 
 
-def test_an_index_that_cannot_be_used_is_done_without(store: FileJobStore, directory: Path) -> None:
+def test_an_index_that_cannot_be_used_is_done_without(store: JobStore, directory: Path) -> None:
     done = ended(store, DONE)
     (directory / ".index").mkdir()
     assert ids(store, JobStatus.DONE) == [done]
 
 
-def test_strangers_are_named_and_our_own_files_are_not(
-    store: FileJobStore, directory: Path
-) -> None:
+def test_strangers_are_named_and_our_own_files_are_not(store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     for name in ("notes.txt", f"{job_id}.json.bak", f"{job_id.upper()}.json", "x.json"):
         (directory / name).write_text("{}")
@@ -205,7 +201,7 @@ def test_strangers_are_named_and_our_own_files_are_not(
     )
 
 
-def test_many_strangers_are_counted_instead_of_named(store: FileJobStore, directory: Path) -> None:
+def test_many_strangers_are_counted_instead_of_named(store: JobStore, directory: Path) -> None:
     ended(store)
     for number in range(100):
         (directory / f"{number}.txt").touch()
@@ -213,7 +209,7 @@ def test_many_strangers_are_counted_instead_of_named(store: FileJobStore, direct
     assert store.list_jobs().warnings[-1] == "… and 80 more"
 
 
-def test_broken_records_make_room_for_the_next(store: FileJobStore, directory: Path) -> None:
+def test_broken_records_make_room_for_the_next(store: JobStore, directory: Path) -> None:
     good = ended(store)
     for _ in range(40):
         (directory / f"{ended(store)}.json").write_bytes(b"{")
@@ -222,14 +218,14 @@ def test_broken_records_make_room_for_the_next(store: FileJobStore, directory: P
     assert listing.warnings[-1] == "… and 20 more"
 
 
-def test_what_is_no_directory_is_an_error(store: FileJobStore, directory: Path) -> None:
+def test_what_is_no_directory_is_an_error(store: JobStore, directory: Path) -> None:
     directory.write_text("a file")
     with pytest.raises(JobStoreError, match="AGENT_DISPATCH_JOBS_DIR"):
         store.list_jobs()
 
 
 def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     good, claim = ended(store), running(store)
     lock = directory / "live" / f"{claim.job.id}.lock"
@@ -242,7 +238,7 @@ def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
 
 
 def test_a_search_gives_the_newest_match_and_passes_over_what_is_no_record(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     assert store.find("anything", lambda _: True) is None
     cheese = msgspec.structs.replace(DONE, result="cheese")

@@ -3,7 +3,8 @@ from itertools import product
 import msgspec
 import pytest
 
-from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs import record
+from agent_dispatch.jobs.reconcile import verdict
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import (
     Job,
@@ -67,7 +68,7 @@ def test_what_is_not_known_is_left_out_of_the_record() -> None:
     [(DONE, JobStatus.DONE), (FAILED, JobStatus.FAILED), (CANCELLED, JobStatus.CANCELLED)],
 )
 def test_the_status_follows_from_the_result(result: DispatchResult, status: JobStatus) -> None:
-    job = verdict.ended(verdict.started(a_job(), 1001.0), result, 1002.0)
+    job = record.ended(record.started(a_job(), 1001.0), result, 1002.0)
     assert job.status is status
     assert job.completed_at == 1002.0
     assert job.result is not None
@@ -77,7 +78,7 @@ def test_the_status_follows_from_the_result(result: DispatchResult, status: JobS
 
 def test_a_lost_job_says_how_to_resume_its_conversation() -> None:
     job = msgspec.structs.replace(a_job(), session_id="5e55")
-    over = verdict.lost(job, 1002.0)
+    over = verdict(job, 1002.0)
     assert over.status is JobStatus.FAILED
     assert over.error_type is ErrorType.LOST
     assert over.session_id == "5e55"
@@ -88,14 +89,14 @@ def test_a_lost_job_says_how_to_resume_its_conversation() -> None:
 
 
 def test_a_lost_job_without_a_conversation_promises_none() -> None:
-    over = verdict.lost(a_job(), 1002.0)
+    over = verdict(a_job(), 1002.0)
     assert over.session_id is None
     assert over.error is not None
     assert "dispatch the task again" in over.error
 
 
 def test_a_cancelled_job_names_who_cancelled_it() -> None:
-    over = verdict.cancelled(a_job(), "the CLI", 1002.0)
+    over = verdict(a_job(), 1002.0, cancelled_by="the CLI")
     assert over.status is JobStatus.CANCELLED
     assert over.error is not None
     assert over.error.startswith("Cancelled by the CLI.")
@@ -103,9 +104,9 @@ def test_a_cancelled_job_names_who_cancelled_it() -> None:
 
 def test_a_summary_is_small_whatever_the_job() -> None:
     request = DispatchRequest(agent="infra", task="t" * 100_000, context="c" * 100_000)
-    job = verdict.with_progress(a_job(request), [f"{n} " + "p" * 10_000 for n in range(99)], 2.0)
-    job = verdict.ended(
-        verdict.started(job, 1.0), DispatchResult(agent="infra", success=True, result="r" * 9999), 2
+    job = record.with_progress(a_job(request), [f"{n} " + "p" * 10_000 for n in range(99)], 2.0)
+    job = record.ended(
+        record.started(job, 1.0), DispatchResult(agent="infra", success=True, result="r" * 9999), 2
     )
     summary = summarise(job)
     assert summary.task == "t" * 120

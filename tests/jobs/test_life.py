@@ -19,10 +19,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import JobStoreError, UnknownJobError
-from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.store import Claim
+from agent_dispatch.jobs.store import Claim, JobStore
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
 from tests.jobs.support import CANCELLED, DONE, FAILED, files_in, pending
@@ -64,7 +63,7 @@ class Lives(RuleBasedStateMachine):
         place = tempfile.mkdtemp(dir=_MEMORY if _MEMORY.is_dir() else None)
         self.directory = Path(place) / "jobs"
         self.stores = [
-            FileJobStore(self.directory, end_processes=lambda job_id: None) for _ in range(2)
+            JobStore(self.directory, end_processes=lambda job_id: None) for _ in range(2)
         ]
         self.expected: dict[str, Expected] = {}
         self.claims: list[Claim] = []
@@ -95,7 +94,7 @@ class Lives(RuleBasedStateMachine):
     @rule(claim=jobs, number=NUMBERS)
     def start(self, claim: Claim, number: int) -> None:
         expected = self.expected[claim.job.id]
-        job = verdict.started(claim.job, time.time())
+        job = record.started(claim.job, time.time())
         if expected.owned and expected.status is JobStatus.PENDING:
             self.stores[number].update(claim, job)
             expected.status = JobStatus.RUNNING
@@ -107,7 +106,7 @@ class Lives(RuleBasedStateMachine):
     def progress(self, claim: Claim, number: int, line: str) -> None:
         if self.expected[claim.job.id].owned:
             lines = [*(claim.job.progress or []), line.encode(errors="replace").decode()]
-            self.stores[number].update(claim, verdict.with_progress(claim.job, lines, 1.0))
+            self.stores[number].update(claim, record.with_progress(claim.job, lines, 1.0))
 
     @rule(claim=jobs, number=NUMBERS)
     def hand_over(self, claim: Claim, number: int) -> None:
@@ -145,7 +144,7 @@ class Lives(RuleBasedStateMachine):
         expected = self.expected[claim.job.id]
         if not expected.owned or (result is DONE and expected.status is JobStatus.PENDING):
             return
-        job = verdict.ended(claim.job, result, time.time())
+        job = record.ended(claim.job, result, time.time())
         finished = self.stores[number].finish(claim, job, tree_ended=not expected.guarded)
         assert finished.persisted
         expected.owned = False

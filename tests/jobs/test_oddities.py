@@ -6,15 +6,15 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent_dispatch.jobs.disk import Disk
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.oddities import odd_entries
+from agent_dispatch.jobs.retention import odd_entries
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import JobKind, JobStatus
-from tests.jobs.support import end, ended, running
+from tests.jobs.support import Disturbed, RefusingDisk, end, ended, running
 
 ID = "0" * 32
 Make = Callable[[Path], object]
@@ -69,7 +69,7 @@ FILES = [
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("make", ODD)
 def test_what_is_no_file_is_left_and_told_and_the_rest_goes(
-    store: FileJobStore, directory: Path, name: str, make: Make
+    store: JobStore, directory: Path, name: str, make: Make
 ) -> None:
     old_call = ended(store, kind=JobKind.CALL)
     old_job = ended(store)
@@ -88,7 +88,7 @@ def test_what_is_no_file_is_left_and_told_and_the_rest_goes(
 @pytest.mark.parametrize("suffix", [".alive", ".bell"])
 @pytest.mark.parametrize("make", [link, dangling, Path.mkdir, unix_socket, Path.touch])
 def test_what_is_no_fifo_is_left_and_told_too(
-    store: FileJobStore, directory: Path, suffix: str, make: Make
+    store: JobStore, directory: Path, suffix: str, make: Make
 ) -> None:
     job_id = ended(store)
     make(directory / "live" / f"{ID}{suffix}")
@@ -100,7 +100,7 @@ def test_what_is_no_fifo_is_left_and_told_too(
 @pytest.mark.parametrize("name", [f".{ID}.0123456789abcdef.new", ".0123456789abcdef.spare"])
 @pytest.mark.parametrize("make", [link, dangling, loop, Path.mkdir, unix_socket])
 def test_odd_spares_do_not_stop_the_rest(
-    store: FileJobStore, directory: Path, name: str, make: Make
+    store: JobStore, directory: Path, name: str, make: Make
 ) -> None:
     job_id = ended(store, kind=JobKind.CALL)
     make(directory / "live" / name)
@@ -112,7 +112,7 @@ def test_odd_spares_do_not_stop_the_rest(
 @pytest.mark.parametrize("folder", ["live", "logs", "sessions", "slots"])
 @pytest.mark.parametrize("make", [Path.touch, fifo, dangling, loop])
 def test_a_folder_that_is_none_does_not_stop_the_rest(
-    store: FileJobStore, directory: Path, folder: str, make: Make
+    store: JobStore, directory: Path, folder: str, make: Make
 ) -> None:
     job_id = ended(store)
     if (directory / folder).exists():
@@ -123,7 +123,7 @@ def test_a_folder_that_is_none_does_not_stop_the_rest(
     assert [told for told in collected.warnings if told.startswith(f"{folder}: ")]
 
 
-def test_names_that_nobody_gives_are_told(store: FileJobStore, directory: Path) -> None:
+def test_names_that_nobody_gives_are_told(store: JobStore, directory: Path) -> None:
     ended(store)
     names = [
         "live/notes.txt",
@@ -148,10 +148,12 @@ def test_names_that_nobody_gives_are_told(store: FileJobStore, directory: Path) 
 def test_files_of_others_and_unreadable_ones_are_told_to_all_but_root(
     directory: Path, monkeypatch: pytest.MonkeyPatch, uid: int, mode: int, reason: str
 ) -> None:
-    class Borrowed(Disk):
-        def status(self, path: str) -> os.stat_result:
-            fields = list(super().status(path))
-            if path.endswith(".lock"):
+    class Borrowed(Disturbed):
+        def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+            if name != "lstat":
+                return real(*args)
+            fields = list(real(*args))
+            if args[0].endswith(".lock"):
                 fields[stat.ST_MODE] = stat.S_IFREG | mode
                 fields[stat.ST_UID] = uid or 1000
             else:
@@ -161,47 +163,40 @@ def test_files_of_others_and_unreadable_ones_are_told_to_all_but_root(
     (directory / "live").mkdir(parents=True)
     (directory / "live" / f"{ID}.lock").touch()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    (odd,) = odd_entries(Borrowed(), str(directory))
+    (odd,) = odd_entries(str(directory), Borrowed())
     assert reason in odd.told
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert list(odd_entries(Borrowed(), str(directory))) == []
+    assert list(odd_entries(str(directory), Borrowed())) == []
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBUSY])
 def test_a_record_that_cannot_be_removed_does_not_keep_the_others(
     directory: Path, number: int
 ) -> None:
-    class Immutable(Disk):
-        kept = "none"
+    def refuses(name: str, *args: Any) -> int:
+        return number if name == "unlink" and args[0].endswith(f"{kept}.json") else 0
 
-        def unlink(self, path: str) -> None:
-            if self.kept in path and path.endswith(".json"):
-                raise OSError(number, os.strerror(number), path)
-            super().unlink(path)
-
-    disk = Immutable()
-    store = FileJobStore(directory, disk=disk)
-    disk.kept, other = ended(store), ended(store)
+    kept = "none"
+    store = JobStore(directory, disk=RefusingDisk(refuses))
+    kept, other = ended(store), ended(store)
     collected = store.gc(0)
     assert collected.purged == [other]
-    assert collected.warnings == [f"{disk.kept}.json: {os.strerror(number)}; left alone"]
+    assert collected.warnings == [f"{kept}.json: {os.strerror(number)}; left alone"]
 
 
 def test_a_directory_that_takes_no_change_is_an_error_not_a_list_of_warnings(
     directory: Path,
 ) -> None:
-    class ReadOnly(Disk):
-        def unlink(self, path: str) -> None:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
-
-    ended(FileJobStore(directory))
+    ended(JobStore(directory))
     with pytest.raises(JobStoreError, match="Read-only"):
-        FileJobStore(directory, disk=ReadOnly()).gc(0)
+        JobStore(
+            directory, disk=RefusingDisk(lambda name, *_: errno.EROFS if name == "unlink" else 0)
+        ).gc(0)
 
 
 @pytest.mark.parametrize("make", ODD)
 def test_an_odd_mark_ends_no_run_and_keeps_no_lost_job_from_its_end(
-    store: FileJobStore, other: FileJobStore, directory: Path, make: Make
+    store: JobStore, other: JobStore, directory: Path, make: Make
 ) -> None:
     claim = running(store)
     mark = directory / "live" / f"{claim.job.id}.cancel"
@@ -217,7 +212,7 @@ def test_an_odd_mark_ends_no_run_and_keeps_no_lost_job_from_its_end(
 
 @pytest.mark.parametrize("make", [link, dangling, loop, Path.mkdir, unix_socket])
 def test_a_lock_that_is_none_is_told_with_what_helps(
-    store: FileJobStore, other: FileJobStore, directory: Path, make: Make
+    store: JobStore, other: JobStore, directory: Path, make: Make
 ) -> None:
     claim = running(store)
     lock = directory / "live" / f"{claim.job.id}.lock"

@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -8,24 +9,23 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from agent_dispatch.jobs.disk import Disk
+from agent_dispatch.files import DISK, Disk
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
-from agent_dispatch.jobs.store import Claim
+from agent_dispatch.jobs.store import Claim, Finished, JobStore
 from agent_dispatch.jobs.threads import THREADS
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
-from tests.jobs.support import DONE, FAILED, REQUEST, FaultyDisk, FullDisk, ReadOnlyDisk, files_in
+from tests.jobs.support import DONE, FAILED, REQUEST, FaultyDisk, FullDisk, files_in, read_only_disk
 
 ROOT = Path(__file__).parents[2]
 
 
-class WatchedStore(FileJobStore):
+class WatchedStore(JobStore):
     """Tells each update, after it was tried."""
 
-    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
+    def __init__(self, directory: Path, disk: Disk = DISK) -> None:
         super().__init__(directory, disk=disk)
         self.count = 0
         self._tell, self.updates = trio.open_memory_channel[Job](1000)
@@ -38,11 +38,10 @@ class WatchedStore(FileJobStore):
             trio.from_thread.run_sync(self._tell.send_nowait, job)
 
 
-async def test_a_job_is_recorded_run_and_finished(store: FileJobStore, directory: Path) -> None:
+async def test_a_job_is_recorded_run_and_finished(store: JobStore, directory: Path) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         assert store.read(own.job.id).status is JobStatus.PENDING
-        await own.start()
-        assert store.read(own.job.id).status is JobStatus.RUNNING
+        own.note_started()
         own.report("Reading\n  the   logs")
         own.report("  \n")
         finished = await own.finish(DONE)
@@ -57,22 +56,23 @@ async def test_many_jobs_take_few_threads(directory: Path) -> None:
     lock, together = threading.Lock(), threading.Barrier(THREADS, timeout=5)
     now, peak = 0, 0
 
-    class Crowded(FileJobStore):
-        def update(self, claim: Claim, job: Job) -> None:
+    class Crowded(JobStore):
+        def finish(self, claim: Claim, job: Job, *, tree_ended: bool = True) -> Finished:
             nonlocal now, peak
             with lock:
                 now += 1
                 peak = max(peak, now)
             together.wait()
-            super().update(claim, job)
+            finished = super().finish(claim, job, tree_ended=tree_ended)
             with lock:
                 now -= 1
+            return finished
 
     store = Crowded(directory)
 
     async def one() -> None:
         async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-            await own.start()
+            own.note_started()
             await own.finish(DONE)
 
     with trio.fail_after(30):
@@ -83,10 +83,10 @@ async def test_many_jobs_take_few_threads(directory: Path) -> None:
     assert peak == THREADS
 
 
-async def test_a_job_that_is_left_unfinished_is_lost(store: FileJobStore) -> None:
+async def test_a_job_that_is_left_unfinished_is_lost(store: JobStore) -> None:
     async def break_off() -> None:
         async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-            await own.start()
+            own.note_started()
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -98,22 +98,12 @@ async def test_a_job_that_is_left_unfinished_is_lost(store: FileJobStore) -> Non
 async def test_a_job_that_cannot_be_recorded_is_refused(directory: Path) -> None:
     with pytest.raises(JobStoreError, match="nothing was started"):
         async with create_job(
-            FileJobStore(directory, disk=ReadOnlyDisk()), REQUEST, kind=JobKind.CALL
+            JobStore(directory, disk=read_only_disk()), REQUEST, kind=JobKind.CALL
         ):
             pytest.fail("it was not recorded")
 
 
-async def test_a_run_that_cannot_be_recorded_is_not_started(directory: Path) -> None:
-    disk = FaultyDisk()
-    async with create_job(FileJobStore(directory, disk=disk), REQUEST, kind=JobKind.CALL) as own:
-        disk.calls.clear()
-        disk.fail_at = 1
-        with pytest.raises(JobStoreError):
-            await own.start()
-        assert (await own.finish(FAILED)).persisted
-
-
-async def test_an_answer_is_recorded_although_the_start_never_was(store: FileJobStore) -> None:
+async def test_an_answer_is_recorded_although_the_start_never_was(store: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         assert (await own.finish(DONE)).persisted
     job = store.read(own.job.id)
@@ -122,10 +112,10 @@ async def test_an_answer_is_recorded_although_the_start_never_was(store: FileJob
 
 
 async def test_who_dies_while_it_ends_a_job_on_purpose_leaves_it_cancelled(
-    store: FileJobStore, other: FileJobStore, directory: Path
+    store: JobStore, other: JobStore, directory: Path
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-        await own.start()
+        own.note_started()
         await own.note_cancelled("the end of its server")
     job = other.settle(own.job.id)
     assert job.status is JobStatus.CANCELLED
@@ -136,10 +126,10 @@ async def test_who_dies_while_it_ends_a_job_on_purpose_leaves_it_cancelled(
     assert files_in(directory) == {f"{job.id}.json"}
 
 
-async def test_finishing_is_not_interrupted(store: FileJobStore) -> None:
+async def test_finishing_is_not_interrupted(store: JobStore) -> None:
     with trio.CancelScope() as scope:
         async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-            await own.start()
+            own.note_started()
             scope.cancel()
             await own.finish(DONE)
     assert store.read(own.job.id).status is JobStatus.DONE
@@ -153,11 +143,12 @@ async def test_progress_is_written_at_most_once_a_second_and_ends_whole(
         create_job(store, REQUEST, kind=JobKind.CALL) as own,
         trio.open_nursery() as nursery,
     ):
-        await own.start()
+        own.note_started()
         nursery.start_soon(own.keep_record)
         for number in range(200):
             own.report(f"line {number}")
             await trio.sleep(0.05)
+        autojump_clock.autojump_threshold = math.inf  # The disk needs real time.
         await own.finish(DONE)
         nursery.cancel_scope.cancel()
     # The start, one at once, and one in each of the ten seconds; the clock does not wait for disks.
@@ -200,61 +191,63 @@ async def test_a_run_may_start_while_the_line_before_is_being_written(directory:
     assert store.read(own.job.id).started_at == job.started_at
 
 
-async def test_the_first_line_and_a_session_are_written_at_once(directory: Path) -> None:
+async def test_a_session_is_written_at_once_with_all_that_came_before(directory: Path) -> None:
     store = WatchedStore(directory)
     async with (
         create_job(store, REQUEST, kind=JobKind.CALL) as own,
         trio.open_nursery() as nursery,
     ):
-        await own.start()
         nursery.start_soon(own.keep_record)
-        assert (await store.updates.receive()).started_at is not None
+        own.note_started()
+        assert (await store.updates.receive()).status is JobStatus.RUNNING
         # Well below the second that progress has to wait.
         with trio.fail_after(0.9):
             own.report("a line")
-            assert (await store.updates.receive()).progress == ["a line"]
             own.note_session("5e55")
-            assert (await store.updates.receive()).session_id == "5e55"
+            job = await store.updates.receive()
+        assert (job.session_id, job.progress) == ("5e55", ["a line"])
         own.note_session("5e55")
         await wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
-    assert store.count == 3
+    assert store.count == 2
     assert store.settle(own.job.id).session_id == "5e55"
 
 
-async def test_a_record_that_cannot_be_written_does_not_stop_the_run(directory: Path) -> None:
+async def test_a_record_that_cannot_be_updated_is_reported_once_and_does_not_stop_the_run(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     disk = FullDisk(100_000)
     store = WatchedStore(directory, disk)
     async with (
         create_job(store, REQUEST, kind=JobKind.CALL) as own,
         trio.open_nursery() as nursery,
     ):
-        await own.start()
         nursery.start_soon(own.keep_record)
         room, disk.room = disk.room, 0
-        own.report("into the void")
         with trio.fail_after(5):
-            await store.updates.receive()
-            await store.updates.receive()
-            await wait_all_tasks_blocked(0.01)
-        assert own.problem is not None
-        assert "No space left" in own.problem
+            for number in range(2):
+                own.report(f"into the void, {number}")
+                await store.updates.receive()
         disk.room = room
         assert (await own.finish(DONE)).persisted
         nursery.cancel_scope.cancel()
-    assert store.read(own.job.id).progress == ["into the void"]
+    (reported,) = capsys.readouterr().err.splitlines()
+    assert "No space left" in reported
+    assert own.job.id in reported
+    assert store.read(own.job.id).progress == ["into the void, 0", "into the void, 1"]
 
 
 async def test_what_comes_after_the_end_is_ignored(
-    store: FileJobStore, autojump_clock: MockClock
+    store: JobStore, autojump_clock: MockClock
 ) -> None:
     async with (
         create_job(store, REQUEST, kind=JobKind.CALL) as own,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(own.keep_record)
-        await own.start()
+        autojump_clock.autojump_threshold = math.inf  # The disk needs real time.
         await own.finish(DONE)
+        autojump_clock.autojump_threshold = 0
         own.report("too late")
         own.note_session("5e55")
         await trio.sleep(10)
@@ -266,7 +259,7 @@ async def test_what_comes_after_the_end_is_ignored(
 
 
 async def test_a_job_goes_to_another_process_and_outlives_the_one_that_submitted_it(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     os.mkdir(directory)
     os.mkfifo(directory / "go")
@@ -289,20 +282,20 @@ async def test_a_job_goes_to_another_process_and_outlives_the_one_that_submitted
     assert job.result.result == "Three pods"
 
 
-async def test_nothing_is_written_after_a_job_was_let_go_of(store: FileJobStore) -> None:
+async def test_nothing_is_written_after_a_job_was_let_go_of(store: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
         copies = [os.dup(fd) for fd in own.fds]
         own.let_go()
         own.let_go()
         with pytest.raises(ValueError, match="let go of"):
-            await own.start()
+            await own.finish(DONE)
         async with adopt_job(store, own.job.id, copies) as adopted:
-            await adopted.start()
+            adopted.note_started()
             assert (await adopted.finish(DONE)).persisted
     assert store.read(own.job.id).status is JobStatus.DONE
 
 
-async def test_a_guard_gets_the_lock_and_not_the_bell(store: FileJobStore) -> None:
+async def test_a_guard_gets_the_lock_and_not_the_bell(store: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         assert len(own.held_fds) == 2
         assert len(own.fds) == 3
@@ -312,7 +305,7 @@ async def test_a_guard_gets_the_lock_and_not_the_bell(store: FileJobStore) -> No
 # -- being cancelled
 
 
-async def test_the_owner_hears_of_a_cancellation(store: FileJobStore, other: FileJobStore) -> None:
+async def test_the_owner_hears_of_a_cancellation(store: JobStore, other: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         heard: list[str] = []
 
@@ -332,7 +325,7 @@ async def test_the_owner_hears_of_a_cancellation(store: FileJobStore, other: Fil
 
 async def test_a_look_that_fails_does_not_end_the_run(directory: Path) -> None:
     disk = FaultyDisk()
-    store = FileJobStore(directory, disk=disk)
+    store = JobStore(directory, disk=disk)
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         await trio.to_thread.run_sync(store.request_cancel, own.job.id, "the CLI")
         disk.calls.clear()
@@ -342,7 +335,7 @@ async def test_a_look_that_fails_does_not_end_the_run(directory: Path) -> None:
         assert disk.calls[0] == "open"
 
 
-async def test_a_ring_without_a_reason_is_no_cancellation(store: FileJobStore) -> None:
+async def test_a_ring_without_a_reason_is_no_cancellation(store: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         with trio.move_on_after(0.2) as patience:
             os.write(own.fds[1], b"!" * 10_000)
@@ -351,10 +344,10 @@ async def test_a_ring_without_a_reason_is_no_cancellation(store: FileJobStore) -
 
 
 @pytest.mark.parametrize("way", ["finish", "let_go"])
-async def test_a_listener_sleeps_on_when_the_job_is_over(way: str, store: FileJobStore) -> None:
+async def test_a_listener_sleeps_on_when_the_job_is_over(way: str, store: JobStore) -> None:
     async def leave(own: Ownership) -> None:
         if way == "finish":
-            await own.start()
+            own.note_started()
             await own.finish(DONE)
         else:
             own.let_go()

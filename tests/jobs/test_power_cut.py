@@ -4,13 +4,13 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent_dispatch.jobs import verdict
-from agent_dispatch.jobs.disk import Disk
+from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import BrokenJobError, UnknownJobError
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
 from tests.jobs.power_cut import PowerCutDisk
@@ -25,21 +25,17 @@ class Timeline(PowerCutDisk):
     def __init__(self, root: Path, look: Callable[["Timeline"], None]) -> None:
         super().__init__(root)
         self._look = look
-        self._is_looking = False
 
-    def __getattribute__(self, name: str) -> object:
-        if name in vars(Disk) and not self._is_looking:
-            self._is_looking = True
-            self._look(self)
-            self._is_looking = False
-        return super().__getattribute__(name)
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        self._look(self)
+        return super().call(name, real, *args)
 
 
 class ForgetfulTimeline(Timeline):
     """As if nothing were ever synced."""
 
-    def sync(self, fd: int) -> None:
-        pass
+    def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
+        return None if name == "fsync" else super().call(name, real, *args)
 
 
 class History:
@@ -54,12 +50,12 @@ class History:
     def live_through(self, timeline: type[Timeline]) -> int:
         """Look before each system call; say how many there were."""
         disk = timeline(self._root, self._look)
-        store = FileJobStore(self._root / "jobs", disk=disk)
+        store = JobStore(self._root / "jobs", disk=disk)
         for _ in range(2):
             claim = pending(store)
             self._acknowledged[claim.job.id] = claim.job
-            store.update(claim, verdict.started(claim.job, 1.0))
-            store.update(claim, verdict.with_progress(claim.job, ["a line"], 2.0))
+            store.update(claim, record.started(claim.job, 1.0))
+            store.update(claim, record.with_progress(claim.job, ["a line"], 2.0))
             finished = end(store, claim, DONE)
             assert finished.persisted
             self._acknowledged[claim.job.id] = finished.job
@@ -70,7 +66,7 @@ class History:
     def _look(self, disk: PowerCutDisk) -> None:
         shutil.rmtree(self._world, ignore_errors=True)
         disk.after_a_cut(self._world, names_survive=self._names_survive)
-        found = FileJobStore(self._world / "jobs", end_processes=lambda job_id: None)
+        found = JobStore(self._world / "jobs", end_processes=lambda job_id: None)
         for job_id, job in self._acknowledged.items():
             if job.status.is_terminal:
                 assert found.read(job_id) == job

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.jobs import verdict
-from agent_dispatch.jobs.records import (
+from agent_dispatch.jobs import record
+from agent_dispatch.jobs.record import (
     HEAD_BYTES,
     CorruptRecordError,
     decode_head,
@@ -43,16 +43,16 @@ def a_job(task: str = "List the pods", context: str = "") -> Job:
 
 
 def over(result: DispatchResult) -> Job:
-    return verdict.ended(verdict.started(a_job(), 1001.0), result, 1002.0)
+    return record.ended(record.started(a_job(), 1001.0), result, 1002.0)
 
 
 @given(task=TEXTS, context=TEXTS, result=st.none() | RESULTS, lines=st.lists(TEXTS))
 def test_a_record_reads_as_it_was_written(
     task: str, context: str, result: DispatchResult | None, lines: list[str]
 ) -> None:
-    job = verdict.with_progress(verdict.started(a_job(task, context), 1001.0), lines, 1001.5)
+    job = record.with_progress(record.started(a_job(task, context), 1001.0), lines, 1001.5)
     if result is not None:
-        job = verdict.ended(job, result, 1002.0)
+        job = record.ended(job, result, 1002.0)
     content = encode_record(job, {})
     assert decode_record(content, ID) == job
     assert decode_head(content[:HEAD_BYTES]) == summarise(job)

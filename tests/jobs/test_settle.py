@@ -8,19 +8,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.store import Claim
+from agent_dispatch.jobs.store import Claim, JobStore
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
-from tests.jobs.support import DONE, FAILED, ReadOnlyDisk, end, files_in, pending, running
+from tests.jobs.support import DONE, FAILED, end, files_in, pending, read_only_disk, running
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "0190b5f0000070008000000000000001"
 
 
-def with_session(store: FileJobStore) -> Job:
+def with_session(store: JobStore) -> Job:
     """A job that was running when its owner died."""
     claim = running(store)
     store.update(claim, msgspec.structs.replace(claim.job, session_id="5e55"))
@@ -29,7 +28,7 @@ def with_session(store: FileJobStore) -> Job:
 
 
 def test_a_job_whose_owner_died_is_lost_and_can_be_resumed(
-    store: FileJobStore, other: FileJobStore, directory: Path
+    store: JobStore, other: JobStore, directory: Path
 ) -> None:
     before = with_session(store)
     job = other.settle(before.id)
@@ -41,18 +40,14 @@ def test_a_job_whose_owner_died_is_lost_and_can_be_resumed(
     assert files_in(directory) == {f"{before.id}.json"}
 
 
-def test_a_job_that_died_before_it_ran_is_lost_too(
-    store: FileJobStore, other: FileJobStore
-) -> None:
+def test_a_job_that_died_before_it_ran_is_lost_too(store: JobStore, other: JobStore) -> None:
     claim = pending(store)
     store.release(claim)
     job = other.settle(claim.job.id)
     assert (job.status, job.error_type, job.session_id) == ("failed", "lost", None)
 
 
-def test_a_cancelled_job_whose_owner_died_is_cancelled(
-    store: FileJobStore, other: FileJobStore
-) -> None:
+def test_a_cancelled_job_whose_owner_died_is_cancelled(store: JobStore, other: JobStore) -> None:
     claim = running(store)
     assert other.request_cancel(claim.job.id, "the CLI")
     assert other.request_cancel(claim.job.id, "somebody else")
@@ -64,7 +59,7 @@ def test_a_cancelled_job_whose_owner_died_is_cancelled(
 
 
 def test_an_owner_that_dies_while_it_cancels_leaves_a_cancelled_job(
-    store: FileJobStore, other: FileJobStore
+    store: JobStore, other: JobStore
 ) -> None:
     claim = running(store)
     store.note_cancelled(claim, "its caller")
@@ -77,19 +72,19 @@ def test_an_owner_that_dies_while_it_cancels_leaves_a_cancelled_job(
 
 
 def test_an_owner_that_cannot_note_its_cancellation_goes_on(directory: Path) -> None:
-    claim = running(FileJobStore(directory))
-    FileJobStore(directory, disk=ReadOnlyDisk()).note_cancelled(claim, "its caller")
-    assert end(FileJobStore(directory), claim).persisted
+    claim = running(JobStore(directory))
+    JobStore(directory, disk=read_only_disk()).note_cancelled(claim, "its caller")
+    assert end(JobStore(directory), claim).persisted
 
 
-def test_who_cancels_a_job_without_an_owner_finds_it_lost(store: FileJobStore) -> None:
+def test_who_cancels_a_job_without_an_owner_finds_it_lost(store: JobStore) -> None:
     job = with_session(store)
     assert not store.request_cancel(job.id, "the CLI")
     assert store.settle(job.id).error_type is ErrorType.LOST
 
 
 def test_cancelling_what_is_over_changes_nothing_and_leaves_no_marker(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
     end(store, claim)
@@ -98,12 +93,12 @@ def test_cancelling_what_is_over_changes_nothing_and_leaves_no_marker(
 
 
 def test_a_job_that_is_owned_is_left_alone_however_silent_it_is(
-    directory: Path, store: FileJobStore
+    directory: Path, store: JobStore
 ) -> None:
     claim = running(store)
     record = directory / f"{claim.job.id}.json"
     os.utime(record, (0, 0))
-    later = FileJobStore(directory, now=lambda: 4e9)
+    later = JobStore(directory, now=lambda: 4e9)
     for look in (later.settle, later.read):
         assert look(claim.job.id) == claim.job
     later.list_jobs()
@@ -111,7 +106,7 @@ def test_a_job_that_is_owned_is_left_alone_however_silent_it_is(
     assert later.settle(claim.job.id) == claim.job
 
 
-def test_a_stopped_owner_keeps_its_job(directory: Path, store: FileJobStore) -> None:
+def test_a_stopped_owner_keeps_its_job(directory: Path, store: JobStore) -> None:
     owner = start_owner(directory)
     job_id = first_line(owner)
     owner.send_signal(signal.SIGSTOP)
@@ -125,7 +120,7 @@ def test_a_stopped_owner_keeps_its_job(directory: Path, store: FileJobStore) -> 
 
 
 def test_who_holds_only_copies_keeps_the_job_owned(
-    directory: Path, store: FileJobStore, other: FileJobStore
+    directory: Path, store: JobStore, other: JobStore
 ) -> None:
     claim = running(store)
     guard = subprocess.Popen(["sleep", "100"], pass_fds=claim.fds.for_guard)
@@ -144,7 +139,7 @@ def test_who_holds_only_copies_keeps_the_job_owned(
 
 
 def test_an_end_with_processes_left_keeps_the_lock_until_they_are_gone(
-    store: FileJobStore, other: FileJobStore, directory: Path
+    store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = running(store)
     guards = [os.dup(fd) for fd in claim.fds.for_guard]
@@ -160,7 +155,7 @@ def test_an_end_with_processes_left_keeps_the_lock_until_they_are_gone(
 
 
 def test_a_creation_that_broke_off_before_the_record_is_no_job(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     claim = pending(store)
     (directory / f"{claim.job.id}.json").unlink()
@@ -175,7 +170,7 @@ def test_a_creation_that_broke_off_before_the_record_is_no_job(
 
 
 def test_a_job_ends_cancelled_with_the_one_that_started_it(
-    store: FileJobStore, other: FileJobStore
+    store: JobStore, other: JobStore
 ) -> None:
     ways: dict[str, Callable[[Claim], object]] = {
         "its end": lambda outer: end(store, outer),
@@ -196,7 +191,7 @@ def test_a_job_ends_cancelled_with_the_one_that_started_it(
 
 
 def test_a_job_is_cancelled_with_its_parent_while_only_the_guard_is_left_of_that(
-    store: FileJobStore, other: FileJobStore
+    store: JobStore, other: JobStore
 ) -> None:
     outer = running(store)
     inner = running(store, parent=outer.job.id)
@@ -210,9 +205,7 @@ def test_a_job_is_cancelled_with_its_parent_while_only_the_guard_is_left_of_that
         os.close(fd)
 
 
-def test_a_job_that_dies_while_its_parent_works_is_lost(
-    store: FileJobStore, other: FileJobStore
-) -> None:
+def test_a_job_that_dies_while_its_parent_works_is_lost(store: JobStore, other: JobStore) -> None:
     outer = running(store)
     inner = running(store, parent=outer.job.id)
     store.release(inner)
@@ -221,7 +214,7 @@ def test_a_job_that_dies_while_its_parent_works_is_lost(
 
 @pytest.mark.parametrize("parent", [NOBODY, "../../etc/passwd", ""])
 def test_a_parent_that_is_not_there_is_over_and_one_that_cannot_be_is_none(
-    parent: str, store: FileJobStore, other: FileJobStore
+    parent: str, store: JobStore, other: JobStore
 ) -> None:
     inner = running(store, parent=parent)
     store.release(inner)
@@ -251,9 +244,7 @@ def stop(process: "subprocess.Popen[str]") -> None:
         process.kill()
 
 
-def test_of_many_processes_that_settle_at_once_one_does(
-    directory: Path, store: FileJobStore
-) -> None:
+def test_of_many_processes_that_settle_at_once_one_does(directory: Path, store: JobStore) -> None:
     jobs = [with_session(store) for _ in range(20)]
     report = subprocess.run(
         [sys.executable, "-m", "tests.jobs.owners", "settle", directory, *(j.id for j in jobs)],
@@ -285,7 +276,7 @@ def test_no_kill_of_a_writer_loses_or_tears_what_it_has_said_to_be_there(
 
 
 def test_a_job_is_never_seen_without_an_owner_while_it_is_handed_over(
-    directory: Path, store: FileJobStore
+    directory: Path, store: JobStore
 ) -> None:
     watcher = subprocess.Popen(
         [sys.executable, "-m", "tests.jobs.owners", "watch", directory],
@@ -305,14 +296,14 @@ def test_a_job_is_never_seen_without_an_owner_while_it_is_handed_over(
             adopted = store.adopt(claim.job.id, copies)
             store.release(claim)
             claim = adopted
-        store.finish(claim, verdict.ended(claim.job, DONE, 1.0))
+        store.finish(claim, record.ended(claim.job, DONE, 1.0))
         looks, status = first_line(watcher).split()
     assert status == "done"
     assert int(looks) > 100
 
 
 def test_a_verdict_that_was_written_before_the_power_failed_is_final(
-    store: FileJobStore, other: FileJobStore, directory: Path
+    store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = running(store)
     end(store, claim, FAILED)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs import verdict
+from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import (
     BrokenJobError,
     InvalidJobIdError,
@@ -16,15 +16,14 @@ from agent_dispatch.jobs.errors import (
     JobStoreError,
     UnknownJobError,
 )
-from agent_dispatch.jobs.file_store import FileJobStore
-from agent_dispatch.jobs.store import NO_DESCRIPTORS
+from agent_dispatch.jobs.store import NO_DESCRIPTORS, JobStore
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.job import JobKind, JobStatus
 from tests.jobs.support import (
     DONE,
     FAILED,
     REQUEST,
-    ReluctantDisk,
+    ShortWrites,
     end,
     ended,
     files_in,
@@ -35,15 +34,13 @@ from tests.jobs.support import (
 NOBODY = "0190b5f0000070008000000000000001"
 
 
-def test_a_job_lives_from_pending_over_running_to_done(
-    store: FileJobStore, other: FileJobStore
-) -> None:
+def test_a_job_lives_from_pending_over_running_to_done(store: JobStore, other: JobStore) -> None:
     claim = store.create(REQUEST, kind=JobKind.CALL, parent=NOBODY, ref=True)
     job_id = claim.job.id
     assert other.settle(job_id) == claim.job
     assert (claim.job.status, claim.job.parent, claim.job.ref) == ("pending", NOBODY, True)
 
-    store.update(claim, verdict.started(claim.job, 5.0))
+    store.update(claim, record.started(claim.job, 5.0))
     assert other.settle(job_id).status is JobStatus.RUNNING
 
     finished = end(store, claim)
@@ -52,7 +49,7 @@ def test_a_job_lives_from_pending_over_running_to_done(
     assert finished.job.result == msgspec.structs.replace(DONE, job_id=job_id)
 
 
-def test_the_file_holds_what_the_job_holds(store: FileJobStore, directory: Path) -> None:
+def test_the_file_holds_what_the_job_holds(store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     fields = json.loads((directory / f"{job_id}.json").read_text())
     assert fields["id"] == job_id
@@ -62,7 +59,7 @@ def test_the_file_holds_what_the_job_holds(store: FileJobStore, directory: Path)
 
 
 def test_nothing_stays_of_a_job_that_is_over_but_its_record(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
     name = claim.job.id
@@ -78,7 +75,7 @@ def test_nothing_stays_of_a_job_that_is_over_but_its_record(
     assert len(os.listdir("/proc/self/fd")) == before - 3
 
 
-def test_a_record_that_is_over_never_changes(store: FileJobStore) -> None:
+def test_a_record_that_is_over_never_changes(store: JobStore) -> None:
     claim = running(store)
     end(store, claim)
     before = store.read(claim.job.id)
@@ -89,29 +86,29 @@ def test_a_record_that_is_over_never_changes(store: FileJobStore) -> None:
     assert store.read(claim.job.id) == before
 
 
-def test_no_step_of_a_life_is_left_out(store: FileJobStore) -> None:
+def test_no_step_of_a_life_is_left_out(store: JobStore) -> None:
     claim = pending(store)
     with pytest.raises(ValueError, match="cannot become done"):
-        store.finish(claim, verdict.ended(claim.job, DONE, 1.0))
+        store.finish(claim, record.ended(claim.job, DONE, 1.0))
     with pytest.raises(ValueError, match="finish"):
-        store.update(claim, verdict.ended(claim.job, FAILED, 1.0))
+        store.update(claim, record.ended(claim.job, FAILED, 1.0))
     with pytest.raises(ValueError, match="update"):
-        store.finish(claim, verdict.started(claim.job, 1.0))
+        store.finish(claim, record.started(claim.job, 1.0))
     with pytest.raises(ValueError, match="cannot become"):
         store.update(claim, msgspec.structs.replace(claim.job, id=NOBODY))
     assert end(store, claim, FAILED).persisted
 
 
 def test_who_lost_a_job_to_a_verdict_does_not_overwrite_it(
-    store: FileJobStore, other: FileJobStore, directory: Path
+    store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = running(store)
     # By hand, against all rules: the owner lives, and its lock is gone.
     (directory / "live" / f"{claim.job.id}.lock").unlink()
     verdict_of_other = other.settle(claim.job.id)
     assert verdict_of_other.status is JobStatus.FAILED
-    with pytest.raises(JobOverError, match="is over"):
-        store.update(claim, verdict.with_progress(claim.job, ["on and on"], 1.0))
+    with pytest.raises(JobOverError, match="already ended"):
+        store.update(claim, record.with_progress(claim.job, ["on and on"], 1.0))
     finished = end(store, claim)
     assert finished.job.status is JobStatus.DONE
     assert not finished.persisted
@@ -120,13 +117,13 @@ def test_who_lost_a_job_to_a_verdict_does_not_overwrite_it(
 
 
 def test_unknown_fields_of_a_record_survive_what_we_write(
-    store: FileJobStore, other: FileJobStore, directory: Path
+    store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = running(store)
     path = directory / f"{claim.job.id}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "color": {"deep": [1]}}))
-    store.update(claim, verdict.with_progress(claim.job, ["a"], 1.0))
-    store.update(claim, verdict.with_progress(claim.job, ["b"], 2.0))
+    store.update(claim, record.with_progress(claim.job, ["a"], 1.0))
+    store.update(claim, record.with_progress(claim.job, ["b"], 2.0))
     assert json.loads(path.read_text())["color"] == {"deep": [1]}
     store.release(claim)
     assert other.settle(claim.job.id).status is JobStatus.FAILED
@@ -134,7 +131,7 @@ def test_unknown_fields_of_a_record_survive_what_we_write(
 
 
 def test_a_record_that_was_damaged_or_removed_while_its_job_runs_is_written_again(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     for damage in (Path.unlink, lambda path: path.write_bytes(b"\0\0")):
         claim = running(store)
@@ -144,7 +141,7 @@ def test_a_record_that_was_damaged_or_removed_while_its_job_runs_is_written_agai
 
 
 def test_an_answer_is_kept_although_its_directory_was_removed(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
     for path in (directory / "live").iterdir():
@@ -155,7 +152,7 @@ def test_an_answer_is_kept_although_its_directory_was_removed(
 
 
 def test_short_writes_make_whole_records(directory: Path) -> None:
-    store = FileJobStore(directory, disk=ReluctantDisk())
+    store = JobStore(directory, disk=ShortWrites(1, 1 << 20))
     (directory / "live").mkdir(parents=True)
     (directory / ".reserve").write_bytes(bytes(64 * 1024))
     assert store.read(ended(store)).status is JobStatus.DONE
@@ -163,7 +160,7 @@ def test_short_writes_make_whole_records(directory: Path) -> None:
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
 def test_everything_is_private_whatever_the_umask(
-    mask: int, store: FileJobStore, directory: Path
+    mask: int, store: JobStore, directory: Path
 ) -> None:
     before = os.umask(mask)
     try:
@@ -183,7 +180,7 @@ def test_everything_is_private_whatever_the_umask(
 
 @pytest.mark.parametrize("job_id", ["../agents", "", "x" * 32, NOBODY.upper(), f"{NOBODY}\n"])
 def test_no_file_is_looked_at_for_what_is_no_id(
-    job_id: str, store: FileJobStore, tmp_path: Path
+    job_id: str, store: JobStore, tmp_path: Path
 ) -> None:
     (tmp_path / "agents.json").write_text("{}")
     for call in (store.read, store.settle, store.is_held, store.watch, store.cancelled_by,
@@ -197,7 +194,7 @@ def test_no_file_is_looked_at_for_what_is_no_id(
 
 
 def test_a_job_that_is_not_there_is_unknown_and_leaves_no_trace(
-    store: FileJobStore, directory: Path
+    store: JobStore, directory: Path
 ) -> None:
     for call in (store.read, store.settle, store.forget):
         with pytest.raises(UnknownJobError, match="agent-dispatch jobs"):
@@ -223,7 +220,7 @@ def make_huge(path: Path) -> None:
     ("make", "reason"),
     [
         (make_symlink, "symbolic link"),
-        (lambda path: path.mkdir(), "not a regular file"),
+        (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: os.mkfifo(path), "not a regular file"),
         (lambda path: path.write_bytes(b""), "not JSON"),
         (lambda path: path.write_bytes(b'{"summary":{"id":'), "not JSON"),
@@ -232,7 +229,7 @@ def make_huge(path: Path) -> None:
     ids=["symlink", "directory", "fifo", "empty", "torn", "huge"],
 )
 def test_what_is_no_record_is_named_and_left_alone(
-    make: Callable[[Path], object], reason: str, store: FileJobStore, directory: Path
+    make: Callable[[Path], object], reason: str, store: JobStore, directory: Path
 ) -> None:
     good = ended(store)
     path = directory / f"{NOBODY}.json"
@@ -252,7 +249,7 @@ def test_what_is_no_record_is_named_and_left_alone(
     assert (before.st_ino, before.st_size) == (after.st_ino, after.st_size)
 
 
-def test_adopting_what_is_not_the_lock_is_refused_and_closes_it(store: FileJobStore) -> None:
+def test_adopting_what_is_not_the_lock_is_refused_and_closes_it(store: JobStore) -> None:
     claim = pending(store)
     read, write = os.pipe()
     os.close(write)
@@ -265,9 +262,7 @@ def test_adopting_what_is_not_the_lock_is_refused_and_closes_it(store: FileJobSt
     assert store.is_held(claim.job.id)
 
 
-def test_an_adopted_job_keeps_its_descriptors_to_itself(
-    store: FileJobStore, other: FileJobStore
-) -> None:
+def test_an_adopted_job_keeps_its_descriptors_to_itself(store: JobStore, other: JobStore) -> None:
     claim = pending(store)
     copies = [os.dup(fd) for fd in claim.fds.to_hand_over]
     for fd in copies:
@@ -278,12 +273,12 @@ def test_an_adopted_job_keeps_its_descriptors_to_itself(
     assert claim.fds == NO_DESCRIPTORS
     assert not any(os.get_inheritable(fd) for fd in adopted.fds)
     assert store.settle(claim.job.id).status is JobStatus.PENDING
-    other.update(adopted, verdict.started(adopted.job, 1.0))
+    other.update(adopted, record.started(adopted.job, 1.0))
     assert end(other, adopted).persisted
     assert store.settle(claim.job.id).status is JobStatus.DONE
 
 
-def test_a_job_that_is_over_cannot_be_adopted(store: FileJobStore, other: FileJobStore) -> None:
+def test_a_job_that_is_over_cannot_be_adopted(store: JobStore, other: JobStore) -> None:
     claim = running(store)
     copies = [os.dup(fd) for fd in claim.fds.to_hand_over]
     end(store, claim, tree_ended=False)
@@ -291,7 +286,7 @@ def test_a_job_that_is_over_cannot_be_adopted(store: FileJobStore, other: FileJo
         other.adopt(claim.job.id, copies)
 
 
-def test_a_log_is_private_and_goes_with_its_record(store: FileJobStore, directory: Path) -> None:
+def test_a_log_is_private_and_goes_with_its_record(store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     for text in (b"one\n", b"two\n"):
         log = store.open_log(job_id)
@@ -305,7 +300,7 @@ def test_a_log_is_private_and_goes_with_its_record(store: FileJobStore, director
 
 @pytest.mark.parametrize("where", ["jobs", "jobs/live"])
 def test_a_file_in_the_place_of_the_directory_is_an_error_that_names_the_way_out(
-    where: str, tmp_path: Path, store: FileJobStore
+    where: str, tmp_path: Path, store: JobStore
 ) -> None:
     (tmp_path / where).parent.mkdir(exist_ok=True)
     (tmp_path / where).write_text("not a directory")
@@ -321,7 +316,7 @@ def test_errors_are_all_for_the_caller() -> None:
         assert isinstance(error, DispatchError)
 
 
-def test_a_large_answer_comes_back_whole(store: FileJobStore) -> None:
+def test_a_large_answer_comes_back_whole(store: JobStore) -> None:
     text = 'ä\n"' * 2_000_000
     job_id = ended(store, DispatchResult(agent="infra", success=True, result=text))
     job = store.read(job_id)

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import create_job
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.job import JobKind, JobStatus
 from agent_dispatch.run.job_service import JobService
@@ -26,7 +26,7 @@ class Street:
 
     def __init__(self, directory: Path) -> None:
         self.go_on = threading.Event()
-        self.store = FileJobStore(directory, end_processes=lambda job_id: self.go_on.wait(30))
+        self.store = JobStore(directory, end_processes=lambda job_id: self.go_on.wait(30))
         self.lost: list[str] = []
         for _ in range(NEIGHBOURS):
             claim = running(self.store)
@@ -62,25 +62,25 @@ async def test_looks_at_lost_jobs_hold_up_nobody_else(directory: Path, look: str
     async with street.crowded(look):
         with trio.fail_after(10):
             async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-                await own.start()
-                assert (await settled(store, own.job.id)).status is JobStatus.RUNNING
+                assert (await settled(store, own.job.id)).status is JobStatus.PENDING
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(wait_until_over, store, own.job.id)
                     await own.finish(DONE)
             assert (await settled(store, own.job.id)).status is JobStatus.DONE
-            async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-                await own.start()
-                async with trio.open_nursery() as nursery:
-                    ask = partial(cancel, store, own.job.id, by="a test", patience_s=20)
-                    nursery.start_soon(ask)
-                    assert await own.wait_cancelled() == "a test"
-                    await own.mark_ending()
-                    await own.note_cancelled("a test")
-                    await own.finish(CANCELLED)
+            async with (
+                create_job(store, REQUEST, kind=JobKind.CALL) as own,
+                trio.open_nursery() as nursery,
+            ):
+                ask = partial(cancel, store, own.job.id, by="a test", patience_s=20)
+                nursery.start_soon(ask)
+                assert await own.wait_cancelled() == "a test"
+                await own.mark_ending()
+                await own.note_cancelled("a test")
+                await own.finish(CANCELLED)
     assert store.settle(street.lost[0]).status is JobStatus.FAILED
 
 
-async def test_what_must_be_noted_before_the_end_stands_in_no_line(store: FileJobStore) -> None:
+async def test_what_must_be_noted_before_the_end_stands_in_no_line(store: JobStore) -> None:
     go_on = threading.Event()
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own, trio.open_nursery() as nursery:
         for _ in range(NEIGHBOURS):

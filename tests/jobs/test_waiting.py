@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import signal
@@ -12,8 +13,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.jobs.errors import InvalidJobIdError, UnknownJobError
-from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import Ownership, create_job
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, wait_until_over
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
@@ -21,7 +22,7 @@ from tests.jobs.support import (
     CANCELLED,
     DONE,
     REQUEST,
-    DiskWithoutFifos,
+    RefusingDisk,
     end,
     ended,
     files_in,
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 NOBODY = "0190b5f0000070008000000000000001"
 
 
-class HookedStore(FileJobStore):
+class HookedStore(JobStore):
     """Lets something happen before or after the n-th call of `watch` or `settle`."""
 
     def __init__(self, directory: Path, moment: str, happen: Callable[[], None]) -> None:
@@ -64,7 +65,7 @@ MOMENTS = ["before watch", "after watch", "before settle", "after settle"]
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("way", ["finish", "die"])
 async def test_no_end_comes_unnoticed_whenever_it_comes(
-    moment: str, way: str, store: FileJobStore, directory: Path
+    moment: str, way: str, store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
 
@@ -79,7 +80,7 @@ async def test_no_end_comes_unnoticed_whenever_it_comes(
     assert job.status is (JobStatus.DONE if way == "finish" else JobStatus.FAILED)
 
 
-async def test_many_wait_and_all_wake_at_once(store: FileJobStore, other: FileJobStore) -> None:
+async def test_many_wait_and_all_wake_at_once(store: JobStore, other: JobStore) -> None:
     woken: list[float] = []
 
     async def wait(job_id: str) -> None:
@@ -87,7 +88,7 @@ async def test_many_wait_and_all_wake_at_once(store: FileJobStore, other: FileJo
         woken.append(time.perf_counter())
 
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-        await own.start()
+        own.note_started()
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for _ in range(20):
@@ -100,9 +101,7 @@ async def test_many_wait_and_all_wake_at_once(store: FileJobStore, other: FileJo
     assert min(woken) - finished < 0.5
 
 
-async def test_who_waits_wakes_when_the_owner_is_killed(
-    store: FileJobStore, directory: Path
-) -> None:
+async def test_who_waits_wakes_when_the_owner_is_killed(store: JobStore, directory: Path) -> None:
     owner = await trio.lowlevel.open_process(
         [sys.executable, "-m", "tests.jobs.owners", "own", str(directory)],
         cwd=ROOT,
@@ -127,7 +126,7 @@ async def test_who_waits_wakes_when_the_owner_is_killed(
 
 
 async def test_waiting_for_what_is_over_or_unknown_ends_at_once(
-    store: FileJobStore, autojump_clock: MockClock
+    store: JobStore, autojump_clock: MockClock
 ) -> None:
     job_id = ended(store)
     assert (await wait_until_over(store, job_id)).status is JobStatus.DONE
@@ -138,7 +137,7 @@ async def test_waiting_for_what_is_over_or_unknown_ends_at_once(
 
 
 async def test_who_waits_holds_the_job_of_nobody_and_leaks_nothing(
-    store: FileJobStore, other: FileJobStore
+    store: JobStore, other: JobStore
 ) -> None:
     claim = running(store)
     before = len(os.listdir("/proc/self/fd"))
@@ -154,10 +153,12 @@ async def test_who_waits_holds_the_job_of_nobody_and_leaks_nothing(
 
 
 async def test_waiting_and_cancelling_work_without_fifos(directory: Path) -> None:
-    store = FileJobStore(directory, disk=DiskWithoutFifos())
+    store = JobStore(
+        directory, disk=RefusingDisk(lambda name, *_: errno.EPERM if name == "mkfifo" else 0)
+    )
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         assert len(own.fds) == len(own.held_fds) == 1
-        await own.start()
+        own.note_started()
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obey, own)
@@ -168,7 +169,7 @@ async def test_waiting_and_cancelling_work_without_fifos(directory: Path) -> Non
 # -- cancelling
 
 
-async def ask(store: FileJobStore, job_id: str, patience_s: float = 5) -> CancelOutcome:
+async def ask(store: JobStore, job_id: str, patience_s: float = 5) -> CancelOutcome:
     return await cancel(store, job_id, by="a test", patience_s=patience_s)
 
 
@@ -180,11 +181,11 @@ async def obey(own: Ownership, result: DispatchResult = CANCELLED) -> None:
 
 @pytest.mark.parametrize("state", ["pending", "running"])
 async def test_a_job_is_cancelled_and_gone(
-    state: str, store: FileJobStore, other: FileJobStore, directory: Path
+    state: str, store: JobStore, other: JobStore, directory: Path
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         if state == "running":
-            await own.start()
+            own.note_started()
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obey, own)
@@ -196,15 +197,15 @@ async def test_a_job_is_cancelled_and_gone(
 
 
 async def test_many_cancel_at_once_and_one_end_is_recorded(
-    store: FileJobStore, other: FileJobStore
+    store: JobStore, other: JobStore
 ) -> None:
     outcomes: list[CancelOutcome] = []
 
-    async def one(asking: FileJobStore, job_id: str) -> None:
+    async def one(asking: JobStore, job_id: str) -> None:
         outcomes.append(await ask(asking, job_id))
 
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-        await own.start()
+        own.note_started()
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for asking in [store, other] * 5:
@@ -216,9 +217,9 @@ async def test_many_cancel_at_once_and_one_end_is_recorded(
     assert store.read(own.job.id).status is JobStatus.CANCELLED
 
 
-async def test_an_answer_that_came_first_stands(store: FileJobStore, other: FileJobStore) -> None:
+async def test_an_answer_that_came_first_stands(store: JobStore, other: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-        await own.start()
+        own.note_started()
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obey, own, DONE)
@@ -226,10 +227,10 @@ async def test_an_answer_that_came_first_stands(store: FileJobStore, other: File
     assert store.read(own.job.id).status is JobStatus.DONE
 
 
-async def test_cancel_and_end_race_to_one_end(store: FileJobStore, other: FileJobStore) -> None:
+async def test_cancel_and_end_race_to_one_end(store: JobStore, other: JobStore) -> None:
     for _ in range(20):
         async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-            await own.start()
+            own.note_started()
             with trio.fail_after(5):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(own.finish, DONE)
@@ -239,12 +240,12 @@ async def test_cancel_and_end_race_to_one_end(store: FileJobStore, other: FileJo
 
 
 async def test_a_job_that_goes_on_ending_is_told_as_running(
-    store: FileJobStore, other: FileJobStore
+    store: JobStore, other: JobStore
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-        await own.start()
+        own.note_started()
         assert await ask(other, own.job.id, patience_s=0.1) is CancelOutcome.RUNNING
-        assert own.job.status is JobStatus.RUNNING
+        assert not own.job.status.is_terminal
         # Over, but with processes left under its guard.
         guards = [os.dup(fd) for fd in own.held_fds]
         await own.finish(CANCELLED, tree_ended=False)
@@ -254,10 +255,10 @@ async def test_a_job_that_goes_on_ending_is_told_as_running(
 
 
 async def test_a_cancellation_waits_until_the_guard_has_gone(
-    store: FileJobStore, other: FileJobStore
+    store: JobStore, other: JobStore
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
-        await own.start()
+        own.note_started()
         guards = [os.dup(fd) for fd in own.held_fds]
 
         async def end_with_a_guard() -> None:
@@ -281,7 +282,7 @@ async def test_a_cancellation_waits_until_the_guard_has_gone(
 
 
 async def test_cancelling_a_job_whose_owner_dies_meanwhile_cancels_it(
-    store: FileJobStore, other: FileJobStore
+    store: JobStore, other: JobStore
 ) -> None:
     claim = running(store)
     outcomes: list[CancelOutcome] = []
@@ -297,7 +298,7 @@ async def test_cancelling_a_job_whose_owner_dies_meanwhile_cancels_it(
     assert outcomes == [CancelOutcome.CANCELLED]
 
 
-async def test_what_is_not_there_cannot_be_cancelled(store: FileJobStore) -> None:
+async def test_what_is_not_there_cannot_be_cancelled(store: JobStore) -> None:
     assert await ask(store, NOBODY) is CancelOutcome.NOT_FOUND
     with pytest.raises(InvalidJobIdError):
         await ask(store, "../x")

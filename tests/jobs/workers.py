@@ -13,14 +13,14 @@ from pathlib import Path
 
 import trio
 
-from agent_dispatch.jobs.file_store import FileJobStore
 from agent_dispatch.jobs.owner import adopt_job, create_job
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import JobKind
 from tests.jobs.support import DONE, REQUEST
 
 
 async def submit(directory: Path) -> None:
-    store = FileJobStore(directory)
+    store = JobStore(directory)
     ours, theirs = socket.socketpair()
     worker = [sys.executable, "-m", "tests.jobs.workers", "work", str(directory)]
     async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
@@ -39,8 +39,8 @@ async def submit(directory: Path) -> None:
 
 async def work(directory: Path, sock: socket.socket) -> None:
     job_id, fds, _, _ = socket.recv_fds(sock, 100, 10)
-    async with adopt_job(FileJobStore(directory), job_id.decode(), fds) as own:
-        await own.start()
+    async with adopt_job(JobStore(directory), job_id.decode(), fds) as own:
+        own.note_started()
         await trio.to_thread.run_sync((directory / "go").read_text)
         await own.finish(DONE)
 

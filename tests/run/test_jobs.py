@@ -18,7 +18,7 @@ import trio
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
@@ -338,7 +338,7 @@ async def test_a_pending_job_can_be_cancelled(stage: Stage) -> None:
 
 async def test_no_call_waits_for_the_conversation_in_which_it_is_made(stage: Stage) -> None:
     tree = stage.tree(HANG)
-    store = FileJobStore(stage.directory / "jobs")
+    store = JobStore(stage.directory / "jobs")
     async with stage.open(tree) as service:
         outer = await service.submit(task("go"))
         await session_known(service, outer.id)

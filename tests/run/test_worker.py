@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
-from agent_dispatch.jobs.file_store import FileJobStore
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobStatus
@@ -100,7 +100,7 @@ def _logs(jobs: Path) -> dict[str, str]:
 def test_a_worker_that_nobody_waits_for_any_more_starts_nothing(tmp_path: Path) -> None:
     config = tmp_path / "agents.toml"
     config.write_text(f'[agents.infra]\ndirectory = "{tmp_path}"\n')
-    store = FileJobStore(tmp_path / "jobs")
+    store = JobStore(tmp_path / "jobs")
     claim = pending(store)
     heard, up = os.pipe()
     os.close(heard)

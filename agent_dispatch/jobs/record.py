@@ -1,17 +1,25 @@
-"""The bytes of a job's file.
+"""A job's record: the steps from one to the next, and the bytes of its file. No I/O.
 
-One JSON object: first `summary`, alone on its line, then the fields of the `Job`, then fields that
-we do not know, kept as they were. A listing reads the first line only, so it stays fast beside
-results of many MiB; whoever reads the whole leaves `summary` aside.
+The file is one JSON object: first `summary`, alone on its line, then the fields of the `Job`, then
+the fields of other versions, kept as they were. A listing reads the first line only, so it stays
+fast beside results of many MiB; `decode_record` ignores that line.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
-from agent_dispatch.model.job import Job, JobKind, JobSummary, summarise
+from agent_dispatch.model.job import (
+    PROGRESS_LINE_CHARS,
+    PROGRESS_LINES,
+    Job,
+    JobKind,
+    JobStatus,
+    JobSummary,
+    summarise,
+)
 
 HEAD_BYTES = 8 * 1024
 TAIL = b"}\n"
@@ -30,8 +38,50 @@ _KNOWN = frozenset({*Job.__struct_fields__, _SUMMARY_FIELD})
 AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
 
+def started(job: Job, now: float) -> Job:
+    """The record of a job whose run begins."""
+    return msgspec.structs.replace(job, status=JobStatus.RUNNING, started_at=now)
+
+
+def with_progress(job: Job, lines: Sequence[str], now: float) -> Job:
+    """The record with the last of these progress lines."""
+    tail = [line[:PROGRESS_LINE_CHARS] for line in lines[-PROGRESS_LINES:]]
+    return msgspec.structs.replace(job, progress=tail, progress_updated_at=now)
+
+
+def ended(job: Job, result: DispatchResult, now: float) -> Job:
+    """The final record; its status follows from the result."""
+    if result.success:
+        status = JobStatus.DONE
+    elif result.error_type is ErrorType.CANCELLED:
+        status = JobStatus.CANCELLED
+    else:
+        status = JobStatus.FAILED
+    return msgspec.structs.replace(
+        job,
+        status=status,
+        completed_at=now,
+        session_id=result.session_id or job.session_id,
+        result=msgspec.structs.replace(result, job_id=job.id),
+        error=result.error,
+        error_type=result.error_type,
+    )
+
+
+def shortened(result: DispatchResult, max_chars: int) -> DispatchResult:
+    """Cut a result down to what still fits on a full disk; its fields say that it is cut."""
+    return msgspec.structs.replace(
+        result,
+        result=result.result[:max_chars],
+        parsed_result=msgspec.UNSET,
+        earlier_results=None,
+        truncated=True,
+        full_size=len(result.result),
+    )
+
+
 class CorruptRecordError(Exception):
-    """The bytes are not a job; the text says why, for the end of a sentence."""
+    """The bytes are not a job; the text says why and fits the end of a sentence."""
 
 
 def encode_record(job: Job, unknown: Mapping[str, msgspec.Raw]) -> bytearray:
@@ -181,15 +231,3 @@ def _with_sayable_texts(struct: AnyStruct) -> AnyStruct:
 
 def _sayable_text(text: str) -> str:
     return text.encode(errors="replace").decode()
-
-
-def shortened(result: DispatchResult, max_chars: int) -> DispatchResult:
-    """Cut a result down to what still fits on a full disk; it says so itself."""
-    return msgspec.structs.replace(
-        result,
-        result=result.result[:max_chars],
-        parsed_result=msgspec.UNSET,
-        earlier_results=None,
-        truncated=True,
-        full_size=len(result.result),
-    )

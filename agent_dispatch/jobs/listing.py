@@ -1,0 +1,257 @@
+"""Listings: the newest jobs, the newest of one status, and how each job that has ended did so.
+
+A disposable index, one line per ended job in one file, spares "the failed ones" of a long history
+the reading of every record. A final record never changes, so a line stays true until the record is
+removed. The file may be deleted at any time: each answer comes from the record itself.
+"""
+
+import heapq
+import os
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import closing, suppress
+from typing import NamedTuple
+
+from agent_dispatch.files import (
+    PRIVATE_FILE,
+    Disk,
+    open_private,
+    opened_regular,
+    read_all,
+    remove_quietly,
+    write_all,
+    write_new,
+)
+from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
+from agent_dispatch.jobs.ids import is_time_ordered
+from agent_dispatch.jobs.locks import Locks
+from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
+from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, summarise
+
+NEIGHBOURS = frozenset({"live", "logs", "sessions", "slots"})
+"""Folders of ours in the jobs directory."""
+_MAX_WARNINGS = 20
+_INDEX_AT_ONCE = 4096
+"""New lines that are kept back before they are written: an interrupted listing keeps the rest."""
+_MAX_INDEX_BYTES = 256 * 1024 * 1024
+_REF = "ref"
+_KINDS = frozenset({*(kind.value for kind in JobKind), _REF})
+_TERMINAL = frozenset(status.value for status in JobStatus if status.is_terminal)
+
+
+class Listing(NamedTuple):
+    """Jobs, newest first, and what was passed over."""
+
+    jobs: list[JobSummary]
+    warnings: list[str]
+
+
+class Warnings:
+    """What was passed over: the first few in full, the rest as a number."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._more = 0
+
+    def left_alone(self, where: str, reason: str) -> None:
+        """Note an entry that was left alone, and why."""
+        self.add(f"{where}: {reason}; left alone")
+
+    def add(self, text: str) -> None:
+        """Note anything else."""
+        if len(self._texts) < _MAX_WARNINGS:
+            self._texts.append(text)
+        else:
+            self._more += 1
+
+    def told(self) -> list[str]:
+        """All of it, in few lines."""
+        more = [f"… and {self._more} more"] if self._more else []
+        return self._texts + more
+
+
+class Entry(NamedTuple):
+    """How a job ended."""
+
+    status: str
+    kind: str
+    """A `JobKind`, or `ref` for a call whose record is kept as a reference."""
+    completed_at: int
+    """Seconds since the epoch, rounded down."""
+
+
+def entry_of(summary: JobSummary) -> Entry:
+    """Make the entry of a job that has ended."""
+    kind = _REF if summary.ref else summary.kind.value
+    completed_at = summary.created_at if summary.completed_at is None else summary.completed_at
+    return Entry(summary.status.value, kind, int(completed_at))
+
+
+def _parse_entry(text: str) -> Entry | None:
+    words = text.split(" ")
+    if len(words) != 3 or words[0] not in _TERMINAL or words[1] not in _KINDS:
+        return None
+    try:
+        return Entry(words[0], words[1], int(words[2]))
+    except ValueError:
+        return None
+
+
+class Lister:
+    """Reads the records of one jobs directory in bulk. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        records: RecordFiles,
+        locks: Locks,
+        disk: Disk,
+        *,
+        is_held: Callable[[str], bool],
+        settle: Callable[[str], Job],
+    ) -> None:
+        """Read `records`; `is_held` and `settle` are those of the store."""
+        self._records = records
+        self._locks = locks
+        self._disk = disk
+        self._index = os.path.join(records.directory, ".index")
+        self._is_held = is_held
+        self._settle = settle
+
+    def list_jobs(self, status: JobStatus | None, limit: int) -> Listing:
+        """The newest jobs, or the newest of one status, each settled.
+
+        Reads as many records as it shows. Jobs that have not ended are found in `live/`; of those
+        that have, the index tells which to read.
+        """
+        warnings = Warnings()
+        found: list[JobSummary] = []
+        with closing(self._ids(status, limit, warnings)) as ids:
+            for job_id in ids:
+                summary = self._summary(job_id, warnings)
+                # The record decides, not what the index says of it.
+                if summary is not None and status in (None, summary.status):
+                    found.append(summary)
+                if len(found) >= limit:
+                    break
+        return Listing(found, warnings.told())
+
+    def naming(self, word: str) -> Iterator[Job]:
+        """The jobs whose records have `word` in them, the newest first, as they are recorded."""
+        for job_id in self._newest_ids(0, Warnings()):
+            if (job := self._records.load_if_naming(job_id, word.encode())) is not None:
+                yield job
+
+    def entries(
+        self, warnings: Warnings, *, first: int = 0, wanted: Callable[[str], bool] | None = None
+    ) -> Generator[tuple[str, Entry]]:
+        """How each job that has ended did so, newest first; settles what it meets on the way.
+
+        Args:
+            warnings: Gets what is passed over.
+            first: How many will be looked at, probably.
+            wanted: Says of an id whether to look at it at all.
+        """
+        known = self._read_index()
+        fresh: dict[str, Entry] = {}
+        try:
+            for job_id in self._newest_ids(first, warnings):
+                if wanted is not None and not wanted(job_id):
+                    continue
+                entry = _parse_entry(known.get(job_id, ""))
+                if entry is None:
+                    summary = self._summary(job_id, warnings)
+                    if summary is None or not summary.status.is_terminal:
+                        continue
+                    entry = fresh[job_id] = entry_of(summary)
+                    if len(fresh) == _INDEX_AT_ONCE:
+                        self._add_to_index(fresh)
+                        fresh.clear()
+                yield job_id, entry
+        finally:
+            self._add_to_index(fresh)
+
+    def _ids(self, status: JobStatus | None, limit: int, warnings: Warnings) -> Generator[str]:
+        if status is None:
+            yield from self._newest_ids(limit, warnings)
+        elif not status.is_terminal:
+            yield from sorted(self._locks.job_ids(), key=_age_key, reverse=True)
+        else:
+            with closing(self.entries(warnings, first=limit)) as entries:
+                for job_id, entry in entries:
+                    if entry.status == status:
+                        yield job_id
+
+    def _newest_ids(self, first: int, warnings: Warnings) -> Iterator[str]:
+        """Ids by creation; those that do not tell it come last, by name."""
+        names = self._records.names(NEIGHBOURS)
+        for name in sorted(names.strangers):
+            warnings.left_alone(name, "not a job record")
+        for records in (names.ordered, names.others):
+            for name in _descending(records, first):
+                yield name.removesuffix(SUFFIX)
+
+    def _summary(self, job_id: str, warnings: Warnings) -> JobSummary | None:
+        try:
+            summary = self._records.head(job_id)
+            if summary.status.is_terminal or self._is_held(job_id):
+                return summary
+            return summarise(self._settle(job_id))
+        except UnknownJobError:
+            return None  # Removed since we saw its name.
+        except BrokenJobError as error:
+            warnings.left_alone(job_id + SUFFIX, error.reason)
+        except JobStoreError as error:
+            warnings.add(f"{job_id}{SUFFIX}: {error}")
+        return None
+
+    # -- the index; if it cannot be read or written, the records are read
+
+    def _read_index(self) -> dict[str, str]:
+        """Give id -> entry as text: only few of many are parsed."""
+        try:
+            with opened_regular(self._index, self._disk) as (fd, _):
+                content = read_all(fd, _MAX_INDEX_BYTES, self._disk)
+        except OSError:
+            return {}
+        lines = content.decode("ascii", errors="replace").split("\n")
+        return {line[:32]: line[33:] for line in lines}
+
+    def _add_to_index(self, entries: Mapping[str, Entry]) -> None:
+        if not entries:
+            return
+        lines = "".join(
+            f"{job_id} {' '.join(map(str, entry))}\n" for job_id, entry in entries.items()
+        )
+        with suppress(OSError):
+            fd = open_private(self._index, os.O_WRONLY | os.O_CREAT | os.O_APPEND, self._disk)
+            try:
+                self._disk.fchmod(fd, PRIVATE_FILE)
+                # One write, so that processes do not mix their lines; and a line feed first, in
+                # case the last writer was cut off.
+                write_all(fd, b"\n" + lines.encode(), self._disk)
+            finally:
+                self._disk.close(fd)
+
+    def drop_from_index(self, job_ids: Collection[str]) -> None:
+        """Leave out removed jobs; what others append meanwhile is found again by reading."""
+        gone = set(job_ids)
+        kept = ((job_id, text) for job_id, text in self._read_index().items() if text)
+        lines = "".join(f"{job_id} {text}\n" for job_id, text in kept if job_id not in gone)
+        new = f"{self._index}.tmp"
+        remove_quietly(new, disk=self._disk)
+        try:
+            write_new(new, lines.encode("ascii", "replace"), self._disk, durable=False)
+            self._disk.rename(new, self._index)
+        except OSError:
+            remove_quietly(new, disk=self._disk)
+
+
+def _age_key(job_id: str) -> tuple[bool, str]:
+    return is_time_ordered(job_id), job_id
+
+
+def _descending(names: list[str], first: int) -> Iterator[str]:
+    # Some more than asked for: what cannot be read is passed over.
+    top = heapq.nlargest(first + 16, names)
+    yield from top
+    if len(top) < len(names):
+        yield from sorted(names, reverse=True)[len(top) :]

@@ -1,0 +1,309 @@
+"""What stands in `live/` for a job that has not ended: its lock, its two FIFOs, its markers.
+
+    ID.lock     locked (flock(2)) by the owner, and by the guard until its tree is empty
+    ID.alive    FIFO; the same hold its write end, so waiters read EOF when the last one is gone
+    ID.bell     FIFO; the owner alone holds its read end: a byte means "look at the markers"
+    ID.cancel   the job is to be cancelled; the text says who asked
+    ID.ending   the owner is ending the job's processes, so what ran inside them ends too
+    ID.tmp      the record being written
+
+The kernel closes descriptors, so a lock is free exactly when every holder is gone, with no clock
+and no process id. A new lock file is locked under a temporary name before it appears here; one
+that is here and not locked has no owner. It is removed only while its lock is held, so two
+processes that both want it cannot hold two different files.
+
+The FIFOs are missing where the file system has none; waiting is polling then.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+from agent_dispatch.files import (
+    NOT_A_FILE,
+    PRIVATE_FILE,
+    Disk,
+    exists,
+    is_in_place,
+    names_in,
+    open_private,
+    opened_regular,
+    read_all,
+    remove,
+    remove_quietly,
+    sync_directory,
+    take_lock,
+    try_lock,
+    write_new,
+)
+from agent_dispatch.jobs.ids import is_job_id
+
+LOCK, ALIVE, BELL, CANCEL, ENDING, TMP = ".lock", ".alive", ".bell", ".cancel", ".ending", ".tmp"
+_BESIDE_THE_LOCK = (ALIVE, BELL, CANCEL, ENDING, TMP)
+UNPLACED = (".new", ".spare")
+"""Endings of hidden files: locks that never came into place, and what older versions kept."""
+_NO_FIFO_HERE = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_MARKER_BYTES = 1024
+_NEW_LOCK_TRIES = 100
+
+NO_FD = -1
+
+
+class Descriptors(NamedTuple):
+    """What keeps a job owned for as long as one process has a copy open; `NO_FD` for none."""
+
+    lock: int
+    bell: int
+    """Readable when the owner should look at `cancelled_by`."""
+    alive: int
+
+    @property
+    def to_hand_over(self) -> list[int]:
+        """What a new owner needs: `JobStore.adopt` takes it there, in this order."""
+        return [fd for fd in self if fd != NO_FD]
+
+    @property
+    def for_guard(self) -> list[int]:
+        """What a guard holds until its tree is empty; the bell is for the owner alone."""
+        return [fd for fd in (self.lock, self.alive) if fd != NO_FD]
+
+
+NO_DESCRIPTORS = Descriptors(NO_FD, NO_FD, NO_FD)
+
+
+class Locks:
+    """The folder `live/` of one jobs directory. Safe to use from several threads."""
+
+    def __init__(self, directory: str, disk: Disk) -> None:
+        """Use `directory`, which the store makes."""
+        self.directory = directory
+        self._disk = disk
+
+    def path(self, job_id: str, suffix: str) -> str:
+        """Say where a file of a job is; `job_id` was checked."""
+        return os.path.join(self.directory, job_id + suffix)
+
+    # -- for the owner
+
+    def create(self, job_id: str) -> Descriptors:
+        """Make lock and FIFOs of a new job, and hold them; if that fails none is there."""
+        fds = NO_DESCRIPTORS._replace(lock=self._new_lock(job_id))
+        try:
+            fds = fds._replace(alive=self._new_fifo(job_id, ALIVE))
+            if fds.alive != NO_FD:
+                fds = fds._replace(bell=self._new_fifo(job_id, BELL))
+        except BaseException:
+            self.undo(job_id, fds)
+            raise
+        return fds
+
+    def undo(self, job_id: str, fds: Descriptors) -> None:
+        """Take back `create`, as far as the disk lets us."""
+        paths = [self.path(job_id, suffix) for suffix in (*_BESIDE_THE_LOCK, LOCK)]
+        remove_quietly(*paths, disk=self._disk)
+        self.close(fds)
+
+    def close(self, fds: Iterable[int]) -> None:
+        """Close our copies, the lock first: waiters who wake at the FIFO's end find it free."""
+        for fd in fds:
+            if fd != NO_FD:
+                # Whatever close(2) reports, the descriptor is gone.
+                with suppress(OSError):
+                    self._disk.close(fd)
+
+    def owns(self, job_id: str, lock: int) -> bool:
+        """Whether `lock` is the job's lock, and locked through this very description."""
+        return is_in_place(lock, self.path(job_id, LOCK), self._disk) and take_lock(
+            lock, self._disk
+        )
+
+    def remove(self, job_id: str, lock: int) -> int:
+        """Remove every file of a job that has ended, and count them; `lock` is held by us.
+
+        Raises:
+            OSError: Some are left; `gc` removes them later.
+        """
+        if not is_in_place(lock, self.path(job_id, LOCK), self._disk):
+            return 0
+        # The lock last, and still locked: another opener notices the inode change.
+        return self.remove_beside_the_lock(job_id) + remove(self.path(job_id, LOCK), self._disk)
+
+    def remove_beside_the_lock(self, job_id: str) -> int:
+        """Remove what stands beside the lock: all there is, if the lock itself is missing."""
+        return sum(remove(self.path(job_id, suffix), self._disk) for suffix in _BESIDE_THE_LOCK)
+
+    def _new_lock(self, job_id: str) -> int:
+        path = self.path(job_id, LOCK)
+        for _ in range(_NEW_LOCK_TRIES):
+            new = os.path.join(self.directory, f".{job_id}.{os.urandom(8).hex()}{UNPLACED[0]}")
+            lock = open_private(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, self._disk)
+            try:
+                self._disk.fchmod(lock, PRIVATE_FILE)
+                # `gc` may take it for litter between the two calls: then make another one.
+                if take_lock(lock, self._disk):
+                    with suppress(FileNotFoundError):
+                        self._disk.rename(new, path)
+                        return lock
+            except BaseException:
+                remove_quietly(new, disk=self._disk)
+                self._disk.close(lock)
+                raise
+            self._disk.close(lock)
+        raise OSError(errno.EAGAIN, "another process removes each new lock file", path)
+
+    def _new_fifo(self, job_id: str, suffix: str) -> int:
+        path = self.path(job_id, suffix)
+        try:
+            self._disk.mkfifo(path, PRIVATE_FILE)
+        except OSError as error:
+            if error.errno in _NO_FIFO_HERE:
+                return NO_FD
+            raise
+        self._disk.chmod(path, PRIVATE_FILE)
+        # For both ways: POSIX gives no other means to open the write end of a FIFO without a
+        # reader, and a bell whose last ringer has gone must not read as ended.
+        return open_private(path, os.O_RDWR, self._disk)
+
+    # -- for all other processes
+
+    def try_lock(self, job_id: str, *, create: bool) -> int | None:
+        """Take a job's lock; None if it is held.
+
+        Args:
+            job_id: The job.
+            create: Make the lock file if it is missing: of a job that has not ended, that means
+                that it has no owner.
+
+        Returns:
+            The locked descriptor, to be closed soon.
+
+        Raises:
+            FileNotFoundError: There is no lock file.
+        """
+        return try_lock(self.path(job_id, LOCK), self._disk, create=create)
+
+    def watch(self, job_id: str) -> int | None:
+        """Open a descriptor that reads EOF when the last holder of `alive` is gone.
+
+        Returns:
+            None if it has no holder now, or cannot be opened: then ask again later.
+        """
+        try:
+            fd = self._open_fifo(job_id, ALIVE, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            # Without a writer at this moment there would be no EOF either.
+            held = bool(self._disk.read(fd, 4096))
+        except BlockingIOError:
+            held = True
+        if not held:
+            self._disk.close(fd)
+            return None
+        return fd
+
+    def ring(self, job_id: str) -> None:
+        """Make the owner look at the markers, if there is one."""
+        try:
+            fd = self._open_fifo(job_id, BELL, os.O_WRONLY)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        try:
+            # Full: the owner has not heard the last rings yet.
+            with suppress(BlockingIOError, BrokenPipeError):
+                self._disk.write(fd, b"!")
+        finally:
+            self._disk.close(fd)
+
+    def owner_is_gone(self, job_id: str) -> bool:
+        """Whether a lock that is held is held by a guard alone: its owner's bell is dead."""
+        try:
+            self._disk.close(self._open_fifo(job_id, BELL, os.O_WRONLY))
+        except OSError as error:
+            return error.errno == errno.ENXIO
+        return False
+
+    def _open_fifo(self, job_id: str, suffix: str, flags: int) -> int:
+        path = self.path(job_id, suffix)
+        fd = open_private(path, flags, self._disk)
+        try:
+            if not stat.S_ISFIFO(self._disk.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "not a FIFO", path)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        return fd
+
+    def mark_cancel(self, job_id: str, by: str, *, durable: bool = True) -> None:
+        """Record that a job is to be cancelled; the first to ask stays named."""
+        text = by.encode(errors="replace")[:_MARKER_BYTES]
+        path = self.path(job_id, CANCEL)
+        try:
+            write_new(path, text, self._disk, durable=durable)
+        except FileExistsError:
+            # The owner would not see anything but a file.
+            with suppress(FileNotFoundError), opened_regular(path, self._disk):
+                pass
+        if durable:
+            sync_directory(self.directory, self._disk)
+
+    def mark_ending(self, job_id: str) -> None:
+        """Record that the processes of a job are being ended."""
+        with suppress(FileExistsError):
+            write_new(self.path(job_id, ENDING), b"", self._disk, durable=False)
+
+    def cancelled_by(self, job_id: str) -> str | None:
+        """Who asked for the job to be cancelled; None: nobody.
+
+        Anything but a file is ignored: it must neither end a run nor keep a lost job from its end.
+        """
+        try:
+            with opened_regular(self.path(job_id, CANCEL), self._disk) as (fd, _):
+                return read_all(fd, _MARKER_BYTES, self._disk).decode(errors="replace")
+        except OSError as error:
+            if error.errno in (errno.ENOENT, *NOT_A_FILE):
+                return None
+            raise
+
+    def is_ending(self, job_id: str) -> bool:
+        """Whether a marker says that the job is about to end."""
+        return any(exists(self.path(job_id, suffix), self._disk) for suffix in (CANCEL, ENDING))
+
+    # -- the folder as a whole
+
+    def job_ids(self) -> list[str]:
+        """Ids of jobs with a lock file, in no order; few, however long the history."""
+        locks = [name.removesuffix(LOCK) for name in self.names() if name.endswith(LOCK)]
+        return list(filter(is_job_id, locks))
+
+    def names(self) -> list[str]:
+        """All names in the folder."""
+        return names_in(self.directory, self._disk)
+
+    def remove_unplaced(self, name: str) -> bool:
+        """Remove a lock that never came into place, unless it is about to; False if it stays."""
+        if not (name.startswith(".") and name.endswith(UNPLACED)):
+            return False
+        path = os.path.join(self.directory, name)
+        try:
+            lock = open_private(path, os.O_RDWR, self._disk)
+        except FileNotFoundError:
+            return False
+        try:
+            return take_lock(lock, self._disk) and remove(path, self._disk)
+        finally:
+            self._disk.close(lock)
+
+
+def owners_of(names: Iterable[str]) -> set[str]:
+    """Ids of the jobs that files of these names belong to."""
+    suffixes = (LOCK, *_BESIDE_THE_LOCK)
+    ids = (name.partition(".")[0] for name in names if name.endswith(suffixes))
+    return {job_id for job_id in ids if is_job_id(job_id)}
