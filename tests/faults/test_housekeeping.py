@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.errors import JobStoreError
@@ -38,7 +38,6 @@ class KeepingStore(JobStore):
 @pytest.mark.parametrize("bug", [JobStoreError("Permission denied."), ZeroDivisionError("a bug")])
 async def test_an_answer_is_given_although_records_cannot_be_removed(
     tmp_path: Path,
-    autojump_clock: MockClock,
     nursery: trio.Nursery,
     retention_days: int,
     bug: Exception,
@@ -55,7 +54,7 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
         dispatcher=Dispatcher(
             slots=Slots(tmp_path / "slots", 0),
             sessions=Sessions(tmp_path / "sessions"),
-            open_claude=FakeClaude((0, INIT), (1, answer("all is well"))),
+            open_claude=FakeClaude((0, INIT), (0, answer("all is well"))),
             environ={},
             claude=(sys.executable,),
         ),
