@@ -9,16 +9,19 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 
 import agent_dispatch
+from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
 from agent_dispatch.server.ports import Service
+from agent_dispatch.server.resources import TEMPLATE, link_to, read_result
 from agent_dispatch.server.tools import Answer, Tool, Toolbox, refusal
 from agent_dispatch.server.tools_agents import (
     ADD_AGENT,
+    CACHE_CLEAR,
+    CACHE_STATS,
     INSPECT_AGENT,
     LIST_AGENTS,
     REMOVE_AGENT,
     UPDATE_AGENT,
 )
-from agent_dispatch.server.tools_cache import CACHE_CLEAR, CACHE_STATS
 from agent_dispatch.server.tools_dialogue import DISPATCH_DIALOGUE
 from agent_dispatch.server.tools_dispatch import DISPATCH, DISPATCH_SESSION, DISPATCH_STREAM
 from agent_dispatch.server.tools_jobs import (
@@ -67,7 +70,8 @@ CLAUDE.md, MCP servers and tools.
 2. dispatch(agent, task, caller=<your project>, goal=<broader objective>). The agent knows nothing \
 of your conversation: put what it needs into task and context.
 3. Check `success`. If false, branch on `error_type`; `error` says what to do:
-   permission - a tool was denied: `error` says by what, and what your user can run; then retry
+   permission - a tool was denied: ask your user to grant what `error` names, then retry; rights \
+are not yours to grant
    timeout - dispatch_session(agent, "Continue where you left off", session_id), or a larger \
 timeout_seconds, or dispatch_async
    not_found - the directory or the claude command is missing
@@ -76,8 +80,8 @@ timeout_seconds, or dispatch_async
    `denied_tools` with success: the answer may be incomplete.
 
 A follow-up: dispatch_session(agent, task, session_id=<of the answer>); the agent remembers. \
-Several agents at once: dispatch_parallel, with aggregate=<agent> for one answer of all. Two \
-agents that work something out: dispatch_dialogue.
+Several tasks at once: dispatch_parallel (several dispatch calls run one after the other), with \
+aggregate=<agent> for one answer of all. Two agents that work something out: dispatch_dialogue.
 
 A task of minutes: dispatch_async(...) answers a job_id at once; go on with \
 your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \
@@ -110,7 +114,26 @@ def build_server(service: Service, tools: Sequence[Tool[Any]] = TOOLS) -> Server
         async def report(number: float, message: str) -> None:
             await ctx.session.report_progress(number, message=message)
 
-        return _result(await toolbox.call(params.name, params.arguments, report))
+        answer = await toolbox.call(params.name, params.arguments, report)
+        return _result(answer, ctx.protocol_version)
+
+    async def list_resources(
+        ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        await trio.lowlevel.checkpoint()
+        return types.ListResourcesResult(resources=[])
+
+    async def list_templates(
+        ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        await trio.lowlevel.checkpoint()
+        return types.ListResourceTemplatesResult(resource_templates=[TEMPLATE])
+
+    async def read_resource(
+        ctx: ServerRequestContext[Any], params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        modern = ctx.protocol_version not in HANDSHAKE_VERSIONS
+        return await read_result(service, params.uri, modern=modern)
 
     server: Server[Any] = Server(
         SERVER_NAME,
@@ -118,6 +141,9 @@ def build_server(service: Service, tools: Sequence[Tool[Any]] = TOOLS) -> Server
         instructions=INSTRUCTIONS,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
+        on_list_resources=list_resources,
+        on_list_resource_templates=list_templates,
+        on_read_resource=read_resource,
     )
     # Without the library's OpenTelemetry spans, which nothing here exports.
     server.middleware[:] = [_check_call]
@@ -135,10 +161,13 @@ async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> Ha
     return await call_next(ctx)
 
 
-def _result(answer: Answer) -> types.CallToolResult:
+def _result(answer: Answer, version: str = "") -> types.CallToolResult:
+    content: list[types.ContentBlock] = [types.TextContent(text=answer.text)]
+    if answer.ref is not None:
+        content += link_to(answer.ref, version)
     return types.CallToolResult(
         _meta={WARNINGS: list(answer.warnings)} if answer.warnings else None,
-        content=[types.TextContent(text=answer.text)],
+        content=content,
         structured_content=answer.structured,
         is_error=answer.is_error,
     )

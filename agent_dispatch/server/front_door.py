@@ -29,7 +29,7 @@ UNSUPPORTED_VERSION = -32022
 INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
 INTERNAL_ERROR = -32603
 DISCOVER = "server/discover"
-LISTS = ("tools/list",)
+LISTS = ("tools/list", "resources/list", "resources/templates/list")
 
 _MAX_OWN_BYTES = 1 << 20
 """The door's own messages have a few hundred bytes."""

@@ -1,15 +1,13 @@
 """What a tool is, and what one call of it answers; knows nothing of the MCP library.
 
-A tool is declared once as a `Tool`: from its two structs come the schemas, from its function the
-answer. Everything that can go wrong with a call becomes an answer here, so nothing a client sends
-can end the server.
+A tool is declared once as a `Tool`: its struct gives the schema, its function the answer. Whatever
+can go wrong with a call becomes an answer here, so nothing a client sends can end the server.
 """
 
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import UnionType
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -17,10 +15,11 @@ import trio
 
 from agent_dispatch.core.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import OnProgress, ignore_progress
 from agent_dispatch.server.ports import Service
 from agent_dispatch.server.progress import Report, report_progress
-from agent_dispatch.server.schema import input_schema, output_schema
+from agent_dispatch.server.schema import input_schema
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +44,8 @@ class Tool(Generic[ParamsT]):
     params: type[ParamsT]
     """Its arguments; field descriptions are `Annotated[..., msgspec.Meta(description=...)]`."""
     run: Callable[[Service, ParamsT, OnProgress], Awaitable[object]]
-    result: type[msgspec.Struct] | UnionType | None
-    """What `run` gives back when that is an object; None for a list, which goes out as text."""
+    described: type[msgspec.Struct] | None = None
+    """Arguments of the tool that describes those that both have, as `description` says."""
     read_only: bool = False
     """Claude Code runs only read-only tools in parallel (measured with 2.1.330)."""
     destructive: bool = False
@@ -62,17 +61,14 @@ class Tool(Generic[ParamsT]):
         meta: dict[str, Any] = {"anthropic/alwaysLoad": True}
         if self.max_result_chars is not None:
             meta["anthropic/maxResultSizeChars"] = self.max_result_chars
-        entry: dict[str, Any] = {
+        return {
             "name": self.name,
             "title": self.title,
             "description": self.description,
-            "inputSchema": input_schema(self.params),
+            "inputSchema": input_schema(self.params, self.described),
             "annotations": self._annotations(),
             "_meta": meta,
         }
-        if self.result is not None:
-            entry["outputSchema"] = output_schema(self.result)
-        return entry
 
     def _annotations(self) -> dict[str, bool]:
         """What differs from the defaults of the MCP specification; nobody pays for the rest."""
@@ -93,6 +89,8 @@ class Answer:
     is_error: bool = False
     warnings: Sequence[str] = ()
     """What there is to say beside a list, which itself has no place for it."""
+    ref: str | None = None
+    """The job whose result can be read as a resource, where the answer only refers to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +150,13 @@ class Toolbox:
     ) -> Answer:
         try:
             result = await tool.run(self._service, params, on_progress)
-            if not isinstance(result, WithWarnings):
-                return _success(result)
-            return replace(_success(result.items), warnings=_scrub(list(result.warnings)))
+            match result:
+                case WithWarnings(items, warnings):
+                    return replace(_success(items), warnings=_scrub(list(warnings)))
+                case ResultRef(ref=ref):
+                    return replace(_success(result), ref=ref)
+                case _:
+                    return _success(result)
         except DispatchError as error:
             return refusal(str(error))
         except Exception as error:
@@ -179,14 +181,19 @@ def refusal(message: str) -> Answer:
 
 
 def _success(result: object) -> Answer:
+    plain, text = encode(result)
+    return Answer(text, plain if isinstance(plain, dict) else None)
+
+
+def encode(result: object) -> tuple[object, str]:
+    """Return a result as plain values and as JSON."""
     plain = msgspec.to_builtins(result)
     try:
-        text = msgspec.json.encode(plain).decode()
+        return plain, msgspec.json.encode(plain).decode()
     except UnicodeEncodeError:
         # File names that are not UTF-8 carry surrogates (PEP 383).
         plain = _scrub(plain)
-        text = msgspec.json.encode(plain).decode()
-    return Answer(text, plain if isinstance(plain, dict) else None)
+        return plain, msgspec.json.encode(plain).decode()
 
 
 def _log_bug(tool: str, error: Exception) -> None:

@@ -1,12 +1,12 @@
-"""The tools that look after the configured agents; none of them starts anything."""
+"""The tools for the configured agents and the cache; none of them starts anything."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from agent_dispatch.core.agent_list import Row, fit_agents
-from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
+from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.server.ports import Service
 from agent_dispatch.server.tools import Tool
@@ -14,6 +14,7 @@ from agent_dispatch.server.tools import Tool
 MAX_PREVIEW_LINES = 200
 
 _Name = Annotated[str, msgspec.Meta(description="Agent name from list_agents")]
+_Tools = str | list[str]
 
 
 class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,9 +34,7 @@ class InspectAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class AddAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Arguments of `add_agent`."""
 
-    name: Annotated[
-        str, msgspec.Meta(description="Agent name: letters, digits, hyphens, underscores")
-    ]
+    name: Annotated[str, msgspec.Meta(description="Letters, digits, hyphens, underscores")]
     directory: Annotated[
         str,
         msgspec.Meta(description="Existing project directory; ~ is expanded, relative is resolved"),
@@ -50,7 +49,7 @@ class AddAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_budget_usd: Annotated[
         float, msgspec.Meta(description="Most US dollars per dispatch; 0 = no limit of its own")
     ] = 0
-    model: Annotated[str, msgspec.Meta(description="Model; empty = the project's own")] = ""
+    model: Annotated[str, msgspec.Meta(description="Empty = the project's own")] = ""
     permission_mode: Annotated[
         str,
         msgspec.Meta(
@@ -58,10 +57,9 @@ class AddAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = ""
     allowed_tools: Annotated[
-        str,
-        msgspec.Meta(description='Tools to allow, e.g. "Read,Grep,Bash(git log:*)"'),
+        _Tools, msgspec.Meta(description='List or text: "Read,Bash(git log:*)"; [] = none')
     ] = ""
-    disallowed_tools: Annotated[str, msgspec.Meta(description="Tools to take away")] = ""
+    disallowed_tools: Annotated[_Tools, msgspec.Meta(description="Tools to take away")] = ""
 
 
 class UpdateAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,26 +67,12 @@ class UpdateAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     name: _Name
     description: Annotated[str, msgspec.Meta(description="What the agent can do")] = ""
-    timeout: Annotated[float, msgspec.Meta(description="Seconds per dispatch; 0 = keep")] = 0
-    max_budget_usd: Annotated[
-        float,
-        msgspec.Meta(description="Most US dollars per dispatch; 0 = keep, negative = clear"),
-    ] = 0
-    model: Annotated[str, msgspec.Meta(description='Model; "none" clears')] = ""
-    permission_mode: Annotated[
-        str,
-        msgspec.Meta(
-            description="manual (= default), acceptEdits, plan, dontAsk, auto or"
-            ' bypassPermissions; "none" clears'
-        ),
-    ] = ""
-    allowed_tools: Annotated[
-        str,
-        msgspec.Meta(description='Replaces the list, e.g. "Read,Bash(git log:*)"; "none" clears'),
-    ] = ""
-    disallowed_tools: Annotated[
-        str, msgspec.Meta(description='Replaces the list; "none" clears')
-    ] = ""
+    timeout: Annotated[float, msgspec.Meta(description="0 = keep, negative = clear")] = 0
+    max_budget_usd: Annotated[float, msgspec.Meta(description="0 = keep, negative = clear")] = 0
+    model: Annotated[str, msgspec.Meta(description='"none" clears')] = ""
+    permission_mode: Annotated[str, msgspec.Meta(description='"none" clears')] = ""
+    allowed_tools: Annotated[_Tools, msgspec.Meta(description='"none" clears')] = ""
+    disallowed_tools: Annotated[_Tools, msgspec.Meta(description='"none" clears')] = ""
 
 
 class RemoveAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,25 +96,12 @@ async def inspect_agent(
     return await service.inspect_agent(params.name, lines)
 
 
-async def add_agent(
-    service: Service, params: AddAgentParams, _on_progress: OnProgress
-) -> AgentChange:
-    """Register an agent."""
-    return await service.add_agent(**msgspec.structs.asdict(params))
-
-
-async def update_agent(
-    service: Service, params: UpdateAgentParams, _on_progress: OnProgress
-) -> AgentChange:
-    """Change an agent."""
-    return await service.update_agent(**msgspec.structs.asdict(params))
-
-
-async def remove_agent(
-    service: Service, params: RemoveAgentParams, _on_progress: OnProgress
-) -> AgentChange:
-    """Forget an agent."""
-    return await service.remove_agent(params.name)
+def _fields(params: AddAgentParams | UpdateAgentParams) -> dict[str, Any]:
+    """Return the arguments as the service takes them: a list of tools as the JSON of one."""
+    return {
+        name: msgspec.json.encode(value).decode() if isinstance(value, list) else value
+        for name, value in msgspec.structs.asdict(params).items()
+    }
 
 
 LIST_AGENTS = Tool(
@@ -142,7 +113,6 @@ LIST_AGENTS = Tool(
     ),
     params=NoParams,
     run=list_agents,
-    result=None,
     read_only=True,
 )
 
@@ -155,7 +125,6 @@ INSPECT_AGENT = Tool(
     ),
     params=InspectAgentParams,
     run=inspect_agent,
-    result=AgentDetails,
     read_only=True,
 )
 
@@ -164,20 +133,19 @@ ADD_AGENT = Tool(
     title="Add an agent",
     description="Register a project directory as an agent.",
     params=AddAgentParams,
-    run=add_agent,
-    result=AgentChange,
+    run=lambda service, params, _on_progress: service.add_agent(**_fields(params)),
 )
 
 UPDATE_AGENT = Tool(
     name="update_agent",
     title="Update an agent",
     description=(
-        "Change an agent's configuration. Only what is given is changed. Grant the fewest tools"
-        " that do; a tool list replaces the old one."
+        "Change an agent's configuration; parameters as in add_agent. Only what is given is"
+        " changed; a tool list replaces the old one. More rights are for your user to grant:"
+        " ask first."
     ),
     params=UpdateAgentParams,
-    run=update_agent,
-    result=AgentChange,
+    run=lambda service, params, _on_progress: service.update_agent(**_fields(params)),
     destructive=True,
     idempotent=True,
 )
@@ -187,8 +155,25 @@ REMOVE_AGENT = Tool(
     title="Remove an agent",
     description="Remove an agent from the configuration. Its directory is not touched.",
     params=RemoveAgentParams,
-    run=remove_agent,
-    result=AgentChange,
+    run=lambda service, params, _on_progress: service.remove_agent(params.name),
     destructive=True,
+    idempotent=True,
+)
+
+CACHE_STATS = Tool(
+    name="cache_stats",
+    title="Cache statistics",
+    description="Show how many answers are cached, and how often one was used.",
+    params=NoParams,
+    run=lambda service, _params, _on_progress: service.cache_stats(),
+    read_only=True,
+)
+
+CACHE_CLEAR = Tool(
+    name="cache_clear",
+    title="Clear the cache",
+    description="Forget all cached answers, so that the next dispatch of each runs anew.",
+    params=NoParams,
+    run=lambda service, _params, _on_progress: service.cache_clear(),
     idempotent=True,
 )

@@ -54,7 +54,6 @@ DISPATCH_DIALOGUE = Tool(
     ),
     params=DialogueParams,
     run=dispatch_dialogue,
-    result=DialogueResult,
     destructive=True,
     open_world=True,
     reports_progress=True,

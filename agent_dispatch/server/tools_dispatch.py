@@ -133,15 +133,14 @@ DISPATCH = Tool(
     name="dispatch",
     title="Dispatch a task",
     description=(
-        "Give one task to an agent: a separate Claude Code session in that agent's project"
-        " directory, with its CLAUDE.md, MCP servers and tools. Waits for the answer and returns"
-        " it; asked again within minutes, it comes from the cache. Check `success`; if it is false,"
-        " `error_type` says why and `error` what to do. `denied_tools` with success means the"
-        " answer may be incomplete."
+        "Give one task to an agent: a Claude Code session in that agent's project directory, with"
+        " its CLAUDE.md, MCP servers and tools. Waits for the answer; the same call within minutes"
+        " is answered from the cache. Several in one turn run one after the other: use"
+        " dispatch_parallel. Check `success`; if it is false, `error_type` says why and `error`"
+        " what to do. `denied_tools` with success: the answer may be incomplete."
     ),
     params=DispatchParams,
     run=dispatch,
-    result=DispatchResult | ResultRef,
     destructive=True,
     open_world=True,
     reports_progress=True,
@@ -152,13 +151,14 @@ DISPATCH_SESSION = Tool(
     name="dispatch_session",
     title="Continue a conversation with an agent",
     description=(
-        "Give an agent a task in a conversation: without session_id it starts one, with the"
+        "Give an agent a task in a conversation. Without session_id it starts one; with the"
         " session_id of an earlier answer the agent remembers what was said, also after a"
-        ' timeout (task="Continue where you left off"). One run at a time per session.'
+        ' timeout (task="Continue where you left off"). One run at a time per session. Never'
+        " cached. Other parameters as in dispatch."
     ),
     params=SessionParams,
+    described=DispatchParams,
     run=dispatch_session,
-    result=DispatchResult,
     destructive=True,
     open_world=True,
     reports_progress=True,
@@ -168,12 +168,10 @@ DISPATCH_SESSION = Tool(
 DISPATCH_STREAM = Tool(
     name="dispatch_stream",
     title="Dispatch a task, with live progress",
-    description=(
-        "As dispatch, for a long task: shows what the agent does while it works. Never cached."
-    ),
+    description="dispatch without the cache; parameters as there.",
     params=TaskParams,
+    described=DispatchParams,
     run=dispatch_stream,
-    result=DispatchResult,
     destructive=True,
     open_world=True,
     reports_progress=True,

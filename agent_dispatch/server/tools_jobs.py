@@ -12,7 +12,12 @@ from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.server.ports import Service
 from agent_dispatch.server.tools import Tool, WithWarnings
-from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS, TaskParams, request_from
+from agent_dispatch.server.tools_dispatch import (
+    WHOLE_RESULT_CHARS,
+    DispatchParams,
+    TaskParams,
+    request_from,
+)
 
 MAX_PATIENCE_S = 3600
 
@@ -46,7 +51,7 @@ class DispatchJobsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         str,
         msgspec.Meta(description="pending, running, done, failed or cancelled; empty = all"),
     ] = ""
-    limit: Annotated[int, msgspec.Meta(description="How many (1-1000)")] = 50
+    limit: Annotated[int, msgspec.Meta(description="How many (1-1000)")] = 20
 
 
 class DispatchGcParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,12 +133,12 @@ DISPATCH_ASYNC = Tool(
     title="Dispatch in the background",
     description=(
         "Start a task as a background job and return its job_id at once. The job goes on when this"
-        " session ends. Use it for tasks of minutes, or for several at once; collect them with"
-        " dispatch_wait."
+        " session ends. Use it for tasks of minutes; collect the answers with dispatch_wait."
+        " Parameters as in dispatch."
     ),
     params=TaskParams,
+    described=DispatchParams,
     run=dispatch_async,
-    result=Submitted,
     destructive=True,
     open_world=True,
 )
@@ -147,7 +152,6 @@ DISPATCH_STATUS = Tool(
     ),
     params=JobParams,
     run=dispatch_status,
-    result=Job,
     read_only=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )
@@ -161,7 +165,6 @@ DISPATCH_WAIT = Tool(
     ),
     params=DispatchWaitParams,
     run=dispatch_wait,
-    result=WaitedFor,
     read_only=True,
     reports_progress=True,
     max_result_chars=WHOLE_RESULT_CHARS,
@@ -176,7 +179,6 @@ DISPATCH_CANCEL = Tool(
     ),
     params=JobParams,
     run=dispatch_cancel,
-    result=Cancellation,
     destructive=True,
     idempotent=True,
 )
@@ -187,7 +189,6 @@ DISPATCH_JOBS = Tool(
     description="List the newest jobs of all sessions: status, task, cost, last progress.",
     params=DispatchJobsParams,
     run=dispatch_jobs,
-    result=None,
     read_only=True,
 )
 
@@ -197,7 +198,6 @@ DISPATCH_GC = Tool(
     description="Remove jobs that ended long ago, with their results. Others are never touched.",
     params=DispatchGcParams,
     run=dispatch_gc,
-    result=Purged,
     destructive=True,
     idempotent=True,
 )
@@ -211,7 +211,6 @@ FETCH_RESULT = Tool(
     ),
     params=FetchResultParams,
     run=fetch_result,
-    result=DispatchResult,
     read_only=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )

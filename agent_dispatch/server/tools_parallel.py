@@ -62,8 +62,6 @@ DISPATCH_PARALLEL = Tool(
     ),
     params=ParallelParams,
     run=dispatch_parallel,
-    # A list, or with `aggregate` an object.
-    result=None,
     destructive=True,
     open_world=True,
     reports_progress=True,

@@ -1,7 +1,6 @@
 import json
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # ships none
 import msgspec
 import pytest
 import trio
@@ -10,8 +9,7 @@ from mcp import Client
 from trio.testing import MockClock
 
 from agent_dispatch.core.inline import INLINE_CHARS
-from agent_dispatch.model.answer import Cancellation, Purged, ResultRef, Submitted, WaitedFor
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
 from agent_dispatch.server.app import TOOLS, WARNINGS, build_server
 from agent_dispatch.server.tools import Answer, Toolbox
@@ -33,7 +31,6 @@ async def answer_of(tool: str, service: FakeService, /, **arguments: object) -> 
     assert not answer.is_error, answer.text
     assert answer.structured is not None
     assert json.loads(answer.text) == answer.structured
-    jsonschema.validate(answer.structured, schema_of(tool))
     return answer.structured
 
 
@@ -41,14 +38,6 @@ async def error_of(tool: str, service: FakeService | None = None, /, **arguments
     answer = await call(tool, service, **arguments)
     assert answer.is_error
     return str(json.loads(answer.text)["error"])
-
-
-def schema_of(tool: str) -> dict[str, Any]:
-    listing = Toolbox(FakeService(), TOOLS).listing()
-    schemas: dict[str, dict[str, Any]] = {
-        entry["name"]: entry["outputSchema"] for entry in listing if "outputSchema" in entry
-    }
-    return schemas[tool]
 
 
 def job(**fields: Any) -> Job:
@@ -220,15 +209,15 @@ async def test_a_listing_is_a_list_of_summaries() -> None:
             "cost_usd": 0.02,
         }
     ]
-    assert service.calls == [("jobs", (None, 50))]
+    assert service.calls == [("jobs", (None, 20))]
 
 
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [
-        ({"status": "running"}, (JobStatus.RUNNING, 50)),
-        ({"status": " Failed "}, (JobStatus.FAILED, 50)),
-        ({"status": ""}, (None, 50)),
+        ({"status": "running"}, (JobStatus.RUNNING, 20)),
+        ({"status": " Failed "}, (JobStatus.FAILED, 20)),
+        ({"status": ""}, (None, 20)),
         ({"limit": 0}, (None, 1)),
         ({"limit": -5}, (None, 1)),
         ({"limit": "7"}, (None, 7)),
@@ -320,59 +309,3 @@ async def test_without_a_ref_being_asked_for_the_record_is_not_kept_as_one() -> 
     service = FakeService()
     await answer_of("dispatch", service, agent="infra", task="x", summary_chars=5)
     assert service.calls == [("dispatch", (False, False))]
-
-
-FULL_JOB = job(
-    context="c",
-    caller="me",
-    goal="g",
-    response_format="json",
-    timeout_seconds=10.0,
-    resume_session_id="s",
-    parent=OTHER_ID,
-    ref=True,
-    status=JobStatus.FAILED,
-    started_at=2.0,
-    completed_at=3.0,
-    session_id="s",
-    result=DispatchResult(agent="infra", success=False, result="", parsed_result=None),
-    error="e",
-    error_type=ErrorType.LOST,
-    progress=["p"],
-    progress_updated_at=2.5,
-)
-FULL_REF = ResultRef(
-    ref=JOB_ID,
-    agent="infra",
-    success=True,
-    size=1,
-    summary_chars=1,
-    summary="x",
-    session_id="s",
-    cost_usd=0.1,
-    duration_ms=1,
-    error="e",
-    error_type=ErrorType.BUDGET,
-    parsed_result=[None],
-    denied_tools=["Bash"],
-    hint="h",
-)
-
-
-@pytest.mark.parametrize(
-    ("tool", "answer"),
-    [
-        ("dispatch", FULL_REF),
-        ("dispatch_async", Submitted(job_id=JOB_ID, status=JobStatus.PENDING, agent="infra")),
-        ("dispatch_status", FULL_JOB),
-        ("dispatch_wait", WaitedFor(**msgspec.structs.asdict(FULL_JOB), timed_out_waiting=True)),
-        ("dispatch_cancel", Cancellation(job_id=JOB_ID, outcome="running", hint="h")),
-        ("dispatch_gc", Purged(purged=1, litter=2, ids=["x"], dry_run=True, warnings=["w"])),
-    ],
-)
-def test_what_is_sent_fits_the_schema_that_is_shown(tool: str, answer: msgspec.Struct) -> None:
-    schema = schema_of(tool)
-    jsonschema.Draft202012Validator.check_schema(schema)
-    sent = msgspec.to_builtins(answer)
-    assert set(sent) <= set(schema["properties"])
-    jsonschema.validate(sent, schema)

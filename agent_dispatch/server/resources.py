@@ -1,0 +1,56 @@
+"""Results as resources: what a ref points to, for clients that read resources themselves."""
+
+import re
+
+import mcp_types as types
+from mcp.shared.exceptions import MCPError
+
+from agent_dispatch.core.inline import cut
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.server.ports import Service
+from agent_dispatch.server.tools import encode
+
+_URI = "dispatch://result/"
+_RESULT_URI = re.compile(re.escape(_URI) + "([0-9a-f]{32})")
+_JSON = "application/json"
+_RETIRED_NOT_FOUND = -32002
+"""An unknown resource in the revisions that begin with `initialize`; later ones say -32602."""
+_FIRST_WITH_LINKS = "2025-06-18"
+"""Clients of older revisions refuse a content that they do not know."""
+
+TEMPLATE = types.ResourceTemplate(
+    uri_template=_URI + "{ref}",
+    name="result",
+    title="Result of a dispatch",
+    description="The whole DispatchResult of a ref or job_id",
+    mime_type=_JSON,
+)
+
+
+def link_to(ref: str, version: str) -> list[types.ContentBlock]:
+    """Return the link to a result, if the client's revision of the protocol has links."""
+    if version < _FIRST_WITH_LINKS:
+        return []
+    return [types.ResourceLink(uri=_URI + ref, name=f"result {ref}", mime_type=_JSON)]
+
+
+async def read_result(service: Service, uri: str, *, modern: bool) -> types.ReadResourceResult:
+    """Read a result, whole.
+
+    Raises:
+        MCPError: There is no such resource, or it cannot be read.
+    """
+    not_found = types.INVALID_PARAMS if modern else _RETIRED_NOT_FOUND
+    match = _RESULT_URI.fullmatch(uri)
+    if match is None:
+        message = f"Unknown resource. The resources are {TEMPLATE.uri_template}"
+        raise MCPError(not_found, message, {"uri": uri})
+    try:
+        result = cut(await service.result(match[1]), match[1], 0, 0)
+    except DispatchError as error:
+        code = not_found if isinstance(error, UnknownJobError) else types.INTERNAL_ERROR
+        raise MCPError(code, str(error), {"uri": uri}) from error
+    _, text = encode(result)
+    contents = types.TextResourceContents(uri=uri, text=text, mime_type=_JSON)
+    return types.ReadResourceResult(contents=[contents])
