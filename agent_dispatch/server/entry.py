@@ -39,10 +39,22 @@ if TYPE_CHECKING:
 
 USAGE = """\
 usage: agent-dispatch serve
+       agent-dispatch serve --http [--host HOST] [--port PORT] [--allow-network]
 
 Serve the agent-dispatch tools over MCP on stdin and stdout. An MCP client starts this; to have
 Claude Code do so, run: agent-dispatch init
+
+--http           serve over HTTP instead, for clients that cannot start a process
+--host HOST      the address to listen on (127.0.0.1)
+--port PORT      the port (8642); 0 lets the system choose
+--allow-network  listen also where other machines can connect
 """
+
+HTTP_NEEDS = (
+    "agent-dispatch serve --http needs hypercorn. Install it with: pip install"
+    " 'agent-dispatch[http]'\n"
+)
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8642
 
 TERMINAL_HINT = """\
 agent-dispatch serve speaks MCP over stdin and stdout, and an MCP client starts it; here it waits
@@ -92,12 +104,14 @@ def serve_with(
     if list(argv) in (["--help"], ["-h"]):
         sys.stdout.write(USAGE)
         return 0
-    if argv:
+    if argv and argv[0] != "--http":
         _say(f"agent-dispatch serve: unexpected argument: {argv[0]}\n{USAGE}")
         return 2
     for signum in LEAVE_SIGNALS:
         # Until the loop has its own receiver there is nothing to clean up, and after it neither.
         signal.signal(signum, _leave_on_signal)
+    if argv:
+        return _serve_http(argv[1:], start_fork_server, open_service)
     if os.isatty(0):
         _say(TERMINAL_HINT)
     try:
@@ -246,6 +260,53 @@ def _serve_behind_door(
             signals=LEAVE_SIGNALS,
             leave=os._exit,
         )
+
+
+def _serve_http(
+    argv: "Sequence[str]",
+    start_fork_server: "Callable[[], ForkServerT]",
+    open_service: "OpenService[ForkServerT]",
+) -> int:
+    import argparse
+    from contextlib import closing
+    from importlib.util import find_spec
+
+    parser = argparse.ArgumentParser("agent-dispatch serve --http", add_help=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--host", default=DEFAULT_HOST)
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT)
+    parser.add_argument("--allow-network", action="store_true")
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit:
+        return 2
+    if options.help:
+        sys.stdout.write(USAGE)
+        return 0
+    if find_spec("hypercorn") is None:
+        _say(HTTP_NEEDS)
+        return 1
+    try:
+        with closing(start_fork_server()) as fork_server:
+            from agent_dispatch.claude.open_files import raise_soft_limit
+            from agent_dispatch.late import import_late_modules
+            from agent_dispatch.server.http_server import run_http_server
+
+            import_late_modules()
+            raise_soft_limit()
+            run_http_server(
+                options.host,
+                options.port,
+                allow_network=options.allow_network,
+                open_service=lambda: open_service(fork_server, os.environ),
+                environ=os.environ,
+                signals=LEAVE_SIGNALS,
+                leave=os._exit,
+            )
+    except Exception as error:
+        _report(error)
+        return 1
+    return 0
 
 
 def _report(error: Exception) -> None:

@@ -1,0 +1,240 @@
+"""`agent-dispatch serve --http`: the same server for clients that cannot start a process.
+
+The MCP library's Streamable HTTP app runs on hypercorn's Trio worker. Every request must carry the
+token from a file that only the user can read, since any program of any user of the machine can
+connect to a port on loopback.
+"""
+
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+import shlex
+import signal
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from hypercorn.typing import ASGIFramework
+from mcp.server.lowlevel import Server
+from mcp.server.transport_security import TransportSecuritySettings
+
+from agent_dispatch.config.file import config_path
+from agent_dispatch.errors import ConfigError, InvalidRequestError
+from agent_dispatch.files import LockHeldError, locked, make_private_directory, write_whole
+from agent_dispatch.server.app import build_server
+from agent_dispatch.server.host import CLEAN_UP_S, Leave, OpenService
+
+PATH = "/mcp"
+
+_TOKEN_FILE = "http-token"
+_MAX_TOKEN_BYTES = 4096
+_LOCK_S = 5
+_LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+
+
+def run_http_server(
+    host: str,
+    port: int,
+    *,
+    allow_network: bool,
+    open_service: OpenService,
+    environ: Mapping[str, str],
+    signals: Sequence[signal.Signals],
+    leave: Leave,
+) -> None:
+    """Serve over HTTP until a signal comes.
+
+    Args:
+        host: The address to listen on.
+        port: 0 lets the system choose; which one it is goes to stderr.
+        allow_network: Whether `host` may be reachable from other machines.
+        open_service: What the tools work with; closed before this returns.
+        environ: Names the configuration, beside which the token lies.
+        signals: Which ones end the server.
+        leave: Ends the process; called if cancelled work does not end in time.
+
+    Raises:
+        DispatchError: The address or the token cannot be used.
+    """
+    if not is_loopback(host) and not allow_network:
+        raise InvalidRequestError(
+            f"{host} is not an address of this machine alone. With --allow-network it is used:"
+            " then everyone who can reach the port and has the token can run your agents as you,"
+            " and the token and all answers travel unencrypted."
+        )
+    token_path = config_path(environ).parent / _TOKEN_FILE
+    token = read_token(token_path)
+    with listen(host, port) as listener:
+        port = listener.getsockname()[1]
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{port}{PATH}"
+        _say(
+            f"Serving MCP at {url}. The bearer token is in {token_path}. For Claude Code:\n"
+            f"claude mcp add --transport http agent-dispatch {url}"
+            f' --header "Authorization: Bearer $(cat {shlex.quote(str(token_path))})"'
+        )
+        if not is_loopback(host):
+            _say(
+                "Other machines can reach this port. Nothing is encrypted: everyone who sees the"
+                " token can run your agents as you. Put a proxy with TLS in front of it."
+            )
+        trio.run(_serve_until_signal, listener, address, token, open_service, signals, leave)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_token(path: Path) -> str:
+    """Read the token, making one at first use.
+
+    Raises:
+        ConfigError: The file cannot be used, or others can read it.
+    """
+    try:
+        make_private_directory(str(path.parent))
+        with locked(f"{path}.lock", _LOCK_S):
+            if not os.path.lexists(path):
+                write_whole(str(path), f"{secrets.token_urlsafe(32)}\n".encode())
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
+                token = file.read(_MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
+    except (OSError, LockHeldError) as error:
+        raise ConfigError(f"The token file {path} cannot be used: {error}") from error
+    quoted = shlex.quote(str(path))
+    is_private = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077
+    if not is_private or status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"Other users may know the token in {path}. Remove it, and the next start makes a new"
+            f" one: rm {quoted}"
+        )
+    if re.fullmatch(r"[!-~]+", token) is None:
+        raise ConfigError(
+            f"{path} holds no token. Remove it, and the next start makes one: rm {quoted}"
+        )
+    return token
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the port.
+
+    Raises:
+        ConfigError: It cannot be opened.
+    """
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"Cannot listen on {host}, port {port}: {reason}. Choose another with --port N; with"
+            " --port 0 the system chooses."
+        ) from error
+
+
+def http_app(server: Server[Any], address: str, token: str | None) -> App:
+    """Return the app that speaks MCP at `PATH`.
+
+    Args:
+        server: What answers.
+        address: Where it listens. A `Host` or `Origin` with another name is refused, so that no
+            web page can make a browser talk to us.
+        token: What every request must carry; None lets every request in.
+    """
+    names = dict.fromkeys((*_LOOPBACK_NAMES, address, socket.gethostname()))
+    guard = TransportSecuritySettings(
+        allowed_hosts=[f"{name}:*" for name in names],
+        allowed_origins=[f"http://{name}:*" for name in names],
+    )
+    app: App = server.streamable_http_app(
+        streamable_http_path=PATH, host=address, transport_security=guard
+    )
+    return app if token is None else partial(_require_token, app, f"Bearer {token}".encode())
+
+
+async def serve_app(
+    app: App,
+    listener: socket.socket,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an app until cancelled; started once the port answers."""
+    config = Config()
+    # Of its own, because hypercorn closes it and lets programs that are started inherit it.
+    descriptor = os.dup(listener.fileno())
+    config.bind = [f"fd://{descriptor}"]
+    config.loglevel = "WARNING"
+    config.include_server_header = False
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve, cast("ASGIFramework", app), config, mode="asgi"))
+        os.set_inheritable(descriptor, False)
+        task_status.started()
+
+
+async def _require_token(
+    app: App, wanted: bytes, scope: _Scope, receive: _Receive, send: _Send
+) -> None:
+    headers = scope.get("headers", ())
+    given = [value for name, value in headers if name.lower() == b"authorization"]
+    authorized = len(given) == 1 and hmac.compare_digest(given[0], wanted)
+    if authorized or scope["type"] == "lifespan":
+        await app(scope, receive, send)
+    elif scope["type"] == "http":
+        refusal = [(b"www-authenticate", b"Bearer"), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 401, "headers": refusal})
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await send({"type": "websocket.close"})
+
+
+async def _serve_until_signal(
+    listener: socket.socket,
+    address: str,
+    token: str,
+    open_service: Callable[[], AbstractAsyncContextManager[Any]],
+    signals: Sequence[signal.Signals],
+    leave: Leave,
+) -> None:
+    work = trio.CancelScope()
+    with trio.open_signal_receiver(*signals) as received:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_work, received, work, leave)
+            with work:
+                async with open_service() as service:
+                    await serve_app(http_app(build_server(service), address, token), listener)
+            nursery.cancel_scope.cancel()
+
+
+async def _end_work(received: AsyncIterator[int], work: trio.CancelScope, leave: Leave) -> None:
+    async for _ in received:
+        break
+    work.cancel()
+    await trio.sleep(CLEAN_UP_S)
+    leave(0)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # stdout is for answers
