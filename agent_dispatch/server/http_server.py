@@ -175,13 +175,8 @@ def http_app(server: Server[Any], address: str, token: str | None) -> App:
     return app if token is None else partial(_require_token, app, f"Bearer {token}".encode())
 
 
-async def serve_app(
-    app: App,
-    listener: socket.socket,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve an app until cancelled; started once the port answers."""
+async def serve_app(app: App, listener: socket.socket) -> None:
+    """Serve an app until cancelled."""
     config = Config()
     # Of its own, because hypercorn closes it and lets programs that are started inherit it.
     descriptor = os.dup(listener.fileno())
@@ -191,7 +186,6 @@ async def serve_app(
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(serve, cast("ASGIFramework", app), config, mode="asgi"))
         os.set_inheritable(descriptor, False)
-        task_status.started()
 
 
 async def _require_token(
