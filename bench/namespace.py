@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -41,16 +42,22 @@ def enclose(module: str, arguments: Sequence[str]) -> Enclosure | int:
     with tempfile.TemporaryDirectory(prefix="agent-dispatch-bench-") as scratch:
         environ = {**os.environ, _INSIDE: "1", "TMPDIR": scratch}
         command = [*_UNSHARE, sys.executable, "-m", module, *arguments]
-        with subprocess.Popen(command, env=environ) as inside:
-            # A terminal sends SIGINT to the processes inside too, which then say how far they came.
-            before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-            for signum in (signal.SIGTERM, signal.SIGHUP):
-                before[signum] = signal.signal(signum, lambda _number, _frame: inside.kill())
-            try:
-                return inside.wait()
-            finally:
-                for signum, handler in before.items():
-                    signal.signal(signum, handler)
+        with subprocess.Popen(command, env=environ) as inside, _signals_left_to(inside):
+            return inside.wait()
+
+
+@contextmanager
+def _signals_left_to(inside: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Outlive SIGINT, and pass on the other ends, while the block runs."""
+    # A terminal sends SIGINT to those inside as well, who then say how far they came.
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        before[signum] = signal.signal(signum, lambda _number, _frame: inside.kill())
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _stand_beside_the_first_process() -> None:

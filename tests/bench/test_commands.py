@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,8 +177,11 @@ def test_an_answer_that_arrives_early_is_kept() -> None:
 
 
 def test_chaos_plays_one_run(capfd: pytest.CaptureFixture[str]) -> None:
+    signums = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [signal.getsignal(signum) for signum in signums]
     assert chaos(["--runs", "1", "--seed", "1"]) == 0
     assert "violations: 0" in capfd.readouterr().out
+    assert [signal.getsignal(signum) for signum in signums] == handlers
 
 
 def test_soak_goes_at_least_one_round_and_takes_a_sample() -> None:
