@@ -1,13 +1,17 @@
-"""The command line: finds the command, calls it, and turns wrong calls into an exit status."""
+"""The command line: find the command, parse its arguments, call it.
+
+Importing cyclopts takes as long as a whole `list`. A call that gives only words and flags is
+therefore bound here, from the command's own signature; cyclopts binds every other call, reports
+what is wrong with one, and renders the help.
+"""
 
 import importlib
-import itertools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent_dispatch.cli.arguments import arrange, plain_call
 from agent_dispatch.cli.output import (
     Colour,
     OutputError,
@@ -20,40 +24,43 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError, SchemaError
 
 if TYPE_CHECKING:
-    # Imported when it parses: it costs more than most commands do.
     from cyclopts import App
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
 _PACKAGE = "agent_dispatch.cli"
+_HELP_FLAGS = frozenset(("-h", "--help"))
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*(?:=.*)?", re.DOTALL)
+"""A token that can only be an option, unlike `- a list` and `--flag: why?`."""
 
 
 class _Command(NamedTuple):
     target: str
     """Module of this package and function; imported when the command is called."""
     help: str
+    """Its line in the list of commands."""
 
 
 COMMANDS = {
-    "init": _Command("setup:init", "Create the config; register the server with Claude Code."),
+    "init": _Command("setup:init", "Create the config and register the server with Claude Code."),
     "add": _Command("agents:add", "Register a project directory as an agent."),
     "update": _Command("agents:update", "Change an agent: permissions, timeout, model, budget."),
-    "remove": _Command("agents:remove", "Take an agent out of the config."),
-    "list": _Command("agents:list_agents", "Show all agents, their health and permissions."),
+    "remove": _Command("agents:remove", "Remove an agent from the config."),
+    "list": _Command("agents:list_agents", "List all agents, their health and permissions."),
     "describe": _Command("agents:describe", "Show the full configuration of one agent."),
-    "import": _Command("agents:import_agents", "Take over the agents of an agents.yaml."),
+    "import": _Command("agents:import_agents", "Import agents from an agents.yaml."),
     "run": _Command("run:run", "Give a task to an agent and print its answer."),
-    "parallel": _Command("parallel:parallel", "Give several tasks at once, from a JSON file."),
-    "dialogue": _Command("dialogue:dialogue", "Let two agents work something out."),
+    "parallel": _Command("parallel:parallel", "Run several tasks at once, from a JSON file."),
+    "dialogue": _Command("dialogue:dialogue", "Let two agents work out a topic."),
     "test": _Command("run:try_agent", "Try an agent with a small task."),
     "jobs": _Command("jobs:jobs", "List the newest jobs."),
     "job": _Command("jobs:job", "Show one job and its answer."),
     "wait": _Command("jobs:wait", "Wait for a job and print its answer."),
-    "tail": _Command("jobs:tail", "Print what a job's agent did last; --follow goes on."),
-    "cancel": _Command("jobs:cancel", "End a job that is pending or running."),
-    "gc": _Command("jobs:gc", "Remove old jobs with their answers."),
-    "doctor": _Command("doctor:doctor", "Check the whole installation; say what mends it."),
-    "demo": _Command("demo:demo", "See a dispatch at work, without Claude and without cost."),
+    "tail": _Command("jobs:tail", "Print a job's latest progress; --follow keeps printing."),
+    "cancel": _Command("jobs:cancel", "Cancel a pending or running job."),
+    "gc": _Command("jobs:gc", "Remove old jobs and their answers."),
+    "doctor": _Command("doctor:doctor", "Check the installation and print a fix for each failure."),
+    "demo": _Command("demo:demo", "Show a dispatch at work, without Claude and without cost."),
     "serve": _Command("app:serve", "Run the MCP server on stdin and stdout, for Claude Code."),
 }
 
@@ -71,79 +78,137 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
         shell: The outside world.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 the command line, or the schema that it names, is
-        wrong, 3 still running, 124 timeout, 128 + n ended by signal n.
+        The exit status: 0 done, 1 failed, 2 the command line or the schema it names is wrong,
+        3 still running, 124 timeout, 128 + n ended by signal n.
     """
     try:
         return _call(argv, shell)
     except OutputError as error:
-        # What is left in the buffer cannot be written either.
+        # The rest of the buffer cannot be written either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), shell.stdout.fileno())
         remark(shell, f"error: {error}", Colour.BAD)
         return FAILED
 
 
 def _call(argv: Sequence[str], shell: Shell) -> int:
-    """Call the command, and tell what was wrong with the call."""
-    as_json = False
+    if not argv or argv[0] in _HELP_FLAGS:
+        return _show_help(argv[1:2], shell)
+    name, *tokens = argv
+    if name not in COMMANDS:
+        return _misused(shell, _unknown_command(name))
+    command = function_of(name)
+    options, words = split_tokens(tokens, options_of(command))
+    if not _HELP_FLAGS.isdisjoint(options):
+        return _show_help([name], shell)
+    bound = bind_flags(command, options, words) or _bind(name, options, words, shell)
+    if bound is None:
+        return MISUSED
+    arguments, values = bound
     try:
-        call = _plain(argv) or _parsed(argv, shell)
-        if isinstance(call, int):
-            return call
-        as_json = bool(call.options.get("json"))
-        return call.command(*call.words, **call.options, shell=shell)
+        status: int = command(*arguments, **values, shell=shell)
     except DispatchError as error:
-        report_error(shell, str(error), as_json=as_json)
+        report_error(shell, str(error), as_json=bool(values.get("json")))
         return MISUSED if isinstance(error, SchemaError) else FAILED
+    return status
 
 
 def serve(*, shell: Shell) -> int:
-    """Run the MCP server on stdin and stdout; Claude Code starts it by itself."""
+    """Run the MCP server on stdin and stdout. Claude Code starts it."""
     return shell.serve(())
 
 
-class _Call(NamedTuple):
-    command: Callable[..., int]
-    words: Sequence[object]
-    options: Mapping[str, object]
+def function_of(name: str) -> FunctionType:
+    """The function of a command; its module is imported now."""
+    module, _, function = COMMANDS[name].target.partition(":")
+    found = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), function)
+    assert isinstance(found, FunctionType)
+    return found
 
 
-def _plain(argv: Sequence[str]) -> _Call | None:
-    plain = plain_call(argv)
-    if plain is None:
+def options_of(command: FunctionType) -> dict[str, bool]:
+    """The options of a command, and whether each takes a value: all but flags do."""
+    options = {
+        f"--{name.replace('_', '-')}": default is not False
+        for name, default in (command.__kwdefaults__ or {}).items()
+    }
+    return options | dict.fromkeys(_HELP_FLAGS, False)
+
+
+def split_tokens(tokens: Sequence[str], options: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    r"""Separate options from words, so that a word may begin with a dash.
+
+    A value may begin with a dash, after `=` or a space. A word may, if it cannot be an option
+    (a task `- one\n- two`) or stands after `--`.
+
+    Args:
+        tokens: What follows the command's name.
+        options: The options of the command, and whether each takes a value.
+
+    Returns:
+        The options, each with its value as `--name=value`, and the words. An unknown token that
+        looks like an option is among the options, where the parser refuses it.
+    """
+    found: list[str] = []
+    words: list[str] = []
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if token == "--":
+            return found, words + rest
+        if options.get(token) and rest and not _is_known(rest[0], options):
+            found.append(f"{token}={rest.pop(0)}")
+        elif _is_known(token, options) or _OPTION.fullmatch(token):
+            found.append(token)
+        else:
+            words.append(token)
+    return found, words
+
+
+def _is_known(token: str, options: Mapping[str, bool]) -> bool:
+    return token == "--" or token.partition("=")[0] in options
+
+
+_Bound = tuple[Sequence[object], Mapping[str, object]]
+"""Arguments by position and by name."""
+
+
+def bind_flags(
+    command: FunctionType, options: Sequence[str], words: Sequence[str]
+) -> _Bound | None:
+    """Bind a call that gives only words and flags; None for any other call, right or wrong."""
+    most = command.__code__.co_posonlyargcount
+    fewest = most - len(command.__defaults__ or ())
+    known = options_of(command)
+    if len(set(options)) < len(options) or any(known.get(option, True) for option in options):
         return None
-    module, _, function = COMMANDS[plain.command].target.partition(":")
-    command = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), function)
-    return _Call(command, plain.words, dict.fromkeys(plain.flags, True))
+    if not fewest <= len(words) <= most:
+        return None
+    return words, {option[2:].replace("-", "_"): True for option in options}
 
 
-def _parsed(argv: Sequence[str], shell: Shell) -> _Call | int:
-    """Parse with cyclopts; an exit status if that was all there was to do."""
-    asks_for_help = not argv or argv[0] in ("-h", "--help")
-    if not asks_for_help and argv[0] not in COMMANDS:
-        return _misused(shell, _unknown_command(argv[0]))
+def _bind(name: str, options: Sequence[str], words: Sequence[str], shell: Shell) -> _Bound | None:
+    """Bind a call with cyclopts; None if it is wrong, which has been reported."""
     from cyclopts import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
-    app = _build_app(argv)
-    if asks_for_help:
-        return _show_help(app, argv[1:2], shell)
-    tokens = arrange(argv[1:], _options_of(app[argv[0]]))
-    if _asks_for_help(tokens):
-        return _show_help(app, argv[:1], shell)
+    tokens = [name, *options, *(["--", *words] if words else ())]
     try:
-        command, bound, _ = app.parse_args(
-            [argv[0], *tokens], exit_on_error=False, print_error=False
-        )
+        _, bound, _ = build_app([name]).parse_args(tokens, exit_on_error=False, print_error=False)
     except UnknownOptionError as error:
-        hint = "A word that begins with a dash goes behind `--`, a value behind `=`."
-        return _misused(shell, f"{error} {hint}", argv[0])
+        _misused(shell, f"{error} Put text that begins with a dash after `--`.", name)
     except UnusedCliTokensError as error:
         extra = " ".join(error.unused_tokens or ())
-        hint = "A task or a value of several words needs quotes around it."
-        return _misused(shell, f"There is no place for: {extra}. {hint}", argv[0])
+        _misused(shell, f"Unexpected argument: {extra}. {_quoting_hint(name)}", name)
     except CycloptsError as error:
-        return _misused(shell, str(error), argv[0])
-    return _Call(command, bound.args, bound.kwargs)
+        _misused(shell, str(error), name)
+    else:
+        return bound.args, bound.kwargs
+    return None
+
+
+def _quoting_hint(name: str) -> str:
+    code = function_of(name).__code__
+    last = code.co_varnames[code.co_posonlyargcount - 1] if code.co_posonlyargcount else ""
+    return f"Quote the {last}." if last in ("task", "topic") else "Quote a value that has spaces."
 
 
 def _misused(shell: Shell, message: str, command: str | None = None) -> int:
@@ -160,14 +225,15 @@ def _unknown_command(word: str) -> str:
     return f"Unknown command: {word!r}.{meant} Commands: {', '.join(COMMANDS)}."
 
 
-def _build_app(argv: Sequence[str]) -> "App":
+def build_app(names: Sequence[str] = ()) -> "App":
+    """The parser of the whole command line; `names` are the commands whose help page is shown."""
     from cyclopts import App, Parameter
 
     app = App(
         name="agent-dispatch",
         help=_HELP,
         version_flags=(),
-        # `shell` is passed by the caller; flags have no `--no-` twin.
+        # `shell` is passed by `_call`. Flags have no `--no-` form.
         default_parameter=Parameter(
             negative=(), show_default=False, parse=re.compile(r"^(?!shell$)")
         ),
@@ -176,31 +242,16 @@ def _build_app(argv: Sequence[str]) -> "App":
         app.command(
             f"{_PACKAGE}.{command.target}",
             name=name,
-            # The page of one command has room for its docstring; the list imports none of them.
-            help=None if name in argv[:2] else command.help,
+            # None takes the docstring, which imports the command.
+            help=None if name in names else command.help,
             sort_key=place,
         )
     return app
 
 
-def _options_of(command: "App") -> dict[str, bool]:
-    """The options of a command, and whether each takes a value."""
-    options = dict.fromkeys(command.help_flags, False)
-    for argument in command.assemble_argument_collection():
-        takes_value = argument.token_count()[0] > 0
-        options |= {name: takes_value for name in argument.names if name.startswith("-")}
-    return options
-
-
-def _asks_for_help(tokens: Sequence[str]) -> bool:
-    options = itertools.takewhile(lambda token: token != "--", tokens)
-    return not {"-h", "--help"}.isdisjoint(options)
-
-
-def _restore_docstring(command: _Command) -> None:
-    """Give a command the help that `python -OO` took from it."""
-    module, _, name = command.target.partition(":")
-    function = getattr(importlib.import_module(f"{_PACKAGE}.{module}"), name)
+def _restore_docstring(name: str) -> None:
+    """Give a command the help that `python -OO` removed."""
+    function = function_of(name)
     if function.__doc__ is not None:
         return
     import ast
@@ -209,22 +260,22 @@ def _restore_docstring(command: _Command) -> None:
     try:
         [definition] = ast.parse(inspect.getsource(function)).body
     except OSError:
-        # Installed as byte code alone: the short help is all there is.
-        function.__doc__ = command.help
+        # Installed as byte code alone.
+        function.__doc__ = COMMANDS[name].help
         return
     assert isinstance(definition, ast.FunctionDef)
     function.__doc__ = ast.get_docstring(definition)
 
 
-def _show_help(app: "App", tokens: Sequence[str], shell: Shell) -> int:
+def _show_help(tokens: Sequence[str], shell: Shell) -> int:
     from rich.console import Console
 
     known = [token for token in tokens if token in COMMANDS]
     for name in known:
-        _restore_docstring(COMMANDS[name])
+        _restore_docstring(name)
     console = Console(file=shell.stdout)
-    # Captured, because rich has its own way to end a process whose reader left.
+    # Captured, because rich would end the process when the reader has left.
     with console.capture() as page:
-        app.help_print(known, console=console)
+        build_app(known).help_print(known, console=console)
     write_lines(shell, [page.get().rstrip("\n")])
     return DONE
