@@ -1,35 +1,37 @@
-"""What `doctor` finds: values in, findings out; each failure with the command that mends it."""
+"""`doctor`'s checks of `claude`, of our configuration, of each agent and of the jobs."""
 
 import os
 import re
 import shlex
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
-from agent_dispatch.cli.claude_cli import INSTALL_COMMAND, Answer, add_to_path, mending_command
-from agent_dispatch.cli.output import counted, printable
-from agent_dispatch.cli.registration import (
-    SERVER_NAME,
-    State,
-    as_shell_command,
-    command_line,
-    command_words,
-    compare,
-    remove_arguments,
-    shortcomings,
+from agent_dispatch.cli.agents import open_registry
+from agent_dispatch.cli.claude_cli import (
+    INSTALL_COMMAND,
+    Answer,
+    ClaudeConfigError,
+    add_to_path,
+    ask_claude,
+    claude_word,
+    fix_command,
+    read_claude_config,
 )
-from agent_dispatch.cli.scopes import Denial, Shadow
-from agent_dispatch.cli.temporary import Lasting, missing_source, why_temporary
-from agent_dispatch.config.claude_files import FileProblem
-from agent_dispatch.config.trust import Workspace
+from agent_dispatch.cli.output import counted, printable
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.claude_files import file_problems
+from agent_dispatch.config.claude_settings import read_claude_settings
+from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.config.trust import Workspace, look_at
 from agent_dispatch.core.outcome import StartFailure
+from agent_dispatch.errors import ConfigError
+from agent_dispatch.jobs.retention import odd_entries
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
-from agent_dispatch.run.program import is_on_path
+from agent_dispatch.run.program import find_program, is_on_path, with_program_on_path
 
 TESTED_VERSION = (2, 1, 330)
 OLDEST_VERSION = (2, 1, 121)
@@ -42,9 +44,9 @@ _VERSIONS = (
     re.compile(rf"^[ \t]*{_VERSION}", re.MULTILINE),
     re.compile(rf"(?<![\w.]){_VERSION}"),
 )
-"""How a version is found, the surest way first: a banner may name other versions."""
+"""Patterns of a version, the most certain first: a banner may name other versions."""
 
-_INIT = "agent-dispatch init"
+_ANSWER_WITHIN_S = 20.0
 
 
 class Status(StrEnum):
@@ -52,217 +54,140 @@ class Status(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """Worth knowing, nothing to mend."""
+    """Worth knowing; needs no fix."""
     WARN = "warn"
-    """Works, but probably not as meant."""
+    """Works, but probably not as intended."""
     FAIL = "fail"
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Check(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of `doctor`."""
 
     name: str
     status: Status
     message: str
     fix: str | None = None
-    """A shell command, or what to do in an editor."""
+    """A shell command, or what to change in an editor."""
 
 
-def check_program(program: tuple[str, ...] | StartFailure, environ: Mapping[str, str]) -> Check:
-    """Is there a `claude` to run?"""
+def check_claude(shell: Shell) -> Iterator[Check]:
+    """Check that `claude` exists, is new enough and logged in."""
+    program = find_program(None, shell.environ)
     if isinstance(program, StartFailure):
-        fix = mending_command(program)
-        return Check(name="claude", status=Status.FAIL, message=program.text, fix=fix)
-    if is_on_path(program[0], environ):
-        return Check(name="claude", status=Status.OK, message=program[0])
-    return Check(
-        name="claude",
-        status=Status.WARN,
-        message=(
-            f"found at {program[0]}, which is not on PATH; agents run it all the same. Add its"
-            " folder to PATH in your shell's profile"
-        ),
-        fix=add_to_path(program[0]),
-    )
-
-
-def _find_version(text: str) -> re.Match[str] | None:
-    """The version in what `claude --version` prints, whatever banner comes with it."""
-    shown = printable(text)
-    for pattern in _VERSIONS:
-        if (found := pattern.search(shown)) is not None:
-            return found
-    return None
-
-
-def check_version(answer: Answer, claude: str = "claude") -> Check:
-    """Is it new enough, and the one we were tested with?"""
-    found = _find_version(answer.stdout)
-    if answer.exit_status != 0 or found is None:
-        return Check(
-            name="version",
-            status=Status.FAIL,
-            message=f"`claude --version` does not print a version: {answer.complaint()}",
-            fix=INSTALL_COMMAND,
+        yield Check("claude", Status.FAIL, program.text, fix_command(program))
+        return
+    path = program[0]
+    if is_on_path(path, shell.environ):
+        yield Check("claude", Status.OK, path)
+    else:
+        message = (
+            f"found at {path}, which is not on PATH; agents run it anyway. Add its folder to PATH"
+            " in your shell's profile"
         )
+        yield Check("claude", Status.WARN, message, add_to_path(path))
+    environ = with_program_on_path(shell.environ, path)
+    claude = shlex.quote(claude_word(path, shell.environ))
+    version = ask_claude(path, ["--version"], environ, timeout_s=_ANSWER_WITHIN_S)
+    yield _check_version(version, claude)
+    login = ask_claude(path, ["auth", "status", "--json"], environ, timeout_s=_ANSWER_WITHIN_S)
+    yield _check_login(login, claude)
+
+
+def _check_version(answer: Answer, claude: str) -> Check:
+    shown = printable(answer.stdout)
+    found = next(filter(None, (pattern.search(shown) for pattern in _VERSIONS)), None)
+    if answer.exit_status != 0 or found is None:
+        message = f"`claude --version` does not print a version: {answer.complaint()}"
+        return Check("version", Status.FAIL, message, INSTALL_COMMAND)
     version = tuple(map(int, found.groups()))
     if version < OLDEST_VERSION:
         message = (
             f"{_dotted(version)} is older than {_dotted(OLDEST_VERSION)}, the oldest that works"
         )
-        return Check(
-            name="version", status=Status.FAIL, message=message, fix=f"{shlex.quote(claude)} update"
-        )
+        return Check("version", Status.FAIL, message, f"{claude} update")
     if version != TESTED_VERSION:
         message = f"{_dotted(version)}; agent-dispatch was tested with {_dotted(TESTED_VERSION)}"
-        return Check(name="version", status=Status.NOTE, message=message)
-    return Check(name="version", status=Status.OK, message=_dotted(version))
+        return Check("version", Status.NOTE, message)
+    return Check("version", Status.OK, _dotted(version))
 
 
-def check_login(answer: Answer, claude: str = "claude") -> Check:
-    """Is somebody logged in? By `claude auth status`, which asks no model and costs nothing."""
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _check_login(answer: Answer, claude: str) -> Check:
     try:
         status = msgspec.json.decode(answer.stdout, type=dict[str, object])
     except msgspec.DecodeError:
         status = {}
-    if status.get("loggedIn") is True:
+    logged_in = status.get("loggedIn")
+    if logged_in is True:
         method = f"{status.get('authMethod', 'logged in')}, {status.get('apiProvider', 'unknown')}"
-        return Check(name="login", status=Status.OK, message=method)
-    if status.get("loggedIn") is False:
-        return Check(
-            name="login",
-            status=Status.FAIL,
-            message="Claude Code is not logged in",
-            fix=f"{shlex.quote(claude)} auth login",
-        )
-    return Check(
-        name="login",
-        status=Status.WARN,
-        message=f"`claude auth status` does not say whether you are: {answer.complaint()}",
-        fix=f"{shlex.quote(claude)} auth status",
-    )
+        return Check("login", Status.OK, method)
+    if logged_in is False:
+        return Check("login", Status.FAIL, "Claude Code is not logged in", f"{claude} auth login")
+    message = f"`claude auth status` does not say whether you are logged in: {answer.complaint()}"
+    return Check("login", Status.WARN, message, f"{claude} auth status")
 
 
-def check_registration(
-    present: object, lasting: Lasting, environ: Mapping[str, str]
-) -> Iterator[Check]:
-    """Will Claude Code start us, and as it should?
-
-    Args:
-        present: What is registered.
-        lasting: What `init` would register.
-        environ: Of this process.
-    """
-    wanted = lasting.registration
-    verdict = compare(present, wanted)
-    if verdict.state is State.ABSENT:
-        yield _registration(Status.FAIL, "not registered with Claude Code at user scope", _INIT)
+def check_config(shell: Shell) -> Iterator[Check]:
+    """Check our configuration and every agent in it."""
+    try:
+        registry = open_registry(shell)
+        config = registry.load()
+        agents = registry.list_agents()
+    except ConfigError as error:
+        fix = "correct that file, or move it away and run: agent-dispatch init"
+        yield Check("config", Status.FAIL, str(error), fix)
         return
-    if verdict.state is State.FOREIGN or not isinstance(present, Mapping):
-        message = f"another server has the name {SERVER_NAME}: {'; '.join(verdict.reasons)}"
-        yield _registration(Status.FAIL, message, f"{_INIT} --yes")
-        return
-    program = command_words(present)[0]
-    if shutil.which(program, path=environ.get("PATH", os.defpath)) is None:
-        message = f"it starts {command_line(present)}, and {program} is not there or not executable"
-        yield _registration(Status.FAIL, message, _INIT)
-        return
-    if (source := missing_source(present)) is not None:
-        message = f"it starts {command_line(present)}, and {source} is not there"
-        yield _registration(Status.FAIL, message, _INIT)
-        return
-    yield _registration(Status.OK, command_line(present))
-    if (reason := why_temporary(program)) is not None:
-        message = f"it starts {program}; {reason}"
-        yield _registration(Status.WARN, message, lasting.advice or _INIT)
-    for shortcoming in shortcomings(present):
-        yield _registration(Status.WARN, shortcoming, _INIT)
-    if command_words(present) != command_words(wanted):
-        message = f"it starts another installation than this one, {command_line(wanted)}"
-        yield _registration(Status.NOTE, message)
+    if registry.path.exists():
+        yield from _check_settings(config, registry.path)
+    else:
+        message = f"{registry.path} does not exist"
+        yield Check("config", Status.FAIL, message, "agent-dispatch init")
+    if not agents:
+        fix = "agent-dispatch add NAME DIRECTORY"
+        yield Check("agents", Status.WARN, "no agent is registered", fix)
+    try:
+        claude_config = read_claude_config(shell.environ)
+    except ClaudeConfigError:
+        claude_config = None  # `check_registration` reports it.
+    for agent in agents:
+        if not agent.healthy:
+            in_file = agent.name in config.broken or bool(config.broken_settings)
+            yield _unhealthy(agent, registry.path if in_file else None)
+            continue
+        workspace = None if claude_config is None else look_at(agent.directory, claude_config)
+        mode = read_claude_settings(agent.directory, shell.environ).default_mode()
+        yield from check_agent(agent, workspace, shell.environ, os.geteuid(), mode)
+        for problem in file_problems(agent.directory):
+            fix = f"correct it in {os.path.join(agent.directory, problem.path)}"
+            yield Check(f"agent {agent.name}", Status.WARN, str(problem), fix)
 
 
-def check_scopes(
-    *,
-    shadows: Iterable[Shadow],
-    names: Iterable[str],
-    denials: Iterable[Denial],
-    denials_elsewhere: Iterable[Denial],
-    registered: bool,
-) -> Iterator[Check]:
-    """Does anything keep the registration of user scope from taking effect?
-
-    Args:
-        shadows: What outranks it.
-        names: Under which it is registered besides.
-        denials: In settings that hold here.
-        denials_elsewhere: In settings of agents, which may be meant for them.
-        registered: There is one under our own name.
-    """
-    for shadow in shadows:
-        message = (
-            f"in {shadow.directory} a server of {shadow.scope} scope is used instead: it runs"
-            f" {shadow.command}"
-        )
-        fix = (
-            f"cd {shlex.quote(shadow.directory)} && claude mcp remove {SERVER_NAME} --scope"
-            f" {shadow.scope}"
-        )
-        yield _registration(Status.WARN if shadow.ours else Status.FAIL, message, fix)
-    for name in names:
-        again = "" if registered else f" && {_INIT}"
-        doubled = "so every tool is there twice" if registered else f"not as {SERVER_NAME}"
-        message = f"agent-dispatch is registered as {name}, {doubled}"
-        fix = f"claude mcp remove --scope user -- {shlex.quote(name)}{again}"
-        yield _registration(Status.WARN, message, fix)
-    for found, status in (
-        *((denial, Status.FAIL) for denial in denials),
-        *((denial, Status.WARN) for denial in denials_elsewhere),
-    ):
-        message = f"{found.file} denies {'all tools' if found.whole else 'a tool'}: {found.rule}"
-        fix = f"take {found.rule} out of {found.file}"
-        yield _registration(status if found.whole else Status.WARN, message, fix)
-
-
-def _registration(status: Status, message: str, fix: str | None = None) -> Check:
-    return Check(name="registration", status=status, message=message, fix=fix)
-
-
-def registration_unreadable(problem: str) -> Check:
-    """Claude Code's configuration says nothing, because it is broken."""
-    remove = as_shell_command(remove_arguments())
-    return _registration(Status.FAIL, problem, f"mend that file, then {remove}; {_INIT}")
-
-
-def check_config(config: Config, path: str) -> Iterator[Check]:
-    """What of the settings is broken, unknown, or probably not meant?"""
-    yield Check(name="config", status=Status.OK, message=path)
-    edit = f"correct it in {path}"
+def _check_settings(config: Config, path: Path) -> Iterator[Check]:
+    yield Check("config", Status.OK, str(path))
+    fix = f"correct it in {path}"
     for key, problem in config.broken_settings.items():
         message = f"{key}: {problem}; no run starts until it is corrected"
-        yield Check(name="config", status=Status.FAIL, message=message, fix=edit)
+        yield Check("config", Status.FAIL, message, fix)
     for unknown in config.unknown_keys:
         message = f"[{unknown.where}] has the unknown key {unknown.key!r}"
         if unknown.nearest is not None:
             message += f"; did you mean {unknown.nearest!r}?"
-        yield Check(name="config", status=Status.WARN, message=message, fix=edit)
+        yield Check("config", Status.WARN, message, fix)
     for warning in config.warnings:
-        yield Check(name="config", status=Status.WARN, message=str(warning), fix=edit)
+        yield Check("config", Status.WARN, str(warning), fix)
 
 
-def unhealthy_agent(agent: AgentSummary, config: Path | None) -> Check:
-    """Tell why an agent cannot run.
-
-    Args:
-        agent: With its problem.
-        config: The file that has to be corrected; None if its directory is what is wrong.
-    """
+def _unhealthy(agent: AgentSummary, config: Path | None) -> Check:
+    """An agent that cannot run, because of `config` or, if that is None, of its directory."""
     fix = f"agent-dispatch remove {shlex.quote(agent.name)}"
     return Check(
-        name=f"agent {agent.name}",
-        status=Status.FAIL,
-        message=agent.problem or f"{agent.directory} cannot be used",
-        fix=fix if config is None else f"correct it in {config}",
+        f"agent {agent.name}",
+        Status.FAIL,
+        agent.problem or f"{agent.directory} cannot be used",
+        fix if config is None else f"correct it in {config}",
     )
 
 
@@ -273,59 +198,49 @@ def check_agent(
     euid: int,
     inherited_mode: tuple[str, str] | None = None,
 ) -> Iterator[Check]:
-    """Does this healthy agent have the permissions that its configuration seems to give?
+    """Check that a healthy agent gets the permissions that its configuration gives.
 
     Args:
-        agent: As it takes effect.
-        workspace: What Claude Code thinks of its directory; None: not known.
-        environ: Of the runs.
-        euid: The user they run as.
-        inherited_mode: The mode that Claude Code's settings give it, and the file that says so.
+        agent: With the settings it inherits.
+        workspace: What Claude Code knows of its directory; None if that is unknown.
+        environ: The environment of the runs.
+        euid: The user of the runs.
+        inherited_mode: The mode from Claude Code's settings, and the file that sets it.
     """
     name = f"agent {agent.name}"
-    yield Check(name=name, status=Status.OK, message=agent.directory)
+    update = f"agent-dispatch update {shlex.quote(agent.name)} --permission-mode"
+    yield Check(name, Status.OK, agent.directory)
     if not agent.permission_mode and inherited_mode is not None:
         mode, file = inherited_mode
         message = f"inherits permission mode {mode} from permissions.defaultMode of {file}"
         if mode == "plan":
-            yield Check(
-                name=name,
-                status=Status.WARN,
-                message=f"{message}; it denies what changes anything, whatever is granted",
-                fix=f"agent-dispatch update {agent.name} --permission-mode manual",
-            )
+            message += "; it denies every change, whatever tools are granted"
+            yield Check(name, Status.WARN, message, f"{update} manual")
         else:
-            yield Check(name=name, status=Status.NOTE, message=message)
+            yield Check(name, Status.NOTE, message)
     if agent.permission_mode == "bypassPermissions" and euid == 0 and not environ.get("IS_SANDBOX"):
-        yield Check(
-            name=name,
-            status=Status.WARN,
-            message="Claude Code refuses bypassPermissions to root unless IS_SANDBOX=1 is set",
-            fix=f"agent-dispatch update {shlex.quote(agent.name)} --permission-mode acceptEdits",
-        )
+        message = "Claude Code refuses bypassPermissions to root unless IS_SANDBOX=1 is set"
+        yield Check(name, Status.WARN, message, f"{update} acceptEdits")
     if workspace is not None and workspace.allow_rules and not workspace.trusted:
-        yield Check(
-            name=name,
-            status=Status.WARN,
-            message=(
-                f"{workspace.root} is not trusted, so Claude Code ignores permissions.allow"
-                f" ({counted(workspace.allow_rules, 'rule')}) of its .claude/settings.json. Accept"
-                " the trust dialog there, or grant the rules to the agent with --allowed-tools of"
-                " `agent-dispatch update`"
-            ),
-            fix=f"cd {shlex.quote(workspace.root)} && claude",
+        message = (
+            f"{workspace.root} is not trusted, so Claude Code ignores permissions.allow"
+            f" ({counted(workspace.allow_rules, 'rule')}) of its .claude/settings.json. Accept"
+            " the trust dialog there, or grant the rules to the agent with --allowed-tools of"
+            " `agent-dispatch update`"
         )
+        yield Check(name, Status.WARN, message, f"cd {shlex.quote(workspace.root)} && claude")
 
 
-def check_project_file(agent: AgentSummary, problem: FileProblem) -> Check:
-    """Tell what Claude Code ignores without a word."""
-    return Check(
-        name=f"agent {agent.name}",
-        status=Status.WARN,
-        message=str(problem),
-        fix=f"correct it in {os.path.join(agent.directory, problem.path)}",
-    )
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+def check_jobs(shell: Shell) -> Iterator[Check]:
+    """Check the jobs directory for entries that `gc` cannot remove."""
+    try:
+        directory = str(jobs_path(shell.environ, config_path(shell.environ)))
+    except ConfigError:
+        return  # `check_config` reports it.
+    try:
+        for odd in odd_entries(str(directory)):
+            fix = f"ls -ld {shlex.quote(odd.path)}  (then move it away if you do not need it)"
+            yield Check("jobs", Status.WARN, odd.told, fix)
+    except OSError as error:
+        message = f"{directory} cannot be read: {error.strerror}"
+        yield Check("jobs", Status.WARN, message, f"ls -ld {shlex.quote(directory)}")

@@ -1,10 +1,10 @@
-"""Short questions to the `claude` program, and what its configuration file says.
+"""Short calls of the `claude` program, and its configuration file.
 
 Measured with Claude Code 2.1.330: `claude mcp` keeps user-scope servers under `mcpServers` of
 `.claude.json`, in the home directory or in `$CLAUDE_CONFIG_DIR`; a `.config.json` in the
 configuration directory is read instead where an old version left one. `claude mcp get` shows
-neither `alwaysLoad` nor where a command ends and its arguments begin, and starts the server; so
-the file is read, and only `claude` writes it.
+neither `alwaysLoad` nor the border between a command and its arguments, and it starts the server.
+So we read the file, and let `claude` write it.
 """
 
 import os
@@ -14,7 +14,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO
 
 import msgspec
 
@@ -34,56 +33,45 @@ class ClaudeConfigError(DispatchError):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What `claude` said."""
+    """What `claude` answered."""
 
     exit_status: int | None
-    """None: it could not be started, or was ended for taking too long."""
+    """None: it could not be started, or was killed for taking too long."""
     stdout: str = ""
     stderr: str = ""
     problem: str | None = None
     """Why there is no exit status."""
 
     def complaint(self) -> str:
-        """Why it did not do what it was asked to, in one text."""
-        return (
-            self.problem
-            or self.stderr.strip()
-            or self.stdout.strip()
-            or (f"it ended with status {self.exit_status} and said nothing")
-        )
+        """Why the call failed, in one text."""
+        silence = f"it ended with status {self.exit_status} and printed nothing"
+        return self.problem or self.stderr.strip() or self.stdout.strip() or silence
 
 
 def claude_word(program: str, environ: Mapping[str, str]) -> str:
-    """What a command for a shell calls an absolute `program`: its name, where PATH has it."""
+    """How shell commands name the absolute `program`: `claude` if PATH has it."""
     return "claude" if is_on_path(program, environ) else program
 
 
 def add_to_path(program: str) -> str:
-    """The shell command that lets an absolute `program` be found by its name."""
+    """The shell command that puts the folder of the absolute `program` on PATH."""
     return f'export PATH={shlex.quote(os.path.dirname(program))}:"$PATH"'
 
 
-def mending_command(failure: StartFailure) -> str:
+def fix_command(failure: StartFailure) -> str:
     """The shell command that makes `claude` usable."""
     if failure.stage is StartStage.CLI_NOT_EXECUTABLE:
         return f"chmod +x {shlex.quote(failure.text.removesuffix(' is not executable'))}"
     return INSTALL_COMMAND
 
 
-def how_to_mend(failure: StartFailure) -> str:
-    """The same as a sentence."""
-    if failure.stage is StartStage.CLI_NOT_EXECUTABLE:
-        return f"Make it executable: {mending_command(failure)}"
-    return f"Install Claude Code with: {INSTALL_COMMAND}"
-
-
 def ask_claude(
     claude: str, arguments: Sequence[str], environ: Mapping[str, str], *, timeout_s: float
 ) -> Answer:
-    """Run `claude` with an empty stdin and wait for its answer, but not for ever.
+    """Run `claude` with an empty stdin and return its answer.
 
-    It runs in `/`, so that no project's settings have a say. If it takes too long it is killed
-    with its process group. Output beyond 64 KiB a stream is dropped.
+    It runs in `/`, so that no project's settings apply. After `timeout_s` it is killed with its
+    process group. At most 64 KiB of each stream are kept.
     """
     try:
         process = subprocess.Popen(
@@ -113,11 +101,12 @@ def ask_claude(
 
 
 def _read_both(process: subprocess.Popen[bytes], deadline: float) -> tuple[str, str]:
-    """Read both streams to their ends, or until what still holds them has outlived `claude`."""
+    """Read both streams to their ends, or until `claude` has exited and they fall silent."""
     kept = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for stream in kept:
-            selector.register(_readable(stream), selectors.EVENT_READ, kept[stream])
+            assert stream is not None
+            selector.register(stream, selectors.EVENT_READ, kept[stream])
         while selector.get_map() and time.monotonic() < deadline:
             exited = process.poll() is not None
             ready = selector.select(_TICK_S)
@@ -132,16 +121,11 @@ def _read_both(process: subprocess.Popen[bytes], deadline: float) -> tuple[str, 
     return stdout, stderr
 
 
-def _readable(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream
-
-
 def read_claude_config(environ: Mapping[str, str]) -> dict[str, object]:
     """Claude Code's configuration file; empty if there is none yet.
 
     Raises:
-        ClaudeConfigError: It cannot be read or is no JSON object.
+        ClaudeConfigError: It cannot be read, or is not a JSON object.
     """
     path = claude_config_path(environ)
     try:
@@ -153,5 +137,5 @@ def read_claude_config(environ: Mapping[str, str]) -> dict[str, object]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ClaudeConfigError(
             f"{path} is not a JSON object ({error}). Claude Code keeps backups of it in"
-            f" {path.parent / '.claude' / 'backups'}; restore one, or run `claude` to be told how"
+            f" {path.parent / '.claude' / 'backups'}; restore one, or run `claude`, which says how"
         ) from error

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +9,15 @@ import msgspec
 
 from agent_dispatch.cli.agents import open_registry
 from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
-from agent_dispatch.cli.register import Registered, register
 from agent_dispatch.cli.registration import (
     SERVER_NAME,
+    Registered,
     Verdict,
     command_words,
-    wanted_registration,
+    register,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.temporary import lasting_registration, source_of_this
+from agent_dispatch.cli.temporary import registration_of_this
 from agent_dispatch.config.file import ConfigFile, config_path
 from agent_dispatch.errors import ConfigError
 
@@ -60,19 +59,19 @@ class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     config_created: bool
     registration: Registered
     command: list[str]
-    """What Claude Code starts, where the registration is ours."""
+    """The command that Claude Code starts."""
     problems: list[str] = []
     warnings: list[str] = []
     """Why the registration will break."""
     notes: list[str] = []
     by_hand: list[str] = []
-    """The shell commands that do what `init` could not."""
+    """Shell commands for the steps that `init` could not do."""
 
 
 def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     """Create the config if there is none, and register the MCP server with Claude Code.
 
-    May be called again and again: what is in place stays.
+    Safe to run again.
 
     Args:
         yes: Replace a foreign registration of the name without asking.
@@ -82,9 +81,7 @@ def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     path = config_path(shell.environ)
     created = create_config(path)
     problems = [] if created else _config_problems(shell)
-    lasting = lasting_registration(
-        wanted_registration(shell.program, sys.executable), shell.environ, source_of_this()
-    )
+    lasting = registration_of_this(shell)
     wanted = lasting.registration
     outcome = register(shell, wanted, _consent(shell, yes=yes))
     report = InitReport(
@@ -105,15 +102,15 @@ def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
 
 
 def create_config(path: Path) -> bool:
-    """Write the commented template for the owner only, unless there is a file already.
+    """Write the commented template, readable by the owner only, unless the file exists.
 
     Returns:
-        Whether the file is new. One that is there is not touched, broken or not.
+        Whether the file is new. An existing file is never changed, even if it is broken.
 
     Raises:
         ConfigError: It could not be written.
     """
-    # Asked first: what is there may lie where nothing can be locked.
+    # Checked first, because an existing file may be where no lock can be made.
     return not os.path.exists(path) and ConfigFile(path).create(TEMPLATE)
 
 
@@ -139,11 +136,11 @@ def _consent(shell: Shell, *, yes: bool) -> Callable[[Verdict], bool]:
 
 
 def _show(shell: Shell, report: InitReport) -> None:
-    created = "created" if report.config_created else "already there, not touched"
+    created = "created" if report.config_created else "already there, unchanged"
     done = {
         Registered.ADDED: "Registered MCP server",
-        Registered.REPLACED: "Registered MCP server anew",
-        Registered.UNCHANGED: "Registered MCP server already",
+        Registered.REPLACED: "Replaced the registered MCP server",
+        Registered.UNCHANGED: "MCP server is already registered",
     }.get(report.registration)
     lines = [f"Config: {one_line(report.config)} ({created})"]
     if done is not None:
@@ -162,6 +159,6 @@ def _show(shell: Shell, report: InitReport) -> None:
         for command in report.by_hand:
             remark(shell, f"  {command}")
     if done is not None and shell.environ.get("AGENT_DISPATCH_CONFIG"):
-        # Not as it was given: where Claude Code is started, a relative path names another file.
+        # Absolute, because Claude Code may be started in another directory.
         setting = f"AGENT_DISPATCH_CONFIG={shlex.quote(report.config)}"
         remark(shell, f"note: Claude Code must be started with {one_line(setting)}")

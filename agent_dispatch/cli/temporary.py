@@ -1,8 +1,8 @@
-"""Environments that go away: made by uvx, `uv run --with` or `pipx run`, or in a temporary folder.
+"""Temporary environments: made by uvx, `uv run --with` or `pipx run`, or in a temporary folder.
 
-A registration that starts a program in one works until its cache is cleared. Measured with uv
+A registration that starts a program in one breaks when the cache is cleared. Measured with uv
 0.13.9: the program runs in `archive-v0/` or `builds-v0/` of uv's cache, `UV` names uv itself, and
-what was installed from a file or an address has its origin in `direct_url.json`.
+`direct_url.json` names the file or address that was installed.
 """
 
 import importlib.metadata
@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -18,7 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from agent_dispatch.cli.registration import SERVER_NAME, command_words
+from agent_dispatch.cli.registration import SERVER_NAME, command_words, wanted_registration
+from agent_dispatch.cli.shell import Shell
 
 _UV_FOLDER = re.compile(r"(?:archive|builds|environments)-v\d+")
 _PIPX_FOLDER = re.compile(r"[0-9a-f]{10,}")
@@ -26,7 +28,7 @@ _TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/private/tmp")
 
 
 def why_temporary(program: str) -> str | None:
-    """Why the environment that an absolute `program` lies in goes away; None: it stays."""
+    """Why the environment of an absolute `program` is temporary; None if it is not."""
     for path in dict.fromkeys((os.path.abspath(program), os.path.realpath(program))):
         environment = Path(path).parent.parent
         if (environment / "pyvenv.cfg").is_file() and (reason := _why(environment)):
@@ -52,16 +54,16 @@ def _why(environment: Path) -> str | None:
 
 
 def source_of_this() -> str | None:
-    """What a runner or an installer is told to get this very installation; None: not known.
+    """The requirement that installs this same installation again; None if unknown.
 
-    A name from a package index is none: the index it came from is not recorded, and elsewhere
-    the name may belong to somebody else.
+    A name from a package index does not count: the index is not recorded, and another index may
+    have a different package of that name.
     """
     try:
         text = importlib.metadata.distribution(SERVER_NAME).read_text("direct_url.json")
         return None if text is None else source_of(msgspec.json.decode(text, type=Origin))
     except (importlib.metadata.PackageNotFoundError, msgspec.DecodeError):
-        # Run from a source tree, or by an installer that leaves no such record.
+        # Run from a source tree, or installed without that record.
         return None
 
 
@@ -91,7 +93,7 @@ def source_of(origin: Origin) -> str:
 
 
 class Lasting(msgspec.Struct, frozen=True):
-    """The registration to make, and what is to be said about it."""
+    """The registration to make, and what to tell the user about it."""
 
     registration: dict[str, object]
     note: str | None = None
@@ -101,57 +103,46 @@ class Lasting(msgspec.Struct, frozen=True):
     """What to do about that."""
 
 
+def registration_of_this(shell: Shell) -> Lasting:
+    """The registration for the installation that runs this process."""
+    own = wanted_registration(shell.program, sys.executable)
+    return lasting_registration(own, shell.environ, source_of_this())
+
+
 def lasting_registration(
-    registration: dict[str, object], environ: Mapping[str, str], source: str | None
+    own: dict[str, object], environ: Mapping[str, str], source: str | None
 ) -> Lasting:
-    """The registration that outlives the environment of this process, where there is one.
+    """Register the runner (uv, pipx) instead of a program in its temporary environment.
 
     Args:
-        registration: The one that starts the program of this process.
-        environ: Of this process.
+        own: The registration that starts the program of this process.
+        environ: Of this process, as the runner set it.
         source: Where this installation came from.
     """
-    reason = why_temporary(command_words(registration)[0])
+    reason = why_temporary(command_words(own)[0])
     if reason is None:
-        return Lasting(registration)
-    by_runner = runner_registration(registration, environ, source)
-    if by_runner is not None:
-        return Lasting(by_runner, note=f"{reason}, so its runner is registered")
-    return Lasting(registration, warning=reason, advice=_advice(source))
-
-
-def _advice(source: str | None) -> str:
-    install = "" if source is None else f": uv tool install {shlex.quote(source)}"
-    return f"install agent-dispatch where it stays{install} and run its `agent-dispatch init`"
-
-
-def runner_registration(
-    registration: Mapping[str, object], environ: Mapping[str, str], source: str | None
-) -> dict[str, object] | None:
-    """The registration that has the runner make its environment again, or None if none can.
-
-    Args:
-        registration: The one that starts the temporary program.
-        environ: As the runner set it.
-        source: Where this installation came from.
-    """
-    program = command_words(registration)[0]
-    runner = _runner(program, environ)
+        return Lasting(own)
+    runner = _runner(reason, environ)
     if runner is None or source is None:
-        return None
-    return {
-        **registration,
-        "command": runner[0],
-        "args": [*runner[1:], source, SERVER_NAME, "serve"],
-    }
+        install = "" if source is None else f": uv tool install {shlex.quote(source)}"
+        advice = f"install agent-dispatch permanently{install} and run its `agent-dispatch init`"
+        return Lasting(own, warning=reason, advice=advice)
+    command, *options = runner
+    arguments = [*options, source, SERVER_NAME, "serve"]
+    return Lasting(
+        {**own, "command": command, "args": arguments},
+        note=f"{reason}, so its runner is registered",
+    )
 
 
-def _runner(program: str, environ: Mapping[str, str]) -> Sequence[str] | None:
-    reason = why_temporary(program) or ""
+def _runner(reason: str, environ: Mapping[str, str]) -> Sequence[str] | None:
+    """The command that makes a temporary environment again, by its absolute path.
+
+    MCP clients may lack the folder of uv in PATH.
+    """
     path = environ.get("PATH", os.defpath)
     if "cache of uv" in reason:
         uv = environ.get("UV") or shutil.which("uv", path=path)
-        # By its absolute path: MCP clients may lack the folder of uv in PATH.
         return [os.path.abspath(uv), "tool", "run", "--from"] if uv else None
     if "cache of pipx" in reason:
         pipx = shutil.which("pipx", path=path)
@@ -162,7 +153,7 @@ def _runner(program: str, environ: Mapping[str, str]) -> Sequence[str] | None:
 
 
 def missing_source(registration: Mapping[str, object]) -> str | None:
-    """The file or folder that a runner is told to run from, if it is gone."""
+    """The file or folder that a runner should install from, if it does not exist."""
     words = command_words(registration)
     for option, value in pairwise(words):
         if option in ("--from", "--spec") and os.path.isabs(value) and not os.path.exists(value):

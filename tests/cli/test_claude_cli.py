@@ -75,7 +75,7 @@ def test_one_that_cannot_be_started_is_told(tmp_path: Path, name: str) -> None:
 
 def test_silence_is_told_too(tmp_path: Path) -> None:
     answer = ask_claude(script(tmp_path, "exit 7"), [], ENVIRON, timeout_s=10)
-    assert answer.complaint() == "it ended with status 7 and said nothing"
+    assert answer.complaint() == "it ended with status 7 and printed nothing"
 
 
 def test_the_configuration_is_where_claude_code_has_it(tmp_path: Path) -> None:

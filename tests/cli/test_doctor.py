@@ -115,7 +115,7 @@ def test_strict_fails_on_warnings_which_alone_do_not(healthy: World) -> None:
         (
             {"command": "/gone/agent-dispatch", "args": ["serve"], "alwaysLoad": True},
             "fail",
-            "/gone/agent-dispatch is not there",
+            "/gone/agent-dispatch does not exist",
             "agent-dispatch init",
         ),
         ({"command": "PROGRAM", "args": ["serve"]}, "warn", "alwaysLoad", "agent-dispatch init"),
@@ -368,7 +368,7 @@ def test_a_rule_that_denies_our_tools_is_told(
     settings.parent.mkdir()
     settings.write_text(json.dumps({"permissions": {"deny": ["Read", rule]}}))
     assert healthy.run("doctor", "--json") == (status == "fail")
-    expected = [] if status is None else [(status, f"take {rule} out of {settings}")]
+    expected = [] if status is None else [(status, f"remove {rule} from {settings}")]
     assert [(s, fix) for s, _, fix in found(healthy, "registration")] == expected
 
 

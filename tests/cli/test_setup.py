@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent_dispatch.cli.claude_cli import Answer
-from agent_dispatch.cli.register import replace
+from agent_dispatch.cli.registration import replace
 from agent_dispatch.cli.setup import create_config
 from agent_dispatch.config.registry import Registry
 from tests.cli.support import World
@@ -44,8 +44,8 @@ def test_a_second_init_says_so_and_changes_nothing(claude: World) -> None:
     before = claude.config.read_bytes(), claude.claude_config.read_bytes()
     calls = len(claude.claude_calls())
     assert claude.run("init") == 0
-    assert "already there, not touched" in claude.out
-    assert "Registered MCP server already" in claude.out
+    assert "already there, unchanged" in claude.out
+    assert "MCP server is already registered" in claude.out
     assert (claude.config.read_bytes(), claude.claude_config.read_bytes()) == before
     assert len(claude.claude_calls()) == calls
 
@@ -231,7 +231,7 @@ def test_when_only_the_removal_worked_the_old_registration_is_put_back(world: Wo
     world.register(OLD)
     assert world.run("init") == 1
     assert world.registered() == OLD
-    assert "put back" in world.err
+    assert "was restored" in world.err
 
 
 def test_when_even_that_fails_the_exact_command_is_told(world: World) -> None:

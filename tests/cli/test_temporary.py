@@ -135,7 +135,7 @@ def test_a_runner_whose_source_is_gone_fails(world: World) -> None:
     assert world.run("doctor", "--json") == 1
     [(status, message, fix)] = found(world, "registration")
     assert (status, fix) == ("fail", "agent-dispatch init")
-    assert f"{world.home / 'x.whl'} is not there" in message
+    assert f"{world.home / 'x.whl'} does not exist" in message
 
 
 def _uv(world: World) -> str:
