@@ -3,13 +3,14 @@
 import re
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from agent_dispatch.cli import standin
 from agent_dispatch.cli.output import Colour, one_line, paint, printable, write_json, write_lines
-from agent_dispatch.cli.run import exit_status, show_result
+from agent_dispatch.cli.results import exit_status, failures_of, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path
 from agent_dispatch.config.registry import Registry
@@ -58,8 +59,7 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     claude = None if real else [sys.executable, "-I", "-S", standin.__file__]
-    fork_server = shell.start_fork_server()
-    try:
+    with closing(shell.start_fork_server()) as fork_server:
         from agent_dispatch.cli.attend import attend
         from agent_dispatch.cli.progress import Style
         from agent_dispatch.cli.works import OneDispatch
@@ -73,8 +73,6 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
             attended = attend(
                 shell, fork_server, one.work, Style.STREAM, environ=environ, claude=claude
             )
-    finally:
-        fork_server.close()
     result = one.outcome(attended)
     if not result.success:
         result = without_commands(result)
@@ -82,7 +80,7 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
         write_json(shell, result)
     else:
         _show(result, shell, real=real)
-    return exit_status(result, attended.signum)
+    return exit_status(failures_of(result), attended.signum)
 
 
 def without_commands(result: DispatchResult) -> DispatchResult:

@@ -22,7 +22,7 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
-from agent_dispatch.cli.run import failure_status, show_result
+from agent_dispatch.cli.results import exit_status, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.errors import InvalidRequestError
@@ -277,7 +277,7 @@ def _new_lines(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
 def _exit_status(job: Job) -> int:
     if not job.status.is_terminal:
         return _STILL_RUNNING
-    return _DONE if job.status is JobStatus.DONE else failure_status(job.error_type)
+    return exit_status([] if job.status is JobStatus.DONE else [job.error_type])
 
 
 def _compact(value: object) -> str:

@@ -1,6 +1,6 @@
-"""Commands that give a task to an agent and wait for the answer."""
+"""Commands that give tasks to agents: `run`, `test`, `parallel`, `dialogue`."""
 
-import signal
+from contextlib import closing
 
 from agent_dispatch.cli.output import (
     Colour,
@@ -11,16 +11,19 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
-from agent_dispatch.cli.reading import read_text
+from agent_dispatch.cli.results import exit_status, failures_of, show_error, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.core.call_timeout import call_timeout_s
+from agent_dispatch.core.parallel import read_members
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.answer import Submitted
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
+from agent_dispatch.model.dispatch import DispatchRequest
+from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
 
 DEFAULT_TASK = "What project is this? Describe in one sentence."
 
-_TIMEOUT_STATUS = 124
+_MAX_INPUT_BYTES = 32 * 2**20
 
 
 def run(
@@ -68,7 +71,7 @@ def run(
         )
     request = DispatchRequest(
         agent=name,
-        task=read_text(shell, "-", "The task") if task == "-" else task,
+        task=_read_text(shell, "-", "The task") if task == "-" else task,
         context=context,
         caller=caller,
         goal=goal,
@@ -105,8 +108,119 @@ def try_agent(
     return run(name, task, timeout_seconds=timeout_seconds, stream=stream, json=json, shell=shell)
 
 
+def parallel(
+    file: str, /, *, aggregate: str = "", stream: bool = False, json: bool = False, shell: Shell
+) -> int:
+    """Give several tasks to agents at once and print all answers, in the order of the file.
+
+    Args:
+        file: A JSON list of objects with agent, task, and what `run` takes besides; `-` reads it
+            from stdin.
+        aggregate: The agent that makes one answer of all.
+        stream: Print a line for each thing the agents do.
+        json: Print what the MCP tool `dispatch_parallel` answers, nothing cut.
+        shell: The outside world.
+    """
+    members = read_members(_read_text(shell, file, "The list of tasks"))
+    with closing(shell.start_fork_server()) as fork_server:
+        from agent_dispatch.cli.attend import attend
+        from agent_dispatch.cli.progress import style_for
+        from agent_dispatch.cli.works import ManyDispatches
+
+        many = ManyDispatches(members, aggregate)
+        attended = attend(shell, fork_server, many.work, style_for(shell, stream=stream))
+    outcome = many.outcome(attended)
+    if json:
+        _write_parallel(shell, outcome)
+    else:
+        _show_parallel(shell, outcome)
+    failures = failures_of(*outcome.individual_results, outcome.aggregated)
+    return exit_status(failures, attended.signum)
+
+
+def dialogue(
+    requester: str,
+    responder: str,
+    topic: str,
+    /,
+    *,
+    max_rounds: int = DEFAULT_ROUNDS,
+    timeout_seconds: float = 0,
+    stream: bool = False,
+    json: bool = False,
+    shell: Shell,
+) -> int:
+    """Let two agents talk until one says that the topic is settled, and print what they said.
+
+    Args:
+        requester: The agent with the problem.
+        responder: The agent with the expertise or the tools; it begins.
+        topic: What to find out or to decide. `-` reads it from stdin.
+        max_rounds: Back and forth, at most, 1 to 10.
+        timeout_seconds: Seconds for all of it, 10 to 7200; 0 gives each turn its agent's own.
+        stream: Print a line for each thing the agents do.
+        json: Print what the MCP tool `dispatch_dialogue` answers, nothing cut.
+        shell: The outside world.
+    """
+    request = DialogueRequest(
+        requester=requester,
+        responder=responder,
+        topic=_read_text(shell, "-", "The topic") if topic == "-" else topic,
+        max_rounds=max_rounds,
+        timeout_s=call_timeout_s(timeout_seconds),
+    )
+    with closing(shell.start_fork_server()) as fork_server:
+        from agent_dispatch.cli.attend import attend
+        from agent_dispatch.cli.progress import style_for
+        from agent_dispatch.cli.works import OneDialogue
+
+        one = OneDialogue(request)
+        attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
+    result = one.outcome(attended)
+    if json:
+        write_json(shell, result)
+    else:
+        _show_dialogue(shell, result)
+    failures = [] if result.error is None else [result.error_type]
+    return exit_status(failures, attended.signum)
+
+
+def _read_text(shell: Shell, name: str, what: str) -> str:
+    """Read the file `name`, or stdin for `-`.
+
+    Args:
+        shell: The outside world.
+        name: The argument of the command.
+        what: The subject of an error, such as "The task".
+
+    Raises:
+        InvalidRequestError: It cannot be read, is too long, or is not UTF-8.
+    """
+    where = "on stdin" if name == "-" else f"in {name}"
+    try:
+        if name == "-":
+            data = shell.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(_MAX_INPUT_BYTES + 1)
+    except OSError as error:
+        raise InvalidRequestError(f"{what} {where} cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_INPUT_BYTES:
+        raise InvalidRequestError(
+            f"{what} {where} is longer than {_MAX_INPUT_BYTES >> 20} MiB; put it into a file of the"
+            " agent's project and name that file in the task"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"{what} {where} is not UTF-8 (byte {error.start}); convert it, for example with"
+            " iconv -t UTF-8"
+        ) from error
+
+
 def _read_schema(shell: Shell, file: str) -> str:
-    schema = read_text(shell, file, "The schema").strip()
+    schema = _read_text(shell, file, "The schema").strip()
     if not schema:
         # Empty stands for none, which is not what was asked for.
         raise InvalidRequestError(
@@ -117,32 +231,26 @@ def _read_schema(shell: Shell, file: str) -> str:
 
 
 def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: bool) -> int:
-    fork_server = shell.start_fork_server()
-    try:
+    with closing(shell.start_fork_server()) as fork_server:
         from agent_dispatch.cli.attend import attend
         from agent_dispatch.cli.progress import style_for
         from agent_dispatch.cli.works import OneDispatch
 
         one = OneDispatch(request)
         attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
-    finally:
-        fork_server.close()
     result = one.outcome(attended)
     if as_json:
         write_json(shell, result)
     else:
         show_result(shell, result)
-    return exit_status(result, attended.signum)
+    return exit_status(failures_of(result), attended.signum)
 
 
 def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
-    fork_server = shell.start_fork_server()
-    try:
+    with closing(shell.start_fork_server()) as fork_server:
         from agent_dispatch.cli.attend import submit
 
         job = submit(shell, fork_server, request)
-    finally:
-        fork_server.close()
     if as_json:
         write_json(shell, Submitted(job_id=job.id, status=job.status, agent=job.agent))
     else:
@@ -151,57 +259,48 @@ def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
     return 0
 
 
-def exit_status(result: DispatchResult, signum: signal.Signals | None) -> int:
-    """0 done, 124 timeout, 128 + n ended by signal n, 1 any other failure."""
-    if signum is not None:
-        return 128 + signum
-    return 0 if result.success else failure_status(result.error_type)
-
-
-def failure_status(error_type: ErrorType | None) -> int:
-    """124 timeout, 1 any other failure."""
-    return _TIMEOUT_STATUS if error_type is ErrorType.TIMEOUT else 1
-
-
-def show_result(shell: Shell, result: DispatchResult) -> None:
-    """Print the answer on stdout, and what there is to say about it on stderr."""
-    write_answer(shell, result.result)
-    for text in _remarks(result):
-        remark(shell, text, Colour.DOUBTFUL)
-    if result.error is not None:
-        kind = f" ({result.error_type})" if result.error_type else ""
-        remark(shell, f"error{kind}: {result.error}", Colour.BAD)
-    facts = _facts(result)
-    if facts:
-        remark(shell, one_line(f"{result.agent}: {', '.join(facts)}"), Colour.FAINT)
-
-
-def _facts(result: DispatchResult) -> list[str]:
-    """Turns, time, cost, session and job; what is not known is left out."""
-    facts = [
-        "cached" if result.cached else None,
-        None if result.num_turns is None else counted(result.num_turns, "turn"),
-        None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
-        None if result.cost_usd is None else f"${result.cost_usd:.4f}",
-        None if result.session_id is None else f"session {result.session_id}",
-        None if result.job_id is None else f"job {result.job_id}",
-    ]
-    return [fact for fact in facts if fact is not None]
-
-
-def _remarks(result: DispatchResult) -> list[str]:
-    remarks = []
-    if result.earlier_results:
-        earlier = counted(len(result.earlier_results), "earlier answer")
-        remarks.append(f"note: this run gave {earlier}; see with --json")
-    if result.denied_tools:
-        remarks.append(f"warning: tools denied: {', '.join(result.denied_tools)}")
-    if result.hint:
-        remarks.append(f"hint: {result.hint}")
-    if result.budget_exceeded:
-        remarks.append("warning: this run cost more than its cap")
-    if result.left_running:
-        remarks.append(
-            f"note: the agent left processes running, which were ended: {result.left_running}"
+def _write_parallel(shell: Shell, outcome: ParallelResult) -> None:
+    results = list(outcome.individual_results)
+    if outcome.aggregated is None:
+        write_json(shell, results)
+    else:
+        write_json(
+            shell, ParallelAnswer(individual_results=[*results], aggregated=outcome.aggregated)
         )
-    return remarks
+
+
+def _show_parallel(shell: Shell, outcome: ParallelResult) -> None:
+    results = outcome.individual_results
+    for number, result in enumerate(results, start=1):
+        heading = f"## {number}. {one_line(result.agent)}"
+        write_lines(shell, [heading if number == 1 else f"\n{heading}", ""])
+        show_result(shell, result)
+    if outcome.aggregated is not None:
+        write_lines(shell, [f"\n## All together, by {one_line(outcome.aggregated.agent)}", ""])
+        show_result(shell, outcome.aggregated)
+    failed = sum(not result.success for result in results)
+    # What is marked as cached was paid for by another, which may be among them.
+    paid = [r for r in (*results, outcome.aggregated) if r is not None and not r.cached]
+    costs = [result.cost_usd for result in paid if result.cost_usd is not None]
+    cost = f", ${sum(costs):.4f}" if costs else ""
+    remark(shell, f"{counted(len(results), 'task')}, {failed} failed{cost}", Colour.FAINT)
+
+
+def _show_dialogue(shell: Shell, result: DialogueResult) -> None:
+    for turn in result.conversation:
+        heading = f"## Round {turn.round}: {one_line(turn.agent)} ({turn.role})"
+        write_lines(shell, [heading, ""])
+        write_answer(shell, turn.message)
+        write_lines(shell, [""])
+    write_lines(shell, ["## Answer" if result.resolved else "## Not settled; said last", ""])
+    write_answer(shell, result.final_answer)
+    if result.hint:
+        remark(shell, f"hint: {result.hint}", Colour.DOUBTFUL)
+    show_error(shell, result.error, result.error_type)
+    cost = "" if result.total_cost_usd is None else f", ${result.total_cost_usd:.4f}"
+    seconds = f"{result.total_duration_ms / 1000:.1f} s"
+    remark(shell, f"{counted(result.rounds, 'round')}, {seconds}{cost}", Colour.FAINT)
+    for agent, session_id in (result.sessions or {}).items():
+        remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
+    if result.job_id is not None:
+        remark(shell, f"job {result.job_id}", Colour.FAINT)

@@ -70,7 +70,7 @@ def test_what_there_is_to_know_about_an_answer_is_said_beside_it(world: World) -
         "tools denied: Bash, Write",
         "hint: grant them with an update",
         "more than its cap",
-        "processes running, which were ended: 3",
+        "processes running; they were ended: 3",
         "1 earlier answer",
         "cached",
     ):

@@ -1,0 +1,72 @@
+"""How the result of a dispatch is shown, and the exit status that it gives."""
+
+import signal
+from collections.abc import Iterable
+
+from agent_dispatch.cli.output import Colour, counted, one_line, remark, write_answer
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+
+_TIMEOUT_STATUS = 124
+
+
+def exit_status(failures: Iterable[ErrorType | None], signum: signal.Signals | None = None) -> int:
+    """0 success, 124 if all failures are timeouts, 128 + n if ended by signal n, 1 otherwise."""
+    if signum is not None:
+        return 128 + signum
+    statuses = {_TIMEOUT_STATUS if it is ErrorType.TIMEOUT else 1 for it in failures}
+    return min(statuses, default=0)
+
+
+def failures_of(*results: DispatchResult | None) -> list[ErrorType | None]:
+    """The error types of the results that failed."""
+    return [result.error_type for result in results if result and not result.success]
+
+
+def show_error(shell: Shell, error: str | None, error_type: ErrorType | None) -> None:
+    """Say what went wrong, if anything did."""
+    if error is not None:
+        kind = f" ({error_type})" if error_type else ""
+        remark(shell, f"error{kind}: {error}", Colour.BAD)
+
+
+def show_result(shell: Shell, result: DispatchResult) -> None:
+    """Print the answer on stdout, and remarks about it on stderr."""
+    write_answer(shell, result.result)
+    for text in _remarks(result):
+        remark(shell, text, Colour.DOUBTFUL)
+    show_error(shell, result.error, result.error_type)
+    facts = _facts(result)
+    if facts:
+        remark(shell, one_line(f"{result.agent}: {', '.join(facts)}"), Colour.FAINT)
+
+
+def _facts(result: DispatchResult) -> list[str]:
+    """Turns, time, cost, session and job, as far as they are known."""
+    facts = [
+        "cached" if result.cached else None,
+        None if result.num_turns is None else counted(result.num_turns, "turn"),
+        None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
+        None if result.cost_usd is None else f"${result.cost_usd:.4f}",
+        None if result.session_id is None else f"session {result.session_id}",
+        None if result.job_id is None else f"job {result.job_id}",
+    ]
+    return [fact for fact in facts if fact is not None]
+
+
+def _remarks(result: DispatchResult) -> list[str]:
+    remarks = []
+    if result.earlier_results:
+        earlier = counted(len(result.earlier_results), "earlier answer")
+        remarks.append(f"note: this run gave {earlier}; see with --json")
+    if result.denied_tools:
+        remarks.append(f"warning: tools denied: {', '.join(result.denied_tools)}")
+    if result.hint:
+        remarks.append(f"hint: {result.hint}")
+    if result.budget_exceeded:
+        remarks.append("warning: this run cost more than its cap")
+    if result.left_running:
+        remarks.append(
+            f"note: the agent left processes running; they were ended: {result.left_running}"
+        )
+    return remarks
