@@ -49,9 +49,9 @@ def add(
     Args:
         name: Letters, digits, hyphens and underscores.
         directory: An existing directory; `~` is expanded, relative paths are resolved.
-        description: What the agent can do; made from the project's files if left out.
+        description: What the agent can do; by default made from the project's files.
         timeout: Seconds a run may take; 0 takes the default of the settings.
-        max_budget_usd: US dollars a run may cost; 0 sets no limit of its own.
+        max_budget_usd: US dollars a run may cost; 0 inherits the limit of the settings.
         model: The model, as `claude --model` takes it.
         permission_mode: acceptEdits, auto, bypassPermissions, default, dontAsk, manual or plan.
         allowed_tools: Tools granted, separated by commas, like "Bash(git log:*),Read".
@@ -87,7 +87,7 @@ def update(
     json: bool = False,
     shell: Shell,
 ) -> int:
-    """Change an agent; what is left out stays, "none" clears a field.
+    """Change an agent. Options left out change nothing; "none" clears a field.
 
     Args:
         name: The agent.
@@ -115,7 +115,7 @@ def update(
 
 
 def remove(name: str, /, *, json: bool = False, shell: Shell) -> int:
-    """Take an agent out of the config; its directory is not touched.
+    """Remove an agent from the config. Its directory is not changed.
 
     Args:
         name: The agent.
@@ -126,7 +126,7 @@ def remove(name: str, /, *, json: bool = False, shell: Shell) -> int:
 
 
 def list_agents(*, json: bool = False, shell: Shell) -> int:
-    """Show all agents: health, directory, description, permissions.
+    """List all agents: health, directory, description, permissions.
 
     Args:
         json: Print what the MCP tool `list_agents` answers.
@@ -145,7 +145,7 @@ def list_agents(*, json: bool = False, shell: Shell) -> int:
 
 
 def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
-    """Show the full configuration of one agent, and what its project says of itself.
+    """Show the full configuration of one agent, and its project files.
 
     Args:
         name: The agent.
@@ -166,11 +166,11 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
 def import_agents(
     file: str, /, *, overwrite: bool = False, json: bool = False, shell: Shell
 ) -> int:
-    """Take over agents and settings of an agents.yaml; the file itself is not touched.
+    """Import agents and settings from an agents.yaml. The file is not changed.
 
     Args:
         file: The YAML file.
-        overwrite: Replace agents that are in the config already.
+        overwrite: Replace agents that the config already has.
         json: Print the report as JSON.
         shell: The outside world.
     """
@@ -205,7 +205,7 @@ def _show_import(report: "ImportReport", shell: Shell) -> None:
         ("Settings", report.settings),
     )
     lines = [f"{label}: {listing(names)}" for label, names in rows if names]
-    write_lines(shell, lines or ["Nothing was taken over."])
+    write_lines(shell, lines or ["Nothing was imported."])
     for name, reason in report.skipped.items():
         remark(shell, f"skipped {one_line(name)}: {one_line(reason)}")
     for warning in report.warnings or ():

@@ -46,7 +46,7 @@ def open_store(shell: Shell) -> JobStore:
 
 
 def jobs(*, status: str = "", limit: int = 50, json: bool = False, shell: Shell) -> int:
-    """List the newest jobs, whoever started them.
+    """List the newest jobs of all clients.
 
     Args:
         status: Only those: pending, running, done, failed or cancelled.
@@ -67,7 +67,7 @@ def jobs(*, status: str = "", limit: int = 50, json: bool = False, shell: Shell)
 
 
 def job(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
-    """Show one job: what was asked, how it goes or went, and its answer.
+    """Show one job: the task, its status and its answer.
 
     Args:
         job_id: The id, or the beginning of one.
@@ -87,10 +87,10 @@ def job(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
 
 
 def wait(job_id: str, /, *, timeout_seconds: float = 60, json: bool = False, shell: Shell) -> int:
-    """Wait for a job and print its answer. The job goes on whether or not anybody waits.
+    """Wait for a job and print its answer. The job continues after you stop waiting.
 
-    The exit status is 0 if it is done, 3 if it still runs, 124 if it ran into its timeout, 1 if
-    it failed otherwise or was cancelled.
+    The exit status is 0 if it is done, 3 if it is still running, 124 if it timed out, and 1 if it
+    failed or was cancelled.
 
     Args:
         job_id: The id, or the beginning of one.
@@ -121,12 +121,12 @@ def wait(job_id: str, /, *, timeout_seconds: float = 60, json: bool = False, she
 
 
 def tail(job_id: str, /, *, follow: bool = False, json: bool = False, shell: Shell) -> int:
-    """Print the last lines on what the agent did.
+    """Print a job's latest progress.
 
     Args:
         job_id: The id, or the beginning of one.
-        follow: Go on until the job is over; then the exit status is that of `wait`.
-        json: Print JSON; with --follow a line for each, and one for the end.
+        follow: Keep printing until the job ends; the exit status is then that of `wait`.
+        json: Print JSON; with --follow one line per message, and one at the end.
         shell: The outside world.
     """
     store = open_store(shell)
@@ -154,9 +154,9 @@ def tail(job_id: str, /, *, follow: bool = False, json: bool = False, shell: She
 
 
 def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
-    """End a job, pending or running, whoever started it; its session can be resumed.
+    """Cancel a pending or running job of any client. Its session can be resumed.
 
-    The exit status is 0 if nothing of it runs any more, 3 if it is still ending.
+    The exit status is 0 if all its processes have ended, 3 if it is still ending.
 
     Args:
         job_id: The id, or the beginning of one.
@@ -194,11 +194,11 @@ def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
 
 
 def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, shell: Shell) -> int:
-    """Remove jobs that are over, with their answers; what runs or waits is never touched.
+    """Remove old jobs and their answers. Pending and running jobs are never removed.
 
     Args:
-        max_age_days: Days since a job ended; 0 removes every job that is over.
-        dry_run: Only say which.
+        max_age_days: Days since a job ended; 0 removes every job that has ended.
+        dry_run: Only print what would be removed.
         json: Print what the MCP tool `dispatch_gc` answers, and the ids.
         shell: The outside world.
     """

@@ -47,23 +47,23 @@ def run(
 
     Args:
         name: The agent.
-        task: What to do; the agent knows nothing of your conversation. `-` reads it from stdin.
-        context: Error messages, code, whatever the task needs.
+        task: What to do; the agent does not see your conversation. `-` reads stdin.
+        context: Error messages, code, anything else the task needs.
         caller: Your project or role.
         goal: The broader objective.
-        session: The session of an earlier answer: the agent remembers, and goes on there.
+        session: The session of an earlier answer, to continue that conversation.
         response_format: "json" asks for one JSON value; it comes as parsed_result with --json.
-        json_schema: A file with the JSON Schema that the answer has to fit.
+        json_schema: A file with the JSON Schema that the answer must match.
         timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
-        background: Print the id of a job that goes on by itself, and do not wait for it.
+        background: Start a background job, print its id and return at once.
         stream: Print a line for each thing the agent does.
         json: Print the result as the MCP tool `dispatch` answers it.
         shell: The outside world.
     """
     if background and stream:
         raise InvalidRequestError(
-            "With --background there is nothing to stream yet: leave --stream out, and follow the"
-            " job with: agent-dispatch tail ID --follow"
+            "--background and --stream exclude each other. Leave --stream out, and follow the job"
+            " with: agent-dispatch tail ID --follow"
         )
     if task == json_schema == "-":
         raise InvalidRequestError(
@@ -111,12 +111,11 @@ def try_agent(
 def parallel(
     file: str, /, *, aggregate: str = "", stream: bool = False, json: bool = False, shell: Shell
 ) -> int:
-    """Give several tasks to agents at once and print all answers, in the order of the file.
+    """Run several tasks at once and print all answers, in the order of the file.
 
     Args:
-        file: A JSON list of objects with agent, task, and what `run` takes besides; `-` reads it
-            from stdin.
-        aggregate: The agent that makes one answer of all.
+        file: A JSON list of objects with agent, task and other options of `run`; `-` reads stdin.
+        aggregate: The agent that combines all answers into one.
         stream: Print a line for each thing the agents do.
         json: Print what the MCP tool `dispatch_parallel` answers, nothing cut.
         shell: The outside world.
@@ -154,9 +153,9 @@ def dialogue(
 
     Args:
         requester: The agent with the problem.
-        responder: The agent with the expertise or the tools; it begins.
-        topic: What to find out or to decide. `-` reads it from stdin.
-        max_rounds: Back and forth, at most, 1 to 10.
+        responder: The agent with the expertise or the tools; it speaks first.
+        topic: The question to settle; `-` reads stdin.
+        max_rounds: At most this many exchanges, 1 to 10.
         timeout_seconds: Seconds for all of it, 10 to 7200; 0 gives each turn its agent's own.
         stream: Print a line for each thing the agents do.
         json: Print what the MCP tool `dispatch_dialogue` answers, nothing cut.
@@ -222,7 +221,7 @@ def _read_text(shell: Shell, name: str, what: str) -> str:
 def _read_schema(shell: Shell, file: str) -> str:
     schema = _read_text(shell, file, "The schema").strip()
     if not schema:
-        # Empty stands for none, which is not what was asked for.
+        # An empty schema in a request means that there is none.
         raise InvalidRequestError(
             f"The schema {'on stdin' if file == '-' else f'in {file}'} is empty; it takes a JSON"
             ' Schema, such as {"type": "object"}'
@@ -279,7 +278,7 @@ def _show_parallel(shell: Shell, outcome: ParallelResult) -> None:
         write_lines(shell, [f"\n## All together, by {one_line(outcome.aggregated.agent)}", ""])
         show_result(shell, outcome.aggregated)
     failed = sum(not result.success for result in results)
-    # What is marked as cached was paid for by another, which may be among them.
+    # A cached result cost nothing; the run that paid for it may be in this list too.
     paid = [r for r in (*results, outcome.aggregated) if r is not None and not r.cached]
     costs = [result.cost_usd for result in paid if result.cost_usd is not None]
     cost = f", ${sum(costs):.4f}" if costs else ""
