@@ -1,35 +1,38 @@
 """Hand a task to a Claude Code agent in another project directory, and bring the result back.
 
-The map, from the surfaces down; imports go one way, and `lint-imports` keeps it so:
+The rooms, from the surfaces down. Imports go one way, which `lint-imports` checks:
 
-    __main__        the three ways in, told apart before anything heavy is imported
-    server/         the MCP surface over stdio: translates, decides nothing
-    cli/            the cyclopts surface: the same for a shell
+    __main__        the entry point: chooses a surface before anything heavy is imported
+    server/         the MCP surface over stdio: a small front door, and the MCP library behind it
+    cli/            the command line
     worker          the third surface: a process that runs one background job
-    dispatch/       the run loop, its shapes (parallel, dialogue, shared runs), the machine-wide
-                    slots, and the service that wires them
-    jobs/           one durable record per dispatch, and who owns it
-    process/        one `claude` and everything under it: fork_server, guard, child, turns
-    project/        `agents.toml`, and what a project directory says of itself
-    core/           decisions: values in, values out; never imports trio
-    model/          frozen msgspec structs: what is stored, what travels
-    errors          calls that are wrong
+    run/            runs dispatches: the service that the surfaces call, the run loop, dialogues,
+                    shared runs, and the machine-wide limit
+    jobs/           one durable record per dispatch, and a lock that shows whether its owner lives
+    claude/         one `claude` and the processes around it: fork server, guard, conversation
+    config/         `agents.toml`, and the settings and documents of a project directory
+    files           private durable files
+    core/           decisions: values in, values out; imports no event loop
+    model/          frozen msgspec structs: stored records and wire formats
+    errors          exceptions for wrong calls
 
-The life of a dispatch: a surface turns its arguments into a `DispatchRequest`; the `Service` has
-it checked and recorded as a job, durably, before anything starts; the `Dispatcher` waits for a
-slot, and a `Run` has one guarded `claude` work in the agent's directory; its output is decoded to
-events while it runs; `core.outcome` makes one `DispatchResult` of what was seen; the record is
-terminal before the answer is given. When the scope around it ends, by an answer, a deadline, a
-cancel or the death of this process, the guard ends every process of the run.
+The life of a dispatch: a surface turns its arguments into a `DispatchRequest`. The service checks
+the request and records a job durably before anything starts. The run waits for a slot, and then a
+guard starts `claude` in the agent's directory. The output is decoded into events while it
+arrives, and `core.outcome` turns them into one `DispatchResult`. The terminal record is on disk
+before the answer is given. When the scope around a dispatch ends, through an answer, a deadline, a
+cancellation or the death of this process, the guard ends every process of the run.
 
-Identical calls share one run (`run.single_flight`), a clean answer is given again for a while
-(`core.cache`), several dispatches at once are one nursery (`run.parallel`), and a dialogue
-keeps its two agents' processes from the first turn to the last (`run.dialogue`).
+Identical calls share one run, and a clean answer is reused for a while. Several dispatches at once
+are one nursery. A dialogue keeps the processes of its two agents from the first turn to the last.
 
-The life of a job: `pending` (recorded, owned by a lock), `running`, then `done`, `failed` or
-`cancelled`, and never anything else after that. A `call` belongs to the process that serves its
-caller; a `background` job to a worker, to which its submitter hands the lock. Whoever reads a job
-that is not over and whose lock is free writes how it ended: `lost`, or cancelled if that was asked.
+The life of a job: `pending`, `running`, then `done`, `failed` or `cancelled`. A terminal status
+never changes. A `call` belongs to the process that serves its caller. A `background` job belongs
+to a worker, which takes over the job's lock from the submitter. If a reader finds a job that has
+not ended and whose lock is free, its owner has died. The reader then records the end: `cancelled`
+if that was requested or the surrounding job has ended, else `failed` with `lost`.
+
+`docs/design.md` has the goals, the processes, and the invariants with their tests.
 """
 
 __version__ = "0.1.0"
