@@ -1,15 +1,15 @@
-"""Break the system in every way we know, at random moments, and say what survived.
+"""Inject faults at random moments and report which invariants held.
 
     uv run python -m bench.chaos                         40 runs
-    uv run python -m bench.chaos --seed 1 --runs 1000    a long one
-    uv run python -m bench.chaos --seed 77 --runs 1      one run again
+    uv run python -m bench.chaos --seed 1 --runs 1000    a long test
+    uv run python -m bench.chaos --seed 77 --runs 1      repeat one run
     uv run python -m bench.chaos --runs 1000 --write-readme
 
-Run number n has the seed `SEED + n`, which alone says what it does. Nothing is measured: real
-servers, commands and workers serve a scripted claude, and a witness checks after, and while, each
-fault strikes that every invariant holds (`bench.chaos.witness`). The exit status is 1 if one does
-not. Where the machine allows it, all happens in namespaces of its own: there a disk can be filled,
-and nothing is left behind even if this program is killed.
+Run number n has the seed `SEED + n`, which alone determines what the run does. Real servers,
+commands and workers run a scripted claude. A witness checks during and after each fault that
+every invariant holds (`bench.chaos.witness`); if one is broken, the exit status is 1. If the
+machine allows it, everything runs in separate namespaces. There a disk can be filled, and nothing
+is left behind even if this program is killed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from bench.namespace import Enclosure, enclose
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print, and say by the exit status whether all invariants held."""
+    """Run and print; the exit status is 0 if all invariants held."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     enclosure = enclose("bench.chaos", given)
@@ -111,23 +111,26 @@ def _told(options: argparse.Namespace) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.chaos", description="Break it at random, and see what survives."
+        prog="python -m bench.chaos",
+        description="Inject faults at random moments and check the invariants.",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the first run (default: 1)")
-    parser.add_argument("--runs", type=_positive, default=40, help="how many (default: 40)")
-    parser.add_argument("--jobs", type=_positive, default=1, help="at once (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first run (default: 1)")
+    parser.add_argument("--runs", type=_positive, default=40, help="number of runs (default: 40)")
+    parser.add_argument("--jobs", type=_positive, default=1, help="runs at once (default: 1)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
-        "--write-readme", action="store_true", help="put it into README.md and bench/results"
+        "--write-readme",
+        action="store_true",
+        help="write the result into README.md and bench/results",
     )
-    parser.add_argument("--verbose", action="store_true", help="tell of each run as it ends")
+    parser.add_argument("--verbose", action="store_true", help="print each run when it ends")
     return parser
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("a number from 1 on")
+        raise argparse.ArgumentTypeError("must be 1 or more")
     return number
 
 

@@ -1,4 +1,4 @@
-"""The scripted claude of a run of chaos: its task says what it does, and a ledger what it did."""
+"""The scripted claude of a chaos run: its task says what to do, a ledger records what it did."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tests.claude.trees import KINDS
 
 HANGING = KINDS
-"""Agents that answer never, with helpers that do not want to end."""
+"""Agents that never answer, with helpers that resist being ended."""
 
 ENDING = {
     "answers": "answer()",
@@ -22,12 +22,12 @@ ENDING = {
     "nests in the background": "nest('--background', 'setsid #nested'); answer()",
     "nests what hangs": "nest('daemon #nested'); answer()",
 }
-"""Agents that come to an end; the last one if what it waits for is ended."""
+"""Agents that end by themselves; the last one only if the process that it waits for ends."""
 
 NEVER_REACHED = "is never reached"
-"""What an agent is to do whose directory does not answer."""
+"""The task of an agent whose directory never answers."""
 WITHDRAWN = " #w"
-"""In the task of a job whose submission was withdrawn."""
+"""Part of the task of a job whose submission was withdrawn."""
 
 _SCRIPT = """
 import fcntl
@@ -38,8 +38,8 @@ def note(*words):
     os.close(fd)
 def sit_down():
     if " #d" in asked:
-        return  # The two of a dialogue go as one.
-    # One seat for each run that may go at once; given back by the kernel when we end.
+        return  # The two agents of a dialogue count as one run.
+    # One seat for each run that the limit allows; the kernel frees it when we end.
     for number in range({limit}):
         seat = os.open({seats!r} + "." + depth + "." + str(number), os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -48,7 +48,7 @@ def sit_down():
             os.close(seat)
             continue
         mine = [seat]
-        # Helpers have no seat: only what the limit counts has one.
+        # Only agents have a seat, because the limit does not count helpers.
         os.register_at_fork(after_in_child=lambda: [os.close(mine.pop()) for _ in mine[:]])
         return
     note("crowd", job)
@@ -79,18 +79,18 @@ asked = read_turn()
 sit_down()
 init()
 behaviours = {behaviours!r}
-# The prompt of a dialogue has more around it; "daemon" is the end of another name.
+# A dialogue adds text around the prompt. "daemon" is also the end of another name.
 exec(behaviours[max((name for name in behaviours if name + " #" in asked), key=len)])
 """
 
 
 class Ledger(NamedTuple):
-    """What the agents of a run say that they did."""
+    """What the agents of a run recorded."""
 
     answers: dict[str, list[str]]
-    """By job: how each of its answers begins."""
+    """The beginning of each answer, by job."""
     crowded: list[str]
-    """Jobs whose agents found as many others at work as there may be."""
+    """Jobs whose agents found all seats taken, so that too many agents ran."""
 
 
 def script(directory: Path, limit: int) -> str:
@@ -104,7 +104,7 @@ def script(directory: Path, limit: int) -> str:
 
 
 def read_ledger(directory: Path) -> Ledger:
-    """What there is so far."""
+    """The records so far."""
     answers: dict[str, list[str]] = {}
     crowded: list[str] = []
     try:
@@ -120,22 +120,22 @@ def read_ledger(directory: Path) -> Ledger:
 
 
 def behaviour_of(task: str) -> str:
-    """What the agent of a job was to do."""
+    """What the agent of a job was told to do."""
     return task.partition(" #")[0]
 
 
 def hangs(task: str) -> bool:
     """Whether a job never ends by itself."""
-    # In a dialogue one is asked again.
+    # In a dialogue, an agent gets further prompts.
     return behaviour_of(task) in HANGING or (
         behaviour_of(task) == "answers and stays" and _is_of_dialogue(task)
     )
 
 
 def expected_end(task: str) -> tuple[str, str] | None:
-    """Status and error type of a job that nobody disturbs, and cancels if it hangs.
+    """Status and error type of a job that no fault touches, and that is cancelled if it hangs.
 
-    None: that depends, on when another job is cancelled, or on who of two agents leaves first.
+    None if it depends on when another job is cancelled, or on which of two agents exits first.
     """
     behaviour = behaviour_of(task)
     if hangs(task):

@@ -1,4 +1,4 @@
-"""The faults themselves: each strikes a scene once, at its moment, and ends when it is over."""
+"""The faults: each is injected into a scene once, and its function returns when it has ended."""
 
 import fcntl
 import os
@@ -27,21 +27,21 @@ _LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _DAY_S = 86_400
 _SUBMISSIONS = 5
 _HAND_OVER_S = 0.02
-"""Longer than a job takes to change hands."""
+"""Longer than the hand-over of a job takes."""
 _HUNG_CALLS = 6
 _WATCH_S = 0.3
-"""How long to look out for somebody who writes a record."""
+"""How long to look for a process that is writing a record."""
 
 
 class SkippedError(Exception):
-    """This machine does not let us break that; the text says why."""
+    """The fault is not possible on this machine; the text says why."""
 
 
 async def strike_scene(scene: Scene, client: Client, strike: Strike) -> None:
-    """Carry out a fault; return when it is over.
+    """Inject a fault; return when it has ended.
 
     Raises:
-        SkippedError: It cannot be had here.
+        SkippedError: It is not possible on this machine.
     """
     await STRIKES[strike.fault](scene, client, strike)
 
@@ -65,7 +65,7 @@ _WORKERS, _GUARDS, _FORK_SERVERS = map(_named, ("dispatch-work", "dispatch-guard
 
 
 def _signalled(find: Find, *signums: int) -> Carry:
-    """Send one of some signals to one process, or to all that there are."""
+    """Send one of several signals to one process or to all of them."""
 
     async def carry(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
         signum = random.Random(strike.chance).choice(signums)
@@ -96,7 +96,7 @@ def _stopped(find: Find) -> Carry:
 
 
 def _some(pids: Sequence[int], strike: Strike) -> Sequence[int]:
-    """All of them, or one."""
+    """All processes, or one of them."""
     if strike.chance < 0.5 or not pids:
         return pids
     return [random.Random(strike.chance).choice(pids)]
@@ -117,7 +117,7 @@ async def _kill_writers(scene: Scene, client: Client, strike: Strike) -> None:
 
 
 def _kill_writer(live: Path, owners: Sequence[int]) -> None:
-    """Kill at the moment at which a record is half written; or after a while, if none is."""
+    """Kill a process while a record is half written, or after a while if none is."""
     give_up_at = time.monotonic() + _WATCH_S
     while time.monotonic() < give_up_at:
         with suppress(FileNotFoundError):
@@ -143,7 +143,7 @@ async def _stop_reading(scene: Scene, client: Client, strike: Strike) -> None:
 
 
 def _cancelled(cancel: Callable[[Scene, Client, str], Awaitable[object]]) -> Carry:
-    """Cancel all that is known of, or one job three times at once."""
+    """Cancel all known jobs, or one job three times at once."""
 
     async def carry(scene: Scene, client: Client, strike: Strike) -> None:
         known = sorted(client.acknowledged)
@@ -160,7 +160,7 @@ async def _withdraw(scene: Scene, client: Client, strike: Strike) -> None:
 
 
 async def _withdraw_submission(scene: Scene, client: Client, strike: Strike) -> None:
-    """Submit a few jobs, and withdraw each while it changes hands."""
+    """Submit a few jobs, and withdraw each during its hand-over."""
     for number in range(_SUBMISSIONS):
         task = f"plain{WITHDRAWN}{strike.chance:.6f}.{number}"
         request = await client.post("dispatch_async", agent="infra", task=task)
@@ -170,7 +170,7 @@ async def _withdraw_submission(scene: Scene, client: Client, strike: Strike) -> 
 
 
 async def _ask_hung(scene: Scene, client: Client, strike: Strike) -> None:
-    """Ask an agent whose directory never answers, several times at once, and look at it."""
+    """Call an agent whose directory never answers, several times at once, and inspect it."""
     for number in range(_HUNG_CALLS):
         task = f"{NEVER_REACHED} #h{number}"
         await client.post("dispatch", agent="hung", task=task)
@@ -180,7 +180,7 @@ async def _ask_hung(scene: Scene, client: Client, strike: Strike) -> None:
 
 
 def mount_jobs(scene: Scene) -> str:
-    """Put the jobs of a scene on a small disk of their own; "" or why not."""
+    """Put the jobs of a scene on a separate small disk; returns "", or the reason why not."""
     scene.jobs.mkdir(mode=0o700, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "none", str(scene.jobs)]
     try:
@@ -191,7 +191,7 @@ def mount_jobs(scene: Scene) -> str:
 
 
 def unmount_jobs(scene: Scene) -> None:
-    """Take that disk away, with all that is on it; whoever still has it open keeps it."""
+    """Unmount that disk; processes that have it open keep it."""
     subprocess.run(["umount", "--lazy", str(scene.jobs)], check=True)
 
 
@@ -206,14 +206,14 @@ async def _fill_disk(scene: Scene, client: Client, strike: Strike) -> None:
 
 def _fill(filler: Path) -> None:
     if not os.path.ismount(filler.parent):
-        raise SkippedError("no disk of its own can be mounted for the jobs")
+        raise SkippedError("no separate disk can be mounted for the jobs")
     with open(filler, "wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"x" * 1024)
 
 
 async def _hold_locks(scene: Scene, client: Client, strike: Strike) -> None:
-    """Sit on the locks of the configuration and of a slot, as a process does that is stuck."""
+    """Hold the locks of the configuration and of a slot, like a stuck process."""
     slots = scene.jobs / "slots" / "0"
     with ExitStack() as stack:
         stack.enter_context(_locked(Path(f"{scene.config}.lock"), fcntl.LOCK_EX))
@@ -228,7 +228,7 @@ async def _hold_locks(scene: Scene, client: Client, strike: Strike) -> None:
 def _locked(path: Path, how: int) -> Iterator[None]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        with suppress(BlockingIOError):  # Then somebody has it anyway.
+        with suppress(BlockingIOError):  # Another process has it already.
             fcntl.flock(fd, how | fcntl.LOCK_NB)
         yield
     finally:
@@ -241,7 +241,7 @@ async def _turn_clocks(scene: Scene, client: Client, strike: Strike) -> None:
 
 
 def _look_from_another_day(scene: Scene, offset_s: float) -> None:
-    """Let all files be a day old or new, and a process look whose clock is a day off."""
+    """Make all files a day older or newer; run a reader whose clock is a day off."""
 
     def wrong_time() -> float:
         return time.time() + offset_s
@@ -265,7 +265,7 @@ async def _collect_twice(scene: Scene, client: Client, strike: Strike) -> None:
 
 
 async def _put_odd_entry(scene: Scene, client: Client, strike: Strike) -> None:
-    """Put what is no file among the files of jobs; cleaning must name it and do the rest."""
+    """Put an odd entry among the files of jobs; cleaning must name it and do the rest."""
     chance = random.Random(strike.chance)
     folder = chance.choice(["live", "logs", "sessions"])
     suffix = {"live": ".lock", "logs": ".log", "sessions": ".lock"}[folder]
@@ -279,7 +279,7 @@ async def _put_odd_entry(scene: Scene, client: Client, strike: Strike) -> None:
     try:
         collected = await trio.to_thread.run_sync(JobStore(scene.jobs).gc, 7)
         if not any(told.startswith(f"{folder}/{path.name}: ") for told in collected.warnings):
-            raise AssertionError(f"gc passes over {path} without a word: {collected.warnings}")
+            raise AssertionError(f"gc skipped {path} without a warning: {collected.warnings}")
         await scene.command("gc")
         await trio.sleep(strike.lasts_s)
     finally:
@@ -297,7 +297,7 @@ def _make_odd(path: Path, kind: str) -> None:
 
 
 def _remove_odd(path: Path, kind: str) -> None:
-    # The server removes what nobody holds in `sessions`, whatever it is.
+    # The server removes every entry in `sessions` that no process holds.
     with suppress(FileNotFoundError):
         if kind == "directory":
             path.rmdir()
@@ -306,7 +306,7 @@ def _remove_odd(path: Path, kind: str) -> None:
 
 
 async def _nothing(scene: Scene, client: Client, strike: Strike) -> None:
-    """The scene was made so."""
+    """Do nothing: the scene was set up with this fault."""
 
 
 STRIKES: Mapping[str, Carry] = {

@@ -1,4 +1,4 @@
-"""What one run of chaos does, drawn from its seed and nothing else: so it can be had again."""
+"""What one chaos run does, derived from its seed alone, so that it can be repeated."""
 
 import random
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from bench.chaos.agents import ENDING, HANGING
 
 
 class Touches(Flag):
-    """Whose jobs may end otherwise than their agents made them end."""
+    """The jobs whose end a fault may change."""
 
     NOBODY = 0
     CALLS = auto()
-    """Jobs that the server runs itself."""
+    """Jobs that the server runs."""
     BACKGROUND = auto()
     """Jobs that have a worker."""
     EVERYBODY = CALLS | BACKGROUND
@@ -21,12 +21,12 @@ class Touches(Flag):
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A way to break something."""
+    """A kind of fault."""
 
     touches: Touches = Touches.NOBODY
     ends_server: bool = False
     kills_guards: bool = False
-    """A detached process with a cleared environment is then beyond everybody's reach."""
+    """After it, nothing can find a detached process with a cleared environment."""
 
 
 _CALLS = Fault(touches=Touches.CALLS)
@@ -74,33 +74,33 @@ FAULTS: Mapping[str, Fault] = {
 _CALLED = ("dispatch", "dispatch_parallel", "dispatch_dialogue")
 ONLOOKERS = ("nobody", "settles", "waits")
 _LATEST_S = (0.05, 0.2, 0.6)
-"""While a job is made, while it starts, while its agent is at work."""
+"""While a job is created, while it starts, and while its agent works."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """Work that is given to agents."""
+    """A call that gives work to agents."""
 
     at_s: float
     tool: str
     behaviours: tuple[str, ...]
-    """What each of its agents does; more than one for `dispatch_parallel`."""
+    """The behaviour of each agent; several for `dispatch_parallel`."""
     twice: bool
-    """Asked for by two callers in the same words, who share one run."""
+    """Two callers make the same call and share one run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strike:
-    """One fault at its moment."""
+    """One fault and its time."""
 
     at_s: float
     from_first_job: bool
     """Count `at_s` from the moment the first job is recorded, not from the first request."""
     fault: str
     lasts_s: float
-    """Of what ends by itself."""
+    """The duration of a fault that ends by itself."""
     chance: float
-    """From 0 to 1: decides what the fault leaves open."""
+    """From 0 to 1: chooses among the fault's variants."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,30 +111,30 @@ class Plan:
     limit: int
     """`max_concurrency`."""
     onlooker: str
-    """Another process, while the faults strike: `nobody`, one that `settles` what has lost its
-    owner, or one that `waits` for each job."""
+    """A process that runs beside the faults: `nobody`, one that `settles` jobs without an owner,
+    or one that `waits` for each job."""
     submissions: tuple[Submission, ...]
     strikes: tuple[Strike, ...]
 
     @property
     def faults(self) -> list[Fault]:
-        """What is broken."""
+        """The kinds of faults in this run."""
         return [FAULTS[strike.fault] for strike in self.strikes]
 
     @property
     def touches(self) -> Touches:
-        """Whose jobs may end early."""
+        """The jobs that may end early."""
         touched = Touches.NOBODY
         for fault in self.faults:
             touched |= fault.touches
         return touched
 
     def has(self, name: str) -> bool:
-        """Whether a fault is among the strikes."""
+        """Whether the run has a fault."""
         return any(strike.fault == name for strike in self.strikes)
 
     def told(self) -> str:
-        """All of it on a line."""
+        """The plan in one line."""
         given = [
             f"{s.at_s:.3f} {s.tool}({', '.join(s.behaviours)}){' twice' if s.twice else ''}"
             for s in self.submissions
@@ -150,7 +150,7 @@ class Plan:
 
 
 def make_plan(seed: int) -> Plan:
-    """Draw a run; as many seeds in a row as there are faults strike with each of them once."""
+    """Derive a run; as many successive seeds as there are faults begin with each fault once."""
     chance = random.Random(seed)
     names = list(FAULTS)
     struck = [names[seed % len(names)]]
@@ -168,7 +168,7 @@ def make_plan(seed: int) -> Plan:
 
 
 def _tools(fault: str) -> list[str]:
-    """What gives a fault something to strike."""
+    """The tools whose jobs the fault can hit."""
     if FAULTS[fault] is _BACKGROUND or fault.startswith("worker"):
         return ["dispatch_async"]
     if FAULTS[fault] is _CALLS:

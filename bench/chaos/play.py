@@ -1,4 +1,4 @@
-"""One run of chaos: the plan carried out, and what became of it."""
+"""One chaos run: carries out the plan and collects the outcome."""
 
 import os
 import signal
@@ -24,40 +24,40 @@ from bench.chaos.scene import Client, Scene, signal_all
 from bench.chaos.witness import GONE_S, Witness
 
 _ASK_AGAIN_S = 2.0
-"""A server that is leaving may have taken a request to cancel with it."""
+"""A server that is exiting may lose a request to cancel."""
 _OVER_S = 20.0
-"""Within this time all jobs come to their end, on a loaded machine too."""
+"""The time in which all jobs end, also on a loaded machine."""
 _FIRST_JOB_S = 3.0
 _ANSWER_S = 10.0
 _EXIT_S = 5.0
 _MAX_FILE_BLOCKS = 200
-"""Of 512 or 1024 bytes, as the shell counts: more than a reserve, less than a long answer."""
+"""In blocks of 512 or 1024 bytes, by shell: more than a reserve, less than a long answer."""
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of one run."""
+    """The outcome of one run."""
 
     plan: Plan
     violations: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    """Faults that could not be had here, and why."""
+    """Faults that are not possible on this machine, each with the reason."""
     jobs: list[dict[str, str]] = field(default_factory=list)
-    """Of each: kind, behaviour, status, error_type."""
+    """The kind, behaviour, status and error_type of each job."""
     acknowledged: int = 0
     escaped: int = 0
-    """Processes that nobody could find any more: see the README's limits."""
+    """Processes that nothing could find: see Limits in the README."""
     took_s: float = 0.0
     over_s: float = 0.0
-    """From the last fault to the end of the last job."""
+    """The time from the last fault to the end of the last job."""
     processes_gone_s: float = 0.0
     woken_s: float = 0.0
-    """The longest that somebody who waited slept on after a job's end."""
+    """The longest time from a job's end to the waking of a waiter."""
     growth_mib: float = 0.0
 
 
 async def play(plan: Plan, *, may_mount: bool) -> Outcome:
-    """Carry a plan out; nothing of it is left afterwards, whatever happens."""
+    """Carry out a plan; no process or file of it is left afterwards, whatever happens."""
     outcome = Outcome(plan=plan)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="agent-dispatch-chaos-") as directory:
@@ -138,7 +138,7 @@ class _Run:
     # -- an onlooker
 
     async def _wait_for_all(self, client: Client) -> None:
-        """Wait for each job from outside, and over MCP for those that the server named."""
+        """Wait for each job from outside, and over MCP for the jobs that the server named."""
         awaited: set[str] = set()
         async with trio.open_nursery() as nursery:
             while True:
@@ -156,14 +156,14 @@ class _Run:
     # -- until all is quiet
 
     async def _all_over(self, client: Client) -> None:
-        """Wait for what ends by itself, and cancel the rest; each job has an owner until then."""
+        """Wait for jobs that end by themselves, cancel the rest; each has an owner until then."""
         self.witness.look()
         self.witness.check_owned()
         asked: Counter[str] = Counter()
         next_at = time.monotonic()
         quiet = 0
         with trio.move_on_after(_OVER_S) as patience:
-            # Twice: a request that the server has just read may still become a job.
+            # Look twice: a request that the server has just read may still become a job.
             while quiet < 2:
                 self.witness.look()
                 going = await trio.to_thread.run_sync(self.witness.settle_all)
@@ -183,7 +183,7 @@ class _Run:
         self._outcome.over_s = max(0.0, *(at - self._struck_at for at in ends), 0.0)
 
     async def _cancel(self, client: Client, job: Job, times: int) -> None:
-        """By turns over MCP, as another process, and from a shell."""
+        """Cancel in turn over MCP, from another process, and from a shell."""
         match (self._plan.seed + times) % 3:
             case 0:
                 await client.post("dispatch_cancel", job_id=job.id)
@@ -199,7 +199,7 @@ class _Run:
             due = [client.asked[request] for request in client.asked.keys() - client.answers.keys()]
             self.witness.accuse(f"unanswered: {due}")
         if not any(fault.ends_server for fault in self._plan.faults) and not client.is_up:
-            self.witness.accuse("gone: the server has ended, and nobody ended it")
+            self.witness.accuse("gone: the server ended, although no fault ended it")
 
     async def _agents_gone(self) -> None:
         if await self._scene.gone(self._scene.agents, GONE_S + 1):
@@ -209,10 +209,10 @@ class _Run:
             self._outcome.escaped = len(left)
             self._scene.sweep_escaped()
         elif left:
-            self.witness.accuse(f"I4: left of agents that are over: {left}")
+            self.witness.accuse(f"I4: processes of agents whose jobs have ended: {left}")
 
     def _may_escape(self, count: int) -> bool:
-        """Whether they cleared their environment and lost their guard."""
+        """Whether these processes cleared their environment and lost their guard."""
         behaviours = [b for s in self._plan.submissions for b in s.behaviours]
         kills_guards = any(fault.kills_guards for fault in self._plan.faults)
         return kills_guards and count <= behaviours.count("cleared environment")
@@ -222,13 +222,13 @@ class _Run:
         with trio.move_on_after(_EXIT_S) as patience:
             await client.process.wait()
         if patience.cancelled_caught:
-            self.witness.accuse("stays: the server does not leave at the end of its stdin")
+            self.witness.accuse("stays: the server did not exit at the end of its stdin")
 
     async def _nobody_left(self) -> None:
-        # One that was stopped for good sees that its owner has gone once it goes on.
+        # A fork server that was stopped for good notices its owner's end when it continues.
         signal_all(self._scene.named("dispatch-fork"), signal.SIGCONT)
         if not await self._scene.gone(self._scene.processes, GONE_S):
-            self.witness.accuse(f"I4: left of us: {self._scene.processes()}")
+            self.witness.accuse(f"I4: our own processes are left: {self._scene.processes()}")
 
     # -- when all is quiet
 
@@ -251,9 +251,9 @@ class _Run:
         self._outcome.acknowledged = len(client.acknowledged)
 
     def _check_spared(self, client: Client) -> None:
-        """What was acknowledged, and no fault has touched, ends as its agent made it end."""
+        """Check that an acknowledged job that no fault touched ends as its agent made it end."""
         for job_id, record in self.witness.records.items():
-            # Who withdraws a submission is told nothing, and finds a record that is right.
+            # A withdrawn submission gets no answer, but its record must be right.
             if job_id not in client.acknowledged and WITHDRAWN not in record["task"]:
                 continue
             touched = Touches.CALLS if record["kind"] == "call" else Touches.BACKGROUND
@@ -265,10 +265,12 @@ class _Run:
                 self.witness.accuse(f"not spared: {job_id} ({record['task']}) is {end}")
 
     def clean_up(self) -> None:
-        """Leave no process, no disk, and all that was seen."""
+        """Remove all processes and disks; complete the outcome."""
         self._scene.sweep()
         if self._scene.swept and not self.witness.violations:
-            self.witness.accuse(f"I4: {self._scene.swept} processes were left, and seen by nobody")
+            self.witness.accuse(
+                f"I4: {self._scene.swept} processes were left that no check had found"
+            )
         if self._is_mounted:
             unmount_jobs(self._scene)
         outcome, witness = self._outcome, self.witness

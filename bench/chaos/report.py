@@ -1,4 +1,4 @@
-"""What is shown of the runs: each fault and what became of the jobs, and what survived."""
+"""The report on the runs: the outcomes of the jobs by fault, and the invariants that held."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any
 from bench.chaos.play import Outcome
 
 BLOCK = "chaos"
-"""The name of the block in README.md, and of the file with what is in it."""
+"""The name of the block in README.md and of the kept file."""
 
 _PROMISES = {
     "I1": ("what was said to be recorded is there, whole", "acknowledged jobs"),
@@ -22,8 +22,8 @@ _PROMISES = {
     "I7": ("files and directories are for their owner only", "runs"),
     "I8": ("no server and no worker grows by more than 64 MiB, whatever its agents print", "runs"),
 }
-"""By the mark of a violation: what must hold, and of how many of what it is told; `witness` checks
-them."""
+"""By the mark of a violation: the invariant, and what its checks are counted in. `witness` checks
+them. Kept results contain these texts."""
 _BESIDE = (
     "who waits is woken, what no fault has touched ends as its agent made it end, every request"
     " is answered while its server lives, no litter stays, no bug leaves a traceback"
@@ -43,7 +43,7 @@ _HEAD: tuple[str, ...] = (
 
 
 def as_line(outcome: Outcome) -> str:
-    """One run, and what is wrong with it."""
+    """One run and its violations."""
     plan = outcome.plan
     lines = [f"seed {plan.seed}: {plan.told()}"]
     lines += [f"    VIOLATED {violation}" for violation in outcome.violations]
@@ -52,7 +52,7 @@ def as_line(outcome: Outcome) -> str:
 
 
 def as_table(outcomes: Sequence[Outcome]) -> str:
-    """Faults and outcomes, aligned; a run with two faults counts for both."""
+    """An aligned table of faults and outcomes; a run with two faults counts for both."""
     struck = sorted({strike.fault for outcome in outcomes for strike in outcome.plan.strikes})
     rows = [
         _HEAD,
@@ -96,7 +96,7 @@ def _ends(outcomes: Iterable[Outcome]) -> Counter[tuple[str, str]]:
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
-    """What survived."""
+    """Totals of all runs."""
     background = [
         job
         for outcome in outcomes
@@ -127,7 +127,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
 
 
 def as_result(outcomes: Sequence[Outcome], about: Mapping[str, object]) -> dict[str, Any]:
-    """What README shows: of each promise how often it was kept, and what the runs were."""
+    """The result for README: how often each promise held, and a description of the runs."""
     sums = summary(outcomes)
     done = sum(job["status"] == "done" for outcome in outcomes for job in outcome.jobs)
     broken = Counter(
@@ -151,11 +151,11 @@ _SHOWN = (
     *("seed", "runs", "faults", "jobs", "acknowledged jobs", "violations", "runs with violations"),
     "longest from a job's end to its last process's, ms",
 )
-"""What the command, the table and the faults tell, and what the look that found it decides."""
+"""Keys that are shown elsewhere, and a figure that depends on when the witness looks."""
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """The same, to be read."""
+    """The result as Markdown."""
     about = result["about"]
     lines = ["| what must hold | checked | broken |", "| --- | --- | --- |"]
     lines += [
@@ -168,7 +168,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 
 def as_json(outcomes: Sequence[Outcome], about: dict[str, object]) -> str:
-    """All that is known of all runs."""
+    """Everything that is known about all runs."""
     runs = []
     for outcome in outcomes:
         told = asdict(outcome)

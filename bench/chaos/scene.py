@@ -1,4 +1,4 @@
-"""Where one run of chaos happens: an installation of its own, its server, and who lives there."""
+"""The place of one chaos run: a separate installation, its server and its processes."""
 
 import fcntl
 import json
@@ -29,7 +29,7 @@ def hang(path="."):
     return scandir(path)
 os.scandir = hang
 """
-"""Loaded by each of our processes, not by agents: to them, one directory never answers."""
+"""Each of our processes loads this, but agents do not. One directory then never answers."""
 _HUNG_TIMEOUT_S = 2
 
 
@@ -39,18 +39,18 @@ class Process:
 
     pid: int
     name: str
-    """As it calls itself: `dispatch-guard`, `dispatch-work`, `dispatch-fork`, or its program's."""
+    """Its own name: `dispatch-guard`, `dispatch-work`, `dispatch-fork`, or the program's."""
     is_agent: bool
-    """A scripted claude, or what it forked away."""
+    """Whether it is a scripted claude or a process that one forked."""
     job_id: str
-    """The job inside whose agent it runs, if any."""
+    """The job of the agent in which it runs, if any."""
 
 
 class Scene(House):
     """An installation that belongs to one run."""
 
     def __init__(self, directory: Path, limit: int) -> None:
-        """Furnish `directory`, which exists and is empty."""
+        """Set up `directory`, which exists and is empty."""
         super().__init__(directory, script(directory, limit), settings=f"max_concurrency = {limit}")
         self.directory = directory
         with self.config.open("a") as config:
@@ -67,16 +67,16 @@ class Scene(House):
         self.swept = 0
         """How many processes `sweep` had to kill."""
         self.said = directory / "said"
-        """What the servers wrote to stderr."""
+        """The stderr of the servers."""
 
     def processes(self) -> list[Process]:
-        """All that live, also those that cleared their environment."""
+        """All living processes, including those that cleared their environment."""
         return list(self._look_at(proc for proc in Path("/proc").glob("[0-9]*")))
 
     def _look_at(self, procs: Iterable[Path]) -> Iterator[Process]:
         token, variable = self._token.encode(), f"{JOB_VARIABLE}=".encode()
         for proc in procs:
-            with suppress(OSError):  # Gone meanwhile, or another user's.
+            with suppress(OSError):  # It has ended meanwhile, or is another user's.
                 arguments = (proc / "cmdline").read_bytes()
                 environ = (proc / "environ").read_bytes().split(b"\0")
                 is_agent = self._claude_path in arguments
@@ -90,7 +90,7 @@ class Scene(House):
                     )
 
     def alive(self) -> dict[int, str]:
-        """The living ones: pid to what it is."""
+        """The living processes: a description by pid."""
         return {
             process.pid: f"{process.name}{' of an agent' if process.is_agent else ''}"
             for process in self.processes()
@@ -101,11 +101,11 @@ class Scene(House):
         return [process.pid for process in self.processes() if process.is_agent]
 
     def named(self, name: str) -> list[int]:
-        """Processes of ours that bear a name."""
+        """Our own processes with this name."""
         return [p.pid for p in self.processes() if p.name == name and not p.is_agent]
 
     async def command(self, *arguments: str) -> str:
-        """What a command of the product prints; beside it, what it says to the user."""
+        """The stdout of a command of the product, and its stderr."""
         beside = ("sh", "-c", f'exec "$@" 2>>{self.said}', "sh")
         done = await trio.run_process(
             [*beside, *PRODUCT, *arguments], capture_stdout=True, env=self.environ, check=False
@@ -113,9 +113,9 @@ class Scene(House):
         return done.stdout.decode()
 
     async def gone(self, living: Callable[[], Collection[object]], within_s: float) -> bool:
-        """Wait until none of some processes lives; False if one does for so long."""
+        """Wait until all of these processes have ended; False if that takes too long."""
         with trio.move_on_after(within_s):
-            # One look may miss a process that forks and leaves every few milliseconds.
+            # One look may miss a process that forks and exits every few milliseconds.
             quiet_looks = 0
             while quiet_looks < _QUIET_LOOKS:
                 quiet_looks = 0 if living() else quiet_looks + 1
@@ -124,19 +124,19 @@ class Scene(House):
         return False
 
     def sweep(self) -> None:
-        """Kill whatever is left, also what forks faster than it can be listed."""
+        """Kill all remaining processes, even those that fork faster than they can be listed."""
         self.swept = kill_marked(self._token) + signal_all(self.agents(), signal.SIGKILL)
 
     def sweep_escaped(self) -> None:
-        """Kill what nobody else can find any more."""
+        """Kill the processes that nothing else can find."""
         signal_all(self.agents(), signal.SIGKILL)
 
     @asynccontextmanager
     async def served(self, file_blocks: int | None) -> AsyncIterator["Client"]:
-        """A server past its handshake, and a client that reads what it says.
+        """A server after its handshake, and a client that reads its output.
 
         Args:
-            file_blocks: No file that it or its agents write may be larger; None: any size.
+            file_blocks: The largest file that it and its agents may write; None: any size.
         """
         limit = "" if file_blocks is None else f"ulimit -f {file_blocks}; "
         loosely = ("sh", "-c", f'{limit}umask 000; exec "$@" 2>>{self.said}', "sh")
@@ -148,15 +148,15 @@ class Scene(House):
 
 
 class Client:
-    """Talks to one server: asks without waiting, and keeps what comes back."""
+    """Talks to one server: sends requests without waiting, and keeps the answers."""
 
     def __init__(self, process: trio.Process) -> None:
-        """Use a server that was shaken hands with."""
+        """Use a server after its handshake."""
         self.process = process
         self.asked: dict[int, str] = {}
-        """The tool of each request that an answer is due to."""
+        """The tool of each request that has no answer yet."""
         self.answers: dict[int, Any] = {}
-        """By request: what the tool answered; a text if that was an error."""
+        """The answer of the tool by request; a text if it was an error."""
         self.acknowledged: set[str] = set()
         """Ids of jobs that the server named."""
         self.is_reading = True
@@ -173,7 +173,7 @@ class Client:
         return self.process.poll() is None
 
     async def post(self, tool: str, **arguments: object) -> int | None:
-        """Call a tool; the id of the request, None if the server does not hear any more."""
+        """Call a tool; returns the id of the request, or None if the server no longer reads."""
         self._last_id += 1
         request = self._last_id
         parameters = {"name": tool, "arguments": arguments, "_meta": {"progressToken": request}}
@@ -184,50 +184,50 @@ class Client:
         return None
 
     async def withdraw(self, request: int) -> None:
-        """Cancel a request; no answer is due to it any more."""
+        """Cancel a request, which then needs no answer."""
         self.asked.pop(request, None)
         parameters = {"requestId": request}
         await self._send({"method": "notifications/cancelled", "params": parameters})
 
     async def answered(self) -> None:
-        """Wait until nothing is due any more, or nothing more can come."""
+        """Wait until every request has its answer, or no more answers can arrive."""
         while self.is_reading and not self.asked.keys() <= self.answers.keys():
             await self._moved.wait()
 
     async def answer_to(self, request: int) -> Any:
-        """Wait for what a tool answers; a text if that is an error.
+        """Call a tool and wait for its answer, which is a text if it is an error.
 
         Raises:
-            EOFError: The server has gone.
+            EOFError: The server has ended.
         """
         while request not in self.answers:
             if not self.is_reading:
-                raise EOFError("the server has gone")
+                raise EOFError("the server has ended")
             await self._moved.wait()
         return self.answers[request]
 
     def forget(self) -> None:
-        """Drop all that was answered so far."""
+        """Drop all answers so far."""
         for request in list(self.answers):
             del self.answers[request]
             self.asked.pop(request, None)
         self.acknowledged.clear()
 
     async def hang_up(self) -> None:
-        """Say that no more requests will come."""
+        """Close the server's stdin: no more requests will follow."""
         assert self.process.stdin is not None
         await self.process.stdin.aclose()
 
     async def close_reading_end(self) -> None:
-        """Take nothing any more."""
+        """Close the reading end."""
         assert self.process.stdout is not None
         self._end()
         await self.process.stdout.aclose()
 
     @asynccontextmanager
     async def not_reading(self) -> AsyncIterator[None]:
-        """Let what the server says pile up."""
-        if not self.is_reading:  # It takes nothing any more anyway.
+        """Stop reading, so that the server's output piles up."""
+        if not self.is_reading:  # The reading end is closed already.
             yield
             return
         assert isinstance(self.process.stdout, trio.lowlevel.FdStream)
@@ -255,7 +255,7 @@ class Client:
                 self._moved = trio.Event()
                 await self._may_read.wait()
         except (trio.ClosedResourceError, trio.BrokenResourceError):
-            pass  # Closed by us.
+            pass  # We closed it.
         self._end()
 
     def _end(self) -> None:
@@ -293,7 +293,7 @@ class Client:
 
 
 def rows(answer: object) -> Iterator[dict[str, Any]]:
-    """All objects in an answer, the nested ones too."""
+    """All objects in an answer, including nested ones."""
     if isinstance(answer, dict):
         yield answer
         for value in answer.values():
@@ -304,7 +304,7 @@ def rows(answer: object) -> Iterator[dict[str, Any]]:
 
 
 def signal_all(pids: Iterable[int], signum: int) -> int:
-    """Signal processes; how many of them were there."""
+    """Signal processes; returns how many of them still existed."""
     reached = 0
     for pid in pids:
         with suppress(ProcessLookupError):

@@ -1,19 +1,20 @@
-"""Watches one scene from outside, and says which of the invariants does not hold.
+"""Watches one scene from outside, and reports which invariants do not hold.
 
-    I1  what was said to be recorded is there, whole
-    I2  the record of a job that is over never changes
-    I3  a job that is not over has an owner, or is over for whoever reads it next
-    I4  no process of a job lives three seconds after its end
+    I1  every acknowledged job has a whole record
+    I2  the record of a job that has ended never changes
+    I3  a job that has not ended has an owner, or the next reader ends it
+    I4  no process of a job lives three seconds after the job's end
     I5  no more agents run at once than the limit allows
-    I6  what is said to have succeeded was answered by its agent, in these words
-    I7  files and directories are for their owner only
+    I6  a job that succeeded has the words that its agent answered
+    I7  only their owner can read files and directories
     I8  no server and no worker grows by more than 64 MiB after the first job was recorded,
         whatever its agents print
 
-And beside them: who waits for a job is woken by its end; what no fault has touched ends as its
-agent made it end; every request is answered while its server lives; no bug leaves a traceback.
+It also checks that waiters are woken when a job ends, that a job that no fault touched ends as its
+agent made it end, that every request is answered while its server lives, and that no bug leaves a
+traceback.
 
-It reads the files and /proc by itself; of the product it uses what any reader would, `settle`.
+It reads the files and /proc itself. From the product it uses only `settle`, as any reader would.
 """
 
 import fcntl
@@ -37,7 +38,7 @@ from bench.chaos.scene import Process, Scene, rows
 
 GONE_S = 3.0
 WOKEN_S = 2.0
-"""Much more than the milliseconds that it takes, for a loaded machine."""
+"""Much more than the milliseconds that waking takes, to allow for a loaded machine."""
 MAX_GROWTH_KIB = 64 * 1024
 _LOOK_EVERY_S = 0.01
 _LOOK_AT_THE_REST_EVERY = 10
@@ -48,14 +49,14 @@ Record = dict[str, Any]
 
 
 class Witness:
-    """Sees one run from its first moment to its last."""
+    """Watches one run from beginning to end."""
 
     def __init__(self, scene: Scene, *, settles: bool) -> None:
-        """Watch `scene`; `watch` does the looking.
+        """Prepare to watch `scene`; `watch` does the work.
 
         Args:
-            scene: Where it happens.
-            settles: Settle, while the faults strike, what has no owner; or leave it to others.
+            scene: The scene of the run.
+            settles: Whether to settle jobs without an owner during the faults.
         """
         self._scene = scene
         self._settles = settles
@@ -64,29 +65,29 @@ class Witness:
         self._first_kib: dict[int, int] = {}
         self._found: dict[str, None] = {}
         self.records: dict[str, Record] = {}
-        """As they were seen last."""
+        """The records as last read."""
         self.over_at: dict[str, float] = {}
-        """When each job was first seen to be over, by `time.monotonic`."""
+        """When each job was first seen to have ended, by `time.monotonic`."""
         self.first_record = trio.Event()
-        """Set when there is a job."""
+        """Set when the first job exists."""
         self.processes_gone_s = 0.0
         """The longest time from a job's end to the end of its last process."""
         self.woken_s = 0.0
-        """The longest that somebody who waited for a job slept on after its end."""
+        """The longest time from a job's end to the waking of a waiter."""
         self.growth_mib = 0.0
-        """The most that a server or a worker grew by."""
+        """The largest growth of a server or a worker."""
 
     @property
     def violations(self) -> list[str]:
-        """What does not hold, each once."""
+        """The violations, each once."""
         return list(self._found)
 
     def accuse(self, what: str) -> None:
-        """Take note of a violation."""
+        """Record a violation."""
         self._found[what] = None
 
     async def watch(self) -> NoReturn:
-        """Look again and again."""
+        """Look repeatedly until cancelled."""
         looks = 0
         while True:
             self.look()
@@ -109,14 +110,14 @@ class Witness:
     def _look_at(self, job_id: str) -> None:
         path = self._scene.jobs / f"{job_id}.json"
         try:
-            # Before reading: should it change meanwhile, it is read once more.
+            # Taken before reading: a record that changes meanwhile is read again.
             file = identity(path.stat())
             if self._files.get(job_id) == file:
                 return
             content = path.read_bytes()
             record: Record = json.loads(content)
         except FileNotFoundError:
-            return  # Seen with the next look.
+            return  # The next look sees it.
         except ValueError:
             self.accuse(f"I1: the record of {job_id} is torn")
             return
@@ -129,7 +130,7 @@ class Witness:
                 self.accuse(f"I2: the record of {job_id} has changed after its end")
 
     def look_at_processes(self) -> list[Process]:
-        """See who lives: I4 and I8."""
+        """Check the living processes: I4 and I8."""
         processes = self._scene.processes()
         now = time.monotonic()
         for process in processes:
@@ -154,35 +155,35 @@ class Witness:
                 self.accuse(f"I8: {process.name} grew by {grown_kib // 1024} MiB")
 
     def check_woken(self, job_id: str) -> None:
-        """Somebody who waited for a job has just been woken."""
+        """Note that a waiter of a job has just woken."""
         slept_s = time.monotonic() - self.over_at.get(job_id, math.inf)
         self.woken_s = max(self.woken_s, slept_s)
         if slept_s > WOKEN_S:
-            self.accuse(f"slept: who waited for {job_id} was woken {slept_s:.1f} s after its end")
+            self.accuse(f"slept: a waiter of {job_id} was woken {slept_s:.1f} s after its end")
 
-    # -- once, when all is over
+    # -- once, at the end
 
     def check_owned(self) -> None:
-        """I3: whoever is not over has an owner, or is over for the next reader."""
+        """I3: a job that has not ended has an owner, or the next reader ends it."""
         for job_id, record in list(self.records.items()):
             if record["status"] not in _OVER and not self._is_held(job_id):
                 # Between the two looks its owner may have ended it.
                 job = self._settle(job_id)
                 if job is not None and not job.status.is_terminal and not self._is_held(job_id):
-                    self.accuse(f"I3: {job_id} is {job.status} and nobody owns it")
+                    self.accuse(f"I3: {job_id} is {job.status} and has no owner")
 
     def check_acknowledged(self, job_ids: Iterable[str]) -> None:
-        """I1: what was told to a client is there."""
+        """I1: every job that was named to a client has a record."""
         for job_id in set(job_ids) - self.records.keys():
-            self.accuse(f"I1: {job_id} was acknowledged, and there is no record of it")
+            self.accuse(f"I1: {job_id} was acknowledged, but has no record")
 
     def check_crowd(self) -> None:
-        """I5, as the agents saw it."""
+        """I5, as the agents recorded it."""
         for job_id in read_ledger(self._scene.directory).crowded:
-            self.accuse(f"I5: the agent of {job_id} was one too many")
+            self.accuse(f"I5: the agent of {job_id} exceeded the limit")
 
     def check_answers(self, answers: Iterable[object]) -> None:
-        """I6: of the records, and of what the client got."""
+        """I6, for the records and for the client's answers."""
         ledger = read_ledger(self._scene.directory)
         for job_id, record in self.records.items():
             if record["status"] == "done":
@@ -197,17 +198,19 @@ class Witness:
     def _check_text(self, job_id: str, result: Record, answers: dict[str, list[str]]) -> None:
         text = result["result"]
         if not any(text.startswith(said) for said in answers.get(job_id, [])):
-            self.accuse(f"I6: {job_id} succeeded with {text[:60]!r}, which its agent never said")
+            self.accuse(
+                f"I6: {job_id} succeeded with {text[:60]!r}, which its agent did not answer"
+            )
 
     def check_modes(self) -> None:
-        """I7, for all that lies below the configuration."""
+        """I7, for everything below the configuration directory."""
         for path in self._scene.config.parent.rglob("*"):
             with suppress(FileNotFoundError):
                 if stat.S_IMODE(path.lstat().st_mode) & 0o077 and not path.is_symlink():
                     self.accuse(f"I7: {path.relative_to(self._scene.directory)} is not private")
 
     def check_bugs(self) -> None:
-        """Nothing of ours has raised what it should not."""
+        """Check that no process of ours printed a traceback."""
         for path in (self._scene.said, *(self._scene.jobs / "logs").glob("*")):
             with suppress(FileNotFoundError):
                 text = path.read_text(errors="replace")
@@ -215,7 +218,7 @@ class Witness:
                     self.accuse(f"bug: {path.name} says {text[-2000:]}")
 
     def settle_all(self) -> list[Job]:
-        """Read all jobs as any reader does, in whatever thread; those that are not over."""
+        """Read all jobs as any reader does, in any thread; returns those that have not ended."""
         jobs = [self._settle(job_id) for job_id in list(self.records)]
         return [job for job in jobs if job is not None and not job.status.is_terminal]
 
@@ -248,7 +251,7 @@ class Witness:
 
 
 def _memory_kib(pid: int) -> tuple[int, int]:
-    """Resident memory now and at most; zeros for a process that is gone."""
+    """Resident memory now and at its peak; zeros for a process that has ended."""
     found = {"VmRSS": 0, "VmHWM": 0}
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
