@@ -100,7 +100,7 @@ def wake_ups(shop: Workshop, rounds: int) -> list[Row]:
 
 
 def sudden_ends(shop: Workshop, rounds: int) -> list[Row]:
-    """The same after kill -9 of the process that runs the job; only our product has one."""
+    """The same after kill -9 of the worker; only our product has one."""
     woke = Samples()
     product = shop.products()[0]
     with ExitStack() as stack:
@@ -143,7 +143,7 @@ def a_hundred(shop: Workshop, rounds: int) -> list[Row]:
 
 
 def at_once(shop: Workshop) -> list[Row]:
-    """What jobs cost while they run."""
+    """The memory and threads that jobs take while they run."""
     running: dict[str, float] = {}
     threads: dict[str, float] = {}
     growth: dict[int, dict[str, float]] = defaultdict(dict)
@@ -195,7 +195,7 @@ def durable_write_s(folder: Path) -> float:
 
 
 def endings(shop: Workshop) -> list[Row]:
-    """Servers with a call, and with a background job, each ended in every way."""
+    """End servers that have a call or a background job, in every way."""
     calls: dict[str, list[tuple[float, float]]] = {}
     jobs: dict[str, Counter[str]] = {}
     exits_s: dict[str, list[float]] = {}
@@ -230,12 +230,12 @@ def _end_call(shop: Workshop, product: Product, signum: int | None) -> tuple[flo
         server.post_call("dispatch", task(0))
         [child] = shop.wait_for_agents(server, 1)
         child_s, server_s = _end(server, signum, [child, server.pid])
-        server.tree.kill()  # Otherwise its exit is waited for.
+        server.tree.kill()  # Otherwise closing it waits for its exit.
         return child_s, server_s
 
 
 def _end_with_jobs(shop: Workshop, product: Product) -> tuple[list[float], Counter[str]]:
-    """The seconds until each server is gone; of its jobs those `alive`, and the later statuses."""
+    """The seconds until each server has ended; its jobs still alive; their later statuses."""
     exits_s: list[float] = []
     found = Counter[str]()
     running: list[tuple[Server, Stage, str]] = []
@@ -259,7 +259,7 @@ def _end_with_jobs(shop: Workshop, product: Product) -> tuple[list[float], Count
 
 
 def _end(server: Server, signum: int | None, pids: Sequence[int]) -> list[float]:
-    """End a server; returns the seconds until each process is gone, at most `AFTER_S`."""
+    """End a server; returns the seconds until each process has ended, at most `AFTER_S`."""
     fds = [os.pidfd_open(pid) for pid in pids]
     took_s = [AFTER_S] * len(fds)
     waiting = list(fds)

@@ -1,7 +1,7 @@
-"""Runs the bare `claude -p` once for each line on stdin and says what it took, as a JSON line.
+"""Runs the bare `claude -p` once for each line on stdin and prints the time as a JSON line.
 
-A process of its own, so that it is started once inside the network that the CLI runs in: its own
-start is in none of the figures.
+It is a separate process that starts once inside the network of the CLI, so that no figure includes
+its own start.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""What happens at the limit on concurrent runs, and what many dispatches at once cost.
+"""The limit on concurrent runs, and the cost of many dispatches at once.
 
-    uv run python -m bench.concurrency                       this product alone
-    uv run python -m bench.concurrency --against PROGRAM     beside the published predecessor
+    uv run python -m bench.concurrency                       only this product
+    uv run python -m bench.concurrency --against PROGRAM     compare with the published predecessor
     uv run python -m bench.concurrency --quick               small sizes, in less than 20 s
-    uv run python -m bench.concurrency --real                a dialogue of the real CLI too
+    uv run python -m bench.concurrency --real                also a dialogue of the real CLI
 
 The agents are small programs that work for a while and count themselves.
 """
@@ -18,7 +18,7 @@ NAMES = ("limits", "crowd", "streams", "answer", "second-turn")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit status."""
-    about = "What happens at the limit on concurrent runs, and what many at once cost."
+    about = "Measure the limit on concurrent runs, and the cost of many dispatches at once."
     return run_command("bench.concurrency", about, NAMES, arguments)
 
 

@@ -47,10 +47,10 @@ _PATIENCE_S = 5.0
 
 
 def dispatch_overhead(shop: Workshop, rounds: int) -> list[Row]:
-    """What the dispatch of an instant child takes over the child alone.
+    """The time that a dispatch adds to an instant child.
 
-    We write the job to disk, durably, before the child starts and after it ends; the predecessor
-    does not. So to be even is the target.
+    We write the job to disk durably before the child starts and after it ends; the predecessor
+    does not. So the target is to be as fast as the predecessor.
     """
     bare: list[float] = []
     walls = Samples()
@@ -190,7 +190,7 @@ def _idle(server: Server) -> dict[str, float]:
 
 
 def idle_after_use(shop: Workshop) -> list[Row]:
-    """What stays of one dispatch and one background job when the helpers have had time to end."""
+    """The processes that remain a while after one dispatch and one background job."""
     processes: dict[str, float] = {}
     largest: dict[str, float] = {}
     with ExitStack() as stack:
@@ -274,7 +274,7 @@ def busy_server(shop: Workshop, rounds: int) -> list[Row]:
 
 
 def commands(shop: Workshop, rounds: int) -> list[Row]:
-    """Each command of the CLI beside an interpreter that does nothing."""
+    """Each command of the CLI, compared with an interpreter that does nothing."""
     cases: Mapping[str, tuple[list[str], float]] = {
         "--version": (["--version"], 0.4),
         "list": (["list"], 0.85),
@@ -331,6 +331,6 @@ def _lost(product: Product, stage: Stage, number: int) -> int:
             for _ in server.each_answer(sent, watch):
                 answered += 1
         except (_PatienceOverError, EOFError):
-            pass  # The server has ended, or does not answer the rest: those are lost.
+            pass  # The server has ended or does not answer the rest; these requests are lost.
         server.tree.kill()  # Otherwise its exit waits for the agent.
         return SENT - answered

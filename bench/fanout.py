@@ -26,7 +26,7 @@ from bench.report import OURS, Row, Target, at_least, at_most, exactly, of_prede
 from bench.workshop import Product, Workshop, is_right, serving, task, warm_servers
 
 BARE = "bare agents"
-"""The machine's own limit: a loop that keeps so many agents running and does nothing else."""
+"""The machine's own limit: a loop that keeps that many agents running and does nothing else."""
 EACH, TOGETHER = "dispatch", "dispatch_parallel"
 """The tools used: one call for each task, or one call for all."""
 MANY = 200
@@ -49,7 +49,7 @@ _TAIL = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """So many dispatches of so many seconds at one limit."""
+    """A number of dispatches of equal length at one limit."""
 
     limit: int
     dispatches: int
@@ -63,7 +63,7 @@ class Load:
 
     @property
     def full(self) -> int:
-        """The number of agents at once if the limit is used and kept."""
+        """The number of agents at once if the limit is used fully and kept."""
         return min(self.limit, self.dispatches)
 
     @property
@@ -77,7 +77,7 @@ class Load:
 
 
 Figures = Mapping[str, float]
-"""What one product did with a load.
+"""The figures of one product for a load.
 
 `peak`: the most agents at once, as they counted themselves. `right`: dispatches answered with the
 words of their own agent. `cpu_ms`: CPU time of each dispatch with its agent. `threads`: the most
@@ -181,16 +181,16 @@ def _ask(server: Server, load: Load, watch: Callable[[], object]) -> list[dict[s
 
 
 class Crowd:
-    """What dispatches that run at once add to an idle server."""
+    """Measures what concurrent dispatches add to an idle server."""
 
     def __init__(self, shop: Workshop, server: Server) -> None:
-        """Look at the server before its first dispatch."""
+        """Measure the server before its first dispatch."""
         self._shop, self._server = shop, server
         self._idle_mib = pss_mib(server.tree.pids())
         self._idle_open_files = open_files_of(server.pid)
 
     def look(self, running: int) -> dict[str, float]:
-        """The figures while so many dispatches run."""
+        """The figures while this many dispatches run."""
         server, helpers = self._server, self._shop.helpers(self._server)
         mib, open_files = pss_mib(helpers), open_files_of(server.pid)
         return {
@@ -226,7 +226,7 @@ def crowds(shop: Workshop, sizes: Sequence[int]) -> list[Row]:
 def _rows_of_crowd(size: int, figures: Mapping[str, Mapping[str, float]]) -> list[Row]:
     wanted: list[tuple[str, str, list[Target]]] = [
         ("running", "", [exactly(size)]),
-        # A small crowd would have to bear what a server pays once.
+        # For a small crowd, the one-time costs of a server would dominate.
         ("PSS of each", "MiB", [at_most(MIB_EACH)] if size >= 20 else []),
         ("threads of the server", "", [at_most(THREADS)]),
         ("descriptors of each in the server", "", []),
@@ -245,7 +245,7 @@ def _of_each(figures: Mapping[str, Mapping[str, float]], name: str) -> dict[str,
 
 
 def streams(shop: Workshop, count: int, seconds: float) -> list[Row]:
-    """Let `count` agents of our product report at once, each for so long.
+    """Let `count` agents of our product report at once, each for the given time.
 
     Raises:
         RuntimeError: The hard limit on descriptors is too low.
@@ -290,7 +290,7 @@ def streams(shop: Workshop, count: int, seconds: float) -> list[Row]:
 
 
 def large_answer(shop: Workshop, size_mib: int) -> list[Row]:
-    """One dispatch with a huge answer: what it takes, and what goes over the wire."""
+    """One dispatch with a huge answer: its time, its memory and its bytes on the wire."""
     figures = {p.name: _one_large(shop, p, size_mib * _MIB) for p in shop.products()}
     return [
         row("m9", f"answer of {size_mib} MiB: {name}", unit, _of_each(figures, name), target)
@@ -334,4 +334,4 @@ def _require_whole(server: Server, answer: Any, size: int) -> None:
         where = {"ref": answer["job_id"], "offset": size - _TAIL}
         available, tail = answer["full_size"], server.call("fetch_result", where)["result"]
     if available != size or tail != "." * _TAIL:
-        raise RuntimeError(f"{available} of {size} characters are there, ending with {tail!r}")
+        raise RuntimeError(f"{available} of {size} characters are available, ending with {tail!r}")

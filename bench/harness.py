@@ -66,7 +66,7 @@ class Server:
         self._watch_at = 0.0
         self._unclaimed: dict[RequestId, Any] = {}
         self._meta: dict[str, object] = {}
-        """What the protocol wants in each call."""
+        """The metadata that the protocol requires in each call."""
         self.started_at = time.perf_counter()
         self._process = subprocess.Popen(
             [*place.prefix, *command],

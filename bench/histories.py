@@ -1,4 +1,4 @@
-"""Listings of long histories, and everything that a long history must not slow down (m6, m7)."""
+"""Listings of long histories, and the operations that a long history must not slow (m6, m7)."""
 
 import os
 import re

@@ -1,11 +1,11 @@
-"""What background jobs and their records cost, and what servers leave behind.
+"""The cost of background jobs and their records, and the processes that servers leave behind.
 
-    uv run python -m bench.jobs                             this product and its floors
-    uv run python -m bench.jobs --against PROGRAM           beside the published predecessor
+    uv run python -m bench.jobs                             only this product and its floors
+    uv run python -m bench.jobs --against PROGRAM           compare with the published predecessor
     uv run python -m bench.jobs --only crash --kills 600    the store under kill -9
 
-The agent is a small program that answers at once, or when it is told to. The long histories are
-copies of a real record, in a folder that is removed afterwards.
+The agent is a small program that answers at once, or when the benchmark tells it to. The long
+histories are copies of a real record, in a folder that is removed afterwards.
 """
 
 import sys
@@ -21,7 +21,7 @@ NAMES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit status."""
-    about = "What background jobs and their records cost."
+    about = "Measure the cost of background jobs and their records."
     return run_command("bench.jobs", about, NAMES, arguments)
 
 

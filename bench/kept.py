@@ -1,7 +1,7 @@
 """Results that README shows: kept as JSON in `bench/results`, and written into README.md.
 
 A block of README.md lies between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`. Only
-commands write there, so that no figure is typed.
+commands write there, so that no figure is typed by hand.
 """
 
 import json
@@ -69,7 +69,7 @@ def _bounds(text: str, name: str) -> tuple[int, int]:
 
 
 def measured_commit() -> str:
-    """`, commit HASH` for the end of a phrase; empty outside a Git work tree."""
+    """`, commit HASH`, to end a phrase with; empty outside a Git work tree."""
     try:
         commit = _git("rev-parse", "--short", "HEAD")
         changed = _git("status", "--porcelain", "--", "agent_dispatch")

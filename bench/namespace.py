@@ -1,4 +1,4 @@
-"""Namespaces of a benchmark's own: disks of its own, and nothing left when it ends."""
+"""Separate namespaces for a benchmark: it can mount disks, and leaves no process behind."""
 
 import os
 import signal
@@ -16,18 +16,18 @@ _UNSHARE = ("unshare", "--map-root-user", "--mount", "--pid", "--mount-proc", "-
 
 @dataclass(frozen=True, kw_only=True)
 class Enclosure:
-    """Where this process is."""
+    """The namespaces of this process."""
 
     is_own: bool
-    """In namespaces of its own: it may mount, and what it starts ends with it."""
+    """Whether they are separate: it may mount disks, and its processes end with it."""
     told: str
 
 
 def enclose(module: str, arguments: Sequence[str]) -> Enclosure | int:
-    """Run `python -m module` again in namespaces of its own, if the machine allows that.
+    """Run `python -m module` again in separate namespaces, if the machine allows that.
 
     Returns:
-        The exit status of that run; or, inside, and where there are no namespaces, where we are.
+        The exit status of that run. Inside it, and without namespaces, the `Enclosure`.
     """
     if os.environ.get(_INSIDE):
         _stand_beside_the_first_process()
@@ -38,7 +38,7 @@ def enclose(module: str, arguments: Sequence[str]) -> Enclosure | int:
         return Enclosure(is_own=False, told="none: no unshare(1) here")
     if probe.returncode != 0:
         return Enclosure(is_own=False, told=f"none: {probe.stderr.strip()}")
-    # What is left of files when it is killed goes with this folder.
+    # If it is killed, its remaining files are removed with this folder.
     with tempfile.TemporaryDirectory(prefix="agent-dispatch-bench-") as scratch:
         environ = {**os.environ, _INSIDE: "1", "TMPDIR": scratch}
         command = [*_UNSHARE, sys.executable, "-m", module, *arguments]
@@ -49,7 +49,7 @@ def enclose(module: str, arguments: Sequence[str]) -> Enclosure | int:
 @contextmanager
 def _signals_left_to(inside: subprocess.Popen[bytes]) -> Iterator[None]:
     """Outlive SIGINT, and pass on the other ends, while the block runs."""
-    # A terminal sends SIGINT to those inside as well, who then say how far they came.
+    # A terminal also sends SIGINT to the processes inside, which report their progress.
     before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
     for signum in (signal.SIGTERM, signal.SIGHUP):
         before[signum] = signal.signal(signum, lambda _number, _frame: inside.kill())
@@ -61,7 +61,7 @@ def _signals_left_to(inside: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _stand_beside_the_first_process() -> None:
-    """Go on in a child: the first process of a namespace has to wait for all orphans."""
+    """Continue in a child, because process 1 of a namespace has to reap all orphans."""
     del os.environ[_INSIDE]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if child := os.fork():
@@ -73,5 +73,5 @@ def _be_first_process(child: int) -> NoReturn:
     while True:
         pid, status = os.wait()
         if pid == child:
-            # Everybody else in here is killed by the kernel now.
+            # The kernel now kills all other processes of the namespace.
             os._exit(abs(os.waitstatus_to_exitcode(status)))

@@ -1,10 +1,10 @@
-"""What a dispatch costs over the bare child, and what the server and the commands cost alone.
+"""The time that a dispatch adds to its agent, and the cost of the server and the commands.
 
-    uv run python -m bench.overhead                          this product and its floors
-    uv run python -m bench.overhead --against PROGRAM        beside the published predecessor
-    uv run python -m bench.overhead --real                   the real Claude Code CLI too
+    uv run python -m bench.overhead                          only this product and its floors
+    uv run python -m bench.overhead --against PROGRAM        compare with the published predecessor
+    uv run python -m bench.overhead --real                   also the real Claude Code CLI
 
-The child is a small program that answers at once, so only what is added is measured. With
+The child is a small program that answers at once, so the figures show what is added. With
 `--real` the real CLI talks to a stand-in for its API on loopback.
 """
 
@@ -21,7 +21,7 @@ NAMES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit status."""
-    about = "What a dispatch costs over the bare child."
+    about = "Measure the time that a dispatch adds to its agent."
     return run_command("bench.overhead", about, NAMES, arguments)
 
 

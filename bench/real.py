@@ -19,7 +19,7 @@ from tests.e2e.network import Place, open_network
 from tests.e2e.world import World
 
 ROUNDS = 3
-"""Of a dialogue; each has two turns."""
+"""The rounds of a dialogue; each has two turns."""
 DIALOGUE, SESSION = "dispatch_dialogue", "dispatch_session"
 _SHORT, _LONG = 1, 4
 """Rounds of two dialogues; their difference is the time of further turns."""
@@ -80,7 +80,7 @@ def _bare_claude(environ: Mapping[str, str], place: Place) -> Iterator[BareClaud
 
 
 def real_dispatches(world: Workshop, rounds: int) -> list[Row]:
-    """What a dispatch takes over the bare CLI."""
+    """The time that a dispatch adds to the bare CLI."""
     bare, _, walls, cpu = _beside_bare(world, world.products(), rounds, sessions=False)
     near = (of_floor(1.25), of_predecessor(0.16))
     wall_floor, cpu_floor = (median(bare.walls_s), _BARE), (fmean(bare.cpu_s), _BARE)
@@ -153,7 +153,7 @@ def _at_user_scope(world: Workshop, product: Product) -> Product:
 
 
 def dialogues(world: Workshop, rounds: int) -> list[Row]:
-    """A whole dialogue beside as many runs of the bare CLI as it has turns."""
+    """A whole dialogue, compared with as many runs of the bare CLI as it has turns."""
     walls = Samples()
     turns = 2 * ROUNDS
     with ExitStack() as stack:

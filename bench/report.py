@@ -68,7 +68,7 @@ def at_least(bound: float) -> Target:
 
 
 def exactly(bound: float) -> Target:
-    """Neither more nor less."""
+    """An exact figure."""
     return Target(factor=bound, of="unit", sign="=")
 
 
@@ -167,5 +167,5 @@ def as_table(rows: Iterable[tuple[Row, str]]) -> str:
 
 
 def in_words(about: Mapping[str, object]) -> str:
-    """What is known of a run, in one line."""
+    """The description of a run, in one line."""
     return "; ".join(f"{name}: {value}" for name, value in about.items())

@@ -28,7 +28,7 @@ _WRITES = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     rounds: int
     """Samples of figures that take milliseconds."""
@@ -53,7 +53,7 @@ class Plan:
 
 
 def _filling(limit: int) -> Load:
-    """Twice the limit, at work for long enough that the first half can start."""
+    """Twice the limit, working long enough for the first half to start."""
     return Load(limit=limit, dispatches=2 * limit, seconds=max(0.25, limit / 50))
 
 
@@ -136,7 +136,7 @@ SECTIONS = (
 
 
 def select(*names: str, only: Collection[str] = (), with_claude: bool = True) -> list[Section]:
-    """The sections of these names that `only` wants; empty: no restriction."""
+    """The sections with these names that `only` selects; empty: no restriction."""
     return [
         section
         for section in SECTIONS
@@ -154,9 +154,9 @@ def measure(
     rows: list[Row],
     failures: list[str],
 ) -> None:
-    """Add the wanted rows of each section to `rows`, and what failed to `failures`.
+    """Add the selected rows of each section to `rows`, and failures to `failures`.
 
-    A section that fails loses its own rows, and the others are measured.
+    If a section fails, its rows are missing, and the other sections are still measured.
     """
     for section in sections:
         say(f"measuring {section.name} ...")
@@ -172,7 +172,7 @@ def measure(
 
 
 def about_run(shop: Workshop, command: str) -> dict[str, str]:
-    """What is known before a run: the command, versions and the machine."""
+    """The description of a run before it starts: the command, versions and the machine."""
     why_not = why_not_counted()
     ours = Path(shop.products()[0].program)
     folder = shop.folder()
@@ -228,13 +228,15 @@ def add_options(parser: argparse.ArgumentParser, names: Collection[str]) -> None
         metavar="WHAT",
         help=f"groups of rows ({', '.join(groups)}) or measurements ({', '.join(names)})",
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, to check that the benchmark works"
+    )
     parser.add_argument(
         "--against",
         metavar="PROGRAM",
         default="",
-        help="the predecessor (agent-dispatch 0.16.0 from the package index, in an environment of"
-        " its own): its console script or its interpreter",
+        help="the predecessor (agent-dispatch 0.16.0 from the package index, in a separate"
+        " environment): its console script or its interpreter",
     )
     parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
 
@@ -246,13 +248,15 @@ def run_command(
     parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
     sections = select(*names)
     add_options(parser, names)
-    parser.add_argument("--rounds", type=positive, help="samples of the cheap figures")
+    parser.add_argument("--rounds", type=positive, help="number of samples of the cheap figures")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     if any(section.needs_claude for section in sections):
-        parser.add_argument("--real", action="store_true", help="with the real Claude Code CLI too")
+        parser.add_argument(
+            "--real", action="store_true", help="also measure the real Claude Code CLI"
+        )
     if "crash" in names:
         parser.add_argument("--kills", type=positive, help="writers to kill (default: 120)")
-        parser.add_argument("--seed", type=int, help="of the moments of the kills")
+        parser.add_argument("--seed", type=int, help="seed for the moments of the kills")
     options = parser.parse_args(arguments)
     plan = QUICK if options.quick else FULL
     given = {name: vars(options).get(name) for name in ("rounds", "kills", "seed")}

@@ -1,13 +1,13 @@
-"""One server under mixed load for minutes: its memory, descriptors and processes must not grow.
+"""Mixed load on one server for minutes: its memory, descriptors and processes must not grow.
 
     uv run python -m bench.soak                 one minute
     uv run python -m bench.soak --minutes 10 --write-readme
 
 Rounds of dispatches, background jobs, parallel calls, cancellations and quick tools go over MCP to
-a real server with a scripted claude. After each round, when everything is answered, the server and
-its helpers are measured. After a warm-up the slope of each figure (Theil-Sen: the median of the
-slopes between all pairs of samples), times the measured time, must not exceed its limit.
-The exit status is 1 if it does, or if a call had a wrong answer.
+a real server with a scripted claude. After each round, when every call has its answer, the server
+and its helpers are measured. The slope of each figure after a warm-up (Theil-Sen: the median of
+the slopes between all pairs of samples), times the measured time, must not exceed its limit.
+The exit status is 1 if it does, or if an answer was wrong.
 """
 
 import argparse
@@ -34,10 +34,10 @@ from bench.processes import open_files_of, pss_mib, rss_mib, threads_of
 from bench.report import in_words
 
 BLOCK = "soak"
-"""The name of the block in README.md, and of the file with what is in it."""
+"""The name of the block in README.md and of the kept file."""
 _LIMIT = 5
 _WARM_UP = 0.25
-"""The share of the time in which imports, caches and pools fill."""
+"""The share of the time in which modules are imported and caches fill."""
 _AT_LEAST = 8
 """The fewest samples for a slope."""
 _ANSWER_S = 60.0
@@ -46,7 +46,7 @@ _COLLECT_EVERY = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The figures when everything is answered; of the server unless it says otherwise."""
+    """The figures when every call has its answer; of the server unless stated otherwise."""
 
     at_s: float
     descriptors: int
@@ -59,11 +59,11 @@ class Sample:
 
 
 LIMITS = {"descriptors": 4.0, "threads": 4.0, "rss_mib": 6.0, "helper_mib": 0.3, "processes": 4.0}
-"""The most that each may grow in the measured time."""
+"""The most that each figure may grow in the measured time."""
 
 
 class Load:
-    """Calls one server with everything, round after round."""
+    """Makes all kinds of calls to one server, round after round."""
 
     def __init__(self, scene: Scene, client: Client, seed: int) -> None:
         self._scene = scene
@@ -76,7 +76,7 @@ class Load:
         """Wrong answers."""
 
     async def go_round(self) -> None:
-        """Call everything at once and wait for all answers."""
+        """Make all kinds of calls at once and wait for the answers."""
         self.rounds += 1
         twin = self._task("answers late")
         async with trio.open_nursery() as nursery:
@@ -101,7 +101,7 @@ class Load:
         self.calls += 1
         request = await self._client.post(tool, **arguments)
         if request is None:
-            raise EOFError("the server has gone")
+            raise EOFError("the server has ended")
         with trio.fail_after(_ANSWER_S):
             return await self._client.answer_to(request)
 
@@ -151,7 +151,7 @@ class Load:
 
 
 async def soak(minutes: float, seed: int, samples: list[Sample]) -> Load:
-    """Load one server for so long and add a sample after each round."""
+    """Load one server for the given time and add a sample after each round."""
     with tempfile.TemporaryDirectory(prefix="agent-dispatch-soak-") as directory:
         scene = Scene(Path(directory), _LIMIT)
         try:
@@ -161,7 +161,7 @@ async def soak(minutes: float, seed: int, samples: list[Sample]) -> Load:
                 while (at_s := time.monotonic() - begun) < minutes * 60:
                     await load.go_round()
                     if not await scene.gone(scene.agents, _ANSWER_S):
-                        raise RuntimeError(f"agents are left: {scene.alive()}")
+                        raise RuntimeError(f"agents are still running: {scene.alive()}")
                     samples.append(_look(scene, client.process.pid, at_s))
             return load
         finally:
@@ -188,7 +188,7 @@ def trends(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """
     counted = [sample for sample in samples if sample.at_s >= samples[-1].at_s * _WARM_UP]
     if len(counted) < _AT_LEAST:
-        raise ValueError(f"only {len(counted)} rounds after the warm-up: take more minutes")
+        raise ValueError(f"only {len(counted)} rounds after the warm-up: use more --minutes")
     quarter = max(1, len(counted) // 4)
     found = []
     for figure, limit in LIMITS.items():
@@ -261,10 +261,11 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.soak", description="What one server holds must not grow."
+        prog="python -m bench.soak",
+        description="Check that the memory, descriptors and processes of a server do not grow.",
     )
-    parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
-    parser.add_argument("--seed", type=int, default=1, help="for the moments of cancellations")
+    parser.add_argument("--minutes", type=float, default=1.0, help="duration (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed for the moments of cancellations")
     parser.add_argument(
         "--write-readme",
         action="store_true",

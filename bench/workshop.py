@@ -1,4 +1,4 @@
-"""Where measurements happen: installations of both products, and agents that a stage controls."""
+"""The place of measurements: installations of both products, and agents that a stage controls."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ _NAP_S = 0.0002
 _PASSING_S = 0.1
 """The longest time from opening the path of the gate to waiting at the gate."""
 _QUIET_S = 10.0
-"""If no further agent has started for so long, none will."""
+"""If no agent has started for this long, no more will start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Product:
 
 
 class Stage:
-    """What the scripted agents of one server are told to do, and what they record."""
+    """Controls the scripted agents of one server, and reads what they record."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Stage:
         """Use an empty folder.
 
         Args:
-            folder: For the stage alone.
+            folder: A folder for this stage only.
             gated: The agents answer after `open_gate`.
             counted: The agents count themselves, for `peak`.
             seconds: How long they work.
@@ -124,7 +124,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """A folder that is removed afterwards, and what the products need around them."""
+    """A folder that is removed afterwards, and the environment of the products."""
 
     root: Path
     environ: Mapping[str, str]
@@ -171,7 +171,7 @@ class Workshop:
         """Wait until `count` agents run at once, or no more will start; returns their pids.
 
         Raises:
-            RuntimeError: Not one runs.
+            RuntimeError: No agent runs.
         """
         most, deadline = 0, time.monotonic() + _QUIET_S
         while len(pids := server.tree.pids_of(self.agent)) < count and time.monotonic() < deadline:
@@ -225,7 +225,7 @@ def open_workshop(predecessor: str) -> Iterator[Workshop]:
 
 
 def build_agent(program: Path) -> str:
-    """Compile the scripted agent; returns what it is.
+    """Compile the scripted agent; returns its description.
 
     Raises:
         RuntimeError: There is no C compiler.
@@ -314,7 +314,7 @@ def submit_many(server: Server, numbers: Sequence[int]) -> list[str]:
 
 
 def post_wait(server: Server, job_id: str, patience_s: float = ANSWER_S) -> RequestId:
-    """Ask for the end of a job without waiting for the answer."""
+    """Cancel a job without waiting for the answer."""
     arguments = {"job_id": job_id, "timeout_seconds": patience_s}
     return server.post_call("dispatch_wait", arguments)
 

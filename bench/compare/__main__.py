@@ -1,14 +1,14 @@
-"""Our figures beside those of the published predecessor: one command, one table.
+"""Compares our figures with those of the published predecessor: one command, one table.
 
     uv run python -m bench.compare                          everything, once (about 15 minutes)
     uv run python -m bench.compare --quick --only m1 m3     some of it, in small sizes
     uv run python -m bench.compare --repeat 3               medians of three repetitions
     uv run --group bench python -m bench.compare --repeat 3 --write-readme
 
-Both are driven over stdio by the same client, in turn, with the same scripted agents. With the
-real Claude Code CLI too, talking to a stand-in for its API on loopback, if tests/e2e has installed
-it. The predecessor is installed from the package index into an environment
-of its own, in `$XDG_CACHE_HOME/agent-dispatch-bench`.
+The same client drives both over stdio, in turn, with the same scripted agents. If tests/e2e has
+installed the real Claude Code CLI, that is measured too, against a stand-in for its API on
+loopback. The predecessor is installed from the package index into a separate environment in
+`$XDG_CACHE_HOME/agent-dispatch-bench`.
 """
 
 import argparse
@@ -64,11 +64,11 @@ Draw = Callable[[Comparison, Path], Sequence[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure or read, print and keep; the exit status is 0 if everything wanted was done."""
+    """Measure or read, print and keep; the exit status is 0 if everything requested was done."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.write_readme and (options.only or options.quick):
-        parser.error("--write-readme needs everything: use it without --only and --quick")
+        parser.error("--write-readme needs all measurements: use it without --only and --quick")
     try:
         draw = _drawing() if options.write_readme else None
         if options.kept:
@@ -90,10 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measured(options: argparse.Namespace) -> Comparison:
-    """Measure everything wanted, `repeat` times; an interruption leaves a partial comparison."""
+    """Measure everything requested, `repeat` times; an interruption leaves a partial comparison."""
     with_claude = (cache_folder(os.environ) / f"claude-code-{CLAUDE_VERSION}").exists()
     if not with_claude:
-        say("the real CLI is not installed and not measured; to install: uv run pytest tests/e2e")
+        say(
+            "the real CLI is not installed and not measured; to install it: uv run pytest tests/e2e"
+        )
     if options.against:
         predecessor = named_predecessor(options.against)
     else:
@@ -133,31 +135,31 @@ def _keep(comparison: Comparison, draw: Draw) -> None:
 
 
 def _drawing() -> Draw:
-    """Import the drawing before anything is measured for an hour."""
+    """Import the plotting first, so that an hour of measuring does not end in an ImportError."""
     try:
         from bench.compare.plots import draw
     except ImportError as error:
-        raise RuntimeError(f"{error}; images need `uv run --group bench`") from error
+        raise RuntimeError(f"{error}; to draw images: uv run --group bench") from error
     return draw
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.compare",
-        description="Our figures beside those of the published predecessor, which is installed"
-        " once from the package index unless --against names it.",
+        description="Compare our figures with those of the published predecessor, which is"
+        " installed once from the package index unless --against names it.",
     )
     add_options(parser, NAMES)
     parser.add_argument(
         "--repeat", type=positive, default=1, metavar="N", help="repetitions (default: 1)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     parser.add_argument(
         "--from",
         dest="kept",
         type=Path,
         metavar="FILE",
-        help="do not measure; show figures that were kept",
+        help="do not measure; show kept figures",
     )
     parser.add_argument(
         "--write-readme",

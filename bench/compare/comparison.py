@@ -88,7 +88,7 @@ _REASONS: Mapping[str, str] = {
 
 
 class Verdict(Enum):
-    """How a row ended, in the words that are shown."""
+    """The verdict on a row, in the words that are shown."""
 
     MET = "met"
     MISSED = "missed"
@@ -119,7 +119,7 @@ class Compared:
 
     @property
     def reason(self) -> str:
-        """Why the row is not as it should be; empty if it is, or the reason is unknown."""
+        """Why the row misses its target or is worse; empty if it is neither, or if unknown."""
         if self.verdict in (Verdict.MET, Verdict.NO_TARGET):
             return ""
         reasons = (why for pattern, why in _REASONS.items() if re.search(pattern, self.row.name))
@@ -140,7 +140,7 @@ class Comparison:
         return NOT_MEASURED in self.about
 
     def with_verdict(self, *verdicts: Verdict) -> list[Compared]:
-        """The rows that ended so."""
+        """The rows with this verdict."""
         return [compared for compared in self.rows if compared.verdict in verdicts]
 
     @property
@@ -172,7 +172,7 @@ def gain(row: Row) -> float | None:
 
 
 def merged(repetitions: Iterable[Sequence[Row]]) -> list[Compared]:
-    """The rows of all repetitions by name: medians, and of counts the worst.
+    """The rows of all repetitions by name: medians, and the worst of counts.
 
     Rows without a figure of each product are left out.
     """
@@ -220,12 +220,12 @@ def _sign(row: Row) -> str:
 
 
 def label_of(row: Row) -> str:
-    """The name of a row for readers who do not know the others."""
+    """The name of a row for readers who see only some rows."""
     return HEADLINES.get(row.name, row.name)
 
 
 def as_json(comparison: Comparison) -> str:
-    """All of it, for `from_json`."""
+    """The whole comparison, for `from_json`."""
     rows = []
     for compared in comparison.rows:
         told = {"ratio": compared.row.ratio, "verdict": compared.verdict.value}
@@ -235,19 +235,19 @@ def as_json(comparison: Comparison) -> str:
 
 
 def from_json(text: str) -> Comparison:
-    """A comparison that was kept."""
+    """Read a kept comparison."""
     return msgspec.json.decode(text, type=Comparison)
 
 
 def as_text(comparison: Comparison) -> str:
-    """What is known of the run, its table and its summary, for a terminal."""
+    """The table, its summary and the description of the run, for a terminal."""
     about = [f"{name}: {value}" for name, value in comparison.about.items()]
     table = as_table((compared.row, compared.verdict.value) for compared in comparison.rows)
     return "\n".join([*about, "", table, "", summary(comparison)])
 
 
 def summary(comparison: Comparison) -> str:
-    """How many rows ended in which way."""
+    """The number of rows with each verdict."""
     met = comparison.with_verdict(Verdict.MET, Verdict.MET_BUT_WORSE)
     missed = [compared for compared in comparison.rows if compared.row.met is False]
     worse = comparison.with_verdict(Verdict.WORSE, Verdict.MET_BUT_WORSE)
@@ -258,7 +258,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def as_markdown(comparison: Comparison, rows: Sequence[Compared]) -> str:
-    """Some rows as a table, with the reasons of bad ones below."""
+    """Some rows as a table, with the reasons for bad ones below."""
     lines = [_cells(_HEAD), _cells(("---",) * len(_HEAD))]
     reasons: list[str] = []
     for compared in rows:
@@ -285,8 +285,8 @@ def readme_block(comparison: Comparison, folder: str, plots: Sequence[str]) -> s
     """The block of README.
 
     Args:
-        comparison: What was measured.
-        folder: Where all of it is kept, relative to README.
+        comparison: The comparison.
+        folder: The folder of the kept results, relative to README.
         plots: The names of the images there.
     """
     images = "\n".join(f"![{Path(name).stem}]({folder}/{name})" for name in plots)

@@ -70,7 +70,7 @@ def _save(path: Path, paint: Callable[[Figure], None], about: Mapping[str, objec
 
 
 def _caption_lines(about: Mapping[str, object]) -> list[str]:
-    """What is known of the run, in lines that fit below an image."""
+    """The description of the run, in lines that fit below an image."""
     lines: list[str] = []
     for part in (f"{name}: {value}" for name, value in about.items()):
         if lines and len(lines[-1]) + len(part) + 2 <= _CAPTION_CHARS:
@@ -144,7 +144,7 @@ def _listing(found: Sequence[Compared], figure: Figure) -> None:
 
 
 def _real_cli(found: Sequence[Compared], figure: Figure) -> None:
-    """What the real CLI takes with each product."""
+    """The time of the real CLI with each product."""
     axes = _axes(figure, "With the real Claude Code CLI")
     _bars(axes, [_REAL_CLI[compared.row.name] for compared in found], found)
     for place, compared in enumerate(found):

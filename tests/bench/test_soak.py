@@ -44,5 +44,5 @@ def test_a_peak_that_goes_again_is_no_growth() -> None:
 
 
 def test_too_short_a_time_says_so() -> None:
-    with pytest.raises(ValueError, match="take more minutes"):
+    with pytest.raises(ValueError, match="use more --minutes"):
         trends(samples()[:8])
