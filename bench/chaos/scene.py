@@ -195,7 +195,7 @@ class Client:
             await self._moved.wait()
 
     async def answer_to(self, request: int) -> Any:
-        """Call a tool and wait for its answer, which is a text if it is an error.
+        """Wait for the answer to a request, which is a text if it is an error.
 
         Raises:
             EOFError: The server has ended.
