@@ -14,11 +14,11 @@ _MEMORY = Path("/dev/shm")
 
 
 def pytest_configure() -> None:
-    # How long an example takes says more of the machine's load than of the code.
+    # The time of an example depends more on the machine's load than on the code.
     hypothesis.settings.register_profile("untimed", deadline=None, max_examples=50)
     hypothesis.settings.load_profile("untimed")
-    # A shell starts its background jobs with SIGINT ignored, and nohup does so with SIGHUP; tests
-    # of signals, and the programs that they start, need what a terminal gives.
+    # A shell starts its background jobs with SIGINT ignored, and nohup ignores SIGHUP. Tests of
+    # signals, and the programs that they start, need the defaults of a terminal.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
@@ -26,7 +26,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def fork_server() -> Iterator[ForkServer]:
-    # For all tests, and before the first: it is forked while there is one thread.
+    # Started before the first test, while there is one thread; all tests share it.
     fork_server = start_fork_server(ENTRIES)
     yield fork_server
     fork_server.close()
@@ -39,7 +39,7 @@ def launcher(fork_server: ForkServer) -> Launcher:
 
 @pytest.fixture
 def quick_directory(tmp_path: Path) -> Iterator[Path]:
-    """A path in memory where that is possible: thousands of fsync(2) take their time."""
+    """A path in memory if possible, because thousands of fsync(2) are slow on a disk."""
     if not _MEMORY.is_dir():
         yield tmp_path / "quick"
         return

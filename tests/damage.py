@@ -1,16 +1,16 @@
-"""Strategies for bytes that were right once: cut, doubled, overwritten, with something between."""
+"""Strategies for damaged bytes: cut, doubled, overwritten, or with bytes inserted."""
 
 from hypothesis import strategies as st
 
 
 @st.composite
 def damaged(draw: st.DrawFn, originals: st.SearchStrategy[bytes], tokens: list[bytes]) -> bytes:
-    """One of `originals` after a few accidents.
+    """One of `originals` with some damage.
 
     Args:
         draw: Given by hypothesis.
-        originals: What is right.
-        tokens: What gets in between, beside arbitrary bytes.
+        originals: Undamaged bytes.
+        tokens: Bytes to insert, besides arbitrary ones.
     """
     data = draw(originals)
     for _ in range(draw(st.integers(1, 4))):

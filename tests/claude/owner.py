@@ -1,4 +1,4 @@
-"""A process that owns one guarded child and does nothing else: killed by the tests."""
+"""A process that owns one guarded child and does nothing else. The tests kill it."""
 
 import os
 import sys

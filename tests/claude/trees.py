@@ -1,4 +1,4 @@
-"""Children that do not want to end, and a way to see who is still there."""
+"""Children that resist being ended, and a way to find those that are still alive."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def stay(ignore=True):
 def say(word):
     os.write(1, word.encode() + b"\\n")
 def fork_away(*steps, env=None):
-    # A grandchild with a program of its own, so that its environment is what we give it.
+    # A grandchild with a separate program, so that it has exactly the environment that we give it.
     read, write = os.pipe()
     if os.fork() == 0:
         if "setsid" in steps:
@@ -65,7 +65,7 @@ say('up'); stay(ignore=False)
 
 
 class Tree:
-    """A command whose processes can be told from all others."""
+    """A command whose processes can be distinguished from all others."""
 
     def __init__(self, script: str, cwd: Path | str = "/") -> None:
         self.token = f"tree-{uuid.uuid4().hex}"
@@ -76,25 +76,25 @@ class Tree:
         )
 
     def living(self) -> list[int]:
-        """Processes that have the token as an argument, zombies left out."""
+        """Processes that have the token as an argument, without zombies."""
         return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and self._is(p)]
 
     async def gone(self, within_s: float = 10) -> None:
-        """Wait until none is left; the kernel tells nobody but their parents."""
+        """Wait until none is left; the kernel notifies only their parents."""
         try:
             with trio.fail_after(within_s):
-                # One look may miss a process that forks and leaves every few milliseconds.
+                # One look may miss a process that forks and exits every few milliseconds.
                 quiet_looks = 0
                 while quiet_looks < 5:
                     quiet_looks = 0 if self.living() else quiet_looks + 1
                     await trio.sleep(0.01)
         except trio.TooSlowError:
-            kill_marked(self.token)  # Or it would go on for ever behind a failed test.
+            kill_marked(self.token)  # Otherwise it would run forever after a failed test.
             raise
 
     def _is(self, process: Path) -> bool:
         try:
             mine = f"\0{self.token}\0".encode() in (process / "cmdline").read_bytes()
             return mine and (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-        except OSError:  # It has gone meanwhile.
+        except OSError:  # It has ended meanwhile.
             return False

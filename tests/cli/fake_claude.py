@@ -1,6 +1,6 @@
-"""Stands in for the `claude` program: what `init` and `doctor` ask of it, and how that can fail.
+"""A fake `claude` program: the commands that `init` and `doctor` use, and their failures.
 
-Behaves as measured with Claude Code 2.1.330; `FAKE_CLAUDE` names what goes wrong, with commas.
+It behaves as measured with Claude Code 2.1.330. `FAKE_CLAUDE` lists failures, separated by commas.
 """
 
 import json

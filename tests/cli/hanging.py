@@ -1,7 +1,7 @@
 """Runs a command line against a service that never answers; says when its work was cleaned up.
 
-`python -m tests.cli.hanging obedient|stubborn run infra x`: a stubborn one does not end when it is
-cancelled.
+`python -m tests.cli.hanging obedient|stubborn run infra x`: a stubborn service does not end when it
+is cancelled.
 """
 
 import os
@@ -22,7 +22,7 @@ from agent_dispatch.model.parallel import Member, ParallelResult
 
 
 class HangingService:
-    """Tells that it works, and then nothing."""
+    """Reports that it works, and then never answers."""
 
     def __init__(self, *, stubborn: bool) -> None:
         self._stubborn = stubborn

@@ -1,4 +1,4 @@
-"""A shell made of fakes: captured streams, a service that answers what it is told to."""
+"""A shell made of fakes: captured streams, and a service that gives scripted answers."""
 
 import io
 import json
@@ -54,12 +54,12 @@ class Stream(io.TextIOWrapper):
 
     @property
     def text(self) -> str:
-        """All that was written."""
+        """Everything that was written."""
         return self._captured.getvalue().decode()
 
 
 class FakeService:
-    """Answers every request with `answer`, after the progress it is given."""
+    """Answers every request with `answer`, after reporting the given progress."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class FakeService:
 
 
 class World:
-    """A home directory, and what a command says to it."""
+    """A home directory, and the output of the last command."""
 
     def __init__(self, place: Path, service: FakeService | None = None) -> None:
         self.home = place
@@ -179,7 +179,7 @@ class World:
         return status
 
     def shell(self, stdout: Stream | None = None, stderr: Stream | None = None) -> Shell:
-        """What a command gets."""
+        """The shell that a command gets."""
         return Shell(
             environ=self.environ,
             stdin=Stream(self.stdin, terminal=self.terminal),
@@ -192,7 +192,7 @@ class World:
         )
 
     def answer(self) -> Any:
-        """What the last command printed, as JSON."""
+        """The output of the last command, as JSON."""
         return msgspec.json.decode(self.out)
 
     def project(self, name: str, files: Mapping[str, str] | None = None) -> Path:
@@ -205,7 +205,7 @@ class World:
         return directory
 
     def install_claude(self, *faults: str) -> None:
-        """Put the fake `claude` on PATH, and this program's own script where it is called from."""
+        """Put the fake `claude` and our own console script on PATH."""
         place = self.home / "bin"
         place.mkdir(exist_ok=True)
         scripts = {
@@ -223,22 +223,22 @@ class World:
         return self.home / ".claude.json"
 
     def registered(self) -> object:
-        """What Claude Code has under our name."""
+        """Our registration in Claude Code's configuration."""
         return json.loads(self.claude_config.read_text())["mcpServers"].get("agent-dispatch")
 
     def register(self, registration: object) -> None:
-        """Give Claude Code a configuration with this registration, and something of its own."""
+        """Write a Claude Code configuration with this registration and unrelated keys."""
         servers = {"agent-dispatch": registration, "other": {"command": "x"}}
         self.claude_config.write_text(json.dumps({"mcpServers": servers, "kept": 1}))
 
     def claude_calls(self) -> list[list[str]]:
-        """How the fake `claude` was called so far."""
+        """The calls of the fake `claude` so far."""
         record = self.home / "claude-calls"
         lines = record.read_text().splitlines() if record.exists() else []
         return [json.loads(line)["argv"] for line in lines]
 
     def write_config(self, text: str) -> None:
-        """Put an agents.toml in place."""
+        """Write agents.toml."""
         self.config.parent.mkdir(exist_ok=True)
         self.config.write_text(text)
 

@@ -1,4 +1,4 @@
-"""Processes that die while they change `agents.toml`: one at each system call of an edit.
+"""Processes that die while they change `agents.toml`, one at each system call of an edit.
 
 python -m tests.config.edits DIRECTORY EDIT
 """
@@ -33,7 +33,7 @@ directory = "/srv/other"
 
 
 class World:
-    """An `agents.toml` with two agents, to be changed."""
+    """An `agents.toml` with two agents that the edits change."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True)
@@ -50,7 +50,7 @@ class World:
         return self.path.read_text() == TEXT and not self.first.path.exists()
 
     def agents(self) -> Mapping[str, Any]:
-        """What the file says; it is always TOML."""
+        """The content of the file, which is always valid TOML."""
         agents: Mapping[str, Any] = tomllib.loads(self.path.read_text())["agents"]
         return agents
 
@@ -68,7 +68,7 @@ class World:
                 return self.first.path.exists() and self.first.path.read_text() == "# The first.\n"
 
     def litter(self) -> list[str]:
-        """What an edit left behind."""
+        """What is wrong after an edit."""
         return [path.name for path in self.path.parent.iterdir() if path.suffix == ".tmp"]
 
 
@@ -105,11 +105,11 @@ def violations(world: World, edit: str) -> Iterator[str]:
     if not (world.is_as_before() or world.says(edit)):
         yield f"neither the old file nor the new one: {world.path.read_text()!r}"
     for name in ("update", edit):
-        # If it had landed, the second one is refused.
+        # If the first edit was written, the second one is refused.
         with suppress(InvalidRequestError, UnknownAgentError):
             EDITS[name](world)
         if not world.says(name):
-            yield f"the next {name} did not land"
+            yield f"the next {name} was not written"
     yield from (f"litter: {name}" for name in world.litter())
 
 

@@ -1,4 +1,4 @@
-"""Strategies for TOML texts: agents in every form, amid comments and what looks like tables."""
+"""Strategies for TOML texts: agents in every form, comments, and text that looks like tables."""
 
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ KEYS = ("key", '"quoted key"', "'literal#key'", '"\\u0041scaped"', "deep.er", 'd
 
 @st.composite
 def assignments(draw: st.DrawFn) -> str:
-    """Lines of keys that nothing reads, each with its own comment or none."""
+    """Lines of unknown keys, each with or without a comment."""
     lines = []
     for number in range(draw(st.integers(0, 3))):
         key = draw(st.sampled_from(KEYS))
@@ -49,7 +49,7 @@ def assignments(draw: st.DrawFn) -> str:
 
 @st.composite
 def agent_blocks(draw: st.DrawFn, name: str) -> str:
-    """One agent as a table of its own, with comments that are plainly its own."""
+    """One agent as a separate table, with comments that clearly belong to it."""
     header = draw(
         st.sampled_from((f"[agents.{name}]", f'[agents."{name}"]', f"[ agents . '{name}' ]"))
     )
@@ -63,7 +63,7 @@ def agent_blocks(draw: st.DrawFn, name: str) -> str:
 
 @st.composite
 def other_blocks(draw: st.DrawFn, number: int) -> str:
-    """A table that is no agent's, or a comment that stands alone."""
+    """A table that is not an agent, or a comment that stands alone."""
     header = draw(
         st.sampled_from(
             (f"[other{number}]\n", f"[[list{number}]]\n", f"# alone {number}\n", f"[x{number}.y]\n")
@@ -74,7 +74,7 @@ def other_blocks(draw: st.DrawFn, number: int) -> str:
 
 @st.composite
 def agent_lines(draw: st.DrawFn, name: str) -> str:
-    """One agent on lines of its own below `[agents]`."""
+    """One agent on separate lines below `[agents]`."""
     if draw(st.booleans()):
         part = draw(st.sampled_from(TRICKY_VALUES))
         return f"{name} = {{ directory = '/srv/{name}', part = {part} }} # of {name}\n"

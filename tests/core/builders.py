@@ -1,4 +1,4 @@
-"""Events as Claude Code 2.1.330 printed them, less what no dispatch reads, and reports on runs."""
+"""Events as Claude Code 2.1.330 printed them, without unread fields, and reports on runs."""
 
 from typing import Any
 

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 VERSION = "2.1.330"
-"""The version whose behaviour the product was measured against."""
+"""The version with which the product's behaviour was measured."""
 
 _PACKAGE = "@anthropic-ai/claude-code"
 _INSTALL_S = 240
 
 
 class CannotInstallError(Exception):
-    """The CLI is not there and cannot be fetched; the text says why."""
+    """The CLI is missing and cannot be installed; the text says why."""
 
 
 def installed_claude(cache: Path) -> Path:
-    """Find the CLI's program in `cache`, installing it there first if need be.
+    """Find the CLI's program in `cache`; install it there if it is missing.
 
-    Any number of test runs may ask at once: one installs, the others wait for it.
+    Several test runs may ask at once: one installs it, and the others wait.
 
     Raises:
         CannotInstallError: npm or Node is missing, or the installation failed.
@@ -35,18 +35,18 @@ def installed_claude(cache: Path) -> Path:
         if _program(home) is None:
             _install(home)
     if (program := _program(home)) is None:
-        raise CannotInstallError(f"{home} holds no program for this machine; remove it to retry")
+        raise CannotInstallError(f"{home} has no program for this machine; remove it to retry")
     return program
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Where downloads of the tests are kept between runs."""
+    """The folder in which downloads of the tests are kept between runs."""
     base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "agent-dispatch-tests"
 
 
 def _program(home: Path) -> Path | None:
-    # The package of the platform carries the program: claude-code-linux-x64, -darwin-arm64, ...
+    # The platform's package has the program: claude-code-linux-x64, -darwin-arm64, ...
     found = sorted(home.glob("node_modules/@anthropic-ai/claude-code-*/claude"))
     return found[0] if found else None
 
@@ -74,6 +74,6 @@ def _install(home: Path) -> None:
             raise CannotInstallError(f"npm failed:\n{error.stdout[-2000:]}") from error
         except subprocess.TimeoutExpired as error:
             raise CannotInstallError(f"npm took more than {_INSTALL_S} s") from error
-        # Renamed into place, so a folder that is there is whole: finding it needs no lock.
+        # Renamed into place, so an existing folder is complete, and finding it needs no lock.
         shutil.rmtree(home, ignore_errors=True)
         prefix.rename(home)

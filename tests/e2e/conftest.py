@@ -1,7 +1,7 @@
 """The real CLI, the stand-in for its API, and a clean world for each test.
 
-The tests skip with the reason where npm or Node is missing. `AGENT_DISPATCH_E2E=require` turns
-the skip into a failure, for runs that must have seen the real thing.
+The tests are skipped with a reason if npm or Node is missing. `AGENT_DISPATCH_E2E=require` turns
+the skip into a failure.
 """
 
 import os
@@ -26,7 +26,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
 
 
 def _network(config: pytest.Config) -> Network:
-    """The network of this test session, made when it is first asked for."""
+    """The network of this test session, created on first use."""
     if _NETWORK not in config.stash:
         stack = ExitStack()
         config.stash[_NETWORK] = stack.enter_context(open_network())

@@ -1,4 +1,4 @@
-"""A client of our server that speaks in raw lines, one request at a time."""
+"""A client of our server that sends raw lines, one request at a time."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class McpClient:
         self._last_id = 0
 
     async def initialize(self) -> None:
-        """Shake hands as clients of the protocol of 2025-11-25 do."""
+        """Do the handshake of the protocol of 2025-11-25."""
         await self.request(
             "initialize",
             {
@@ -47,7 +47,7 @@ class McpClient:
         return result
 
     async def answers(self, request_ids: Sequence[int]) -> list[Any]:
-        """Wait for the results of requests, in whatever order they come; in that of the ids."""
+        """Wait for the results of requests; returns them in the order of the ids."""
         results: dict[int, Any] = {}
         while len(results) < len(request_ids):
             message = await self._receive()
@@ -65,7 +65,7 @@ class McpClient:
         return self._last_id
 
     async def notify(self, method: str, parameters: dict[str, Any]) -> None:
-        """Send what has no answer."""
+        """Send a notification, which has no answer."""
         await self._send({"method": method, "params": parameters})
 
     async def _send(self, message: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """A stand-in for the Anthropic Messages API on loopback, streamed or whole, scripted by a test.
 
-A script is a function from a request to a reply. `script(...)` makes one of rules; each looks at
-what the conversation gained since the model last spoke, so a retried request is answered alike.
+A script is a function from a request to a reply. `script(...)` makes one from rules. Each rule
+looks at the text since the model last spoke, so that a retried request gets the same answer.
 """
 
 import itertools
@@ -26,7 +26,7 @@ class ApiRequest:
 
     @property
     def newest(self) -> str:
-        """All that was added since the model last spoke: prompts, context, results of tools.
+        """Everything since the model last spoke: prompts, context, results of tools.
 
         The CLI puts a message with its own context behind the user's, so the last message alone
         would miss the prompt.
@@ -84,7 +84,7 @@ class ToolCalls:
 
 @dataclass(frozen=True, kw_only=True)
 class ApiError:
-    """The API refuses, with the body that the public API documents for the status."""
+    """The API refuses, with the body that the public API documents for this status."""
 
     status: int
     message: str = "refused by the script"
@@ -94,12 +94,12 @@ class ApiError:
 
 @dataclass(frozen=True)
 class Hang:
-    """The API takes the request and never answers."""
+    """The API accepts the request and never answers."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """The model says nothing until a test lets it."""
+    """The model answers only when a test allows it."""
 
     until: trio.Event
     reply: Text
@@ -131,7 +131,7 @@ def dispatch(agent: str, task: str, **arguments: Any) -> ToolCalls:
 
 
 def script(*rules: tuple[str, Reply], otherwise: Reply | None = None) -> Script:
-    """Answer by the first rule whose text occurs in what the conversation gained last."""
+    """Answer with the first rule whose text occurs in the newest part of the conversation."""
     fallback = otherwise if otherwise is not None else answer("as you wish")
 
     def decide(request: ApiRequest) -> Reply:
@@ -142,18 +142,18 @@ def script(*rules: tuple[str, Reply], otherwise: Reply | None = None) -> Script:
 
 
 class MessagesApi:
-    """The stand-in at work: where it listens, and what it was asked."""
+    """The running stand-in: its address and its requests."""
 
     def __init__(self, port: int, decide: Script) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.decide = decide
-        """May be replaced between runs."""
+        """The script; a test may replace it between runs."""
         self.requests: list[ApiRequest] = []
         self._arrived = trio.Condition()
         self._numbers = itertools.count(1)
 
     async def wait_for(self, matches: Callable[[ApiRequest], bool]) -> ApiRequest:
-        """Wait until a request has arrived that matches, and return the first."""
+        """Wait for a matching request, and return the first one."""
         async with self._arrived:
             while True:
                 for request in self.requests:
@@ -162,8 +162,8 @@ class MessagesApi:
                 await self._arrived.wait()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """Answer the requests of one connection until the client goes away."""
-        # A client that is killed breaks its connection at any point; that is a part of the tests.
+        """Answer the requests of one connection until the client closes it."""
+        # Tests kill clients, which breaks connections at any point.
         with suppress(trio.BrokenResourceError):
             async with stream:
                 reader = _Reader(stream)
@@ -312,7 +312,7 @@ class _Reader:
         self._buffer = bytearray()
 
     async def head(self) -> _Head | None:
-        """Read to the empty line behind the headers; None when the client has hung up."""
+        """Read to the empty line after the headers; None if the client has hung up."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > MAX_HEAD_BYTES or not await self._more():
                 return None
@@ -323,7 +323,7 @@ class _Reader:
         return _Head(method, target, {name.lower(): text.strip() for name, _, text in fields})
 
     async def exactly(self, count: int) -> bytes:
-        """Read a body of `count` bytes; shorter only when the client hangs up in it."""
+        """Read a body of `count` bytes; shorter only if the client hangs up before its end."""
         while len(self._buffer) < count and await self._more():
             pass
         body = bytes(self._buffer[:count])

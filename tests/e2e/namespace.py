@@ -1,6 +1,6 @@
-"""A network of its own for the tests: only loopback, and nothing of the machine's on it.
+"""A separate network for the tests, which has only loopback.
 
-Standard library only, run as `python -I -S`: starting it is a part of every program under test.
+Standard library only, run as `python -I -S`, because every program under test starts through it.
 
     namespace.py keep FD             make the namespace and hand out listening sockets on FD
     namespace.py enter NET USER -- PROGRAM ARGUMENTS   become PROGRAM inside it
@@ -31,10 +31,10 @@ def _checked(outcome: int, what: str) -> None:
 
 
 def _make_namespace() -> list[int]:
-    """Leave the machine's network for an empty one; its descriptors, the user's one if needed."""
+    """Enter an empty network; returns its descriptors, with the user namespace's if needed."""
     names = ["net"]
     if _libc.unshare(_CLONE_NEWNET) != 0:
-        # Without privilege, a user namespace first: in it this user is still itself.
+        # Without privilege, a user namespace comes first; in it the user keeps its id.
         uid, gid = os.geteuid(), os.getegid()
         _checked(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET), "unshare")
         for name, text in (
@@ -74,7 +74,7 @@ def _keep(fd: int) -> None:
 
 
 def _enter(net: int, user: int, program: list[str]) -> None:
-    # The user namespace first: it is what allows entering the other.
+    # The user namespace comes first, because it allows entering the other one.
     for fd in (user, net):
         if fd != _NO_FD:
             _checked(_libc.setns(fd, 0), "setns")
@@ -83,7 +83,7 @@ def _enter(net: int, user: int, program: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Do what the first argument says."""
+    """Run the command in the first argument."""
     if arguments[0] == "keep":
         _keep(int(arguments[1]))
     else:

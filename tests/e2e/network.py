@@ -1,4 +1,4 @@
-"""Where the stand-in for the API listens, and how a program gets there."""
+"""The network of the API's stand-in, and how programs enter it."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ _SCRIPT = Path(__file__).with_name("namespace.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """How to start a program: what to put before its command, and descriptors it must inherit."""
+    """How to start a program: a prefix of its command, and descriptors that it must inherit."""
 
     prefix: tuple[str, ...] = ()
     pass_fds: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ class Network:
 
 @contextmanager
 def open_network() -> Iterator[Network]:
-    """A namespace while the block runs, where the machine allows one; else plain loopback."""
+    """A namespace while the block runs if the machine allows one, else plain loopback."""
     if sys.platform != "linux":
         yield Network(None, Place(), f"loopback of this machine ({sys.platform}: no namespaces)")
         return
@@ -60,6 +60,6 @@ def open_network() -> Iterator[Network]:
             for fd in fds:
                 os.close(fd)
         finally:
-            # The keeper ends with its socket, and the namespace with the last who is in it.
+            # The keeper ends with its socket, and the namespace with its last process.
             ours.close()
             keeper.wait(timeout=5)

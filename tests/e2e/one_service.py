@@ -1,6 +1,6 @@
 """Dispatches through the service itself: requests as JSON lines on stdin, results on stdout.
 
-A program of its own, because the service must run inside the network of the CLI under test.
+It is a separate program, because the service must run inside the network of the CLI under test.
 """
 
 import os
@@ -15,7 +15,7 @@ from agent_dispatch.run.service import open_service
 
 
 async def serve(fork_server: ForkServer | None) -> None:
-    """Carry out one request after the other."""
+    """Carry out requests one after the other."""
     async with open_service(environ=os.environ, fork_server=fork_server) as service:
         for line in sys.stdin:
             result = await service.dispatch(msgspec.json.decode(line, type=DispatchRequest))

@@ -1,4 +1,4 @@
-"""One test's world: a clean home, project directories, and the programs started in it."""
+"""The environment of one test: a clean home, project directories, and programs started in it."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class Finished:
 
 
 class World(Census):
-    """Nothing of the developer's is in it: own home, own PATH, own network where allowed."""
+    """A clean environment: a separate home, PATH and, if allowed, network."""
 
     def __init__(self, root: Path, *, claude: Path, place: Place, api_url: str) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class World(Census):
             "TMPDIR": str(scratch),
             "LANG": "C.UTF-8",
             **self.mark,
-            # Lets the CLI bypass permissions as root; a container's tests often are root.
+            # Allows the CLI to bypass permissions as root; tests in containers often run as root.
             "IS_SANDBOX": "1",
             "ANTHROPIC_API_KEY": "sk-test-only-for-the-loopback",
             "ANTHROPIC_BASE_URL": api_url,
@@ -98,14 +98,14 @@ class World(Census):
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[McpClient]:
-        """A server that runs beside the test, past its handshake."""
+        """A server that runs beside the test, after its handshake."""
         async with self.started(*self.product_command("serve")) as process:
             client = McpClient(process)
             await client.initialize()
             yield client
 
     async def dispatch_each(self, *requests: dict[str, Any]) -> list[dict[str, Any]]:
-        """Carry out requests one after the other through the service, as its callers will."""
+        """Carry out requests one after the other through the service, as its callers do."""
         lines = "".join(json.dumps(request) + "\n" for request in requests)
         done = await self.run(sys.executable, str(_ONE_SERVICE), stdin=lines)
         assert done.exit_code == 0, done
@@ -121,7 +121,7 @@ class World(Census):
         stdin: str = "",
         cwd: Path | None = None,
     ) -> Finished:
-        """Run a program to its end; exit status and outputs, whatever they are."""
+        """Run a program to its end; returns its exit status and outputs, also if it fails."""
         done = await trio.run_process(
             [*self._place.prefix, *command],
             stdin=stdin.encode(),
@@ -138,12 +138,12 @@ class World(Census):
 
     @asynccontextmanager
     async def started(self, *command: str, cwd: Path | None = None) -> AsyncIterator[trio.Process]:
-        """A program that runs beside the test, with pipes; killed with the block if it still is."""
+        """A program that runs beside the test, with pipes; killed at the end of the block."""
         process = await trio.lowlevel.open_process(
             [*self._place.prefix, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Inherited: pytest shows it with a failure, and it can never fill up.
+            # Inherited, so that pytest shows it with a failure and no pipe fills up.
             stderr=None,
             cwd=cwd or self.home,
             env=self.environ,
@@ -158,10 +158,10 @@ class World(Census):
 
 
 class Witness:
-    """A shell command that tells when it has begun, and whose death shows by itself.
+    """A shell command that reports its start, and whose end can be awaited.
 
-    It holds the writing end of a FIFO, and so does all that it starts: end of file means that the
-    last of them is gone, however they detached themselves.
+    It holds the writing end of a FIFO, and so do all processes that it starts. End of file means
+    that all of them have ended, however they detached themselves.
     """
 
     def __init__(self, path: Path, *, seconds: int = 600) -> None:
@@ -175,10 +175,10 @@ class Witness:
         assert os.read(self._fd, 100) == b"begun\n"
 
     async def ended(self) -> None:
-        """Wait until the command, seen to have begun, is dead with all below it."""
+        """Wait until the command, which has begun, and all processes below it have ended."""
         await trio.lowlevel.wait_readable(self._fd)
         assert os.read(self._fd, 100) == b""
 
     def close(self) -> None:
-        """Give the reading end back."""
+        """Close the reading end."""
         os.close(self._fd)

@@ -1,4 +1,4 @@
-"""One installation in a directory of its own: an agent with a scripted claude, and its jobs."""
+"""One installation in a separate directory: an agent with a scripted claude, and its jobs."""
 
 import os
 import subprocess
@@ -18,14 +18,14 @@ from tests.e2e.mcp_client import McpClient
 from tests.run.stage import CLAUDE
 
 PRODUCT = (sys.executable, "-P", "-m", "agent_dispatch")
-"""Its command line, without arguments."""
+"""The product's command line, without arguments."""
 
 
 class House(Census):
-    """Servers and commands of it are real processes; the test watches its jobs from outside."""
+    """Its servers and commands are real processes; the test watches its jobs from outside."""
 
     def __init__(self, directory: Path, script: str, *, settings: str = "") -> None:
-        """Furnish `directory`.
+        """Set up `directory`.
 
         Args:
             directory: Existing and empty.
@@ -60,7 +60,7 @@ class House(Census):
 
     @asynccontextmanager
     async def serving(self, *prefix: str) -> AsyncIterator[McpClient]:
-        """A server past its handshake, in a process group of its own; killed with the block.
+        """A server after its handshake, in a separate process group; killed when the block ends.
 
         Args:
             prefix: A program that becomes the server.
@@ -83,32 +83,32 @@ class House(Census):
                 await process.wait()
 
     async def command(self, *arguments: str) -> str:
-        """What a command of the product prints."""
+        """The stdout of a command of the product."""
         done = await trio.run_process(
             [*PRODUCT, *arguments], capture_stdout=True, env=self.environ, check=False
         )
         return done.stdout.decode()
 
     def agents(self) -> list[int]:
-        """The living processes of the scripted claude, and what it forked away."""
+        """The living processes of the scripted claude, with those that it forked."""
         return [pid for pid, arguments in self.alive().items() if str(self._claude) in arguments]
 
     async def only_agents_left(self, pids: list[int], within_s: float = 3) -> None:
-        """Wait until just those processes of agents are alive."""
+        """Wait until exactly these processes of agents are alive."""
         with trio.move_on_after(within_s):
             while sorted(self.agents()) != sorted(pids):  # noqa: ASYNC110  # not our children
                 await trio.sleep(0.02)
         assert sorted(self.agents()) == sorted(pids)
 
     async def with_session(self, job_id: str) -> Job:
-        """Wait until a job runs and its conversation is recorded, as any observer would."""
+        """Wait, as any observer does, until a job runs and its conversation is recorded."""
         with trio.fail_after(20):
             while (job := self.store.settle(job_id)).session_id is None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         return job
 
     async def newest_running(self, beside: str) -> str:
-        """Wait until another job than `beside` runs; its id."""
+        """Wait until a job other than `beside` runs; returns its id."""
         with trio.fail_after(20):
             while True:
                 rows = self.store.list_jobs(status=JobStatus.RUNNING).jobs
@@ -117,11 +117,11 @@ class House(Census):
                 await trio.sleep(0.01)
 
     async def over(self, job_id: str, within_s: float = 20) -> Job:
-        """Wait until a job is over."""
+        """Wait until a job has ended."""
         with trio.fail_after(within_s):
             return await wait_until_over(self.store, job_id)
 
     async def open_gate(self) -> None:
-        """Let go on whoever stands at the gate; waits until somebody does."""
-        # Abandoned if nobody comes: the open() cannot be interrupted.
+        """Let the agents at the gate continue; waits until there is one."""
+        # Abandoned if no agent comes, because open() cannot be interrupted.
         await trio.to_thread.run_sync(self._gate.write_text, "", abandon_on_cancel=True)

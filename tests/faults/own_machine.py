@@ -1,7 +1,7 @@
-"""Scenarios in namespaces of their own, where disks can be mounted and pids be chosen.
+"""Scenarios in separate namespaces, in which disks can be mounted and pids chosen.
 
 full DIRECTORY        an agent fills the disk of the jobs, then answers
-read-only DIRECTORY   the disk of the jobs takes no change any more
+read-only DIRECTORY   the disk of the jobs becomes read-only
 reused DIRECTORY      the pid of a dead owner is given to another process
 """
 
@@ -44,7 +44,7 @@ result()
 
 
 def mount_jobs(house: House, *options: str) -> None:
-    """Put the jobs on a disk of 1 MiB, or change its options."""
+    """Put the jobs on a disk of 1 MiB, or change the disk's options."""
     house.jobs.mkdir(mode=0o700, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", ",".join(["size=1m", "mode=700", *options])]
     subprocess.run([*command, "none", house.jobs], check=True)
@@ -60,14 +60,14 @@ async def refusal(server: McpClient, tool: str) -> str:
 
 
 async def dispatched(server: McpClient, task: str) -> dict[str, Any]:
-    """What comes of a dispatch."""
+    """The result of a dispatch."""
     result: dict[str, Any] = await server.call("dispatch", agent="infra", task=task)
     assert result["success"], result
     return result
 
 
 async def fill_the_disk(directory: Path) -> None:
-    """An answer is kept, whole or its beginning; then nothing is started until there is room."""
+    """An answer is kept, whole or its beginning. Then nothing is started until there is space."""
     filler = directory / "config" / "jobs" / ".filler"
     house = House(directory, FILLING.format(filler=str(filler)))
     mount_jobs(house)
@@ -85,7 +85,7 @@ async def fill_the_disk(directory: Path) -> None:
         filler.unlink()
         assert len((await dispatched(server, "go"))["result"]) == 20_000
         filler.unlink()
-        # All of it at once: the rest could not be fetched later.
+        # The whole answer at once, because the rest could not be fetched later.
         much = await dispatched(server, "much")
         assert len(much["result"]) == 300_000
         assert "disk is full" in much["hint"], much["hint"]
@@ -98,7 +98,7 @@ async def fill_the_disk(directory: Path) -> None:
 
 
 async def take_the_right_to_write(directory: Path) -> None:
-    """Nothing is started, and all can be read."""
+    """Nothing is started, and everything can be read."""
     started = directory / "started"
     house = House(directory, COUNTED.format(started=str(started)))
     mount_jobs(house)
@@ -119,7 +119,7 @@ async def take_the_right_to_write(directory: Path) -> None:
 
 
 def forked(run: Callable[[], object]) -> int:
-    """A process that does something and stays."""
+    """A process that does something and then stays alive."""
     pid = os.fork()
     if pid == 0:
         _stay(run)
@@ -135,7 +135,7 @@ def _stay(run: Callable[[], object]) -> NoReturn:
 
 
 def reuse_a_pid(directory: Path) -> None:
-    """The job of a dead owner is lost, whoever has its pid now, and that one is left alone."""
+    """A dead owner's job is lost, although its pid is in use again; that process is left alone."""
     store = JobStore(directory / "jobs")
     read, write = os.pipe()
     owner = forked(lambda: os.write(write, running(store).job.id.encode()))

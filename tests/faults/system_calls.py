@@ -1,7 +1,7 @@
 """Lets the n-th system call of any code fail, or kills the process there.
 
-The interpreter tells its profiler of every function written in C before it is called, and raises
-what the profiler raises: so nothing has to be replaced, and no call is overlooked.
+The interpreter calls its profiler before every function written in C, and raises what the profiler
+raises. So nothing has to be replaced, and no call is missed.
 """
 
 import os
@@ -20,8 +20,8 @@ _CALLS = frozenset(
         *("chmod", "fchmod", "fchown", "utime"),
     }
 )
-"""Those that can fail. close(2) gives the descriptor back even if it reports an error, which
-cannot be imitated from here; a process may die at it all the same."""
+"""The calls that can fail. close(2) frees the descriptor even if it reports an error, which cannot
+be imitated here. A process may still die at it."""
 
 
 class _SystemCalls(ABC):
@@ -59,7 +59,7 @@ class _SystemCalls(ABC):
 
 
 class Failing(_SystemCalls):
-    """Lets one system call fail."""
+    """Makes one system call fail."""
 
     def __init__(self, at: int, number: int) -> None:
         super().__init__(at, _CALLS)

@@ -17,5 +17,5 @@ def store(directory: Path) -> JobStore:
 
 @pytest.fixture
 def other(directory: Path) -> JobStore:
-    """Another process's view of the same jobs: the locks it takes are its own."""
+    """Another process's view of the same jobs, which takes its own locks."""
     return JobStore(directory)

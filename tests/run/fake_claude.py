@@ -1,4 +1,4 @@
-"""A claude made of events and virtual time, for the logic of the run loop."""
+"""A fake claude that plays events in virtual time, to test the logic of the run loop."""
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
@@ -46,7 +46,7 @@ def tasks(count: int) -> SystemEvent:
 class FakeClaude:
     """Plays `(seconds before it, event)` pairs after the first prompt, then exits or hangs.
 
-    One that hangs may be asked again: it plays `later`, a script for each further prompt.
+    A fake that hangs can get further prompts: for each it plays a script of `later`.
     """
 
     def __init__(

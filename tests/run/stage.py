@@ -1,4 +1,4 @@
-"""An agent whose claude is a script, dispatched to through the whole service."""
+"""Dispatches, through the whole service, to an agent whose claude is a script."""
 
 import os
 from contextlib import AbstractAsyncContextManager

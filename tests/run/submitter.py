@@ -1,4 +1,4 @@
-"""A process that gives one job to an agent, says its id, and waits to be killed."""
+"""A process that gives one job to an agent, prints the job's id, and waits to be killed."""
 
 import sys
 

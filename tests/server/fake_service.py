@@ -1,4 +1,4 @@
-"""A service that answers at once, or behaves as the task says; records what reached it."""
+"""A service that answers at once, or as the task says, and records the requests."""
 
 import os
 from collections.abc import Sequence

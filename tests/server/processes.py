@@ -1,4 +1,4 @@
-"""A server as a process of its own, driven line by line."""
+"""A server in a separate process, driven line by line."""
 
 import json
 import subprocess
@@ -39,23 +39,23 @@ class Server:
     def __init__(self, process: trio.Process) -> None:
         self.process = process
         self.stderr = ""
-        """What the server has said there so far; all of it after `wait_exit`."""
+        """The server's stderr so far; complete after `wait_exit`."""
         self.modern = False
         self._unread = bytearray()
         self._stderr_grew = trio.lowlevel.ParkingLot()
         self._stderr_ended = trio.Event()
 
     async def say(self, *messages: Message) -> None:
-        """Send messages, each on its line."""
+        """Send messages, one per line."""
         await self.say_raw(b"".join(json.dumps(m).encode() + b"\n" for m in messages))
 
     async def say_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send raw bytes."""
         assert self.process.stdin is not None
         await self.process.stdin.send_all(data)
 
     async def hear(self) -> Message:
-        """The next message of the server."""
+        """The server's next message."""
         assert self.process.stdout is not None
         while (end := self._unread.find(b"\n")) < 0:
             chunk = await self.process.stdout.receive_some()
@@ -68,7 +68,7 @@ class Server:
         return message
 
     async def hear_answer(self, request_id: object) -> Message:
-        """The answer to one request; what comes before it is dropped."""
+        """The answer to one request; earlier messages are dropped."""
         while (message := await self.hear()).get("id") != request_id:
             pass
         return message
@@ -83,7 +83,7 @@ class Server:
         assert "result" in await self.hear_answer("init")
 
     def request(self, request_id: object, method: str, **params: object) -> Message:
-        """A request as the era wants it."""
+        """A request in the form of the era."""
         if self.modern:
             params["_meta"] = {**MODERN_META, **params.get("_meta", {})}  # type: ignore[dict-item]  # a test's own
         return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
@@ -96,7 +96,7 @@ class Server:
         )
 
     async def wait_exit(self) -> tuple[int, float]:
-        """The exit status, and how many seconds it took from now."""
+        """The exit status, and the seconds from now to the exit."""
         started = trio.current_time()
         status = await self.process.wait()
         took_s = trio.current_time() - started
@@ -104,7 +104,7 @@ class Server:
         return status, took_s
 
     async def wait_stderr(self, text: str) -> None:
-        """Wait until the server has said `text` on stderr."""
+        """Wait until the server has written `text` to stderr."""
         while text not in self.stderr:
             await self._stderr_grew.park()
 
@@ -125,7 +125,7 @@ async def serving(
     stdin: int = subprocess.PIPE,
     stdout: int = subprocess.PIPE,
 ) -> AsyncIterator[Server]:
-    """A server process that is gone afterwards, whatever happens."""
+    """A server process that is always ended at the end of the block."""
     with trio.fail_after(20):
         process = await trio.lowlevel.open_process(
             [*command, *args],

@@ -1,4 +1,4 @@
-"""`agent-dispatch serve` over a fake service, as a process of its own for the tests."""
+"""Runs `agent-dispatch serve` with a fake service, in a separate process."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from agent_dispatch.errors import ConfigError
 from agent_dispatch.server.entry import serve_with
 
 if TYPE_CHECKING:
-    # It imports Trio, and this process reports what is imported before its time.
+    # Imported here because it imports Trio, and this process reports early imports.
     from agent_dispatch.server.ports import Service
 
 
