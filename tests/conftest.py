@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from trio.testing import MockClock
 
 from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
 from agent_dispatch.claude.launcher import Launcher
@@ -45,3 +46,11 @@ def quick_directory(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=_MEMORY) as directory:
         yield Path(directory) / "quick"
+
+
+@pytest.fixture
+def autojump_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
+    """A virtual clock that waits a moment before it jumps, as a quick thread may be at work."""
+    # Else it would jump from poll to poll of those that wait in line.
+    monkeypatch.setattr("agent_dispatch.run.limits._POLL_S", (1.0, 1.5))
+    return MockClock(autojump_threshold=0.03)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 import trio
 
 from agent_dispatch.cli.progress import ProgressView, Style
-from agent_dispatch.cli.shell import Service, Shell
+from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
 from agent_dispatch.model.job import Job
 
 if TYPE_CHECKING:
     from agent_dispatch.claude.fork_server import ForkServer
+    from agent_dispatch.run.service import Service
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class Attended(NamedTuple, Generic[T]):
     """The signal that ended it; None if it ended by itself."""
 
 
-Work = Callable[[Service, OnProgress], Awaitable[T]]
+Work = Callable[["Service", OnProgress], Awaitable[T]]
 
 
 def attend(
@@ -94,7 +95,7 @@ def submit(shell: Shell, fork_server: "ForkServer", request: DispatchRequest) ->
 
 
 async def _submit(
-    opening: AbstractAsyncContextManager[Service], request: DispatchRequest
+    opening: "AbstractAsyncContextManager[Service]", request: DispatchRequest
 ) -> Job | DispatchError:
     try:
         async with opening as service:
@@ -104,7 +105,7 @@ async def _submit(
 
 
 async def _attend(
-    opening: AbstractAsyncContextManager[Service],
+    opening: "AbstractAsyncContextManager[Service]",
     work: Work[T],
     make_view: Callable[[], ProgressView],
 ) -> Attended[T] | DispatchError:

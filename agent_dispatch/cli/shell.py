@@ -9,39 +9,14 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import msgspec
 
-from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
-from agent_dispatch.model.job import Job
-from agent_dispatch.model.parallel import Member, ParallelResult
-
 if TYPE_CHECKING:
     # For type checkers only: `list` must not pay for the process room.
     from agent_dispatch.claude.fork_server import ForkServer
-
-
-class Service(Protocol):
-    """What the commands need of `run.service.Service`."""
-
-    async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
-        """Run one task to its end."""
-
-    async def parallel(
-        self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
-    ) -> ParallelResult:
-        """Run several tasks at once, and have one agent combine the answers."""
-
-    async def dialogue(self, request: DialogueRequest, on_progress: OnProgress) -> DialogueResult:
-        """Let two agents talk about a topic."""
-
-    async def submit(self, request: DispatchRequest) -> Job:
-        """Start a background job."""
-
-    async def result(self, ref: str) -> DispatchResult:
-        """What is recorded of a job that is over."""
+    from agent_dispatch.run.service import Service
 
 
 class OpenService(Protocol):
-    """What the commands need of `run.service.open_service`."""
+    """`run.service.open_service`."""
 
     def __call__(
         self,
@@ -49,7 +24,7 @@ class OpenService(Protocol):
         environ: Mapping[str, str],
         fork_server: "ForkServer | None",
         claude: Sequence[str] | None = None,
-    ) -> AbstractAsyncContextManager[Service]:
+    ) -> "AbstractAsyncContextManager[Service]":
         """Wire a service that lives as long as the block."""
 
 
@@ -108,7 +83,7 @@ def _open_service(
     environ: Mapping[str, str],
     fork_server: "ForkServer | None",
     claude: Sequence[str] | None = None,
-) -> AbstractAsyncContextManager[Service]:
+) -> "AbstractAsyncContextManager[Service]":
     from agent_dispatch.run.service import open_service
 
     return open_service(environ=environ, fork_server=fork_server, claude=claude)

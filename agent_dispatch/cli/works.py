@@ -4,12 +4,12 @@ import math
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from agent_dispatch.cli.attend import Attended
-from agent_dispatch.cli.shell import Service
 from agent_dispatch.core.dialogue import from_record
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
@@ -22,6 +22,10 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.parallel import Member, ParallelResult
 
+if TYPE_CHECKING:
+    # For type checkers only: it imports what a refused command does not need.
+    from agent_dispatch.run.service import Service
+
 _READ_S = 2.0
 """How long to read what was recorded behind a signal: less than the process may take to leave."""
 
@@ -33,7 +37,7 @@ class OneDispatch:
         self._request = request
         self._records = _Records()
 
-    async def work(self, service: Service, on_progress: OnProgress) -> DispatchResult:
+    async def work(self, service: "Service", on_progress: OnProgress) -> DispatchResult:
         """Run it."""
         async with self._records.of(service, on_progress) as watched:
             return await service.dispatch(self._request, watched)
@@ -53,7 +57,7 @@ class ManyDispatches:
         self._aggregate = aggregate
         self._records = _Records()
 
-    async def work(self, service: Service, on_progress: OnProgress) -> ParallelResult:
+    async def work(self, service: "Service", on_progress: OnProgress) -> ParallelResult:
         """Run them."""
         async with self._records.of(service, on_progress) as watched:
             return await service.parallel(self._members, self._aggregate, watched)
@@ -80,7 +84,7 @@ class OneDialogue:
         self._request = request
         self._records = _Records()
 
-    async def work(self, service: Service, on_progress: OnProgress) -> DialogueResult:
+    async def work(self, service: "Service", on_progress: OnProgress) -> DialogueResult:
         """Run it."""
         async with self._records.of(service, on_progress) as watched:
             return await service.dialogue(self._request, watched)
@@ -101,7 +105,7 @@ class _Records:
         self._results: dict[int | None, DispatchResult] = {}
 
     @asynccontextmanager
-    async def of(self, service: Service, on_progress: OnProgress) -> AsyncIterator[OnProgress]:
+    async def of(self, service: "Service", on_progress: OnProgress) -> AsyncIterator[OnProgress]:
         """Take note of the jobs that progress names; read their records when it is cancelled."""
 
         def note(progress: Progress) -> None:

@@ -103,6 +103,10 @@ class Registry:
     def snapshot(self) -> ConfigSnapshot:
         """Read the file once, for a call that needs an agent and the settings.
 
+        Args:
+            name: The agent's.
+            config: From an earlier `load`, which saves reading the file again.
+
         Raises:
             ConfigError: The file cannot be read or parsed.
         """
@@ -112,14 +116,30 @@ class Registry:
         """Return one agent of a new snapshot; raises what `snapshot` and its `effective` raise."""
         return self.snapshot().effective(name)
 
-    def list_agents(self) -> list[AgentSummary]:
+    def list_agents(self, *, look: bool = True) -> list[AgentSummary]:
         """List all agents in the order of the file, the unusable ones with their problem.
+
+        Args:
+            look: At their directories; without it only the configuration speaks, and none of them
+                is healthy.
 
         Raises:
             ConfigError: The file cannot be read or parsed.
         """
         content = self.file.read()
-        return [AgentSummary(**self._row(content, name)[0]) for name in _tables(content.data)]
+        names = _tables(content.data)
+        return [AgentSummary(**self._row(content, name, look=look)[0]) for name in names]
+
+    def summary(self, name: str) -> AgentSummary:
+        """Give one row of the list.
+
+        Raises:
+            UnknownAgentError: No agent has that name.
+            ConfigError: The file cannot be read or parsed.
+        """
+        content = self.file.read()
+        _require_known(content.config, name)
+        return AgentSummary(**self._row(content, name)[0])
 
     def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
         """Show what takes effect for an agent, and the first lines of its documents.
@@ -270,7 +290,9 @@ class Registry:
         settings = read_claude_settings(agent.directory, self._environ)
         return settings.default_mode() or (None, None)
 
-    def _row(self, content: FileContent, name: str) -> tuple[dict[str, Any], EffectiveAgent]:
+    def _row(
+        self, content: FileContent, name: str, *, look: bool = True
+    ) -> tuple[dict[str, Any], EffectiveAgent]:
         config = content.config
         problem = _settings_problem(config)
         if name in config.broken:
@@ -285,7 +307,7 @@ class Registry:
             written = config.agents[name]
         agent = _resolve(name, written, config.settings, self.path.parent)
         facts = ProjectFacts(healthy=False)
-        if agent.directory:
+        if agent.directory and look:
             facts = self._scanner.scan(agent.directory)
         row = {
             "name": name,

@@ -29,8 +29,11 @@ _JSON_INSTRUCTION = (
 )
 
 
-def check_request(request: DispatchRequest) -> None:
+def check_request(request: DispatchRequest) -> str:
     """Check what can be known of a request before an agent is looked up.
+
+    Returns:
+        The prompt, as `build_prompt` makes it.
 
     Raises:
         InvalidRequestError: Something in it cannot be sent; nothing may be started.
@@ -62,12 +65,13 @@ def check_request(request: DispatchRequest) -> None:
             " earlier result carried as `session_id`. Leave it out to start a new session."
         )
     check_timeout(request.timeout_s)
-    size = len(build_prompt(request).encode())
-    if size > MAX_PROMPT_BYTES:
+    prompt = build_prompt(request)
+    if (size := len(prompt.encode())) > MAX_PROMPT_BYTES:
         raise InvalidRequestError(
             f"The prompt has {size:,} bytes, and Claude Code takes at most {MAX_PROMPT_BYTES:,}."
             " Put the material into a file in the agent's directory and name it in the task."
         )
+    return prompt
 
 
 def schema_text(json_schema: dict[str, Any] | str) -> str:

@@ -1,8 +1,4 @@
-"""A dialogue as it runs: two agents in turn, under one slot and one record.
-
-Both work under the block that `Dialogue.go` opens: leaving it, by whatever way, ends every process
-of the two.
-"""
+"""A dialogue as it runs: a loop over two agents in turn, under one slot and one record."""
 
 import contextlib
 import math
@@ -12,75 +8,94 @@ import msgspec
 import trio
 
 from agent_dispatch.core.call_timeout import clamped_timeout_s
-from agent_dispatch.core.dialogue import Exchange, Step, time_was_up, to_record
-from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.report import Ending
+from agent_dispatch.core.command import Command
+from agent_dispatch.core.dialogue import Exchange, Step, refused, time_was_up, to_record
+from agent_dispatch.core.outcome import refused as turn_refused
+from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, Role
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
-from agent_dispatch.run.keeper import Keeper
-from agent_dispatch.run.one_run import OpenClaude
-from agent_dispatch.run.speaker import Speaker
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
+from agent_dispatch.run.plan import Planner
+from agent_dispatch.run.run_job import JobRun
+from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
 
 _MEMBERS: Mapping[Role, int] = {Role.RESPONDER: 0, Role.REQUESTER: 1}
-"""As whose each line of progress is told."""
+"""The number of each in lines of progress."""
+
+
+def not_begun(request: DialogueRequest, result: DispatchResult) -> DispatchResult:
+    """Give the record of a dialogue that was not begun, for the reason in `result`."""
+    return to_record(request, refused(request, result))
 
 
 class Dialogue:
-    """Two agents from the first word to the last."""
+    """Two agents from the first word to the last.
+
+    Each keeps one claude for all of its turns. Only if that has ended after an answer, or was
+    stopped because of a background task that did not end, another one goes on with the session.
+    """
 
     def __init__(
         self,
         request: DialogueRequest,
-        speakers: Mapping[Role, Speaker],
-        on_progress: OnProgress,
-        keeper: Keeper,
+        agents: Mapping[Role, EffectiveAgent],
+        settings: Settings,
+        run: JobRun,
+        planner: Planner,
     ) -> None:
-        """Let `speakers` talk about what is asked for.
-
-        Args:
-            request: As `check_dialogue` gave it.
-            speakers: The two.
-            on_progress: Gets whose turn it is.
-            keeper: Told how it goes.
-        """
+        """Let `agents` talk about what `request`, which is checked, asks for."""
         self._request = request
-        self._speakers = speakers
-        self._tell = on_progress
-        self._keeper = keeper
+        self._agents = agents
+        self._settings = settings
+        self._run = run
+        self._planner = planner
         self._exchange = Exchange(request)
-        self._in_hand: _Turn | None = None
-        self._sessions: set[str] = set()
-        self._began = self._ends_at = math.inf
+        self._commands: dict[Role, Command] = {}
+        """Those that begin the sessions; taken out as they are used."""
+        self._turns: dict[Role, Turns] = {}
+        """The claude of each that was started last."""
+        self._sessions: dict[Role, str] = {}
+        self._in_hand: tuple[Step, Turns, bool] | None = None
+        """The turn that is not over, and whether the time of the whole dialogue bounds it."""
         self._timeout_s = math.inf
         if request.timeout_s is not None:
             self._timeout_s = clamped_timeout_s(request.timeout_s)
 
-    @property
-    def tree_ended(self) -> bool:
-        """No process of it is left."""
-        return all(speaker.tree_ended for speaker in self._speakers.values())
+    async def prepare(self) -> list[Command] | DispatchResult:
+        """Make the commands that begin the two sessions, or say why there can be none."""
+        for role in self._agents:
+            command = await self._command(role)
+            if isinstance(command, DispatchResult):
+                return command
+            self._commands[role] = command
+        return list(self._commands.values())
+
+    async def _command(self, role: Role, resume: str | None = None) -> Command | DispatchResult:
+        agent = self._agents[role]
+        return await self._planner.command(
+            agent,
+            self._settings,
+            timeout_s=agent.timeout_s,
+            job_id=self._run.owned.job.id,
+            resume=resume,
+        )
 
     async def go(self, open_claude: OpenClaude, held_fds: Sequence[int]) -> DispatchResult:
         """Have it, and give what is to be recorded; if cancelled, nothing of it is left."""
         self._began = trio.current_time()
-        self._ends_at = self._began + self._timeout_s
-        self._keeper.started()
-        said_all = False
-        try:
-            async with contextlib.AsyncExitStack() as stack:
-                try:
-                    await self._talk(stack, open_claude, [*held_fds, *self._keeper.held_fds])
-                    await self._leave()
-                    if not self.tree_ended:
-                        self._keeper.ending()
-                finally:
-                    # Both at once; their blocks are left one after the other.
-                    for speaker in self._speakers.values():
-                        speaker.end()
-            said_all = True
-        finally:
-            if not said_all:
-                self._keeper.interrupted(self._cancelled)
+        self._run.cancelled = self._cancelled
+        self._run.owned.note_started()
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await self._talk(stack, open_claude, held_fds)
+                async with trio.open_nursery() as nursery:
+                    for turns in self._turns.values():
+                        nursery.start_soon(turns.leave)
+                if not self._run.tree_ended:
+                    self._run.mark_ending()
+            finally:
+                # Both at once; their blocks are left one after the other.
+                for turns in self._turns.values():
+                    turns.end()
         return self._record(
             "Claude Code ended with its last answer, so it could not be asked further.",
             ErrorType.CLI_ERROR,
@@ -90,59 +105,73 @@ class Dialogue:
         self, stack: contextlib.AsyncExitStack, open_claude: OpenClaude, held_fds: Sequence[int]
     ) -> None:
         while (step := self._exchange.next_step()) is not None:
-            if trio.current_time() >= self._ends_at:
+            left_s = self._began + self._timeout_s - trio.current_time()
+            if left_s <= 0:
                 self._exchange.stop(time_was_up(self._timeout_s), ErrorType.TIMEOUT)
                 return
-            speaker = self._speakers[step.role]
-            message = f"Round {step.round}: {step.agent} ({step.role})"
-            self._tell(Progress(message, member=_MEMBERS[step.role]))
-            problem = await speaker.prepare(stack, open_claude, held_fds, self._listener(step.role))
-            if problem is not None:
-                self._exchange.fail(step, problem)
-                return
-            turn = self._in_hand = _Turn(step, speaker, self._ends_at, self._timeout_s)
-            turn.ending = await speaker.speak(step.prompt, turn.deadline)
-            if turn.ending is Ending.DEADLINE:
-                if not speaker.answered:
-                    self._keeper.ending()
-                await speaker.stop()
-            if not turn.result().success:
+            self._tell(step.role, f"Round {step.round}: {step.agent} ({step.role})")
+            turns = self._turns.get(step.role)
+            if turns is None or turns.over:
+                prepared = await self._next_claude(step.role)
+                if isinstance(prepared, DispatchResult):
+                    self._exchange.fail(step, prepared)
+                    return
+                turns = self._turns[step.role] = prepared
+                await stack.enter_async_context(turns.running(open_claude, held_fds))
+            timeout_s = self._agents[step.role].timeout_s
+            self._in_hand = step, turns, left_s < timeout_s
+            await turns.ask(step.prompt, TimeLimit(min(left_s, timeout_s)), is_last=False)
+            if not turns.result().success:
                 # Reported when its process has ended and all that it said was read.
                 return
             self._close_turn()
 
-    def _listener(self, role: Role) -> OnProgress:
-        """Give the sink for what one of the two does."""
-        speaker = self._speakers[role]
-        name = speaker.agent.name
+    async def _next_claude(self, role: Role) -> Turns | DispatchResult:
+        resume = None
+        command: Command | DispatchResult | None = self._commands.pop(role, None)
+        if command is None:
+            resume = self._sessions.get(role)
+            if resume is None:
+                error = (
+                    "Claude Code ended after its answer, and had named no session to go on with."
+                )
+                return turn_refused(self._agents[role].name, error)
+            command = await self._command(role, resume)
+        if isinstance(command, DispatchResult):
+            return command
 
         def on_progress(progress: Progress) -> None:
-            session_id = speaker.session_id
-            if session_id is not None and session_id not in self._sessions:
-                self._sessions.add(session_id)
-                self._tell(Progress(f"{name}: session {session_id}", member=_MEMBERS[role]))
-                if role is Role.RESPONDER:
-                    self._keeper.note_session(session_id)
-            self._tell(Progress(f"{name}: {progress.message}", member=_MEMBERS[role]))
+            self._learn_session(role, turns.transcript.session_id)
+            self._tell(role, f"{self._agents[role].name}: {progress.message}")
 
-        return on_progress
+        turns = Turns(self._agents[role], command, self._run, on_progress, resumed=resume)
+        return turns
 
-    async def _leave(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for speaker in self._speakers.values():
-                nursery.start_soon(speaker.leave)
+    def _learn_session(self, role: Role, session_id: str | None) -> None:
+        if session_id is None or session_id in self._sessions.values():
+            return
+        self._sessions.setdefault(role, session_id)
+        self._tell(role, f"{self._agents[role].name}: session {session_id}")
+        if role is Role.RESPONDER:
+            self._run.owned.note_session(session_id)
+
+    def _tell(self, role: Role, message: str) -> None:
+        self._run.tell(Progress(message, member=_MEMBERS[role]))
 
     def _close_turn(self, cancelled_by: str = "") -> None:
         """Take over what came of the turn in hand."""
-        turn, self._in_hand = self._in_hand, None
-        if turn is None:
+        if self._in_hand is None:
             return
-        result = turn.result(cancelled_by)
+        (step, turns, ends_all), self._in_hand = self._in_hand, None
+        result = turns.result(cancelled_by)
         if result.success:
-            self._exchange.add(turn.step, result)
-            turn.speaker.next_turn()
-        else:
-            self._exchange.fail(turn.step, result)
+            self._exchange.add(step, result)
+            self._learn_session(step.role, turns.transcript.session_id)
+            turns.transcript.next_turn()
+            return
+        if ends_all and result.error_type is ErrorType.TIMEOUT:
+            result = msgspec.structs.replace(result, error=time_was_up(self._timeout_s))
+        self._exchange.fail(step, result)
 
     def _cancelled(self, by: str) -> DispatchResult:
         self._close_turn(by)
@@ -155,31 +184,6 @@ class Dialogue:
             self._exchange.stop(error, error_type)
         result = self._exchange.result(
             round((trio.current_time() - self._began) * 1000),
-            sum(speaker.left_running for speaker in self._speakers.values()),
+            sum(child.left_running for child in self._run.children),
         )
         return to_record(self._request, result)
-
-
-class _Turn:
-    """A turn in hand."""
-
-    def __init__(
-        self, step: Step, speaker: Speaker, ends_at: float, whole_timeout_s: float
-    ) -> None:
-        self.step = step
-        self.speaker = speaker
-        self.ending = Ending.CANCELLED
-        """Until it is known better."""
-        self._began = trio.current_time()
-        self._ends_all = ends_at < self._began + speaker.agent.timeout_s
-        self.deadline = ends_at if self._ends_all else self._began + speaker.agent.timeout_s
-        self._timeout_s = whole_timeout_s if self._ends_all else speaker.agent.timeout_s
-
-    def result(self, cancelled_by: str = "") -> DispatchResult:
-        """What came of it until now."""
-        duration_ms = round((trio.current_time() - self._began) * 1000)
-        report = self.speaker.report(self.ending, duration_ms, self._timeout_s)
-        result = classify(msgspec.structs.replace(report, cancelled_by=cancelled_by))
-        if self._ends_all and result.error_type is ErrorType.TIMEOUT:
-            return msgspec.structs.replace(result, error=time_was_up(self._timeout_s))
-        return result

@@ -1,4 +1,4 @@
-"""Several dispatches at once, each in a task of its own; the block around them ends them all."""
+"""Several dispatches at once, each in a task of its own; cancelling the call ends them all."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +21,7 @@ async def dispatch_parallel(
 ) -> ParallelResult:
     """Run all members, then have `aggregate` make one answer of theirs; empty for none.
 
-    One that goes wrong is a result like the others. If cancelled, all of them are.
+    One that goes wrong is a result like the others. If cancelled, all of them end.
     """
     results = await _run_all(members, dispatch, on_progress)
     if not aggregate:

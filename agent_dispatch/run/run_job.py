@@ -1,68 +1,65 @@
-"""Work with a record: whatever ends it, the record says how.
+"""Run a job and record how it ended, whatever ends it.
 
 The record is durable before anything is started, and terminal before the answer is given. While
-the work goes, two tasks stand beside it: one writes progress, one listens for a cancellation by
-another process and says on the way out why the record may stay behind. If this process dies
+the work goes on, two tasks stand beside it: one writes progress, one listens for a cancellation by
+another process, and notes on the way out why the record may stay behind. If this process dies
 instead, the guard still holds the job's lock until no process of the run is left, and the next
 reader settles the record.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import msgspec
 import trio
 
+from agent_dispatch.claude.child import Child
 from agent_dispatch.core import outcome
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
-from agent_dispatch.model.job import JOB_VARIABLE
-from agent_dispatch.run.keeper import CancelledBy, Keeper
 
-Work = Callable[[OnProgress, Keeper], Awaitable[DispatchResult]]
-"""Does what a job stands for, tells how it goes, and ends all it started if it is cancelled."""
+CancelledBy = Callable[[str], DispatchResult]
+"""Says what came of work that was cancelled; takes who cancelled it."""
 
 
-class _JobKeeper:
-    """Tells a job's owner how its run goes."""
+class JobRun:
+    """A job while it runs; none of this waits, none of it raises."""
 
-    def __init__(self, owned: Ownership, nursery: trio.Nursery) -> None:
-        self._owned = owned
+    def __init__(self, owned: Ownership, nursery: trio.Nursery, on_progress: OnProgress) -> None:
+        """Run what `owned` records; work beside the run goes into `nursery`."""
+        self.owned = owned
+        self.children: list[Child] = []
+        """Every claude that was started for it."""
+        self.cancelled: CancelledBy = nothing_begun(owned)
+        """Replaced by the work once it has something to say."""
         self._nursery = nursery
+        self._on_progress = on_progress
         self._is_ending = False
-        self.cancelled = nothing_begun(owned)
-        """What came of it, should it have been cancelled."""
-        self.tree_ended = True
 
     @property
-    def held_fds(self) -> Sequence[int]:
-        return self._owned.held_fds
+    def tree_ended(self) -> bool:
+        """No process of it is left."""
+        return all(child.ended for child in self.children)
 
-    @property
-    def environ(self) -> Mapping[str, str]:
-        return {JOB_VARIABLE: self._owned.job.id}
+    def tell(self, progress: Progress) -> None:
+        """Record progress, and pass it on."""
+        self.owned.report(progress.message)
+        self._on_progress(progress)
 
-    def started(self) -> None:
-        self._owned.note_started()
-
-    def note_session(self, session_id: str) -> None:
-        self._owned.note_session(session_id)
-
-    def ending(self) -> None:
+    def mark_ending(self) -> None:
+        """Note that processes of the run are about to be ended, by us or by the guard."""
         if not self._is_ending:
             self._is_ending = True
-            self._nursery.start_soon(self._owned.mark_ending)
-
-    def interrupted(self, result: CancelledBy) -> None:
-        self.cancelled = result
-
-    def tree_left(self) -> None:
-        self.tree_ended = False
+            self._nursery.start_soon(self.owned.mark_ending)
 
 
-async def run_recorded(
+Work = Callable[[JobRun], Awaitable[DispatchResult]]
+"""Does what a job stands for; if cancelled, it ends all that it started."""
+
+
+async def run_job(
     owned: Ownership,
     work: Work,
     on_progress: OnProgress,
@@ -73,16 +70,16 @@ async def run_recorded(
     """Do the work of the job that `owned` stands for, and record how it ended.
 
     If cancelled, no process of the work is left and the record is terminal when `Cancelled` leaves
-    this call; if this process is killed on the way there, whoever reads the record next makes it
-    so. A cancellation by another process is no `Cancelled` but a result.
+    this call; if this process is killed on the way there, the next reader of the record makes it
+    so. A cancellation by another process is not `Cancelled` but a result.
 
     Args:
         owned: The job.
         work: What to do.
         on_progress: Gets what the record gets.
         on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
-        beside: Something to do meanwhile, which raises nothing: it would end the work. Cut off when
-            the work is done.
+        beside: Something to do meanwhile. It must not raise, which would end the work, and is cut
+            off when the work is done.
 
     Raises:
         DispatchError: The request is wrong, or nothing can be started; recorded, too.
@@ -90,22 +87,17 @@ async def run_recorded(
     cancelling = _Cancelling(owned, on_behalf_of)
     failure: DispatchError | None = None
     result: DispatchResult | None = None
-    keeper: _JobKeeper | None = None
-
-    def report_progress(progress: Progress) -> None:
-        owned.report(progress.message)
-        on_progress(progress)
-
+    run: JobRun | None = None
     try:
         async with trio.open_nursery() as nursery:
-            keeper = _JobKeeper(owned, nursery)
+            run = JobRun(owned, nursery, on_progress)
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen)
             if beside is not None:
                 nursery.start_soon(beside)
             try:
                 with cancelling.scope:
-                    result = await work(report_progress, keeper)
+                    result = await work(run)
             except DispatchError as error:
                 # Raised outside the nursery, which would wrap it in a group.
                 failure = error
@@ -118,14 +110,12 @@ async def run_recorded(
         raise
     finally:
         if result is None:
-            what = nothing_begun(owned) if keeper is None else keeper.cancelled
-            result = what(cancelling.by)
+            result = (nothing_begun(owned) if run is None else run.cancelled)(cancelling.by)
         # Both steps have bounds of their own (`jobs.owner`), of 2 and of 20 seconds.
         with trio.CancelScope(shield=True):
             if not result.success and await owned.ends_with_its_parent():
                 result = _with_parent(result, owned.job.parent)
-            tree_ended = keeper is None or keeper.tree_ended
-            finished = await owned.finish(result, tree_ended=tree_ended)
+            finished = await owned.finish(result, tree_ended=run is None or run.tree_ended)
     if failure is not None:
         raise failure
     return _answer(finished, owned.job.id, result)
@@ -143,8 +133,8 @@ class _Cancelling:
     async def listen(self) -> NoReturn:
         """End the run when another process asks for it, and say why if anything else ends it.
 
-        A server that leaves does not wait for its agents to end: the guards see to that, and who
-        reads the record then finds a job that was cancelled, not one that was lost.
+        A server that leaves does not wait for its agents to end: the guards see to that. The note
+        lets the next reader record a cancelled job, not a lost one.
         """
         try:
             self.by = await self._owned.wait_cancelled()

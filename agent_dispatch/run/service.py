@@ -1,13 +1,14 @@
-"""The service: wires configuration, jobs, slots and the run loop, and is what the surfaces call."""
+"""The service: what the surfaces call, without their wire formats."""
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
+from typing import Unpack
 
 import msgspec
 import trio
 
-from agent_dispatch.claude.conversation import open_claude
+from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.config.file import config_path, jobs_path, with_absolute_paths
@@ -16,68 +17,89 @@ from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue import agent_of_session, check_dialogue
 from agent_dispatch.core.parallel import wrong_items
-from agent_dispatch.core.prompt import check_request
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.jobs.owner import adopt_job, create_job
-from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.jobs.owner import create_job
+from agent_dispatch.jobs.store import Collected, JobStore, Listing
+from agent_dispatch.jobs.threads import Pool, in_pool
+from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
+from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
 from agent_dispatch.model.answer import CacheCleared, CacheStats
-from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
+    ErrorType,
     OnProgress,
+    Progress,
     ignore_progress,
 )
-from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
+from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.parallel import Member, ParallelResult
-from agent_dispatch.run.agent_service import AgentService
 from agent_dispatch.run.background import Workers
-from agent_dispatch.run.calls import Calls
-from agent_dispatch.run.dispatcher import Dispatcher
-from agent_dispatch.run.job_service import JobService
+from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.parallel import dispatch_parallel
-from agent_dispatch.run.run_job import nothing_begun, run_recorded
-from agent_dispatch.run.sessions import Sessions
-from agent_dispatch.run.single_flight import Sharing
-from agent_dispatch.run.slots import Slots
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.run.plan import Plan, Planner, plan_run
+from agent_dispatch.run.run_job import nothing_begun
+from agent_dispatch.run.runner import Runner
+from agent_dispatch.run.single_flight import SingleFlight
+from agent_dispatch.run.threads import Lookouts, in_thread
+from agent_dispatch.run.turns import OpenClaude
+
+_CANCEL_PATIENCE_S = 10.0
+"""How long a cancellation may take before its outcome is `running`: a ladder, with room."""
+_WATCH_EVERY_S = 1.0
+"""How often a waiter looks for new progress lines; they are written once a second at most."""
+_LOOK_S = 5.0
+"""How long looking at an agent's directory may take."""
 
 
-class Service(JobService, AgentService):
+class Service:
     """What the MCP server and the CLI offer, without their wire formats.
 
-    Calls that are wrong raise a `DispatchError`. Each call reads the configuration anew, so
-    agents can be added without a restart.
+    A call that is wrong raises a `DispatchError`; a run that went wrong is a `DispatchResult`. Each
+    call reads the configuration anew, so agents can be added without a restart.
     """
 
     def __init__(
         self,
         *,
         registry: Registry,
-        dispatcher: Dispatcher,
         store: JobStore,
+        limits: Limits,
+        open_claude: OpenClaude,
         workers: Workers,
         nursery: trio.Nursery,
-        parent: str | None = None,
+        environ: Mapping[str, str],
+        claude: Sequence[str] | None = None,
     ) -> None:
         """Wire a service; `open_service` does it for real.
 
         Args:
             registry: The agents.
-            dispatcher: The run loop.
             store: The records.
+            limits: The slots of this process's depth, and the locks of sessions.
+            open_claude: Runs claude.
             workers: Start background jobs.
             nursery: Where runs live that several callers wait for.
-            parent: The job inside whose agent this process runs.
+            environ: What agents inherit; also names the nesting depth and holds PATH.
+            claude: The program and its first arguments; None: `claude` on PATH.
         """
-        JobService.__init__(self, store)
-        AgentService.__init__(self, registry)
-        self._dispatcher = dispatcher
+        self._registry = registry
+        self._store = store
         self._workers = workers
-        self._parent = parent
-        self._calls = Calls(dispatcher, store, parent)
-        self._sharing = Sharing(nursery)
+        self._parent = environ.get(JOB_VARIABLE)
+        self._lookouts = Lookouts()
+        self._planner = Planner(registry, environ, claude, self._lookouts)
+        self._runner = Runner(
+            store=store,
+            planner=self._planner,
+            limits=limits,
+            open_claude=open_claude,
+            parent=self._parent,
+        )
+        self._flight = SingleFlight(nursery)
+
+    # -- dispatches
 
     async def dispatch(
         self,
@@ -90,12 +112,12 @@ class Service(JobService, AgentService):
         """Give one task to one agent and wait for the answer.
 
         The same asked again is answered from the cache, and while it is under way, by that run.
-        If cancelled, and nobody else waits for the run, no process of it is left, and its record
-        says so.
+        If cancelled, and no other caller waits for the run, no process of it is left, and its
+        record says so.
 
         Args:
             request: What is asked of whom.
-            on_progress: Called with the job's id first, then with what happens.
+            on_progress: Called with the job's id first, then with what happens; returns at once.
             ref: The caller gets the id in place of the answer: keep the record until `gc`.
             fresh: Run it whatever was asked before; so does a request that resumes a session.
 
@@ -105,24 +127,30 @@ class Service(JobService, AgentService):
             ConfigError: `agents.toml` cannot be read.
             InvalidRequestError: The request cannot be sent as it is.
             JobStoreError: The job cannot be recorded; nothing was started.
-            SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
+            LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
-        agent, settings = self._look_up(request)
+        plan = plan_run(await self._planner.snapshot(), request)
+        return await self._run(plan, on_progress, ref=ref, fresh=fresh)
+
+    async def _run(
+        self, plan: Plan, on_progress: OnProgress, *, ref: bool, fresh: bool = False
+    ) -> DispatchResult:
+        request, settings = plan.request, plan.settings
         await self._check_owner_of_session(request)
         await self._check_session(request.session_id)
-        start = partial(self._calls.run, request, agent, settings, ref)
         # Where no record of an ordinary call is kept, there is none that a ref could name.
         unnamed = ref and settings.call_retention_days == 0
         if fresh or unnamed or request.session_id is not None or not settings.cache.enabled:
-            return await start(on_progress)
-        result = await self._sharing.dispatch(request, agent, settings.cache, on_progress, start)
+            return await self._runner.call(plan, ref, on_progress)
+        start = partial(self._runner.call, plan, ref)
+        result = await self._flight.dispatch(plan, on_progress, start)
         if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
             return result
-        # There is nothing to fetch by it any more: the caller must get all of the answer now.
+        # The id fetches nothing any more: the caller must get all of the answer now.
         return msgspec.structs.replace(result, job_id=None)
 
     async def _check_owner_of_session(self, request: DispatchRequest) -> None:
-        """Refuse to go on with the conversation of another agent, as far as records tell whose.
+        """Refuse to resume the conversation of another agent, as far as records tell whose it is.
 
         It would go on in this agent's directory, with its rights.
         """
@@ -177,18 +205,23 @@ class Service(JobService, AgentService):
             UnknownAgentError: The agent that is to combine the answers is.
             ConfigError: `agents.toml` cannot be read.
         """
+        snapshot = await self._planner.snapshot()
         if aggregate:
-            self._registry.effective(aggregate)
+            snapshot.effective(aggregate)
+        plans: dict[DispatchRequest, Plan] = {}
         problems = []
         for index, member in enumerate(members):
-            failure = self._try_look_up(member.request)
-            if isinstance(failure, DispatchError):
-                problems.append(f"dispatches[{index}]: {failure}")
+            try:
+                plans[member.request] = plan_run(snapshot, member.request)
+            except DispatchError as error:
+                problems.append(f"dispatches[{index}]: {error}")
         if problems:
             raise wrong_items(problems)
 
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
-            return await self.dispatch(member.request, report, ref=member.ref)
+            # The request that combines the answers is made when they are there.
+            plan = plans.get(member.request) or plan_run(snapshot, member.request)
+            return await self._run(plan, report, ref=member.ref)
 
         return await dispatch_parallel(members, aggregate, dispatch, on_progress)
 
@@ -205,28 +238,26 @@ class Service(JobService, AgentService):
             on_progress: Called with the job's id first, then with what happens.
 
         Raises:
-            InvalidRequestError: The request cannot be sent as it is.
-            UnknownAgentError: One of the two is not configured.
-            UnusableAgentError: Its table in `agents.toml` is broken.
-            ConfigError: `agents.toml` cannot be read.
-            JobStoreError: The job cannot be recorded; nothing was started.
-            SlotsError: The limit on concurrent runs cannot be kept; nothing was started.
+            DispatchError: As for `dispatch`.
         """
         request = check_dialogue(request)
+        snapshot = await self._planner.snapshot()
         agents = {
-            Role.RESPONDER: self._registry.effective(request.responder),
-            Role.REQUESTER: self._registry.effective(request.requester),
+            Role.RESPONDER: snapshot.effective(request.responder),
+            Role.REQUESTER: snapshot.effective(request.requester),
         }
-        settings = self._registry.load().settings
-        return await self._calls.dialogue(request, agents, settings, on_progress)
+        return await self._runner.dialogue(request, agents, snapshot.settings, on_progress)
 
     async def cache_stats(self) -> CacheStats:
         """How full the cache is and how often it helped."""
-        return self._sharing.stats(self._registry.load().settings.cache)
+        return self._flight.stats((await self._planner.snapshot()).settings.cache)
 
     async def cache_clear(self) -> CacheCleared:
         """Forget all answers that are kept."""
-        return CacheCleared(cleared=self._sharing.clear())
+        await trio.lowlevel.checkpoint()
+        return CacheCleared(cleared=self._flight.clear())
+
+    # -- jobs
 
     async def submit(self, request: DispatchRequest) -> Job:
         """Start a background job; it goes on whatever becomes of this process.
@@ -238,7 +269,7 @@ class Service(JobService, AgentService):
             DispatchError: As for `dispatch`, and when no worker can be started: then the job is
                 recorded as failed.
         """
-        self._look_up(request)
+        plan_run(await self._planner.snapshot(), request)
         await self._check_owner_of_session(request)
         async with create_job(
             self._store, request, kind=JobKind.BACKGROUND, parent=self._parent
@@ -264,28 +295,158 @@ class Service(JobService, AgentService):
         Raises:
             DispatchError: It cannot be run; its record says so.
         """
-        async with adopt_job(self._store, job_id, fds) as owned:
-            found = self._try_look_up(owned.job.request())
-            if isinstance(found, DispatchError):
-                await owned.finish(outcome.refused(owned.job.agent, str(found)))
-                raise found
-            agent, settings = found
-            work = partial(self._dispatcher.dispatch, owned.job.request(), agent, settings)
-            await run_recorded(owned, work, ignore_progress, on_behalf_of="a signal to its worker")
+        await self._runner.background(job_id, fds)
 
-    def _look_up(self, request: DispatchRequest) -> tuple[EffectiveAgent, Settings]:
-        check_request(request)
-        # Not in a thread: one stat() tells that the file has not changed, and nothing else is
-        # looked at.
-        return self._registry.effective(request.agent), self._registry.load().settings
+    async def job(self, job_id: str) -> Job:
+        """One job as it is now: a job whose owner died is over, and says so.
 
-    def _try_look_up(
-        self, request: DispatchRequest
-    ) -> tuple[EffectiveAgent, Settings] | DispatchError:
+        Raises:
+            DispatchError: Not an id, no such job, or its record cannot be read.
+        """
+        return await settled(self._store, job_id)
+
+    async def is_recorded(self, job_id: str) -> bool:
+        """Whether there is a record of that job, by which its answer can be fetched."""
         try:
-            return self._look_up(request)
-        except DispatchError as error:
-            return error
+            await in_thread(self._store.head, job_id)
+        except DispatchError:
+            return False
+        return True
+
+    async def wait(
+        self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
+    ) -> Job:
+        """Wait until a job is over, but not longer than `patience_s`; its status tells.
+
+        Wakes within milliseconds of the end, also of a sudden one.
+
+        Args:
+            job_id: The job.
+            patience_s: Seconds; the job goes on if they do not suffice.
+            on_progress: Called with new lines on what the agent does.
+
+        Raises:
+            DispatchError: As for `job`.
+        """
+        seen_at: float | None = None
+
+        def tell(job: Job) -> None:
+            nonlocal seen_at
+            if job.progress and job.progress_updated_at != seen_at:
+                seen_at = job.progress_updated_at
+                on_progress(Progress(job.progress[-1]))
+
+        with trio.move_on_after(patience_s):
+            return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)
+        return await self.job(job_id)
+
+    async def cancel(self, job_id: str, *, by: str = "a caller") -> CancelOutcome:
+        """Cancel a job, wherever it runs; returns when its processes are gone.
+
+        Args:
+            job_id: The job.
+            by: Who asks, for the end of a sentence.
+
+        Raises:
+            DispatchError: Not an id, or its record cannot be read.
+        """
+        return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S)
+
+    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
+        """The newest jobs, or the newest of one status, each settled."""
+        return await in_pool(Pool.BULK, partial(self._store.list_jobs, status=status, limit=limit))
+
+    async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
+        """Remove jobs that ended before that, and what dead processes left."""
+        return await in_pool(Pool.BULK, partial(self._store.gc, max_age_days, dry_run=dry_run))
+
+    async def result(self, ref: str) -> DispatchResult:
+        """The whole result of a job that is over.
+
+        Raises:
+            DispatchError: As for `job`; or the job is not over, or has no result.
+        """
+        job = await self.job(ref)
+        if not job.status.is_terminal:
+            raise JobNotOverError(job)
+        if job.result is None:
+            return outcome.refused(
+                job.agent, job.error or "", job.error_type or ErrorType.CLI_ERROR
+            )
+        return job.result
+
+    # -- agents
+
+    async def list_agents(self) -> list[AgentSummary]:
+        """All configured agents, the broken ones with their problem."""
+        try:
+            return await self._lookouts.look("list", self._registry.list_agents, _LOOK_S)
+        except trio.TooSlowError:
+            return await self._list_one_by_one()
+
+    async def _list_one_by_one(self) -> list[AgentSummary]:
+        """List them, each with a bound of its own, as a directory does not answer."""
+        unseen = partial(self._registry.list_agents, look=False)
+        rows = {row.name: row for row in await self._lookouts.run("list unseen", unseen)}
+
+        async def look(name: str) -> None:
+            summary = partial(self._registry.summary, name)
+            try:
+                rows[name] = await self._lookouts.look(f"list {name}", summary, _LOOK_S)
+            except trio.TooSlowError:
+                problem = rows[name].problem or _hangs(name)
+                rows[name] = msgspec.structs.replace(rows[name], problem=problem)
+
+        async with trio.open_nursery() as nursery:
+            for name in rows:
+                nursery.start_soon(look, name)
+        return list(rows.values())
+
+    async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
+        """One agent as it takes effect, with the first lines of its documents.
+
+        Raises:
+            DispatchError: No such agent, or its directory does not answer.
+        """
+        look = partial(self._registry.inspect_agent, name, preview_lines)
+        try:
+            return await self._lookouts.look(f"inspect {name}", look, _LOOK_S)
+        except trio.TooSlowError:
+            raise DispatchError(_hangs(name)) from None
+
+    async def add_agent(
+        self, name: str, directory: str, **fields: Unpack[AgentFields]
+    ) -> AgentChange:
+        """Register a directory; empty and 0 mean that the setting is inherited."""
+        add = partial(self._registry.add_agent, name, directory, **fields)
+        return await self._lookouts.run(f"add {name}", add)
+
+    async def update_agent(self, name: str, **fields: Unpack[AgentFields]) -> AgentChange:
+        """Change what is not empty or 0; `none` and a negative budget clear the agent's own."""
+        update = partial(self._registry.update_agent, name, **fields)
+        return await self._lookouts.run(f"update {name}", update)
+
+    async def remove_agent(self, name: str) -> AgentChange:
+        """Forget an agent; its directory stays as it is."""
+        remove = partial(self._registry.remove_agent, name)
+        return await self._lookouts.run(f"remove {name}", remove)
+
+
+class JobNotOverError(DispatchError):
+    """The result of a job was asked for that has none yet."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(
+            f"Job {job.id} is {job.status}: its result is not there yet. Wait for it with"
+            f' dispatch_wait(job_id="{job.id}"), or in a shell: agent-dispatch wait {job.id}'
+        )
+
+
+def _hangs(name: str) -> str:
+    return (
+        f"The directory of agent {name!r} did not answer for {_LOOK_S:g} s. Is it on a network"
+        " mount that hangs?"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -295,6 +456,7 @@ async def open_service(
     fork_server: ForkServer | None,
     claude: Sequence[str] | None = None,
     registry: Registry | None = None,
+    open_claude: OpenClaude | None = None,
 ) -> AsyncIterator[Service]:
     """Wire a service for as long as the block runs.
 
@@ -303,6 +465,7 @@ async def open_service(
         fork_server: Forks guards and workers; None starts each the slow way.
         claude: The program to run in place of `claude` on PATH, with its first arguments.
         registry: The agents, in place of the file that `environ` names.
+        open_claude: Runs claude, in place of the real one.
 
     Raises:
         ConfigError: `environ` names a configuration file that cannot be used.
@@ -310,24 +473,18 @@ async def open_service(
     environ = with_absolute_paths(environ)
     registry = registry or Registry(config_path(environ), environ=environ)
     jobs = jobs_path(environ, registry.path)
-    store = JobStore(jobs)
-    dispatcher = Dispatcher(
-        slots=Slots(jobs / "slots", current_depth(environ)),
-        sessions=Sessions(jobs / "sessions"),
-        open_claude=partial(open_claude, Launcher(fork_server)),
-        environ=environ,
-        claude=claude,
-    )
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
             yield Service(
                 registry=registry,
-                dispatcher=dispatcher,
-                store=store,
+                store=JobStore(jobs),
+                limits=Limits(jobs, current_depth(environ)),
+                open_claude=open_claude or partial(open_real_claude, Launcher(fork_server)),
                 workers=Workers(fork_server, environ, claude),
                 nursery=nursery,
-                parent=environ.get(JOB_VARIABLE),
+                environ=environ,
+                claude=claude,
             )
         except Exception as error:
             # Raised outside the nursery, which would wrap it in a group.

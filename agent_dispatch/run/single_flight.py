@@ -1,6 +1,6 @@
 """Identical calls in flight share one run, and later ones its answer.
 
-A run belongs to the service, not to the call that came first: it goes on for as long as anybody
+A run belongs to the service, not to the call that came first: it goes on for as long as a caller
 waits for it, and ends with its last caller. Each caller keeps its own deadline, counted from when
 the agent was started, or from its own arrival if that was later.
 """
@@ -16,22 +16,16 @@ from agent_dispatch.core.cache import Cache, request_key
 from agent_dispatch.core.outcome import refused
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.answer import CacheStats
-from agent_dispatch.model.config import CacheSettings, EffectiveAgent
-from agent_dispatch.model.dispatch import (
-    DispatchRequest,
-    DispatchResult,
-    ErrorType,
-    OnProgress,
-    Progress,
-)
-from agent_dispatch.run.one_run import effective_timeout_s
-from agent_dispatch.run.time_limit import TimeLimit
+from agent_dispatch.model.config import CacheSettings
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.run.plan import Plan
+from agent_dispatch.run.turns import TimeLimit
 
 Start = Callable[[OnProgress, TimeLimit], Awaitable[DispatchResult]]
 """Runs a dispatch to its end, within the limit."""
 
 
-class Sharing:
+class SingleFlight:
     """The answers that are kept, and the runs under way that others may join."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -40,50 +34,40 @@ class Sharing:
         self._cache = Cache()
         self._runs: dict[bytes, _SharedRun] = {}
 
-    async def dispatch(
-        self,
-        request: DispatchRequest,
-        agent: EffectiveAgent,
-        settings: CacheSettings,
-        on_progress: OnProgress,
-        start: Start,
-    ) -> DispatchResult:
+    async def dispatch(self, plan: Plan, on_progress: OnProgress, start: Start) -> DispatchResult:
         """Answer from the cache, or by a run under way, or else by a new one.
 
-        If cancelled, and nobody else waits for the run, no process of it is left.
+        If cancelled, and no other caller waits for the run, no process of it is left.
 
         Args:
-            request: What is asked.
-            agent: Of whom, as it is configured now.
-            settings: Of the cache.
+            plan: What is asked of whom.
             on_progress: Called as for a run of one's own.
             start: Makes the new run.
 
         Raises:
             DispatchError: What `start` raised.
         """
-        key = request_key(request, agent)
+        key, settings = request_key(plan.request, plan.agent), plan.settings.cache
         kept = self._cache.get(key, trio.current_time(), settings)
         if kept is not None:
             on_progress(Progress("Answered from the cache", kept.job_id))
             return kept
-        timeout_s = effective_timeout_s(request, agent)
         run = self._runs.get(key)
         if run is None or run.is_ending:
-            run = self._runs[key] = _SharedRun(timeout_s)
+            run = self._runs[key] = _SharedRun(plan.timeout_s)
             self._nursery.start_soon(self._run, key, run, settings, start)
         else:
             self._cache.count_shared()
-        return await run.wait(_Caller(timeout_s, on_progress), agent)
+        return await run.wait(_Caller(plan, on_progress))
 
     def stats(self, settings: CacheSettings) -> CacheStats:
         """How full the cache is and how often it helped."""
         return self._cache.stats(trio.current_time(), settings)
 
     def clear(self) -> int:
-        """Forget all answers, also those of runs that are under way; how many were kept.
+        """Forget all answers, also those of runs that are under way; return how many were kept.
 
-        Such a run still answers those who wait for it, and nobody who asks from now on.
+        Such a run still answers the callers that wait for it, and no later ones.
         """
         self._runs.clear()
         return self._cache.clear()
@@ -108,15 +92,16 @@ class Sharing:
 class _Caller:
     """One call that waits for a run."""
 
-    def __init__(self, timeout_s: float, on_progress: OnProgress) -> None:
-        self.timeout_s = timeout_s
+    def __init__(self, plan: Plan, on_progress: OnProgress) -> None:
+        self.agent = plan.agent.name
+        self.timeout_s = plan.timeout_s
         self.on_progress = on_progress
         self.deadline = math.inf
         self.scope = trio.CancelScope()
 
 
 class _SharedRun:
-    """A run and those who wait for it."""
+    """A run and the callers that wait for it."""
 
     def __init__(self, timeout_s: float) -> None:
         self.limit = TimeLimit(timeout_s, self._retime)
@@ -130,7 +115,7 @@ class _SharedRun:
 
     @property
     def is_ending(self) -> bool:
-        """Its time is up, or nobody waited for it any more: it is too late to join."""
+        """It is too late to join: its time is up, or its last caller has left."""
         return self.limit.has_passed or self.scope.cancel_called
 
     def report(self, progress: Progress) -> None:
@@ -143,7 +128,7 @@ class _SharedRun:
         self._payer = self._callers[0] if self._callers else None
         self.over.set()
 
-    async def wait(self, caller: _Caller, agent: EffectiveAgent) -> DispatchResult:
+    async def wait(self, caller: _Caller) -> DispatchResult:
         if self._job_id is not None:
             same = f"The same is being asked already: job {self._job_id}"
             caller.on_progress(Progress(same, self._job_id))
@@ -152,7 +137,7 @@ class _SharedRun:
         try:
             with caller.scope:
                 await self.over.wait()
-            return self._answer(caller, agent)
+            return self._answer(caller)
         finally:
             self._callers.remove(caller)
             self._retime()
@@ -160,26 +145,26 @@ class _SharedRun:
                 self.scope.cancel()
                 with trio.CancelScope(shield=True):
                     await self.over.wait()
-                # That nobody waits for the answer is no reason to hide a bug.
+                # Without a caller that gets it, a bug must still be raised.
                 if self.failure is not None and not isinstance(self.failure, DispatchError):
                     raise _copy_of(self.failure)
 
-    def _answer(self, caller: _Caller, agent: EffectiveAgent) -> DispatchResult:
+    def _answer(self, caller: _Caller) -> DispatchResult:
         if self.failure is not None:
             raise _copy_of(self.failure)
         if self.result is None:
-            return self._out_of_patience(caller, agent)
+            return self._out_of_time(caller)
         if caller is self._payer:
             return self.result
         # It was paid for once.
         return msgspec.structs.replace(self.result, cached=True)
 
-    def _out_of_patience(self, caller: _Caller, agent: EffectiveAgent) -> DispatchResult:
+    def _out_of_time(self, caller: _Caller) -> DispatchResult:
         error = (
             f"Timed out after {caller.timeout_s:g} s. Another caller asked the same and has more"
             f' time, so the run goes on: dispatch_wait(job_id="{self._job_id}") gives its answer.'
         )
-        result = refused(agent.name, error, ErrorType.TIMEOUT)
+        result = refused(caller.agent, error, ErrorType.TIMEOUT)
         return msgspec.structs.replace(result, job_id=self._job_id)
 
     def _retime(self) -> None:
@@ -192,7 +177,7 @@ class _SharedRun:
                 caller.deadline = now + caller.timeout_s
         last = max(caller.deadline for caller in self._callers)
         for caller in self._callers:
-            # Who has as long as the run gets what the run itself says at its limit.
+            # Callers whose deadline equals the run's get the run's own timeout result.
             caller.scope.deadline = math.inf if caller.deadline == last else caller.deadline
         self.limit.move_to(last)
 
@@ -200,8 +185,7 @@ class _SharedRun:
 def _copy_of(error: Exception) -> Exception:
     """Make an exception to raise to one of several callers.
 
-    Raising one object in several tasks would add the traceback of each to all, and let what one
-    caller adds to it (a note, a context) show in the others'.
+    One object raised in several tasks would gather the tracebacks, notes and contexts of all.
     """
     kind = type(error)
     reduced = error.__reduce__()  # With the file name, which `args` of an OSError lacks.

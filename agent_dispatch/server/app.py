@@ -9,8 +9,9 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 
 import agent_dispatch
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
-from agent_dispatch.server.ports import Service
 from agent_dispatch.server.resources import TEMPLATE, link_to, read_result
 from agent_dispatch.server.tools import Answer, Tool, Toolbox, refusal
 from agent_dispatch.server.tools_agents import (
@@ -95,7 +96,9 @@ documents without starting it. A wrong call answers {"error": ...} with the fix.
 """
 
 
-def build_server(service: Service, tools: Sequence[Tool[Any]] = TOOLS) -> Server[Any]:
+def build_server(
+    service: Service | DispatchError, tools: Sequence[Tool[Any]] = TOOLS
+) -> Server[Any]:
     """The server over `service`, ready for `Server.run` or the library's in-memory client."""
     toolbox = Toolbox(service, tools)
     listing = types.ListToolsResult(

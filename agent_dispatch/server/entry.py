@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from typing import NoReturn, Protocol, TypeVar
 
     from agent_dispatch.claude.fork_server import ForkServer
-    from agent_dispatch.server.ports import Service
+    from agent_dispatch.errors import DispatchError
+    from agent_dispatch.run.service import Service
 
     class Closable(Protocol):
         """What the start-up needs to know of a fork server."""
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
             ...
 
     ForkServerT = TypeVar("ForkServerT", bound=Closable)
-    OpenService = Callable[[ForkServerT, Mapping[str, str]], AbstractAsyncContextManager["Service"]]
+    OpenService = Callable[
+        [ForkServerT, Mapping[str, str]], AbstractAsyncContextManager["Service | DispatchError"]
+    ]
 
 USAGE = """\
 usage: agent-dispatch serve
@@ -341,7 +344,7 @@ def _start_fork_server() -> "ForkServer":
 
 def _open_service(
     fork_server: "ForkServer", environ: "Mapping[str, str]"
-) -> "AbstractAsyncContextManager[Service]":
+) -> "AbstractAsyncContextManager[Service | DispatchError]":
     from agent_dispatch.server.host import open_service_or_refuse
 
     return open_service_or_refuse(fork_server, environ)

@@ -23,7 +23,6 @@ from agent_dispatch.server.front_door import (
     table_key,
 )
 from agent_dispatch.server.host import serve_messages
-from agent_dispatch.server.refusing import RefusingService
 from agent_dispatch.server.transport import Unanswered
 from agent_dispatch.server.wire import LineReader, Outbox
 
@@ -61,7 +60,7 @@ async def _ask_library(requests: Sequence[Mapping[str, object]]) -> list[bytes]:
     with client, server:
         client.sendall(b"".join(msgspec.json.encode(request) + b"\n" for request in requests))
         client.shutdown(socket.SHUT_WR)
-        service = RefusingService(DispatchError("it is not called here"))
+        service = DispatchError("it is not called here")
         async with trio.open_nursery() as nursery:
             lines = LineReader(server.fileno())
             outbox = Outbox(server.fileno(), on_gone=nursery.cancel_scope.cancel)

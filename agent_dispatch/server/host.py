@@ -14,12 +14,10 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.service import Service, open_service
 from agent_dispatch.server.app import build_server
 from agent_dispatch.server.descriptors import Wire
 from agent_dispatch.server.front_door import FrontDoor
-from agent_dispatch.server.ports import Service
-from agent_dispatch.server.refusing import RefusingService
 from agent_dispatch.server.transport import MessageReader, MessageWriter, Unanswered
 from agent_dispatch.server.wire import LineReader, Outbox
 
@@ -35,7 +33,7 @@ FLUSH_S = 0.05
 Leave = Callable[[int], NoReturn]
 
 
-OpenService = Callable[[], AbstractAsyncContextManager[Service]]
+OpenService = Callable[[], AbstractAsyncContextManager[Service | DispatchError]]
 
 
 def run_server(
@@ -61,23 +59,23 @@ def run_server(
 @asynccontextmanager
 async def open_service_or_refuse(
     fork_server: ForkServer, environ: Mapping[str, str]
-) -> AsyncIterator[Service]:
-    """Open the service; if that cannot be, give one whose every call says why.
+) -> AsyncIterator[Service | DispatchError]:
+    """Open the service; if that cannot be, give the reason, which each call then answers.
 
-    A person who calls a tool can fix the reason; a server that ends tells nobody.
+    A person who calls a tool can fix it; a server that ends tells nobody.
     """
     async with AsyncExitStack() as stack:
         opening = open_service(fork_server=fork_server, environ=environ)
-        service: Service
+        service: Service | DispatchError
         try:
             service = await stack.enter_async_context(opening)
         except DispatchError as error:
-            service = RefusingService(error)
+            service = error
         yield service
 
 
 async def serve_messages(
-    service: Service,
+    service: Service | DispatchError,
     lines: LineReader,
     outbox: Outbox,
     unanswered: Unanswered,
@@ -88,7 +86,7 @@ async def serve_messages(
     """Serve one client until its input ends.
 
     Args:
-        service: What the tools work with.
+        service: What the tools work with, or why there is none.
         lines: What the client says.
         outbox: Takes the answers.
         unanswered: The answers that are due.

@@ -8,7 +8,7 @@ from mcp.shared.exceptions import MCPError
 from agent_dispatch.core.inline import cut
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.server.ports import Service
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import encode
 
 _URI = "dispatch://result/"
@@ -35,12 +35,16 @@ def link_to(ref: str, version: str) -> list[types.ContentBlock]:
     return [types.ResourceLink(uri=_URI + ref, name=f"result {ref}", mime_type=_JSON)]
 
 
-async def read_result(service: Service, uri: str, *, modern: bool) -> types.ReadResourceResult:
+async def read_result(
+    service: Service | DispatchError, uri: str, *, modern: bool
+) -> types.ReadResourceResult:
     """Read a result, whole.
 
     Raises:
         MCPError: There is no such resource, or it cannot be read.
     """
+    if isinstance(service, DispatchError):
+        raise MCPError(types.INTERNAL_ERROR, str(service), {"uri": uri})
     not_found = types.INVALID_PARAMS if modern else _RETIRED_NOT_FOUND
     match = _RESULT_URI.fullmatch(uri)
     if match is None:

@@ -17,7 +17,7 @@ from agent_dispatch.core.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import OnProgress, ignore_progress
-from agent_dispatch.server.ports import Service
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.progress import Report, report_progress
 from agent_dispatch.server.schema import input_schema
 
@@ -104,8 +104,8 @@ class WithWarnings:
 class Toolbox:
     """All tools over one service."""
 
-    def __init__(self, service: Service, tools: Sequence[Tool[Any]]) -> None:
-        """Offer `tools`, in this order."""
+    def __init__(self, service: Service | DispatchError, tools: Sequence[Tool[Any]]) -> None:
+        """Offer `tools`, in this order; without a service each call answers why there is none."""
         self._service = service
         self._tools = {tool.name: tool for tool in tools}
         self._decoders = {tool.name: ArgumentDecoder(tool.name, tool.params) for tool in tools}
@@ -149,6 +149,8 @@ class Toolbox:
         self, tool: Tool[ParamsT], params: ParamsT, on_progress: OnProgress
     ) -> Answer:
         try:
+            if isinstance(self._service, DispatchError):
+                return refusal(str(self._service))
             result = await tool.run(self._service, params, on_progress)
             match result:
                 case WithWarnings(items, warnings):

@@ -8,7 +8,7 @@ import msgspec
 from agent_dispatch.core.agent_list import Row, fit_agents
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
-from agent_dispatch.server.ports import Service
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import Tool
 
 MAX_PREVIEW_LINES = 200

@@ -8,7 +8,7 @@ from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.core.dialogue_inline import inline_dialogue
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import OnProgress
-from agent_dispatch.server.ports import Service
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import Tool
 from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS
 

@@ -9,7 +9,7 @@ from agent_dispatch.core.inline import inline, refer
 from agent_dispatch.core.prompt import schema_text
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
-from agent_dispatch.server.ports import Service
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import Tool
 
 WHOLE_RESULT_CHARS = 100_000

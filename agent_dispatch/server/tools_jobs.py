@@ -10,7 +10,7 @@ from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.answer import Cancellation, Purged, Submitted, WaitedFor
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
-from agent_dispatch.server.ports import Service
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import Tool, WithWarnings
 from agent_dispatch.server.tools_dispatch import (
     WHOLE_RESULT_CHARS,

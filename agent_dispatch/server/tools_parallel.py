@@ -10,7 +10,7 @@ from agent_dispatch.core.parallel import read_members
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.parallel import ParallelAnswer
-from agent_dispatch.server.ports import Service
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import Tool
 from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS
 

@@ -16,18 +16,32 @@ from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    OnProgress,
+    Progress,
+    ignore_progress,
+)
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.run.service import Service
 
 
-class HangingService:
+class HangingService(Service):
     """Reports that it works, and then never answers."""
 
     def __init__(self, *, stubborn: bool) -> None:
         self._stubborn = stubborn
 
-    async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
+    async def dispatch(
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        ref: bool = False,
+        fresh: bool = False,
+    ) -> DispatchResult:
         on_progress(Progress("working"))
         try:
             await trio.sleep_forever()
@@ -38,11 +52,16 @@ class HangingService:
         raise AssertionError("sleep_forever() ended")
 
     async def parallel(
-        self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
+        self,
+        members: Sequence[Member],
+        aggregate: str = "",
+        on_progress: OnProgress = ignore_progress,
     ) -> ParallelResult:
         raise AssertionError("nothing is given in parallel here")
 
-    async def dialogue(self, request: DialogueRequest, on_progress: OnProgress) -> DialogueResult:
+    async def dialogue(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
         raise AssertionError("nobody talks here")
 
     async def submit(self, request: DispatchRequest) -> Job:

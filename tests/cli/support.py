@@ -22,9 +22,16 @@ from agent_dispatch.model.dialogue import (
     DialogueTurn,
     Role,
 )
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress, Progress
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    OnProgress,
+    Progress,
+    ignore_progress,
+)
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.run.service import Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")
@@ -58,7 +65,7 @@ class Stream(io.TextIOWrapper):
         return self._captured.getvalue().decode()
 
 
-class FakeService:
+class FakeService(Service):
     """Answers every request with `answer`, after reporting the given progress."""
 
     def __init__(
@@ -77,7 +84,14 @@ class FakeService:
         self._progress = progress
         self._hangs = hangs
 
-    async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
+    async def dispatch(
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        ref: bool = False,
+        fresh: bool = False,
+    ) -> DispatchResult:
         self.requests.append(request)
         try:
             for pause_s, message in self._progress:
@@ -92,7 +106,10 @@ class FakeService:
         return self._answer
 
     async def parallel(
-        self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
+        self,
+        members: Sequence[Member],
+        aggregate: str = "",
+        on_progress: OnProgress = ignore_progress,
     ) -> ParallelResult:
         def label(index: int) -> OnProgress:
             return lambda progress: on_progress(Progress(progress.message, member=index))
@@ -106,7 +123,9 @@ class FakeService:
             individual_results=results, aggregated=combined if aggregate else None
         )
 
-    async def dialogue(self, request: DialogueRequest, on_progress: OnProgress) -> DialogueResult:
+    async def dialogue(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
         self.dialogues.append(request)
         task = DispatchRequest(agent=request.responder, task=request.topic)
         answer = await self.dispatch(task, on_progress)

@@ -6,7 +6,6 @@ import msgspec
 import trio
 
 from agent_dispatch.cli.attend import Attended
-from agent_dispatch.cli.shell import Service
 from agent_dispatch.cli.works import ManyDispatches, OneDialogue, OneDispatch
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, DialogueTurn, Role
@@ -19,6 +18,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.parallel import Member
+from agent_dispatch.run.service import Service
 from tests.cli.support import ANSWER, JOB_ID, FakeService
 
 CANCELLED = DispatchResult(
@@ -45,15 +45,27 @@ class Interrupted(FakeService):
         self.scope.cancel()
         await trio.sleep_forever()
 
-    async def dispatch(self, request: DispatchRequest, on_progress: OnProgress) -> DispatchResult:
+    async def dispatch(
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        ref: bool = False,
+        fresh: bool = False,
+    ) -> DispatchResult:
         raise await self._begin(on_progress)
 
     async def parallel(
-        self, members: Sequence[Member], aggregate: str, on_progress: OnProgress
+        self,
+        members: Sequence[Member],
+        aggregate: str = "",
+        on_progress: OnProgress = ignore_progress,
     ) -> Any:
         return await self._begin(on_progress)
 
-    async def dialogue(self, request: DialogueRequest, on_progress: OnProgress) -> DialogueResult:
+    async def dialogue(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
         raise await self._begin(on_progress)
 
     async def result(self, ref: str) -> DispatchResult:

@@ -13,11 +13,9 @@ from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.store import Collected, JobStore
 from agent_dispatch.run.background import Workers
-from agent_dispatch.run.dispatcher import Dispatcher
 from agent_dispatch.run.housekeeping import Housekeeping
+from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.service import Service
-from agent_dispatch.run.sessions import Sessions
-from agent_dispatch.run.slots import Slots
 from tests.run.fake_claude import INIT, FakeClaude, answer
 from tests.run.stage import task
 
@@ -51,13 +49,10 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
     store.trouble = bug
     service = Service(
         registry=Registry(config),
-        dispatcher=Dispatcher(
-            slots=Slots(tmp_path / "slots", 0),
-            sessions=Sessions(tmp_path / "sessions"),
-            open_claude=FakeClaude((0, INIT), (0, answer("all is well"))),
-            environ={},
-            claude=(sys.executable,),
-        ),
+        limits=Limits(tmp_path, 0),
+        open_claude=FakeClaude((0, INIT), (0, answer("all is well"))),
+        environ={},
+        claude=(sys.executable,),
         store=store,
         workers=Workers(None, {}, None),
         nursery=nursery,

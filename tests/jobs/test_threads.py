@@ -14,7 +14,7 @@ from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.job import JobKind, JobStatus
-from agent_dispatch.run.job_service import JobService
+from agent_dispatch.run.service import Service
 from tests.jobs.support import CANCELLED, DONE, REQUEST, running
 
 NEIGHBOURS = 50
@@ -35,7 +35,8 @@ class Street:
 
     @asynccontextmanager
     async def crowded(self, look: str) -> AsyncIterator[None]:
-        service = JobService(self.store)
+        service = Service.__new__(Service)
+        service._store = self.store
         async with trio.open_nursery() as nursery:
             try:
                 for job_id in self.lost:

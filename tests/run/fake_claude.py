@@ -1,10 +1,13 @@
 """A fake claude that plays events in virtual time, to test the logic of the run loop."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Sequence
+from typing import cast
 
 import trio
 
+from agent_dispatch.claude.child import Child
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.event_types import (
     AssistantEvent,
@@ -63,9 +66,7 @@ class FakeClaude:
         self._obeys_interrupt = obeys_interrupt
         self._will_exit_with = exit_code
         self.left_running = left_running
-        self.stderr_tail = ""
         self.guard_lost = False
-        self.exit_code: int | None = None
         self.commands: list[Command] = []
         self.begun = trio.Event()
         """Set with the first command."""
@@ -79,23 +80,26 @@ class FakeClaude:
         self,
         command: Command,
         transcript: Transcript,
-        *,
         on_progress: OnProgress,
         held_fds: Sequence[int],
-    ) -> AsyncIterator["_Playing"]:
+    ) -> AsyncIterator[Child]:
         self.commands.append(command)
         self.begun.set()
         self.running += 1
         self.peak = max(self.peak, self.running)
         try:
             async with trio.open_nursery() as nursery:
-                yield _Playing(self, transcript, on_progress, nursery)
+                child = _Playing(self, transcript, on_progress, nursery)
+                yield child
                 nursery.cancel_scope.cancel()
+            child.exited = child.ended = True
         finally:
             self.running -= 1
 
 
-class _Playing:
+class _Playing(Child):
+    """A child without a process: what is written to its stdin starts the next script."""
+
     def __init__(
         self,
         fake: FakeClaude,
@@ -103,62 +107,31 @@ class _Playing:
         on_progress: OnProgress,
         nursery: trio.Nursery,
     ) -> None:
+        super().__init__(cast("trio.lowlevel.FdStream", None), -1, nursery)
         self._fake = fake
         self._transcript = transcript
         self._on_progress = on_progress
-        self._nursery = nursery
         self._scripts = iter(fake._scripts)
-        self._exited = trio.Event()
-        self._moved = trio.Event()
         self.left_running = fake.left_running
-        self.stderr_tail = fake.stderr_tail
         self.guard_lost = fake.guard_lost
 
-    @property
-    def exit_code(self) -> int | None:
-        return self._fake.exit_code
-
-    @property
-    def exited(self) -> bool:
-        return self._exited.is_set()
-
-    @property
-    def tree_ended(self) -> bool:
-        return self._exited.is_set()
-
-    async def send_turn(self, prompt: str) -> None:
-        self._fake.prompts.append(prompt)
-        self._nursery.start_soon(self._play)
-
-    async def send_next_turn(self, prompt: str) -> None:
-        self._transcript.expect_answer()
-        await self.send_turn(prompt)
-
-    async def finish_turn(self) -> None:
-        await self.wait_for_answer()
-        while not (self._transcript.idle or self._transcript.fail_fast or self._exited.is_set()):
-            await self._moved.wait()
-
-    async def wait_for_exit(self) -> None:
-        await self._exited.wait()
-
-    async def wait_for_answer(self) -> None:
-        while not (
-            self._transcript.answered or self._transcript.fail_fast or self._exited.is_set()
-        ):
-            await self._moved.wait()
-
-    async def leave(self) -> None:
-        self._fake.ended_by.append("leave")
-        await self._exited.wait()
-
-    async def stop(self) -> None:
-        self._fake.ended_by.append("stop")
-        if self._fake._obeys_interrupt and self._transcript.turn_open:
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        line = json.loads(data)
+        if line["type"] == "user":
+            self._fake.prompts.append(line["message"]["content"])
+            self.start_soon(self._play)
+            return
+        self._fake.ended_by.append(line["request"]["subtype"])
+        if self._fake._obeys_interrupt:
             self._add(ABORTED)
-        self._exit(143)
+            self._exit(0)
 
-    def end(self) -> None:
+    def close_stdin(self) -> None:
+        if "close" not in self._fake.ended_by:
+            self._fake.ended_by.append("close")
+
+    def end(self, order: bytes) -> None:
         self._fake.ended_by.append("end")
         self._exit(143)
 
@@ -172,13 +145,10 @@ class _Playing:
     def _add(self, event: Event) -> None:
         if (progress := self._transcript.add(event)) is not None:
             self._on_progress(progress)
-        self._move()
+        self.tick()
 
     def _exit(self, code: int) -> None:
-        self._fake.exit_code = code
-        self._exited.set()
-        self._move()
-
-    def _move(self) -> None:
-        self._moved.set()
-        self._moved = trio.Event()
+        if not self.exited:
+            self.exit_code = code
+            self.exited = self.ended = True
+            self.tick()

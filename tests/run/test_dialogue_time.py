@@ -9,18 +9,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from agent_dispatch.claude.child import Child
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.dialogue import from_record
 from agent_dispatch.core.event_types import Event
 from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import ErrorType, OnProgress, ignore_progress
-from agent_dispatch.run.dispatcher import Dispatcher
-from agent_dispatch.run.keeper import NoKeeper
-from agent_dispatch.run.one_run import Conversation
-from agent_dispatch.run.sessions import Sessions
-from agent_dispatch.run.slots import Slots
+from agent_dispatch.run.limits import Limits
+from agent_dispatch.run.plan import Planner
+from agent_dispatch.run.runner import Runner
+from agent_dispatch.run.threads import Lookouts
 from tests.run.fake_claude import INIT, FakeClaude, answer, tasks
 
 REQUEST = DialogueRequest(requester="backend", responder="db", topic="Are we migrated?")
@@ -41,26 +42,25 @@ class Two:
         self,
         command: Command,
         transcript: Transcript,
-        *,
         on_progress: OnProgress,
         held_fds: Sequence[int],
-    ) -> AsyncIterator[Conversation]:
+    ) -> AsyncIterator[Child]:
         fake: FakeClaude = getattr(self, Path(command.cwd).name)
-        async with fake(command, transcript, on_progress=on_progress, held_fds=held_fds) as claude:
+        async with fake(command, transcript, on_progress, held_fds) as claude:
             yield claude
 
     async def talk(self, **changes: object) -> DialogueResult:
-        dispatcher = Dispatcher(
-            slots=Slots(self._directory / "slots", 0),
-            sessions=Sessions(self._directory / "sessions"),
+        registry = Registry(self._directory / "agents.toml")
+        runner = Runner(
+            store=JobStore(self._directory / "jobs"),
+            planner=Planner(registry, {"PATH": "/bin"}, ["/bin/sh"], Lookouts()),
+            limits=Limits(self._directory, 0),
             open_claude=self,
-            environ={"PATH": "/bin"},
-            claude=["/bin/sh"],
+            parent=None,
         )
         agents = {Role.RESPONDER: self._agent("db"), Role.REQUESTER: self._agent("backend")}
         request = msgspec.structs.replace(REQUEST, **changes)
-        record = await dispatcher.dialogue(request, agents, Settings(), ignore_progress, NoKeeper())
-        return from_record(record)
+        return await runner.dialogue(request, agents, Settings(), ignore_progress)
 
     def _agent(self, name: str) -> EffectiveAgent:
         return EffectiveAgent(
@@ -89,7 +89,7 @@ async def test_each_turn_has_its_time_and_the_dialogue_that_of_all(
     assert [turn.duration_ms for turn in outcome.conversation] == [5000, 5000]
     # And a while for those who do not leave when all is said.
     assert outcome.total_duration_ms == 12_000
-    assert [two.db.ended_by, two.backend.ended_by] == [["leave", "end"]] * 2
+    assert [two.db.ended_by, two.backend.ended_by] == [["close", "end"]] * 2
 
 
 @pytest.mark.parametrize(("asked", "given"), [(60, 60), (1, 10), (1e9, 300)])
@@ -102,7 +102,7 @@ async def test_the_time_for_the_whole_is_clamped_and_ends_the_turn_in_hand(
     assert (outcome.resolved, outcome.error_type) == (False, ErrorType.TIMEOUT)
     assert outcome.error is not None
     assert ("whole dialogue" in outcome.error) == (given < 300)
-    assert two.db.ended_by == ["stop", "end"]
+    assert two.db.ended_by[:2] == ["interrupt", "close"]
     assert outcome.sessions is not None
 
 

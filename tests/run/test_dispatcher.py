@@ -9,14 +9,25 @@ import trio
 import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import DEPTH_VARIABLE, MARKER_VARIABLE
+from agent_dispatch.core.prompt import check_request
 from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import EffectiveAgent, Settings
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Progress
-from agent_dispatch.run.dispatcher import Dispatcher
-from agent_dispatch.run.one_run import OpenClaude, effective_timeout_s
-from agent_dispatch.run.sessions import Sessions
-from agent_dispatch.run.slots import Slots
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+    OnProgress,
+    Progress,
+    ignore_progress,
+)
+from agent_dispatch.run.limits import Limits
+from agent_dispatch.run.plan import Plan, Planner
+from agent_dispatch.run.runner import Runner
+from agent_dispatch.run.threads import Lookouts
+from agent_dispatch.run.turns import OpenClaude
 from tests.run.fake_claude import (
     AUTH_RETRY,
     DENIED,
@@ -32,6 +43,25 @@ ANSWER = answer("all is well")
 TASK = DispatchRequest(agent="infra", task="list pods")
 
 
+class Dispatcher:
+    """Plans by values and runs, as a service does that reads a configuration."""
+
+    def __init__(self, runner: Runner, limits: Limits) -> None:
+        self._runner = runner
+        self.tidy = limits.sessions.sweep
+
+    async def dispatch(
+        self,
+        request: DispatchRequest,
+        agent: EffectiveAgent,
+        settings: Settings,
+        on_progress: OnProgress = ignore_progress,
+    ) -> DispatchResult:
+        prompt = check_request(request)
+        plan = Plan(request=request, agent=agent, settings=settings, prompt=prompt)
+        return await self._runner.call(plan, False, on_progress)
+
+
 class Bench:
     """A dispatcher around a fake, and one agent to dispatch to."""
 
@@ -40,7 +70,7 @@ class Bench:
         self.environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "CLAUDECODE": "1"}
         self.settings = Settings()
         self.program: tuple[str, ...] | None = ("/bin/sh",)
-        self.sessions = Sessions(tmp_path / "sessions")
+        self.sessions = Limits(tmp_path, 0).sessions
         self.agent = EffectiveAgent(
             name="infra",
             directory=str(tmp_path),
@@ -63,13 +93,17 @@ class Bench:
         self.environ["PATH"] = path
 
     def dispatcher(self, open_claude: OpenClaude) -> Dispatcher:
-        return Dispatcher(
-            slots=Slots(self._tmp_path / "slots", 0),
-            sessions=self.sessions,
+        limits = Limits(self._tmp_path, 0)
+        runner = Runner(
+            store=JobStore(self._tmp_path / "jobs"),
+            planner=Planner(
+                Registry(self._tmp_path / "agents.toml"), self.environ, self.program, Lookouts()
+            ),
+            limits=limits,
             open_claude=open_claude,
-            environ=self.environ,
-            claude=self.program,
+            parent=None,
         )
+        return Dispatcher(runner, limits)
 
     async def dispatch(
         self,
@@ -94,7 +128,7 @@ async def test_an_answer_is_a_success(bench: Bench, autojump_clock: MockClock) -
     assert (result.success, result.result, result.session_id) == (True, "all is well", SESSION)
     assert result.duration_ms == 5000
     assert claude.prompts == ["list pods"]
-    assert claude.ended_by == ["leave"]
+    assert claude.ended_by == []
 
 
 async def test_a_result_that_arrived_outranks_the_deadline(
@@ -103,7 +137,7 @@ async def test_a_result_that_arrived_outranks_the_deadline(
     claude = FakeClaude((1, INIT), (1, ANSWER), (0, tasks(1)), then_hangs=True)
     result = await bench.dispatch(claude)
     assert (result.success, result.result) == (True, "all is well")
-    assert claude.ended_by == ["leave", "stop"]
+    assert claude.ended_by == ["close", "end"]
     assert trio.current_time() == pytest.approx(300)
 
 
@@ -296,8 +330,6 @@ async def test_a_session_is_resumed_by_one_run_at_a_time(
 
 
 async def test_other_sessions_do_not_wait(bench: Bench, autojump_clock: MockClock) -> None:
-    # Time must not jump while a thread still looks at a directory.
-    autojump_clock.autojump_threshold = 0.1
     claude = FakeClaude((0, INIT), (10, ANSWER))
     dispatcher = bench.dispatcher(claude)
     async with trio.open_nursery() as nursery:
@@ -316,12 +348,12 @@ async def test_a_session_leaves_no_lock_file(
     assert list((tmp_path / "sessions").iterdir()) == []
 
 
-async def test_a_session_that_is_held_is_not_taken_from_its_holder(
+async def test_a_session_that_is_held_is_waited_for(
     bench: Bench, autojump_clock: MockClock
 ) -> None:
     waited: list[str] = []
     async with bench.sessions.hold(SESSION, list):
-        with trio.move_on_after(1) as patience:
+        with trio.move_on_after(5) as patience:
             async with bench.sessions.hold(SESSION, lambda: waited.append("told")):
                 pytest.fail("two hold one session")
     assert patience.cancelled_caught
@@ -380,7 +412,8 @@ async def test_a_wrong_request_raises(bench: Bench) -> None:
 @pytest.mark.parametrize(("asked", "given"), [(None, 300), (1, 10), (60, 60), (1e9, 7200)])
 def test_a_timeout_for_one_call_is_clamped(bench: Bench, asked: float | None, given: float) -> None:
     request = DispatchRequest(agent="infra", task="x", timeout_s=asked)
-    assert effective_timeout_s(request, bench.agent) == given
+    plan = Plan(request=request, agent=bench.agent, settings=bench.settings, prompt="x")
+    assert plan.timeout_s == given
 
 
 async def test_a_claude_that_path_lacks_is_run_where_its_installer_put_it(

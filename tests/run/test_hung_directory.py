@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.run.service import Service
 from tests.run.stage import Stage, task
@@ -126,3 +127,13 @@ async def test_a_hung_call_can_be_cancelled(stage: Stage, mount: Mount) -> None:
         assert patience.cancelled_caught
         (row,) = (await service.jobs()).jobs
         assert row.status == "cancelled"
+
+
+async def test_looking_at_it_ends_and_says_why(stage: Stage, mount: Mount) -> None:
+    async with stage.open(stage.tree(ANSWER)) as service:
+        with trio.fail_after(30):
+            rows = {row.name: row for row in await service.list_agents()}
+            with pytest.raises(DispatchError, match="did not answer"):
+                await service.inspect_agent("hung")
+    assert (rows["infra"].healthy, rows["hung"].healthy) == (True, False)
+    assert "did not answer" in (rows["hung"].problem or "")

@@ -23,8 +23,7 @@ from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.run.background import WorkerStartError
-from agent_dispatch.run.job_service import JobNotOverError
-from agent_dispatch.run.service import Service
+from agent_dispatch.run.service import JobNotOverError, Service
 from tests.claude.trees import Tree
 from tests.jobs.holders import holder_of
 from tests.run.stage import SESSION, Stage, task

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.config import CacheSettings
+from agent_dispatch.model.config import CacheSettings, Settings
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -16,12 +16,18 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
-from agent_dispatch.run.single_flight import Sharing
-from agent_dispatch.run.time_limit import TimeLimit
+from agent_dispatch.run.plan import Plan
+from agent_dispatch.run.single_flight import SingleFlight
+from agent_dispatch.run.turns import TimeLimit
 from tests.core.builders import agent
 
 SETTINGS = CacheSettings()
 JOB = "1" * 32
+
+
+def plan(timeout_s: float | None = None, task: str = "look") -> Plan:
+    request = DispatchRequest(agent="infra", task=task, timeout_s=timeout_s)
+    return Plan(request=request, agent=agent(timeout_s=60.0), settings=Settings(), prompt=task)
 
 
 class Runs:
@@ -64,7 +70,7 @@ class Runs:
 class Call:
     """One call and what came of it."""
 
-    def __init__(self, sharing: Sharing, runs: Runs, nursery: trio.Nursery) -> None:
+    def __init__(self, sharing: SingleFlight, runs: Runs, nursery: trio.Nursery) -> None:
         self._sharing = sharing
         self._runs = runs
         self._nursery = nursery
@@ -80,13 +86,10 @@ class Call:
         return self
 
     async def _go(self, timeout_s: float | None, task: str) -> None:
-        request = DispatchRequest(agent="infra", task=task, timeout_s=timeout_s)
         try:
             with self.scope:
                 self.result = await self._sharing.dispatch(
-                    request,
-                    agent(timeout_s=60.0),
-                    SETTINGS,
+                    plan(timeout_s, task),
                     lambda progress: self.told.append(progress.message),
                     self._runs.start,
                 )
@@ -104,14 +107,14 @@ def runs() -> Runs:
 
 
 @pytest.fixture
-async def sharing() -> AsyncIterator[Sharing]:
+async def sharing() -> AsyncIterator[SingleFlight]:
     async with trio.open_nursery() as nursery:
-        yield Sharing(nursery)
+        yield SingleFlight(nursery)
         nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
-def call(sharing: Sharing, runs: Runs, nursery: trio.Nursery) -> MakeCall:
+def call(sharing: SingleFlight, runs: Runs, nursery: trio.Nursery) -> MakeCall:
     return lambda: Call(sharing, runs, nursery)
 
 
@@ -136,7 +139,7 @@ async def test_another_question_is_run_beside_it(call: MakeCall, runs: Runs) -> 
 
 
 async def test_the_same_asked_later_is_answered_from_the_cache(
-    call: MakeCall, runs: Runs, sharing: Sharing
+    call: MakeCall, runs: Runs, sharing: SingleFlight
 ) -> None:
     runs.begin.set()
     runs.finish.set()
@@ -150,7 +153,7 @@ async def test_the_same_asked_later_is_answered_from_the_cache(
 
 
 async def test_who_joins_a_run_counts_as_a_hit(
-    call: MakeCall, runs: Runs, sharing: Sharing
+    call: MakeCall, runs: Runs, sharing: SingleFlight
 ) -> None:
     for _ in range(4):
         await call().begin()
@@ -214,7 +217,7 @@ async def test_a_refusal_is_raised_to_all(call: MakeCall, runs: Runs) -> None:
 
 
 async def test_an_answer_that_was_under_way_is_not_kept_after_clearing(
-    call: MakeCall, runs: Runs, sharing: Sharing
+    call: MakeCall, runs: Runs, sharing: SingleFlight
 ) -> None:
     waiting = await call().begin()
     assert sharing.clear() == 0
@@ -227,7 +230,7 @@ async def test_an_answer_that_was_under_way_is_not_kept_after_clearing(
 
 
 async def test_who_asks_after_clearing_does_not_join_a_run_from_before(
-    call: MakeCall, runs: Runs, sharing: Sharing
+    call: MakeCall, runs: Runs, sharing: SingleFlight
 ) -> None:
     before = await call().begin()
     sharing.clear()
@@ -311,7 +314,7 @@ async def test_nobody_joins_a_run_whose_time_is_up(
     assert runs.started == 2
 
 
-async def test_cancelling_a_caller_waits_for_the_end_of_its_run(sharing: Sharing) -> None:
+async def test_cancelling_a_caller_waits_for_the_end_of_its_run(sharing: SingleFlight) -> None:
     ended = trio.Event()
 
     async def stubborn(on_progress: OnProgress, limit: TimeLimit) -> DispatchResult:
@@ -323,13 +326,7 @@ async def test_cancelling_a_caller_waits_for_the_end_of_its_run(sharing: Sharing
                 ended.set()
 
     with trio.move_on_after(0.01):
-        await sharing.dispatch(
-            DispatchRequest(agent="infra", task="look"),
-            agent(),
-            SETTINGS,
-            ignore_progress,
-            stubborn,
-        )
+        await sharing.dispatch(plan(), ignore_progress, stubborn)
     assert ended.is_set()
 
 
@@ -358,14 +355,13 @@ FAILURES = [
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
 async def test_each_caller_gets_a_failure_of_its_own(
-    sharing: Sharing, runs: Runs, failure: Exception
+    sharing: SingleFlight, runs: Runs, failure: Exception
 ) -> None:
     raised: list[Exception] = []
 
     async def ask() -> None:
-        request = DispatchRequest(agent="infra", task="look")
         try:
-            await sharing.dispatch(request, agent(), SETTINGS, ignore_progress, runs.start)
+            await sharing.dispatch(plan(), ignore_progress, runs.start)
         except Exception as error:
             error.add_note("of one caller")
             raised.append(error)
@@ -388,29 +384,29 @@ async def test_each_caller_gets_a_failure_of_its_own(
     assert all(getattr(error, "near", None) == getattr(failure, "near", None) for error in raised)
 
 
-async def test_a_bug_while_the_last_caller_leaves_is_raised(sharing: Sharing) -> None:
+async def test_a_bug_while_the_last_caller_leaves_is_raised(sharing: SingleFlight) -> None:
     async def start(on_progress: OnProgress, limit: TimeLimit) -> DispatchResult:
         try:
             await trio.sleep_forever()
         finally:
             raise ZeroDivisionError("a bug")
 
-    request = DispatchRequest(agent="infra", task="look")
     left = trio.CancelScope()
     left.cancel()
     with left, pytest.raises(ZeroDivisionError):
-        await sharing.dispatch(request, agent(), SETTINGS, ignore_progress, start)
+        await sharing.dispatch(plan(), ignore_progress, start)
 
 
-async def test_a_refusal_while_the_last_caller_leaves_is_told_to_nobody(sharing: Sharing) -> None:
+async def test_a_refusal_while_the_last_caller_leaves_is_told_to_nobody(
+    sharing: SingleFlight,
+) -> None:
     async def start(on_progress: OnProgress, limit: TimeLimit) -> DispatchResult:
         try:
             await trio.sleep_forever()
         finally:
             raise DispatchError("cannot be recorded")
 
-    request = DispatchRequest(agent="infra", task="look")
     with trio.CancelScope() as scope:
         scope.cancel()
-        await sharing.dispatch(request, agent(), SETTINGS, ignore_progress, start)
+        await sharing.dispatch(plan(), ignore_progress, start)
     assert scope.cancelled_caught

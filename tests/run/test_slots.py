@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from agent_dispatch.run.slots import OnPlace, Slots, SlotsError
+from agent_dispatch.run.limits import LimitsError, OnPlace, Slots
 
 HOLDER = """
 import fcntl, os, sys, time
@@ -27,7 +27,7 @@ def ignore_place(place: int) -> None:
 async def test_never_more_than_the_limit_and_never_fewer(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    slots = Slots(tmp_path / "slots", 0)
+    slots = Slots(tmp_path / "slots" / "0")
     now, peak = 0, 0
 
     async def one() -> None:
@@ -49,7 +49,7 @@ async def test_never_more_than_the_limit_and_never_fewer(
 async def test_first_come_first_served_and_places_are_told(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    slots = Slots(tmp_path / "slots", 0)
+    slots = Slots(tmp_path / "slots" / "0")
     order: list[int] = []
     places: dict[int, list[int]] = {number: [] for number in range(4)}
 
@@ -61,7 +61,7 @@ async def test_first_come_first_served_and_places_are_told(
     async with trio.open_nursery() as nursery:
         for number in range(4):
             nursery.start_soon(one, number)
-            await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked(0.01)
     assert order == [0, 1, 2, 3]
     assert places[0] == []
     assert places[3] == [3, 2, 1]
@@ -70,7 +70,7 @@ async def test_first_come_first_served_and_places_are_told(
 async def test_in_a_long_line_not_every_step_is_told(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    slots = Slots(tmp_path / "slots", 0)
+    slots = Slots(tmp_path / "slots" / "0")
     places: list[int] = []
 
     async def one(on_place: OnPlace) -> None:
@@ -80,7 +80,7 @@ async def test_in_a_long_line_not_every_step_is_told(
     async with trio.open_nursery() as nursery:
         for _ in range(200):
             nursery.start_soon(one, ignore_place)
-            await wait_all_tasks_blocked()
+            await wait_all_tasks_blocked(0.01)
         nursery.start_soon(one, places.append)
     assert places[:3] == [200, 100, 50]
     assert places[-4:] == [4, 3, 2, 1]
@@ -91,7 +91,7 @@ async def test_slots_of_this_process_are_not_tried_again(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     # Whose locks it has itself would tell nothing: with a hundred of them, a hundred files a look.
-    slots = Slots(tmp_path / "slots", 0)
+    slots = Slots(tmp_path / "slots" / "0")
     async with slots.hold(3, ignore_place), slots.hold(3, ignore_place):
         for name in "01":
             (tmp_path / "slots" / "0" / name).unlink()
@@ -103,7 +103,7 @@ async def test_slots_of_this_process_are_not_tried_again(
 async def test_who_is_cancelled_in_line_leaves_no_gap(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    slots = Slots(tmp_path / "slots", 0)
+    slots = Slots(tmp_path / "slots" / "0")
     served: list[str] = []
 
     async def wait_in_line(name: str, scope: trio.CancelScope) -> None:
@@ -114,16 +114,16 @@ async def test_who_is_cancelled_in_line_leaves_no_gap(
     scopes = [trio.CancelScope(), trio.CancelScope()]
     async with trio.open_nursery() as nursery, slots.hold(1, ignore_place):
         nursery.start_soon(wait_in_line, "gives up", scopes[0])
-        await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked(0.01)
         nursery.start_soon(wait_in_line, "stays", scopes[1])
-        await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked(0.01)
         scopes[0].cancel()
-        await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked(0.01)
     assert served == ["stays"]
 
 
 async def test_a_slot_handed_to_one_who_gave_up_is_given_back(tmp_path: Path) -> None:
-    slots, stranger = Slots(tmp_path / "slots", 0), Slots(tmp_path / "slots", 0)
+    slots, stranger = Slots(tmp_path / "slots" / "0"), Slots(tmp_path / "slots" / "0")
     scope = trio.CancelScope()
 
     async def wait_in_line() -> None:
@@ -142,7 +142,7 @@ async def test_a_slot_handed_to_one_who_gave_up_is_given_back(tmp_path: Path) ->
 
 async def test_processes_share_the_limit_and_take_turns(tmp_path: Path) -> None:
     # Two Slots objects lock through descriptions of their own, as two processes do.
-    one, other = Slots(tmp_path / "slots", 0), Slots(tmp_path / "slots", 0)
+    one, other = Slots(tmp_path / "slots" / "0"), Slots(tmp_path / "slots" / "0")
     served: list[str] = []
     busy = 0
 
@@ -171,7 +171,7 @@ async def test_a_killed_process_gives_its_slot_back(tmp_path: Path) -> None:
     )
     assert holder.stdout is not None
     assert await holder.stdout.receive_some(10)
-    slots = Slots(tmp_path / "slots", 0)
+    slots = Slots(tmp_path / "slots" / "0")
     with trio.move_on_after(0.2) as patience:
         async with slots.hold(1, ignore_place):
             pytest.fail("another process holds it")
@@ -183,9 +183,8 @@ async def test_a_killed_process_gives_its_slot_back(tmp_path: Path) -> None:
 
 
 async def test_a_slot_in_use_stays_locked_by_whoever_else_holds_it(tmp_path: Path) -> None:
-    slots, stranger = Slots(tmp_path / "slots", 0), Slots(tmp_path / "slots", 0)
-    async with slots.hold(1, ignore_place) as slot:
-        slot.in_use = True
+    slots, stranger = Slots(tmp_path / "slots" / "0"), Slots(tmp_path / "slots" / "0")
+    async with slots.hold(1, ignore_place, lambda: True) as slot:
         guards_copy = os.dup(slot.fd)
     with trio.move_on_after(0.2) as patience:
         async with stranger.hold(1, ignore_place):
@@ -198,7 +197,7 @@ async def test_a_slot_in_use_stays_locked_by_whoever_else_holds_it(tmp_path: Pat
 
 
 async def test_each_depth_has_slots_of_its_own(tmp_path: Path) -> None:
-    outer, inner = Slots(tmp_path / "slots", 0), Slots(tmp_path / "slots", 1)
+    outer, inner = Slots(tmp_path / "slots" / "0"), Slots(tmp_path / "slots" / "1")
     with trio.fail_after(5):
         async with outer.hold(1, ignore_place), inner.hold(1, ignore_place):
             pass
@@ -207,7 +206,7 @@ async def test_each_depth_has_slots_of_its_own(tmp_path: Path) -> None:
 async def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        async with Slots(tmp_path / "config" / "jobs" / "slots", 0).hold(2, ignore_place):
+        async with Slots(tmp_path / "config" / "jobs" / "slots" / "0").hold(2, ignore_place):
             pass
     finally:
         os.umask(before)
@@ -219,32 +218,21 @@ async def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
 
 async def test_an_unusable_directory_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "jobs").write_text("a file")
-    with pytest.raises(SlotsError, match="AGENT_DISPATCH_JOBS_DIR"):
-        async with Slots(tmp_path / "jobs" / "slots", 0).hold(1, ignore_place):
+    with pytest.raises(LimitsError, match="AGENT_DISPATCH_JOBS_DIR"):
+        async with Slots(tmp_path / "jobs" / "slots" / "0").hold(1, ignore_place):
             pytest.fail("nothing was locked")
 
 
-async def test_a_slot_is_given_back_even_if_it_cannot_be_seen_who_waits(tmp_path: Path) -> None:
-    slots = Slots(tmp_path / "slots", 0)
-    refused: list[str] = []
-
-    async def wait_in_line() -> None:
-        try:
-            async with slots.hold(1, ignore_place):
-                pytest.fail("its directory is gone")
-        except SlotsError as error:
-            refused.append(str(error))
-
-    async with trio.open_nursery() as nursery, slots.hold(1, ignore_place):
-        nursery.start_soon(wait_in_line)
-        # It stands in line now, and has not said so to other processes yet.
-        await trio.lowlevel.checkpoint()
+async def test_a_slot_is_given_back_although_its_directory_is_gone(tmp_path: Path) -> None:
+    slots = Slots(tmp_path / "slots" / "0")
+    async with slots.hold(1, ignore_place):
         (tmp_path / "slots").rename(tmp_path / "moved")
         (tmp_path / "slots").write_text("a file")
-        # Whoever held it, and what it was held for, is not troubled.
-    assert len(refused) == 1
+    with pytest.raises(LimitsError):
+        async with slots.hold(1, ignore_place):
+            pytest.fail("its directory is gone")
     (tmp_path / "slots").unlink()
     (tmp_path / "moved").rename(tmp_path / "slots")
     with trio.fail_after(5):
-        async with Slots(tmp_path / "slots", 0).hold(1, ignore_place):
+        async with Slots(tmp_path / "slots" / "0").hold(1, ignore_place):
             pass

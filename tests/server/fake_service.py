@@ -29,14 +29,14 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job, summarise
 from agent_dispatch.model.parallel import Member, ParallelResult
-from agent_dispatch.run.job_service import JobNotOverError
+from agent_dispatch.run.service import JobNotOverError, Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 CONFIG = "/home/user/.config/agent-dispatch/agents.toml"
 
 
 @dataclass
-class FakeService:
+class FakeService(Service):
     """Knows one agent, `infra`, and one job at a time."""
 
     description: str = "Infrastructure agent"
@@ -211,7 +211,7 @@ class FakeService:
             await trio.sleep(patience_s)
         return job
 
-    async def cancel(self, job_id: str) -> CancelOutcome:
+    async def cancel(self, job_id: str, *, by: str = "a caller") -> CancelOutcome:
         await trio.lowlevel.checkpoint()
         check_job_id(job_id)
         if self.kept is None or self.kept.id != job_id:

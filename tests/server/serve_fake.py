@@ -11,7 +11,7 @@ from agent_dispatch.server.entry import serve_with
 
 if TYPE_CHECKING:
     # Imported here because it imports Trio, and this process reports early imports.
-    from agent_dispatch.server.ports import Service
+    from agent_dispatch.run.service import Service
 
 
 def say(text: str) -> None:

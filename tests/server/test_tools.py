@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from agent_dispatch.model.dispatch import OnProgress
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.app import INSTRUCTIONS, TOOLS
-from agent_dispatch.server.ports import Service
 from agent_dispatch.server.schema import input_schema
 from agent_dispatch.server.tools import Answer, Tool, Toolbox
 from agent_dispatch.server.tools_agents import NoParams

@@ -1,0 +1,54 @@
+"""What to wait for next in a turn, decided from what the agent's claude has printed so far."""
+
+import math
+from collections.abc import Mapping
+from enum import Enum, auto
+
+from agent_dispatch.core.transcript import Transcript
+
+
+class Wait(Enum):
+    """What a turn waits for."""
+
+    ANSWER = auto()
+    """The agent is at work on what it was asked."""
+    WORK = auto()
+    """It has answered; background tasks, and the turns that follow on them, still run."""
+    MORE = auto()
+    """Nothing runs. The CLI may begin another turn by itself, or leave."""
+    LAST_WORDS = auto()
+    """It has exited without an answer; what it printed last may still be on its way."""
+    NOTHING = auto()
+    """The turn is over."""
+    REFUSED = auto()
+    """The API refused the credentials; the CLI would go on trying for minutes."""
+
+
+PATIENCE_S: Mapping[Wait, float] = {
+    Wait.ANSWER: math.inf,
+    Wait.WORK: math.inf,
+    Wait.MORE: 2.0,
+    Wait.LAST_WORDS: 0.25,
+}
+"""How long to wait for each; the turn is over when that has passed."""
+
+
+def next_wait(seen: Transcript, *, exited: bool, is_last: bool) -> Wait:
+    """Say what the turn waits for.
+
+    Args:
+        seen: What the process has printed.
+        exited: The process has ended.
+        is_last: No other turn is put to this process, so it leaves when this one is over.
+    """
+    # An answer that arrived outranks what came of the turns behind it.
+    if seen.fail_fast and not (seen.answered and is_last):
+        return Wait.REFUSED
+    if exited:
+        # Of a last turn, the rest of the output is read when its process is closed.
+        return Wait.NOTHING if seen.answered or is_last else Wait.LAST_WORDS
+    if not seen.answered:
+        return Wait.ANSWER
+    if not seen.idle:
+        return Wait.WORK
+    return Wait.MORE if is_last or seen.had_tasks else Wait.NOTHING

@@ -1,0 +1,165 @@
+"""What a call asks for, decided once, from one reading of the configuration.
+
+A plan needs no look at an agent's directory, which may hang: that is left to `Planner.command`,
+which is called once the job has a record, so that the caller has its id.
+"""
+
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import trio
+
+from agent_dispatch.config.registry import ConfigSnapshot, Registry
+from agent_dispatch.core import outcome
+from agent_dispatch.core.call_timeout import clamped_timeout_s
+from agent_dispatch.core.command import (
+    MARKER_VARIABLE,
+    Command,
+    RefusedValueError,
+    build_command,
+    current_depth,
+)
+from agent_dispatch.core.json_schema import without_dialect
+from agent_dispatch.core.prompt import check_request
+from agent_dispatch.core.report import StartFailure
+from agent_dispatch.errors import ConfigError
+from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from agent_dispatch.model.job import JOB_VARIABLE
+from agent_dispatch.run.program import (
+    check_directory,
+    find_program,
+    no_answer,
+    with_program_on_path,
+)
+from agent_dispatch.run.threads import Lookouts
+from agent_dispatch.run.turns import not_started
+
+_CONFIG_S = 20.0
+"""How long `agents.toml` may take to be read: longer than a disk is busy."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that was checked, and all that its run needs of the configuration."""
+
+    request: DispatchRequest
+    agent: EffectiveAgent
+    settings: Settings
+    prompt: str
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds that its run may take: the call's own, in their range, or the agent's."""
+        if self.request.timeout_s is None:
+            return self.agent.timeout_s
+        return clamped_timeout_s(self.request.timeout_s)
+
+
+def plan_run(snapshot: ConfigSnapshot, request: DispatchRequest) -> Plan:
+    """Check a request and plan its run.
+
+    Raises:
+        InvalidRequestError: The request cannot be sent as it is.
+        UnknownAgentError: No such agent.
+        UnusableAgentError: Its table in `agents.toml` is broken.
+        ConfigError: A setting is broken.
+    """
+    prompt = check_request(request)
+    agent = snapshot.effective(request.agent)
+    return Plan(request=request, agent=agent, settings=snapshot.settings, prompt=prompt)
+
+
+class Planner:
+    """Plans runs; made once per service."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        environ: Mapping[str, str],
+        claude: Sequence[str] | None,
+        lookouts: Lookouts,
+    ) -> None:
+        """Plan for the agents of `registry`.
+
+        Args:
+            registry: The agents.
+            environ: What agents inherit; also names the nesting depth and holds PATH.
+            claude: The program and its first arguments; None looks for `claude` on PATH at each
+                run, so an update of the CLI needs no restart.
+            lookouts: Where a directory that hangs holds up nothing else.
+        """
+        self.environ = environ
+        self._registry = registry
+        self._claude = claude
+        self._lookouts = lookouts
+
+    async def snapshot(self) -> ConfigSnapshot:
+        """Read the configuration.
+
+        Raises:
+            ConfigError: It cannot be read.
+        """
+        registry, path = self._registry, str(self._registry.path)
+        try:
+            return await self._lookouts.look(path, registry.snapshot, _CONFIG_S)
+        except trio.TooSlowError:
+            raise ConfigError(
+                f"{path} did not answer for {_CONFIG_S:g} s. Is it on a network mount that hangs?"
+            ) from None
+
+    async def command(
+        self,
+        agent: EffectiveAgent,
+        settings: Settings,
+        *,
+        timeout_s: float,
+        job_id: str,
+        resume: str | None = None,
+        json_schema: str = "",
+    ) -> Command | DispatchResult:
+        """Give the command of a run, or the result that says why there can be none."""
+        depth = current_depth(self.environ)
+        if depth >= settings.max_dispatch_depth:
+            return outcome.recursion_refused(agent.name, depth, settings.max_dispatch_depth)
+        found = await self._find_program(agent.directory, timeout_s)
+        if isinstance(found, StartFailure):
+            return outcome.classify(not_started(agent, timeout_s, found))
+        program, environ = found
+        outer, token = environ.get(MARKER_VARIABLE), secrets.token_hex(8)
+        try:
+            return build_command(
+                program,
+                agent,
+                new_session=None if resume else str(uuid.uuid4()),
+                resume=resume,
+                environ={**environ, JOB_VARIABLE: job_id},
+                depth=depth,
+                max_depth=settings.max_dispatch_depth,
+                # A nested run carries the marks of the runs around it: ending one of them by its
+                # mark ends the nested run too.
+                marker=f"{outer}.{token}" if outer else token,
+                timeout_s=timeout_s,
+                json_schema=json_schema and without_dialect(json_schema),
+            )
+        except RefusedValueError as error:
+            return outcome.refused(agent.name, str(error))
+
+    async def _find_program(
+        self, directory: str, timeout_s: float
+    ) -> tuple[tuple[str, ...], Mapping[str, str]] | StartFailure:
+        """Find the program and its environment; or say why nothing can run in `directory`."""
+
+        def look() -> tuple[tuple[str, ...], Mapping[str, str]] | StartFailure:
+            program = check_directory(directory) or find_program(self._claude, self.environ)
+            if isinstance(program, StartFailure):
+                return program
+            if self._claude is not None:
+                return program, self.environ
+            return program, with_program_on_path(self.environ, program[0])
+
+        try:
+            return await self._lookouts.look(directory, look, timeout_s)
+        except trio.TooSlowError:
+            return no_answer(timeout_s)

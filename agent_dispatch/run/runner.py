@@ -1,0 +1,200 @@
+"""Runs what was planned: under a record, within the limits, by turns of claude."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+import trio
+
+from agent_dispatch.config.claude_settings import read_claude_settings
+from agent_dispatch.core.dialogue import as_dispatch, from_record
+from agent_dispatch.core.outcome import classify
+from agent_dispatch.core.report import RunReport
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.owner import adopt_job, create_job
+from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    OnProgress,
+    Progress,
+    ignore_progress,
+)
+from agent_dispatch.model.job import JobKind
+from agent_dispatch.run.dialogue import Dialogue, not_begun
+from agent_dispatch.run.housekeeping import Housekeeping
+from agent_dispatch.run.limits import Limits
+from agent_dispatch.run.plan import Plan, Planner, plan_run
+from agent_dispatch.run.run_job import JobRun, Work, run_job
+from agent_dispatch.run.threads import in_thread
+from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
+
+_SETTINGS_S = 2.0
+"""How long to wait for a few small files."""
+
+
+class Runner:
+    """Runs dispatches and dialogues; made once per service."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        planner: Planner,
+        limits: Limits,
+        open_claude: OpenClaude,
+        parent: str | None,
+    ) -> None:
+        """Run what `planner` plans, within `limits`, recorded in `store` below the job `parent`."""
+        self._store = store
+        self._planner = planner
+        self._limits = limits
+        self._open_claude = open_claude
+        self._parent = parent
+        self._housekeeping = Housekeeping(store, limits.sessions.sweep)
+
+    async def call(
+        self, plan: Plan, ref: bool, on_progress: OnProgress, limit: TimeLimit | None = None
+    ) -> DispatchResult:
+        """Run one dispatch whose caller waits, under a record of its own.
+
+        If cancelled, no process of the run is left, and its record says so.
+
+        Args:
+            plan: What to run.
+            ref: The caller gets the id in place of the answer: keep the record until `gc`.
+            on_progress: Called with the job's id first, then with what happens.
+            limit: How long the agent may take, if not as planned.
+
+        Raises:
+            JobStoreError: The job cannot be recorded; nothing was started.
+            LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
+        """
+        work = partial(self._dispatch, plan, limit or TimeLimit(plan.timeout_s))
+        return await self._recorded(plan.request, plan.settings, ref, on_progress, work)
+
+    async def dialogue(
+        self,
+        request: DialogueRequest,
+        agents: dict[Role, EffectiveAgent],
+        settings: Settings,
+        on_progress: OnProgress,
+    ) -> DialogueResult:
+        """Let two agents talk, under one record and one slot.
+
+        If cancelled, no process of the two is left, and the record has what they said.
+
+        Raises:
+            DispatchError: As for `call`.
+        """
+
+        async def work(run: JobRun) -> DispatchResult:
+            dialogue = Dialogue(request, agents, settings, run, self._planner)
+            commands = await dialogue.prepare()
+            if isinstance(commands, DispatchResult):
+                return not_begun(request, commands)
+            session_ids = [command.session_id for command in commands]
+            async with self._limits.hold(run, settings.max_concurrency, session_ids) as held_fds:
+                return await dialogue.go(self._open_claude, held_fds)
+
+        recorded = as_dispatch(request)
+        return from_record(await self._recorded(recorded, settings, False, on_progress, work))
+
+    async def background(self, job_id: str, fds: Sequence[int]) -> None:
+        """Run a job whose descriptors this process was given: the worker's part of `submit`.
+
+        Raises:
+            DispatchError: It cannot be run; its record says so.
+        """
+        async with adopt_job(self._store, job_id, fds) as owned:
+
+            async def work(run: JobRun) -> DispatchResult:
+                plan = plan_run(await self._planner.snapshot(), owned.job.request())
+                return await self._dispatch(plan, TimeLimit(plan.timeout_s), run)
+
+            await run_job(owned, work, ignore_progress, on_behalf_of="a signal to its worker")
+
+    async def _recorded(
+        self,
+        request: DispatchRequest,
+        settings: Settings,
+        ref: bool,
+        on_progress: OnProgress,
+        work: Work,
+    ) -> DispatchResult:
+        tidy = None
+        if self._housekeeping.is_due:
+            tidy = partial(self._housekeeping.run, settings.call_retention_days)
+        async with create_job(
+            self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
+        ) as owned:
+            on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
+            result = await run_job(owned, work, on_progress, on_behalf_of="its caller", beside=tidy)
+        if settings.call_retention_days == 0 and not ref and await self._forget(owned.job.id):
+            # The id fetches nothing from now on: the caller must get all of the answer now.
+            return msgspec.structs.replace(result, job_id=None)
+        return result
+
+    async def _forget(self, job_id: str) -> bool:
+        """Remove the record of a call; False if it stays, which is no reason to fail the call."""
+        try:
+            await in_thread(self._store.forget, job_id)
+        except DispatchError:
+            return False
+        return True
+
+    async def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> DispatchResult:
+        """Run one turn of one agent."""
+        request = plan.request
+        command = await self._planner.command(
+            plan.agent,
+            plan.settings,
+            timeout_s=limit.timeout_s,
+            job_id=run.owned.job.id,
+            resume=request.session_id,
+            json_schema=request.json_schema,
+        )
+        if isinstance(command, DispatchResult):
+            return command
+
+        def on_progress(progress: Progress) -> None:
+            if turns.transcript.session_id is not None:
+                run.owned.note_session(turns.transcript.session_id)
+            run.tell(progress)
+
+        def report(cancelled_by: str = "") -> RunReport:
+            return msgspec.structs.replace(
+                turns.report(),
+                response_format=request.response_format,
+                json_schema=request.json_schema,
+                left_running=sum(child.left_running for child in run.children),
+                cancelled_by=cancelled_by,
+            )
+
+        turns = Turns(plan.agent, command, run, on_progress, resumed=request.session_id)
+        max_concurrency = plan.settings.max_concurrency
+        async with self._limits.hold(run, max_concurrency, [command.session_id]) as held_fds:
+            run.cancelled = lambda by: classify(report(by))
+            run.owned.note_started()
+            async with turns.running(self._open_claude, held_fds):
+                await turns.ask(plan.prompt, limit, is_last=True)
+                if not run.tree_ended:
+                    run.mark_ending()
+            return classify(await self._with_settings(report()))
+
+    async def _with_settings(self, report: RunReport) -> RunReport:
+        """Add what Claude Code's own settings say, where that explains a denial.
+
+        The run is over and paid for, so neither a cancellation nor a disk that does not answer may
+        cost its result.
+        """
+        if not report.seen.denials:
+            return report
+        with trio.move_on_after(_SETTINGS_S, shield=True):
+            inherited = await in_thread(
+                read_claude_settings, report.agent.directory, self._planner.environ
+            )
+            return msgspec.structs.replace(report, inherited=inherited)
+        return report
