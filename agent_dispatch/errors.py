@@ -1,10 +1,12 @@
 """Calls that are wrong; each surface turns them, once, into an envelope or an exit status.
 
 A run that went wrong is a `DispatchResult` with an `error_type`; anything that is neither is a
-bug and propagates. Each message says what happened and what mends it.
+bug and propagates. Each message says what happened; the next steps say what to do about it.
 """
 
 from collections.abc import Iterable
+
+from agent_dispatch.model.next_step import NextStep, StepKind, run
 
 _SHOWN_CHARS = 100
 """As many as an agent's name may have."""
@@ -12,6 +14,10 @@ _SHOWN_CHARS = 100
 
 class DispatchError(Exception):
     """The call cannot be carried out as asked; `str(error)` is written for the caller."""
+
+    def __init__(self, message: str = "", *next_steps: NextStep) -> None:
+        super().__init__(message)
+        self.next_steps = next_steps
 
 
 class InvalidRequestError(DispatchError):
@@ -27,9 +33,11 @@ class UnknownAgentError(DispatchError):
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
         names = ", ".join(sorted(available))
-        known = names or "none yet (register one with: agent-dispatch add NAME DIRECTORY)"
         shown = repr(name[:_SHOWN_CHARS]) + ("…" if len(name) > _SHOWN_CHARS else "")
-        super().__init__(f"Unknown agent: {shown}. Available: {known}")
+        super().__init__(
+            f"Unknown agent: {shown}. Available: {names or 'none yet'}",
+            *(() if names else (NextStep(kind=StepKind.ADD_AGENT),)),
+        )
         self.name = name
 
 
@@ -44,8 +52,9 @@ class UnusableAgentError(DispatchError):
         import shlex  # Only a message needs it.
 
         super().__init__(
-            f"Agent {name!r} is not usable: {reason}. Correct its table in agents.toml, or take it"
-            f" out with: agent-dispatch remove {shlex.quote(name)}"
+            f"Agent {name!r} is not usable: {reason}. Correct its table in agents.toml, or remove"
+            " the agent.",
+            run(f"agent-dispatch remove {shlex.quote(name)}"),
         )
         self.name = name
         self.reason = reason

@@ -107,7 +107,10 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
     try:
         status: int = command(*arguments, **values, shell=shell)
     except DispatchError as error:
-        report_error(shell, str(error), as_json=bool(values.get("json")))
+        from agent_dispatch.cli.next_steps import in_shell
+        from agent_dispatch.core.next_step import told_error
+
+        report_error(shell, told_error(error, in_shell), as_json=bool(values.get("json")))
         return MISUSED if isinstance(error, SchemaError) else FAILED
     return status
 

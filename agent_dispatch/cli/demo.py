@@ -1,6 +1,5 @@
 """`demo`: one dispatch to look at, between two small projects that live as long as it does."""
 
-import re
 import sys
 import tempfile
 from contextlib import closing
@@ -9,11 +8,13 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.cli import standin
+from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import Colour, one_line, paint, printable, write_json, write_lines
 from agent_dispatch.cli.results import exit_status, failures_of, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.core.next_step import told
 from agent_dispatch.core.prompt import build_prompt
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
@@ -32,12 +33,6 @@ _PROJECTS = {
 }
 
 _TIMEOUT_S = 120.0
-
-_SENTENCE_END = re.compile(r"(?<=[.!?`]) (?=[A-Z(])")
-_CALLS_FOR = re.compile(
-    r"dispatch_\w+\(|update_agent\(|Its session is kept|--resume"
-    r"|agent-dispatch (?:update|describe|remove|run|wait|job|tail|cancel) "
-)
 
 REQUEST = DispatchRequest(
     agent="tides",
@@ -75,7 +70,7 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
             )
     result = one.outcome(attended)
     if not result.success:
-        result = without_commands(result)
+        result = told(without_what_is_gone(result), in_shell)
     if json:
         write_json(shell, result)
     else:
@@ -83,22 +78,10 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
     return exit_status(failures_of(result), attended.signum)
 
 
-def without_commands(result: DispatchResult) -> DispatchResult:
-    """The result without advice about agents and sessions that are gone with their place."""
-    return msgspec.structs.replace(
-        result,
-        error=_without_commands(result.error),
-        hint=_without_commands(result.hint),
-        session_id=None,
-        job_id=None,
-    )
-
-
-def _without_commands(text: str | None) -> str | None:
-    if text is None:
-        return None
-    sentences = _SENTENCE_END.split(text)
-    return " ".join(sentence for sentence in sentences if not _CALLS_FOR.search(sentence)) or None
+def without_what_is_gone(result: DispatchResult) -> DispatchResult:
+    """The result without its session, its job, and the steps about those or about the agent."""
+    steps = [step for step in result.next_steps or () if not step.agent and not step.job_id]
+    return msgspec.structs.replace(result, next_steps=steps, session_id=None, job_id=None)
 
 
 def _environment_in(place: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from contextlib import closing
 import msgspec
 
 from agent_dispatch.cli.job_text import details, short_ids, table
+from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import (
     Colour,
     counted,
@@ -25,6 +26,7 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.results import exit_status, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.core.next_step import told_error, told_job
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
@@ -75,7 +77,7 @@ def job(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     store = open_store(shell)
-    found = store.settle(full_id(store, job_id))
+    found = told_job(store.settle(full_id(store, job_id)), in_shell)
     if json:
         write_json(shell, found)
         return _DONE
@@ -107,6 +109,7 @@ def wait(job_id: str, /, *, timeout_seconds: float = 60, json: bool = False, she
             shown = found.progress or ()
             if new and not json and not found.status.is_terminal:
                 remark(shell, f"[{time.monotonic() - started:>3.0f} s] {one_line(new[-1])}")
+    found = told_job(found, in_shell)
     is_over = found.status.is_terminal
     if json:
         fields = msgspec.structs.asdict(found)
@@ -181,7 +184,7 @@ def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
         CancelOutcome.CANCELLED: f"Cancelled {full}.",
         CancelOutcome.RUNNING: f"Job {full} is still ending.",
         CancelOutcome.ALREADY_TERMINAL: f"Job {full} was over before.",
-        CancelOutcome.NOT_FOUND: str(UnknownJobError(full)),
+        CancelOutcome.NOT_FOUND: told_error(UnknownJobError(full), in_shell),
     }
     if json:
         write_json(shell, Cancellation(job_id=full, outcome=outcome))

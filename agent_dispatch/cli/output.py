@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TextIO
@@ -18,12 +17,6 @@ _SEQUENCE = re.compile(
 """Escape sequences (ECMA-48): CSI, OSC, the other strings to their line's end, and short ones."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Controls but tab and newline, and the marks that turn the direction of text around."""
-_CALLS = re.compile(
-    r'dispatch_session\(agent="(?P<agent>[^"]+)", task=(?:"(?P<task>[^"]*)"|\.\.\.),'
-    r' session_id="(?P<session>[^"]+)"\)'
-    r'|dispatch_wait\(job_id="(?P<job>[^"]+)"\)(?:, or in a shell: agent-dispatch wait (?P=job))?'
-)
-"""What errors and hints advise to call."""
 
 
 class OutputError(Exception):
@@ -115,21 +108,9 @@ def write_answer(shell: Shell, text: str) -> None:
         shell.stdout.write(shown if shown.endswith("\n") or not shown else shown + "\n")
 
 
-def in_commands(text: str) -> str:
-    """The same advice for a shell: calls of tools, as it names them, become commands."""
-
-    def command(call: re.Match[str]) -> str:
-        if job_id := call["job"]:
-            return f"agent-dispatch wait {job_id}"
-        task = "TASK" if call["task"] is None else shlex.quote(call["task"])
-        return f"agent-dispatch run {shlex.quote(call['agent'])} {task} --session {call['session']}"
-
-    return _CALLS.sub(command, text).replace("Ask your user to run: ", "Run: ")
-
-
 def remark(shell: Shell, text: str, colour: Colour | None = None) -> None:
     """Say something beside the answer, on stderr."""
-    shown = printable(in_commands(text))
+    shown = printable(text)
     if colour is not None:
         shown = paint(shown, colour, shell.stderr, shell.environ)
     # The answer so far must not come after what is said about it.

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import (
     Colour,
     counted,
@@ -14,6 +15,7 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.results import exit_status, failures_of, show_error, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.core.call_timeout import call_timeout_s
+from agent_dispatch.core.next_step import told
 from agent_dispatch.core.parallel import read_members
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.answer import Submitted
@@ -128,7 +130,7 @@ def parallel(
 
         many = ManyDispatches(members, aggregate)
         attended = attend(shell, fork_server, many.work, style_for(shell, stream=stream))
-    outcome = many.outcome(attended)
+    outcome = _told(many.outcome(attended))
     if json:
         _write_parallel(shell, outcome)
     else:
@@ -175,7 +177,7 @@ def dialogue(
 
         one = OneDialogue(request)
         attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
-    result = one.outcome(attended)
+    result = told(one.outcome(attended), in_shell)
     if json:
         write_json(shell, result)
     else:
@@ -237,7 +239,7 @@ def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: 
 
         one = OneDispatch(request)
         attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
-    result = one.outcome(attended)
+    result = told(one.outcome(attended), in_shell)
     if as_json:
         write_json(shell, result)
     else:
@@ -303,3 +305,11 @@ def _show_dialogue(shell: Shell, result: DialogueResult) -> None:
         remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
     if result.job_id is not None:
         remark(shell, f"job {result.job_id}", Colour.FAINT)
+
+
+def _told(outcome: ParallelResult) -> ParallelResult:
+    aggregated = outcome.aggregated
+    return ParallelResult(
+        individual_results=[told(result, in_shell) for result in outcome.individual_results],
+        aggregated=None if aggregated is None else told(aggregated, in_shell),
+    )

@@ -136,10 +136,9 @@ def _ended_by(
             agent=agent,
             success=False,
             result="",
-            error=f"Cancelled by {name}; the agent's processes have been ended",
+            error=f"Cancelled by {name}; the agent's processes have been ended.",
             error_type=ErrorType.CANCELLED,
         )
     if recorded.error_type is not ErrorType.CANCELLED:
-        return recorded  # It was over before.
-    error = (recorded.error or "").replace("Cancelled by its caller", f"Cancelled by {name}", 1)
-    return msgspec.structs.replace(recorded, error=error)
+        return recorded  # It had ended before.
+    return msgspec.structs.replace(recorded, error=f"Cancelled by {name}.")

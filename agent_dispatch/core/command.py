@@ -15,6 +15,7 @@ import msgspec
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.next_step import DOCTOR, NextStep, StepKind, run
 
 DEPTH_VARIABLE = "AGENT_DISPATCH_DEPTH"
 """How many dispatches enclose this process; set for each child, one more than our own."""
@@ -194,7 +195,8 @@ def _flag(agent: EffectiveAgent, flag: str, value: str) -> str:
     if value.lstrip().startswith("-"):
         raise RefusedValueError(
             f"Agent {agent.name!r}: the value {value!r} for {flag} starts with '-', so the Claude"
-            f" Code CLI could take it for a flag; nothing was started. {_remedy(agent)}"
+            " Code CLI could take it for a flag; nothing was started.",
+            *_remedy(agent),
         )
     return f"{flag}={_usable(agent, flag, value)}"
 
@@ -207,7 +209,8 @@ def _usable(agent: EffectiveAgent, what: str, value: str) -> str:
     if b"\0" in encoded:
         raise RefusedValueError(
             f"Agent {agent.name!r}: the value {value!r} for {what} holds a character that no"
-            f" command line can carry; nothing was started. {_remedy(agent)}"
+            " command line can carry; nothing was started.",
+            *_remedy(agent),
         )
     return value
 
@@ -216,15 +219,12 @@ def _budget(agent: EffectiveAgent, budget_usd: float) -> str:
     if not 0 < budget_usd < math.inf:
         raise RefusedValueError(
             f"Agent {agent.name!r}: max_budget_usd is {budget_usd}, which caps nothing; nothing was"
-            f" started. Set an amount above 0, or 0 for no cap: agent-dispatch update"
-            f" {shlex.quote(agent.name)} --max-budget-usd 1"
+            " started. Set an amount above 0, or 0 for no cap.",
+            run(f"agent-dispatch update {shlex.quote(agent.name)} --max-budget-usd 1"),
         )
     return repr(float(budget_usd))
 
 
-def _remedy(agent: EffectiveAgent) -> str:
-    name = shlex.quote(agent.name)
-    return (
-        f"See `agent-dispatch describe {name}`, correct it with `agent-dispatch update"
-        f" {name} ...` or in agents.toml, and `agent-dispatch doctor` checks the rest."
-    )
+def _remedy(agent: EffectiveAgent) -> tuple[NextStep, ...]:
+    describe = run(f"agent-dispatch describe {shlex.quote(agent.name)}")
+    return (describe, NextStep(kind=StepKind.UPDATE_AGENT, agent=agent.name), DOCTOR)

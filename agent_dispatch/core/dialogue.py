@@ -1,15 +1,14 @@
-"""A dialogue of two agents: whose turn it is, when it is over, and what came of it.
+"""A dialogue of two agents: whose turn it is, when it ends, and what came of it.
 
 The responder speaks first, then the requester; that is a round. `[RESOLVED]` ends the dialogue
 where it is the last word of a message, and nowhere else (see `closing`).
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import msgspec
 
-from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S
 from agent_dispatch.core.closing import is_courtesy, without_marker
 from agent_dispatch.core.dialogue_prompt import MAX_QUOTED_CHARS, build_turn_prompt
 from agent_dispatch.core.prompt import MAX_PROMPT_BYTES, check_text, check_timeout, is_blank
@@ -23,6 +22,7 @@ from agent_dispatch.model.dialogue import (
 )
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job
+from agent_dispatch.model.next_step import NextStep, StepKind
 
 
 def check_dialogue(request: DialogueRequest) -> DialogueRequest:
@@ -40,8 +40,8 @@ def check_dialogue(request: DialogueRequest) -> DialogueRequest:
         raise InvalidRequestError("topic is empty: say what the two agents are to discuss.")
     if request.requester == request.responder:
         raise InvalidRequestError(
-            f"requester and responder are both {request.requester!r}: a dialogue takes two agents."
-            " For a conversation with one of them use dispatch_session."
+            f"requester and responder are both {request.requester!r}: a dialogue takes two agents.",
+            NextStep(kind=StepKind.ASK, agent=request.requester),
         )
     check_timeout(request.timeout_s)
     if (size := len(request.topic.encode())) > MAX_PROMPT_BYTES - MAX_QUOTED_CHARS * 4:
@@ -72,6 +72,7 @@ class Exchange:
         self._sessions: dict[str, str] = {}
         self._error: str | None = None
         self._error_type: ErrorType | None = None
+        self._next_steps: list[NextStep] = []
 
     def next_step(self) -> Step | None:
         """Say who speaks next, and what to tell them; None when the dialogue is over."""
@@ -100,9 +101,10 @@ class Exchange:
         where = f"Round {step.round}, agent {step.agent!r} ({step.role})"
         self.stop(f"{where}: {result.error}", result.error_type or ErrorType.CLI_ERROR)
 
-    def stop(self, error: str, error_type: ErrorType) -> None:
+    def stop(self, error: str, error_type: ErrorType, next_steps: Sequence[NextStep] = ()) -> None:
         """End it before its time; what was said stays."""
         self._error, self._error_type = error, error_type
+        self._next_steps += next_steps
 
     def result(self, duration_ms: int, left_running: int = 0) -> DialogueResult:
         """Sum up.
@@ -115,8 +117,12 @@ class Exchange:
         resolved = answer is not None
         costs = [turn.cost_usd for turn in self._turns if turn.cost_usd is not None]
         hints = [*self._hints]
-        if not resolved:
-            hints[:0] = self._how_to_go_on()
+        steps = self._next_steps
+        if not resolved and (not self._error or self._error_type is ErrorType.TIMEOUT):
+            # Any other error comes with its own steps.
+            steps = [*steps, *self._ask_further()]
+            if not self._error:
+                hints.insert(0, f"Not resolved within {self._request.max_rounds} round(s).")
         if left_running:
             hints.append(f"{left_running} process(es) that they left running were ended with them.")
         if 0 < len(costs) < len(self._turns):
@@ -133,6 +139,7 @@ class Exchange:
             error_type=self._error_type,
             hint=" ".join(hints) or None,
             left_running=left_running or None,
+            next_steps=steps or None,
         )
 
     def _resolution(self) -> str | None:
@@ -159,21 +166,16 @@ class Exchange:
             self._sessions[step.agent] = result.session_id
         if result.hint:
             self._hints.setdefault(f"{step.agent}: {result.hint}")
+        self._next_steps += result.next_steps or ()
 
     def _name(self, role: Role) -> str:
         return self._request.responder if role is Role.RESPONDER else self._request.requester
 
-    def _how_to_go_on(self) -> Iterator[str]:
-        if not self._error:
-            yield f"Not resolved within {self._request.max_rounds} round(s)."
-        elif self._error_type is not ErrorType.TIMEOUT:
-            return  # The error itself says what to do.
-        calls = [
-            f'dispatch_session(agent="{agent}", task=..., session_id="{session_id}")'
+    def _ask_further(self) -> list[NextStep]:
+        return [
+            NextStep(kind=StepKind.ASK, agent=agent, session_id=session_id)
             for agent, session_id in self._sessions.items()
         ]
-        if calls:
-            yield f"What was said is kept; ask further: {' or '.join(calls)}."
 
 
 def _turn(step: Step, result: DispatchResult) -> DialogueTurn:
@@ -193,11 +195,7 @@ def _turn(step: Step, result: DispatchResult) -> DialogueTurn:
 
 def time_was_up(timeout_s: float) -> str:
     """Return the error of a dialogue that was given that much time."""
-    longer = min(MAX_TIMEOUT_S, round(2 * timeout_s))
-    return (
-        f"The time for the whole dialogue was up ({timeout_s:g} s). Give it more:"
-        f" timeout_seconds={longer} (at most {MAX_TIMEOUT_S}), or fewer rounds."
-    )
+    return f"The time for the whole dialogue was up ({timeout_s:g} s)."
 
 
 # -- the record of a dialogue, which is that of a dispatch to the responder
@@ -225,17 +223,19 @@ def to_record(request: DialogueRequest, dialogue: DialogueResult) -> DispatchRes
         duration_ms=dialogue.total_duration_ms,
         error=dialogue.error,
         error_type=dialogue.error_type,
-        parsed_result=msgspec.to_builtins(dialogue),
+        parsed_result=msgspec.to_builtins(msgspec.structs.replace(dialogue, next_steps=None)),
         denied_tools=list(dict.fromkeys(denied)) or None,
         hint=dialogue.hint,
         left_running=dialogue.left_running,
+        next_steps=dialogue.next_steps,
     )
 
 
 def refused(request: DialogueRequest, result: DispatchResult) -> DialogueResult:
     """Return the result of a dialogue that was not begun, for the reason in `result`."""
     exchange = Exchange(request)
-    exchange.stop(result.error or "", result.error_type or ErrorType.CLI_ERROR)
+    error_type = result.error_type or ErrorType.CLI_ERROR
+    exchange.stop(result.error or "", error_type, result.next_steps or ())
     return exchange.result(duration_ms=0)
 
 
@@ -246,13 +246,14 @@ def from_record(result: DispatchResult) -> DialogueResult:
     )
     if result.parsed_result is not msgspec.UNSET:
         dialogue = msgspec.convert(result.parsed_result, DialogueResult)
-    # Who keeps the record may have had more to say.
+    # The keeper of the record may have added to these.
     return msgspec.structs.replace(
         dialogue,
         job_id=result.job_id,
         error=result.error,
         error_type=result.error_type,
         hint=result.hint,
+        next_steps=result.next_steps,
     )
 
 

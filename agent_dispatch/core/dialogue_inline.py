@@ -2,7 +2,7 @@
 
 import msgspec
 
-from agent_dispatch.core.inline import INLINE_CHARS, ROOM_BYTES, fair_shares, wire_bytes
+from agent_dispatch.core.inline import INLINE_CHARS, ROOM_BYTES, fair_shares, joined, wire_bytes
 from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn
 
 _FEWEST_CHARS = 1_000
@@ -52,7 +52,7 @@ def _cut(dialogue: DialogueResult, job_id: str, room_chars: int) -> DialogueResu
         dialogue,
         final_answer=dialogue.final_answer[: shares[0]],
         conversation=turns[::-1],
-        hint=" ".join(filter(None, (dialogue.hint, left_out))),
+        hint=joined(dialogue.hint, left_out),
         truncated=True,
     )
 

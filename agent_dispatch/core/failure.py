@@ -1,4 +1,4 @@
-"""Why a run failed, and what to do: its type for programs, its text for readers.
+"""Why a run failed, and what to do: its type for programs, its text for readers, the next steps.
 
 Decided by fields of the last result, by how the run was ended, and only then by exit code and
 stderr. Few matches of text are left, each where the CLI gives nothing else to go by.
@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agent_dispatch.core import advice
 from agent_dispatch.core.event_types import ResultEvent
+from agent_dispatch.core.next_step import amount, more_time, raise_budget, resume
 from agent_dispatch.core.permissions import permission_advice
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
 from agent_dispatch.core.transcript import describe_retry
+from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import ErrorType
+from agent_dispatch.model.next_step import DOCTOR, NextStep, run
 
 _MAX_SHOWN_HOOKS = 5
 
@@ -51,6 +53,7 @@ _LIMIT_KINDS = frozenset(
     {"long_context_credits_required", "model_requires_usage_credits", "usage_limit_reached"}
 )
 _TOO_LONG = frozenset({"blocking_limit", "prompt_too_long"})
+_INSTALL = run("npm install -g @anthropic-ai/claude-code")
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _UNUSABLE_PROGRAM = frozenset({errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.EPERM})
 
@@ -65,10 +68,11 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """What went wrong and what mends it."""
+    """What went wrong and what to do about it."""
 
     error_type: ErrorType
     text: str
+    next_steps: tuple[NextStep, ...] = ()
 
 
 def describe_failure(report: RunReport, last: ResultEvent | None) -> Failure:
@@ -84,20 +88,17 @@ def describe_failure(report: RunReport, last: ResultEvent | None) -> Failure:
         return _auth(report, "")
     if last is not None:
         return _by_result(report, last)
-    session_id = report.seen.session_id
     match report.ending:
         case Ending.DEADLINE:
             return _at_deadline(report)
         case Ending.CANCELLED:
             who = report.cancelled_by or "the caller"
-            text = f"Cancelled by {who}. {advice.resume(report.agent, session_id)}"
-            return Failure(ErrorType.CANCELLED, text)
+            return Failure(ErrorType.CANCELLED, f"Cancelled by {who}.", (_resume(report),))
         case Ending.GUARD_LOST:
             text = (
                 "The process that supervises Claude Code was killed, so the run was ended with it."
-                f" {advice.resume(report.agent, session_id)}"
             )
-            return Failure(ErrorType.LOST, text)
+            return Failure(ErrorType.LOST, text, (_resume(report),))
         case _:
             return _without_result(report)
 
@@ -105,15 +106,14 @@ def describe_failure(report: RunReport, last: ResultEvent | None) -> Failure:
 def _by_result(report: RunReport, last: ResultEvent) -> Failure:
     agent, seen = report.agent, report.seen
     said = _said(last)
-    again = advice.resume(agent, seen.session_id)
     if last.subtype == "error_max_budget_usd" or last.terminal_reason == "budget_exhausted":
         return _budget(report)
     if (
         last.subtype == "error_max_structured_output_retries"
         or last.terminal_reason == "structured_output_retry_exhausted"
     ):
-        text = f"The agent did not deliver the structured output that was asked for. {said} {again}"
-        return Failure(ErrorType.SCHEMA, text)
+        text = f"The agent did not deliver the structured output that was asked for. {said}"
+        return Failure(ErrorType.SCHEMA, text.rstrip(), (_resume(report),))
     if _is_auth(report, last):
         return _auth(report, said)
     if _is_limit(report, last):
@@ -129,16 +129,17 @@ def _by_result(report: RunReport, last: ResultEvent) -> Failure:
         return Failure(ErrorType.CLI_ERROR, text)
     if last.api_error_status is None and seen.denied_tools and last.permission_denials:
         tools = ", ".join(dict.fromkeys(seen.denied_tools))
+        why, steps = permission_advice(agent, seen, report.inherited)
         text = (
             f"The run failed after {len(seen.denied_tools)} tool call(s) were denied by"
-            f" permissions: {tools}. {said}"
-            f" {permission_advice(agent, seen, report.inherited)}"
+            f" permissions: {tools}. {said} {why}"
         )
-        return Failure(ErrorType.PERMISSION, text)
+        return Failure(ErrorType.PERMISSION, text.rstrip(), tuple(steps))
     if last.subtype == "error_max_turns":
-        text = f"The agent reached its limit on turns before it had finished. {said} {again}"
-        return Failure(ErrorType.CLI_ERROR, text)
-    return Failure(ErrorType.CLI_ERROR, _reported_error(report, last, said))
+        text = f"The agent reached its limit on turns before it had finished. {said}"
+        return Failure(ErrorType.CLI_ERROR, text.rstrip(), (_resume(report),))
+    again = () if seen.session_id is None else (_resume(report),)
+    return Failure(ErrorType.CLI_ERROR, _reported_error(report, last, said), again)
 
 
 def _is_auth(report: RunReport, last: ResultEvent) -> bool:
@@ -165,8 +166,12 @@ def _auth(report: RunReport, said: str) -> Failure:
     retry = report.seen.last_retry
     if not said and retry is not None:
         said = f"{describe_retry(retry)}; more retries would not have helped."
-    text = f"Claude Code could not log in to the API. {said} {advice.log_in()}"
-    return Failure(ErrorType.AUTH, text)
+    how = (
+        "Log in, or set ANTHROPIC_API_KEY, or CLAUDE_CODE_OAUTH_TOKEN to what `claude setup-token`"
+        " prints, where agent-dispatch is started."
+    )
+    text = " ".join(filter(None, ("Claude Code could not log in to the API.", said, how)))
+    return Failure(ErrorType.AUTH, text, (run("claude auth login"), DOCTOR))
 
 
 def _usage_limit(report: RunReport, said: str) -> Failure:
@@ -175,10 +180,9 @@ def _usage_limit(report: RunReport, said: str) -> Failure:
     if limit is not None and limit.status == "rejected" and limit.resets_at is not None:
         when = _reset_time(limit.resets_at)
     if not when and _NAMES_A_TIME.search(said) is None:
-        when = "It is not known when that ends; a short limit is over within minutes."
-    again = advice.resume(report.agent, report.seen.session_id)
-    parts = ["The account or the API is at a limit.", said, when, "Then try again.", again]
-    return Failure(ErrorType.USAGE_LIMIT, " ".join(filter(None, parts)))
+        when = "It is not known when that ends; a short limit ends within minutes."
+    parts = ["The account or the API is at a limit.", said, when, "Then try again."]
+    return Failure(ErrorType.USAGE_LIMIT, " ".join(filter(None, parts)), (_resume(report),))
 
 
 def _reset_time(epoch_s: float) -> str:
@@ -192,24 +196,25 @@ def _reset_time(epoch_s: float) -> str:
 def _budget(report: RunReport) -> Failure:
     agent = report.agent
     cap = agent.max_budget_usd
-    again = f"{advice.resume(agent, report.seen.session_id)} (each run has the whole cap again)."
-    if not cap:
-        text = f"The run was stopped at a budget that is not configured here. {again}"
-    else:
+    if cap:
         text = (
-            f"The run was stopped at its cap of ${advice.amount(cap)} (max_budget_usd of agent"
-            f" {agent.name!r}). {again} {advice.raise_budget(agent, cap)}"
+            f"The run was stopped at its cap of ${amount(cap)} (max_budget_usd of agent"
+            f" {agent.name!r})."
         )
-    return Failure(ErrorType.BUDGET, text)
+    else:
+        text = "The run was stopped at a budget that is not configured here."
+    steps = [_resume(report), *([raise_budget(agent.name, cap)] if cap else ())]
+    return Failure(ErrorType.BUDGET, f"{text} Each run has the whole cap again.", tuple(steps))
 
 
 def _no_model_asked(report: RunReport, last: ResultEvent, said: str) -> Failure:
     refusal = report.seen.prompt_refused
+    steps: tuple[NextStep, ...] = ()
     if refusal is not None:
         reason = f" It said: {_clip(refusal.reason)}" if refusal.reason.strip() else ""
         text = (
             "A UserPromptSubmit hook did not let the task through, so no model was asked."
-            f"{reason}\n{advice.where_hooks_are(report.agent)}"
+            f"{reason}\n{where_hooks_are(report.agent)}"
         )
     elif report.resumed is not None and not report.seen.init_seen and last.is_error:
         text = (
@@ -217,11 +222,9 @@ def _no_model_asked(report: RunReport, last: ResultEvent, said: str) -> Failure:
             " machine where it ran; leave session_id out to start a new one."
         )
     else:
-        text = (
-            f"Claude Code ended without asking a model. {said}{_stderr(report)} Check the"
-            " installation with: agent-dispatch doctor"
-        )
-    return Failure(ErrorType.CLI_ERROR, text)
+        text = f"Claude Code ended without asking a model. {said}{_stderr(report)}".rstrip()
+        steps = (DOCTOR,)
+    return Failure(ErrorType.CLI_ERROR, text, steps)
 
 
 def _reported_error(report: RunReport, last: ResultEvent, said: str) -> str:
@@ -235,10 +238,8 @@ def _reported_error(report: RunReport, last: ResultEvent, said: str) -> str:
     if (last.terminal_reason or "").startswith("aborted"):
         said = "Something outside interrupted it."
     retry = "Such an error is usually temporary: try again." if status >= 500 else ""
-    session_id = report.seen.session_id
-    again = "" if session_id is None else advice.resume(report.agent, session_id)
     what = f"Claude Code reported an error ({', '.join(mark for mark in marks if mark)})."
-    return " ".join(part for part in (what, said, retry, again) if part) + _stderr(report)
+    return " ".join(part for part in (what, said, retry) if part) + _stderr(report)
 
 
 def _at_deadline(report: RunReport) -> Failure:
@@ -259,20 +260,21 @@ def _timeout(report: RunReport) -> Failure:
     parts = [f"Timed out after {report.timeout_s:g} s."]
     if seen.last_retry is not None:
         parts.append(f"Meanwhile the API failed: {describe_retry(seen.last_retry)}.")
-    parts.append(advice.resume(agent, seen.session_id))
+    steps = [_resume(report)]
     if seen.running_hooks:
         hooks = ", ".join(seen.running_hooks[:_MAX_SHOWN_HOOKS])
         parts.append(
             f"Claude Code was waiting for a hook that had not ended: {hooks}."
-            f" {advice.where_hooks_are(agent)}"
+            f" {where_hooks_are(agent)}"
         )
     elif not seen.init_seen:
         parts.append(
             "Claude Code had not even begun. It did not say why; often an MCP server that does not"
-            " answer delays it. Check with: agent-dispatch doctor."
+            " answer delays it."
         )
-    parts.append(advice.more_time(agent, report.timeout_s))
-    return Failure(ErrorType.TIMEOUT, " ".join(parts))
+        steps.append(DOCTOR)
+    steps.append(more_time(report.timeout_s, agent.name))
+    return Failure(ErrorType.TIMEOUT, " ".join(parts), tuple(steps))
 
 
 def _without_result(report: RunReport) -> Failure:
@@ -283,12 +285,11 @@ def _without_result(report: RunReport) -> Failure:
         text = f"Claude Code does not take the json_schema: {_clip(fault)}\nCorrect it."
         return Failure(ErrorType.SCHEMA, text)
     parts = [f"Claude Code {_exit(report.exit_code)} without a result."]
+    steps = [DOCTOR if seen.session_id is None else _resume(report)]
     # The CLI says this on stderr only, before anything else.
     if "unknown option" in report.stderr_tail:
-        parts.append(
-            "It does not know an option that agent-dispatch needs, so it is too old: update it with"
-            " `claude update`, and check with: agent-dispatch doctor."
-        )
+        parts.append("It does not know an option that agent-dispatch needs, so it is too old.")
+        steps = [run("claude update"), DOCTOR]
     elif seen.cut_lines:
         parts.append(
             "A line of its output was longer than any may be and was cut; it may have been the"
@@ -298,12 +299,9 @@ def _without_result(report: RunReport) -> Failure:
         parts.append("Something outside killed it; often that is a machine out of memory.")
     if seen.last_retry is not None:
         parts.append(f"Before that the API failed: {describe_retry(seen.last_retry)}.")
-    if seen.session_id is not None:
-        parts.append(advice.resume(report.agent, seen.session_id))
-    elif not any("agent-dispatch doctor" in part for part in parts):
-        parts.append("Check the installation with: agent-dispatch doctor.")
     noise = f"\nstdout: {_clip(seen.noise_tail)}" if seen.noise_tail else ""
-    return Failure(ErrorType.CLI_ERROR, " ".join(parts) + _stderr(report) + noise)
+    text = " ".join(parts) + _stderr(report) + noise
+    return Failure(ErrorType.CLI_ERROR, text, tuple(steps))
 
 
 def _exit(code: int | None) -> str:
@@ -321,7 +319,7 @@ def _not_started(report: RunReport, failure: StartFailure) -> Failure:
     agent = report.agent
     system = f" ({failure.text})" if failure.text else ""
     if failure.errno in _NO_DESCRIPTOR:
-        # Whatever it was that could not be opened: nothing is wrong with it.
+        # Nothing is wrong with the file that could not be opened.
         text = (
             f"No process could be started{system}: too many files are open. Raise the limit"
             " (ulimit -n 4096) for what starts agent-dispatch, or lower max_concurrency in"
@@ -332,19 +330,17 @@ def _not_started(report: RunReport, failure: StartFailure) -> Failure:
         case StartStage.DIRECTORY | StartStage.CHDIR:
             text = (
                 f"The directory of agent {agent.name!r} cannot be used: {agent.directory}{system}."
-                " Bring it back, or remove the agent with: agent-dispatch remove"
-                f" {shlex.quote(agent.name)}"
+                " Bring it back, or remove the agent."
             )
-            return Failure(ErrorType.NOT_FOUND, text)
+            remove = run(f"agent-dispatch remove {shlex.quote(agent.name)}", agent.name)
+            return Failure(ErrorType.NOT_FOUND, text, (remove,))
         case StartStage.CLI_MISSING:
             text = (
                 f"The Claude Code CLI was not found: {report.program}{system}. If it is installed,"
-                " put its folder on the PATH of what starts agent-dispatch, else install it with"
-                " `npm install -g @anthropic-ai/claude-code`; `claude --version` must print a"
-                " version. Check with:"
-                " agent-dispatch doctor"
+                " put its folder on the PATH of what starts agent-dispatch, else install it;"
+                " `claude --version` must print a version."
             )
-            return Failure(ErrorType.NOT_FOUND, text)
+            return Failure(ErrorType.NOT_FOUND, text, (_INSTALL, DOCTOR))
         case StartStage.FORK:
             text = (
                 f"No process could be started{system}: the machine is short of memory or of"
@@ -354,11 +350,23 @@ def _not_started(report: RunReport, failure: StartFailure) -> Failure:
         case StartStage.CLI_NOT_EXECUTABLE | StartStage.EXEC:
             text = (
                 f"The Claude Code CLI could not be executed: {report.program}{system}. Make it"
-                " executable, or install it again with `npm install -g @anthropic-ai/claude-code`."
-                " Check with: agent-dispatch doctor"
+                " executable, or install it again."
             )
             unusable = failure.errno is None or failure.errno in _UNUSABLE_PROGRAM
-            return Failure(ErrorType.NOT_FOUND if unusable else ErrorType.CLI_ERROR, text)
+            error_type = ErrorType.NOT_FOUND if unusable else ErrorType.CLI_ERROR
+            return Failure(error_type, text, (_INSTALL, DOCTOR))
+
+
+def _resume(report: RunReport) -> NextStep:
+    return resume(report.agent, report.seen.session_id)
+
+
+def where_hooks_are(agent: EffectiveAgent) -> str:
+    """Say where to look for a hook that got in the way."""
+    return (
+        f"Look at `hooks` in {agent.directory}/.claude/settings.json, in settings.local.json beside"
+        " it, in ~/.claude/settings.json, and in the plugins."
+    )
 
 
 def _said(last: ResultEvent) -> str:

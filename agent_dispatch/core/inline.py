@@ -114,7 +114,7 @@ def refer(
     parsed, hint = result.parsed_result, result.hint
     if _is_left_out(parsed, _room_beside(summary, room_bytes)):
         parsed = msgspec.UNSET
-        hint = _joined(hint, _left_out_hint(["parsed_result"], result.job_id))
+        hint = joined(hint, _left_out_hint(["parsed_result"], result.job_id))
     return ResultRef(
         ref=result.job_id,
         agent=result.agent,
@@ -179,7 +179,7 @@ def _shown(
         result=text,
         parsed_result=parsed,
         earlier_results=earlier or None,
-        hint=_joined(*notes),
+        hint=joined(*notes),
         truncated=True,
         full_size=_full_size(result),
     )
@@ -209,8 +209,11 @@ def _full_size(result: DispatchResult) -> int:
     return len(result.result) if result.full_size is None else result.full_size
 
 
-def _joined(*texts: str | None) -> str | None:
-    return " ".join(filter(None, texts)) or None
+def joined(*texts: str | None) -> str | None:
+    """Return the texts in one; None if there is none."""
+    # A hint with next steps has one on each line, and a command goes on to the line's end.
+    lines = any(text and "\n" in text for text in texts)
+    return ("\n" if lines else " ").join(filter(None, texts)) or None
 
 
 def _clipped(text: str) -> str:

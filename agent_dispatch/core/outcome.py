@@ -5,19 +5,22 @@ is none, and words in a text never. Which fields mean what was measured with Cla
 """
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from agent_dispatch.core import advice
 from agent_dispatch.core.answer import parse_answer
 from agent_dispatch.core.command import DEPTH_VARIABLE, UNREADABLE_DEPTH
 from agent_dispatch.core.event_types import ResultEvent
-from agent_dispatch.core.failure import MAX_SAID_CHARS, describe_failure
+from agent_dispatch.core.failure import MAX_SAID_CHARS, describe_failure, where_hooks_are
+from agent_dispatch.core.next_step import resume
 from agent_dispatch.core.permissions import permission_advice
 from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
 from agent_dispatch.core.transcript import one_line
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DeniedCall, DispatchResult, ErrorType
+from agent_dispatch.model.next_step import NextStep, run
 
 __all__ = [
     "Ending",
@@ -29,6 +32,7 @@ __all__ = [
     "classify",
     "recursion_refused",
     "refused",
+    "refused_by",
     "succeeded",
 ]
 
@@ -66,9 +70,26 @@ def succeeded(result: ResultEvent) -> bool:
     return claimed and not failed and result.num_turns != 0
 
 
-def refused(agent: str, error: str, error_type: ErrorType = ErrorType.CLI_ERROR) -> DispatchResult:
+def refused(
+    agent: str,
+    error: str,
+    error_type: ErrorType = ErrorType.CLI_ERROR,
+    next_steps: Sequence[NextStep] = (),
+) -> DispatchResult:
     """Return the result of a dispatch that was not started."""
-    return DispatchResult(agent=agent, success=False, result="", error=error, error_type=error_type)
+    return DispatchResult(
+        agent=agent,
+        success=False,
+        result="",
+        error=error,
+        error_type=error_type,
+        next_steps=list(next_steps) or None,
+    )
+
+
+def refused_by(error: DispatchError, agent: str) -> DispatchResult:
+    """Return the result of a dispatch that `error` kept from starting."""
+    return refused(agent, str(error), next_steps=error.next_steps)
 
 
 def recursion_refused(agent: str, depth: int, max_depth: int) -> DispatchResult:
@@ -105,15 +126,19 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
     parsed = _structured(results)
     if parsed is msgspec.UNSET and report.response_format == "json":
         parsed = parse_answer(text)
+    denied, steps = _denied(report)
+    went_on = _cut_short(report, results)
     hints = [
         "" if text else "The agent ended without an answer in words.",
         _stopped_by_hook(report, results[-1]),
-        _cut_short(report, results),
-        _denied(report),
+        went_on,
+        denied,
         _failed_servers(report),
         _left(report),
         _lost_parts(report),
     ]
+    if went_on:
+        steps = [resume(report.agent, report.seen.session_id), *steps]
     if report.response_format == "json" and parsed is msgspec.UNSET:
         hints.insert(0, "The answer is not one JSON value; it is in `result` as text.")
     cost_usd = _cost_usd(report)
@@ -132,6 +157,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         budget_exceeded=_over_budget(report, cost_usd),
         left_running=report.left_running or None,
         earlier_results=answers[:-1] or None,
+        next_steps=[*steps, *_why_servers_failed(report)] or None,
     )
 
 
@@ -140,15 +166,19 @@ def _without_structure(report: RunReport, results: tuple[ResultEvent, ...]) -> D
 
     Claude Code 2.1.330 reports a success then (measured); the text is kept, it was paid for.
     """
+    answered = _success(report, results)
     return msgspec.structs.replace(
-        _success(report, results),
+        answered,
         success=False,
         error=(
             "The agent answered, but did not deliver the structured output that was asked for; its"
             " text is in `result`. Ask for it in words as well, or make json_schema simpler."
-            f" {advice.resume(report.agent, report.seen.session_id)}"
         ),
         error_type=ErrorType.SCHEMA,
+        next_steps=[
+            resume(report.agent, report.seen.session_id),
+            *(answered.next_steps or ()),
+        ],
     )
 
 
@@ -164,8 +194,11 @@ def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
     last = results[-1] if results else None
     failure = describe_failure(report, last)
     earlier = _answers(results)
+    denied, steps = _denied(report)
+    if failure.error_type is ErrorType.PERMISSION:
+        denied, steps = "", []  # The failure says it.
     hints = [
-        "" if failure.error_type is ErrorType.PERMISSION else _denied(report),
+        denied,
         _failed_servers(report),
         _left(report),
         "What the agent answered before that is in `earlier_results`." if earlier else "",
@@ -188,6 +221,7 @@ def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         budget_exceeded=_over_budget(report, cost_usd),
         left_running=report.left_running or None,
         earlier_results=earlier or None,
+        next_steps=[*failure.next_steps, *steps, *_why_servers_failed(report)] or None,
     )
 
 
@@ -223,15 +257,16 @@ def _denied_tools(report: RunReport) -> list[str] | None:
     return list(dict.fromkeys(report.seen.denied_tools)) or None
 
 
-def _denied(report: RunReport) -> str:
+def _denied(report: RunReport) -> tuple[str, list[NextStep]]:
     denied = report.seen.denied_tools
     if not denied:
-        return ""
-    return (
+        return "", []
+    why, steps = permission_advice(report.agent, report.seen, report.inherited)
+    what = (
         f"{len(denied)} tool call(s) were denied by permissions:"
-        f" {', '.join(dict.fromkeys(denied))}. The result may be incomplete."
-        f" {permission_advice(report.agent, report.seen, report.inherited)}"
+        f" {', '.join(dict.fromkeys(denied))}. The result may be incomplete. {why}"
     )
+    return what.rstrip(), steps
 
 
 def _denied_calls(report: RunReport) -> list[DeniedCall] | None:
@@ -246,10 +281,13 @@ def _failed_servers(report: RunReport) -> str:
         return ""
     names = ", ".join(f"{one_line(server.name)} ({server.status})" for server in failed[:10])
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
-    return (
-        f"MCP servers that did not start, so the agent had none of their tools: {names}{more}."
-        f" See why: cd {shlex.quote(report.agent.directory)} && claude mcp list"
-    )
+    return f"MCP servers that did not start, so the agent had none of their tools: {names}{more}."
+
+
+def _why_servers_failed(report: RunReport) -> list[NextStep]:
+    if not report.seen.failed_servers:
+        return []
+    return [run(f"cd {shlex.quote(report.agent.directory)} && claude mcp list", report.agent.name)]
 
 
 def _left(report: RunReport) -> str:
@@ -292,15 +330,12 @@ def _cut_short(report: RunReport, results: tuple[ResultEvent, ...]) -> str:
         case _:
             why = f"Claude Code ended (exit code {report.exit_code})"
     what = "A later turn" if went_on else f"{seen.unfinished_tasks} background task(s)"
-    return (
-        f"The answer was complete, but {what} after it did not finish: {why}."
-        f" {advice.resume(report.agent, seen.session_id)}"
-    )
+    return f"The answer was complete, but {what} after it did not finish: {why}."
 
 
 def _stopped_by_hook(report: RunReport, last: ResultEvent) -> str:
     """Say that a hook ended the run in the agent's place, or that only its last words are left."""
-    where = advice.where_hooks_are(report.agent)
+    where = where_hooks_are(report.agent)
     if last.terminal_reason == "hook_stopped":
         return (
             "A hook stopped the run before the agent had finished, so `result` is only what it said"

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from agent_dispatch.core.report import Denial, Seen
 from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.next_step import NextStep, run
 
 _MAX_RULES = 5
 """Proposed in one grant."""
@@ -47,8 +48,14 @@ class Cause(Enum):
     OTHER = "other"
 
 
-def permission_advice(agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettings) -> str:
-    """Say what denied the calls, where that is set, and what lifts it.
+Advice = tuple[str, NextStep | None]
+"""Why calls were denied, and the change that lifts that."""
+
+
+def permission_advice(
+    agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettings
+) -> tuple[str, list[NextStep]]:
+    """Return what denied the calls and where that is set, and what lifts it.
 
     Args:
         agent: Whose calls were denied.
@@ -58,7 +65,7 @@ def permission_advice(agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettin
     by_cause: dict[Cause, list[Denial]] = {}
     for denial in seen.denials:
         by_cause.setdefault(_cause(agent, denial, seen, inherited), []).append(denial)
-    said: list[str] = []
+    said: list[Advice] = []
     for cause, denials in by_cause.items():
         match cause:
             case Cause.NOT_GRANTED:
@@ -68,14 +75,16 @@ def permission_advice(agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettin
             case Cause.ASK_RULE:
                 said += [_by_rule(agent, denial, inherited, "ask") for denial in denials]
             case Cause.HOOK:
-                said += [_by_hook(denial, inherited) for denial in denials]
+                said += [(_by_hook(denial, inherited), None) for denial in denials]
             case Cause.PLAN:
                 said.append(_by_plan(agent, inherited))
             case Cause.PROTECTED | Cause.OTHER:
-                said += [_as_claude_said(denial) for denial in denials]
+                said += [(_as_claude_said(denial), None) for denial in denials]
     distinct = list(dict.fromkeys(said))
     more = f"{len(distinct) - 10} more reasons are left out." if len(distinct) > 10 else ""
-    return " ".join([*distinct[:10], more]).rstrip()
+    texts = [*(text for text, _ in distinct[:10]), more]
+    steps = dict.fromkeys(step for _, step in distinct[:10] if step is not None)
+    return " ".join(filter(None, texts)), list(steps)
 
 
 def _cause(agent: EffectiveAgent, denial: Denial, seen: Seen, inherited: ClaudeSettings) -> Cause:
@@ -107,10 +116,10 @@ def _cause(agent: EffectiveAgent, denial: Denial, seen: Seen, inherited: ClaudeS
 
 def _not_granted(
     agent: EffectiveAgent, denials: Sequence[Denial], seen: Seen, inherited: ClaudeSettings
-) -> list[str]:
+) -> list[Advice]:
     granted = agent.allowed_tools or ()
     wanted: dict[str, None] = {}
-    said: list[str] = []
+    said: list[Advice] = []
     for denial in denials:
         rule = _least_rule(agent, denial)
         if rule is None:
@@ -119,39 +128,40 @@ def _not_granted(
             said.append(_granted_already(agent, denial, rule if rule in granted else denial.tool))
         else:
             wanted[rule] = None
-    advice: list[str] = []
+    advice: list[Advice] = []
     mode = _mode_source(agent, inherited) if seen.permission_mode == "dontAsk" else None
     if wanted and mode is not None:
-        advice.append(f"Its permission mode, dontAsk ({mode}), denies what no rule grants.")
+        advice.append((f"Its permission mode, dontAsk ({mode}), denies what no rule grants.", None))
     if inherited.untrusted_root is not None:
         root = inherited.untrusted_root
-        advice.append(
+        text = (
             f"{root} is not trusted, so Claude Code ignored permissions.allow"
             f" ({inherited.ignored_rules} rule(s)) of its .claude/settings.json. To trust it, a"
-            f" person runs `cd {shlex.quote(root)} && claude` and accepts the trust dialog."
+            " person runs `claude` there and accepts the trust dialog."
         )
+        advice.append((text, run(f"cd {shlex.quote(root)} && claude", agent.name)))
     if wanted:
         rules = list(wanted)[:_MAX_RULES]
         more = len(wanted) - len(rules)
-        advice.append(
-            f"{_update(agent, 'allowed_tools', [*granted, *rules])}"
-            + (f" (and {more} more calls like these)." if more else ".")
-        )
+        text = f"{more} more calls like these need a rule, too." if more else ""
+        advice.append((text, _update(agent, "allowed_tools", [*granted, *rules])))
     return advice + said
 
 
-def _by_rule(agent: EffectiveAgent, denial: Denial, inherited: ClaudeSettings, kind: str) -> str:
+def _by_rule(agent: EffectiveAgent, denial: Denial, inherited: ClaudeSettings, kind: str) -> Advice:
     own = _matching(denial, agent.disallowed_tools or (), agent) if kind == "deny" else []
     behind = _rules_behind(agent, denial, inherited, kind)
     if not own and not any(rules for _, rules in behind) and kind == "deny":
         own = _about(denial.tool, agent.disallowed_tools or ())
     said = []
+    step = None
     if own:
         kept = [rule for rule in agent.disallowed_tools or () if rule not in own]
         said.append(
             f"{denial.tool} is denied by the agent's own disallowed_tools ({', '.join(own)}). To"
-            f" lift that, a person has to change it. {_update(agent, 'disallowed_tools', kept)}."
+            " lift that, a person has to change it."
         )
+        step = _update(agent, "disallowed_tools", kept)
     what = "was denied by" if kind == "deny" else "needs a person's approval by"
     for path, rules in behind:
         said.append(
@@ -163,7 +173,7 @@ def _by_rule(agent: EffectiveAgent, denial: Denial, inherited: ClaudeSettings, k
             f"{denial.tool} {what} a rule in permissions.{kind} of Claude Code's settings. No grant"
             " lifts that; `claude`, then /permissions, shows the rule to a person."
         )
-    return " ".join(said)
+    return " ".join(said), step
 
 
 def _by_hook(denial: Denial, inherited: ClaudeSettings) -> str:
@@ -180,11 +190,13 @@ def _by_hook(denial: Denial, inherited: ClaudeSettings) -> str:
     )
 
 
-def _by_plan(agent: EffectiveAgent, inherited: ClaudeSettings) -> str:
-    return (
+def _by_plan(agent: EffectiveAgent, inherited: ClaudeSettings) -> Advice:
+    text = (
         f"Its permission mode, plan ({_mode_source(agent, inherited)}), denies what changes"
-        " anything, whatever is granted. Ask your user to run: agent-dispatch update"
-        f" {shlex.quote(agent.name)} --permission-mode manual."
+        " anything, whatever is granted."
+    )
+    return text, run(
+        f"agent-dispatch update {shlex.quote(agent.name)} --permission-mode manual", agent.name
     )
 
 
@@ -194,31 +206,32 @@ def _as_claude_said(denial: Denial) -> str:
     return f"{denial.tool} was denied by a check of Claude Code{reason} that no grant lifts.{said}"
 
 
-def _no_rule(agent: EffectiveAgent, denial: Denial) -> str:
+def _no_rule(agent: EffectiveAgent, denial: Denial) -> Advice:
     if not denial.input:
-        rules = [*(agent.allowed_tools or ()), "RULE"]
-        return (
-            f"It is not known what the call of {denial.tool} was given."
-            f" {_update(agent, 'allowed_tools', rules)}, where RULE names the command that is"
-            " needed, such as Bash(git log:*)."
+        text = (
+            f"It is not known what the call of {denial.tool} was given. A rule has to name the"
+            " command that is needed, such as Bash(git log:*): put it in the place of RULE."
         )
+        rules = [*(agent.allowed_tools or ()), "RULE"]
+        return text, _update(agent, "allowed_tools", rules)
     said = f' Claude Code said: "{denial.said}"' if denial.said else ""
-    return (
+    text = (
         f"No rule grants just this call of {denial.tool}: its command is too long, or"
         " has a redirection, a wildcard or several lines. Have the agent use plain commands, and"
         f" Write for files.{said}"
     )
+    return text, None
 
 
-def _granted_already(agent: EffectiveAgent, denial: Denial, rule: str) -> str:
+def _granted_already(agent: EffectiveAgent, denial: Denial, rule: str) -> Advice:
     said = f' Claude Code said: "{denial.said}"' if denial.said else ""
     local = f"{agent.directory}/.claude/settings.local.json"
-    return (
+    text = (
         f"{rule} is granted already, and a wider grant is not what it lacks.{said} For a path"
         f" outside {agent.directory}, a person can add its folder to"
-        f" permissions.additionalDirectories of {local}. See: agent-dispatch describe"
-        f" {shlex.quote(agent.name)}."
+        f" permissions.additionalDirectories of {local}."
     )
+    return text, run(f"agent-dispatch describe {shlex.quote(agent.name)}", agent.name)
 
 
 def _mode_source(agent: EffectiveAgent, inherited: ClaudeSettings) -> str:
@@ -347,14 +360,11 @@ def _hook_matches(matcher: str, tool: str) -> bool:
         return False
 
 
-def _update(agent: EffectiveAgent, key: str, rules: list[str]) -> str:
-    """Return the update of one list of tools.
-
-    It widens what the agent may do, so it is for a person: an agent's caller passes it on.
-    """
+def _update(agent: EffectiveAgent, key: str, rules: list[str]) -> NextStep:
+    """Return the update of one list of tools; it may widen a grant, so a person runs it."""
     value = ",".join(rules) or "none"
     shell = shlex.quote(value) if any(c in value for c in '"$`\\!') else f'"{value}"'
-    return (
-        f"Ask your user to run: agent-dispatch update {shlex.quote(agent.name)}"
-        f" --{key.replace('_', '-')} {shell}"
+    return run(
+        f"agent-dispatch update {shlex.quote(agent.name)} --{key.replace('_', '-')} {shell}",
+        agent.name,
     )

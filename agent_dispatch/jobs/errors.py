@@ -4,7 +4,8 @@ import errno
 import shlex
 
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.files import NOT_A_FILE, remedy
+from agent_dispatch.files import NO_ROOM, NOT_A_FILE, remedy
+from agent_dispatch.model.next_step import NextStep, StepKind
 
 _SHOWN_CHARS = 80
 
@@ -16,7 +17,8 @@ class InvalidJobIdError(InvalidRequestError):
         shown = repr(text[:_SHOWN_CHARS]) + ("…" if len(text) > _SHOWN_CHARS else "")
         super().__init__(
             f"Not a job id: {shown}. An id is 32 hex digits in lower case, as the answer of the"
-            " dispatch gave it; list the known ones with: agent-dispatch jobs"
+            " dispatch gave it.",
+            NextStep(kind=StepKind.LIST_JOBS),
         )
 
 
@@ -25,8 +27,8 @@ class UnknownJobError(DispatchError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"Unknown job: {job_id!r}. It was never made here, or has been removed."
-            " List the known ones with: agent-dispatch jobs"
+            f"Unknown job: {job_id!r}. It was never made here, or was removed since.",
+            NextStep(kind=StepKind.LIST_JOBS),
         )
         self.job_id = job_id
 
@@ -61,7 +63,8 @@ def store_error(what: str, directory: str, error: OSError) -> JobStoreError:
     return JobStoreError(
         f"{what}: {reason} ({where}). The jobs directory is {directory}."
         f" {remedy(error, 'Make it writable for you.')} Or set AGENT_DISPATCH_JOBS_DIR to another"
-        " directory."
+        " directory.",
+        *((NextStep(kind=StepKind.REMOVE_OLD_JOBS),) if error.errno in NO_ROOM else ()),
     )
 
 
@@ -70,7 +73,7 @@ class JobOverError(JobStoreError):
 
     def __init__(self, job_id: str, status: str) -> None:
         super().__init__(
-            f"Job {job_id} has already ended ({status}), and its record is final."
-            f" Look at it with: agent-dispatch job {job_id}"
+            f"Job {job_id} has ended ({status}); its record is final.",
+            NextStep(kind=StepKind.LOOK_AT_JOB, job_id=job_id),
         )
         self.job_id = job_id

@@ -16,6 +16,7 @@ from agent_dispatch.jobs.record import ended
 from agent_dispatch.jobs.record_files import RecordFiles
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import Job
+from agent_dispatch.model.next_step import NextStep, StepKind
 
 
 class Reconciler:
@@ -152,16 +153,8 @@ def verdict(
         success=False,
         result="",
         session_id=job.session_id,
-        error=f"{why} {_what_next(job)}",
+        error=why,
         error_type=error_type,
+        next_steps=[NextStep(kind=StepKind.RESUME, agent=job.agent, session_id=job.session_id)],
     )
     return ended(job, result, now)
-
-
-def _what_next(job: Job) -> str:
-    if job.session_id is None:
-        return "There is no conversation to resume: dispatch the task again if it is still wanted."
-    return (
-        "Its conversation can be resumed: dispatch_session(agent="
-        f'"{job.agent}", task="Continue where you left off", session_id="{job.session_id}")'
-    )

@@ -6,7 +6,7 @@ fast beside results of many MiB; `decode_record` ignores that line.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -20,6 +20,7 @@ from agent_dispatch.model.job import (
     JobSummary,
     summarise,
 )
+from agent_dispatch.model.next_step import NextStep
 
 HEAD_BYTES = 8 * 1024
 TAIL = b"}\n"
@@ -34,8 +35,6 @@ _JOB: msgspec.json.Decoder[Job] = msgspec.json.Decoder(Job)
 _SUMMARY: msgspec.json.Decoder[JobSummary] = msgspec.json.Decoder(JobSummary)
 _FIELDS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KNOWN = frozenset({*Job.__struct_fields__, _SUMMARY_FIELD})
-
-AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
 
 def started(job: Job, now: float) -> Job:
@@ -92,7 +91,7 @@ def encode_record(job: Job, unknown: Mapping[str, msgspec.Raw]) -> bytearray:
         record = _encode(job)
     except (UnicodeEncodeError, TypeError, ValueError, OverflowError):
         # An answer that was paid for is stored without what JSON cannot say.
-        record = _encode(_without_parsed(_sayable(job)))
+        record = _encode(_sayable(_without_parsed(job)))
     record[-1:] = b"".join(
         b"," + _ENCODER.encode(name) + b":" + bytes(value)
         for name, value in unknown.items()
@@ -171,6 +170,10 @@ def _lenient_result(fields: Mapping[str, Any]) -> dict[str, Any]:
     result = _known_reason(_without_nulls(fields))
     if "parsed_result" in fields:
         result["parsed_result"] = fields["parsed_result"]
+    try:
+        msgspec.convert(result.get("next_steps", []), list[NextStep])
+    except msgspec.ValidationError:
+        del result["next_steps"]  # A newer program knows more kinds.
     if not isinstance(result.get("result", ""), str):
         result["result"] = _ENCODER.encode(result["result"]).decode()
     return {"result": "", **result}
@@ -211,23 +214,16 @@ def _too_deep(value: object) -> bool:
 
 def _sayable(job: Job) -> Job:
     """Replace what UTF-8 has no bytes for: half of a surrogate pair."""
-    result = job.result
-    job = _with_sayable_texts(msgspec.structs.replace(job, result=None))
-    if result is None:
-        return job
-    return msgspec.structs.replace(job, result=_with_sayable_texts(result))
+    return msgspec.convert(_sayable_value(msgspec.to_builtins(job)), Job)
 
 
-def _with_sayable_texts(struct: AnyStruct) -> AnyStruct:
-    changes: dict[str, Any] = {}
-    for name in struct.__struct_fields__:
-        value = getattr(struct, name)
-        if type(value) is str:
-            changes[name] = _sayable_text(value)
-        elif isinstance(value, list):
-            changes[name] = [_sayable_text(item) if type(item) is str else item for item in value]
-    return msgspec.structs.replace(struct, **changes)
-
-
-def _sayable_text(text: str) -> str:
-    return text.encode(errors="replace").decode()
+def _sayable_value(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case dict():
+            return {name: _sayable_value(item) for name, item in value.items()}
+        case list():
+            return [_sayable_value(item) for item in value]
+        case _:
+            return value

@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from agent_dispatch.model.dispatch import ErrorType
+from agent_dispatch.model.next_step import NextStep
 
 DEFAULT_ROUNDS = 3
 MAX_ROUNDS = 10
@@ -76,3 +77,5 @@ class DialogueResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     left_running: int | None = None
     """Processes that the agents left behind and that were ended with them."""
     truncated: bool | None = None
+    next_steps: list[NextStep] | None = None
+    """As in a `DispatchResult`."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.model.next_step import NextStep
+
 
 class ErrorType(StrEnum):
     """Why a dispatch did not succeed; callers branch on it."""
@@ -100,3 +102,5 @@ class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     truncated: bool | None = None
     full_size: int | None = None
     cached: bool | None = None
+    next_steps: list[NextStep] | None = None
+    """Kept in the record; a surface words them in `error` or `hint`, and leaves them out."""

@@ -10,6 +10,7 @@ import trio
 from agent_dispatch.core.call_timeout import clamped_timeout_s
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue import Exchange, Step, refused, time_was_up, to_record
+from agent_dispatch.core.next_step import more_time
 from agent_dispatch.core.outcome import refused as turn_refused
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, Role
@@ -107,7 +108,9 @@ class Dialogue:
         while (step := self._exchange.next_step()) is not None:
             left_s = self._began + self._timeout_s - trio.current_time()
             if left_s <= 0:
-                self._exchange.stop(time_was_up(self._timeout_s), ErrorType.TIMEOUT)
+                longer = more_time(self._timeout_s)
+                error = time_was_up(self._timeout_s)
+                self._exchange.stop(error, ErrorType.TIMEOUT, [longer])
                 return
             self._tell(step.role, f"Round {step.round}: {step.agent} ({step.role})")
             turns = self._turns.get(step.role)
@@ -170,7 +173,8 @@ class Dialogue:
             turns.transcript.next_turn()
             return
         if ends_all and result.error_type is ErrorType.TIMEOUT:
-            result = msgspec.structs.replace(result, error=time_was_up(self._timeout_s))
+            error, longer = time_was_up(self._timeout_s), more_time(self._timeout_s)
+            result = msgspec.structs.replace(result, error=error, next_steps=[longer])
         self._exchange.fail(step, result)
 
     def _cancelled(self, by: str) -> DispatchResult:

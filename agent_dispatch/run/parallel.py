@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.outcome import refused, refused_by
 from agent_dispatch.core.parallel import aggregate_request
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress, Progress
@@ -59,7 +59,7 @@ async def _or_refused(
     try:
         return await dispatch(member, on_progress)
     except DispatchError as error:
-        return refused(member.request.agent, str(error))
+        return refused_by(error, member.request.agent)
     except Exception as bug:
         # The others are paid for.
         logger.exception("bug in agent-dispatch: one of several dispatches failed")

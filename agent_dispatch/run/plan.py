@@ -144,7 +144,7 @@ class Planner:
                 json_schema=json_schema and without_dialect(json_schema),
             )
         except RefusedValueError as error:
-            return outcome.refused(agent.name, str(error))
+            return outcome.refused_by(error, agent.name)
 
     async def _find_program(
         self, directory: str, timeout_s: float

@@ -19,6 +19,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.model.next_step import NextStep, StepKind
 
 CancelledBy = Callable[[str], DispatchResult]
 """Says what came of work that was cancelled; takes who cancelled it."""
@@ -101,7 +102,7 @@ async def run_job(
             except DispatchError as error:
                 # Raised outside the nursery, which would wrap it in a group.
                 failure = error
-                result = outcome.refused(owned.job.agent, str(error))
+                result = outcome.refused_by(error, owned.job.agent)
             cancelling.over = True
             nursery.cancel_scope.cancel()
     except Exception as bug:
@@ -152,8 +153,10 @@ def nothing_begun(owned: Ownership) -> CancelledBy:
     """Say what came of a job that was cancelled before anything was started for it."""
 
     def cancelled(by: str) -> DispatchResult:
-        error = f"Cancelled by {by}. No session had begun, so there is none to resume."
-        return outcome.refused(owned.job.agent, error, ErrorType.CANCELLED)
+        no_session = NextStep(kind=StepKind.RESUME, agent=owned.job.agent)
+        return outcome.refused(
+            owned.job.agent, f"Cancelled by {by}.", ErrorType.CANCELLED, (no_session,)
+        )
 
     return cancelled
 
@@ -164,6 +167,7 @@ def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:
         result,
         error=f"Cancelled with the dispatch that started it (job {parent}), which ended.",
         error_type=ErrorType.CANCELLED,
+        next_steps=[s for s in result.next_steps or () if s.kind is StepKind.RESUME] or None,
     )
 
 

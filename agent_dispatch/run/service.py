@@ -34,6 +34,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
+from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.limits import Limits
@@ -278,7 +279,7 @@ class Service:
             try:
                 await self._workers.start(owned)
             except DispatchError as error:
-                result = outcome.refused(request.agent, str(error))
+                result = outcome.refused_by(error, request.agent)
                 raise
             except trio.Cancelled:
                 result = nothing_begun(owned)("its submitter")
@@ -437,8 +438,8 @@ class JobNotOverError(DispatchError):
 
     def __init__(self, job: Job) -> None:
         super().__init__(
-            f"Job {job.id} is {job.status}: its result is not there yet. Wait for it with"
-            f' dispatch_wait(job_id="{job.id}"), or in a shell: agent-dispatch wait {job.id}'
+            f"Job {job.id} is {job.status}: its result is not there yet.",
+            NextStep(kind=StepKind.WAIT, job_id=job.id),
         )
 
 

@@ -18,6 +18,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.answer import CacheStats
 from agent_dispatch.model.config import CacheSettings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.turns import TimeLimit
 
@@ -162,9 +163,10 @@ class _SharedRun:
     def _out_of_time(self, caller: _Caller) -> DispatchResult:
         error = (
             f"Timed out after {caller.timeout_s:g} s. Another caller asked the same and has more"
-            f' time, so the run goes on: dispatch_wait(job_id="{self._job_id}") gives its answer.'
+            " time, so the run goes on."
         )
-        result = refused(caller.agent, error, ErrorType.TIMEOUT)
+        wait = NextStep(kind=StepKind.WAIT, job_id=self._job_id or "")
+        result = refused(caller.agent, error, ErrorType.TIMEOUT, (wait,))
         return msgspec.structs.replace(result, job_id=self._job_id)
 
     def _retime(self) -> None:

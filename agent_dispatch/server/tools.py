@@ -14,10 +14,12 @@ import msgspec
 import trio
 
 from agent_dispatch.core.arguments import ArgumentDecoder, nearest_name
+from agent_dispatch.core.next_step import told_error
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import OnProgress, ignore_progress
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.progress import Report, report_progress
 from agent_dispatch.server.schema import input_schema
 
@@ -139,7 +141,7 @@ class Toolbox:
         try:
             params = self._decoders[name].decode(arguments)
         except DispatchError as error:
-            return refusal(str(error))
+            return refusal(told_error(error, in_tools))
         if not tool.reports_progress:
             return await self._answer(tool, params, ignore_progress)
         async with report_progress(report, tool.title) as on_progress:
@@ -160,7 +162,7 @@ class Toolbox:
                 case _:
                     return _success(result)
         except DispatchError as error:
-            return refusal(str(error))
+            return refusal(told_error(error, in_tools))
         except Exception as error:
             _log_bug(tool.name, error)
             return refusal(

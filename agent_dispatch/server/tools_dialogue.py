@@ -6,9 +6,11 @@ import msgspec
 
 from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.core.dialogue_inline import inline_dialogue
+from agent_dispatch.core.next_step import told
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools import Tool
 from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS
 
@@ -41,7 +43,8 @@ async def dispatch_dialogue(
         max_rounds=params.max_rounds,
         timeout_s=call_timeout_s(params.timeout_seconds),
     )
-    return inline_dialogue(await service.dialogue(request, on_progress))
+    dialogue = await service.dialogue(request, on_progress)
+    return inline_dialogue(told(dialogue, in_tools))
 
 
 DISPATCH_DIALOGUE = Tool(

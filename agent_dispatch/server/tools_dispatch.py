@@ -6,10 +6,12 @@ import msgspec
 
 from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.core.inline import inline, refer
+from agent_dispatch.core.next_step import told
 from agent_dispatch.core.prompt import schema_text
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools import Tool
 
 WHOLE_RESULT_CHARS = 100_000
@@ -86,6 +88,7 @@ async def dispatch(
 ) -> DispatchResult | ResultRef:
     """Run one task; a run that fails is a result too."""
     result = await service.dispatch(request_from(params), on_progress, ref=params.return_ref)
+    result = told(result, in_tools)
     if params.return_ref:
         return refer(result, max(params.summary_chars, 0))
     return inline(result)
@@ -95,7 +98,8 @@ async def dispatch_stream(
     service: Service, params: TaskParams, on_progress: OnProgress
 ) -> DispatchResult:
     """Run one task, whatever was asked before."""
-    return inline(await service.dispatch(request_from(params), on_progress, fresh=True))
+    result = await service.dispatch(request_from(params), on_progress, fresh=True)
+    return inline(told(result, in_tools))
 
 
 async def dispatch_session(
@@ -112,7 +116,8 @@ async def dispatch_session(
         timeout_s=call_timeout_s(params.timeout_seconds),
         session_id=params.session_id or None,
     )
-    return inline(await service.dispatch(request, on_progress, fresh=True))
+    result = await service.dispatch(request, on_progress, fresh=True)
+    return inline(told(result, in_tools))
 
 
 def request_from(params: TaskParams) -> DispatchRequest:

@@ -6,11 +6,13 @@ from typing import Annotated
 import msgspec
 
 from agent_dispatch.core.inline import cut, inline_job
+from agent_dispatch.core.next_step import told, told_job
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.answer import Cancellation, Purged, Submitted, WaitedFor
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools import Tool, WithWarnings
 from agent_dispatch.server.tools_dispatch import (
     WHOLE_RESULT_CHARS,
@@ -22,9 +24,11 @@ from agent_dispatch.server.tools_dispatch import (
 MAX_PATIENCE_S = 3600
 
 _HINTS: Mapping[CancelOutcome, str] = {
-    CancelOutcome.RUNNING: "It is still ending; dispatch_wait(job_id) returns when it is over.",
-    CancelOutcome.ALREADY_TERMINAL: "It was over before; dispatch_status(job_id) says how.",
-    CancelOutcome.NOT_FOUND: "There is no such job, or not any more; dispatch_jobs() lists them.",
+    CancelOutcome.RUNNING: "It is still ending; dispatch_wait(job_id) returns when it has ended.",
+    CancelOutcome.ALREADY_TERMINAL: "It had ended before; dispatch_status(job_id) says how.",
+    CancelOutcome.NOT_FOUND: (
+        "No such job; it may have been removed. dispatch_jobs() lists the known ones."
+    ),
 }
 
 _JobId = Annotated[str, msgspec.Meta(description="job_id of any dispatch")]
@@ -80,7 +84,7 @@ async def dispatch_async(
 
 async def dispatch_status(service: Service, params: JobParams, _on_progress: OnProgress) -> Job:
     """One job as it is now."""
-    return inline_job(await service.job(params.job_id))
+    return inline_job(told_job(await service.job(params.job_id), in_tools))
 
 
 async def dispatch_wait(
@@ -88,7 +92,8 @@ async def dispatch_wait(
 ) -> WaitedFor:
     """One job when it is over, or when the patience is."""
     patience_s = min(max(params.timeout_seconds, 0), MAX_PATIENCE_S)
-    job = inline_job(await service.wait(params.job_id, patience_s, on_progress))
+    job = await service.wait(params.job_id, patience_s, on_progress)
+    job = inline_job(told_job(job, in_tools))
     return WaitedFor(**msgspec.structs.asdict(job), timed_out_waiting=not job.status.is_terminal)
 
 
@@ -124,7 +129,7 @@ async def fetch_result(
     service: Service, params: FetchResultParams, _on_progress: OnProgress
 ) -> DispatchResult:
     """The result of one job, or a page of it; negative numbers are taken for 0."""
-    result = await service.result(params.ref)
+    result = told(await service.result(params.ref), in_tools)
     return cut(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
 
 

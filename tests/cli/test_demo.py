@@ -9,6 +9,7 @@ import pytest
 
 from agent_dispatch.cli import standin
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.next_step import DOCTOR, NextStep, StepKind, run
 from tests.cli.support import ANSWER, FakeService, World
 
 
@@ -113,17 +114,18 @@ def test_the_whole_demonstration_runs_and_cleans_up(world: World) -> None:
 
 def test_a_demo_that_failed_names_no_command_about_what_is_gone(tmp_path: Path) -> None:
     session = "11111111-1111-4111-8111-111111111111"
-    error = (
-        "It did not end within 120 s. Its session is kept. Resume it:"
-        f' dispatch_session(agent="tides", task="Go on", session_id="{session}"), or by hand:'
-        f" `cd /tmp/agent-dispatch-demo-x/tides && claude --resume {session}`. Or give it longer:"
-        " timeout_seconds=240 for one call, or for good: agent-dispatch update tides --timeout 240."
-    )
+    about_what_is_gone = [
+        NextStep(kind=StepKind.RESUME, agent="tides", session_id=session, directory="/tmp/x/tides"),
+        NextStep(kind=StepKind.MORE_TIME, agent="tides", timeout_s=240),
+        run("agent-dispatch update tides --allowed-tools Read", "tides"),
+        NextStep(kind=StepKind.WAIT, job_id="0190a7b0c1d27abc8def0123456789ab"),
+    ]
     failed = DispatchResult(
         agent="tides",
         success=False,
         result="",
-        error=error,
+        error="It did not end within 120 s.",
+        next_steps=[*about_what_is_gone, DOCTOR],
         error_type=ErrorType.TIMEOUT,
         session_id=session,
         job_id="0190a7b0c1d27abc8def0123456789ab",
@@ -131,5 +133,6 @@ def test_a_demo_that_failed_names_no_command_about_what_is_gone(tmp_path: Path) 
     world = World(tmp_path, FakeService(failed))
     assert world.run("demo", "--real") == 124
     assert "It did not end within 120 s." in world.err
+    assert "Run: agent-dispatch doctor" in world.err
     for gone in ("tides &&", "update tides", session, "0190a7b0", "run tides"):
         assert gone not in world.err

@@ -191,14 +191,15 @@ def test_json_is_the_whole_record(world: World, store: JobStore) -> None:
 
 @pytest.mark.parametrize("command", ["job", "wait", "tail", "cancel"])
 @pytest.mark.parametrize("text", ["x", "abc", "../../etc/passwd", "", "-", "0" * 33])
-def test_what_cannot_be_an_id_is_an_error_of_one_line(
+def test_what_cannot_be_an_id_is_an_error_and_adds_no_line_to_it(
     world: World, store: JobStore, command: str, text: str
 ) -> None:
     ended(store)
     assert world.run(command, "--", text) == 1
     assert world.out == ""
-    assert world.err.startswith("error: Not a job id: ")
-    assert world.err.count("\n") == 1
+    error, next_step = world.err.splitlines()
+    assert error.startswith("error: Not a job id: ")
+    assert next_step == "List the known jobs: agent-dispatch jobs"
 
 
 @pytest.mark.parametrize("command", ["job", "wait", "tail", "cancel"])

@@ -6,7 +6,6 @@ from agent_dispatch.cli.output import (
     Colour,
     cell_width,
     fit,
-    in_commands,
     one_line,
     pad,
     paint,
@@ -35,37 +34,6 @@ from tests.cli.support import Stream
 )
 def test_what_a_terminal_would_obey_is_taken_out(text: str, shown: str) -> None:
     assert printable(text) == shown
-
-
-@pytest.mark.parametrize(
-    ("call", "command"),
-    [
-        (
-            'dispatch_session(agent="db", task="Continue where you left off", session_id="5e")',
-            "agent-dispatch run db 'Continue where you left off' --session 5e",
-        ),
-        (
-            'dispatch_session(agent="db", task=..., session_id="5e") or dispatch_wait(job_id="1a")',
-            "agent-dispatch run db TASK --session 5e or agent-dispatch wait 1a",
-        ),
-        (
-            'dispatch_wait(job_id="1a"), or in a shell: agent-dispatch wait 1a',
-            "agent-dispatch wait 1a",
-        ),
-        (
-            'dispatch_session(agent="my db", task="Go on", session_id="5e")',
-            "agent-dispatch run 'my db' 'Go on' --session 5e",
-        ),
-        ("dispatch_session(agent)", "dispatch_session(agent)"),
-    ],
-)
-def test_advice_names_commands_in_a_shell(call: str, command: str) -> None:
-    assert in_commands(f"Resume it: {call}.") == f"Resume it: {command}."
-
-
-def test_a_person_at_a_shell_is_not_told_to_ask_their_user() -> None:
-    text = "Bash was denied. Ask your user to run: agent-dispatch update infra --model x."
-    assert in_commands(text) == "Bash was denied. Run: agent-dispatch update infra --model x."
 
 
 def test_text_for_one_line_has_its_white_space_folded() -> None:

@@ -17,16 +17,19 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
+from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member
 from agent_dispatch.run.service import Service
 from tests.cli.support import ANSWER, JOB_ID, FakeService
 
+RESUME = NextStep(kind=StepKind.RESUME, agent="infra", session_id="5e")
 CANCELLED = DispatchResult(
     agent="infra",
     success=False,
     result="",
     session_id="11111111-1111-4111-8111-111111111111",
-    error="Cancelled by its caller. Its session is kept.",
+    error="Cancelled by its caller.",
+    next_steps=[RESUME],
     error_type=ErrorType.CANCELLED,
 )
 
@@ -91,7 +94,8 @@ async def test_after_a_signal_a_dispatch_is_what_was_recorded_of_it() -> None:
     await interrupt(one.work, {None: CANCELLED})
     result = one.outcome(Attended(None, signal.SIGINT))
     assert result.session_id == CANCELLED.session_id
-    assert result.error == "Cancelled by SIGINT. Its session is kept."
+    assert result.error == "Cancelled by SIGINT."
+    assert result.next_steps == [RESUME]
 
 
 async def test_an_answer_that_was_recorded_outranks_the_signal() -> None:
@@ -114,7 +118,7 @@ async def test_answers_that_had_arrived_outlive_the_signal() -> None:
     await interrupt(many.work, {1: ANSWER, 0: CANCELLED})
     outcome = many.outcome(Attended(None, signal.SIGINT))
     first, second, third = outcome.individual_results
-    assert first.error == "Cancelled by SIGINT. Its session is kept."
+    assert first.error == "Cancelled by SIGINT."
     assert second == ANSWER
     assert third.error_type is ErrorType.CANCELLED
     assert outcome.aggregated is not None
@@ -139,7 +143,7 @@ async def test_what_was_said_in_a_dialogue_outlives_the_signal() -> None:
     await interrupt(one.work, {None: recorded})
     result = one.outcome(Attended(None, signal.SIGINT))
     assert result.conversation == [turn]
-    assert result.error == "Cancelled by SIGINT. Its session is kept."
+    assert result.error == "Cancelled by SIGINT."
     assert result.job_id == JOB_ID
 
 

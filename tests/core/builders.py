@@ -5,11 +5,20 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.core.events import EventDecoder
+from agent_dispatch.core.next_step import told
+from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import Ending, RunReport
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.dispatch import DispatchResult
+from agent_dispatch.server.next_steps import in_tools
 
 SESSION = "11111111-1111-4111-8111-111111111111"
+
+
+def shown(report: RunReport) -> DispatchResult:
+    """What a run came to, as the MCP surface words it."""
+    return told(classify(report), in_tools)
 
 
 def agent(**changes: Any) -> EffectiveAgent:

@@ -6,23 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.core.command import UNREADABLE_DEPTH
+from agent_dispatch.core.next_step import told
 from agent_dispatch.core.outcome import classify, recursion_refused, refused
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from tests.core import builders
-from tests.core.builders import SESSION, agent, report
+from tests.core.builders import SESSION, agent, report, shown
 
 RESUME = (
-    'dispatch_session(agent="infra", task="Continue where you left off",'
-    f' session_id="{SESSION}"), or by hand: `cd /srv/infra && claude --resume {SESSION}`.'
+    f'dispatch_session(agent="infra", task="Continue where you left off", session_id="{SESSION}")'
 )
 INTERRUPTED = builders.failed("error_during_execution", "aborted_tools", "[ede_diagnostic] ...")
 DENIED = builders.result("I may not.", permission_denials=[builders.denial("Bash")])
 
 
 def outcome(*events: dict[str, Any], **facts: Any) -> DispatchResult:
-    return classify(report(builders.init(), *events, **facts))
+    return shown(report(builders.init(), *events, **facts))
 
 
 def failure(*events: dict[str, Any], **facts: Any) -> tuple[ErrorType | None, str]:
@@ -152,7 +153,7 @@ def test_lines_that_were_cut_are_told() -> None:
     seen = msgspec.structs.replace(
         builders.transcript(builders.result("ok")).seen(), cut_lines=1, dropped_results=2
     )
-    result = classify(msgspec.structs.replace(report(), seen=seen))
+    result = shown(msgspec.structs.replace(report(), seen=seen))
     assert "1 line(s) of output were too long" in (result.hint or "")
     assert "2 earlier result(s)" in (result.hint or "")
 
@@ -245,7 +246,7 @@ def test_a_denied_tool_is_a_soft_sign_on_success() -> None:
     assert result.denied_tools == ["Bash"]
     assert result.hint == (
         "1 tool call(s) were denied by permissions: Bash. The result may be incomplete."
-        ' Ask your user to run: agent-dispatch update infra --allowed-tools "Bash(touch x)".'
+        '\nAsk your user to run: agent-dispatch update infra --allowed-tools "Bash(touch x)"'
     )
 
 
@@ -449,7 +450,7 @@ def test_a_budget_that_ran_out_says_what_to_do_and_keeps_the_last_words() -> Non
     assert result.error is not None
     assert "its cap of $0.1" in result.error
     assert RESUME in result.error
-    assert "agent-dispatch update infra --max-budget-usd 0.2 or" in result.error
+    assert 'update_agent(name="infra", max_budget_usd=0.2)' in result.error
 
 
 @pytest.mark.parametrize(("cap", "shown"), [(0.00001, "$0.00001 "), (1e6, "$1000000 "), (2, "$2 ")])
@@ -515,7 +516,7 @@ def test_a_failing_result_says_why(event: dict[str, Any], kind: ErrorType, says:
 def test_a_session_that_cannot_be_resumed_says_so() -> None:
     words = f"No conversation found with session ID: {SESSION}"
     event = builders.failed("error_during_execution", None, words, num_turns=0)
-    result = classify(report(event, resumed=SESSION, exit_code=1))
+    result = shown(report(event, resumed=SESSION, exit_code=1))
     assert result.error_type is ErrorType.CLI_ERROR
     assert result.session_id is None
     assert result.error is not None
@@ -540,14 +541,14 @@ def test_a_timeout_says_how_to_go_on() -> None:
     result = outcome(builders.text("hm"), ending=Ending.DEADLINE, exit_code=143)
     assert (result.error_type, result.session_id) == (ErrorType.TIMEOUT, SESSION)
     assert result.error is not None
-    assert result.error.startswith("Timed out after 300 s. Its session is kept. Resume it: ")
+    assert result.error.startswith("Timed out after 300 s.\nIts session is kept. Resume it: ")
     assert RESUME in result.error
     assert "timeout_seconds=600" in result.error
     assert "dispatch_async" in result.error
 
 
 def test_a_timeout_before_the_session_began_promises_none() -> None:
-    result = classify(report(ending=Ending.DEADLINE))
+    result = shown(report(ending=Ending.DEADLINE))
     assert (result.error_type, result.session_id) == (ErrorType.TIMEOUT, None)
     assert "No session had begun" in (result.error or "")
     assert "dispatch_session" not in (result.error or "")
@@ -581,7 +582,7 @@ def test_a_result_that_failed_before_the_deadline_outranks_it() -> None:
 def test_a_cancelled_run_says_who_and_how_to_go_on(who: str, says: str) -> None:
     kind, error = failure(ending=Ending.CANCELLED, cancelled_by=who, exit_code=143)
     assert kind is ErrorType.CANCELLED
-    assert error.startswith(f"Cancelled by {says}. ")
+    assert error.startswith(f"Cancelled by {says}.\n")
     assert RESUME in error
 
 
@@ -599,7 +600,7 @@ def test_a_cancelled_run_says_who_and_how_to_go_on(who: str, says: str) -> None:
         ({"exit_code": None}, "Claude Code ended without a result"),
         (
             {"exit_code": 1, "stderr_tail": "error: unknown option '--session-id'"},
-            "too old: update it with `claude update`",
+            "Ask your user to run: claude update",
         ),
     ],
 )
@@ -618,7 +619,7 @@ def test_a_run_whose_supervision_died_can_be_resumed() -> None:
 
 
 def test_what_was_printed_instead_of_a_result_is_shown() -> None:
-    result = classify(report(printed=b"2.1.330 (Claude Code)\n"))
+    result = shown(report(printed=b"2.1.330 (Claude Code)\n"))
     assert result.error is not None
     assert "\nstdout: 2.1.330 (Claude Code)" in result.error
     assert "agent-dispatch doctor" in result.error
@@ -627,7 +628,7 @@ def test_what_was_printed_instead_of_a_result_is_shown() -> None:
 
 def test_a_cut_line_explains_the_missing_result() -> None:
     seen = msgspec.structs.replace(builders.transcript(builders.init()).seen(), cut_lines=1)
-    result = classify(msgspec.structs.replace(report(), seen=seen))
+    result = shown(msgspec.structs.replace(report(), seen=seen))
     assert "was longer than any may be" in (result.error or "")
     assert RESUME in (result.error or "")
 
@@ -653,7 +654,7 @@ def test_a_run_that_could_not_start_says_what_to_mend(
     stage: StartStage, number: int | None, kind: ErrorType, says: str
 ) -> None:
     why = StartFailure(stage=stage, errno=number, text="why")
-    result = classify(report(ending=Ending.START_FAILED, start_failure=why, exit_code=None))
+    result = shown(report(ending=Ending.START_FAILED, start_failure=why, exit_code=None))
     assert (result.success, result.error_type, result.session_id) == (False, kind, None)
     assert says in (result.error or "")
     assert "(why)" in (result.error or "")
@@ -712,7 +713,7 @@ REPORTS = st.builds(
 
 @given(REPORTS)
 def test_every_run_has_a_result_that_is_either_answer_or_error(run: RunReport) -> None:
-    result = classify(run)
+    result = shown(run)
     assert result.success == (result.error is None) == (result.error_type is None)
     assert result.error is None or result.error.strip()
     assert msgspec.json.decode(msgspec.json.encode(result))["agent"] == "infra"
@@ -720,7 +721,7 @@ def test_every_run_has_a_result_that_is_either_answer_or_error(run: RunReport) -
 
 @given(REPORTS)
 def test_no_answer_is_ever_lost(run: RunReport) -> None:
-    result = classify(run)
+    result = shown(run)
     kept = [*(result.earlier_results or []), result.result]
     answers = [event.result for event in run.seen.results if event.is_error is False]
     assert [text for text in kept if text in answers and text] == [a for a in answers if a]
@@ -731,9 +732,9 @@ def test_a_later_turn_costs_what_it_adds_to_the_total_if_its_own_usage_is_not_to
     later = msgspec.structs.replace(
         seen, usage_cost_usd=None, session_cost_usd=0.75, cost_before_usd=0.5
     )
-    assert classify(builders.report(seen=later)).cost_usd == 0.25
+    assert shown(builders.report(seen=later)).cost_usd == 0.25
     untold = msgspec.structs.replace(later, session_cost_usd=None)
-    assert classify(builders.report(seen=untold)).cost_usd is None
+    assert shown(builders.report(seen=untold)).cost_usd is None
 
 
 # What hooks do to a run
@@ -834,5 +835,7 @@ def test_commands_about_an_agent_with_a_name_of_two_words_can_be_pasted() -> Non
     why = StartFailure(stage=StartStage.DIRECTORY, text="why")
     gone = report(agent=agent, ending=Ending.START_FAILED, start_failure=why, exit_code=None)
     late = report(agent=agent, ending=Ending.DEADLINE, exit_code=None)
-    assert "agent-dispatch remove 'my agent'" in (classify(gone).error or "")
-    assert "agent-dispatch update 'my agent' --timeout" in (classify(late).error or "")
+    assert "agent-dispatch remove 'my agent'" in (shown(gone).error or "")
+    assert "agent-dispatch update 'my agent' --timeout" in (
+        told(classify(late), in_shell).error or ""
+    )

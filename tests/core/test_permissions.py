@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.outcome import classify
 from agent_dispatch.model.claude_settings import ClaudeSettings, Hook, SettingsFile
 from agent_dispatch.model.dispatch import DispatchResult
 from tests.core import builders
-from tests.core.builders import agent
+from tests.core.builders import agent, shown
 
 USER = "/home/u/.claude/settings.json"
 
@@ -35,7 +34,7 @@ def run(
     denials = [builders.denial(tool) | {"tool_input": given}] if tool else []
     events.append(builders.result("hm", permission_denials=denials))
     report = builders.report(*events, agent=agent(**about), inherited=inherited or ClaudeSettings())
-    return classify(report)
+    return shown(report)
 
 
 def reject(kind: str, source: str = "config", reason: str = "") -> dict[str, Any]:
@@ -179,7 +178,7 @@ def test_what_no_grant_lifts_is_named_with_its_place(
 def test_the_least_rule_is_proposed(tool: str, given: dict[str, Any], rule: str, mode: str) -> None:
     live = {"decision_reason_type": "mode"} if mode == "dontAsk" else {}
     hint = run(tool, given, live=live, mode=mode, inherited=user(default_mode=mode)).hint or ""
-    assert f'Ask your user to run: agent-dispatch update infra --allowed-tools "{rule}".' in hint
+    assert f'Ask your user to run: agent-dispatch update infra --allowed-tools "{rule}"' in hint
     assert ("dontAsk (permissions.defaultMode of" in hint) == (mode == "dontAsk")
 
 

@@ -16,6 +16,7 @@ from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJob
 from agent_dispatch.jobs.store import Claim, JobStore
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind, JobStatus
+from agent_dispatch.model.next_step import StepKind
 from tests.jobs.support import (
     DONE,
     BusyDisk,
@@ -256,8 +257,9 @@ def test_a_log_that_cannot_be_opened_is_told_and_leaves_no_descriptor(
 
 def test_a_full_disk_refuses_a_job_before_it_starts(directory: Path) -> None:
     store = JobStore(directory, disk=FullDisk(100))
-    with pytest.raises(JobStoreError, match="agent-dispatch gc"):
+    with pytest.raises(JobStoreError, match="Free some space") as full:
         pending(store)
+    assert [step.kind for step in full.value.next_steps] == [StepKind.REMOVE_OLD_JOBS]
     assert files_in(directory) == set()
 
 

@@ -14,6 +14,7 @@ from agent_dispatch.model.job import (
     new_job,
     summarise,
 )
+from agent_dispatch.model.next_step import NextStep, StepKind
 from tests.jobs.support import CANCELLED, DONE, FAILED, REQUEST
 
 ID = "0190b5f0000070008000000000000001"
@@ -83,16 +84,17 @@ def test_a_lost_job_says_how_to_resume_its_conversation() -> None:
     assert over.error_type is ErrorType.LOST
     assert over.session_id == "5e55"
     assert over.error is not None
-    assert 'session_id="5e55"' in over.error
     assert over.result is not None
+    resume = NextStep(kind=StepKind.RESUME, agent=job.agent, session_id="5e55")
+    assert over.result.next_steps == [resume]
     assert over.result.error == over.error
 
 
 def test_a_lost_job_without_a_conversation_promises_none() -> None:
     over = verdict(a_job(), 1002.0)
     assert over.session_id is None
-    assert over.error is not None
-    assert "dispatch the task again" in over.error
+    assert over.result is not None
+    assert over.result.next_steps == [NextStep(kind=StepKind.RESUME, agent=over.agent)]
 
 
 def test_a_cancelled_job_names_who_cancelled_it() -> None:

@@ -19,6 +19,7 @@ from agent_dispatch.jobs.errors import (
 from agent_dispatch.jobs.store import NO_DESCRIPTORS, JobStore
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.job import JobKind, JobStatus
+from agent_dispatch.model.next_step import StepKind
 from tests.jobs.support import (
     DONE,
     FAILED,
@@ -107,7 +108,7 @@ def test_who_lost_a_job_to_a_verdict_does_not_overwrite_it(
     (directory / "live" / f"{claim.job.id}.lock").unlink()
     verdict_of_other = other.settle(claim.job.id)
     assert verdict_of_other.status is JobStatus.FAILED
-    with pytest.raises(JobOverError, match="already ended"):
+    with pytest.raises(JobOverError, match="has ended"):
         store.update(claim, record.with_progress(claim.job, ["on and on"], 1.0))
     finished = end(store, claim)
     assert finished.job.status is JobStatus.DONE
@@ -197,8 +198,9 @@ def test_a_job_that_is_not_there_is_unknown_and_leaves_no_trace(
     store: JobStore, directory: Path
 ) -> None:
     for call in (store.read, store.settle, store.forget):
-        with pytest.raises(UnknownJobError, match="agent-dispatch jobs"):
+        with pytest.raises(UnknownJobError, match="Unknown job") as unknown:
             call(NOBODY)
+        assert [step.kind for step in unknown.value.next_steps] == [StepKind.LIST_JOBS]
     with pytest.raises(UnknownJobError):
         store.request_cancel(NOBODY, "a test")
     assert store.watch(NOBODY) is None

@@ -23,6 +23,7 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
+from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Plan, Planner
 from agent_dispatch.run.runner import Runner
@@ -148,9 +149,10 @@ async def test_the_deadline_is_a_timeout_with_the_session_to_resume(
     result = await bench.dispatch(claude)
     assert (result.success, result.error_type) == (False, ErrorType.TIMEOUT)
     assert result.session_id == SESSION
-    assert result.error is not None
-    assert SESSION in result.error
-    assert "timeout_seconds" in result.error
+    assert result.next_steps is not None
+    resume, longer = result.next_steps
+    assert (resume.kind, resume.session_id) == (StepKind.RESUME, SESSION)
+    assert longer.kind is StepKind.MORE_TIME
 
 
 async def test_without_an_init_no_session_is_promised(
@@ -174,8 +176,8 @@ async def test_refused_credentials_end_the_run_at_the_second_retry(
 async def test_denied_tools_come_with_the_answer(bench: Bench, autojump_clock: MockClock) -> None:
     result = await bench.dispatch(FakeClaude((0, INIT), (0, DENIED), (0, ANSWER)))
     assert (result.success, result.denied_tools) == (True, ["Bash"])
-    assert result.hint is not None
-    assert "agent-dispatch update infra" in result.hint
+    steps = result.next_steps or ()
+    assert any("agent-dispatch update infra" in step.command for step in steps)
 
 
 async def test_processes_left_behind_are_told(bench: Bench, autojump_clock: MockClock) -> None:

@@ -22,6 +22,7 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
+from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.run.background import WorkerStartError
 from agent_dispatch.run.service import JobNotOverError, Service
 from tests.claude.trees import Tree
@@ -187,8 +188,9 @@ async def test_waiting_ends_with_patience_and_the_job_goes_on(stage: Stage) -> N
         await session_known(service, submitted.id)
         job = await service.wait(submitted.id, 0.1)
         assert job.status is JobStatus.RUNNING
-        with pytest.raises(JobNotOverError, match="dispatch_wait"):
+        with pytest.raises(JobNotOverError, match="not there yet") as early:
             await service.result(submitted.id)
+        assert [step.kind for step in early.value.next_steps] == [StepKind.WAIT]
         assert await service.cancel(submitted.id) is CancelOutcome.CANCELLED
         assert tree.living() == []
         assert await service.cancel(submitted.id) is CancelOutcome.ALREADY_TERMINAL

@@ -16,6 +16,7 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
+from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.single_flight import SingleFlight
 from agent_dispatch.run.turns import TimeLimit
@@ -252,7 +253,7 @@ async def test_each_caller_keeps_its_own_deadline(
     assert hasty.result is not None
     assert hasty.result.error_type is ErrorType.TIMEOUT
     assert hasty.result.job_id == JOB
-    assert "dispatch_wait" in (hasty.result.error or "")
+    assert hasty.result.next_steps == [NextStep(kind=StepKind.WAIT, job_id=JOB)]
     runs.finish.set()
     await wait_all_tasks_blocked()
     assert patient.result is not None
