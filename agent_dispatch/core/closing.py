@@ -106,6 +106,9 @@ def is_courtesy(message: str, names: Iterable[str] = ()) -> bool:
     if len(message) > _MAX_COURTESY_CHARS:
         return False
     words = [word.replace("\u2019", "'") for word in _WORD.findall(message.lower())]
+    if not words:
+        # Nothing but an emoji; other signs may be an answer, such as `{}`.
+        return bool(message) and all(_is_emoji(char) or char in _BLANKS for char in message)
     called = {word for name in names for word in _WORD.findall(name.lower())}
     return any(word in _COURTESY_WORDS for word in words) and all(
         word in _HARMLESS_WORDS or word in called for word in words

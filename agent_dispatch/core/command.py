@@ -61,6 +61,7 @@ _GIT_VARIABLES = frozenset(
         "GIT_NO_REPLACE_OBJECTS",
         "GIT_OBJECT_DIRECTORY",
         "GIT_PREFIX",
+        "GIT_QUARANTINE_PATH",
         "GIT_REPLACE_REF_BASE",
         "GIT_SHALLOW_FILE",
         "GIT_WORK_TREE",
@@ -68,8 +69,9 @@ _GIT_VARIABLES = frozenset(
 )
 """What `git rev-parse --local-env-vars` lists: Git sets them for its hooks, and they bind a process
 to the caller's repository. GIT_CONFIG_COUNT is listed too and stays: a user sets it, for example to
-declare safe directories. GIT_CONFIG_PARAMETERS goes: it holds the `git -c` of one command of the
-caller's, and can itself name a repository (`-c core.worktree=…`)."""
+declare safe directories. GIT_QUARANTINE_PATH is not listed and goes: a pre-receive hook has it, and
+with it Git refuses to update references anywhere. GIT_CONFIG_PARAMETERS goes: it holds the `git -c`
+of one command of the caller's, and can itself name a repository (`-c core.worktree=…`)."""
 
 _WAIT_CEILING_VARIABLE = "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS"
 _ALWAYS = (

@@ -188,6 +188,7 @@ def _turn(step: Step, result: DispatchResult) -> DialogueTurn:
         duration_ms=result.duration_ms,
         num_turns=result.num_turns,
         denied_tools=result.denied_tools,
+        denied_calls=result.denied_calls,
         earlier_results=result.earlier_results,
         error_type=result.error_type,
     )
@@ -214,6 +215,7 @@ def as_dispatch(request: DialogueRequest) -> DispatchRequest:
 def to_record(request: DialogueRequest, dialogue: DialogueResult) -> DispatchResult:
     """Return the result of a dialogue as that of a dispatch, with all of it as parsed result."""
     denied = [tool for turn in dialogue.conversation for tool in turn.denied_tools or ()]
+    calls = [call for turn in dialogue.conversation for call in turn.denied_calls or ()]
     return DispatchResult(
         agent=request.responder,
         success=dialogue.error is None,
@@ -225,6 +227,7 @@ def to_record(request: DialogueRequest, dialogue: DialogueResult) -> DispatchRes
         error_type=dialogue.error_type,
         parsed_result=msgspec.to_builtins(msgspec.structs.replace(dialogue, next_steps=None)),
         denied_tools=list(dict.fromkeys(denied)) or None,
+        denied_calls=list(dict.fromkeys(calls)) or None,
         hint=dialogue.hint,
         left_running=dialogue.left_running,
         next_steps=dialogue.next_steps,

@@ -179,7 +179,8 @@ def _usage_limit(report: RunReport, said: str) -> Failure:
     when = ""
     if limit is not None and limit.status == "rejected" and limit.resets_at is not None:
         when = _reset_time(limit.resets_at)
-    if not when and _NAMES_A_TIME.search(said) is None:
+    out_of_credit = report.seen.api_error == "billing_error"
+    if not when and not out_of_credit and _NAMES_A_TIME.search(said) is None:
         when = "It is not known when that ends; a short limit ends within minutes."
     parts = ["The account or the API is at a limit.", said, when, "Then try again."]
     return Failure(ErrorType.USAGE_LIMIT, " ".join(filter(None, parts)), (_resume(report),))

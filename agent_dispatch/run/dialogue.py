@@ -124,6 +124,7 @@ class Dialogue:
             timeout_s = self._agents[step.role].timeout_s
             self._in_hand = step, turns, left_s < timeout_s
             await turns.ask(step.prompt, TimeLimit(min(left_s, timeout_s)), is_last=False)
+            await turns.explain_denials()
             if not turns.result().success:
                 # Reported when its process has ended and all that it said was read.
                 return

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import msgspec
-import trio
 
-from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.core.dialogue import as_dispatch, from_record
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import RunReport
@@ -30,9 +28,6 @@ from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
 from agent_dispatch.run.threads import in_thread
 from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
-
-_SETTINGS_S = 2.0
-"""How long to wait for a few small files."""
 
 
 class Runner:
@@ -182,19 +177,5 @@ class Runner:
                 await turns.ask(plan.prompt, limit, is_last=True)
                 if not run.tree_ended:
                     run.mark_ending()
-            return classify(await self._with_settings(report()))
-
-    async def _with_settings(self, report: RunReport) -> RunReport:
-        """Add what Claude Code's own settings say, where that explains a denial.
-
-        The run is over and paid for, so neither a cancellation nor a disk that does not answer may
-        cost its result.
-        """
-        if not report.seen.denials:
-            return report
-        with trio.move_on_after(_SETTINGS_S, shield=True):
-            inherited = await in_thread(
-                read_claude_settings, report.agent.directory, self._planner.environ
-            )
-            return msgspec.structs.replace(report, inherited=inherited)
-        return report
+            await turns.explain_denials()
+            return classify(report())

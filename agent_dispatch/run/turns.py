@@ -15,15 +15,18 @@ import trio
 from agent_dispatch.claude.child import Child, ChildStartError
 from agent_dispatch.claude.conversation import say
 from agent_dispatch.claude.guard import END_ON_CANCEL, END_ON_DEADLINE
+from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.prompt import interrupt_line, user_line
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.core.turn_rules import PATIENCE_S, Wait, next_wait
+from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.run.run_job import JobRun
+from agent_dispatch.run.threads import in_thread
 
 OpenClaude = Callable[
     [Command, Transcript, OnProgress, Sequence[int]], AbstractAsyncContextManager[Child]
@@ -35,6 +38,8 @@ _INTERRUPT_S = 2.0
 0.04 s; a SIGINT to the process group took up to 1.6 s."""
 _EXIT_S = 3.0
 """How long to wait for one that was stopped: the longest grace, with room for a loaded machine."""
+_SETTINGS_S = 2.0
+"""How long to read Claude Code's settings, which only explain a denial."""
 _LEAVE_S = 2.0
 """How long one may take to leave when all is said. Measured with Claude Code 2.1.330: 0.1 s."""
 
@@ -110,6 +115,7 @@ class Turns:
         self._child: Child | None = None
         self._start_failure: StartFailure | None = None
         self._limit = TimeLimit(agent.timeout_s)
+        self._inherited: ClaudeSettings | None = None
         self._turns = 0
         self._is_stopped = False
 
@@ -225,6 +231,18 @@ class Turns:
         if self._child is not None:
             self._child.end(END_ON_CANCEL)
 
+    async def explain_denials(self) -> None:
+        """Read Claude Code's own settings if a call was denied, so that the report names the rule.
+
+        The turn is paid for, so neither a cancellation nor a disk that does not answer may cost its
+        result.
+        """
+        if self._inherited is None and self.transcript.seen().denials:
+            with trio.move_on_after(_SETTINGS_S, shield=True):
+                self._inherited = await in_thread(
+                    read_claude_settings, self._agent.directory, self._command.env
+                )
+
     def report(self) -> RunReport:
         """Report on the turn in hand; of a last turn all is known once the block was left."""
         if self._start_failure is not None:
@@ -240,6 +258,7 @@ class Turns:
             duration_ms=round((trio.current_time() - self._began) * 1000),
             timeout_s=self._limit.timeout_s,
             seen=self.transcript.seen(),
+            inherited=self._inherited or ClaudeSettings(),
             resumed=self._resumed,
             exit_code=child.exit_code if child else None,
             stderr_tail=child.stderr_tail if child else "",

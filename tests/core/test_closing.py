@@ -90,6 +90,7 @@ def test_a_negated_asked_or_quoted_marker_does_not_resolve(message: str) -> None
         "Vielen Dank!",
         "Merci beaucoup !",
         "谢谢\uff01",
+        "\U0001f44d",
     ],
 )
 def test_thanks_alone_are_a_courtesy(message: str) -> None:
@@ -110,6 +111,7 @@ def test_thanks_alone_are_a_courtesy(message: str) -> None:
         "Thanks, I set the port to 5432.",
         "Thanks! Use staging.",
         "Great: 42",
+        "{}",
         "Thanks. " * 100,
         "",
     ],
