@@ -20,8 +20,9 @@ from agent_dispatch.core.command import MARKER_VARIABLE, Command
 
 STDERR_TAIL_BYTES = 64 * 1024
 _CHUNK_BYTES = 64 * 1024
-_FIRST_WORD_S = 10.0
-"""How long a guard may take to say that its agent runs, or why not; it needs milliseconds."""
+_FIRST_WORD_S = 5.0
+"""How long a guard may take to say that it is up. It needs milliseconds, so after this time its
+fork server is stopped or stuck. This does not bound how long the agent's program takes to load."""
 _EMPTY_TIMEOUT_S = 3.0
 """How long to wait for the last process of a tree once it was told to end: the longest grace and
 the sweep, with room for a loaded machine. A process the kernel cannot end is left to the guard."""
@@ -62,6 +63,8 @@ class Child:
         self._sending = trio.Lock()
         self._lifeline = lifeline
         self._stderr = bytearray()
+        self.is_guarded = False
+        """A guard runs, with the descriptors of the run."""
         self.pid: int | None = None
         """None until it runs."""
         self.exit_code: int | None = None
@@ -122,6 +125,8 @@ class Child:
     def on_status(self, line: str) -> None:
         """Take note of a line of the guard's; see `claude.guard`."""
         match line.split(maxsplit=2):
+            case ["up"]:
+                self.is_guarded = True
             case ["start", pid]:
                 self.pid = int(pid)
             case ["fail", number, stage]:
@@ -329,7 +334,7 @@ async def _start(
 async def _expect_first_word(launcher: Launcher, child: Child) -> None:
     """Do not wait for a start until the deadline of the run, which may be hours away."""
     with trio.move_on_after(_FIRST_WORD_S) as patience:
-        await child.wait_until(lambda: child.pid is not None or child.exited)
+        await child.wait_until(lambda: child.is_guarded or child.exited)
     if patience.cancelled_caught:
         child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
         child.exited = True

@@ -101,6 +101,7 @@ def start_fork_server(entries: Mapping[str, Entry] = ONLY_GUARDS) -> ForkServer:
     # Objects that exist now are never collected, so forked processes go on sharing their pages.
     gc.collect()
     gc.freeze()
+    owner_pid = os.getpid()
     try:
         pid = os.fork()
     except OSError:
@@ -108,7 +109,7 @@ def start_fork_server(entries: Mapping[str, Entry] = ONLY_GUARDS) -> ForkServer:
         theirs.close()
         return ForkServer(None)
     if pid == 0:
-        _be_fork_server(theirs, entries)
+        _be_fork_server(theirs, entries, owner_pid)
     theirs.close()
     ours.setblocking(False)
     return ForkServer(ours, _pidfd_of(pid))
@@ -124,8 +125,12 @@ def _pidfd_of(pid: int) -> int | None:
         return None
 
 
-def _be_fork_server(owner: socket.socket, entries: Mapping[str, Entry]) -> NoReturn:
+def _be_fork_server(owner: socket.socket, entries: Mapping[str, Entry], owner_pid: int) -> NoReturn:
     try:
+        # It reads EOF when its owner ends, unless it is stopped: then it would keep the locks of
+        # requests that it has not read.
+        if guard.die_with_parent() and os.getppid() != owner_pid:
+            os._exit(0)
         os.setsid()
         guard.set_process_name("dispatch-fork")
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):

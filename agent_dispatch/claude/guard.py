@@ -12,6 +12,7 @@ no fork server it is started as `python -I -S guard.py FDS…`.
 The owner writes single bytes to the lifeline (`END_ON_CANCEL` …) and reads lines from the status
 pipe, in this order:
 
+    up                   the guard runs
     start PID            the agent's program runs
     fail ERRNO STAGE     instead of `start`: `fork`, `chdir` or `exec` failed
     exit CODE            how the agent ended; negative for a signal
@@ -78,6 +79,11 @@ def set_subreaper(wanted: bool) -> bool:
     return prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
+def die_with_parent() -> bool:
+    """Have the kernel kill this process when its parent ends; False where that cannot be."""
+    return prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def set_process_name(name: str) -> None:
     """Name this process for `ps` and `top`, where the system can; at most 15 bytes."""
     with contextlib.suppress(AttributeError):
@@ -128,6 +134,7 @@ class _Guard:
 
     def run(self) -> None:
         """Run the agent and end its tree."""
+        self._tell("up")
         os.set_blocking(self._lifeline, False)
         self._poll.register(self._lifeline, select.POLLIN)
         self._read_lifeline()
@@ -312,7 +319,7 @@ def _become_agent(program: str, stdio: Sequence[int], tell: int, guard: int) -> 
     stage = "exec"
     try:
         os.setsid()
-        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != guard:
+        if die_with_parent() and os.getppid() != guard:
             os._exit(127)  # The guard died before the signal was bound to it.
         for signum in _RESET_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)

@@ -20,8 +20,8 @@ from agent_dispatch.jobs.owner import Ownership
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "agent_dispatch.worker")
 """The slow way to a worker. -P: a file of the current directory must not replace a module."""
-_UP_TIMEOUT_S = 30.0
-"""How long a loaded machine may take to start Python; a forked worker needs 2 ms."""
+_UP_TIMEOUT_S = 5.0
+"""How long a worker may take to say that it is up, on a loaded machine; a forked one needs 2 ms."""
 
 _WHAT_NEXT = (
     "Nothing of the job runs. Raise the limits (ulimit -u, ulimit -n), or let fewer jobs run at"
