@@ -71,7 +71,8 @@ def submissions(shop: Workshop, rounds: int) -> list[Row]:
     return [
         row("m5", to_answer, "ms", answered.medians(1000), at_most(8), floor=floor),
         row("m5", f"{to_answer}, p95", "ms", answered.each(p95, 1000), late),
-        row("m5", to_start, "ms", started.medians(1000), at_most(15)),
+        # A worker imports the run loop after it has answered; a bare `claude -p` takes 450 ms.
+        row("m5", to_start, "ms", started.medians(1000), at_most(300)),
         row("m5", f"{to_start}, p95", "ms", started.each(p95, 1000), late),
     ]
 
