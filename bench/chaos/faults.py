@@ -196,7 +196,8 @@ def unmount_jobs(scene: Scene) -> None:
 
 
 async def _fill_disk(scene: Scene, client: Client, strike: Strike) -> None:
-    filler = scene.jobs / ".filler"
+    # Each strike has a file of its own, because two may overlap.
+    filler = scene.jobs / f".filler-{id(strike)}"
     _fill(filler)
     try:
         await trio.sleep(strike.lasts_s)
