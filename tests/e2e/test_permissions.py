@@ -86,7 +86,9 @@ async def test_the_command_in_the_hint_lifts_the_denial(world: World, api: Messa
     with trio.fail_after(60):
         for task in ("write a file", "make files"):
             hint = (await world.product("run", "infra", task, "--json")).json()["hint"]
-            named = re.search(r"agent-dispatch (update infra --allowed-tools .*)$", hint, re.M)
+            named = re.search(
+                r"agent-dispatch (update infra --allowed-tools .*)$", hint, re.MULTILINE
+            )
             assert named is not None, hint
             await world.product(*shlex.split(named[1]))
             granted = (await world.product("run", "infra", task, "--json")).json()
