@@ -69,6 +69,7 @@ async def test_background_jobs_go_on_and_calls_end_with_the_server(
     assert (ended.status, ended.session_id) == (WAYS[way], SESSION)
     lost = WAYS[way] is JobStatus.FAILED
     assert ended.error_type is (ErrorType.LOST if lost else ErrorType.CANCELLED)
-    assert SESSION in (ended.error or "")
+    assert ended.result is not None
+    assert [step.session_id for step in ended.result.next_steps or ()] == [SESSION]
     assert (job.status, job.result and job.result.result) == (JobStatus.DONE, "after all")
     assert not os.listdir(house.jobs / "live")
