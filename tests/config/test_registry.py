@@ -17,6 +17,7 @@ from agent_dispatch.errors import (
 )
 from agent_dispatch.model.agent import AgentFields
 from agent_dispatch.model.config import AgentConfig, CacheSettings, EffectiveAgent, Settings
+from agent_dispatch.model.next_step import NextStep, StepKind
 
 
 @pytest.fixture
@@ -312,8 +313,9 @@ def test_an_unknown_agent_is_told_with_the_known_ones_and_nothing_is_made(
         registry.update_agent,
         registry.remove_agent,
     ):
-        with pytest.raises(UnknownAgentError, match=r"Available: none yet \(register one with"):
+        with pytest.raises(UnknownAgentError, match=r"Available: none yet$") as unknown:
             call("foo")
+        assert unknown.value.next_steps == (NextStep(kind=StepKind.ADD_AGENT),)
     assert not registry.path.parent.exists()
     _write(registry, "[agents.b]\ndirectory = '/b'\n[agents.a]\n")
     with pytest.raises(UnknownAgentError, match=r"Unknown agent: 'foo'\. Available: a, b$"):
