@@ -19,7 +19,7 @@ class Wait(Enum):
     LAST_WORDS = auto()
     """It has exited without an answer; what it printed last may still be on its way."""
     NOTHING = auto()
-    """The turn is over."""
+    """The turn has ended."""
     REFUSED = auto()
     """The API refused the credentials; the CLI would go on trying for minutes."""
 
@@ -30,7 +30,7 @@ PATIENCE_S: Mapping[Wait, float] = {
     Wait.MORE: 2.0,
     Wait.LAST_WORDS: 0.25,
 }
-"""How long to wait for each; the turn is over when that has passed."""
+"""How long to wait for each; the turn ends when that time has passed."""
 
 
 def next_wait(seen: Transcript, *, exited: bool, is_last: bool) -> Wait:
@@ -39,7 +39,7 @@ def next_wait(seen: Transcript, *, exited: bool, is_last: bool) -> Wait:
     Args:
         seen: What the process has printed.
         exited: The process has ended.
-        is_last: No other turn is put to this process, so it leaves when this one is over.
+        is_last: No other turn is put to this process, so it exits when this turn ends.
     """
     # An answer that arrived outranks what came of the turns behind it.
     if seen.fail_fast and not (seen.answered and is_last):

@@ -43,7 +43,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job is over; its record never changes again."""
+        """Whether the job has ended; its record never changes again."""
         return not NEXT_STATUSES[self]
 
 

@@ -1,4 +1,4 @@
-"""Hand a background job to a worker of its own, which outlives whoever submitted it.
+"""Hand a background job to a worker of its own, which goes on when its submitter has left.
 
 The job changes hands at one moment: when the submitter sends `GO`. Until then the worker has the
 job's descriptors and does nothing with them; from then on the submitter does nothing with the job,

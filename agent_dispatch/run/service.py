@@ -299,7 +299,7 @@ class Service:
         await self._runner.background(job_id, fds)
 
     async def job(self, job_id: str) -> Job:
-        """One job as it is now: a job whose owner died is over, and says so.
+        """One job as it is now: a job whose owner died has ended, and says so.
 
         Raises:
             DispatchError: Not an id, no such job, or its record cannot be read.

@@ -106,7 +106,7 @@ class Turns:
         """
         self.transcript = Transcript()
         self.ending = Ending.CANCELLED
-        """Why the turn in hand is over; until it is, what a cancellation would make of it."""
+        """Why the current turn ended; before that, what a cancellation would make of it."""
         self._agent = agent
         self._command = command
         self._run = run
