@@ -369,7 +369,7 @@ class Service:
         """
         job = await self.job(ref)
         if not job.status.is_terminal:
-            raise JobNotOverError(job)
+            raise JobNotEndedError(job)
         if job.result is None:
             return outcome.refused(
                 job.agent, job.error or "", job.error_type or ErrorType.CLI_ERROR
@@ -433,7 +433,7 @@ class Service:
         return await self._lookouts.run(f"remove {name}", remove)
 
 
-class JobNotOverError(DispatchError):
+class JobNotEndedError(DispatchError):
     """The result of a job was asked for that has none yet."""
 
     def __init__(self, job: Job) -> None:

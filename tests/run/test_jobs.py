@@ -24,7 +24,7 @@ from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.run.background import WorkerStartError
-from agent_dispatch.run.service import JobNotOverError, Service
+from agent_dispatch.run.service import JobNotEndedError, Service
 from tests.claude.trees import Tree
 from tests.jobs.holders import holder_of
 from tests.run.stage import SESSION, Stage, task
@@ -188,7 +188,7 @@ async def test_waiting_ends_with_patience_and_the_job_goes_on(stage: Stage) -> N
         await session_known(service, submitted.id)
         job = await service.wait(submitted.id, 0.1)
         assert job.status is JobStatus.RUNNING
-        with pytest.raises(JobNotOverError, match="not there yet") as early:
+        with pytest.raises(JobNotEndedError, match="not there yet") as early:
             await service.result(submitted.id)
         assert [step.kind for step in early.value.next_steps] == [StepKind.WAIT]
         assert await service.cancel(submitted.id) is CancelOutcome.CANCELLED

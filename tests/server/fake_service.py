@@ -29,7 +29,7 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job, summarise
 from agent_dispatch.model.parallel import Member, ParallelResult
-from agent_dispatch.run.service import JobNotOverError, Service
+from agent_dispatch.run.service import JobNotEndedError, Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 CONFIG = "/home/user/.config/agent-dispatch/agents.toml"
@@ -233,7 +233,7 @@ class FakeService(Service):
     async def result(self, ref: str) -> DispatchResult:
         job = await self.job(ref)
         if job.result is None:
-            raise JobNotOverError(job)
+            raise JobNotEndedError(job)
         return job.result
 
     async def add_agent(self, name: str, directory: str, **settings: object) -> AgentChange:
