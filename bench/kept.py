@@ -1,6 +1,6 @@
-"""Results that README shows: kept as JSON in `bench/results`, and written into README.md.
+"""Results that the docs show: kept as JSON in `bench/results`, and written into pages of `docs`.
 
-A block of README.md lies between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`. Only
+A block of a page lies between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`. Only
 commands write there, so that no figure is typed by hand.
 """
 
@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-README = Path(__file__).parents[1] / "README.md"
-RESULTS = README.parent / "bench" / "results"
+_ROOT = Path(__file__).parents[1]
+RELIABILITY = _ROOT / "docs" / "reliability.md"
+SPEED = _ROOT / "docs" / "speed.md"
+RESULTS = _ROOT / "bench" / "results"
 Show = Callable[[Mapping[str, Any]], str]
 """Turns a result into Markdown."""
 
@@ -26,16 +28,16 @@ def keep(
     show: Show,
     *,
     folder: Path = RESULTS,
-    readme: Path = README,
+    page: Path = RELIABILITY,
 ) -> None:
-    """Write a result into the file `folder/NAME.json` and into the block NAME of `readme`.
+    """Write a result into the file `folder/NAME.json` and into the block NAME of `page`.
 
     Raises:
         NoBlockError: There is no such block; nothing was written.
     """
     text = json.dumps(result, indent=1) + "\n"
     # Show what a later reader will load: JSON turns tuples into lists.
-    write_block(name, show(json.loads(text)), readme)
+    write_block(name, show(json.loads(text)), page)
     (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
@@ -52,7 +54,7 @@ def with_block(text: str, name: str, content: str) -> str:
     return f"{text[:begin]}\n{content.strip()}\n\n{text[end:]}"
 
 
-def write_block(name: str, content: str, path: Path = README) -> None:
+def write_block(name: str, content: str, path: Path) -> None:
     """Replace the block in a file."""
     text = path.read_text(encoding="utf-8")
     path.write_text(with_block(text, name, content), encoding="utf-8")
@@ -79,5 +81,5 @@ def measured_commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(README.parent), *arguments]
+    command = ["git", "-C", str(_ROOT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

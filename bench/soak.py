@@ -34,7 +34,7 @@ from bench.processes import open_files_of, pss_mib, rss_mib, threads_of
 from bench.report import in_words
 
 BLOCK = "soak"
-"""The name of the block in README.md and of the kept file."""
+"""The name of the block in docs/reliability.md and of the kept file."""
 _LIMIT = 5
 _WARM_UP = 0.25
 """The share of the time in which modules are imported and caches fill."""
@@ -249,7 +249,7 @@ _SHOWN = {
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """The table for README and the terminal."""
+    """The table for docs/reliability.md and the terminal."""
     lines = ["| | first | last | growth | limit | |", "| --- | --- | --- | --- | --- | --- |"]
     for trend in result["trends"]:
         figures = (trend[column] for column in ("first", "last", "growth", "limit"))
@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--write-readme",
         action="store_true",
-        help="write the result into README.md and bench/results",
+        help="write the result into docs/reliability.md and bench/results",
     )
     parser.add_argument("--json", action="store_true", help="print JSON with all samples instead")
     return parser

@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--write-readme",
         action="store_true",
-        help="write the result into README.md and bench/results",
+        help="write the result into docs/reliability.md and bench/results",
     )
     parser.add_argument("--verbose", action="store_true", help="print each run when it ends")
     return parser

@@ -46,7 +46,7 @@ class Outcome:
     """The kind, behaviour, status and error_type of each job."""
     acknowledged: int = 0
     escaped: int = 0
-    """Processes that nothing could find: see Limits in the README."""
+    """Processes that nothing could find: see Limits in docs/reliability.md."""
     took_s: float = 0.0
     over_s: float = 0.0
     """The time from the last fault to the end of the last job."""

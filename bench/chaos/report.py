@@ -10,7 +10,7 @@ from typing import Any
 from bench.chaos.play import Outcome
 
 BLOCK = "chaos"
-"""The name of the block in README.md and of the kept file."""
+"""The name of the block in docs/reliability.md and of the kept file."""
 
 _PROMISES = {
     "I1": ("what was said to be recorded is there, whole", "acknowledged jobs"),
@@ -121,13 +121,13 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "most memory a server or worker grew by, MiB": round(
             max(outcome.growth_mib for outcome in outcomes)
         ),
-        "detached agents beyond reach (README, Limits)": sum(o.escaped for o in outcomes),
+        "detached agents beyond reach (see Limits)": sum(o.escaped for o in outcomes),
         "faults skipped": sum(len(outcome.skipped) for outcome in outcomes),
     }
 
 
 def as_result(outcomes: Sequence[Outcome], about: Mapping[str, object]) -> dict[str, Any]:
-    """The result for README: how often each promise held, and a description of the runs."""
+    """The result for docs/reliability.md: how often each promise held, and what was run."""
     sums = summary(outcomes)
     done = sum(job["status"] == "done" for outcome in outcomes for job in outcome.jobs)
     broken = Counter(

@@ -26,12 +26,12 @@ from bench.compare.comparison import (
     Verdict,
     as_json,
     as_text,
+    docs_block,
     from_json,
     merged,
-    readme_block,
     results_page,
 )
-from bench.kept import README, RESULTS, write_block
+from bench.kept import RESULTS, SPEED, write_block
 from bench.predecessor import (
     NoPredecessorError,
     installed_predecessor,
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(as_json(comparison), encoding="utf-8")
     if options.write_readme and comparison.incomplete:
-        print(f"{parser.prog}: README.md was not changed", file=sys.stderr)
+        print(f"{parser.prog}: docs/speed.md was not changed", file=sys.stderr)
     elif draw is not None:
         _keep(comparison, draw)
     bad = comparison.with_verdict(Verdict.MISSED, Verdict.WORSE, Verdict.MET_BUT_WORSE)
@@ -130,8 +130,7 @@ def _keep(comparison: Comparison, draw: Draw) -> None:
     plots = draw(comparison, RESULTS)
     (RESULTS / "compare.json").write_text(as_json(comparison), encoding="utf-8")
     (RESULTS / "compare.md").write_text(results_page(comparison, plots), encoding="utf-8")
-    where = RESULTS.relative_to(README.parent).as_posix()
-    write_block(BLOCK, readme_block(comparison, where, plots))
+    write_block(BLOCK, docs_block(comparison, plots), SPEED)
 
 
 def _drawing() -> Draw:
@@ -164,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--write-readme",
         action="store_true",
-        help="keep the results in bench/results and write the table into README.md",
+        help="keep the results in bench/results and write the table into docs/speed.md",
     )
     return parser
 

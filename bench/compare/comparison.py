@@ -1,4 +1,4 @@
-"""A comparison: verdicts, the reasons of bad ones, and the tables for a terminal and README."""
+"""A comparison: verdicts, the reasons of bad ones, and the tables for a terminal and the docs."""
 
 import json
 import math
@@ -15,7 +15,7 @@ import msgspec
 from bench.report import Row, as_table, in_words, number, with_unit
 
 BLOCK = "compare"
-"""The name of the block in README.md."""
+"""The name of the block in docs/speed.md."""
 NOT_MEASURED = "not measured"
 """The key of failures in `about`."""
 EVEN = 0.05
@@ -64,7 +64,7 @@ HEADLINES: Mapping[str, str] = {
         "requests lost of 40 beside a dispatch, real CLI"
     ),
 }
-"""What users notice: the name of a row, and its name for readers of README."""
+"""What users notice: the name of a row, and its name for readers of the docs."""
 
 _DURABLE = (
     "On disk, durably, before the agent starts and before the answer is given; the predecessor"
@@ -145,7 +145,7 @@ class Comparison:
 
     @property
     def telling(self) -> list[Compared]:
-        """The rows for README: what users notice, and every row with a better predecessor."""
+        """The rows for docs/speed.md: what users notice, and where the predecessor is better."""
         return [c for c in self.rows if c.row.name in HEADLINES or is_worse(c.row)]
 
 
@@ -281,16 +281,15 @@ def _cells(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def readme_block(comparison: Comparison, folder: str, plots: Sequence[str]) -> str:
-    """The block of README.
+def docs_block(comparison: Comparison, plots: Sequence[str]) -> str:
+    """The block of docs/speed.md.
 
     Args:
         comparison: The comparison.
-        folder: The folder of the kept results, relative to README.
-        plots: The names of the images there.
+        plots: The names of the images in bench/results.
     """
-    images = "\n".join(f"![{Path(name).stem}]({folder}/{name})" for name in plots)
-    whole = f"All rows and images: [{folder}/compare.md]({folder}/compare.md)."
+    images = "\n".join(f"![{Path(name).stem}](../bench/results/{name})" for name in plots)
+    whole = "All rows and images: [bench/results/compare.md](../bench/results/compare.md)."
     return "\n\n".join([as_markdown(comparison, comparison.telling).strip(), whole, images])
 
 

@@ -35,19 +35,19 @@ def test_each_fault_is_told_with_how_often_it_struck() -> None:
 
 
 def test_a_result_is_kept_and_shown_as_it_is_kept(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- speed:begin -->\n<!-- speed:end -->\n")
-    kept.keep("speed", {"ms": (1, 2)}, str, folder=tmp_path, readme=readme)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- speed:begin -->\n<!-- speed:end -->\n")
+    kept.keep("speed", {"ms": (1, 2)}, str, folder=tmp_path, page=page)
     told = json.loads((tmp_path / "speed.json").read_text())
     assert told == {"ms": [1, 2]}
-    assert block_of(readme.read_text(), "speed").strip() == str(told)
+    assert block_of(page.read_text(), "speed").strip() == str(told)
 
 
-def test_nothing_is_kept_that_readme_has_no_place_for(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing\n")
+def test_nothing_is_kept_that_the_page_has_no_place_for(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing\n")
     with pytest.raises(NoBlockError):
-        kept.keep("speed", {}, str, folder=tmp_path, readme=readme)
+        kept.keep("speed", {}, str, folder=tmp_path, page=page)
     assert not (tmp_path / "speed.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""Each row of the README's table "Which tool to use", with agents that are the real CLI."""
+"""Each row of "Which tool to use" in docs/tools.md, with agents that are the real CLI."""
 
 import fcntl
 import json

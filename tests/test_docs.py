@@ -1,4 +1,4 @@
-"""What README.md says of tools, settings, commands and errors is what the code has."""
+"""What the docs say of tools, settings, commands and errors is what the code has."""
 
 import importlib
 import inspect
@@ -20,16 +20,19 @@ from agent_dispatch.server.app import TOOLS
 from agent_dispatch.server.tools import Tool
 
 ROOT = Path(agent_dispatch.__file__).parent
-README = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT.parent / "docs"
+PAGES = [ROOT.parent / "README.md", *sorted(DOCS.glob("*.md")), ROOT.parent / "SECURITY.md"]
 NAMES = re.compile(r"`([a-z_]+)`")
+OTHER_HEADINGS = {"Which tool to use", "Jobs", "Large answers", "Error recovery"}
+"""Headings of docs/tools.md that are not names of tools."""
 
 
-def section(heading: str) -> str:
-    """The text below a heading, up to the next one of its level or above."""
+def section(page: str, heading: str) -> str:
+    """The text below a heading of a page of `docs`, up to the next one of its level or above."""
     level = heading.count("#")
     lines: list[str] = []
     inside = in_code = False
-    for line in README.splitlines():
+    for line in (DOCS / page).read_text(encoding="utf-8").splitlines():
         in_code ^= line.startswith("```")
         is_heading = not in_code and re.match(r"#+ ", line)
         if is_heading and inside and len(is_heading[0]) <= level + 1:
@@ -37,7 +40,7 @@ def section(heading: str) -> str:
         if inside:
             lines.append(line)
         inside = inside or line == heading
-    assert lines, f"no heading {heading!r}"
+    assert lines, f"no heading {heading!r} in {page}"
     return "\n".join(lines)
 
 
@@ -60,22 +63,21 @@ def rows(text: str, header: str) -> list[list[str]]:
 def tool_headings() -> Mapping[str, str]:
     """The heading under which each tool is described."""
     headings: dict[str, str] = {}
-    for line in section("## MCP tools").splitlines():
-        if line.startswith("### "):
-            for name in line.removeprefix("### ").split(", "):
+    for line in section("tools.md", "# MCP tools").splitlines():
+        if line.startswith("## "):
+            for name in line.removeprefix("## ").split(", "):
                 headings[name] = line
     return headings
 
 
 def described_parameters(heading: str) -> Iterator[tuple[str, list[str]]]:
-    for row in rows(section(heading), "parameter"):
+    for row in rows(section("tools.md", heading), "parameter"):
         for name in NAMES.findall(row[0]):
             yield name, row
 
 
 def test_every_tool_is_described_and_no_other() -> None:
-    headings = set(tool_headings()) - {"Jobs", "Large answers"}
-    assert headings == {tool.name for tool in TOOLS}
+    assert set(tool_headings()) - OTHER_HEADINGS == {tool.name for tool in TOOLS}
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
@@ -98,7 +100,7 @@ def test_every_parameter_of_a_tool_is_described_with_its_default(tool: Tool[Any]
 
 
 def test_an_item_of_dispatches_is_described_with_every_key() -> None:
-    row = dict(described_parameters("### dispatch_parallel"))["dispatches"]
+    row = dict(described_parameters("## dispatch_parallel"))["dispatches"]
     assert set(NAMES.findall(row[3])) - {"dispatch"} == {
         field.name for field in msgspec.structs.fields(DispatchItem)
     }
@@ -106,20 +108,24 @@ def test_an_item_of_dispatches_is_described_with_every_key() -> None:
 
 def test_every_field_of_a_result_is_described() -> None:
     described = [
-        name for row in rows(section("### dispatch"), "field") for name in NAMES.findall(row[0])
+        name
+        for row in rows(section("tools.md", "## dispatch"), "field")
+        for name in NAMES.findall(row[0])
     ]
     assert set(described) == set({*DispatchResult.__struct_fields__} - {"next_steps"})
 
 
 def test_every_error_type_has_a_recovery() -> None:
-    described = [row[0].strip("`") for row in rows(section("## Error recovery"), "`error_type`")]
+    described = [
+        row[0].strip("`") for row in rows(section("tools.md", "## Error recovery"), "`error_type`")
+    ]
     assert sorted(described) == sorted(ErrorType)
 
 
 def test_every_tool_to_use_exists() -> None:
     named = {
         name
-        for row in rows(section("### Which tool to use"), "you want")
+        for row in rows(section("tools.md", "## Which tool to use"), "you want")
         for name in NAMES.findall(row[1])
     }
     parameters = {"aggregate", "timeout_seconds", "session_id"}
@@ -127,7 +133,7 @@ def test_every_tool_to_use_exists() -> None:
 
 
 def toml_example() -> dict[str, Any]:
-    (example,) = re.findall(r"```toml\n(.*?)```", section("## Configuration"), re.DOTALL)
+    (example,) = re.findall(r"```toml\n(.*?)```", section("settings.md", "# Settings"), re.DOTALL)
     # What is commented out is a setting too.
     return tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", example, flags=re.MULTILINE))
 
@@ -146,21 +152,24 @@ def test_every_setting_is_in_the_example_with_its_default() -> None:
 
 
 def test_every_permission_mode_is_named() -> None:
-    (modes,) = re.findall(r"permission_mode = \"plan\" +# (\w+(?: \| \w+)+)", README)
+    (modes,) = re.findall(
+        r"permission_mode = \"plan\" +# (\w+(?: \| \w+)+)", section("settings.md", "# Settings")
+    )
     assert set(modes.split(" | ")) == set(PERMISSION_MODES)
 
 
 def test_every_environment_variable_is_described() -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py"))
     described = {
-        row[0].strip("`") for row in rows(section("## Configuration"), "environment variable")
+        row[0].strip("`")
+        for row in rows(section("settings.md", "## Environment"), "environment variable")
     }
     ours = set(re.findall(r'"(AGENT_DISPATCH_[A-Z_]+)"', sources))
     assert described == ours | {"NO_COLOR"}
 
 
 def command_rows() -> dict[str, list[str]]:
-    table = rows(section("## Command line"), "command")
+    table = rows(section("commands.md", "# Commands"), "command")
     return {row[0].strip("`").split()[1]: row for row in table}
 
 
@@ -184,7 +193,7 @@ def test_every_option_of_a_command_is_described(name: str) -> None:
 
 
 def test_every_exit_status_is_described() -> None:
-    said = section("## Command line")
+    said = section("commands.md", "# Commands")
     for status in (
         "0 done",
         "1 failed",
@@ -194,3 +203,18 @@ def test_every_exit_status_is_described() -> None:
         "130/143",
     ):
         assert status in said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_is_short_and_shows_the_demo_and_the_tests_early() -> None:
+    lines = (ROOT.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 240
+    first_screens = "\n".join(lines[:60])
+    assert "agent-dispatch demo" in first_screens
+    assert "pytest" in first_screens
