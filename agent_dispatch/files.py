@@ -21,8 +21,8 @@ NOT_A_FILE = (errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _REMEDIES = {
-    errno.ENOSPC: "Free some space on its disk (agent-dispatch gc removes old jobs).",
-    errno.EDQUOT: "Free some space on its disk (agent-dispatch gc removes old jobs).",
+    errno.ENOSPC: "Free some space on its disk.",
+    errno.EDQUOT: "Free some space on its disk.",
     errno.EFBIG: "Raise the limit on the size of files: ulimit -f unlimited",
     errno.EMFILE: "Raise the limit of open files (ulimit -n 4096), or start fewer runs at once.",
     errno.ENFILE: "Close some programs: this machine has no more open files to give.",

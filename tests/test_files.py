@@ -117,8 +117,8 @@ def test_a_new_file_never_takes_the_place_of_another(path: str) -> None:
 @pytest.mark.parametrize(
     ("number", "command"),
     [
-        (errno.ENOSPC, "agent-dispatch gc"),
-        (errno.EDQUOT, "agent-dispatch gc"),
+        (errno.ENOSPC, "Free some space"),
+        (errno.EDQUOT, "Free some space"),
         (errno.EFBIG, "ulimit -f"),
         (errno.EMFILE, "ulimit -n 4096"),
         (errno.EIO, "dmesg"),

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from agent_dispatch.config.claude_settings import claude_config_path
-from agent_dispatch.core.report import StartFailure, StartStage
+from agent_dispatch.core.report import StartFailure
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.run.program import is_on_path
 
@@ -60,8 +60,8 @@ def add_to_path(program: str) -> str:
 
 def fix_command(failure: StartFailure) -> str:
     """The shell command that makes `claude` usable."""
-    if failure.stage is StartStage.CLI_NOT_EXECUTABLE:
-        return f"chmod +x {shlex.quote(failure.text.removesuffix(' is not executable'))}"
+    if failure.file is not None:
+        return f"chmod +x {shlex.quote(failure.file)}"
     return INSTALL_COMMAND
 
 

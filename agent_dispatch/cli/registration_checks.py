@@ -95,8 +95,9 @@ def _check_present(
         yield _finding(Status.FAIL, f"it starts {command_line(present)}, but {missing}", _INIT)
         return
     yield _finding(Status.OK, command_line(present))
-    if (reason := why_temporary(program)) is not None:
-        yield _finding(Status.WARN, f"it starts {program}; {reason}", lasting.advice or _INIT)
+    if (why := why_temporary(program)) is not None:
+        message = f"it starts {program}; {why.reason}"
+        yield _finding(Status.WARN, message, lasting.advice or _INIT)
     for shortcoming in shortcomings(present):
         yield _finding(Status.WARN, shortcoming, _INIT)
     if command_words(present) != command_words(wanted):

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -27,29 +28,42 @@ _PIPX_FOLDER = re.compile(r"[0-9a-f]{10,}")
 _TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/private/tmp")
 
 
-def why_temporary(program: str) -> str | None:
+class Temporary(NamedTuple):
+    """Why an environment will not last."""
+
+    reason: str
+    runner: str | None = None
+    """The program that made it and clears it: `uv` or `pipx`."""
+
+
+def why_temporary(program: str) -> Temporary | None:
     """Why the environment of an absolute `program` is temporary; None if it is not."""
     for path in dict.fromkeys((os.path.abspath(program), os.path.realpath(program))):
         environment = Path(path).parent.parent
-        if (environment / "pyvenv.cfg").is_file() and (reason := _why(environment)):
-            return reason
+        if (environment / "pyvenv.cfg").is_file() and (why := _why(environment)) is not None:
+            return why
     return None
 
 
-def _why(environment: Path) -> str | None:
-    parts = environment.parts
-    if any(map(_UV_FOLDER.fullmatch, parts)):
-        return f"{environment} is in the cache of uv, which clears it"
-    if environment.parent.name == ".cache" and _PIPX_FOLDER.fullmatch(environment.name):
-        return f"{environment} is in the cache of pipx, which clears it"
-    if "pipx" in parts and not {".cache", "Caches"}.isdisjoint(parts):
-        return f"{environment} is in the cache of pipx, which clears it"
+def _why(environment: Path) -> Temporary | None:
+    if (runner := _runner_of(environment)) is not None:
+        return Temporary(f"{environment} is in the cache of {runner}, which clears it", runner)
     resolved = environment.resolve()
     for folder in dict.fromkeys((tempfile.gettempdir(), *_TEMPORARY_FOLDERS)):
         if resolved.is_relative_to(Path(folder).resolve()):
-            return f"{environment} is below {folder}, which is cleared"
+            return Temporary(f"{environment} is below {folder}, which is cleared")
     if any((parent / "CACHEDIR.TAG").is_file() for parent in environment.parents):
-        return f"{environment} is in a cache"
+        return Temporary(f"{environment} is in a cache")
+    return None
+
+
+def _runner_of(environment: Path) -> str | None:
+    parts = environment.parts
+    if any(map(_UV_FOLDER.fullmatch, parts)):
+        return "uv"
+    in_cache = environment.parent.name == ".cache" and _PIPX_FOLDER.fullmatch(environment.name)
+    if in_cache or ("pipx" in parts and not {".cache", "Caches"}.isdisjoint(parts)):
+        return "pipx"
     return None
 
 
@@ -119,32 +133,32 @@ def lasting_registration(
         environ: Of this process, as the runner set it.
         source: Where this installation came from.
     """
-    reason = why_temporary(command_words(own)[0])
-    if reason is None:
+    why = why_temporary(command_words(own)[0])
+    if why is None:
         return Lasting(own)
-    runner = _runner(reason, environ)
+    runner = _runner(why.runner, environ)
     if runner is None or source is None:
         install = "" if source is None else f": uv tool install {shlex.quote(source)}"
         advice = f"install agent-dispatch permanently{install} and run its `agent-dispatch init`"
-        return Lasting(own, warning=reason, advice=advice)
+        return Lasting(own, warning=why.reason, advice=advice)
     command, *options = runner
     arguments = [*options, source, SERVER_NAME, "serve"]
     return Lasting(
         {**own, "command": command, "args": arguments},
-        note=f"{reason}, so its runner is registered",
+        note=f"{why.reason}, so its runner is registered",
     )
 
 
-def _runner(reason: str, environ: Mapping[str, str]) -> Sequence[str] | None:
+def _runner(name: str | None, environ: Mapping[str, str]) -> Sequence[str] | None:
     """The command that makes a temporary environment again, by its absolute path.
 
     MCP clients may lack the folder of uv in PATH.
     """
     path = environ.get("PATH", os.defpath)
-    if "cache of uv" in reason:
+    if name == "uv":
         uv = environ.get("UV") or shutil.which("uv", path=path)
         return [os.path.abspath(uv), "tool", "run", "--from"] if uv else None
-    if "cache of pipx" in reason:
+    if name == "pipx":
         pipx = shutil.which("pipx", path=path)
         # A pipx that was itself run by uvx goes away too.
         lasts = pipx is not None and why_temporary(pipx) is None

@@ -24,6 +24,7 @@ from agent_dispatch.files import (
     locked,
     make_private_directory,
     read_regular,
+    remedy,
     write_whole,
 )
 from agent_dispatch.model.config import Config
@@ -33,14 +34,6 @@ T = TypeVar("T")
 _MAX_BYTES = 4 * 1024 * 1024
 _BYTE_ORDER_MARK = "\ufeff"
 _YOUNG_NS = 100_000_000
-_REMEDIES = {
-    errno.ENOSPC: "Free some space on its disk.",
-    errno.EDQUOT: "Free some space on its disk.",
-    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
-    errno.ENFILE: "Let fewer programs run at once: the machine has no more open files to give.",
-    errno.EIO: "Look at the disk: the system log (dmesg) says more.",
-    errno.EROFS: "Make its disk writable.",
-}
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
@@ -146,11 +139,6 @@ class FileContent(msgspec.Struct, frozen=True):
     has_mark: bool = False
 
 
-def _remedy(error: OSError, otherwise: str) -> str:
-    """What mends a failed system call, if that does not depend on which file it was."""
-    return _REMEDIES.get(error.errno or 0, otherwise)
-
-
 def _opened(outcome: FileContent | str) -> FileContent:
     if isinstance(outcome, str):
         raise ConfigError(outcome)
@@ -240,7 +228,7 @@ class ConfigFile:
         except NotDurableError as error:
             raise ConfigError(
                 f"{self.path} was changed, but the change may be lost if the power fails now:"
-                f" {error.strerror} ({error.filename}). {_remedy(error, 'See to the disk.')}"
+                f" {error.strerror} ({error.filename}). {remedy(error, 'See to the disk.')}"
             ) from error
         except OSError as error:
             raise self._not_written(error) from error
@@ -333,15 +321,15 @@ class ConfigFile:
             errno.ELOOP: "Its symbolic links lead in a circle: replace them.",
         }.get(error.errno or 0, "Put a regular file in its place.")
         return ConfigError(
-            f"{self.path} cannot be read: {error.strerror}. {_remedy(error, hint)}"
+            f"{self.path} cannot be read: {error.strerror}. {remedy(error, hint)}"
             " Or let AGENT_DISPATCH_CONFIG name another file."
         )
 
     def _not_written(self, error: OSError) -> ConfigError:
-        remedy = _remedy(error, "Make the file and its directory writable for you.")
+        fix = remedy(error, "Make the file and its directory writable for you.")
         return ConfigError(
             f"{self.path} cannot be changed: {error.strerror} ({error.filename or self.path})."
-            f" It is as it was. {remedy} Or let AGENT_DISPATCH_CONFIG name another file."
+            f" It is as it was. {fix} Or let AGENT_DISPATCH_CONFIG name another file."
         )
 
     def _lock_held(self, error: LockHeldError) -> ConfigError:

@@ -52,6 +52,8 @@ class StartFailure(msgspec.Struct, frozen=True, kw_only=True):
     errno: int | None = None
     text: str = ""
     """What the system said, or where was looked."""
+    file: str | None = None
+    """The file that cannot be executed."""
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True):

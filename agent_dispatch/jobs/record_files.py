@@ -17,6 +17,7 @@ from agent_dispatch.files import (
     make_private_directory,
     opened_regular,
     read_all,
+    remedy,
     remove_quietly,
     replace_file,
     sync_directory,
@@ -270,8 +271,8 @@ class RecordFiles:
             result = shortened(job.result, _SHORTENED_CHARS)
             self.update(claim, msgspec.structs.replace(job, result=result))
             return (
-                f"{_why_no_room(error)} of this answer only the first {_SHORTENED_CHARS} characters"
-                " are kept. Take the rest from here."
+                f"{error.strerror}: only the first {_SHORTENED_CHARS} characters of this answer"
+                f" are kept. Take the rest from here. {remedy(error, 'Look at the disk.')}"
             )
         return None
 
@@ -326,12 +327,6 @@ def _patiently(write: Callable[[], T]) -> T:
                 raise
         time.sleep(pause_s)
     return write()
-
-
-def _why_no_room(error: OSError) -> str:
-    if error.errno == errno.EFBIG:
-        return "No file may be that large here (raise `ulimit -f`):"
-    return "The disk is full (free some space):"
 
 
 def _not_kept(error: OSError) -> str:

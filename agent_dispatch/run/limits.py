@@ -13,7 +13,6 @@ Two runs of one session at once both succeed, and one of the two branches is los
 """
 
 import contextlib
-import errno
 import fcntl
 import math
 import os
@@ -26,7 +25,7 @@ from typing import NamedTuple
 import trio
 
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.files import make_private_directory, open_private, try_lock
+from agent_dispatch.files import make_private_directory, open_private, remedy, try_lock
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.threads import gain, give_back
@@ -51,13 +50,11 @@ class LimitsError(DispatchError):
     """A lock that limits runs cannot be used; nothing was started."""
 
     def __init__(self, what: str, error: OSError, directory: Path) -> None:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            remedy = "Raise the limit of open files (ulimit -n 4096), or let fewer runs go at once."
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "Free some space on its disk, or point AGENT_DISPATCH_JOBS_DIR elsewhere."
-        else:
-            remedy = f"Make {directory} writable, or point AGENT_DISPATCH_JOBS_DIR elsewhere."
-        super().__init__(f"{what} cannot be used: {error}. Nothing was started. {remedy}")
+        fix = remedy(error, f"Make {directory} writable for you.")
+        super().__init__(
+            f"{what} cannot be used: {error}. Nothing was started. {fix}"
+            " Or set AGENT_DISPATCH_JOBS_DIR to another directory."
+        )
 
 
 def _never() -> bool:

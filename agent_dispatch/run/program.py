@@ -32,6 +32,7 @@ def find_program(
             errno=errno.EACCES,
             stage=StartStage.CLI_NOT_EXECUTABLE,
             text=f"{plain} is not executable",
+            file=plain,
         )
     if claude is not None:
         return StartFailure(

@@ -41,13 +41,17 @@ def environment(world: World, place: str) -> str:
 def test_the_environments_of_runners_and_temporary_folders_are_known(
     world: World, place: str, word: str
 ) -> None:
-    assert word in (temporary.why_temporary(environment(world, place)) or "")
+    why = temporary.why_temporary(environment(world, place))
+    assert why is not None
+    assert word in why.reason
 
 
 def test_a_link_into_one_is_known_too(world: World) -> None:
     link = world.home / "agent-dispatch"
     link.symlink_to(environment(world, UVX))
-    assert "cache of uv" in (temporary.why_temporary(str(link)) or "")
+    why = temporary.why_temporary(str(link))
+    assert why is not None
+    assert why.runner == "uv"
 
 
 def test_what_stays_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +61,9 @@ def test_what_stays_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch)
         assert temporary.why_temporary(environment(world, place)) is None
     cached = environment(world, "other/cache/venv")
     Path(cached).parents[2].joinpath("CACHEDIR.TAG").write_text("Signature: 8a47")
-    assert "in a cache" in (temporary.why_temporary(cached) or "")
+    why = temporary.why_temporary(cached)
+    assert why is not None
+    assert "in a cache" in why.reason
 
 
 @pytest.mark.parametrize(
