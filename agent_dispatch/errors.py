@@ -33,12 +33,19 @@ class UnknownAgentError(DispatchError):
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
         names = ", ".join(sorted(available))
-        shown = repr(name[:_SHOWN_CHARS]) + ("…" if len(name) > _SHOWN_CHARS else "")
         super().__init__(
-            f"Unknown agent: {shown}. Available: {names or 'none yet'}",
+            f"Unknown agent: {_shown(name)}. Available: {names or 'none yet'}",
             *(() if names else (NextStep(kind=StepKind.ADD_AGENT),)),
         )
         self.name = name
+
+
+class UnknownGroupError(DispatchError):
+    """No group of that name is configured."""
+
+    def __init__(self, name: str, available: Iterable[str]) -> None:
+        names = ", ".join(sorted(available)) or "none yet"
+        super().__init__(f"Unknown group: {_shown(name)}. Available: {names}")
 
 
 class ConfigError(DispatchError):
@@ -58,3 +65,7 @@ class UnusableAgentError(DispatchError):
         )
         self.name = name
         self.reason = reason
+
+
+def _shown(name: str) -> str:
+    return repr(name[:_SHOWN_CHARS]) + ("…" if len(name) > _SHOWN_CHARS else "")

@@ -21,6 +21,7 @@ def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
         ("mcp", agent.mcp_servers or None),
         ("stacks", agent.stacks or None),
         ("dbs", agent.dbs or None),
+        ("groups", agent.groups or None),
     )
     permissions = _named(
         ("mode", [agent.permission_mode] if agent.permission_mode else None),
@@ -70,6 +71,7 @@ def detail_lines(
         ("mcp servers", listing(details.mcp_servers)),
         ("stacks", listing(details.stacks)),
         ("databases", listing(details.dbs)),
+        ("groups", listing(details.groups)),
         *(("warning", one_line(warning)) for warning in details.warnings or ()),
     ]
     title = paint(one_line(details.name), Colour.NAME, shell.stdout, shell.environ)

@@ -36,6 +36,7 @@ def run(
     context: str = "",
     caller: str = "",
     goal: str = "",
+    group: str = "",
     session: str = "",
     response_format: str = "",
     json_schema: str = "",
@@ -53,6 +54,7 @@ def run(
         context: Error messages, code, anything else the task needs.
         caller: Your project or role.
         goal: The broader objective.
+        group: A group of the agent, whose shared context it gets with the task.
         session: The session of an earlier answer, to continue that conversation.
         response_format: "json" asks for one JSON value; it comes as parsed_result with --json.
         json_schema: A file with the JSON Schema that the answer must match.
@@ -77,6 +79,7 @@ def run(
         context=context,
         caller=caller,
         goal=goal,
+        group=group,
         response_format=response_format,
         json_schema=_read_schema(shell, json_schema) if json_schema else "",
         timeout_s=call_timeout_s(timeout_seconds),

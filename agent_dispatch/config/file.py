@@ -305,7 +305,8 @@ class ConfigFile:
             return FileContent(text, data, parse_config(data), has_mark)
         except BadTableError as error:
             raise ConfigError(
-                f"{self.path}: {error}. Write each agent as a table [agents.NAME]."
+                f"{self.path}: {error}. Write each agent as a table [agents.NAME], and each group"
+                " as a table [groups.NAME]."
             ) from error
         except ValueError as error:
             raise ConfigError(

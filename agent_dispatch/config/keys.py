@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.model.config import PERMISSION_MODES
+from agent_dispatch.model.config import PERMISSION_MODES, GroupMember
 
 NAME_RULE = "letters, digits, hyphens and underscores, not starting with a hyphen, at most 100"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
@@ -181,6 +181,19 @@ def _parse_tools(text: str) -> list[str]:
     )
 
 
+def _read_members(value: object) -> list[GroupMember]:
+    if not isinstance(value, list):
+        raise _expected('an array of tables such as {agent = "infra", use_for = "logs"}', value)
+    members: list[GroupMember] = []
+    for item in value:
+        agent = item.get("agent") if isinstance(item, dict) else None
+        if not isinstance(item, dict) or not isinstance(agent, str) or not is_agent_name(agent):
+            raise BadValueError(f"expected each member as a table with an agent, got {shown(item)}")
+        use_for = _read_text(item.get("use_for", ""))
+        members.append(GroupMember(agent=agent, use_for=use_for))
+    return members
+
+
 def _number(minimum: int, maximum: int, unit: str) -> Key:
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -250,6 +263,16 @@ SETTING_KEYS: Mapping[str, Key] = {
     "call_retention_days": _number(0, 1_000_000, "days"),
 }
 """`[settings]`, without its tables."""
+
+GROUP_KEYS: Mapping[str, Key] = {
+    "description": Key(_read_text),
+    "shared_context": Key(_read_text),
+    "members": Key(_read_members),
+}
+"""`[groups.NAME]`, in the order in which a new group is written."""
+
+MEMBER_KEYS = ("agent", "use_for")
+"""Of one of its members."""
 
 CACHE_KEYS: Mapping[str, Key] = {
     "enabled": _FLAG,

@@ -25,6 +25,7 @@ from agent_dispatch.errors import (
     ConfigError,
     InvalidRequestError,
     UnknownAgentError,
+    UnknownGroupError,
     UnusableAgentError,
 )
 from agent_dispatch.model.agent import (
@@ -65,6 +66,29 @@ class ConfigSnapshot(msgspec.Struct, frozen=True):
         if problem := _settings_problem(config):
             raise ConfigError(f"{self.path}: {problem}. Correct it: until then no run starts.")
         return _resolve(name, config.agents[name], config.settings, self.path.parent)
+
+    def shared_context(self, group: str, agent: str) -> str:
+        """Return what a member of a group is told with a task; it may be empty.
+
+        Raises:
+            UnknownGroupError: No group has that name.
+            InvalidRequestError: The agent is not a member, or the group's own table is broken.
+        """
+        config = self.config
+        if group in config.broken_groups:
+            raise InvalidRequestError(
+                f"Group {group!r} is not usable: {config.broken_groups[group]}. Correct its table"
+                f" in {self.path}."
+            )
+        if group not in config.groups:
+            raise UnknownGroupError(group, (*config.groups, *config.broken_groups))
+        members = [member.agent for member in config.groups[group].members]
+        if agent not in members:
+            raise InvalidRequestError(
+                f"Agent {agent!r} is not a member of group {group!r}. Members:"
+                f" {', '.join(members) or 'none yet'}"
+            )
+        return config.groups[group].shared_context
 
 
 class Registry:
@@ -323,6 +347,7 @@ class Registry:
             "permission_mode": agent.permission_mode,
             "allowed_tools": _listed(agent.allowed_tools),
             "disallowed_tools": _listed(agent.disallowed_tools),
+            "groups": groups_of(config, name) or None,
         }
         return row, agent
 
@@ -332,6 +357,15 @@ class Registry:
         if problem := _settings_problem(config):
             found.append(f"No run starts before this is corrected in {self.path}: {problem}.")
         return found
+
+
+def groups_of(config: Config, agent: str) -> list[str]:
+    """List the groups that an agent is a member of."""
+    return [
+        name
+        for name, group in config.groups.items()
+        if any(member.agent == agent for member in group.members)
+    ]
 
 
 def _resolve(name: str, agent: AgentConfig, settings: Settings, base: Path) -> EffectiveAgent:

@@ -3,7 +3,7 @@
 A bad key of an agent makes that agent unusable and no other. A bad setting keeps its default, so
 that listing and editing still work, and is named in `Config.broken_settings`, which keeps every
 run from starting: a limit that was not understood may cost money. An unknown key is only reported,
-with the known key that it resembles.
+with the known key that it resembles. A bad group makes only the calls that name it wrong.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,6 +14,8 @@ import msgspec
 from agent_dispatch.config.keys import (
     AGENT_KEYS,
     CACHE_KEYS,
+    GROUP_KEYS,
+    MEMBER_KEYS,
     NAME_RULE,
     SETTING_KEYS,
     BadValueError,
@@ -26,6 +28,7 @@ from agent_dispatch.model.config import (
     AgentConfig,
     CacheSettings,
     Config,
+    GroupConfig,
     Settings,
     UnknownKey,
     ValueWarning,
@@ -40,14 +43,13 @@ def parse_config(data: Mapping[str, object]) -> Config:
     """Check what `agents.toml` says.
 
     Raises:
-        BadTableError: `agents` is not a table, so that nothing can be said about any agent.
+        BadTableError: `agents` or `groups` is not a table.
     """
-    tables, section = data.get("agents", {}), data.get("settings", {})
-    if not isinstance(tables, dict):
-        raise BadTableError(f"agents: expected a table of agents, got {shown(tables)}")
+    tables, group_tables = _tables_of(data, "agents"), _tables_of(data, "groups")
+    section = data.get("settings", {})
     agents: dict[str, AgentConfig] = {}
     broken: dict[str, str] = {}
-    unknown = _unknown_keys("top level", data, ("agents", "settings"))
+    unknown = _unknown_keys("top level", data, ("agents", "groups", "settings"))
     warnings: list[ValueWarning] = []
     for name, table in tables.items():
         where = f"agents.{name}"
@@ -58,6 +60,14 @@ def parse_config(data: Mapping[str, object]) -> Config:
         else:
             warnings += warn(where, AGENT_KEYS, msgspec.structs.asdict(agents[name]))
         unknown += _unknown_keys(where, table, AGENT_KEYS)
+    groups: dict[str, GroupConfig] = {}
+    broken_groups: dict[str, str] = {}
+    for name, table in group_tables.items():
+        try:
+            groups[name] = parse_group(name, table)
+        except BadTableError as error:
+            broken_groups[name] = str(error)
+        unknown += _unknown_group_keys(f"groups.{name}", table)
     settings, broken_settings = _parse_settings(section)
     unknown += _unknown_keys("settings", section, (*SETTING_KEYS, "cache"))
     if isinstance(section, dict):
@@ -66,11 +76,20 @@ def parse_config(data: Mapping[str, object]) -> Config:
     return Config(
         agents=agents,
         broken=broken,
+        groups=groups,
+        broken_groups=broken_groups,
         settings=settings,
         broken_settings=broken_settings,
         unknown_keys=tuple(unknown),
         warnings=tuple(warnings),
     )
+
+
+def _tables_of(data: Mapping[str, object], kind: str) -> dict[str, object]:
+    tables = data.get(kind, {})
+    if not isinstance(tables, dict):
+        raise BadTableError(f"{kind}: expected a table of {kind}, got {shown(tables)}")
+    return tables
 
 
 def parse_agent(name: str, table: object) -> AgentConfig:
@@ -89,6 +108,22 @@ def parse_agent(name: str, table: object) -> AgentConfig:
     if problems:
         raise BadTableError("; ".join(f"{key}: {problem}" for key, problem in problems.items()))
     return msgspec.convert(values, AgentConfig)
+
+
+def parse_group(name: str, table: object) -> GroupConfig:
+    """Check the table of one group; its members need not be configured.
+
+    Raises:
+        BadTableError: A value cannot be used; all such keys are named.
+    """
+    if not is_agent_name(name):
+        raise BadTableError(f"its name is not made of {NAME_RULE}")
+    if not isinstance(table, dict):
+        raise BadTableError(f"expected a table with members, got {shown(table)}")
+    values, problems = _read_keys(table, GROUP_KEYS)
+    if problems:
+        raise BadTableError("; ".join(f"{key}: {problem}" for key, problem in problems.items()))
+    return msgspec.convert(values, GroupConfig)
 
 
 def warn(where: str, keys: Mapping[str, Key], values: Mapping[str, Any]) -> list[ValueWarning]:
@@ -127,6 +162,14 @@ def _read_keys(
             except BadValueError as error:
                 problems[name] = str(error)
     return values, problems
+
+
+def _unknown_group_keys(where: str, table: object) -> list[UnknownKey]:
+    unknown = _unknown_keys(where, table, GROUP_KEYS)
+    members = table.get("members") if isinstance(table, Mapping) else None
+    for member in members if isinstance(members, list) else ():
+        unknown += _unknown_keys(f"{where}.members", member, MEMBER_KEYS)
+    return unknown
 
 
 def _unknown_keys(where: str, table: object, known: Iterable[str]) -> list[UnknownKey]:

@@ -227,4 +227,5 @@ def _render(value: object, newline: str | None = None) -> str:
         line = "[" + ", ".join(map(_render, value)) + "]"
         if newline is None or len(line) <= _LINE_WIDTH:
             return line
+        return "".join(["[", *(f"{newline}    {_render(item)}," for item in value), newline, "]"])
     return tomli_w.dumps({"_": value})[len("_ = ") : -1].replace("\n", newline or "\n")

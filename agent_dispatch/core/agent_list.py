@@ -20,6 +20,7 @@ _LEFT_OUT_IN_TURN = (
     ("dbs", "stacks"),
     ("directory",),
     ("mcp_servers",),
+    ("groups",),
 )
 _TEXT_CHARS_BEFORE = 200
 _TEXT_CHARS_IN_TURN = (120, 80, 60, 40, 20, 0)

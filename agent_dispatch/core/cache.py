@@ -18,13 +18,14 @@ MAX_KEPT_CHARS = 8 * 1024 * 1024
 """Of all answers together, whatever `max_size` allows."""
 
 
-def request_key(request: DispatchRequest, agent: EffectiveAgent) -> bytes:
+def request_key(request: DispatchRequest, agent: EffectiveAgent, prompt: str = "") -> bytes:
     """Return what two requests have in common when one answer serves both.
 
-    How long a caller is ready to wait does not matter to the answer.
+    How long a caller is ready to wait does not matter to the answer. The prompt holds what the
+    request only names: the shared context of a group.
     """
     asked = msgspec.structs.replace(request, timeout_s=None)
-    return hashlib.blake2b(msgspec.msgpack.encode((asked, agent)), digest_size=32).digest()
+    return hashlib.blake2b(msgspec.msgpack.encode((asked, agent, prompt)), digest_size=32).digest()
 
 
 def is_clean(result: DispatchResult) -> bool:

@@ -78,6 +78,7 @@ def _member(item: DispatchItem) -> Member:
         context=item.context,
         caller=item.caller,
         goal=item.goal,
+        group=item.group,
         response_format=item.response_format,
         json_schema=schema_text(item.json_schema),
         timeout_s=call_timeout_s(item.timeout_seconds),

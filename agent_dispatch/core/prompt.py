@@ -29,8 +29,12 @@ _JSON_INSTRUCTION = (
 )
 
 
-def check_request(request: DispatchRequest) -> str:
+def check_request(request: DispatchRequest, shared_context: str = "") -> str:
     """Check what can be known of a request before an agent is looked up.
+
+    Args:
+        request: The request.
+        shared_context: Of its group, if it has one.
 
     Returns:
         The prompt, as `build_prompt` makes it.
@@ -44,6 +48,8 @@ def check_request(request: DispatchRequest) -> str:
         "context": request.context,
         "caller": request.caller,
         "goal": request.goal,
+        "group": request.group,
+        "shared_context of the group": shared_context,
         "response_format": request.response_format,
         "json_schema": request.json_schema,
         "session_id": request.session_id or "",
@@ -64,8 +70,13 @@ def check_request(request: DispatchRequest) -> str:
             f"session_id {_quoted(request.session_id)} is not a session: it is the UUID that an"
             " earlier result carried as `session_id`. Leave it out to start a new session."
         )
+    if request.group and request.session_id is not None:
+        raise InvalidRequestError(
+            "group and session cannot be combined: the session has its context already. Leave one"
+            " of them out."
+        )
     check_timeout(request.timeout_s)
-    prompt = build_prompt(request)
+    prompt = build_prompt(request, shared_context)
     if (size := len(prompt.encode())) > MAX_PROMPT_BYTES:
         raise InvalidRequestError(
             f"The prompt has {size:,} bytes, and Claude Code takes at most {MAX_PROMPT_BYTES:,}."
@@ -82,15 +93,16 @@ def schema_text(json_schema: dict[str, Any] | str) -> str:
     return msgspec.json.encode(json_schema).decode()
 
 
-def build_prompt(request: DispatchRequest) -> str:
+def build_prompt(request: DispatchRequest, shared_context: str = "") -> str:
     """Return the text that the agent's model reads; it never begins with a slash command."""
     context = "" if is_blank(request.context) else request.context
     caller = "" if is_blank(request.caller) else request.caller
     goal = "" if is_blank(request.goal) else request.goal
-    if caller or goal:
+    if caller or goal or request.group:
         sections = {
             "Goal": goal,
             "Dispatched by": caller,
+            "Shared context": "" if is_blank(shared_context) else shared_context,
             "Context": context,
             "Task": request.task,
         }

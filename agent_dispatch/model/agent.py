@@ -36,6 +36,8 @@ class AgentSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     permission_mode: str | None = None
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
+    groups: list[str] | None = None
+    """Groups that it is a member of."""
 
 
 class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,6 +64,7 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The file that says it."""
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
+    groups: list[str] | None = None
     warnings: list[str] | None = None
     instruction_files: list[str] | None = None
     """Those that Claude Code sends; AGENTS.md only where no CLAUDE.md has content."""

@@ -33,6 +33,24 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     disallowed_tools: list[str] | None = None
 
 
+class GroupMember(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent of a group; it need not be configured."""
+
+    agent: str
+    use_for: str = ""
+    """When to give this agent a task of the group."""
+
+
+class GroupConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One `[groups.NAME]` table, as written."""
+
+    description: str = ""
+    """How to work with the group; no agent reads it."""
+    shared_context: str = ""
+    """Facts that every member gets with a task given to it as a member."""
+    members: list[GroupMember] = []
+
+
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[settings.cache]`."""
 
@@ -103,6 +121,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     agents: dict[str, AgentConfig] = {}
     broken: dict[str, str] = {}
     """Agent name -> what is wrong with its table."""
+    groups: dict[str, GroupConfig] = {}
+    broken_groups: dict[str, str] = {}
+    """Group name -> what is wrong with its table."""
     settings: Settings = Settings()
     broken_settings: dict[str, str] = {}
     """Setting -> what is wrong with it. Its default stands in, and no run may start."""

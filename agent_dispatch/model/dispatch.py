@@ -33,6 +33,8 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     context: str = ""
     caller: str = ""
     goal: str = ""
+    group: str = ""
+    """A group that the agent is a member of; empty for none."""
     response_format: str = ""
     """Empty for text, `json` for one JSON value."""
     json_schema: str = ""

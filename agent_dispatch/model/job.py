@@ -90,6 +90,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     context: str = ""
     caller: str = ""
     goal: str = ""
+    group: str = ""
+    """The group whose shared context the task went with."""
     response_format: str = ""
     json_schema: str = ""
     timeout_seconds: float | None = None
@@ -122,6 +124,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             context=self.context,
             caller=self.caller,
             goal=self.goal,
+            group=self.group,
             response_format=self.response_format,
             json_schema=self.json_schema,
             timeout_s=self.timeout_seconds,
@@ -147,6 +150,7 @@ def new_job(
         context=request.context,
         caller=request.caller,
         goal=request.goal,
+        group=request.group,
         response_format=request.response_format,
         json_schema=request.json_schema,
         timeout_seconds=request.timeout_s,

@@ -16,6 +16,7 @@ class DispatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     context: str = ""
     caller: str = ""
     goal: str = ""
+    group: str = ""
     response_format: str = ""
     json_schema: dict[str, Any] | str = ""
     """A JSON Schema, as an object or as its JSON."""

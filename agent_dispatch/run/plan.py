@@ -64,10 +64,13 @@ def plan_run(snapshot: ConfigSnapshot, request: DispatchRequest) -> Plan:
         InvalidRequestError: The request cannot be sent as it is.
         UnknownAgentError: No such agent.
         UnusableAgentError: Its table in `agents.toml` is broken.
+        UnknownGroupError: No such group.
         ConfigError: A setting is broken.
     """
     prompt = check_request(request)
     agent = snapshot.effective(request.agent)
+    if request.group:
+        prompt = check_request(request, snapshot.shared_context(request.group, request.agent))
     return Plan(request=request, agent=agent, settings=snapshot.settings, prompt=prompt)
 
 

@@ -48,7 +48,7 @@ class SingleFlight:
         Raises:
             DispatchError: What `start` raised.
         """
-        key, settings = request_key(plan.request, plan.agent), plan.settings.cache
+        key, settings = request_key(plan.request, plan.agent, plan.prompt), plan.settings.cache
         kept = self._cache.get(key, trio.current_time(), settings)
         if kept is not None:
             on_progress(Progress("Answered from the cache", kept.job_id))

@@ -24,6 +24,9 @@ Caller = Annotated[
     str, msgspec.Meta(description="Your project or role, so the agent knows who asks")
 ]
 Goal = Annotated[str, msgspec.Meta(description="The broader objective, for better trade-offs")]
+Group = Annotated[
+    str, msgspec.Meta(description="Group of the agent, for its shared context (see list_agents)")
+]
 TimeoutSeconds = Annotated[
     int, msgspec.Meta(description="Timeout of this call (10-7200); 0 = the agent's own")
 ]
@@ -56,6 +59,7 @@ class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
     json_schema: JsonSchema = ""
     timeout_seconds: TimeoutSeconds = 0
+    group: Group = ""
 
 
 class DispatchParams(TaskParams, frozen=True):
@@ -131,6 +135,7 @@ def request_from(params: TaskParams) -> DispatchRequest:
         response_format=params.response_format,
         json_schema=schema_text(params.json_schema),
         timeout_s=call_timeout_s(params.timeout_seconds),
+        group=params.group,
     )
 
 

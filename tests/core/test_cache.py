@@ -28,6 +28,7 @@ def key(number: int) -> bytes:
         {"response_format": "json"},
         {"json_schema": "{}"},
         {"agent": "db"},
+        {"group": "shop"},
     ],
 )
 def test_another_question_is_another_key(changes: dict[str, object]) -> None:
@@ -47,6 +48,11 @@ def test_another_question_is_another_key(changes: dict[str, object]) -> None:
 def test_an_agent_that_is_configured_otherwise_is_another_key(changes: dict[str, object]) -> None:
     changed = msgspec.structs.replace(agent(), **changes)
     assert request_key(request(), changed) != request_key(request(), agent())
+
+
+def test_a_group_whose_shared_context_changed_is_another_key() -> None:
+    in_shop = request(group="shop")
+    assert request_key(in_shop, agent(), "one") != request_key(in_shop, agent(), "other")
 
 
 def test_text_does_not_move_from_one_field_to_the_next() -> None:

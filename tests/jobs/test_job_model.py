@@ -46,6 +46,7 @@ def test_what_was_asked_can_be_asked_again_from_the_record() -> None:
         context="c",
         caller="me",
         goal="g",
+        group="shop",
         response_format="json",
         timeout_s=12.5,
         session_id="5e55",

@@ -391,3 +391,17 @@ async def test_a_job_started_inside_an_agent_ends_with_it(stage: Stage) -> None:
     await inner.gone(3)
     assert (job.status, job.parent) == (JobStatus.CANCELLED, outcome.job_id), job
     assert outcome.left_running
+
+
+async def test_a_background_job_of_a_group_goes_with_its_shared_context(stage: Stage) -> None:
+    stage.configure(
+        settings='[groups.shop]\nshared_context = "Facts"\nmembers = [{ agent = "infra" }]'
+    )
+    tree = stage.tree("text = read_turn(); init(); result(text)")
+    with trio.fail_after(60):
+        async with stage.open(tree) as service:
+            job = await service.submit(msgspec.structs.replace(task("go"), group="shop"))
+            ended = await service.wait(job.id, 50)
+    assert ended.group == "shop"
+    assert ended.result is not None
+    assert ended.result.result == "## Shared context\n\nFacts\n\n## Task\n\ngo"

@@ -130,8 +130,10 @@ async def test_a_dispatch_request_carries_every_argument() -> None:
         goal="g",
         response_format="json",
         timeout_seconds="60",
+        group="shop",
     )
     request = service.requests[0]
+    assert request.group == "shop"
     assert (request.context, request.caller, request.goal) == ("c", "me", "g")
     assert (request.response_format, request.timeout_s) == ("json", 60)
 

@@ -64,6 +64,7 @@ async def test_a_background_job_is_answered_by_its_id() -> None:
         goal="g",
         response_format="json",
         timeout_seconds=5,
+        group="shop",
     )
     assert answer == {"job_id": JOB_ID, "status": "pending", "agent": "infra"}
     assert service.requests == [
@@ -75,6 +76,7 @@ async def test_a_background_job_is_answered_by_its_id() -> None:
             goal="g",
             response_format="json",
             timeout_s=10,
+            group="shop",
         )
     ]
 

@@ -38,10 +38,12 @@ async def test_an_item_carries_every_argument() -> None:
         "timeout_seconds": "60",
         "return_ref": True,
         "summary_chars": 7,
+        "group": "shop",
     }
     await call("dispatch_parallel", service, dispatches=[item])
     (request,) = service.requests
     assert (request.context, request.caller, request.goal) == ("c", "me", "g")
+    assert request.group == "shop"
     assert (request.response_format, request.timeout_s) == ("json", 60)
     assert request.json_schema == '{"type":"object"}'
 
