@@ -20,7 +20,12 @@ from agent_dispatch.model.dialogue import (
     DialogueTurn,
     Role,
 )
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import (
+    COST_DECIMALS,
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+)
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
 
@@ -130,7 +135,7 @@ class Exchange:
         return DialogueResult(
             resolved=resolved,
             rounds=max((turn.round for turn in self._turns), default=0),
-            total_cost_usd=sum(costs) if costs else None,
+            total_cost_usd=round(sum(costs), COST_DECIMALS) if costs else None,
             total_duration_ms=duration_ms,
             final_answer=self._last_words(Role.RESPONDER) if answer is None else answer,
             conversation=list(self._turns),

@@ -119,6 +119,36 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content: tuple[ContentBlock, ...] = ()
 
 
+class RateLimitWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the account's limits, such as that of five hours."""
+
+    utilization: float | None = None
+    """The share in use: 0.92 is 92 %."""
+    resets_at: float | None = msgspec.field(name="resetsAt", default=None)
+    """Epoch seconds."""
+
+
+class RateLimitInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the API said of the account's limit."""
+
+    status: str | None = None
+    """`allowed`, `allowed_warning` or `rejected`."""
+    resets_at: float | None = msgspec.field(name="resetsAt", default=None)
+    """Epoch seconds."""
+    rate_limit_type: str | None = msgspec.field(name="rateLimitType", default=None)
+    """The limit that is nearest: `five_hour`, `seven_day` …"""
+    utilization: float | None = None
+    """The share of that limit in use: 0.92 is 92 %."""
+    windows: dict[str, RateLimitWindow] | None = msgspec.field(name="unifiedWindows", default=None)
+    """Every limit that is known, by its type."""
+
+
+class ApiErrorParams(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts beside the CLI's words for an API error."""
+
+    rate_limit_info: RateLimitInfo | None = None
+
+
 class AssistantEvent(msgspec.Struct, frozen=True, kw_only=True, tag="assistant", tag_field="type"):
     """Text or a tool call of the model, or the CLI's own report of an API error."""
 
@@ -128,6 +158,7 @@ class AssistantEvent(msgspec.Struct, frozen=True, kw_only=True, tag="assistant",
     message: Message = Message()
     error: str | None = None
     """Kind of API error when this is a report of one, such as `authentication_failed`."""
+    api_error_params: ApiErrorParams | None = None
 
 
 class PermissionDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,16 +225,6 @@ class ResultEvent(msgspec.Struct, frozen=True, kw_only=True, tag="result", tag_f
     api_error: str | None = None
     startup_failure_reason: str | None = None
     structured_output: Any | msgspec.UnsetType = msgspec.UNSET
-
-
-class RateLimitInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API said of the account's limit."""
-
-    status: str | None = None
-    """`allowed`, `allowed_warning` or `rejected`."""
-    resets_at: float | None = msgspec.field(name="resetsAt", default=None)
-    """Epoch seconds."""
-    rate_limit_type: str | None = msgspec.field(name="rateLimitType", default=None)
 
 
 class RateLimitEvent(

@@ -175,10 +175,8 @@ def _auth(report: RunReport, said: str) -> Failure:
 
 
 def _usage_limit(report: RunReport, said: str) -> Failure:
-    limit = report.seen.rate_limit
-    when = ""
-    if limit is not None and limit.status == "rejected" and limit.resets_at is not None:
-        when = _reset_time(limit.resets_at)
+    resets = resets_at(report)
+    when = "" if resets is None else f"It resets at {resets:%Y-%m-%d %H:%M} UTC."
     out_of_credit = report.seen.api_error == "billing_error"
     if not when and not out_of_credit and _NAMES_A_TIME.search(said) is None:
         when = "It is not known when that ends; a short limit ends within minutes."
@@ -186,12 +184,15 @@ def _usage_limit(report: RunReport, said: str) -> Failure:
     return Failure(ErrorType.USAGE_LIMIT, " ".join(filter(None, parts)), (_resume(report),))
 
 
-def _reset_time(epoch_s: float) -> str:
+def resets_at(report: RunReport) -> datetime | None:
+    """Return when the limit of the account that refused the run ends, as the API said; in UTC."""
+    limit = report.seen.rate_limit
+    if limit is None or limit.status != "rejected" or limit.resets_at is None:
+        return None
     try:
-        moment = datetime.fromtimestamp(epoch_s, UTC)
+        return datetime.fromtimestamp(limit.resets_at, UTC)
     except (OverflowError, ValueError, OSError):
-        return ""
-    return f"It resets at {moment:%Y-%m-%d %H:%M} UTC."
+        return None
 
 
 def _budget(report: RunReport) -> Failure:

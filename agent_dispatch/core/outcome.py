@@ -13,13 +13,23 @@ import msgspec
 from agent_dispatch.core.answer import parse_answer
 from agent_dispatch.core.command import DEPTH_VARIABLE, UNREADABLE_DEPTH
 from agent_dispatch.core.event_types import ResultEvent
-from agent_dispatch.core.failure import MAX_SAID_CHARS, describe_failure, where_hooks_are
+from agent_dispatch.core.failure import (
+    MAX_SAID_CHARS,
+    describe_failure,
+    resets_at,
+    where_hooks_are,
+)
 from agent_dispatch.core.next_step import resume
 from agent_dispatch.core.permissions import permission_advice
 from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
 from agent_dispatch.core.transcript import one_line
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.dispatch import DeniedCall, DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import (
+    COST_DECIMALS,
+    DeniedCall,
+    DispatchResult,
+    ErrorType,
+)
 from agent_dispatch.model.next_step import NextStep, run
 
 __all__ = [
@@ -217,6 +227,7 @@ def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         error_type=failure.error_type,
         denied_tools=_denied_tools(report),
         denied_calls=_denied_calls(report),
+        resets_at=_reset_time(report) if failure.error_type is ErrorType.USAGE_LIMIT else None,
         hint=_joined(hints),
         budget_exceeded=_over_budget(report, cost_usd),
         left_running=report.left_running or None,
@@ -241,11 +252,16 @@ def _unfinished_answer(report: RunReport, last: ResultEvent | None, error_type: 
 def _cost_usd(report: RunReport) -> float | None:
     """Return this run's cost; what the CLI calls the total includes earlier runs of the session."""
     if report.seen.usage_cost_usd is not None:
-        return report.seen.usage_cost_usd
+        return round(report.seen.usage_cost_usd, COST_DECIMALS)
     total_usd, before_usd = report.seen.session_cost_usd, report.seen.cost_before_usd
     if total_usd is None or (before_usd is None and report.resumed is not None):
         return None
-    return total_usd - (before_usd or 0.0)
+    return round(total_usd - (before_usd or 0.0), COST_DECIMALS)
+
+
+def _reset_time(report: RunReport) -> str | None:
+    moment = resets_at(report)
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _over_budget(report: RunReport, cost_usd: float | None) -> bool | None:

@@ -294,6 +294,8 @@ class Transcript:
         self._work_goes_on(event.parent_tool_use_id)
         if event.error is not None:
             self._api_error = event.error
+            if event.api_error_params and event.api_error_params.rate_limit_info:
+                self._rate_limit = event.api_error_params.rate_limit_info
             return ""
         self._auth_failures = 0
         self._last_retry = None

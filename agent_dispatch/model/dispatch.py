@@ -8,6 +8,9 @@ import msgspec
 
 from agent_dispatch.model.next_step import NextStep
 
+COST_DECIMALS = 6
+"""Of an amount in US dollars; the CLI's sums have more, from binary fractions."""
+
 
 class ErrorType(StrEnum):
     """Why a dispatch did not succeed; callers branch on it."""
@@ -94,6 +97,8 @@ class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Tools whose calls were denied, each once, in order of the first denial."""
     denied_calls: list[DeniedCall] | None = None
     """The calls themselves, each once, in order."""
+    resets_at: str | None = None
+    """When the usage limit that stopped the run ends: ISO 8601, in UTC."""
     hint: str | None = None
     budget_exceeded: bool | None = None
     """True: this run cost more than its cap (the CLI checks between turns)."""

@@ -436,6 +436,30 @@ def test_a_limit_says_so_and_when_it_ends(event: dict[str, Any]) -> None:
         assert "It is not known when" in failure(limit, event)[1]
 
 
+def test_a_usage_limit_carries_its_reset_as_a_value_from_the_event() -> None:
+    error = builders.api_error(429, "resets at noon", api_error="usage_limit_reached")
+    info = {"status": "rejected", "resetsAt": 1795351976, "rateLimitType": "five_hour"}
+    event = {"type": "rate_limit_event", "rate_limit_info": info}
+    said = builders.text("limit", error="rate_limit", api_error="usage_limit_reached")
+    beside = said | {"api_error_params": {"rate_limit_info": info}}
+    for events in ([event], [beside], [event, beside]):
+        result = classify(builders.report(builders.init(), *events, error))
+        assert (result.error_type, result.resets_at) == (
+            ErrorType.USAGE_LIMIT,
+            "2026-11-22T12:52:56Z",
+        )
+    assert classify(builders.report(builders.init(), error)).resets_at is None
+    without = event | {"rate_limit_info": {"status": "rejected"}}
+    assert classify(builders.report(builders.init(), without, error)).resets_at is None
+    assert classify(builders.report(builders.init(), event, builders.result())).resets_at is None
+
+
+def test_a_cost_has_six_decimals_at_most() -> None:
+    usage = {"a": {"costUSD": 0.1}, "b": {"costUSD": 0.2}}
+    event = builders.result(model_usage_since_last_result=usage)
+    assert classify(builders.report(builders.init(), event)).cost_usd == 0.3
+
+
 # Other failing results
 
 
