@@ -2,9 +2,10 @@
 
     ID.lock     locked (flock(2)) by the owner, and by the guard until its tree is empty
     ID.alive    FIFO; the same hold its write end, so waiters read EOF when the last one is gone
-    ID.bell     FIFO; the owner alone holds its read end: a byte means "look at the markers"
+    ID.bell     FIFO; the owner alone holds its read end: a byte means "look at marker and mail"
     ID.cancel   the job is to be cancelled; the text says who asked
     ID.ending   the owner is ending the job's processes, so what ran inside them ends too
+    ID.mail     what other processes have to say to the owner (see `mailbox`)
     ID.tmp      the record being written
 
 The kernel closes descriptors, so a lock is free exactly when every holder is gone, with no clock
@@ -42,7 +43,8 @@ from agent_dispatch.files import (
 from agent_dispatch.jobs.ids import is_job_id
 
 LOCK, ALIVE, BELL, CANCEL, ENDING, TMP = ".lock", ".alive", ".bell", ".cancel", ".ending", ".tmp"
-_BESIDE_THE_LOCK = (ALIVE, BELL, CANCEL, ENDING, TMP)
+MAIL = ".mail"
+_BESIDE_THE_LOCK = (ALIVE, BELL, CANCEL, ENDING, MAIL, TMP)
 UNPLACED = (".new", ".spare")
 """Endings of hidden files: locks that never came into place, and what older versions kept."""
 _NO_FIFO_HERE = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -57,7 +59,7 @@ class Descriptors(NamedTuple):
 
     lock: int
     bell: int
-    """Readable when the owner should look at `cancelled_by`."""
+    """Readable when the owner should look at the cancel marker and the mailbox."""
     alive: int
 
     @property
@@ -206,7 +208,7 @@ class Locks:
         return fd
 
     def ring(self, job_id: str) -> None:
-        """Make the owner look at the markers, if there is one."""
+        """Make the owner look at marker and mail, if there is an owner."""
         try:
             fd = self._open_fifo(job_id, BELL, os.O_WRONLY)
         except FileNotFoundError:

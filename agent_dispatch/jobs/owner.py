@@ -18,6 +18,7 @@ import trio
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.log import write_to_stderr
+from agent_dispatch.jobs.mailbox import Delivery, Mail
 from agent_dispatch.jobs.record import ended, started, with_progress
 from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
 from agent_dispatch.jobs.threads import Pool, in_own_thread, in_pool, in_record_thread
@@ -36,6 +37,13 @@ RECORD_S = 20.0
 for a caller that waits for its answer. A slower disk gets the record when it can."""
 NOTE_S = 2.0
 """How long a mark for other readers may take; it is best effort."""
+
+
+OnMail = Callable[[Mail], object]
+
+
+def _ignore_mail(mail: Mail) -> None:
+    """Leave a message without an answer."""
 
 
 class Ownership:
@@ -67,8 +75,10 @@ class Ownership:
         self._alone = alone
         self._lines: deque[str] = deque(claim.job.progress or (), maxlen=PROGRESS_LINES)
         self._reported_at = claim.job.progress_updated_at
-        self._session_id = claim.job.session_id
+        self._fields: dict[str, object] = {}
+        """Other fields of the record as they are to be written."""
         self._started_at = claim.job.started_at
+        self._read_mail_bytes = 0
         self._listening = True
         self._is_left = False
         """A thread records the job's end, and lets go of the job behind that."""
@@ -120,10 +130,14 @@ class Ownership:
             self._reported_at = self._now()
             self._changed.set()
 
-    def note_session(self, session_id: str) -> None:
-        """Have the conversation recorded that can be resumed should we die. Returns at once."""
-        if session_id != self._session_id:
-            self._session_id = session_id
+    def note(self, **fields: object) -> None:
+        """Have these fields of the `Job` recorded as soon as the disk takes them. Returns at once.
+
+        For what other processes wait for, and what must not be lost should we die.
+        """
+        known = {name: self._fields.get(name, getattr(self.job, name)) for name in fields}
+        if fields != known:
+            self._fields |= fields
             self._changed.set()
             self._urgent.set()
 
@@ -153,22 +167,28 @@ class Ownership:
             return problem
         return ""
 
-    async def wait_cancelled(self) -> str:
+    async def wait_cancelled(self, on_mail: OnMail = _ignore_mail) -> str:
         """Wait until a cancellation of the job is asked for; say by whom. For one task at a time.
 
         Never returns for a job that was finished or let go of.
+
+        Args:
+            on_mail: Gets each message in the job's mailbox once, in order. Must not wait.
         """
         pause = Pause()
         if self._claim.fds.bell != NO_FD:
-            # Every request rings, unless its process is killed first: a short run needs no look.
+            # Every message rings, unless its process is killed first: a short run needs no look.
             with trio.move_on_after(_FIRST_LOOK_S):
                 await self._rung()
         while True:
             try:
-                by = await look(self._store.cancelled_by, self.job.id)
+                by, delivery = await look(self._look_for_word, self._read_mail_bytes)
             except JobStoreError:  # No reason to end a run; asked again.
                 await pause.take()
                 continue
+            self._read_mail_bytes = delivery.read_bytes
+            for mail in delivery.mails:
+                on_mail(mail)
             if by is not None:
                 return by
             if not self._listening:
@@ -181,6 +201,10 @@ class Ownership:
             if self._listening:
                 with suppress(BlockingIOError):
                     os.read(self._claim.fds.bell, _MANY_RINGS)
+
+    def _look_for_word(self, read_bytes: int) -> tuple[str | None, Delivery]:
+        by = self._store.cancelled_by(self.job.id)
+        return by, self._store.mail(self.job.id, read_bytes)
 
     async def _rung(self) -> None:
         with suppress(trio.ClosedResourceError):
@@ -254,7 +278,7 @@ class Ownership:
             job = started(job, self._started_at)
         if self._lines and self._reported_at is not None:
             job = with_progress(job, list(self._lines), self._reported_at)
-        return msgspec.structs.replace(job, session_id=self._session_id)
+        return msgspec.structs.replace(job, **self._fields)
 
     def _stop_listening(self) -> None:
         self._listening = False

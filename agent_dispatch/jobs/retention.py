@@ -219,7 +219,7 @@ Expected = Callable[[str], frozenset[int]]
 _FILE, _FIFO, _DIRECTORY = map(frozenset, ([stat.S_IFREG], [stat.S_IFIFO], [stat.S_IFDIR]))
 _NOTHING = frozenset[int]()
 _IN_LIVE = {
-    **dict.fromkeys((".lock", ".cancel", ".ending", ".tmp"), _FILE),
+    **dict.fromkeys((".lock", ".cancel", ".ending", ".mail", ".tmp"), _FILE),
     **dict.fromkeys((".alive", ".bell"), _FIFO),
 }
 _KINDS = {

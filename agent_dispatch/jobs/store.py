@@ -26,7 +26,8 @@ from agent_dispatch.files import (
 from agent_dispatch.jobs.errors import JobOverError, JobStoreError, store_error
 from agent_dispatch.jobs.ids import IdSource, check_job_id
 from agent_dispatch.jobs.listing import Lister, Listing
-from agent_dispatch.jobs.locks import CANCEL, NO_DESCRIPTORS, NO_FD, Descriptors, Locks
+from agent_dispatch.jobs.locks import CANCEL, MAIL, NO_DESCRIPTORS, NO_FD, Descriptors, Locks
+from agent_dispatch.jobs.mailbox import Delivery, Mail, append, new_mail, read_new
 from agent_dispatch.jobs.reconcile import Reconciler
 from agent_dispatch.jobs.record_files import Claim, RecordFiles
 from agent_dispatch.jobs.retention import LOG_SUFFIX, Collected, Retention
@@ -296,6 +297,40 @@ class JobStore:
         """Who asked for the job to be cancelled; None: nobody."""
         with self._told(f"Cannot tell whether job {job_id} is to be cancelled"):
             return self._locks.cancelled_by(check_job_id(job_id))
+
+    def post(self, job_id: str, kind: str, body: object) -> Mail | None:
+        """Put a message into the mailbox of a job, durably, and ring its owner.
+
+        What the owner made of it stands in the job's record; if the job ends first, nothing.
+
+        Args:
+            job_id: The job.
+            kind: Which of the owner's handlers it is for.
+            body: What that handler decodes, as msgspec encodes it.
+
+        Returns:
+            None: the job had ended already.
+
+        Raises:
+            InvalidRequestError: The message is too large, or holds text that is not Unicode.
+        """
+        if self.settle(job_id).status.is_terminal:
+            return None
+        mail = new_mail(kind, body, self._now())
+        path = self._locks.path(job_id, MAIL)
+        with self._told(f"The message to job {job_id} cannot be recorded"):
+            append(path, mail, self._disk)
+            self._locks.ring(job_id)
+        if self.settle(job_id).status.is_terminal:
+            # If it ended between the two looks, its mailbox was removed before ours was made.
+            remove_quietly(path, disk=self._disk)
+            return None
+        return mail
+
+    def mail(self, job_id: str, read_bytes: int) -> Delivery:
+        """Read what is new in the mailbox of a job, behind the bytes that were read before."""
+        with self._told(f"The messages to job {job_id} cannot be read"):
+            return read_new(self._locks.path(check_job_id(job_id), MAIL), read_bytes, self._disk)
 
     def list_jobs(self, *, status: JobStatus | None = None, limit: int = 50) -> Listing:
         """List the newest jobs, or the newest of one status, each settled."""

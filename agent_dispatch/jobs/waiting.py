@@ -1,8 +1,8 @@
-"""Jobs on Trio, for all but their owner: wait for one, cancel one.
+"""Jobs on Trio, for all but their owner: wait for one, cancel one, write to its owner.
 
-Nothing polls: the kernel wakes all waiters when the last holder of a job is gone, also after
-SIGKILL. On file systems without FIFOs there is nothing to wait on; then we look again and again,
-at longer and longer intervals.
+No wait for an end polls: the kernel wakes all waiters when the last holder of a job is gone, also
+after SIGKILL. On file systems without FIFOs there is nothing to wait on; then we look again and
+again, at longer and longer intervals.
 """
 
 import math
@@ -17,6 +17,7 @@ import trio
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.threads import Pool, in_own_thread, in_pool
 from agent_dispatch.model.job import Job, JobStatus
@@ -37,6 +38,32 @@ class CancelOutcome(StrEnum):
     ALREADY_TERMINAL = "already_terminal"
     """The job had ended before, or its end came first."""
     NOT_FOUND = "not_found"
+
+
+async def post(store: JobStore, job_id: str, kind: str, body: object) -> Mail | None:
+    """Send a message to the owner of a job; see `JobStore.post`.
+
+    If cancelled, it is sent all the same, or refused.
+    """
+    await settled(store, job_id)  # For a lost job, that takes long.
+    return await in_own_thread(store.post, job_id, kind, body)
+
+
+async def wait_to_see(store: JobStore, job_id: str, seen: Callable[[Job], bool]) -> Job:
+    """Wait until the record of a job shows something, or the job has ended; give the job.
+
+    Args:
+        store: Where the job is.
+        job_id: The job.
+        seen: Says whether the record shows it; asked again and again, as nothing wakes us.
+
+    Raises:
+        DispatchError: No such job, or it cannot be read.
+    """
+    pause = Pause()
+    while not (job := await settled(store, job_id)).status.is_terminal and not seen(job):
+        await pause.take()
+    return job
 
 
 async def wait_until_over(

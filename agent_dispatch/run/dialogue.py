@@ -157,7 +157,7 @@ class Dialogue:
         self._sessions.setdefault(role, session_id)
         self._tell(role, f"{self._agents[role].name}: session {session_id}")
         if role is Role.RESPONDER:
-            self._run.owned.note_session(session_id)
+            self._run.owned.note(session_id=session_id)
 
     def _tell(self, role: Role, message: str) -> None:
         self._run.tell(Progress(message, member=_MEMBERS[role]))

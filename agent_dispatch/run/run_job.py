@@ -1,14 +1,15 @@
 """Run a job and record how it ended, whatever ends it.
 
 The record is durable before anything is started, and terminal before the answer is given. While
-the work goes on, two tasks stand beside it: one writes progress, one listens for a cancellation by
-another process, and notes on the way out why the record may stay behind. If this process dies
+the work goes on, two tasks stand beside it: one writes progress, one listens to other processes:
+it hands their mail to the work, ends the work if one of them cancels it, and notes on the way out
+why the record may stay behind. If this process dies
 instead, the guard still holds the job's lock until no process of the run is left, and the next
 reader settles the record.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import msgspec
 import trio
@@ -16,10 +17,13 @@ import trio
 from agent_dispatch.claude.child import Child
 from agent_dispatch.core import outcome
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.jobs.mailbox import Mail
+from agent_dispatch.jobs.owner import OnMail, Ownership
 from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.next_step import NextStep, StepKind
+
+T = TypeVar("T")
 
 CancelledBy = Callable[[str], DispatchResult]
 """Says what came of work that was cancelled; takes who cancelled it."""
@@ -38,11 +42,41 @@ class JobRun:
         self._nursery = nursery
         self._on_progress = on_progress
         self._is_ending = False
+        self._mail_handlers: dict[str, OnMail] = {}
+        self._unhandled: dict[str, list[Mail]] = {}
 
     @property
     def tree_ended(self) -> bool:
         """No process of it is left."""
         return all(child.ended for child in self.children)
+
+    def on_mail(self, kind: str, body: type[T], handle: Callable[[Mail, T], object]) -> None:
+        """Handle the messages of one kind, those first that came before now.
+
+        Args:
+            kind: As its sender says.
+            body: What to decode from each; a message with another body is ignored.
+            handle: Must not wait. It answers in the job's record (`Ownership.note`).
+        """
+        decoder = msgspec.json.Decoder(body)
+
+        def decode_and_handle(mail: Mail) -> None:
+            try:
+                decoded = decoder.decode(mail.body)
+            except msgspec.DecodeError:  # Another version's.
+                return
+            handle(mail, decoded)
+
+        self._mail_handlers[kind] = decode_and_handle
+        for mail in self._unhandled.pop(kind, ()):
+            decode_and_handle(mail)
+
+    def take_mail(self, mail: Mail) -> None:
+        """Give a message to its handler, or keep it until there is one."""
+        if (handle := self._mail_handlers.get(mail.kind)) is not None:
+            handle(mail)
+        else:
+            self._unhandled.setdefault(mail.kind, []).append(mail)
 
     def tell(self, progress: Progress) -> None:
         """Record progress, and pass it on."""
@@ -93,7 +127,7 @@ async def run_job(
         async with trio.open_nursery() as nursery:
             run = JobRun(owned, nursery, on_progress)
             nursery.start_soon(owned.keep_record)
-            nursery.start_soon(cancelling.listen)
+            nursery.start_soon(cancelling.listen, run.take_mail)
             if beside is not None:
                 nursery.start_soon(beside)
             try:
@@ -131,14 +165,16 @@ class _Cancelling:
         self.by = on_behalf_of
         self.over = False
 
-    async def listen(self) -> NoReturn:
+    async def listen(self, on_mail: OnMail) -> NoReturn:
         """End the run when another process asks for it, and say why if anything else ends it.
+
+        Until then, hand over the job's mail.
 
         A server that leaves does not wait for its agents to end: the guards see to that. The note
         lets the next reader record a cancelled job, not a lost one.
         """
         try:
-            self.by = await self._owned.wait_cancelled()
+            self.by = await self._owned.wait_cancelled(on_mail)
             await self._owned.mark_ending()
             self.scope.cancel()
             await trio.sleep_forever()

@@ -156,7 +156,7 @@ class Runner:
 
         def on_progress(progress: Progress) -> None:
             if turns.transcript.session_id is not None:
-                run.owned.note_session(turns.transcript.session_id)
+                run.owned.note(session_id=turns.transcript.session_id)
             run.tell(progress)
 
         def report(cancelled_by: str = "") -> RunReport:

@@ -181,7 +181,7 @@ async def test_a_run_may_start_while_the_line_before_is_being_written(directory:
         with trio.fail_after(5):
             await store.entered.wait()
             own.note_started()
-            own.note_session("5e55")
+            own.note(session_id="5e55")
             store.may_go_on.set()
             assert (await store.updates.receive()).status is JobStatus.PENDING
             job = await store.updates.receive()
@@ -203,10 +203,10 @@ async def test_a_session_is_written_at_once_with_all_that_came_before(directory:
         # Well below the second that progress has to wait.
         with trio.fail_after(0.9):
             own.report("a line")
-            own.note_session("5e55")
+            own.note(session_id="5e55")
             job = await store.updates.receive()
         assert (job.session_id, job.progress) == ("5e55", ["a line"])
-        own.note_session("5e55")
+        own.note(session_id="5e55")
         await wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
     assert store.count == 2
@@ -249,7 +249,7 @@ async def test_what_comes_after_the_end_is_ignored(
         await own.finish(DONE)
         autojump_clock.autojump_threshold = 0
         own.report("too late")
-        own.note_session("5e55")
+        own.note(session_id="5e55")
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert store.read(own.job.id).progress is None
