@@ -1,6 +1,6 @@
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
 from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.core.text import scrubbed
 from agent_dispatch.worker import ENTRIES
 
 _MEMORY = Path("/dev/shm")
@@ -23,6 +24,14 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    # pytest-xdist sends reports as UTF-8, and some tests log text that is not.
+    report = yield
+    report.sections = scrubbed(report.sections)
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.core.text import SURROGATE
 from agent_dispatch.model.config import PERMISSION_MODES, GroupMember
 
 NAME_RULE = "letters, digits, hyphens and underscores, not starting with a hyphen, at most 100"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _NOT_ONE_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _SHOWN_CHARS = 60
 
 
@@ -135,7 +135,7 @@ def _read_directory(value: object) -> str:
 def _read_text(value: object) -> str:
     if not isinstance(value, str):
         raise _expected("text", value)
-    if _SURROGATE.search(value):
+    if SURROGATE.search(value):
         raise _expected("text of valid Unicode", value)
     return value
 

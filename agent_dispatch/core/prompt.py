@@ -8,6 +8,7 @@ import msgspec
 
 from agent_dispatch.core.events import ControlRequestEvent
 from agent_dispatch.core.json_schema import check_schema
+from agent_dispatch.core.text import SURROGATE, quoted
 from agent_dispatch.errors import InvalidRequestError, SchemaError
 from agent_dispatch.model.dispatch import DispatchRequest
 
@@ -17,7 +18,6 @@ MAX_PROMPT_BYTES = 10_000_000
 """Claude Code refuses more on stdin as text, and no model's context holds it as an event."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # JavaScript's trim() takes a byte order mark for white space; Python's strip() does not.
 _BLANK = re.compile(r"[\s\ufeff]*")
 _COMMAND = re.compile(r"[\s\ufeff]*/")
@@ -60,14 +60,14 @@ def check_request(request: DispatchRequest, shared_context: str = "") -> str:
         raise InvalidRequestError("task is empty: say what the agent is to do.")
     if request.response_format not in ("", "json"):
         raise InvalidRequestError(
-            f"response_format {_quoted(request.response_format)} is not known:"
+            f"response_format {quoted(request.response_format)} is not known:"
             ' use "json" for one JSON value, or leave it out for text.'
         )
     if request.json_schema:
         _check_schema(request.json_schema)
     if request.session_id is not None and not _UUID.fullmatch(request.session_id):
         raise InvalidRequestError(
-            f"session_id {_quoted(request.session_id)} is not a session: it is the UUID that an"
+            f"session_id {quoted(request.session_id)} is not a session: it is the UUID that an"
             " earlier result carried as `session_id`. Leave it out to start a new session."
         )
     if request.group and request.session_id is not None:
@@ -188,7 +188,7 @@ def check_text(name: str, text: str) -> None:
         raise InvalidRequestError(
             f"{name} holds a NUL character, which no prompt can carry: remove it."
         )
-    if _SURROGATE.search(text):
+    if SURROGATE.search(text):
         raise InvalidRequestError(
             f"{name} holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no text:"
             " send the whole character, or remove it."
@@ -211,11 +211,7 @@ def _check_schema(schema: str) -> None:
         ) from error
     if not isinstance(value, dict):
         raise SchemaError(
-            f"json_schema must be an object, not {_quoted(schema)}. It is a JSON Schema, such as"
+            f"json_schema must be an object, not {quoted(schema)}. It is a JSON Schema, such as"
             f" {example}"
         )
     check_schema(value)
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -3,6 +3,7 @@
 import errno
 import shlex
 
+from agent_dispatch.core.text import quoted
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.files import NO_ROOM, NOT_A_FILE, remedy
 from agent_dispatch.model.next_step import NextStep, StepKind
@@ -14,10 +15,9 @@ class InvalidJobIdError(InvalidRequestError):
     """The text cannot be the id of a job; no file was looked at."""
 
     def __init__(self, text: str) -> None:
-        shown = repr(text[:_SHOWN_CHARS]) + ("…" if len(text) > _SHOWN_CHARS else "")
         super().__init__(
-            f"Not a job id: {shown}. An id is 32 hex digits in lower case, as the answer of the"
-            " dispatch gave it.",
+            f"Not a job id: {quoted(text, _SHOWN_CHARS)}. An id is 32 hex digits in lower case, as"
+            " the answer of the dispatch gave it.",
             NextStep(kind=StepKind.LIST_JOBS),
         )
 

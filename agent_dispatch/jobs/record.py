@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.core.text import scrubbed
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import (
     PROGRESS_LINE_CHARS,
@@ -214,16 +215,4 @@ def _too_deep(value: object) -> bool:
 
 def _sayable(job: Job) -> Job:
     """Replace what UTF-8 has no bytes for: half of a surrogate pair."""
-    return msgspec.convert(_sayable_value(msgspec.to_builtins(job)), Job)
-
-
-def _sayable_value(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode(errors="replace").decode()
-        case dict():
-            return {name: _sayable_value(item) for name, item in value.items()}
-        case list():
-            return [_sayable_value(item) for item in value]
-        case _:
-            return value
+    return msgspec.convert(scrubbed(msgspec.to_builtins(job)), Job)

@@ -5,7 +5,6 @@ can go wrong with a call becomes an answer here, so nothing a client sends can e
 """
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -15,6 +14,7 @@ import trio
 
 from agent_dispatch.core.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.core.next_step import told_error
+from agent_dispatch.core.text import scrubbed
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import OnProgress, ignore_progress
@@ -33,7 +33,6 @@ _HINT_DEFAULTS: Mapping[str, bool] = {
     "idempotentHint": False,
     "openWorldHint": True,
 }
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +155,7 @@ class Toolbox:
             result = await tool.run(self._service, params, on_progress)
             match result:
                 case WithWarnings(items, warnings):
-                    return replace(_success(items), warnings=_scrub(list(warnings)))
+                    return replace(_success(items), warnings=scrubbed(list(warnings)))
                 case ResultRef(ref=ref):
                     return replace(_success(result), ref=ref)
                 case _:
@@ -180,7 +179,7 @@ class Toolbox:
 
 def refusal(message: str) -> Answer:
     """The envelope of a call that is wrong."""
-    text = msgspec.json.encode({"error": _SURROGATE.sub("\ufffd", message)}).decode()
+    text = msgspec.json.encode({"error": scrubbed(message)}).decode()
     return Answer(text, is_error=True)
 
 
@@ -195,22 +194,9 @@ def encode(result: object) -> tuple[object, str]:
     try:
         return plain, msgspec.json.encode(plain).decode()
     except UnicodeEncodeError:
-        # File names that are not UTF-8 carry surrogates (PEP 383).
-        plain = _scrub(plain)
+        plain = scrubbed(plain)
         return plain, msgspec.json.encode(plain).decode()
 
 
 def _log_bug(tool: str, error: Exception) -> None:
     logger.error("bug in agent-dispatch: %s failed", tool, exc_info=error)
-
-
-def _scrub(value: Any) -> Any:
-    match value:
-        case str():
-            return _SURROGATE.sub("\ufffd", value)
-        case Mapping():
-            return {_scrub(key): _scrub(item) for key, item in value.items()}
-        case list():
-            return [_scrub(item) for item in value]
-        case _:
-            return value

@@ -124,7 +124,7 @@ async def test_cancelling_the_block_ends_its_whole_tree(launcher: Launcher, kind
     assert tree.living() == []
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"plain", "ignoring"})
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"plain", "ignoring"}))
 async def test_what_it_leaves_running_is_ended_and_counted(launcher: Launcher, kind: str) -> None:
     tree = Tree(KINDS[kind].replace("stay(ignore=False)", "os._exit(3)"))
     async with open_child(launcher, tree.command, on_stdout=Output()) as child:
@@ -141,7 +141,7 @@ async def test_a_helper_that_is_about_to_leave_is_not_counted(launcher: Launcher
     assert child.left_running == 0
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"cleared environment"})
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"cleared environment"}))
 async def test_its_tree_ends_when_the_guard_is_killed(launcher: Launcher, kind: str) -> None:
     tree = Tree(KINDS[kind])
     output = Output()
