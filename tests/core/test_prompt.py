@@ -43,13 +43,22 @@ def request(**changes: Any) -> DispatchRequest:
         ({"task": " \n\ufeff/help"}, "Task:\n \n\ufeff/help"),
         ({"task": "see /help"}, "see /help"),
         ({"context": "/help"}, "Context:\n/help\n\nTask:\nList the pods"),
+        ({"group": "shop"}, "## Shared context\n\nFacts\n\n## Task\n\nList the pods"),
+        (
+            {"group": "shop", "goal": "Fix it", "caller": "backend", "context": "Error: x"},
+            (
+                "## Goal\n\nFix it\n\n## Dispatched by\n\nbackend\n\n## Shared context\n\nFacts"
+                "\n\n## Context\n\nError: x\n\n## Task\n\nList the pods"
+            ),
+        ),
         ({"caller": " ", "goal": "\n", "context": "\ufeff"}, "List the pods"),
     ],
 )
 def test_a_prompt_holds_what_was_given_in_a_fixed_order(
     changes: dict[str, Any], prompt: str
 ) -> None:
-    assert build_prompt(request(**changes)) == prompt
+    shared = "Facts" if "group" in changes else ""
+    assert build_prompt(request(**changes), shared) == prompt
 
 
 @pytest.mark.parametrize("changes", [{}, {"goal": "Fix it"}, {"context": "x"}, {"task": "/x"}])
@@ -93,6 +102,8 @@ def test_no_prompt_begins_with_a_command(task: str, context: str, caller: str, g
         ({"session_id": "{" + SESSION + "}"}, "Leave it out"),
         ({"session_id": SESSION + "\n"}, "Leave it out"),
         ({"session_id": "x" * 10_000}, "x'…"),
+        ({"group": "\0"}, "group holds a NUL"),
+        ({"group": "shop", "session_id": SESSION}, "group and session cannot be combined"),
         ({"timeout_s": math.nan}, "seconds above 0"),
         ({"timeout_s": math.inf}, "seconds above 0"),
         ({"timeout_s": -5}, "seconds above 0"),
