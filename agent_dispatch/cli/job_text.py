@@ -8,6 +8,7 @@ from typing import TextIO
 
 from agent_dispatch.cli.output import Colour, cell_width, fit, one_line, pad, paint
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.model.dispatch import Evidence
 from agent_dispatch.model.job import Job, JobStatus, JobSummary
 
 _HEADINGS = ("ID", "AGE", "STATUS", "AGENT", "COST")
@@ -18,6 +19,8 @@ _UNBOUNDED_COLUMNS = 1_000
 _SHORT_ID_CHARS = 12
 """The part of an id that is a time, in milliseconds."""
 _ID_CHARS = 32
+_MANY = 20
+"""How many names of one kind are shown."""
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _COLOURS: Mapping[JobStatus, Colour] = {
     JobStatus.PENDING: Colour.FAINT,
@@ -70,10 +73,30 @@ def details(job: Job, now: float) -> list[str]:
         ("took", "" if job.completed_at is None else _seconds(job.completed_at - job.created_at)),
         ("session", one_line(job.session_id or "")),
         ("cost", "" if result is None or result.cost_usd is None else f"${result.cost_usd:.4f}"),
+        *_evidence_rows(None if result is None else result.evidence),
         ("progress", one_line(job.progress[-1]) if job.progress else ""),
         ("error", one_line(job.error or "")),
     ]
     return [job.id, *(f"  {label:<16}{text}" for label, text in rows if text)]
+
+
+def _evidence_rows(evidence: Evidence | None) -> list[tuple[str, str]]:
+    """What the run did, as it was measured."""
+    if evidence is None:
+        return []
+    calls = [f"{one_line(tool)} {count}" for tool, count in (evidence.tools or {}).items()]
+    by_tool = f" ({_some(calls)})" if calls else ""
+    read_only = ", nothing but reading" if evidence.read_only and evidence.tool_calls else ""
+    return [
+        ("tool calls", f"{evidence.tool_calls}{by_tool}{read_only}"),
+        ("files changed", _some([one_line(path) for path in evidence.files_changed or ()])),
+        ("commits", _some(evidence.commits or [])),
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MANY
+    return ", ".join(names[:_MANY]) + (f" and {more} more" if more > 0 else "")
 
 
 def short_ids(ids: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import msgspec
 
 from agent_dispatch.core.closing import is_courtesy, without_marker
 from agent_dispatch.core.dialogue_prompt import MAX_QUOTED_CHARS, build_turn_prompt
+from agent_dispatch.core.evidence import merged
 from agent_dispatch.core.prompt import MAX_PROMPT_BYTES, check_text, check_timeout, is_blank
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dialogue import (
@@ -194,6 +195,7 @@ def _turn(step: Step, result: DispatchResult) -> DialogueTurn:
         num_turns=result.num_turns,
         denied_tools=result.denied_tools,
         denied_calls=result.denied_calls,
+        evidence=result.evidence,
         earlier_results=result.earlier_results,
         error_type=result.error_type,
     )
@@ -233,6 +235,7 @@ def to_record(request: DialogueRequest, dialogue: DialogueResult) -> DispatchRes
         parsed_result=msgspec.to_builtins(msgspec.structs.replace(dialogue, next_steps=None)),
         denied_tools=list(dict.fromkeys(denied)) or None,
         denied_calls=list(dict.fromkeys(calls)) or None,
+        evidence=merged(turn.evidence for turn in dialogue.conversation),
         hint=dialogue.hint,
         left_running=dialogue.left_running,
         next_steps=dialogue.next_steps,

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from agent_dispatch.core.evidence import without_lists
 from agent_dispatch.core.inline import INLINE_CHARS, ROOM_BYTES, fair_shares, joined, wire_bytes
 from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn
 
@@ -62,6 +63,7 @@ def _cut_turn(turn: DialogueTurn, chars: int) -> DialogueTurn:
     return msgspec.structs.replace(
         turn,
         message=turn.message[:chars],
+        evidence=turn.evidence and without_lists(turn.evidence),
         earlier_results=None,
         truncated=is_cut or None,
         full_size=len(turn.message) if is_cut else None,

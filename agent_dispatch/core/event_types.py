@@ -54,6 +54,8 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_f
     model: str | None = None
     claude_code_version: str | None = None
     mcp_servers: tuple[McpServer, ...] = ()
+    cwd: str | None = None
+    """Where it works, symbolic links resolved."""
     permission_mode: str | None = msgspec.field(name="permissionMode", default=None)
 
     # permission_denied
@@ -102,19 +104,29 @@ class ToolInput(msgspec.Struct, frozen=True, kw_only=True):
     """Of `TaskStop`."""
     shell_id: str = ""
     """What `TaskStop` takes as well, and what `KillShell` took before it."""
+    file_path: str = ""
+    """Of `Write` and `Edit`."""
+    notebook_path: str = ""
 
 
 class ContentBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """One block of a message; `text`, or `name` and `input` of a tool, as its `type` says."""
+    """One block of a message; its `type` says which fields are set."""
 
     type: str = ""
     text: str = ""
+
+    # tool_use
+    id: str = ""
     name: str = ""
     input: ToolInput = ToolInput()
 
+    # tool_result
+    tool_use_id: str = ""
+    is_error: bool | None = None
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model said."""
+    """What the model said, or what it was told; text alone, without blocks, is not read."""
 
     content: tuple[ContentBlock, ...] = ()
 
@@ -184,6 +196,7 @@ class UserEvent(msgspec.Struct, frozen=True, kw_only=True, tag="user", tag_field
 
     session_id: str | None = None
     parent_tool_use_id: str | None = None
+    message: Message = Message()
     tool_result_meta: tuple[ToolResultMeta, ...] = ()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.core.evidence import without_lists
 from agent_dispatch.core.quoting import cut_middle
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult
@@ -22,6 +23,8 @@ ROOM_BYTES = 160 * 1024
 """On the wire, for the text and what else can be large; with all around it less than 0.2 MiB."""
 _SMALL_BYTES = 8 * 1024
 """A parsed answer or earlier answers up to here always come along."""
+_SMALL_EVIDENCE_BYTES = 1024
+"""Evidence up to here always comes along whole."""
 _MIN_SHARE_CHARS = 200
 """Of each of many answers, however many there are."""
 _ASKED_CHARS = 2_000
@@ -115,6 +118,9 @@ def refer(
     if _is_left_out(parsed, _room_beside(summary, room_bytes)):
         parsed = msgspec.UNSET
         hint = joined(hint, _left_out_hint(["parsed_result"], result.job_id))
+    evidence = result.evidence
+    if evidence is not None and wire_bytes(evidence) > _SMALL_EVIDENCE_BYTES:
+        evidence = without_lists(evidence)
     return ResultRef(
         ref=result.job_id,
         agent=result.agent,
@@ -129,6 +135,7 @@ def refer(
         error_type=result.error_type,
         parsed_result=parsed,
         denied_tools=result.denied_tools,
+        evidence=evidence,
         hint=hint,
     )
 
@@ -154,6 +161,13 @@ def _shown(
         left_out.append("parsed_result")
     elif parsed is not msgspec.UNSET:
         room_bytes -= wire_bytes(parsed)
+    evidence = result.evidence
+    if evidence is not None and (size := wire_bytes(evidence)) > _SMALL_EVIDENCE_BYTES:
+        if size > room_bytes:
+            evidence = without_lists(evidence)
+            left_out.append("files_changed and commits")
+        else:
+            room_bytes -= size
     earlier = _newest(result.earlier_results or [], room_bytes)
     if missing := len(result.earlier_results or ()) - len(earlier):
         left_out.append(f"the oldest {missing} of earlier_results")
@@ -178,6 +192,7 @@ def _shown(
         result,
         result=text,
         parsed_result=parsed,
+        evidence=evidence,
         earlier_results=earlier or None,
         hint=joined(*notes),
         truncated=True,

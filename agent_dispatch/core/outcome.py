@@ -13,6 +13,7 @@ import msgspec
 from agent_dispatch.core.answer import parse_answer
 from agent_dispatch.core.command import DEPTH_VARIABLE, UNREADABLE_DEPTH
 from agent_dispatch.core.event_types import ResultEvent
+from agent_dispatch.core.evidence import evidence_of
 from agent_dispatch.core.failure import (
     MAX_SAID_CHARS,
     describe_failure,
@@ -163,6 +164,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         parsed_result=parsed,
         denied_tools=_denied_tools(report),
         denied_calls=_denied_calls(report),
+        evidence=evidence_of(report),
         hint=_joined(hints),
         budget_exceeded=_over_budget(report, cost_usd),
         left_running=report.left_running or None,
@@ -227,6 +229,7 @@ def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         error_type=failure.error_type,
         denied_tools=_denied_tools(report),
         denied_calls=_denied_calls(report),
+        evidence=evidence_of(report),
         resets_at=_reset_time(report) if failure.error_type is ErrorType.USAGE_LIMIT else None,
         hint=_joined(hints),
         budget_exceeded=_over_budget(report, cost_usd),

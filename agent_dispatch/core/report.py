@@ -1,5 +1,6 @@
 """All that is known of a run when it has ended: what `classify` decides from."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -80,6 +81,18 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True):
     rule, mode or hook denied it."""
 
 
+class CallsMade(msgspec.Struct, frozen=True):
+    """The tool calls of a run, subagents' included and denied ones not."""
+
+    total: int
+    tools: Mapping[str, int]
+    """How many of each tool."""
+    written: tuple[str, ...]
+    """Files that were written or edited, as the calls named them."""
+    read_only: bool
+    """Each call that was attempted, denied ones included, was one that changes nothing."""
+
+
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What a run printed, as far as it matters; `Transcript.seen` makes it, `Seen()` is silence."""
 
@@ -99,6 +112,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What of that was said before this turn, where the process had earlier ones."""
     denials: tuple[Denial, ...] = ()
     """The calls that were denied, in order."""
+    calls: CallsMade | None = None
+    """None: no stream was read."""
+    cwd: str | None = None
+    """As the last `init` said."""
     permission_mode: str | None = None
     """As the last `init` said."""
     failed_servers: tuple[McpServer, ...] = ()

@@ -21,6 +21,7 @@ from agent_dispatch.core.event_types import (
     UserEvent,
 )
 from agent_dispatch.core.report import Denial, Seen
+from agent_dispatch.core.tool_calls import ToolCalls
 from agent_dispatch.model.dispatch import Progress
 
 _MAX_RESULTS = 200
@@ -68,6 +69,7 @@ class Transcript:
         self._time_is_up = False
         self._last_total_usd: float | None = None
         self._permission_mode: str | None = None
+        self._cwd: str | None = None
         self._failed_servers: tuple[McpServer, ...] = ()
         self._begin_turn(is_open=True)
 
@@ -82,6 +84,7 @@ class Transcript:
         """Some usage came without its price, so the sum is not this run's cost."""
         self._session_cost_usd: float | None = None
         self._cost_before_usd = self._last_total_usd
+        self._calls = ToolCalls()
         self._denials: dict[str, Denial] = {}
         """By the id of the call."""
         self._refusals: dict[str, ToolResultMeta] = {}
@@ -179,6 +182,8 @@ class Transcript:
             session_cost_usd=self._session_cost_usd,
             cost_before_usd=self._cost_before_usd,
             denials=tuple(self._explained(*denial) for denial in self._denials.items()),
+            calls=self._calls.made(),
+            cwd=self._cwd,
             permission_mode=self._permission_mode,
             failed_servers=self._failed_servers,
             turn_open=self._turn_open,
@@ -206,6 +211,7 @@ class Transcript:
             case UserEvent():
                 self._work_goes_on(event.parent_tool_use_id)
                 self._add_refusals(event)
+                self._calls.add_user(event)
                 line = ""
             case ResultEvent():
                 line = self._add_result(event)
@@ -254,6 +260,7 @@ class Transcript:
         self._session_id = event.session_id or self._session_id
         self._turn_open = True
         self._permission_mode = event.permission_mode or self._permission_mode
+        self._cwd = event.cwd or self._cwd
         failures = [server for server in event.mcp_servers if server.status in _SERVER_FAILURES]
         self._failed_servers = tuple(failures[:_MAX_NAMES])
         if again:
@@ -299,6 +306,7 @@ class Transcript:
             return ""
         self._auth_failures = 0
         self._last_retry = None
+        self._calls.add_assistant(event)
         blocks = event.message.content
         tools = [block.name for block in blocks if block.type == "tool_use" and block.name]
         text = "\n\n".join(block.text for block in blocks if block.type == "text" and block.text)
@@ -366,6 +374,7 @@ class Transcript:
             answer -= 0 if answer == 0 else 1
 
     def _add_live_denial(self, tool: str, event: SystemEvent) -> None:
+        self._calls.deny(event.tool_use_id or "")
         call_id = event.tool_use_id or f"unnamed {len(self._denials)}"
         if len(self._denials) < _MAX_NAMES:
             denial = Denial(
@@ -378,6 +387,7 @@ class Transcript:
 
     def _add_denial(self, event: PermissionDenial) -> None:
         """Take in what a result says of a denied call: alone it tells what the call was given."""
+        self._calls.deny(event.tool_use_id)
         call_id = event.tool_use_id or f"unnamed {len(self._denials)}"
         denial = self._denials.get(call_id) or Denial(tool=event.tool_name)
         if denial.tool and (call_id in self._denials or len(self._denials) < _MAX_NAMES):

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.model.dispatch import ErrorType
+from agent_dispatch.model.dispatch import ErrorType, Evidence
 from agent_dispatch.model.job import Job, JobStatus
 
 
@@ -27,6 +27,7 @@ class ResultRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error_type: ErrorType | None = None
     parsed_result: Any | msgspec.UnsetType = msgspec.UNSET
     denied_tools: list[str] | None = None
+    evidence: Evidence | None = None
     hint: str | None = None
 
 

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
-from agent_dispatch.model.dispatch import DeniedCall, ErrorType
+from agent_dispatch.model.dispatch import DeniedCall, ErrorType, Evidence
 from agent_dispatch.model.next_step import NextStep
 
 DEFAULT_ROUNDS = 3
@@ -47,6 +47,7 @@ class DialogueTurn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Requests to the model."""
     denied_tools: list[str] | None = None
     denied_calls: list[DeniedCall] | None = None
+    evidence: Evidence | None = None
     earlier_results: list[str] | None = None
     """Non-empty answers of this turn before the last one, oldest first."""
     error_type: ErrorType | None = None

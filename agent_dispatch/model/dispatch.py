@@ -74,6 +74,21 @@ class DeniedCall(msgspec.Struct, frozen=True):
     """What it was given: compact JSON, cut at 300 characters."""
 
 
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run did, as it was measured: nothing of it is what the agent says of itself."""
+
+    tool_calls: int
+    """Subagents' calls included, denied ones not."""
+    tools: dict[str, int] | None = None
+    """How many of each tool."""
+    files_changed: list[str] | None = None
+    """At most 200, relative to the agent's directory."""
+    commits: list[str] | None = None
+    """Full ids of the commits that were made, oldest first."""
+    read_only: bool
+    """Each call that was attempted, denied ones included, was one that changes nothing."""
+
+
 class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller of a dispatch gets; the order of the fields is the order on the wire."""
 
@@ -97,6 +112,8 @@ class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Tools whose calls were denied, each once, in order of the first denial."""
     denied_calls: list[DeniedCall] | None = None
     """The calls themselves, each once, in order."""
+    evidence: Evidence | None = None
+    """None: no output of an agent was read."""
     resets_at: str | None = None
     """When the usage limit that stopped the run ends: ISO 8601, in UTC."""
     hint: str | None = None

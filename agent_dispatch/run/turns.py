@@ -19,7 +19,7 @@ from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.prompt import interrupt_line, user_line
-from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
+from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.core.turn_rules import PATIENCE_S, Wait, next_wait
 from agent_dispatch.model.claude_settings import ClaudeSettings
@@ -257,7 +257,7 @@ class Turns:
             ending=ending,
             duration_ms=round((trio.current_time() - self._began) * 1000),
             timeout_s=self._limit.timeout_s,
-            seen=self.transcript.seen(),
+            seen=Seen() if child is None else self.transcript.seen(),
             inherited=self._inherited or ClaudeSettings(),
             resumed=self._resumed,
             exit_code=child.exit_code if child else None,

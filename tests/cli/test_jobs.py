@@ -17,7 +17,7 @@ from agent_dispatch.jobs import record
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import Claim, JobStore
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Evidence
 from agent_dispatch.model.job import JobKind
 from tests.cli.support import JOB_ID, FakeService, Stream, World
 from tests.jobs.support import CANCELLED, DONE, FAILED, end, ended, running
@@ -170,6 +170,27 @@ def test_a_job_is_shown_with_what_was_asked_and_its_answer(world: World, store: 
         assert line in facts.splitlines()
     assert "ago)" in facts
     assert answer == "Three\npods\n"
+
+
+def test_a_job_shows_what_its_run_was_seen_to_do(world: World, store: JobStore) -> None:
+    evidence = Evidence(
+        tool_calls=3,
+        tools={"Bash": 2, "Edit": 1},
+        files_changed=[f"src/{number:02}.py" for number in range(22)],
+        commits=["a" * 40],
+        read_only=False,
+    )
+    job_id = ended(store, msgspec.structs.replace(DONE, evidence=evidence))
+    assert world.run("job", job_id) == 0
+    lines = world.out.splitlines()
+    assert "  tool calls      3 (Bash 2, Edit 1)" in lines
+    assert f"  commits         {'a' * 40}" in lines
+    files = next(line for line in lines if line.startswith("  files changed"))
+    assert files.endswith("src/18.py, src/19.py and 2 more")
+    read = Evidence(tool_calls=1, tools={"Read": 1}, read_only=True)
+    job_id = ended(store, msgspec.structs.replace(DONE, evidence=read))
+    assert world.run("job", job_id) == 0
+    assert "  tool calls      1 (Read 1), nothing but reading" in world.out.splitlines()
 
 
 def test_a_job_whose_owner_died_is_shown_as_lost(world: World, store: JobStore) -> None:

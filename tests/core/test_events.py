@@ -67,7 +67,7 @@ def test_an_assistant_event_gives_its_blocks() -> None:
     event = decode_one(builders.tool_use("Bash", parent_tool_use_id="toolu_1"))
     assert isinstance(event, AssistantEvent)
     assert event.parent_tool_use_id == "toolu_1"
-    assert event.message.content == (ContentBlock(type="tool_use", name="Bash"),)
+    assert event.message.content == (ContentBlock(type="tool_use", id="toolu_2", name="Bash"),)
 
 
 def test_a_result_gives_all_that_an_outcome_needs() -> None:

@@ -11,7 +11,7 @@ from agent_dispatch.core.command import UNREADABLE_DEPTH
 from agent_dispatch.core.next_step import told
 from agent_dispatch.core.outcome import classify, recursion_refused, refused
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
 from tests.core import builders
 from tests.core.builders import SESSION, agent, report, shown
 
@@ -45,6 +45,7 @@ def test_an_answer_is_a_success_with_all_that_is_known_of_it() -> None:
         cost_usd=0.125,
         duration_ms=5000,
         num_turns=2,
+        evidence=Evidence(tool_calls=0, read_only=True),
     )
 
 
