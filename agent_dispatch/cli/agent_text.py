@@ -57,6 +57,7 @@ def detail_lines(
         ("description", one_line(details.description)),
         ("timeout", _inherited(f"{details.timeout:g} s", own.timeout is None)),
         ("model", _or_inherit(details.model, own.model is None)),
+        ("effort", one_line(details.effort or "")),
         ("max budget", _budget(details, own)),
         (
             "permission mode",

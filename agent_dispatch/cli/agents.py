@@ -84,6 +84,7 @@ def update(
     permission_mode: str = "",
     allowed_tools: str = "",
     disallowed_tools: str = "",
+    effort: str = "",
     json: bool = False,
     shell: Shell,
 ) -> int:
@@ -98,6 +99,7 @@ def update(
         permission_mode: The permission mode; "none" clears it.
         allowed_tools: Tools granted, separated by commas; "none" clears them.
         disallowed_tools: Tools forbidden, separated by commas; "none" clears them.
+        effort: low, medium, high, xhigh or max; "none" clears it.
         json: Print the change as JSON.
         shell: The outside world.
     """
@@ -110,6 +112,7 @@ def update(
         permission_mode=permission_mode,
         allowed_tools=allowed_tools,
         disallowed_tools=disallowed_tools,
+        effort=effort,
     )
     return _show_change(change, shell, as_json=json)
 

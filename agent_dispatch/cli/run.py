@@ -41,6 +41,8 @@ def run(
     response_format: str = "",
     json_schema: str = "",
     timeout_seconds: float = 0,
+    model: str = "",
+    effort: str = "",
     background: bool = False,
     stream: bool = False,
     json: bool = False,
@@ -59,6 +61,8 @@ def run(
         response_format: "json" asks for one JSON value; it comes as parsed_result with --json.
         json_schema: A file with the JSON Schema that the answer must match.
         timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
+        model: The model of this run, as `claude --model` takes it.
+        effort: The effort of this run: low, medium, high, xhigh or max.
         background: Start a background job, print its id and return at once.
         stream: Print a line for each thing the agent does.
         json: Print the result as the MCP tool `dispatch` answers it.
@@ -84,6 +88,8 @@ def run(
         json_schema=_read_schema(shell, json_schema) if json_schema else "",
         timeout_s=call_timeout_s(timeout_seconds),
         session_id=session or None,
+        model=model,
+        effort=effort,
     )
     if background:
         return _submit(shell, request, as_json=json)

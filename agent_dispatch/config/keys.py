@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.core.text import SURROGATE
-from agent_dispatch.model.config import PERMISSION_MODES, GroupMember
+from agent_dispatch.model.config import EFFORTS, PERMISSION_MODES, GroupMember
 
 NAME_RULE = "letters, digits, hyphens and underscores, not starting with a hyphen, at most 100"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
@@ -239,6 +239,16 @@ def _doubtful_modes(mode: str) -> Iterator[str]:
         )
 
 
+def _doubtful_efforts(effort: str) -> Iterator[str]:
+    if effort not in EFFORTS:
+        meant = nearest(effort, EFFORTS)
+        guess = f" Did you mean {meant}?" if meant else ""
+        yield (
+            f"{effort!r} is not an effort that Claude Code 2.1.332 knows ({', '.join(EFFORTS)})."
+            f"{guess} It is passed on as it is."
+        )
+
+
 _WORD = Key(_read_word, refused=_refused_words)
 _MODE = Key(_read_word, refused=_refused_words, doubtful=_doubtful_modes)
 _TOOLS = Key(_read_tools, parse=_parse_tools, max_chars=20_000, refused=_refused_tools)
@@ -253,6 +263,7 @@ AGENT_KEYS: Mapping[str, Key] = {
     "permission_mode": _MODE.with_default(),
     "allowed_tools": _TOOLS.with_default(),
     "disallowed_tools": _TOOLS.with_default(),
+    "effort": Key(_read_word, refused=_refused_words, doubtful=_doubtful_efforts),
 }
 """`[agents.NAME]`, in the order in which a new agent is written."""
 

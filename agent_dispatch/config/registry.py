@@ -194,6 +194,7 @@ class Registry:
             inherited_permission_mode_from=mode_file,
             timeout=agent.timeout_s,
             model=agent.model,
+            effort=agent.effort,
             max_budget_usd=agent.max_budget_usd,
             warnings=warnings or None,
             instruction_files=list(files) or None,

@@ -142,6 +142,8 @@ def build_command(
         argv.append(_flag(agent, "--resume", resume))
     if agent.model:
         argv.append(_flag(agent, "--model", agent.model))
+    if agent.effort:
+        argv.append(_flag(agent, "--effort", agent.effort))
     if agent.permission_mode:
         argv.append(_flag(agent, "--permission-mode", agent.permission_mode))
     if agent.max_budget_usd:

@@ -82,6 +82,8 @@ def _member(item: DispatchItem) -> Member:
         response_format=item.response_format,
         json_schema=schema_text(item.json_schema),
         timeout_s=call_timeout_s(item.timeout_seconds),
+        model=item.model,
+        effort=item.effort,
     )
     return Member(request=request, ref=item.return_ref, summary_chars=max(item.summary_chars, 0))
 

@@ -75,6 +75,8 @@ def check_request(request: DispatchRequest, shared_context: str = "") -> str:
             "group and session cannot be combined: the session has its context already. Leave one"
             " of them out."
         )
+    _check_word("model", request.model)
+    _check_word("effort", request.effort)
     check_timeout(request.timeout_s)
     prompt = build_prompt(request, shared_context)
     if (size := len(prompt.encode())) > MAX_PROMPT_BYTES:
@@ -192,6 +194,16 @@ def check_text(name: str, text: str) -> None:
         raise InvalidRequestError(
             f"{name} holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no text:"
             " send the whole character, or remove it."
+        )
+
+
+def _check_word(name: str, text: str) -> None:
+    """Check that a command line can carry `text` behind a flag."""
+    check_text(name, text)
+    if text.lstrip().startswith("-") or not text.isprintable():
+        raise InvalidRequestError(
+            f"{name} {quoted(text)} is not {'an' if name[0] in 'aeiou' else 'a'} {name}: give one"
+            f" word, as `claude --{name}` takes it, or leave it out for the agent's own."
         )
 
 

@@ -56,6 +56,7 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     timeout: float
     """Seconds, as it takes effect."""
     model: str | None = None
+    effort: str | None = None
     max_budget_usd: float | None = None
     permission_mode: str | None = None
     inherited_permission_mode: str | None = None
@@ -102,3 +103,4 @@ class AgentFields(TypedDict, total=False):
     permission_mode: str
     allowed_tools: str
     disallowed_tools: str
+    effort: str

@@ -18,6 +18,11 @@ PERMISSION_MODES = (
 """What `claude --permission-mode` accepts in 2.1.330 (measured); `default` means `manual`."""
 
 
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+"""What `claude --effort` knows; it warns of another value on stderr and goes on (measured with
+2.1.332)."""
+
+
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One `[agents.NAME]` table, as written."""
 
@@ -31,6 +36,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     permission_mode: str | None = None
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
+    effort: str | None = None
+    """How much the model thinks, as `claude --effort` takes it."""
 
 
 class GroupMember(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -113,6 +120,7 @@ class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     permission_mode: str | None
     allowed_tools: tuple[str, ...] | None
     disallowed_tools: tuple[str, ...] | None
+    effort: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

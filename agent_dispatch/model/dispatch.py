@@ -46,6 +46,10 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """None: the agent's own. Counts running, not queueing."""
     session_id: str | None = None
     """A session to resume; None starts one."""
+    model: str = ""
+    """In place of the agent's own; empty for that one."""
+    effort: str = ""
+    """The same for the effort."""
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -98,6 +98,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """As the call gave it; None: the agent's own."""
     resume_session_id: str | None = None
     """The session that the dispatch was asked to resume."""
+    model: str = ""
+    """As the call gave it; empty: the agent's own."""
+    effort: str = ""
     parent: str | None = None
     """The job inside whose agent this one was started; it ends with that one."""
     ref: bool = False
@@ -129,6 +132,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             json_schema=self.json_schema,
             timeout_s=self.timeout_seconds,
             session_id=self.resume_session_id,
+            model=self.model,
+            effort=self.effort,
         )
 
 
@@ -155,6 +160,8 @@ def new_job(
         json_schema=request.json_schema,
         timeout_seconds=request.timeout_s,
         resume_session_id=request.session_id,
+        model=request.model,
+        effort=request.effort,
         parent=parent,
         ref=ref,
         status=JobStatus.PENDING,

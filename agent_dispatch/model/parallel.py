@@ -23,6 +23,8 @@ class DispatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     return_ref: bool = False
     summary_chars: int = 500
     timeout_seconds: int = 0
+    model: str = ""
+    effort: str = ""
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

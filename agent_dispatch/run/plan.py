@@ -71,6 +71,10 @@ def plan_run(snapshot: ConfigSnapshot, request: DispatchRequest) -> Plan:
     agent = snapshot.effective(request.agent)
     if request.group:
         prompt = check_request(request, snapshot.shared_context(request.group, request.agent))
+    if model := request.model.strip():
+        agent = msgspec.structs.replace(agent, model=model)
+    if effort := request.effort.strip():
+        agent = msgspec.structs.replace(agent, effort=effort)
     return Plan(request=request, agent=agent, settings=snapshot.settings, prompt=prompt)
 
 

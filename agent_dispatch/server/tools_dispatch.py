@@ -31,6 +31,10 @@ TimeoutSeconds = Annotated[
     int, msgspec.Meta(description="Timeout of this call (10-7200); 0 = the agent's own")
 ]
 
+Model = Annotated[str, msgspec.Meta(description="Empty = the agent's own")]
+Effort = Annotated[
+    str, msgspec.Meta(description="low, medium, high, xhigh or max; empty = the agent's own")
+]
 
 JsonSchema = Annotated[
     dict[str, Any] | str,
@@ -60,6 +64,8 @@ class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     json_schema: JsonSchema = ""
     timeout_seconds: TimeoutSeconds = 0
     group: Group = ""
+    model: Model = ""
+    effort: Effort = ""
 
 
 class DispatchParams(TaskParams, frozen=True):
@@ -85,6 +91,8 @@ class SessionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     goal: Goal = ""
     json_schema: JsonSchema = ""
     timeout_seconds: TimeoutSeconds = 0
+    model: Model = ""
+    effort: Effort = ""
 
 
 async def dispatch(
@@ -119,6 +127,8 @@ async def dispatch_session(
         json_schema=schema_text(params.json_schema),
         timeout_s=call_timeout_s(params.timeout_seconds),
         session_id=params.session_id or None,
+        model=params.model,
+        effort=params.effort,
     )
     result = await service.dispatch(request, on_progress, fresh=True)
     return inline(told(result, in_tools))
@@ -136,6 +146,8 @@ def request_from(params: TaskParams) -> DispatchRequest:
         json_schema=schema_text(params.json_schema),
         timeout_s=call_timeout_s(params.timeout_seconds),
         group=params.group,
+        model=params.model,
+        effort=params.effort,
     )
 
 

@@ -137,6 +137,19 @@ def test_update_tells_what_changed_and_clears_with_none(world: World, infra: Pat
     assert world.out.startswith("Unchanged infra")
 
 
+def test_the_effort_is_set_shown_and_cleared(world: World, infra: Path) -> None:
+    world.run("add", "infra", str(infra))
+    assert world.run("update", "infra", "--effort", "high") == 0
+    assert world.out == "Updated infra: effort\n"
+    world.run("describe", "infra")
+    assert "  effort            high\n" in world.out
+    world.run("describe", "infra", "--json")
+    assert world.answer()["effort"] == "high"
+    assert world.run("update", "infra", "--effort", "none") == 0
+    world.run("describe", "infra")
+    assert "  effort  " not in world.out
+
+
 def test_an_unknown_permission_mode_is_warned_about_beside_the_answer(
     world: World, infra: Path
 ) -> None:

@@ -26,6 +26,11 @@ def test_json_is_the_result_as_the_mcp_tool_answers_it(world: World) -> None:
     assert "error" not in world.out
 
 
+def test_one_run_has_a_model_and_an_effort_of_its_own(world: World) -> None:
+    assert world.run("run", "infra", "x", "--model", "opus", "--effort", "high") == 0
+    assert [(r.model, r.effort) for r in world.service.requests] == [("opus", "high")]
+
+
 def test_test_has_a_task_of_its_own(world: World) -> None:
     assert world.run("test", "infra") == 0
     assert world.run("test", "infra", "say hello") == 0

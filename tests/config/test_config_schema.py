@@ -25,6 +25,7 @@ def test_every_key_of_an_agent_is_read() -> None:
         permission_mode = "plan"
         allowed_tools = ["Read", "Grep"]
         disallowed_tools = "Write, Bash(git log:*,git diff:*)"
+        effort = "xhigh"
     """)
     assert config == Config(
         agents={
@@ -37,6 +38,7 @@ def test_every_key_of_an_agent_is_read() -> None:
                 permission_mode="plan",
                 allowed_tools=["Read", "Grep"],
                 disallowed_tools=["Write", "Bash(git log:*,git diff:*)"],
+                effort="xhigh",
             )
         }
     )
@@ -185,6 +187,7 @@ def test_doubtful_values_are_warned_about_and_passed_on() -> None:
         model = "-x"
         permission_mode = "accept-edits"
         allowed_tools = ["-Bash", "Bash(git"]
+        effort = "hihg"
         [settings]
         default_permission_mode = "yolo"
     """)
@@ -194,10 +197,12 @@ def test_doubtful_values_are_warned_about_and_passed_on() -> None:
         "agents.a.permission_mode",
         "agents.a.allowed_tools",
         "agents.a.allowed_tools",
+        "agents.a.effort",
         "settings.default_permission_mode",
     ]
     assert "Did you mean acceptEdits? It is passed on as it is." in str(config.warnings[1])
-    assert "plan, default). It is passed on as it is." in config.warnings[4].problem
+    assert "plan, default). It is passed on as it is." in config.warnings[5].problem
+    assert "Did you mean high? It is passed on as it is." in config.warnings[4].problem
 
 
 @pytest.mark.parametrize(

@@ -555,4 +555,4 @@ def test_every_key_of_the_tables_is_a_field_of_its_struct() -> None:
     assert set(CACHE_KEYS) == set(CacheSettings.__struct_fields__)
     effective = {field.encode_name for field in msgspec.structs.fields(EffectiveAgent)}
     assert {*AGENT_KEYS, "name"} == effective
-    assert {*AgentFields.__annotations__, "directory"} == set(AGENT_KEYS)
+    assert {*AgentFields.__annotations__, "directory"} <= set(AGENT_KEYS)

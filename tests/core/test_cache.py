@@ -29,6 +29,8 @@ def key(number: int) -> bytes:
         {"json_schema": "{}"},
         {"agent": "db"},
         {"group": "shop"},
+        {"model": "opus"},
+        {"effort": "high"},
     ],
 )
 def test_another_question_is_another_key(changes: dict[str, object]) -> None:
@@ -43,6 +45,7 @@ def test_another_question_is_another_key(changes: dict[str, object]) -> None:
         {"allowed_tools": ()},
         {"permission_mode": "plan"},
         {"max_budget_usd": 2.0},
+        {"effort": "high"},
     ],
 )
 def test_an_agent_that_is_configured_otherwise_is_another_key(changes: dict[str, object]) -> None:

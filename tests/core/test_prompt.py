@@ -108,6 +108,10 @@ def test_no_prompt_begins_with_a_command(task: str, context: str, caller: str, g
         ({"timeout_s": math.inf}, "seconds above 0"),
         ({"timeout_s": -5}, "seconds above 0"),
         ({"timeout_s": 0}, "seconds above 0"),
+        ({"model": "\0"}, "model holds a NUL"),
+        ({"model": "--bare"}, "model '--bare' is not a model"),
+        ({"effort": " -x"}, "effort ' -x' is not an effort"),
+        ({"effort": "high\n"}, "for the agent's own"),
         ({"context": "é" * 5_000_000}, "Put the material into a file"),
     ],
 )
@@ -135,6 +139,8 @@ def test_a_request_that_cannot_be_sent_is_refused_by_name(
         {"session_id": SESSION},
         {"session_id": SESSION.upper()},
         {"timeout_s": 0.5},
+        {"model": "claude-opus-5-5[1m]"},
+        {"effort": "beyond-max"},
     ],
 )
 def test_a_request_that_can_be_sent_passes(changes: dict[str, Any]) -> None:

@@ -50,6 +50,8 @@ def test_what_was_asked_can_be_asked_again_from_the_record() -> None:
         response_format="json",
         timeout_s=12.5,
         session_id="5e55",
+        model="opus",
+        effort="high",
     )
     assert a_job(request).request() == request
 

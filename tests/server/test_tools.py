@@ -131,9 +131,12 @@ async def test_a_dispatch_request_carries_every_argument() -> None:
         response_format="json",
         timeout_seconds="60",
         group="shop",
+        model="opus",
+        effort="high",
     )
     request = service.requests[0]
     assert request.group == "shop"
+    assert (request.model, request.effort) == ("opus", "high")
     assert (request.context, request.caller, request.goal) == ("c", "me", "g")
     assert (request.response_format, request.timeout_s) == ("json", 60)
 
@@ -226,11 +229,14 @@ async def test_a_conversation_goes_on_by_its_session_id() -> None:
             task="go on",
             timeout_seconds=60,
             session_id=session_id,
+            model="opus",
+            effort="high",
         )
         assert not answer.is_error
     first, second = service.requests
     assert (first.session_id, second.session_id) == (None, session)
     assert (second.task, second.timeout_s) == ("go on", 60)
+    assert (second.model, second.effort) == ("opus", "high")
 
 
 def test_the_list_of_tools_stays_small() -> None:

@@ -65,6 +65,8 @@ async def test_a_background_job_is_answered_by_its_id() -> None:
         response_format="json",
         timeout_seconds=5,
         group="shop",
+        model="opus",
+        effort="high",
     )
     assert answer == {"job_id": JOB_ID, "status": "pending", "agent": "infra"}
     assert service.requests == [
@@ -77,6 +79,8 @@ async def test_a_background_job_is_answered_by_its_id() -> None:
             response_format="json",
             timeout_s=10,
             group="shop",
+            model="opus",
+            effort="high",
         )
     ]
 

@@ -36,6 +36,8 @@ async def test_an_item_carries_every_argument() -> None:
         "response_format": "json",
         "json_schema": {"type": "object"},
         "timeout_seconds": "60",
+        "model": "opus",
+        "effort": "high",
         "return_ref": True,
         "summary_chars": 7,
         "group": "shop",
@@ -46,6 +48,7 @@ async def test_an_item_carries_every_argument() -> None:
     assert request.group == "shop"
     assert (request.response_format, request.timeout_s) == ("json", 60)
     assert request.json_schema == '{"type":"object"}'
+    assert (request.model, request.effort) == ("opus", "high")
 
 
 async def test_a_member_may_be_answered_by_a_ref() -> None:
