@@ -48,6 +48,7 @@ COMMANDS = {
     "remove": _Command("agents:remove", "Remove an agent from the config."),
     "list": _Command("agents:list_agents", "List all agents, their health and permissions."),
     "describe": _Command("agents:describe", "Show the full configuration of one agent."),
+    "group": _Command("groups:group", "Manage groups: add, list, inspect, update, remove."),
     "import": _Command("agents:import_agents", "Import agents from an agents.yaml."),
     "run": _Command("run:run", "Give a task to an agent and print its answer."),
     "parallel": _Command("run:parallel", "Run several tasks at once, from a JSON file."),

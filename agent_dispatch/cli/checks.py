@@ -25,6 +25,7 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.claude_files import file_problems
 from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.config.groups import missing_members
 from agent_dispatch.config.trust import Workspace, look_at
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.errors import ConfigError
@@ -145,6 +146,7 @@ def check_config(shell: Shell) -> Iterator[Check]:
     else:
         message = f"{registry.path} does not exist"
         yield Check("config", Status.FAIL, message, "agent-dispatch init")
+    yield from _check_groups(config, registry.path)
     if not agents:
         fix = "agent-dispatch add NAME DIRECTORY"
         yield Check("agents", Status.WARN, "no agent is registered", fix)
@@ -178,6 +180,16 @@ def _check_settings(config: Config, path: Path) -> Iterator[Check]:
         yield Check("config", Status.WARN, message, fix)
     for warning in config.warnings:
         yield Check("config", Status.WARN, str(warning), fix)
+
+
+def _check_groups(config: Config, path: Path) -> Iterator[Check]:
+    for name, problem in config.broken_groups.items():
+        yield Check(f"group {name}", Status.FAIL, problem, f"correct it in {path}")
+    for name, group in config.groups.items():
+        update = f"agent-dispatch group update {shlex.quote(name)} --remove-member"
+        for agent in missing_members(config, group):
+            message = f"its member {agent} is not configured"
+            yield Check(f"group {name}", Status.WARN, message, f"{update} {shlex.quote(agent)}")
 
 
 def _unhealthy(agent: AgentSummary, config: Path | None) -> Check:

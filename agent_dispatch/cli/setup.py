@@ -36,6 +36,11 @@ TEMPLATE = """\
 # allowed_tools = ["Read", "Bash(git log:*)"]  # [] grants nothing beyond the project's settings
 # disallowed_tools = ["Write"]
 
+# [groups.shop]                                # agents that work on one thing
+# description = "Ask infra first."             # for the caller
+# shared_context = "The stack is shop-prod."   # told to each member with a task of the group
+# members = [{ agent = "infra", use_for = "logs" }]
+
 # [settings]                                   # what every agent inherits
 # default_timeout = 300
 # default_model = "sonnet"

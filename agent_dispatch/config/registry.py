@@ -300,12 +300,14 @@ class Registry:
             draft.remove_table(("agents", name))
             return table
 
+        still_in = groups_of(self.load(), name)
         table = self.file.edit(remove)
         return AgentChange(
             agent=name,
             action="removed",
             directory=_absolute(_readable(table, "directory"), self.path.parent) or None,
             description=_readable(table, "description") or None,
+            warnings=[f"Group {group!r} still has it as a member." for group in still_in] or None,
             config=str(self.path),
         )
 
