@@ -12,7 +12,7 @@ def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
     """One agent of `list`; `width` is that of the longest name."""
     indent = " " * (width + 2)
     name = paint(pad(one_line(agent.name), width), Colour.NAME, shell.stdout, shell.environ)
-    lines = [f"{name}  {_health(agent.healthy, shell)}  {one_line(agent.directory)}"]
+    lines = [f"{name}  {_health(agent.healthy, shell)}  {_place(agent)}"]
     if agent.problem:
         lines.append(f"{indent}problem: {one_line(agent.problem)}")
     if agent.description:
@@ -30,6 +30,10 @@ def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
     )
     lines += [indent + line for line in (facts, permissions) if line]
     return lines
+
+
+def _place(agent: AgentSummary) -> str:
+    return one_line(agent.directory) if agent.host is None else f"on {agent.host}"
 
 
 def _named(*items: tuple[str, Sequence[str] | None]) -> str:

@@ -50,6 +50,7 @@ COMMANDS = {
     "describe": _Command("agents:describe", "Show the full configuration of one agent."),
     "group": _Command("groups:group", "Manage groups: add, list, inspect, update, remove."),
     "import": _Command("agents:import_agents", "Import agents from an agents.yaml."),
+    "hosts": _Command("hosts:hosts", "List, add and remove machines that have agents."),
     "run": _Command("run:run", "Give a task to an agent and print its answer."),
     "parallel": _Command("run:parallel", "Run several tasks at once, from a JSON file."),
     "dialogue": _Command("run:dialogue", "Let two agents work out a topic."),
@@ -132,7 +133,7 @@ def function_of(name: str) -> FunctionType:
 def options_of(command: FunctionType) -> dict[str, bool]:
     """The options of a command, and whether each takes a value: all but flags do."""
     options = {
-        f"--{name.replace('_', '-')}": default is not False
+        _option_of(name): default is not False
         for name, default in (command.__kwdefaults__ or {}).items()
     }
     return options | dict.fromkeys(_HELP_FLAGS, False)
@@ -187,7 +188,13 @@ def bind_flags(
         return None
     if not fewest <= len(words) <= most:
         return None
-    return words, {option[2:].replace("-", "_"): True for option in options}
+    names = {_option_of(name): name for name in command.__kwdefaults__ or {}}
+    return words, {names[option]: True for option in options}
+
+
+def _option_of(name: str) -> str:
+    """The option of a keyword; `exec_` is `--exec`, as Python has that name already."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def _bind(name: str, options: Sequence[str], words: Sequence[str], shell: Shell) -> _Bound | None:

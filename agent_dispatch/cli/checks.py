@@ -159,6 +159,10 @@ def check_config(shell: Shell) -> Iterator[Check]:
             in_file = agent.name in config.broken or bool(config.broken_settings)
             yield _unhealthy(agent, registry.path if in_file else None)
             continue
+        if agent.host is not None:
+            look = f"look at it there with: agent-dispatch doctor --host {agent.host}"
+            yield Check(f"agent {agent.name}", Status.NOTE, f"on host {agent.host}; {look}")
+            continue
         workspace = None if claude_config is None else look_at(agent.directory, claude_config)
         mode = read_claude_settings(agent.directory, shell.environ).default_mode()
         yield from check_agent(agent, workspace, shell.environ, os.geteuid(), mode)
@@ -173,6 +177,8 @@ def _check_settings(config: Config, path: Path) -> Iterator[Check]:
     for key, problem in config.broken_settings.items():
         message = f"{key}: {problem}; no run starts until it is corrected"
         yield Check("config", Status.FAIL, message, fix)
+    for name, problem in config.broken_hosts.items():
+        yield Check("config", Status.FAIL, f"hosts.{name}: {problem}", fix)
     for unknown in config.unknown_keys:
         message = f"[{unknown.where}] has the unknown key {unknown.key!r}"
         if unknown.nearest is not None:

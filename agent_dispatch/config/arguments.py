@@ -22,6 +22,18 @@ def check_name(name: str) -> None:
         raise InvalidRequestError(f"{name[:200]!r} cannot name an agent: use {NAME_RULE}.")
 
 
+def require_free(data: Mapping[str, Any], name: str) -> None:
+    """Check that no agent of the file has that name."""
+    if name in data.get("agents", {}):
+        import shlex  # Only a message needs it.
+
+        raise InvalidRequestError(
+            f"Agent {name!r} exists already. To change it: agent-dispatch update"
+            f" {shlex.quote(name)} (--help lists what); to replace it: agent-dispatch remove"
+            f" {shlex.quote(name)}, then add it again."
+        )
+
+
 def check_directory(directory: str) -> str:
     """Find an existing directory: `~` is expanded, a relative path starts where we run.
 

@@ -16,6 +16,8 @@ from agent_dispatch.model.config import EFFORTS, PERMISSION_MODES, GroupMember
 NAME_RULE = "letters, digits, hyphens and underscores, not starting with a hyphen, at most 100"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _NOT_ONE_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+HOST_NAME_RULE = "letters, digits, dots, hyphens and underscores"
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _SHOWN_CHARS = 60
 
 
@@ -254,6 +256,51 @@ _MODE = Key(_read_word, refused=_refused_words, doubtful=_doubtful_modes)
 _TOOLS = Key(_read_tools, parse=_parse_tools, max_chars=20_000, refused=_refused_tools)
 _FLAG = Key(_read_flag)
 
+
+def is_host_name(name: str) -> bool:
+    """Say whether a host may be called that."""
+    return _HOST_NAME.fullmatch(name) is not None
+
+
+def _read_host(value: object) -> str:
+    if not isinstance(value, str) or not is_host_name(value):
+        raise _expected(f"the name of a host ({HOST_NAME_RULE})", value)
+    return value
+
+
+def _read_agent_there(value: object) -> str:
+    if not isinstance(value, str) or not is_agent_name(value):
+        raise _expected(f"the name of an agent ({NAME_RULE})", value)
+    return value
+
+
+def _read_ssh(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or not is_one_line(value):
+        raise _expected("what ssh is to connect to, as text on one line", value)
+    if value.startswith("-"):
+        raise BadValueError(f"{shown(value)} starts with '-', which ssh would take for an option")
+    return value
+
+
+def _read_argv(value: object) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise _expected("an array of texts, the command and its arguments", value)
+    for word in value:
+        if not isinstance(word, str) or "\0" in word or SURROGATE.search(word):
+            raise BadValueError(f"expected each argument as text, got {shown(word)}")
+    if not value[0]:
+        raise BadValueError("the command is empty")
+    return list(value)
+
+
+def _read_program(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or not is_one_line(value):
+        raise _expected("the absolute path of agent-dispatch there", value)
+    if set(value) & set("'\"\\$`!"):
+        raise BadValueError(f"{shown(value)} holds a character that a remote shell may change")
+    return value
+
+
 AGENT_KEYS: Mapping[str, Key] = {
     "directory": Key(_read_directory),
     "description": Key(_read_text, max_chars=2000),
@@ -266,6 +313,21 @@ AGENT_KEYS: Mapping[str, Key] = {
     "effort": Key(_read_word, refused=_refused_words, doubtful=_doubtful_efforts),
 }
 """`[agents.NAME]`, in the order in which a new agent is written."""
+
+REMOTE_KEYS: Mapping[str, Key] = {
+    "host": Key(_read_host),
+    "agent": Key(_read_agent_there),
+    "description": AGENT_KEYS["description"],
+}
+"""`[agents.NAME]` with a `host`; other keys of an agent are read on that host, from its file."""
+
+HOST_KEYS: Mapping[str, Key] = {
+    "ssh": Key(_read_ssh),
+    "exec": Key(_read_argv),
+    "program": Key(_read_program),
+    "lease_seconds": _number(5, 3600, "seconds"),
+}
+"""`[hosts.NAME]`, in the order in which a new host is written."""
 
 SETTING_KEYS: Mapping[str, Key] = {
     **{f"default_{name}": key for name, key in AGENT_KEYS.items() if key.has_default},

@@ -11,11 +11,13 @@ from agent_dispatch.config.arguments import (
     check_directory,
     check_fields,
     check_name,
+    require_free,
     require_not_negative,
 )
 from agent_dispatch.config.claude_files import file_problems, instruction_files
 from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.config.file import ConfigFile, FileContent
+from agent_dispatch.config.hosts import AgentSeen, Sightings
 from agent_dispatch.config.keys import AGENT_KEYS, BadValueError
 from agent_dispatch.config.scan import Scanner, preview, read_documents
 from agent_dispatch.config.schema import BadTableError, parse_agent
@@ -219,7 +221,7 @@ class Registry:
         require_not_negative(fields)
         given = check_fields(fields)
         before = self.file.read()
-        _require_free(before.data, name)
+        require_free(before.data, name)
         values = {key: value for key, value in given.items() if value is not None}
         if "description" not in values:
             values["description"] = describe(read_documents(Path(path)), self._scanner.scan(path))
@@ -227,7 +229,7 @@ class Registry:
         values = {key: values[key] for key in AGENT_KEYS if key in values}
 
         def add(draft: Draft) -> None:
-            _require_free(draft.data, name)
+            require_free(draft.data, name)
             draft.add_table(("agents", name), values)
 
         self.file.edit(add)
@@ -276,7 +278,8 @@ class Registry:
         return AgentChange(
             agent=name,
             action="updated" if changed else "unchanged",
-            directory=_absolute(agent.directory, self.path.parent),
+            directory=_absolute(agent.directory, self.path.parent) or None,
+            host=agent.host,
             description=agent.description,
             changed=changed or None,
             warnings=self._warnings(changes, before) or None,
@@ -334,7 +337,9 @@ class Registry:
             written = config.agents[name]
         agent = _resolve(name, written, config.settings, self.path.parent)
         facts = ProjectFacts(healthy=False)
-        if agent.directory and look:
+        if agent.host is not None:
+            facts = self._last_seen(agent)
+        elif agent.directory and look:
             facts = self._scanner.scan(agent.directory)
         row = {
             "name": name,
@@ -350,9 +355,18 @@ class Registry:
             "permission_mode": agent.permission_mode,
             "allowed_tools": _listed(agent.allowed_tools),
             "disallowed_tools": _listed(agent.disallowed_tools),
+            "host": agent.host,
             "groups": groups_of(config, name) or None,
         }
         return row, agent
+
+    def _last_seen(self, agent: EffectiveAgent) -> ProjectFacts:
+        """What its host said last of an agent; one that was never seen counts as healthy."""
+        if agent.host is None or self._environ is None:
+            return ProjectFacts(healthy=True)
+        host = Sightings.of(self._environ, self.path).host(agent.host)
+        seen = host.agents.get(agent.agent or agent.name, AgentSeen())
+        return ProjectFacts(healthy=seen.healthy, problem=seen.problem)
 
     def _warnings(self, values: Mapping[str, Any], config: Config) -> list[str]:
         """What to tell about a change; `config` is from before it."""
@@ -373,6 +387,12 @@ def groups_of(config: Config, agent: str) -> list[str]:
 
 def _resolve(name: str, agent: AgentConfig, settings: Settings, base: Path) -> EffectiveAgent:
     """Let an agent inherit what its own table leaves out; `base` is where directories start."""
+    if agent.host is not None:
+        # All else stands in the file of that host.
+        agent = AgentConfig(
+            directory="", description=agent.description, host=agent.host, agent=agent.agent
+        )
+        settings = Settings()
     values: dict[str, Any] = {"name": name}
     for key, rule in AGENT_KEYS.items():
         value = getattr(agent, key)
@@ -380,6 +400,7 @@ def _resolve(name: str, agent: AgentConfig, settings: Settings, base: Path) -> E
             value = getattr(settings, f"default_{key}")
         values[key] = value
     values["directory"] = _absolute(agent.directory, base)
+    values["host"], values["agent"] = agent.host, agent.agent
     # 0 lifts the limit.
     values["max_budget_usd"] = values["max_budget_usd"] or None
     return msgspec.convert(values, EffectiveAgent)
@@ -398,17 +419,6 @@ def _tables(data: Mapping[str, Any]) -> Mapping[str, Any]:
 def _require_known(config: Config, name: str) -> None:
     if name not in config.agents and name not in config.broken:
         raise UnknownAgentError(name, available=(*config.agents, *config.broken))
-
-
-def _require_free(data: Mapping[str, Any], name: str) -> None:
-    if name in _tables(data):
-        import shlex  # Only a message needs it.
-
-        raise InvalidRequestError(
-            f"Agent {name!r} exists already. To change it: agent-dispatch update"
-            f" {shlex.quote(name)} (--help lists what); to replace it: agent-dispatch remove"
-            f" {shlex.quote(name)}, then add it again."
-        )
 
 
 def _require_table(data: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -15,12 +15,16 @@ from agent_dispatch.config.keys import (
     AGENT_KEYS,
     CACHE_KEYS,
     GROUP_KEYS,
+    HOST_KEYS,
+    HOST_NAME_RULE,
     MEMBER_KEYS,
     NAME_RULE,
+    REMOTE_KEYS,
     SETTING_KEYS,
     BadValueError,
     Key,
     is_agent_name,
+    is_host_name,
     nearest,
     shown,
 )
@@ -29,6 +33,7 @@ from agent_dispatch.model.config import (
     CacheSettings,
     Config,
     GroupConfig,
+    HostConfig,
     Settings,
     UnknownKey,
     ValueWarning,
@@ -43,23 +48,35 @@ def parse_config(data: Mapping[str, object]) -> Config:
     """Check what `agents.toml` says.
 
     Raises:
-        BadTableError: `agents` or `groups` is not a table.
+        BadTableError: `agents`, `groups` or `hosts` is not a table.
     """
     tables, group_tables = _tables_of(data, "agents"), _tables_of(data, "groups")
     section = data.get("settings", {})
     agents: dict[str, AgentConfig] = {}
     broken: dict[str, str] = {}
-    unknown = _unknown_keys("top level", data, ("agents", "groups", "settings"))
+    unknown = _unknown_keys("top level", data, ("agents", "groups", "hosts", "settings"))
     warnings: list[ValueWarning] = []
+    hosts: dict[str, HostConfig] = {}
+    broken_hosts: dict[str, str] = {}
+    for name, table in _tables_of(data, "hosts").items():
+        try:
+            hosts[name] = parse_host(name, table)
+        except BadTableError as error:
+            broken_hosts[name] = str(error)
+        unknown += _unknown_keys(f"hosts.{name}", table, HOST_KEYS)
     for name, table in tables.items():
         where = f"agents.{name}"
         try:
-            agents[name] = parse_agent(name, table)
+            agent = parse_agent(name, table)
+            _require_host(agent, hosts, broken_hosts)
+            agents[name] = agent
         except BadTableError as error:
             broken[name] = str(error)
         else:
             warnings += warn(where, AGENT_KEYS, msgspec.structs.asdict(agents[name]))
-        unknown += _unknown_keys(where, table, AGENT_KEYS)
+            if agents[name].host is not None:
+                warnings += _beside_host(where, table)
+        unknown += _unknown_keys(where, table, {**AGENT_KEYS, **REMOTE_KEYS})
     groups: dict[str, GroupConfig] = {}
     broken_groups: dict[str, str] = {}
     for name, table in group_tables.items():
@@ -78,6 +95,8 @@ def parse_config(data: Mapping[str, object]) -> Config:
         broken=broken,
         groups=groups,
         broken_groups=broken_groups,
+        hosts=hosts,
+        broken_hosts=broken_hosts,
         settings=settings,
         broken_settings=broken_settings,
         unknown_keys=tuple(unknown),
@@ -102,12 +121,53 @@ def parse_agent(name: str, table: object) -> AgentConfig:
         raise BadTableError(f"its name is not made of {NAME_RULE}")
     if not isinstance(table, dict):
         raise BadTableError(f"expected a table with a directory, got {shown(table)}")
-    values, problems = _read_keys(table, AGENT_KEYS)
-    if "directory" not in table:
+    is_remote = "host" in table
+    values, problems = _read_keys(table, REMOTE_KEYS if is_remote else AGENT_KEYS)
+    if is_remote:
+        values["directory"] = ""
+    elif "directory" not in table:
         problems["directory"] = "missing, expected the path of the project, as text"
     if problems:
         raise BadTableError("; ".join(f"{key}: {problem}" for key, problem in problems.items()))
     return msgspec.convert(values, AgentConfig)
+
+
+def _require_host(
+    agent: AgentConfig, hosts: Mapping[str, HostConfig], broken: Mapping[str, str]
+) -> None:
+    """Refuse an agent on a host that is not known: it must never be looked for on this machine."""
+    if agent.host is None or agent.host in hosts:
+        return
+    if agent.host in broken:
+        raise BadTableError(f"host: [hosts.{agent.host}] cannot be used: {broken[agent.host]}")
+    known = ", ".join(hosts) or "none"
+    raise BadTableError(f"host: there is no [hosts.{agent.host}] in this file (hosts: {known})")
+
+
+def _beside_host(where: str, table: Any) -> list[ValueWarning]:
+    return [
+        ValueWarning(where, key, "is ignored beside `host`; it stands in the host's own file")
+        for key in AGENT_KEYS
+        if key in table and key not in REMOTE_KEYS
+    ]
+
+
+def parse_host(name: str, table: object) -> HostConfig:
+    """Check the table of one host.
+
+    Raises:
+        BadTableError: A value cannot be used, or it is not said how to get there.
+    """
+    if not is_host_name(name):
+        raise BadTableError(f"its name is not made of {HOST_NAME_RULE}")
+    if not isinstance(table, dict):
+        raise BadTableError(f"expected a table with ssh or exec, got {shown(table)}")
+    values, problems = _read_keys(table, HOST_KEYS)
+    if ("ssh" in table) == ("exec" in table):
+        problems["ssh, exec"] = "exactly one of the two has to be given"
+    if problems:
+        raise BadTableError("; ".join(f"{key}: {problem}" for key, problem in problems.items()))
+    return msgspec.convert(values, HostConfig)
 
 
 def parse_group(name: str, table: object) -> GroupConfig:

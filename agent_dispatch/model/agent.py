@@ -36,6 +36,8 @@ class AgentSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     permission_mode: str | None = None
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
+    host: str | None = None
+    """Where it is, if not on this machine; `healthy` is as it was seen last then."""
     groups: list[str] | None = None
     """Groups that it is a member of."""
 
@@ -69,6 +71,8 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     warnings: list[str] | None = None
     instruction_files: list[str] | None = None
     """Those that Claude Code sends; AGENTS.md only where no CLAUDE.md has content."""
+    host: str | None = None
+    """Where it is, if not on this machine."""
     claude_md_preview: str | None = None
     """Of the first of them."""
     readme_preview: str | None = None
@@ -81,6 +85,7 @@ class AgentChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     action: str
     """`added`, `updated`, `unchanged` or `removed`."""
     directory: str | None = None
+    host: str | None = None
     description: str | None = None
     changed: list[str] | None = None
     """The keys that the call set or cleared."""

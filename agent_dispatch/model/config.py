@@ -38,6 +38,10 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     disallowed_tools: list[str] | None = None
     effort: str | None = None
     """How much the model thinks, as `claude --effort` takes it."""
+    host: str | None = None
+    """A host of this file, which has the agent; all else but the description stands there."""
+    agent: str | None = None
+    """The name of the agent on that host; None: the same."""
 
 
 class GroupMember(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -121,6 +125,23 @@ class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     allowed_tools: tuple[str, ...] | None
     disallowed_tools: tuple[str, ...] | None
     effort: str | None = None
+    host: str | None = None
+    """Where it is, if not on this machine; `directory` is empty then."""
+    agent: str | None = None
+    """Its name there; None: the same."""
+
+
+class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One `[hosts.NAME]` table: a machine or container that has agents of its own."""
+
+    ssh: str | None = None
+    """What `ssh` is given: a name of the user's own ssh configuration, or `user@machine`."""
+    exec: list[str] | None = None
+    """A command that runs its last arguments there, in place of ssh."""
+    program: str | None = None
+    """The path of `agent-dispatch` there; None: where installers put it."""
+    lease_seconds: float = 120
+    """How long a call goes on there while its caller is not heard."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +153,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     groups: dict[str, GroupConfig] = {}
     broken_groups: dict[str, str] = {}
     """Group name -> what is wrong with its table."""
+    hosts: dict[str, HostConfig] = {}
+    broken_hosts: dict[str, str] = {}
+    """Host name -> what is wrong with its table; its agents are not usable."""
     settings: Settings = Settings()
     broken_settings: dict[str, str] = {}
     """Setting -> what is wrong with it. Its default stands in, and no run may start."""

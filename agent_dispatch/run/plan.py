@@ -127,6 +127,10 @@ class Planner:
         json_schema: str = "",
     ) -> Command | DispatchResult:
         """Give the command of a run, or the result that says why there can be none."""
+        if agent.host is not None:
+            # Its table was changed since it was planned, or this process knows no other machines.
+            error = f"Agent {agent.name!r} is on host {agent.host!r}; it cannot run here."
+            return outcome.refused(agent.name, error)
         depth = current_depth(self.environ)
         if depth >= settings.max_dispatch_depth:
             return outcome.recursion_refused(agent.name, depth, settings.max_dispatch_depth)

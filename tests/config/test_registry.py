@@ -7,7 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent_dispatch.config.keys import AGENT_KEYS, CACHE_KEYS, SETTING_KEYS
+from agent_dispatch.config.keys import (
+    AGENT_KEYS,
+    CACHE_KEYS,
+    HOST_KEYS,
+    REMOTE_KEYS,
+    SETTING_KEYS,
+)
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import (
     ConfigError,
@@ -16,7 +22,13 @@ from agent_dispatch.errors import (
     UnusableAgentError,
 )
 from agent_dispatch.model.agent import AgentFields
-from agent_dispatch.model.config import AgentConfig, CacheSettings, EffectiveAgent, Settings
+from agent_dispatch.model.config import (
+    AgentConfig,
+    CacheSettings,
+    EffectiveAgent,
+    HostConfig,
+    Settings,
+)
 from agent_dispatch.model.next_step import NextStep, StepKind
 
 
@@ -550,9 +562,10 @@ def test_a_snapshot_answers_from_the_file_as_it_was_read_once(registry: Registry
 
 
 def test_every_key_of_the_tables_is_a_field_of_its_struct() -> None:
-    assert set(AGENT_KEYS) == set(AgentConfig.__struct_fields__)
+    assert {*AGENT_KEYS, *REMOTE_KEYS} == set(AgentConfig.__struct_fields__)
+    assert set(HOST_KEYS) == set(HostConfig.__struct_fields__)
     assert {*SETTING_KEYS, "cache"} == set(Settings.__struct_fields__)
     assert set(CACHE_KEYS) == set(CacheSettings.__struct_fields__)
     effective = {field.encode_name for field in msgspec.structs.fields(EffectiveAgent)}
-    assert {*AGENT_KEYS, "name"} == effective
     assert {*AgentFields.__annotations__, "directory"} <= set(AGENT_KEYS)
+    assert {*AGENT_KEYS, *REMOTE_KEYS, "name"} == effective

@@ -1,0 +1,265 @@
+"""The hosts of `agents.toml`, and the agents there. Nothing here contacts a host.
+
+What a host said last of its agents is kept beside the jobs, one small file for each host, so that
+a listing can show it.
+"""
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.config.arguments import check_name, require_free
+from agent_dispatch.config.file import ConfigFile, jobs_path
+from agent_dispatch.config.keys import (
+    HOST_KEYS,
+    HOST_NAME_RULE,
+    REMOTE_KEYS,
+    BadValueError,
+    is_host_name,
+)
+from agent_dispatch.config.toml_edit import Draft
+from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.files import make_private_directory, read_regular, write_whole
+from agent_dispatch.model.agent import AgentChange
+from agent_dispatch.model.config import Config, HostConfig
+from agent_dispatch.model.next_step import run
+
+_REMOTE_DIRECTORY = re.compile(r"([A-Za-z0-9_.-]+):(.*)", re.DOTALL)
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+class HostRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of `hosts list`."""
+
+    name: str
+    ssh: str | None = None
+    exec: list[str] | None = None
+    program: str | None = None
+    lease_seconds: float | None = None
+    agents: list[str]
+    problem: str | None = None
+    """Why its table cannot be used."""
+
+
+class UnknownHostError(DispatchError):
+    """No host of that name is configured."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"Unknown host: {name[:100]!r}. Known: {', '.join(known) or 'none yet'}",
+            run("agent-dispatch hosts add NAME"),
+        )
+
+
+def remote_directory(text: str) -> tuple[str, str] | None:
+    """Split `HOST:DIRECTORY`; None for a directory of this machine, such as `./a:b`."""
+    found = _REMOTE_DIRECTORY.fullmatch(text)
+    return None if found is None else (found[1], found[2])
+
+
+def list_hosts(config: Config) -> list[HostRow]:
+    """All hosts in the order of the file, the unusable ones behind them."""
+    rows = [
+        HostRow(
+            name=name,
+            ssh=host.ssh,
+            exec=host.exec,
+            program=host.program,
+            lease_seconds=host.lease_seconds,
+            agents=agents_of(config, name),
+        )
+        for name, host in config.hosts.items()
+    ]
+    broken = config.broken_hosts.items()
+    return rows + [HostRow(name=name, agents=[], problem=problem) for name, problem in broken]
+
+
+def agents_of(config: Config, host: str) -> list[str]:
+    """The agents of this file that are on that host."""
+    return [name for name, agent in config.agents.items() if agent.host == host]
+
+
+def host_named(config: Config, name: str) -> HostConfig:
+    """Give a host.
+
+    Raises:
+        UnknownHostError: There is none of that name.
+        InvalidRequestError: Its own table is broken.
+    """
+    if name in config.broken_hosts:
+        raise InvalidRequestError(
+            f"Host {name!r} is not usable: {config.broken_hosts[name]}. Correct its table in"
+            " agents.toml."
+        )
+    if name not in config.hosts:
+        raise UnknownHostError(name, [*config.hosts, *config.broken_hosts])
+    return config.hosts[name]
+
+
+def add_host(
+    file: ConfigFile,
+    name: str,
+    *,
+    ssh: str = "",
+    argv: Sequence[str] = (),
+    program: str = "",
+    lease_seconds: float = 0,
+) -> None:
+    """Write down a host; it is not contacted.
+
+    Args:
+        file: The configuration.
+        name: Its name here.
+        ssh: What ssh is given; by default `name`.
+        argv: A command in place of ssh.
+        program: Where `agent-dispatch` is there; empty to search.
+        lease_seconds: 0 for the default.
+
+    Raises:
+        InvalidRequestError: A value is not allowed, or the name is taken.
+        ConfigError: The file cannot be read or written; it is unchanged.
+    """
+    if not is_host_name(name):
+        raise InvalidRequestError(f"{name[:200]!r} cannot name a host: use {HOST_NAME_RULE}.")
+    values: dict[str, Any] = {"exec": list(argv)} if argv else {"ssh": ssh or name}
+    if program:
+        values["program"] = program
+    if lease_seconds:
+        whole = lease_seconds == int(lease_seconds)
+        values["lease_seconds"] = int(lease_seconds) if whole else lease_seconds
+    for key, value in values.items():
+        try:
+            HOST_KEYS[key].read(value)
+        except BadValueError as error:
+            raise InvalidRequestError(f"{key}: {error}.") from error
+
+    def add(draft: Draft) -> None:
+        if name in draft.data.get("hosts", {}):
+            raise InvalidRequestError(
+                f"Host {name!r} exists already. Remove it first with: agent-dispatch hosts remove"
+                f" {name}"
+            )
+        draft.add_table(("hosts", name), values)
+
+    file.edit(add)
+
+
+def remove_host(file: ConfigFile, name: str) -> None:
+    """Forget a host that no agent uses.
+
+    Raises:
+        UnknownHostError: There is none of that name.
+        InvalidRequestError: Agents use it.
+        ConfigError: The file cannot be read or written; it is unchanged.
+    """
+
+    def remove(draft: Draft) -> None:
+        hosts, agents = draft.data.get("hosts", {}), draft.data.get("agents", {})
+        if not isinstance(hosts, Mapping) or name not in hosts:
+            raise UnknownHostError(name, list(hosts))
+        # As written: an agent whose table is broken otherwise uses it all the same.
+        users = [
+            agent
+            for agent, table in agents.items()
+            if isinstance(table, Mapping) and table.get("host") == name
+        ]
+        if users:
+            raise InvalidRequestError(
+                f"Host {name!r} is used by {', '.join(users)}. Remove them first with:"
+                f" agent-dispatch remove NAME"
+            )
+        draft.remove_table(("hosts", name))
+
+    file.edit(remove)
+
+
+def link_agent(
+    file: ConfigFile, name: str, host: str, *, agent: str = "", description: str = ""
+) -> AgentChange:
+    """Write down an agent that a host has.
+
+    Args:
+        file: The configuration.
+        name: Its name here.
+        host: A host of the file.
+        agent: Its name there, if that is another.
+        description: What it can do.
+
+    Raises:
+        InvalidRequestError: A value is not allowed, or the name is taken.
+        UnknownHostError: There is no such host.
+        ConfigError: The file cannot be read or written; it is unchanged.
+    """
+    require_free_name(file, name)
+    host_named(file.load(), host)
+    values = {"host": host, "agent": "" if agent == name else agent, "description": description}
+    values = {key: values[key] for key in REMOTE_KEYS if values[key]}
+
+    def add(draft: Draft) -> None:
+        require_free(draft.data, name)
+        draft.add_table(("agents", name), values)
+
+    file.edit(add)
+    return AgentChange(
+        agent=name, action="added", host=host, description=description, config=str(file.path)
+    )
+
+
+def require_free_name(file: ConfigFile, name: str) -> None:
+    """Check that an agent may be added under a name.
+
+    Raises:
+        InvalidRequestError: It cannot name an agent, or is taken.
+    """
+    check_name(name)
+    require_free(file.read().data, name)
+
+
+class AgentSeen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a host said last of one agent."""
+
+    healthy: bool = True
+    problem: str | None = None
+
+
+class HostSeen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was last known of a host."""
+
+    at: float = 0
+    """When it answered last, in seconds since the epoch."""
+    agents: dict[str, AgentSeen] = {}
+    """By their names there."""
+
+
+class Sightings:
+    """What the hosts said last; best effort, for people to read."""
+
+    def __init__(self, directory: Path) -> None:
+        """Use `directory`, which is made when a host is first seen."""
+        self._directory = directory
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], config: Path) -> "Sightings":
+        """Those of one configuration."""
+        return cls(jobs_path(environ, config) / "remote" / "seen")
+
+    def host(self, name: str) -> HostSeen:
+        """What was last known of a host; nothing, if it was never seen."""
+        with suppress(OSError, msgspec.DecodeError):
+            content, _ = read_regular(str(self._directory / f"{name}.json"), _MAX_BYTES)
+            return msgspec.json.decode(content, type=HostSeen)
+        return HostSeen()
+
+    def note(self, host: str, agents: Mapping[str, AgentSeen]) -> None:
+        """Keep what a host said now of some of its agents."""
+        known = self.host(host)
+        seen = HostSeen(at=time.time(), agents={**known.agents, **agents})
+        with suppress(OSError):
+            make_private_directory(os.fspath(self._directory))
+            write_whole(str(self._directory / f"{host}.json"), msgspec.json.encode(seen))
