@@ -6,6 +6,7 @@ bug and propagates. Each message says what happened; the next steps say what to 
 
 from collections.abc import Iterable
 
+from agent_dispatch.model.names import did_you_mean
 from agent_dispatch.model.next_step import NextStep, StepKind, run
 
 _SHOWN_CHARS = 100
@@ -32,10 +33,11 @@ class UnknownAgentError(DispatchError):
     """No agent of that name is configured."""
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
-        names = ", ".join(sorted(available))
+        known = sorted(available)
         super().__init__(
-            f"Unknown agent: {_shown(name)}. Available: {names or 'none yet'}",
-            *(() if names else (NextStep(kind=StepKind.ADD_AGENT),)),
+            f"Unknown agent: {_shown(name)}.{did_you_mean(name, known)}"
+            f" Available: {', '.join(known) or 'none yet'}",
+            *(() if known else (NextStep(kind=StepKind.ADD_AGENT),)),
         )
         self.name = name
 

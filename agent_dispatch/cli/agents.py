@@ -14,6 +14,7 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.values import check_agent
 from agent_dispatch.config.file import config_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.model.agent import AgentChange
@@ -59,6 +60,7 @@ def add(
         json: Print the change as JSON.
         shell: The outside world.
     """
+    check_agent(timeout, max_budget_usd, permission_mode, is_new=True)
     change = open_registry(shell).add_agent(
         name,
         directory,
@@ -103,6 +105,7 @@ def update(
         json: Print the change as JSON.
         shell: The outside world.
     """
+    check_agent(timeout, max_budget_usd, permission_mode, is_new=False)
     change = open_registry(shell).update_agent(
         name,
         description=description,

@@ -17,11 +17,12 @@ from agent_dispatch.cli.output import (
     OutputError,
     one_line,
     remark,
-    report_error,
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError, SchemaError
+from agent_dispatch.model.names import did_you_mean
+from agent_dispatch.model.next_step import run
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -96,8 +97,10 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
     if not argv or argv[0] in _HELP_FLAGS:
         return _show_help(argv[1:2], shell)
     name, *tokens = argv
+    as_json = "--json" in tokens
     if name not in COMMANDS:
-        return _misused(shell, _unknown_command(name))
+        said = f"Unknown command: {name!r}.{did_you_mean(name, COMMANDS)}"
+        return _misused(shell, said, as_json=as_json)
     command = function_of(name)
     options, words = split_tokens(tokens, options_of(command))
     if not _HELP_FLAGS.isdisjoint(options):
@@ -109,11 +112,13 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
     try:
         status: int = command(*arguments, **values, shell=shell)
     except DispatchError as error:
-        from agent_dispatch.cli.next_steps import in_shell
-        from agent_dispatch.core.next_step import told_error
+        from agent_dispatch.cli.errors import MisuseError, report_error
 
-        report_error(shell, told_error(error, in_shell), as_json=bool(values.get("json")))
-        return MISUSED if isinstance(error, SchemaError) else FAILED
+        misused = isinstance(error, SchemaError | MisuseError)
+        if misused and not error.next_steps:
+            error.next_steps = (run(f"agent-dispatch {name} --help"),)
+        report_error(shell, error, as_json=bool(values.get("json")))
+        return MISUSED if misused else FAILED
     return status
 
 
@@ -205,14 +210,17 @@ def _bind(name: str, options: Sequence[str], words: Sequence[str], shell: Shell)
     try:
         _, bound, _ = build_app([name]).parse_args(tokens, exit_on_error=False, print_error=False)
     except UnknownOptionError as error:
-        _misused(shell, f"{error} Put text that begins with a dash after `--`.", name)
+        option = (error.token.keyword or error.token.value).partition("=")[0]
+        near = did_you_mean(option, options_of(function_of(name)))
+        said = f"Unknown option: {option}.{near} Put text that begins with a dash after `--`."
     except UnusedCliTokensError as error:
         extra = " ".join(error.unused_tokens or ())
-        _misused(shell, f"Unexpected argument: {extra}. {_quoting_hint(name)}", name)
+        said = f"Unexpected argument: {extra}. {_quoting_hint(name)}"
     except CycloptsError as error:
-        _misused(shell, str(error), name)
+        said = str(error)
     else:
         return bound.args, bound.kwargs
+    _misused(shell, said, name, as_json="--json" in options)
     return None
 
 
@@ -222,18 +230,14 @@ def _quoting_hint(name: str) -> str:
     return f"Quote the {last}." if last in ("task", "topic") else "Quote a value that has spaces."
 
 
-def _misused(shell: Shell, message: str, command: str | None = None) -> int:
-    remark(shell, f"error: {one_line(message)}", Colour.BAD)
-    remark(shell, " ".join(filter(None, ("See: agent-dispatch", command, "--help"))))
+def _misused(
+    shell: Shell, message: str, command: str | None = None, *, as_json: bool = False
+) -> int:
+    from agent_dispatch.cli.errors import MisuseError, report_error
+
+    help_page = " ".join(filter(None, ("agent-dispatch", command, "--help")))
+    report_error(shell, MisuseError(one_line(message), run(help_page)), as_json=as_json)
     return MISUSED
-
-
-def _unknown_command(word: str) -> str:
-    import difflib
-
-    similar = difflib.get_close_matches(word, COMMANDS, n=1)
-    meant = f" Did you mean {similar[0]}?" if similar else ""
-    return f"Unknown command: {word!r}.{meant} Commands: {', '.join(COMMANDS)}."
 
 
 def build_app(names: Sequence[str] = ()) -> "App":

@@ -20,6 +20,7 @@ from agent_dispatch.cli.claude_cli import (
     fix_command,
     read_claude_config,
 )
+from agent_dispatch.cli.errors import all_tips
 from agent_dispatch.cli.output import counted, printable
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.claude_files import file_problems
@@ -138,7 +139,8 @@ def check_config(shell: Shell) -> Iterator[Check]:
         config = registry.load()
         agents = registry.list_agents()
     except ConfigError as error:
-        fix = "correct that file, or move it away and run: agent-dispatch init"
+        by_hand = "correct that file, or move it away and run: agent-dispatch init"
+        fix = next(iter(all_tips(error.next_steps)), by_hand)
         yield Check("config", Status.FAIL, str(error), fix)
         return
     if registry.path.exists():

@@ -70,9 +70,9 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
             )
     result = one.outcome(attended)
     if not result.success:
-        result = told(without_what_is_gone(result), in_shell)
+        result = without_what_is_gone(result)
     if json:
-        write_json(shell, result)
+        write_json(shell, told(result, in_shell))
     else:
         _show(result, shell, real=real)
     return exit_status(failures_of(result), attended.signum)

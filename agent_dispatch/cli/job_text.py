@@ -16,11 +16,9 @@ _STATUS = _HEADINGS.index("STATUS")
 _GAP = "  "
 _FEWEST_TASK_COLUMNS = 20
 _UNBOUNDED_COLUMNS = 1_000
-_SHORT_ID_CHARS = 12
-"""The part of an id that is a time, in milliseconds."""
-_ID_CHARS = 32
 _MANY = 20
 """How many names of one kind are shown."""
+_SHORT_ID_CHARS = 8
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _COLOURS: Mapping[JobStatus, Colour] = {
     JobStatus.PENDING: Colour.FAINT,
@@ -33,18 +31,17 @@ _COLOURS: Mapping[JobStatus, Colour] = {
 
 def table(jobs: Sequence[JobSummary], shell: Shell, now: float) -> list[str]:
     """The rows of a listing, aligned, with their headings; `now` in seconds since the epoch."""
-    ids = short_ids([job.id for job in jobs])
     cells = [
         _HEADINGS,
         *(
             (
-                short,
+                short_id(job.id),
                 age(now - job.created_at),
                 _status(job),
                 one_line(job.agent),
                 "" if job.cost_usd is None else f"${job.cost_usd:.4f}",
             )
-            for short, job in zip(ids, jobs, strict=True)
+            for job in jobs
         ),
     ]
     widths = [max(map(cell_width, column)) for column in zip(*cells, strict=True)]
@@ -99,13 +96,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MANY]) + (f" and {more} more" if more > 0 else "")
 
 
-def short_ids(ids: Sequence[str]) -> list[str]:
-    """Beginnings of ids, of one length, that tell these ids apart."""
-    for length in range(_SHORT_ID_CHARS, _ID_CHARS):
-        shorts = [job_id[:length] for job_id in ids]
-        if len(set(shorts)) == len(set(ids)):
-            return shorts
-    return list(ids)
+def short_id(job_id: str) -> str:
+    """Return the end of an id, which is random: its beginning is a time that many share."""
+    return job_id[-_SHORT_ID_CHARS:]
 
 
 def age(seconds: float) -> str:

@@ -4,7 +4,6 @@ They ask the store themselves, so that none but `cancel` needs an event loop.
 """
 
 import os
-import re
 import select
 import time
 from collections.abc import Generator, Sequence
@@ -12,7 +11,9 @@ from contextlib import closing
 
 import msgspec
 
-from agent_dispatch.cli.job_text import details, short_ids, table
+from agent_dispatch.cli.errors import report_error, show_error
+from agent_dispatch.cli.job_names import NEWEST, find_job
+from agent_dispatch.cli.job_text import details, short_id, table
 from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import (
     Colour,
@@ -25,17 +26,17 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.results import exit_status, show_result
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.values import check_choice, check_range
 from agent_dispatch.config.file import config_path, jobs_path
-from agent_dispatch.core.next_step import told_error, told_job
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import Cancellation, Purged, WaitedFor
 from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus, status_named
 
+MAX_AGE_DAYS = 1_000_000
+
 _DONE, _FAILED, _STILL_RUNNING = 0, 1, 3
-_ID_BEGINNING = re.compile(r"[0-9a-f]{4,31}")
-_SHOWN_CANDIDATES = 10
 _LOOK_EVERY_S = 1.0
 """Progress is written once a second at most; the end of a job wakes us."""
 _UNWATCHED_LOOK_EVERY_S = 0.05
@@ -56,8 +57,11 @@ def jobs(*, status: str = "", limit: int = 50, json: bool = False, shell: Shell)
         json: Print what the MCP tool `dispatch_jobs` answers.
         shell: The outside world.
     """
+    check_range("--limit", limit, 1, MAX_LISTED)
+    if status:
+        check_choice("--status", status, JobStatus)
     wanted = status_named(status)
-    listing = open_store(shell).list_jobs(status=wanted, limit=min(max(limit, 1), MAX_LISTED))
+    listing = open_store(shell).list_jobs(status=wanted, limit=limit)
     if json:
         write_json(shell, listing.jobs)
     elif listing.jobs:
@@ -68,18 +72,18 @@ def jobs(*, status: str = "", limit: int = 50, json: bool = False, shell: Shell)
     return _DONE
 
 
-def job(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
+def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
     """Show one job: the task, its status and its answer.
 
     Args:
-        job_id: The id, or the beginning of one.
+        job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         json: Print the whole record.
         shell: The outside world.
     """
     store = open_store(shell)
-    found = told_job(store.settle(full_id(store, job_id)), in_shell)
+    found = store.settle(find_job(store, job_id))
     if json:
-        write_json(shell, found)
+        write_json(shell, told_job(found, in_shell))
         return _DONE
     write_lines(shell, details(found, time.time()))
     if found.result is not None and found.result.result:
@@ -88,52 +92,53 @@ def job(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
     return _DONE
 
 
-def wait(job_id: str, /, *, timeout_seconds: float = 60, json: bool = False, shell: Shell) -> int:
+def wait(
+    job_id: str = NEWEST, /, *, timeout_seconds: float = 60, json: bool = False, shell: Shell
+) -> int:
     """Wait for a job and print its answer. The job continues after you stop waiting.
 
     The exit status is 0 if it is done, 3 if it is still running, 124 if it timed out, and 1 if it
     failed or was cancelled.
 
     Args:
-        job_id: The id, or the beginning of one.
+        job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         timeout_seconds: Seconds to wait at most.
         json: Print what the MCP tool `dispatch_wait` answers, with the whole result.
         shell: The outside world.
     """
     store = open_store(shell)
     started = time.monotonic()
-    with closing(_looks(store, full_id(store, job_id), timeout_seconds)) as looks:
+    with closing(_looks(store, find_job(store, job_id), timeout_seconds)) as looks:
         shown: Sequence[str] = ()
         for found in looks:
             new = _new_lines(shown, found.progress or ())
             shown = found.progress or ()
             if new and not json and not found.status.is_terminal:
                 remark(shell, f"[{time.monotonic() - started:>3.0f} s] {one_line(new[-1])}")
-    found = told_job(found, in_shell)
     is_over = found.status.is_terminal
     if json:
-        fields = msgspec.structs.asdict(found)
+        fields = msgspec.structs.asdict(told_job(found, in_shell))
         write_json(shell, WaitedFor(**fields, timed_out_waiting=not is_over))
     elif not is_over:
-        remark(shell, f"Job {found.id} is {found.status}; it goes on.", Colour.DOUBTFUL)
+        remark(shell, f"Job {short_id(found.id)} is {found.status}; it goes on.", Colour.DOUBTFUL)
     elif found.result is not None:
         show_result(shell, found.result)
     else:
-        remark(shell, f"error: {found.error or 'It ended without a result.'}", Colour.BAD)
+        show_error(shell, found.error or "It ended without a result.", [], found.error_type or "")
     return _exit_status(found)
 
 
-def tail(job_id: str, /, *, follow: bool = False, json: bool = False, shell: Shell) -> int:
+def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, shell: Shell) -> int:
     """Print a job's latest progress.
 
     Args:
-        job_id: The id, or the beginning of one.
+        job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         follow: Keep printing until the job ends; the exit status is then that of `wait`.
         json: Print JSON; with --follow one line per message, and one at the end.
         shell: The outside world.
     """
     store = open_store(shell)
-    full = full_id(store, job_id)
+    full = find_job(store, job_id)
     if not follow:
         found = store.settle(full)
         lines = found.progress or []
@@ -152,7 +157,7 @@ def tail(job_id: str, /, *, follow: bool = False, json: bool = False, shell: She
     if json:
         write_lines(shell, [_compact({"id": found.id, "status": found.status})])
     else:
-        remark(shell, f"Job {found.id} is {found.status}.", Colour.FAINT)
+        remark(shell, f"Job {short_id(found.id)} is {found.status}.", Colour.FAINT)
     return _exit_status(found)
 
 
@@ -162,7 +167,7 @@ def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
     The exit status is 0 if all its processes have ended, 3 if it is still ending.
 
     Args:
-        job_id: The id, or the beginning of one.
+        job_id: The beginning or the end of its id, at least 4 digits; or `last`.
         json: Print what the MCP tool `dispatch_cancel` answers.
         shell: The outside world.
     """
@@ -172,7 +177,7 @@ def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
     from agent_dispatch.jobs.waiting import cancel as cancel_job
 
     store = open_store(shell)
-    full = full_id(store, job_id)
+    full = find_job(store, job_id)
 
     async def work() -> CancelOutcome:
         return await cancel_job(
@@ -180,16 +185,16 @@ def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
         )
 
     outcome = trio.run(work)
+    short = short_id(full)
     told = {
-        CancelOutcome.CANCELLED: f"Cancelled {full}.",
-        CancelOutcome.RUNNING: f"Job {full} is still ending.",
-        CancelOutcome.ALREADY_TERMINAL: f"Job {full} was over before.",
-        CancelOutcome.NOT_FOUND: told_error(UnknownJobError(full), in_shell),
+        CancelOutcome.CANCELLED: f"Cancelled {short}.",
+        CancelOutcome.RUNNING: f"Job {short} is still ending.",
+        CancelOutcome.ALREADY_TERMINAL: f"Job {short} had ended before.",
     }
     if json:
         write_json(shell, Cancellation(job_id=full, outcome=outcome))
     elif outcome is CancelOutcome.NOT_FOUND:
-        remark(shell, f"error: {told[outcome]}", Colour.BAD)
+        report_error(shell, UnknownJobError(full), as_json=False)
     else:
         write_lines(shell, [told[outcome]])
     statuses = {CancelOutcome.RUNNING: _STILL_RUNNING, CancelOutcome.NOT_FOUND: _FAILED}
@@ -205,6 +210,7 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
         json: Print what the MCP tool `dispatch_gc` answers, and the ids.
         shell: The outside world.
     """
+    check_range("--max-age-days", max_age_days, 0, MAX_AGE_DAYS)
     collected = open_store(shell).gc(max_age_days, dry_run=dry_run)
     if json:
         answer = Purged(
@@ -225,29 +231,6 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
         write_lines(shell, [f"Removed {litter} that dead processes had left behind."])
     _warn(shell, collected.warnings)
     return _DONE
-
-
-def full_id(store: JobStore, text: str) -> str:
-    """The id that `text` is, or is the beginning of; what can be neither is given back.
-
-    Raises:
-        UnknownJobError: No recent job's id begins so.
-        InvalidRequestError: Several do.
-    """
-    beginning = text.strip().lower()
-    if not _ID_BEGINNING.fullmatch(beginning):
-        return beginning
-    found = [row for row in store.list_jobs(limit=MAX_LISTED).jobs if row.id.startswith(beginning)]
-    if not found:
-        raise UnknownJobError(beginning)
-    if len(found) > 1:
-        shown = found[:_SHOWN_CANDIDATES]
-        names = zip(short_ids([row.id for row in found]), shown, strict=False)
-        listed = "; ".join(f"{short} ({row.agent}, {row.status})" for short, row in names)
-        raise InvalidRequestError(
-            f"{counted(len(found), 'job')} begin with {beginning}: {listed}. Give more of the id."
-        )
-    return found[0].id
 
 
 def _looks(store: JobStore, job_id: str, patience_s: float) -> Generator[Job]:

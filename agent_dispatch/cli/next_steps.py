@@ -1,54 +1,58 @@
-"""Next steps in the words of the CLI: shell commands, and no MCP tool."""
+"""Next steps in the words of the CLI: shell commands that can be pasted, and no MCP tool."""
 
 import shlex
 
-from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S
+from agent_dispatch.cli.job_text import short_id
 from agent_dispatch.model.next_step import CONTINUE, NextStep, StepKind
 
 
-def in_shell(step: NextStep) -> str:
-    """Say which command to run."""
+def tips(step: NextStep) -> list[str]:
+    """Say which command to run, once or twice.
+
+    A tip is the command alone, or words with the command in backticks.
+    """
     agent = shlex.quote(step.agent)
+    job = short_id(step.job_id)
     match step.kind:
         case StepKind.RESUME if step.session_id is None:
-            return "No session had begun, so there is none to resume."
+            return []  # No session had begun.
         case StepKind.RESUME:
+            resume = f'agent-dispatch run {agent} "{CONTINUE}" --session {step.session_id}'
             by_hand = f"cd {shlex.quote(step.directory)} && claude --resume {step.session_id}"
-            return (
-                "Its session is kept. Resume it:"
-                f' agent-dispatch run {agent} "{CONTINUE}" --session {step.session_id}'
-            ) + (f"\nOr by hand: {by_hand}" if step.directory else "")
+            return [resume, *([f"or by hand: `{by_hand}`"] if step.directory else [])]
+        case StepKind.ASK if step.session_id is None:
+            return ["agent-dispatch run --help"]
         case StepKind.ASK:
-            session = "" if step.session_id is None else f" --session {step.session_id}"
-            return f"Ask {step.agent}: agent-dispatch run {agent} TASK{session}"
+            return [f'agent-dispatch run {agent} "{CONTINUE}" --session {step.session_id}']
         case StepKind.WAIT:
-            return f"Its answer: agent-dispatch wait {step.job_id}"
+            return [f"agent-dispatch wait {job}"]
         case StepKind.MORE_TIME if not step.agent:
-            return (
-                f"Give it longer: --timeout-seconds {step.timeout_s} (at most {MAX_TIMEOUT_S}), or"
-                " fewer rounds: --max-rounds"
-            )
+            more = f"more time is --timeout-seconds {step.timeout_s}, less work --max-rounds"
+            return [f"{more}: `agent-dispatch dialogue --help`"]
         case StepKind.MORE_TIME:
-            return (
-                f"Or give it longer: --timeout-seconds {step.timeout_s} for one call (at most"
-                f" {MAX_TIMEOUT_S}). For long work use --background, which does not keep you"
-                " waiting."
-                f"\nOr for good: agent-dispatch update {agent} --timeout {step.timeout_s}"
-            )
+            for_good = f"`agent-dispatch update {agent} --timeout {step.timeout_s}`"
+            return [
+                f"more time for one run is --timeout-seconds {step.timeout_s}, for all: {for_good}"
+            ]
         case StepKind.RAISE_BUDGET:
-            return (
-                f"Or raise the cap: agent-dispatch update {agent}"
-                f" --max-budget-usd {step.budget_usd}"
-            )
+            raised = f"agent-dispatch update {agent} --max-budget-usd {step.budget_usd}"
+            return [f"raise the cap: `{raised}`"]
         case StepKind.UPDATE_AGENT:
-            return f"Change it: agent-dispatch update {agent} (--help lists what)"
+            return [f"agent-dispatch update {agent} --help"]
         case StepKind.ADD_AGENT:
-            return "Register one: agent-dispatch add NAME DIRECTORY"
+            return ["agent-dispatch add --help"]
         case StepKind.LOOK_AT_JOB:
-            return f"Look at it: agent-dispatch job {step.job_id}"
+            return [f"agent-dispatch job {job}"]
         case StepKind.LIST_JOBS:
-            return "List the known jobs: agent-dispatch jobs"
+            return ["agent-dispatch jobs"]
+        case StepKind.LIST_AGENTS:
+            return ["agent-dispatch list"]
         case StepKind.REMOVE_OLD_JOBS:
-            return "Remove old jobs: agent-dispatch gc"
+            return ["agent-dispatch gc"]
         case StepKind.RUN:
-            return f"Run: {step.command}"
+            return [step.command]
+
+
+def in_shell(step: NextStep) -> str:
+    """Word a step for a text, such as the `error` of a result in JSON."""
+    return "\n".join(f"tip: {tip}" for tip in tips(step))

@@ -130,16 +130,6 @@ def say(shell: Shell, text: str) -> None:
         shell.stderr.flush()
 
 
-def report_error(shell: Shell, message: str, *, as_json: bool) -> None:
-    """Tell that a call was wrong, in the shape that its caller reads."""
-    if as_json:
-        # What came from argv may hold bytes that are no text.
-        clean = message.encode("utf-8", "backslashreplace").decode()
-        write_json(shell, {"error": clean})
-    else:
-        remark(shell, f"error: {message}", Colour.BAD)
-
-
 @contextlib.contextmanager
 def _delivery() -> Iterator[None]:
     try:

@@ -3,9 +3,12 @@
 import signal
 from collections.abc import Iterable
 
+from agent_dispatch.cli.errors import all_tips, show_error
+from agent_dispatch.cli.job_text import short_id
 from agent_dispatch.cli.output import Colour, counted, one_line, remark, write_answer
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.next_step import NextStep
 
 _TIMEOUT_STATUS = 124
 
@@ -23,11 +26,23 @@ def failures_of(*results: DispatchResult | None) -> list[ErrorType | None]:
     return [result.error_type for result in results if result and not result.success]
 
 
-def show_error(shell: Shell, error: str | None, error_type: ErrorType | None) -> None:
-    """Say what went wrong, if anything did."""
+def show_failure(
+    shell: Shell,
+    error: str | None,
+    error_type: ErrorType | None,
+    steps: Iterable[NextStep] | None,
+) -> None:
+    """Say what went wrong with a run, if anything did, as the last thing on stderr."""
     if error is not None:
-        kind = f" ({error_type})" if error_type else ""
-        remark(shell, f"error{kind}: {error}", Colour.BAD)
+        show_error(shell, error, all_tips(steps), error_type or "")
+
+
+def show_hint(shell: Shell, hint: str | None, steps: Iterable[NextStep] | None) -> None:
+    """Say what the reader of an answer should know, and what to do about it."""
+    if hint:
+        remark(shell, f"hint: {hint}", Colour.DOUBTFUL)
+    for tip in all_tips(steps):
+        remark(shell, f"tip: {tip}")
 
 
 def show_result(shell: Shell, result: DispatchResult) -> None:
@@ -35,10 +50,12 @@ def show_result(shell: Shell, result: DispatchResult) -> None:
     write_answer(shell, result.result)
     for text in _remarks(result):
         remark(shell, text, Colour.DOUBTFUL)
-    show_error(shell, result.error, result.error_type)
+    # With an error, the steps are about that.
+    show_hint(shell, result.hint, result.next_steps if result.error is None else None)
     facts = _facts(result)
     if facts:
         remark(shell, one_line(f"{result.agent}: {', '.join(facts)}"), Colour.FAINT)
+    show_failure(shell, result.error, result.error_type, result.next_steps)
 
 
 def _facts(result: DispatchResult) -> list[str]:
@@ -49,7 +66,7 @@ def _facts(result: DispatchResult) -> list[str]:
         None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
         None if result.cost_usd is None else f"${result.cost_usd:.4f}",
         None if result.session_id is None else f"session {result.session_id}",
-        None if result.job_id is None else f"job {result.job_id}",
+        None if result.job_id is None else f"job {short_id(result.job_id)}",
     ]
     return [fact for fact in facts if fact is not None]
 
@@ -61,8 +78,6 @@ def _remarks(result: DispatchResult) -> list[str]:
         remarks.append(f"note: this run gave {earlier}; see with --json")
     if result.denied_tools:
         remarks.append(f"warning: tools denied: {', '.join(result.denied_tools)}")
-    if result.hint:
-        remarks.append(f"hint: {result.hint}")
     if result.budget_exceeded:
         remarks.append("warning: this run cost more than its cap")
     if result.left_running:

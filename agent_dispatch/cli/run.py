@@ -2,6 +2,8 @@
 
 from contextlib import closing
 
+from agent_dispatch.cli.errors import MisuseError
+from agent_dispatch.cli.job_text import short_id
 from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import (
     Colour,
@@ -12,14 +14,27 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
-from agent_dispatch.cli.results import exit_status, failures_of, show_error, show_result
+from agent_dispatch.cli.results import (
+    exit_status,
+    failures_of,
+    show_failure,
+    show_hint,
+    show_result,
+)
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.values import check_call_timeout, check_choice, check_range
 from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.core.next_step import told
 from agent_dispatch.core.parallel import read_members
 from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model import next_step as steps
 from agent_dispatch.model.answer import Submitted
-from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
+from agent_dispatch.model.dialogue import (
+    DEFAULT_ROUNDS,
+    MAX_ROUNDS,
+    DialogueRequest,
+    DialogueResult,
+)
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
 
@@ -68,13 +83,16 @@ def run(
         json: Print the result as the MCP tool `dispatch` answers it.
         shell: The outside world.
     """
+    check_call_timeout(timeout_seconds)
+    if response_format:
+        check_choice("--response-format", response_format, ["json"])
     if background and stream:
-        raise InvalidRequestError(
-            "--background and --stream exclude each other. Leave --stream out, and follow the job"
-            " with: agent-dispatch tail ID --follow"
+        raise MisuseError(
+            "--background and --stream exclude each other.",
+            steps.run("agent-dispatch tail --follow"),
         )
     if task == json_schema == "-":
-        raise InvalidRequestError(
+        raise MisuseError(
             "The task and the schema cannot both come on stdin: put the schema into a file."
         )
     request = DispatchRequest(
@@ -139,9 +157,9 @@ def parallel(
 
         many = ManyDispatches(members, aggregate)
         attended = attend(shell, fork_server, many.work, style_for(shell, stream=stream))
-    outcome = _told(many.outcome(attended))
+    outcome = many.outcome(attended)
     if json:
-        _write_parallel(shell, outcome)
+        _write_parallel(shell, _told(outcome))
     else:
         _show_parallel(shell, outcome)
     failures = failures_of(*outcome.individual_results, outcome.aggregated)
@@ -172,6 +190,8 @@ def dialogue(
         json: Print what the MCP tool `dispatch_dialogue` answers, nothing cut.
         shell: The outside world.
     """
+    check_call_timeout(timeout_seconds)
+    check_range("--max-rounds", max_rounds, 1, MAX_ROUNDS)
     request = DialogueRequest(
         requester=requester,
         responder=responder,
@@ -186,9 +206,9 @@ def dialogue(
 
         one = OneDialogue(request)
         attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
-    result = told(one.outcome(attended), in_shell)
+    result = one.outcome(attended)
     if json:
-        write_json(shell, result)
+        write_json(shell, told(result, in_shell))
     else:
         _show_dialogue(shell, result)
     failures = [] if result.error is None else [result.error_type]
@@ -248,9 +268,9 @@ def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: 
 
         one = OneDispatch(request)
         attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
-    result = told(one.outcome(attended), in_shell)
+    result = one.outcome(attended)
     if as_json:
-        write_json(shell, result)
+        write_json(shell, told(result, in_shell))
     else:
         show_result(shell, result)
     return exit_status(failures_of(result), attended.signum)
@@ -265,7 +285,7 @@ def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
         write_json(shell, Submitted(job_id=job.id, status=job.status, agent=job.agent))
     else:
         write_lines(shell, [job.id])
-        remark(shell, f"Its answer: agent-dispatch wait {job.id}", Colour.FAINT)
+        remark(shell, f"Its answer: agent-dispatch wait {short_id(job.id)}", Colour.FAINT)
     return 0
 
 
@@ -304,16 +324,15 @@ def _show_dialogue(shell: Shell, result: DialogueResult) -> None:
         write_lines(shell, [""])
     write_lines(shell, ["## Answer" if result.resolved else "## Not settled; said last", ""])
     write_answer(shell, result.final_answer)
-    if result.hint:
-        remark(shell, f"hint: {result.hint}", Colour.DOUBTFUL)
-    show_error(shell, result.error, result.error_type)
+    show_hint(shell, result.hint, result.next_steps if result.error is None else None)
     cost = "" if result.total_cost_usd is None else f", ${result.total_cost_usd:.4f}"
     seconds = f"{result.total_duration_ms / 1000:.1f} s"
     remark(shell, f"{counted(result.rounds, 'round')}, {seconds}{cost}", Colour.FAINT)
     for agent, session_id in (result.sessions or {}).items():
         remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
     if result.job_id is not None:
-        remark(shell, f"job {result.job_id}", Colour.FAINT)
+        remark(shell, f"job {short_id(result.job_id)}", Colour.FAINT)
+    show_failure(shell, result.error, result.error_type, result.next_steps)
 
 
 def _told(outcome: ParallelResult) -> ParallelResult:

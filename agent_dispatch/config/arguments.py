@@ -14,6 +14,7 @@ from agent_dispatch.config.keys import (
 )
 from agent_dispatch.config.scan import directory_problem
 from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.next_step import NextStep, StepKind, run
 
 
 def check_name(name: str) -> None:
@@ -28,9 +29,9 @@ def require_free(data: Mapping[str, Any], name: str) -> None:
         import shlex  # Only a message needs it.
 
         raise InvalidRequestError(
-            f"Agent {name!r} exists already. To change it: agent-dispatch update"
-            f" {shlex.quote(name)} (--help lists what); to replace it: agent-dispatch remove"
-            f" {shlex.quote(name)}, then add it again."
+            f"Agent {name!r} exists already. Change it, or remove it and add it again.",
+            NextStep(kind=StepKind.UPDATE_AGENT, agent=name),
+            run(f"agent-dispatch remove {shlex.quote(name)}"),
         )
 
 

@@ -28,6 +28,7 @@ from agent_dispatch.files import (
     write_whole,
 )
 from agent_dispatch.model.config import Config
+from agent_dispatch.model.next_step import run
 
 T = TypeVar("T")
 
@@ -50,8 +51,8 @@ def config_path(environ: Mapping[str, str]) -> Path:
         if path.suffix.lower() in (".yaml", ".yml"):
             raise ConfigError(
                 f"AGENT_DISPATCH_CONFIG names a YAML file, {path}, and the configuration is TOML."
-                " Unset the variable or let it name a .toml file, then take the agents over once"
-                f" with: agent-dispatch import {_quoted(path)}"
+                " Unset the variable or let it name a .toml file, then import the agents.",
+                run(f"agent-dispatch import {_quoted(path)}"),
             )
         return path
     base = environ.get("XDG_CONFIG_HOME", "")

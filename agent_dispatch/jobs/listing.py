@@ -134,6 +134,10 @@ class Lister:
                     break
         return Listing(found, warnings.told())
 
+    def ids(self) -> Iterator[str]:
+        """The ids of all records, the newest first, as their names tell them."""
+        return self._newest_ids(0, Warnings())
+
     def naming(self, word: str) -> Iterator[Job]:
         """The jobs whose records have `word` in them, the newest first, as they are recorded."""
         for job_id in self._newest_ids(0, Warnings()):

@@ -21,6 +21,7 @@ from agent_dispatch.jobs.listing import NEIGHBOURS, Entry, Lister, Warnings, ent
 from agent_dispatch.jobs.locks import UNPLACED, Locks, owners_of
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
 from agent_dispatch.model.job import Job, JobKind
+from agent_dispatch.model.next_step import run
 
 LOG_SUFFIX = ".log"
 _DAY_S = 86_400.0
@@ -88,8 +89,8 @@ class Retention:
         job = self._settle(job_id)
         if not job.status.is_terminal:
             raise JobStoreError(
-                f"Job {job_id} is {job.status}, and its record is kept until it has ended. End it"
-                f" with: agent-dispatch cancel {job_id}"
+                f"Job {job_id} is {job.status}, and its record is kept until it has ended.",
+                run(f"agent-dispatch cancel {job_id}"),
             )
         self._remove(job_id, Warnings())
 

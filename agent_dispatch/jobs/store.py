@@ -337,6 +337,11 @@ class JobStore:
         with self._told("Jobs cannot be listed"):
             return self._lister.list_jobs(status, limit)
 
+    def ids(self) -> list[str]:
+        """The ids of all jobs, the newest first; the records are not read."""
+        with self._told("Jobs cannot be listed"):
+            return list(self._lister.ids())
+
     def find(self, word: str, matches: Callable[[Job], bool]) -> Job | None:
         """The newest job with `word` in its record that `matches`; it is not settled.
 

@@ -31,6 +31,7 @@ class StepKind(StrEnum):
     LOOK_AT_JOB = "look_at_job"
     """`job_id`."""
     LIST_JOBS = "list_jobs"
+    LIST_AGENTS = "list_agents"
     REMOVE_OLD_JOBS = "remove_old_jobs"
     RUN = "run"
     """`command`, for a person in a shell; `agent` if it is about one."""

@@ -49,6 +49,8 @@ def in_tools(step: NextStep) -> str:
             return f'Look at it: dispatch_status(job_id="{step.job_id}")'
         case StepKind.LIST_JOBS:
             return "List the known jobs: dispatch_jobs()"
+        case StepKind.LIST_AGENTS:
+            return "List the agents: list_agents()"
         case StepKind.REMOVE_OLD_JOBS:
             return "Remove old jobs: dispatch_gc()"
         case StepKind.RUN:

@@ -151,7 +151,7 @@ class Toolbox:
     ) -> Answer:
         try:
             if isinstance(self._service, DispatchError):
-                return refusal(str(self._service))
+                return refusal(told_error(self._service, in_tools))
             result = await tool.run(self._service, params, on_progress)
             match result:
                 case WithWarnings(items, warnings):

@@ -126,7 +126,11 @@ def test_an_unknown_agent_is_an_error_that_names_the_others(world: World, infra:
     world.run("add", "infra", str(infra))
     for argv in (["describe", "nope"], ["remove", "nope"], ["update", "nope", "--timeout=5"]):
         assert world.run(*argv) == 1
-        assert world.err == "error: Unknown agent: 'nope'. Available: infra\n"
+        assert world.err == (
+            "error: Unknown agent: 'nope'. Available: infra\ntip: agent-dispatch list\n"
+        )
+    assert world.run("describe", "infa") == 1
+    assert world.err.startswith("error: Unknown agent: 'infa'. Did you mean infra?")
 
 
 def test_update_tells_what_changed_and_clears_with_none(world: World, infra: Path) -> None:
@@ -150,13 +154,32 @@ def test_the_effort_is_set_shown_and_cleared(world: World, infra: Path) -> None:
     assert "  effort  " not in world.out
 
 
-def test_an_unknown_permission_mode_is_warned_about_beside_the_answer(
-    world: World, infra: Path
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--permission-mode", "acceptedits", "Did you mean acceptEdits? It takes: "),
+        ("--permission-mode", "yolo", "acceptEdits, auto, bypassPermissions, "),
+        ("--timeout", "1000000", "must be from 1 to 86400"),
+        ("--timeout", "0.5", "must be from 1 to 86400"),
+        ("--timeout", "nan", "must be from 1 to 86400"),
+        ("--timeout", "soon", "--timeout"),
+        ("--max-budget-usd", "inf", "must be from 0 to 1000000"),
+    ],
+)
+def test_a_value_that_no_agent_can_have_is_refused_and_nothing_is_saved(
+    world: World, infra: Path, option: str, value: str, said: str
 ) -> None:
-    world.run("add", "infra", str(infra), "--permission-mode", "yolo")
-    assert "Added infra" in world.out
-    assert "warning: " in world.err
-    assert "yolo" in world.err
+    assert world.run("add", "infra", str(infra), option, value) == 2
+    assert not world.config.exists()
+    line, tip = world.err.splitlines()
+    assert said in line
+    assert len(line) <= 200
+    assert tip == "tip: agent-dispatch add --help"
+    world.run("add", "infra", str(infra))
+    before = world.config.read_bytes()
+    assert world.run("update", "infra", option, value, "--json") == 2
+    assert said in world.answer()["error"]
+    assert world.config.read_bytes() == before
 
 
 def test_remove_forgets_the_agent_and_leaves_its_directory(world: World, infra: Path) -> None:

@@ -21,7 +21,7 @@ from tests.cli.support import FakeService, World
         ["run", "infra", "task", "--bogus"],
         ["run", "infra", "task", "--context"],
         ["run", "infra", "task", "--timeout-seconds", "soon"],
-        ["run", "infra", "task", "--json", "--json"],
+        ["run", "infra", "task", "--stream", "--stream"],
         ["run", "infra", "task", "--shell", "x"],
     ],
 )
@@ -38,7 +38,23 @@ def test_a_command_line_that_does_not_parse_is_told_on_stderr(
 
 def test_a_mistyped_command_names_the_nearest(world: World) -> None:
     world.run("lsit")
-    assert "Did you mean list?" in world.err
+    assert world.err == (
+        "error: Unknown command: 'lsit'. Did you mean list?\ntip: agent-dispatch --help\n"
+    )
+
+
+def test_a_mistyped_option_names_the_nearest(world: World) -> None:
+    assert world.run("run", "infra", "x", "--contxt", "y") == 2
+    line, tip = world.err.splitlines()
+    assert line.startswith("error: Unknown option: --contxt. Did you mean --context?")
+    assert tip == "tip: agent-dispatch run --help"
+
+
+def test_a_wrong_command_line_with_json_answers_json(world: World) -> None:
+    assert world.run("jobs", "--json", "--limt", "3") == 2
+    assert world.answer()["error"].startswith("Unknown option: --limt. Did you mean --limit?")
+    assert world.answer()["tips"] == ["agent-dispatch jobs --help"]
+    assert world.err == ""
 
 
 @pytest.mark.parametrize("flags", [(), ("--goal=x",)])
@@ -138,7 +154,7 @@ def test_a_refused_call_is_an_error_of_one_line_and_status_1(
 def test_a_refused_call_with_json_answers_json(world: World) -> None:
     world.service = FakeService(InvalidRequestError("bad name \udcff \x1b[31m"))
     assert world.run("run", "infra", "x", "--json") == 1
-    assert world.answer() == {"error": "bad name \\udcff \x1b[31m"}
+    assert world.answer() == {"error": "bad name \\udcff \x1b[31m", "tips": []}
     assert world.err == ""
 
 

@@ -133,6 +133,6 @@ def test_a_demo_that_failed_names_no_command_about_what_is_gone(tmp_path: Path) 
     world = World(tmp_path, FakeService(failed))
     assert world.run("demo", "--real") == 124
     assert "It did not end within 120 s." in world.err
-    assert "Run: agent-dispatch doctor" in world.err
+    assert "tip: agent-dispatch doctor" in world.err
     for gone in ("tides &&", "update tides", session, "0190a7b0", "run tides"):
         assert gone not in world.err

@@ -11,7 +11,7 @@ def test_what_was_said_is_printed_and_the_answer_last(world: World) -> None:
     assert world.out == (
         "## Round 1: infra (responder)\n\nAll is well. [RESOLVED]\n\n## Answer\n\nAll is well.\n"
     )
-    for said in ("1 round, 5.0 s, $0.0200", "infra: session 11111111", f"job {JOB_ID}"):
+    for said in ("1 round, 5.0 s, $0.0200", "infra: session 11111111", f"job {JOB_ID[-8:]}"):
         assert said in world.err
     (request,) = world.service.dialogues
     assert (request.requester, request.responder) == ("backend", "infra")

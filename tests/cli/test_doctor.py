@@ -162,7 +162,7 @@ def test_a_config_that_does_not_parse_is_told_with_its_line(healthy: World) -> N
 def test_a_config_path_that_is_yaml_is_told_too(healthy: World) -> None:
     healthy.environ["AGENT_DISPATCH_CONFIG"] = "/x/agents.yaml"
     assert healthy.run("doctor", "--json") == 1
-    assert "agent-dispatch import" in found(healthy, "config")[0][1]
+    assert found(healthy, "config")[0][2] == "agent-dispatch import /x/agents.yaml"
 
 
 def test_unknown_keys_and_doubtful_values_are_warned_about(healthy: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent_dispatch.cli.app import run_cli
-from agent_dispatch.cli.job_text import age, short_ids
+from agent_dispatch.cli.job_text import age
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs import record
 from agent_dispatch.jobs.ids import IdSource
@@ -66,9 +66,7 @@ def test_jobs_are_listed_newest_first_and_aligned(world: World, store: JobStore)
     heading, *rows = world.out.splitlines()
     assert heading.split() == ["ID", "AGE", "STATUS", "AGENT", "COST", "TASK"]
     ids = [row.split()[0] for row in rows]
-    assert [
-        full.startswith(short) for full, short in zip([now.job.id, failed, old], ids, strict=True)
-    ]
+    assert ids == [job_id[-8:] for job_id in (now.job.id, failed, old)]
     assert [row[heading.index("STATUS") :].split("  ")[0] for row in rows] == [
         "running",
         "failed: timeout",
@@ -95,11 +93,14 @@ def test_a_listing_can_be_narrowed(world: World, store: JobStore) -> None:
     ended(store, FAILED)
     assert world.run("jobs", "--status=done", "--json") == 0
     assert [row["id"] for row in world.answer()] == [second, first]
-    for limit in ("1", "0", "-3"):
-        assert world.run("jobs", "--limit", limit, "--json") == 0
-        assert len(world.answer()) == 1
-    assert world.run("jobs", "--status", "over") == 1
-    assert "Use one of: pending, running, done, failed, cancelled" in world.err
+    assert world.run("jobs", "--limit", "1", "--json") == 0
+    assert len(world.answer()) == 1
+    for limit in ("0", "-3", "1001"):
+        assert world.run("jobs", "--limit", limit) == 2
+        assert "--limit" in world.err
+        assert "must be from 1 to 1000" in world.err
+    assert world.run("jobs", "--status", "doen") == 2
+    assert "Did you mean done? It takes: pending, running, done, failed, cancelled" in world.err
 
 
 def test_what_is_no_job_is_warned_about_beside_the_answer(
@@ -220,7 +221,7 @@ def test_what_cannot_be_an_id_is_an_error_and_adds_no_line_to_it(
     assert world.out == ""
     error, next_step = world.err.splitlines()
     assert error.startswith("error: Not a job id: ")
-    assert next_step == "List the known jobs: agent-dispatch jobs"
+    assert next_step == "tip: agent-dispatch jobs"
 
 
 @pytest.mark.parametrize("command", ["job", "wait", "tail", "cancel"])
@@ -232,22 +233,56 @@ def test_an_unknown_job_is_an_error(world: World, command: str) -> None:
     assert "Unknown job" in world.answer()["error"]
 
 
-def test_the_beginning_of_an_id_will_do_if_it_is_the_only_one(world: World, jobs_dir: Path) -> None:
+def test_a_part_of_an_id_will_do_if_only_one_has_it(world: World, jobs_dir: Path) -> None:
     hour_ns = 3_600 * 10**9
     clock = iter([10**18, 10**18 + 1, 10**18 + hour_ns])
     store = JobStore(jobs_dir, ids=IdSource(lambda: next(clock)))
     first, second, later = (ended(store) for _ in range(3))
-    for text in (later[:8], later[:31], later.upper(), f" {later} "):
+    parts = (later[:8], later[:31], later[-4:], later[-8:], later[-31:], later[-8:-4])
+    for text in (*parts, later.upper(), f" {later[-8:].upper()} "):
         assert world.run("job", text, "--json") == 0
         assert world.answer()["id"] == later
+    assert world.run("job", later[-3:]) == 1
+    assert "Not a job id" in world.err
     assert world.run("job", first[:8]) == 1
-    assert world.err.startswith(f"error: 2 jobs begin with {first[:8]}: ")
-    for job_id in (first, second):
-        shown = world.err.partition("begin with")[2]
-        short = next(word for word in shown.split() if len(word) > 12 and job_id.startswith(word))
-        assert world.run("job", short, "--json") == 0
-        assert world.answer()["id"] == job_id
-        world.run("job", first[:8])
+    *candidates, error, tip = world.err.splitlines()
+    assert error == f"error: 2 jobs match {first[:8]}. Use more digits."
+    assert tip == "tip: agent-dispatch jobs"
+    assert [line.split()[:3] for line in candidates] == [
+        [second[-8:], "done", "infra"],
+        [first[-8:], "done", "infra"],
+    ]
+    assert world.run("job", first[:8], "--json") == 1
+    assert all(job_id[-8:] in world.answer()["error"] for job_id in (first, second))
+
+
+def test_matches_of_beginnings_and_of_ends_all_count(world: World, jobs_dir: Path) -> None:
+    twins = iter([b"\0" * 8, ((0x0190A7B0) << 2).to_bytes(8)])
+    clock = iter([0x0190A7B0C1D2 * 10**6, 0x0190A7B0C1D2 * 10**6 + 10**15])
+    store = JobStore(jobs_dir, ids=IdSource(lambda: next(clock), lambda _: next(twins)))
+    first, second = ended(store), ended(store)
+    assert first.startswith("0190a7b0")
+    assert second.endswith("0190a7b0")
+    assert world.run("job", "0190") == 1
+    assert "2 jobs match 0190" in world.err
+
+
+@pytest.mark.parametrize("command", ["job", "wait", "tail"])
+def test_without_a_job_the_newest_is_meant(world: World, store: JobStore, command: str) -> None:
+    assert world.run(command) == 1
+    assert world.err == "error: There are no jobs yet.\ntip: agent-dispatch list\n"
+    ended(store)
+    newest = ended(store)
+    for argv in ([command, "--json"], [command, "last", "--json"]):
+        assert world.run(*argv) == 0
+        assert world.answer()["id"] == newest
+
+
+def test_a_cancellation_must_name_its_job(world: World, store: JobStore) -> None:
+    assert world.run("cancel") == 2
+    newest = ended(store)
+    assert world.run("cancel", "last", "--json") == 0
+    assert world.answer()["job_id"] == newest
 
 
 @pytest.mark.parametrize(
@@ -272,7 +307,7 @@ def test_a_job_that_still_runs_when_the_patience_is_over_is_status_3(
     claim = running(store)
     assert world.run("wait", claim.job.id, "--timeout-seconds", patience) == 3
     assert world.out == ""
-    assert f"Job {claim.job.id} is running; it goes on." in world.err
+    assert f"Job {claim.job.id[-8:]} is running; it goes on." in world.err
     assert world.run("wait", claim.job.id, "--timeout-seconds", patience, "--json") == 3
     assert world.answer()["timed_out_waiting"] is True
     assert world.err == ""
@@ -336,7 +371,7 @@ def test_a_tail_that_follows_prints_each_line_once_until_the_end(
         assert last == {"id": claim.job.id, "status": "failed"}
     else:
         assert stdout.text.splitlines() == lines
-        assert stderr.text == f"Job {claim.job.id} is failed.\n"
+        assert stderr.text == f"Job {claim.job.id[-8:]} is failed.\n"
 
 
 def test_a_job_without_an_owner_is_cancelled_at_once(world: World, store: JobStore) -> None:
@@ -365,7 +400,7 @@ def test_a_job_is_cancelled_by_its_owner_who_is_told_by_whom(world: World, store
     job_id = started.get(timeout=30)
     assert world.run("cancel", job_id[:16]) == 0
     owner.join()
-    assert world.out == f"Cancelled {job_id}.\n"
+    assert world.out == f"Cancelled {job_id[-8:]}.\n"
     assert store.settle(job_id).error == "Cancelled by agent-dispatch cancel."
 
 
@@ -386,14 +421,14 @@ def test_gc_removes_what_is_over_for_long_enough(world: World, store: JobStore) 
 @pytest.mark.parametrize("days", ["-1", "nan", "inf"])
 def test_an_age_that_is_none_is_refused(world: World, store: JobStore, days: str) -> None:
     ended(store)
-    assert world.run("gc", f"--max-age-days={days}") == 1
-    assert "Not an age in days" in world.err
+    assert world.run("gc", f"--max-age-days={days}") == 2
+    assert "must be from 0 to 1000000" in world.err
 
 
 def test_a_run_in_the_background_prints_the_id_of_its_job(world: World) -> None:
     assert world.run("run", "infra", "look", "--background") == 0
     assert world.out == f"{JOB_ID}\n"
-    assert f"agent-dispatch wait {JOB_ID}" in world.err
+    assert f"agent-dispatch wait {JOB_ID[-8:]}" in world.err
     assert world.run("run", "infra", "look", "--background", "--json", "--context=c") == 0
     assert world.answer() == {"job_id": JOB_ID, "status": "pending", "agent": "infra"}
     assert world.err == ""
@@ -407,8 +442,8 @@ def test_a_run_that_is_refused_has_no_id(world: World) -> None:
     world.service = FakeService(UnknownAgentError("infra", available=["db"]))
     assert world.run("run", "infra", "look", "--background") == 1
     assert world.out == ""
-    assert world.err == "error: Unknown agent: 'infra'. Available: db\n"
-    assert world.run("run", "infra", "look", "--background", "--stream") == 1
+    assert world.err == "error: Unknown agent: 'infra'. Available: db\ntip: agent-dispatch list\n"
+    assert world.run("run", "infra", "look", "--background", "--stream") == 2
     assert "--follow" in world.err
 
 
@@ -426,11 +461,3 @@ def test_a_run_that_is_refused_has_no_id(world: World) -> None:
 )
 def test_an_age_is_told_in_its_largest_unit(seconds: float, text: str) -> None:
     assert age(seconds) == text
-
-
-def test_short_ids_tell_apart_and_fit_together() -> None:
-    assert short_ids([]) == []
-    assert short_ids([JOB_ID]) == [JOB_ID[:12]]
-    twins = [JOB_ID, JOB_ID[:20] + "0" * 12]
-    assert len(set(short_ids(twins))) == 2
-    assert len({len(short) for short in short_ids(twins)}) == 1

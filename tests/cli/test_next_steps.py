@@ -34,9 +34,8 @@ STEPS: list[tuple[NextStep, str, str]] = [
             "Or by hand. Ask your user to run: cd '/srv/my db' && claude --resume 5e"
         ),
         (
-            "Its session is kept. Resume it: agent-dispatch run 'my db'"
-            ' "Continue where you left off" --session 5e\n'
-            "Or by hand: cd '/srv/my db' && claude --resume 5e"
+            "tip: agent-dispatch run 'my db' \"Continue where you left off\" --session 5e\n"
+            "tip: or by hand: `cd '/srv/my db' && claude --resume 5e`"
         ),
     ),
     (
@@ -45,35 +44,35 @@ STEPS: list[tuple[NextStep, str, str]] = [
             'Its session is kept. Resume it: dispatch_session(agent="infra",'
             ' task="Continue where you left off", session_id="5e")'
         ),
-        (
-            'Its session is kept. Resume it: agent-dispatch run infra "Continue where you left off"'
-            " --session 5e"
-        ),
+        'tip: agent-dispatch run infra "Continue where you left off" --session 5e',
     ),
     (
         NextStep(kind=StepKind.RESUME, agent="infra"),
         "No session had begun, so there is none to resume.",
-        "No session had begun, so there is none to resume.",
+        "",
     ),
     (
         NextStep(kind=StepKind.ASK, agent="infra", session_id="5e"),
         'Ask infra: dispatch_session(agent="infra", task=..., session_id="5e")',
-        "Ask infra: agent-dispatch run infra TASK --session 5e",
+        'tip: agent-dispatch run infra "Continue where you left off" --session 5e',
     ),
     (
         NextStep(kind=StepKind.ASK, agent="infra"),
         'Ask infra: dispatch_session(agent="infra", task=...)',
-        "Ask infra: agent-dispatch run infra TASK",
+        "tip: agent-dispatch run --help",
     ),
     (
         NextStep(kind=StepKind.WAIT, job_id="1a"),
         'Its answer: dispatch_wait(job_id="1a")',
-        "Its answer: agent-dispatch wait 1a",
+        "tip: agent-dispatch wait 1a",
     ),
     (
         NextStep(kind=StepKind.MORE_TIME, timeout_s=120),
         "Give it longer: timeout_seconds=120 (at most 7200), or fewer rounds: max_rounds",
-        "Give it longer: --timeout-seconds 120 (at most 7200), or fewer rounds: --max-rounds",
+        (
+            "tip: more time is --timeout-seconds 120, less work --max-rounds:"
+            " `agent-dispatch dialogue --help`"
+        ),
     ),
     (
         NextStep(kind=StepKind.MORE_TIME, agent="infra", timeout_s=120),
@@ -83,45 +82,49 @@ STEPS: list[tuple[NextStep, str, str]] = [
             " not keep you waiting."
         ),
         (
-            "Or give it longer: --timeout-seconds 120 for one call (at most 7200). For long work"
-            " use --background, which does not keep you waiting.\n"
-            "Or for good: agent-dispatch update infra --timeout 120"
+            "tip: more time for one run is --timeout-seconds 120, for all:"
+            " `agent-dispatch update infra --timeout 120`"
         ),
     ),
     (
         NextStep(kind=StepKind.RAISE_BUDGET, agent="infra", budget_usd="0.2"),
         'Or raise the cap: update_agent(name="infra", max_budget_usd=0.2)',
-        "Or raise the cap: agent-dispatch update infra --max-budget-usd 0.2",
+        "tip: raise the cap: `agent-dispatch update infra --max-budget-usd 0.2`",
     ),
     (
         NextStep(kind=StepKind.UPDATE_AGENT, agent="infra"),
         'Change it: update_agent(name="infra", ...)',
-        "Change it: agent-dispatch update infra (--help lists what)",
+        "tip: agent-dispatch update infra --help",
     ),
     (
         NextStep(kind=StepKind.ADD_AGENT),
         "Register one: add_agent(name=..., directory=...)",
-        "Register one: agent-dispatch add NAME DIRECTORY",
+        "tip: agent-dispatch add --help",
     ),
     (
         NextStep(kind=StepKind.LOOK_AT_JOB, job_id="1a"),
         'Look at it: dispatch_status(job_id="1a")',
-        "Look at it: agent-dispatch job 1a",
+        "tip: agent-dispatch job 1a",
     ),
     (
         NextStep(kind=StepKind.LIST_JOBS),
         "List the known jobs: dispatch_jobs()",
-        "List the known jobs: agent-dispatch jobs",
+        "tip: agent-dispatch jobs",
+    ),
+    (
+        NextStep(kind=StepKind.LIST_AGENTS),
+        "List the agents: list_agents()",
+        "tip: agent-dispatch list",
     ),
     (
         NextStep(kind=StepKind.REMOVE_OLD_JOBS),
         "Remove old jobs: dispatch_gc()",
-        "Remove old jobs: agent-dispatch gc",
+        "tip: agent-dispatch gc",
     ),
     (
         run("agent-dispatch doctor"),
         "Ask your user to run: agent-dispatch doctor",
-        "Run: agent-dispatch doctor",
+        "tip: agent-dispatch doctor",
     ),
 ]
 
@@ -243,4 +246,4 @@ def test_no_tool_declares_the_steps() -> None:
 def test_a_wrong_call_comes_with_its_steps() -> None:
     error = UnknownAgentError("db", available=[])
     assert "Register one: add_agent(" in told_error(error, in_tools)
-    assert "Register one: agent-dispatch add " in told_error(error, in_shell)
+    assert "tip: agent-dispatch add " in told_error(error, in_shell)

@@ -166,6 +166,6 @@ def test_a_schema_that_is_empty_is_not_left_out(world: World, tmp_path: Path) ->
 
 def test_stdin_is_read_for_one_thing_only(world: World) -> None:
     world.stdin = "what is down?"
-    assert world.run("run", "infra", "-", "--json-schema", "-") == 1
+    assert world.run("run", "infra", "-", "--json-schema", "-") == 2
     assert "The task and the schema cannot both come on stdin" in world.err
     assert world.service.requests == []

@@ -193,10 +193,11 @@ def test_a_taken_name_is_refused_with_the_way_to_change_it(
     _write(registry, registry.path.read_text() + "[agents.broken]\n")
     before = registry.path.read_bytes()
     for name in ("infra", "broken"):
-        with pytest.raises(
-            InvalidRequestError, match=f"agent-dispatch update {name} .* remove {name}"
-        ):
+        with pytest.raises(InvalidRequestError, match=f"'{name}' exists already") as caught:
             registry.add_agent(name, str(project))
+        update, remove = caught.value.next_steps
+        assert (update.kind, update.agent) == (StepKind.UPDATE_AGENT, name)
+        assert remove.command == f"agent-dispatch remove {name}"
     assert registry.path.read_bytes() == before
 
 

@@ -1,0 +1,78 @@
+"""How an error is shown: what happened, in one line, and then what to do, one command a line.
+
+The block comes last on stderr. What does not fit into the line stands above it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from agent_dispatch.cli.next_steps import tips
+from agent_dispatch.cli.output import Colour, fit, one_line, printable, remark, write_json
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.errors import DispatchError, UnknownAgentError
+from agent_dispatch.model.next_step import NextStep
+
+MAX_LINE_CHARS = 200
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+class MisuseError(DispatchError):
+    """A value on the command line is impossible: exit status 2, and nothing was done."""
+
+
+def report_error(shell: Shell, error: DispatchError, *, as_json: bool) -> None:
+    """Say that a call was wrong, in the shape that its caller reads."""
+    said = all_tips(error.next_steps)
+    if not said and isinstance(error, UnknownAgentError):
+        # The line names them too, but has no room for many.
+        said = ["agent-dispatch list"]
+    if as_json:
+        write_json(shell, {"error": _text(str(error)), "tips": [_text(tip) for tip in said]})
+    else:
+        show_error(shell, str(error), said)
+
+
+def show_error(shell: Shell, message: str, said: Sequence[str], kind: str = "") -> None:
+    """Write the block of an error on stderr, as the last that is written there.
+
+    Args:
+        shell: The outside world.
+        message: What happened; any text.
+        said: The tips.
+        kind: The type of error, if it has one.
+    """
+    label = f"error ({kind}): " if kind else "error: "
+    line, more = split_message(printable(message), MAX_LINE_CHARS - len(label))
+    if more:
+        remark(shell, more)
+    remark(shell, f"{label}{line}", Colour.BAD)
+    for tip in said:
+        remark(shell, f"tip: {tip}")
+
+
+def all_tips(steps: Iterable[NextStep] | None) -> list[str]:
+    """Return the tips of some steps, each once."""
+    return list(dict.fromkeys(tip for step in steps or () for tip in tips(step)))
+
+
+def split_message(message: str, room: int) -> tuple[str, str]:
+    """Return the first sentences of a message, as many as fit into one line, and the rest.
+
+    If not even the first sentence fits, the line is its beginning and the rest is the whole text.
+    """
+    first, _, below = message.strip().partition("\n")
+    sentences = _SENTENCE_END.split(one_line(first))
+    line = sentences[0]
+    if len(line) > room:
+        return fit(line, room), message.strip()
+    for place, sentence in enumerate(sentences[1:], start=1):
+        if len(line) + 1 + len(sentence) > room:
+            return line, "\n".join(filter(None, (" ".join(sentences[place:]), below.strip("\n"))))
+        line = f"{line} {sentence}"
+    return line, below.strip("\n")
+
+
+def _text(text: str) -> str:
+    """Return text without the bytes that are none; they may come from the command line."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,86 @@
+"""The block of an error: one line on what happened, then commands, at the end of stderr."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_dispatch.cli.errors import MAX_LINE_CHARS, split_message
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.names import did_you_mean, edits
+from agent_dispatch.model.next_step import DOCTOR, NextStep, StepKind
+from tests.cli.support import FakeService, World
+
+SESSION = "11111111-1111-4111-8111-111111111111"
+
+
+def test_a_failed_run_ends_with_one_line_and_its_tips(world: World) -> None:
+    world.service = FakeService(
+        DispatchResult(
+            agent="infra",
+            success=False,
+            result="half an answer",
+            error=f"The CLI gave up. {'It was slow. ' * 30}\nline one\nline two",
+            error_type=ErrorType.TIMEOUT,
+            session_id=SESSION,
+            duration_ms=1000,
+            next_steps=[
+                NextStep(kind=StepKind.RESUME, agent="infra", session_id=SESSION),
+                DOCTOR,
+            ],
+        )
+    )
+    assert world.run("run", "infra", "x") == 124
+    assert world.out == "half an answer\n"
+    *above, error, first, second = world.err.splitlines()
+    assert error.startswith("error (timeout): The CLI gave up. It was slow. ")
+    assert len(error) <= MAX_LINE_CHARS
+    assert first == (
+        f'tip: agent-dispatch run infra "Continue where you left off" --session {SESSION}'
+    )
+    assert second == "tip: agent-dispatch doctor"
+    assert "line one" in above
+    assert any(line.startswith("infra: ") for line in above)
+
+
+def test_the_error_of_a_wrong_call_is_cut_and_nothing_of_it_is_lost(world: World) -> None:
+    long = "x" * 300
+    world.service = FakeService(InvalidRequestError(f"{long}. Then more."))
+    assert world.run("run", "infra", "x") == 1
+    whole, line = world.err.splitlines()
+    assert whole == f"{long}. Then more."
+    assert line == f"error: {'x' * 190}..."
+
+
+@given(st.text(alphabet="ab .!\n", max_size=600))
+def test_a_message_is_split_at_a_sentence_and_nothing_is_lost(message: str) -> None:
+    line, rest = split_message(message, 50)
+    assert len(line) <= 50
+    assert "\n" not in line
+    if line.endswith("..."):
+        return
+    assert re.sub(r"\s", "", line + rest) == re.sub(r"\s", "", message)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "number"),
+    [
+        ("infra", "infra", 0),
+        ("infa", "infra", 1),
+        ("infar", "infra", 1),
+        ("ifnar", "infra", 2),
+        ("inf", "infra", 2),
+        ("in", "infra", 3),
+        ("", "ab", 2),
+        ("backend", "frontend", 3),
+    ],
+)
+def test_edits_are_counted(one: str, other: str, number: int) -> None:
+    assert min(edits(one, other), 3) == min(edits(other, one), 3) == number
+
+
+def test_the_nearest_name_is_proposed_and_a_distant_one_is_not() -> None:
+    assert did_you_mean("infar", ["inter", "infra"]) == " Did you mean infra?"
+    assert did_you_mean("web", ["infra", "database"]) == ""
