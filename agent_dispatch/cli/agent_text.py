@@ -7,6 +7,8 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.config import AgentConfig, Settings
 
+_INSTRUCTIONS_CHARS = 200
+
 
 def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
     """One agent of `list`; `width` is that of the longest name."""
@@ -22,6 +24,7 @@ def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
         ("stacks", agent.stacks or None),
         ("dbs", agent.dbs or None),
         ("groups", agent.groups or None),
+        ("capabilities", agent.capabilities or None),
     )
     permissions = _named(
         ("mode", [agent.permission_mode] if agent.permission_mode else None),
@@ -62,6 +65,7 @@ def detail_lines(
         ("timeout", _inherited(f"{details.timeout:g} s", own.timeout is None)),
         ("model", _or_inherit(details.model, own.model is None)),
         ("effort", one_line(details.effort or "")),
+        ("fallback model", one_line(details.fallback_model or "")),
         ("max budget", _budget(details, own)),
         (
             "permission mode",
@@ -72,6 +76,7 @@ def detail_lines(
             "disallowed tools",
             _tools(own.disallowed_tools, settings.default_disallowed_tools),
         ),
+        *_own_rows(details),
         ("project files", listing(files) or "none"),
         ("mcp servers", listing(details.mcp_servers)),
         ("stacks", listing(details.stacks)),
@@ -81,6 +86,25 @@ def detail_lines(
     ]
     title = paint(one_line(details.name), Colour.NAME, shell.stdout, shell.environ)
     return [title, *(f"  {label:<18}{text}" for label, text in rows if text)]
+
+
+def _own_rows(details: AgentDetails) -> list[tuple[str, str]]:
+    """What only an agent's table says, without what it leaves out."""
+    lists = (
+        ("tools", details.tools),
+        ("env allow", details.env_allow),
+        ("env deny", details.env_deny),
+        ("capabilities", details.capabilities),
+    )
+    instructions = one_line(details.instructions or "")
+    if len(instructions) > _INSTRUCTIONS_CHARS:
+        instructions = f"{instructions[:_INSTRUCTIONS_CHARS]}…"
+    return [
+        *((label, listing(items) or "none") for label, items in lists if items is not None),
+        ("instructions", instructions),
+        ("exclusive", "one run at a time on this machine" if details.exclusive else ""),
+        ("nested", "no (this server is not started in it)" if details.nested is False else ""),
+    ]
 
 
 def _inherited(text: str, from_settings: bool) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.core.environment import ESSENTIAL, name_pattern
 from agent_dispatch.core.text import SURROGATE
 from agent_dispatch.model.config import EFFORTS, PERMISSION_MODES, GroupMember
 
@@ -18,6 +19,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _NOT_ONE_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 HOST_NAME_RULE = "letters, digits, dots, hyphens and underscores"
 _HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_VARIABLE = re.compile(r"[A-Za-z_*][A-Za-z0-9_*]*")
+_A_VARIABLE_OF_OURS = "AGENT_DISPATCH_DEPTH"
+_MAX_INSTRUCTIONS_BYTES = 100_000
+"""They travel on the command line, where one argument may have 128 KiB (execve(2), Linux)."""
 _SHOWN_CHARS = 60
 
 
@@ -166,6 +171,40 @@ def _read_tools(value: object) -> list[str]:
     return list(dict.fromkeys(tools))
 
 
+def _read_names(value: object) -> list[str]:
+    """Read names of environment variables, in which `*` stands for any characters."""
+    names = _read_lines(value)
+    for name in names:
+        if not _VARIABLE.fullmatch(name):
+            raise BadValueError(
+                f"expected names of environment variables, in which * stands for any characters,"
+                f" got {shown(name)}"
+            )
+    return names
+
+
+def _read_lines(value: object) -> list[str]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise _expected("an array of texts", value)
+    for item in items:
+        if not isinstance(item, str) or not item.strip() or not is_one_line(item):
+            raise BadValueError(f"expected each item as text on one line, got {shown(item)}")
+    return list(dict.fromkeys(item.strip() for item in items))
+
+
+def _read_instructions(value: object) -> str | None:
+    text = _read_text(value)
+    if "\0" in text:
+        raise BadValueError("expected text without NUL characters")
+    if (size := len(text.encode())) > _MAX_INSTRUCTIONS_BYTES:
+        raise BadValueError(
+            f"expected at most {_MAX_INSTRUCTIONS_BYTES:,} bytes, got {size:,}; put the rest into"
+            " the project's CLAUDE.md"
+        )
+    return text if text.strip() else None
+
+
 def _parse_tools(text: str) -> list[str]:
     if text.strip().startswith("["):
         try:
@@ -251,6 +290,22 @@ def _doubtful_efforts(effort: str) -> Iterator[str]:
         )
 
 
+def _doubtful_tool_names(tools: list[str]) -> Iterator[str]:
+    for tool in tools:
+        if "(" in tool:
+            yield f"{tool!r} is a rule; this list takes names of tools, such as Bash."
+
+
+def _doubtful_denied_names(patterns: list[str]) -> Iterator[str]:
+    for pattern in patterns:
+        matches = name_pattern([pattern])
+        if essential := [one for one in ESSENTIAL if matches(one)]:
+            names = " and ".join(essential)
+            yield f"{pattern!r} takes {names} away, without which Claude Code does not work."
+        if matches(_A_VARIABLE_OF_OURS):
+            yield f"{pattern!r} does not keep out AGENT_DISPATCH_*, which every agent gets."
+
+
 _WORD = Key(_read_word, refused=_refused_words)
 _MODE = Key(_read_word, refused=_refused_words, doubtful=_doubtful_modes)
 _TOOLS = Key(_read_tools, parse=_parse_tools, max_chars=20_000, refused=_refused_tools)
@@ -311,6 +366,14 @@ AGENT_KEYS: Mapping[str, Key] = {
     "allowed_tools": _TOOLS.with_default(),
     "disallowed_tools": _TOOLS.with_default(),
     "effort": Key(_read_word, refused=_refused_words, doubtful=_doubtful_efforts),
+    "fallback_model": _WORD,
+    "tools": Key(_read_tools, refused=_refused_tools, doubtful=_doubtful_tool_names),
+    "env_allow": Key(_read_names),
+    "env_deny": Key(_read_names, doubtful=_doubtful_denied_names),
+    "instructions": Key(_read_instructions),
+    "exclusive": _FLAG,
+    "nested": _FLAG,
+    "capabilities": Key(_read_lines),
 }
 """`[agents.NAME]`, in the order in which a new agent is written."""
 

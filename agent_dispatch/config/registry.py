@@ -197,6 +197,13 @@ class Registry:
             timeout=agent.timeout_s,
             model=agent.model,
             effort=agent.effort,
+            fallback_model=agent.fallback_model,
+            tools=_listed(agent.tools),
+            env_allow=_listed(agent.env_allow),
+            env_deny=_listed(agent.env_deny),
+            instructions=agent.instructions,
+            exclusive=agent.exclusive or None,
+            nested=None if agent.nested else False,
             max_budget_usd=agent.max_budget_usd,
             warnings=warnings or None,
             instruction_files=list(files) or None,
@@ -357,6 +364,7 @@ class Registry:
             "disallowed_tools": _listed(agent.disallowed_tools),
             "host": agent.host,
             "groups": groups_of(config, name) or None,
+            "capabilities": _listed(agent.capabilities),
         }
         return row, agent
 

@@ -20,6 +20,7 @@ _LEFT_OUT_IN_TURN = (
     ("dbs", "stacks"),
     ("directory",),
     ("mcp_servers",),
+    ("capabilities",),
     ("groups",),
 )
 _TEXT_CHARS_BEFORE = 200

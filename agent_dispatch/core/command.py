@@ -9,10 +9,11 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from agent_dispatch.core.environment import inherited
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.next_step import DOCTOR, NextStep, StepKind, run
@@ -23,55 +24,11 @@ DEPTH_VARIABLE = "AGENT_DISPATCH_DEPTH"
 MARKER_VARIABLE = "AGENT_DISPATCH_RUN"
 """Names the run in the environment of every process under it, to find those that escaped."""
 
+EXCLUSIVE_VARIABLE = "AGENT_DISPATCH_EXCLUSIVE"
+"""Names, with commas between them, the exclusive agents whose runs enclose this process."""
+
 UNREADABLE_DEPTH = sys.maxsize
 """What `current_depth` makes of a value that is no depth: deeper than any limit."""
-
-_SESSION_VARIABLES = frozenset(
-    {
-        "CLAUDECODE",
-        "CLAUDE_CODE_CHILD_SESSION",
-        "CLAUDE_CODE_ENTRYPOINT",
-        "CLAUDE_CODE_LAUNCHED_BY_SESSION_IDS",
-        "CLAUDE_CODE_MESSAGING_SOCKET",
-        "CLAUDE_CODE_MESSAGING_TOKEN",
-        "CLAUDE_CODE_SESSION_ATTENDED",
-        "CLAUDE_CODE_SESSION_ID",
-        "CLAUDE_CODE_SSE_PORT",
-        "CLAUDE_PID",
-        "CLAUDE_PROJECT_DIR",
-    }
-)
-"""They say which session a process belongs to; a dispatched one belongs to none of ours."""
-
-_INSIDE_SESSION = ("CLAUDECODE", "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_SESSION_ID")
-"""Claude Code sets these for what a session starts (read in 2.1.330)."""
-_RETRY_VARIABLE = re.compile(r"CLAUDE_CODE_\w*RETR(?:Y|IES)")
-
-_GIT_VARIABLES = frozenset(
-    {
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-        "GIT_COMMON_DIR",
-        "GIT_CONFIG",
-        "GIT_CONFIG_PARAMETERS",
-        "GIT_DIR",
-        "GIT_GRAFT_FILE",
-        "GIT_IMPLICIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_INTERNAL_SUPER_PREFIX",
-        "GIT_NO_REPLACE_OBJECTS",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_PREFIX",
-        "GIT_QUARANTINE_PATH",
-        "GIT_REPLACE_REF_BASE",
-        "GIT_SHALLOW_FILE",
-        "GIT_WORK_TREE",
-    }
-)
-"""What `git rev-parse --local-env-vars` lists: Git sets them for its hooks, and they bind a process
-to the caller's repository. GIT_CONFIG_COUNT is listed too and stays: a user sets it, for example to
-declare safe directories. GIT_QUARANTINE_PATH is not listed and goes: a pre-receive hook has it, and
-with it Git refuses to update references anywhere. GIT_CONFIG_PARAMETERS goes: it holds the `git -c`
-of one command of the caller's, and can itself name a repository (`-c core.worktree=…`)."""
 
 _WAIT_CEILING_VARIABLE = "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS"
 _ALWAYS = (
@@ -85,8 +42,8 @@ _ALWAYS = (
     "--disallowedTools=ScheduleWakeup",
     "--disallowedTools=CronCreate",
 )
-# A child that may not dispatch must not pay for starting our server either: `-p` waits for it.
-_WITHOUT_OUR_SERVER = '--settings={"deniedMcpServers":[{"serverName":"agent-dispatch"}]}'
+_OUR_SERVER_NAMES = ("agent-dispatch", "plugin:agent-dispatch:agent-dispatch")
+"""As `init` registers it, and as the plugin does (measured with Claude Code 2.1.332)."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -115,6 +72,7 @@ def build_command(
     marker: str,
     timeout_s: float,
     json_schema: str = "",
+    exclusive: Iterable[str] = (),
 ) -> Command:
     """Return the command that runs `agent`, reading user lines on stdin.
 
@@ -129,6 +87,7 @@ def build_command(
         marker: The value of `MARKER_VARIABLE`.
         timeout_s: How long the run may take; the CLI waits as long for background tasks.
         json_schema: What the answer has to fit, as JSON; empty for none.
+        exclusive: Exclusive agents that the run holds: none of them can be started below it.
 
     Raises:
         RefusedValueError: A value looks like a flag, holds a NUL, or is not a usable number.
@@ -142,6 +101,8 @@ def build_command(
         argv.append(_flag(agent, "--resume", resume))
     if agent.model:
         argv.append(_flag(agent, "--model", agent.model))
+    if agent.fallback_model:
+        argv.append(_flag(agent, "--fallback-model", agent.fallback_model))
     if agent.effort:
         argv.append(_flag(agent, "--effort", agent.effort))
     if agent.permission_mode:
@@ -154,11 +115,24 @@ def build_command(
     argv += [
         _flag(agent, "--disallowedTools", rule) for rule in agent.disallowed_tools or () if rule
     ]
+    if agent.tools is not None:
+        # An empty list leaves no built-in tool.
+        argv.append(_flag(agent, "--tools", ",".join(filter(None, agent.tools))))
+    if agent.instructions:
+        # The text may begin with a dash: behind `=` the CLI takes it for nothing else.
+        text = _usable(agent, "--append-system-prompt", agent.instructions)
+        argv.append(f"--append-system-prompt={text}")
+        # Without it a resumed session keeps the text that it began with (measured with 2.1.330).
+        argv.append("--system-prompt-snapshot=off")
     if json_schema:
         argv.append(f"--json-schema={json_schema}")
-    if depth + 1 >= max_depth:
-        argv.append(_WITHOUT_OUR_SERVER)
-    env = _inherited(environ, depth)
+    settings: dict[str, object] = {}
+    if depth + 1 >= max_depth or not agent.nested:
+        # A child that may not dispatch must not pay for starting our server: `-p` waits for it.
+        settings["deniedMcpServers"] = [{"serverName": name} for name in _OUR_SERVER_NAMES]
+    if settings:
+        argv.append(f"--settings={msgspec.json.encode(settings).decode()}")
+    env = inherited(environ, nested=depth > 0, allow=agent.env_allow, deny=agent.env_deny)
     env |= {
         "PWD": _usable(agent, "directory", agent.directory),
         DEPTH_VARIABLE: str(depth + 1),
@@ -166,21 +140,14 @@ def build_command(
         # At least 1: for the CLI, 0 means to wait for ever.
         _WAIT_CEILING_VARIABLE: str(max(1, math.ceil(timeout_s * 1000))),
     }
+    if held := [*exclusive_above(environ), *exclusive]:
+        env[EXCLUSIVE_VARIABLE] = ",".join(held)
     return Command(tuple(argv), agent.directory, env, session_id=new_session or resume)
 
 
-def _inherited(environ: Mapping[str, str], depth: int) -> dict[str, str]:
-    """Leave out what binds a process to the caller's session or repository."""
-    env = {
-        name: value
-        for name, value in environ.items()
-        if name not in _SESSION_VARIABLES and name not in _GIT_VARIABLES
-    }
-    if depth > 0 or any(name in environ for name in _INSIDE_SESSION):
-        # A session hands on the settings of its own project. From a plain shell they are the
-        # user's, and meant for the agents.
-        env = {name: value for name, value in env.items() if not _RETRY_VARIABLE.match(name)}
-    return env
+def exclusive_above(environ: Mapping[str, str]) -> list[str]:
+    """Name the exclusive agents whose runs enclose this process."""
+    return list(filter(None, environ.get(EXCLUSIVE_VARIABLE, "").split(",")))
 
 
 def current_depth(environ: Mapping[str, str]) -> int:

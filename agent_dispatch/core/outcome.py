@@ -119,6 +119,16 @@ def recursion_refused(agent: str, depth: int, max_depth: int) -> DispatchResult:
     return refused(agent, error, ErrorType.RECURSION)
 
 
+def exclusive_refused(agent: str) -> DispatchResult:
+    """Return the result of a dispatch that would wait for the run that started it."""
+    error = (
+        f"A run of agent {agent!r} encloses this dispatch, and with `exclusive = true` in its table"
+        " in agents.toml only one run of it goes on at a time: this one would wait for itself. Do"
+        " the task here instead of dispatching it."
+    )
+    return refused(agent, error, ErrorType.RECURSION)
+
+
 def _without_own_abort(report: RunReport) -> tuple[ResultEvent, ...]:
     """Return the results without the one that our own interrupt made: it is no answer."""
     results = report.seen.results

@@ -40,6 +40,7 @@ class AgentSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Where it is, if not on this machine; `healthy` is as it was seen last then."""
     groups: list[str] | None = None
     """Groups that it is a member of."""
+    capabilities: list[str] | None = None
 
 
 class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +69,16 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
     groups: list[str] | None = None
+    capabilities: list[str] | None = None
+    fallback_model: str | None = None
+    tools: list[str] | None = None
+    env_allow: list[str] | None = None
+    env_deny: list[str] | None = None
+    instructions: str | None = None
+    exclusive: bool | None = None
+    """True, or left out."""
+    nested: bool | None = None
+    """False, or left out."""
     warnings: list[str] | None = None
     instruction_files: list[str] | None = None
     """Those that Claude Code sends; AGENTS.md only where no CLAUDE.md has content."""

@@ -38,6 +38,23 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     disallowed_tools: list[str] | None = None
     effort: str | None = None
     """How much the model thinks, as `claude --effort` takes it."""
+    fallback_model: str | None = None
+    """Answers while the model is overloaded."""
+    tools: list[str] | None = None
+    """The built-in tools that exist for it; None: all."""
+    env_allow: list[str] | None = None
+    """Environment variables that it inherits, with `*`, besides those that Claude Code needs; None:
+    all."""
+    env_deny: list[str] | None = None
+    """Those that it does not inherit, whatever `env_allow` says."""
+    instructions: str | None = None
+    """Appended to the system prompt of each run."""
+    exclusive: bool = False
+    """One run of it at a time on this machine."""
+    nested: bool = True
+    """False: our server is not started in it."""
+    capabilities: list[str] | None = None
+    """Labels that tell callers what it can do."""
     host: str | None = None
     """A host of this file, which has the agent; all else but the description stands there."""
     agent: str | None = None
@@ -125,6 +142,14 @@ class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     allowed_tools: tuple[str, ...] | None
     disallowed_tools: tuple[str, ...] | None
     effort: str | None = None
+    fallback_model: str | None = None
+    tools: tuple[str, ...] | None = None
+    env_allow: tuple[str, ...] | None = None
+    env_deny: tuple[str, ...] | None = None
+    instructions: str | None = None
+    exclusive: bool = False
+    nested: bool = True
+    capabilities: tuple[str, ...] | None = None
     host: str | None = None
     """Where it is, if not on this machine; `directory` is empty then."""
     agent: str | None = None

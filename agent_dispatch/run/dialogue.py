@@ -78,6 +78,7 @@ class Dialogue:
             timeout_s=agent.timeout_s,
             job_id=self._run.owned.job.id,
             resume=resume,
+            beside=[other for other in self._agents.values() if other is not agent],
         )
 
     async def go(self, open_claude: OpenClaude, held_fds: Sequence[int]) -> DispatchResult:

@@ -1,6 +1,6 @@
-"""What limits runs on this machine: slots, and one run at a time for each session.
+"""What limits runs on this machine: slots, and one run at a time for a session or exclusive agent.
 
-Both are locks (flock(2)) on files, so the kernel frees them whatever becomes of their owner. The
+All are locks (flock(2)) on files, so the kernel frees them whatever becomes of their owner. The
 guard of a run holds them too, until no process of the run is left: the limits count process trees,
 not intentions. Each nesting depth has slots of its own; otherwise a parent that waits for its
 nested dispatch would deadlock the pool.
@@ -26,6 +26,7 @@ import trio
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.files import make_private_directory, open_private, remedy, try_lock
+from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.threads import gain, give_back
@@ -71,9 +72,15 @@ class Limits:
 
     @contextlib.asynccontextmanager
     async def hold(
-        self, run: JobRun, max_concurrency: int, session_ids: Iterable[str | None]
+        self,
+        run: JobRun,
+        max_concurrency: int,
+        session_ids: Iterable[str | None],
+        agents: Iterable[EffectiveAgent] = (),
     ) -> AsyncIterator[list[int]]:
         """Hold a slot and these sessions for as long as a process of `run` is left.
+
+        Those of `agents` that are exclusive are held too.
 
         Sessions that it begins are held too: their ids are known to others as soon as it runs.
         Gives the descriptors that its guards are to hold.
@@ -91,10 +98,22 @@ class Limits:
         def on_wait() -> None:
             run.tell(Progress("Waiting for another run of this session to end"))
 
+        def on_wait_for(name: str) -> None:
+            run.tell(Progress(f"Waiting for another run of agent {name} to end"))
+
         async with contextlib.AsyncExitStack() as stack:
-            # In this order everywhere: a run that waits for a session keeps no slot from others.
+            # In this order everywhere: a run that waits for a session keeps no slot from others,
+            # and of two dialogues of the same agents none waits for the other.
             locks = [
-                await stack.enter_async_context(self.sessions.hold(session_id, on_wait, is_left))
+                await stack.enter_async_context(
+                    self.sessions.hold(f"agent-{name}", partial(on_wait_for, name), is_left)
+                )
+                for name in sorted(agent.name for agent in agents if agent.exclusive)
+            ]
+            locks += [
+                await stack.enter_async_context(
+                    self.sessions.hold(session_id.lower(), on_wait, is_left)
+                )
                 for session_id in filter(None, session_ids)
             ]
             slot = await stack.enter_async_context(
@@ -104,7 +123,7 @@ class Limits:
 
 
 class Sessions:
-    """The locks of all sessions."""
+    """The locks of all sessions, and of exclusive agents."""
 
     def __init__(self, directory: Path) -> None:
         """Use `directory`, which is made on first use."""
@@ -113,19 +132,19 @@ class Sessions:
 
     @contextlib.asynccontextmanager
     async def hold(
-        self, session_id: str, on_wait: Callable[[], object], is_left: IsLeft = _never
+        self, name: str, on_wait: Callable[[], object], is_left: IsLeft = _never
     ) -> AsyncIterator[int]:
-        """Hold a session for as long as the block runs, and give the descriptor of its lock.
+        """Hold what `name` stands for while the block runs, and give the descriptor of its lock.
 
         Args:
-            session_id: A UUID, in any case of letters.
+            name: A session's UUID in small letters, or `agent-` and an agent's name.
             on_wait: Called once if another run holds it.
             is_left: Asked when the block is left.
 
         Raises:
             LimitsError: The lock file cannot be used.
         """
-        path = str(self._directory / f"{session_id.lower()}{_SUFFIX}")
+        path = str(self._directory / f"{name}{_SUFFIX}")
         give_up = partial(_close_session, path, unlink=True)
         told = False
         while (fd := await gain(partial(self._try, path), give_up, self._threads)) is None:
@@ -151,7 +170,7 @@ class Sessions:
         try:
             return _lock(path)
         except OSError as error:
-            what = "The lock that keeps two runs from going on with one session"
+            what = "The lock that keeps two runs of one session or exclusive agent apart"
             raise LimitsError(what, error, self._directory) from error
 
 

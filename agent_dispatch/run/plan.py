@@ -6,7 +6,7 @@ which is called once the job has a record, so that the caller has its id.
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import trio
@@ -20,6 +20,7 @@ from agent_dispatch.core.command import (
     RefusedValueError,
     build_command,
     current_depth,
+    exclusive_above,
 )
 from agent_dispatch.core.json_schema import without_dialect
 from agent_dispatch.core.prompt import check_request
@@ -125,8 +126,12 @@ class Planner:
         job_id: str,
         resume: str | None = None,
         json_schema: str = "",
+        beside: Iterable[EffectiveAgent] = (),
     ) -> Command | DispatchResult:
-        """Give the command of a run, or the result that says why there can be none."""
+        """Give the command of a run, or the result that says why there can be none.
+
+        `beside` are the other agents of the same dispatch.
+        """
         if agent.host is not None:
             # Its table was changed since it was planned, or this process knows no other machines.
             error = f"Agent {agent.name!r} is on host {agent.host!r}; it cannot run here."
@@ -134,6 +139,8 @@ class Planner:
         depth = current_depth(self.environ)
         if depth >= settings.max_dispatch_depth:
             return outcome.recursion_refused(agent.name, depth, settings.max_dispatch_depth)
+        if agent.exclusive and agent.name in exclusive_above(self.environ):
+            return outcome.exclusive_refused(agent.name)
         found = await self._find_program(agent.directory, timeout_s)
         if isinstance(found, StartFailure):
             return outcome.classify(not_started(agent, timeout_s, found))
@@ -153,6 +160,7 @@ class Planner:
                 marker=f"{outer}.{token}" if outer else token,
                 timeout_s=timeout_s,
                 json_schema=json_schema and without_dialect(json_schema),
+                exclusive=[one.name for one in (agent, *beside) if one.exclusive],
             )
         except RefusedValueError as error:
             return outcome.refused_by(error, agent.name)

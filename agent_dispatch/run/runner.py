@@ -91,7 +91,9 @@ class Runner:
             if isinstance(commands, DispatchResult):
                 return not_begun(request, commands)
             session_ids = [command.session_id for command in commands]
-            async with self._limits.hold(run, settings.max_concurrency, session_ids) as held_fds:
+            async with self._limits.hold(
+                run, settings.max_concurrency, session_ids, agents.values()
+            ) as held_fds:
                 return await dialogue.go(self._open_claude, held_fds)
 
         recorded = as_dispatch(request)
@@ -170,7 +172,9 @@ class Runner:
 
         turns = Turns(plan.agent, command, run, on_progress, resumed=request.session_id)
         max_concurrency = plan.settings.max_concurrency
-        async with self._limits.hold(run, max_concurrency, [command.session_id]) as held_fds:
+        async with self._limits.hold(
+            run, max_concurrency, [command.session_id], [plan.agent]
+        ) as held_fds:
             run.cancelled = lambda by: classify(report(by))
             run.owned.note_started()
             async with turns.running(self._open_claude, held_fds):

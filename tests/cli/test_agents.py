@@ -154,6 +154,26 @@ def test_the_effort_is_set_shown_and_cleared(world: World, infra: Path) -> None:
     assert "  effort  " not in world.out
 
 
+def test_describe_shows_what_the_agents_table_says(world: World, infra: Path) -> None:
+    world.run("add", "infra", str(infra))
+    config = Path(world.environ["AGENT_DISPATCH_CONFIG"])
+    config.write_text(
+        f"{config.read_text()}tools = []\nenv_deny = ['AWS_*']\nnested = false\n"
+        f"exclusive = true\ncapabilities = ['sql']\ninstructions = '{'x' * 300}'\n"
+    )
+    world.run("describe", "infra")
+    for line in (
+        "  tools             none\n",
+        "  env deny          AWS_*\n",
+        "  capabilities      sql\n",
+        f"  instructions      {'x' * 200}…\n",
+        "  exclusive         one run at a time on this machine\n",
+        "  nested            no (this server is not started in it)\n",
+    ):
+        assert line in world.out
+    assert "env allow" not in world.out
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [

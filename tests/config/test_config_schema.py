@@ -26,6 +26,14 @@ def test_every_key_of_an_agent_is_read() -> None:
         allowed_tools = ["Read", "Grep"]
         disallowed_tools = "Write, Bash(git log:*,git diff:*)"
         effort = "xhigh"
+        fallback_model = "haiku"
+        tools = ["Bash", "Read"]
+        env_allow = ["AWS_*", "CI"]
+        env_deny = "AWS_SECRET_ACCESS_KEY"
+        instructions = "Be brief.\\nBe kind."
+        exclusive = true
+        nested = false
+        capabilities = ["sql", "schema design"]
     """)
     assert config == Config(
         agents={
@@ -39,6 +47,14 @@ def test_every_key_of_an_agent_is_read() -> None:
                 allowed_tools=["Read", "Grep"],
                 disallowed_tools=["Write", "Bash(git log:*,git diff:*)"],
                 effort="xhigh",
+                fallback_model="haiku",
+                tools=["Bash", "Read"],
+                env_allow=["AWS_*", "CI"],
+                env_deny=["AWS_SECRET_ACCESS_KEY"],
+                instructions="Be brief.\nBe kind.",
+                exclusive=True,
+                nested=False,
+                capabilities=["sql", "schema design"],
             )
         }
     )
@@ -103,6 +119,18 @@ def test_empty_words_inherit_and_an_empty_list_stays_empty() -> None:
         ("directory = 'd'\nallowed_tools = [1]", "allowed_tools: expected each tool as text"),
         ("directory = 'd'\nallowed_tools = [['a']]", "got an array"),
         ("directory = 'd'\nmodel = 1979-05-27", "got a date or time"),
+        ("directory = 'd'\nfallback_model = 1", "fallback_model: expected text on one line"),
+        ("directory = 'd'\ntools = 1", "tools: expected an array of tools"),
+        ("directory = 'd'\nenv_allow = 1", "env_allow: expected an array of texts"),
+        ("directory = 'd'\nenv_allow = ['A=1']", "env_allow: expected names of environment"),
+        ("directory = 'd'\nenv_deny = ['A B']", "env_deny: expected names of environment"),
+        ("directory = 'd'\nenv_deny = ['']", "env_deny: expected each item as text"),
+        ("directory = 'd'\ninstructions = ['x']", "instructions: expected text"),
+        ("directory = 'd'\ninstructions = \"a\\u0000b\"", "without NUL"),
+        (f"directory = 'd'\ninstructions = '{'x' * 100_001}'", "at most 100,000 bytes"),
+        ("directory = 'd'\nexclusive = 1", "exclusive: expected true or false"),
+        ("directory = 'd'\nnested = 'no'", "nested: expected true or false"),
+        ("directory = 'd'\ncapabilities = [1]", "capabilities: expected each item as text"),
     ],
 )
 def test_a_bad_agent_is_named_with_its_key_and_the_others_work(line: str, reason: str) -> None:
@@ -188,6 +216,9 @@ def test_doubtful_values_are_warned_about_and_passed_on() -> None:
         permission_mode = "accept-edits"
         allowed_tools = ["-Bash", "Bash(git"]
         effort = "hihg"
+        fallback_model = "-x"
+        tools = ["Bash(git *)"]
+        env_deny = ["*"]
         [settings]
         default_permission_mode = "yolo"
     """)
@@ -198,10 +229,17 @@ def test_doubtful_values_are_warned_about_and_passed_on() -> None:
         "agents.a.allowed_tools",
         "agents.a.allowed_tools",
         "agents.a.effort",
+        "agents.a.fallback_model",
+        "agents.a.tools",
+        "agents.a.env_deny",
+        "agents.a.env_deny",
         "settings.default_permission_mode",
     ]
     assert "Did you mean acceptEdits? It is passed on as it is." in str(config.warnings[1])
-    assert "plan, default). It is passed on as it is." in config.warnings[5].problem
+    assert "plan, default). It is passed on as it is." in config.warnings[9].problem
+    assert "names of tools, such as Bash" in config.warnings[6].problem
+    assert "HOME and PATH" in config.warnings[7].problem
+    assert "AGENT_DISPATCH_*, which every agent gets" in config.warnings[8].problem
     assert "Did you mean high? It is passed on as it is." in config.warnings[4].problem
 
 

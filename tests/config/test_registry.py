@@ -570,3 +570,35 @@ def test_every_key_of_the_tables_is_a_field_of_its_struct() -> None:
     effective = {field.encode_name for field in msgspec.structs.fields(EffectiveAgent)}
     assert {*AgentFields.__annotations__, "directory"} <= set(AGENT_KEYS)
     assert {*AGENT_KEYS, *REMOTE_KEYS, "name"} == effective
+
+
+OWN_KEYS = """effort = "high"
+fallback_model = "haiku"
+tools = ["Bash", "Read"]
+env_allow = ["AWS_*"]  # for terraform
+env_deny = []
+instructions = "Be brief."
+exclusive = true
+nested = false
+capabilities = ["sql"]
+"""
+
+
+def test_what_is_written_in_the_file_is_shown_and_survives_edits(
+    registry: Registry, project: Path
+) -> None:
+    _write(registry, f"[agents.a]\ndirectory = {str(project)!r}\n{OWN_KEYS}")
+    registry.update_agent("a", model="opus", effort="max")
+    text = registry.path.read_text()
+    assert OWN_KEYS.replace('"high"', '"max"') in text
+    shown = registry.inspect_agent("a")
+    assert (shown.effort, shown.fallback_model, shown.instructions) == ("max", "haiku", "Be brief.")
+    assert (shown.tools, shown.env_allow, shown.env_deny) == (["Bash", "Read"], ["AWS_*"], [])
+    assert (shown.exclusive, shown.nested) == (True, False)
+    assert shown.capabilities == registry.summary("a").capabilities == ["sql"]
+
+
+def test_what_an_agent_does_not_say_is_not_shown(registry: Registry, project: Path) -> None:
+    registry.add_agent("a", str(project))
+    shown = msgspec.to_builtins(registry.inspect_agent("a"))
+    assert not {"effort", "tools", "exclusive", "nested", "capabilities"} & shown.keys()

@@ -25,7 +25,10 @@ ALWAYS = (
     "--disallowedTools=ScheduleWakeup",
     "--disallowedTools=CronCreate",
 )
-WITHOUT_SERVER = '--settings={"deniedMcpServers":[{"serverName":"agent-dispatch"}]}'
+WITHOUT_SERVER = (
+    '--settings={"deniedMcpServers":[{"serverName":"agent-dispatch"},'
+    '{"serverName":"plugin:agent-dispatch:agent-dispatch"}]}'
+)
 
 
 def build(**changes: Any) -> Command:
@@ -77,6 +80,24 @@ def flags(**changes: Any) -> tuple[str, ...]:
         ({"depth": 1}, ()),
         ({"depth": 2}, (WITHOUT_SERVER,)),
         ({"depth": 0, "max_depth": 1}, (WITHOUT_SERVER,)),
+        ({"nested": False}, (WITHOUT_SERVER,)),
+        ({"depth": 2, "nested": False}, (WITHOUT_SERVER,)),
+        ({"fallback_model": "haiku"}, ("--fallback-model=haiku",)),
+        ({"tools": ("Bash", "Read")}, ("--tools=Bash,Read",)),
+        ({"tools": ()}, ("--tools=",)),
+        (
+            {"instructions": "- Be brief.\n"},
+            ("--append-system-prompt=- Be brief.\n", "--system-prompt-snapshot=off"),
+        ),
+        (
+            {"instructions": "Be brief.", "resume": SESSION},
+            (
+                f"--resume={SESSION}",
+                "--append-system-prompt=Be brief.",
+                "--system-prompt-snapshot=off",
+            ),
+        ),
+        ({"exclusive": True, "capabilities": ("sql",)}, ()),
     ],
 )
 def test_each_setting_has_its_flag(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
@@ -113,6 +134,9 @@ def test_a_session_is_new_or_resumed_never_both() -> None:
         {"model": "a\ud800b"},
         {"permission_mode": "-x"},
         {"effort": "--bare"},
+        {"fallback_model": "-x"},
+        {"tools": ("-x",)},
+        {"instructions": "a\0b"},
         {"allowed_tools": ("Read", "--add-dir=/")},
         {"disallowed_tools": ("-",)},
         {"new_session": "-x"},

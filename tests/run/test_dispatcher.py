@@ -10,7 +10,7 @@ import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.core.command import DEPTH_VARIABLE, MARKER_VARIABLE
+from agent_dispatch.core.command import DEPTH_VARIABLE, EXCLUSIVE_VARIABLE, MARKER_VARIABLE
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.store import JobStore
@@ -329,6 +329,60 @@ async def test_a_session_is_resumed_by_one_run_at_a_time(
     assert len(claude.commands) == 2
     assert all(f"--resume={SESSION}" in command.argv for command in claude.commands)
     assert "Waiting for another run of this session to end" in said
+
+
+async def test_an_exclusive_agent_has_one_run_at_a_time_and_the_others_queue(
+    bench: Bench, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    claude = FakeClaude((0, INIT), (10, ANSWER))
+    dispatchers = bench.dispatcher(claude), bench.dispatcher(claude)
+    agent = msgspec.structs.replace(bench.agent, exclusive=True)
+    said: list[str] = []
+    async with trio.open_nursery() as nursery:
+        for dispatcher in dispatchers:
+            nursery.start_soon(
+                dispatcher.dispatch,
+                TASK,
+                agent,
+                bench.settings,
+                lambda progress: said.append(progress.message),
+            )
+    assert (claude.peak, len(claude.commands)) == (1, 2)
+    assert "Waiting for another run of agent infra to end" in said
+    assert list((tmp_path / "sessions").iterdir()) == []
+
+
+async def test_an_exclusive_agent_keeps_no_slot_and_no_other_agent_waiting(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    claude = FakeClaude((0, INIT), (10, ANSWER))
+    bench.settings = Settings(max_concurrency=2)
+    exclusive = msgspec.structs.replace(bench.agent, exclusive=True)
+    other = msgspec.structs.replace(bench.agent, name="db", exclusive=True)
+    async with trio.open_nursery() as nursery:
+        for agent in (exclusive, exclusive, exclusive, other):
+            nursery.start_soon(bench.dispatcher(claude).dispatch, TASK, agent, bench.settings)
+    # With a slot held while it waits, the other agent would have found none.
+    assert (claude.peak, len(claude.commands)) == (2, 4)
+
+
+async def test_an_exclusive_agent_below_its_own_run_is_refused(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    claude = FakeClaude((0, INIT), (0, ANSWER))
+    agent = msgspec.structs.replace(bench.agent, exclusive=True)
+    await bench.dispatcher(claude).dispatch(TASK, agent, bench.settings)
+    bench.environ |= {
+        EXCLUSIVE_VARIABLE: claude.commands[0].env[EXCLUSIVE_VARIABLE],
+        DEPTH_VARIABLE: "1",
+    }
+    below = bench.dispatcher(claude)
+    refused = await below.dispatch(TASK, agent, bench.settings)
+    assert (refused.success, refused.error_type) == (False, ErrorType.RECURSION)
+    assert "exclusive" in (refused.error or "")
+    other = msgspec.structs.replace(agent, name="db")
+    assert (await below.dispatch(TASK, other, bench.settings)).success
+    assert claude.commands[-1].env[EXCLUSIVE_VARIABLE] == "infra,db"
 
 
 async def test_other_sessions_do_not_wait(bench: Bench, autojump_clock: MockClock) -> None:

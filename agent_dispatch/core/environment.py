@@ -1,0 +1,167 @@
+"""Which environment variables an agent inherits.
+
+Left out is what binds a process to the caller's session or repository. An agent's `env_allow` and
+`env_deny` narrow the rest.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+_SESSION_VARIABLES = frozenset(
+    {
+        "CLAUDECODE",
+        "CLAUDE_CODE_CHILD_SESSION",
+        "CLAUDE_CODE_ENTRYPOINT",
+        "CLAUDE_CODE_LAUNCHED_BY_SESSION_IDS",
+        "CLAUDE_CODE_MESSAGING_SOCKET",
+        "CLAUDE_CODE_MESSAGING_TOKEN",
+        "CLAUDE_CODE_SESSION_ATTENDED",
+        "CLAUDE_CODE_SESSION_ID",
+        "CLAUDE_CODE_SSE_PORT",
+        "CLAUDE_PID",
+        "CLAUDE_PROJECT_DIR",
+    }
+)
+"""They say which session a process belongs to; a dispatched one belongs to none of ours."""
+
+_INSIDE_SESSION = ("CLAUDECODE", "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_SESSION_ID")
+"""Claude Code sets these for what a session starts (read in 2.1.330)."""
+_RETRY_VARIABLE = re.compile(r"CLAUDE_CODE_\w*RETR(?:Y|IES)")
+
+_GIT_VARIABLES = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_CONFIG",
+        "GIT_CONFIG_PARAMETERS",
+        "GIT_DIR",
+        "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_INTERNAL_SUPER_PREFIX",
+        "GIT_NO_REPLACE_OBJECTS",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_QUARANTINE_PATH",
+        "GIT_REPLACE_REF_BASE",
+        "GIT_SHALLOW_FILE",
+        "GIT_WORK_TREE",
+    }
+)
+"""What `git rev-parse --local-env-vars` lists: Git sets them for its hooks, and they bind a process
+to the caller's repository. GIT_CONFIG_COUNT is listed too and stays: a user sets it, for example to
+declare safe directories. GIT_QUARANTINE_PATH is not listed and goes: a pre-receive hook has it, and
+with it Git refuses to update references anywhere. GIT_CONFIG_PARAMETERS goes: it holds the `git -c`
+of one command of the caller's, and can itself name a repository (`-c core.worktree=…`)."""
+
+_OUR_PREFIX = "AGENT_DISPATCH_"
+"""Always passed: without them a nested dispatch would not know its depth, its job, and the limits
+of the machine."""
+
+_NEEDED = (
+    # The login, the API and all switches of Claude Code.
+    "ANTHROPIC_*",
+    "CLAUDE_*",
+    "IS_SANDBOX",
+    "DISABLE_*",
+    "DO_NOT_TRACK",
+    "API_TIMEOUT_MS",
+    "BASH_DEFAULT_TIMEOUT_MS",
+    "BASH_MAX_OUTPUT_LENGTH",
+    "BASH_MAX_TIMEOUT_MS",
+    "ENABLE_TOOL_SEARCH",
+    "MAX_MCP_OUTPUT_TOKENS",
+    "MAX_STRUCTURED_OUTPUT_RETRIES",
+    "MAX_THINKING_TOKENS",
+    "MCP_PROTOCOL_NEGOTIATION",
+    "MCP_TIMEOUT",
+    "MCP_TOOL_TIMEOUT",
+    "USE_BUILTIN_RIPGREP",
+    # The program itself, its files, its shell, and its way to the network.
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "TZ",
+    "TMPDIR",
+    "XDG_*",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    # Names of a trace, not secrets: with a hole in the chain it would be of no use.
+    "TRACEPARENT",
+    "TRACESTATE",
+)
+"""What Claude Code needs or reads, whatever `env_allow` names."""
+
+_NEEDED_WITH: Mapping[str, tuple[str, ...]] = {
+    "CLAUDE_CODE_USE_BEDROCK": ("AWS_*",),
+    "CLAUDE_CODE_USE_VERTEX": ("CLOUD_ML_REGION", "GCLOUD_PROJECT", "GOOGLE_*", "VERTEX_*"),
+    "CLAUDE_CODE_USE_FOUNDRY": ("AZURE_*",),
+    "CLAUDE_CODE_ENABLE_TELEMETRY": ("OTEL_*",),
+}
+"""What it needs besides once it is told by such a switch where its models or its reports are."""
+
+ESSENTIAL = ("HOME", "PATH")
+"""Without them Claude Code finds neither its login nor programs."""
+
+
+def inherited(
+    environ: Mapping[str, str],
+    *,
+    nested: bool,
+    allow: Iterable[str] | None = None,
+    deny: Iterable[str] | None = None,
+) -> dict[str, str]:
+    """Return what an agent inherits of `environ`.
+
+    Args:
+        environ: Our own environment.
+        nested: We run inside a dispatch.
+        allow: If given, only these names pass, and those that Claude Code needs. `*` stands for
+            any characters.
+        deny: These never pass, except our own variables.
+    """
+    env = {
+        name: value
+        for name, value in environ.items()
+        if name not in _SESSION_VARIABLES and name not in _GIT_VARIABLES
+    }
+    if nested or any(name in environ for name in _INSIDE_SESSION):
+        # A session hands on the settings of its own project. From a plain shell they are the
+        # user's, and meant for the agents.
+        env = {name: value for name, value in env.items() if not _RETRY_VARIABLE.match(name)}
+    if allow is not None:
+        needed = [*_NEEDED]
+        for switch, names in _NEEDED_WITH.items():
+            needed += names if environ.get(switch) else ()
+        passed = name_pattern([*allow, *needed])
+        env = {name: value for name, value in env.items() if _is_ours(name) or passed(name)}
+    if deny is not None:
+        kept_out = name_pattern(deny)
+        env = {name: value for name, value in env.items() if _is_ours(name) or not kept_out(name)}
+    return env
+
+
+def name_pattern(names: Iterable[str]) -> Callable[[str], bool]:
+    """Return what tells whether a name is one of `names`, in which `*` stands for anything."""
+    alternatives = (re.escape(name).replace(r"\*", ".*") for name in names)
+    matches = re.compile("|".join(alternatives) or r"(?!)", re.DOTALL).fullmatch
+    return lambda name: matches(name) is not None
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(_OUR_PREFIX)
