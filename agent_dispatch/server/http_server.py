@@ -198,6 +198,9 @@ async def _require_token(
         await app(scope, receive, send)
     elif scope["type"] == "http":
         refusal = [(b"www-authenticate", b"Bearer"), (b"content-length", b"0")]
+        if scope["http_version"].startswith("1"):
+            # The body may still be on its way, and it is not read: the connection cannot go on.
+            refusal.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": 401, "headers": refusal})
         await send({"type": "http.response.body", "body": b""})
     else:

@@ -27,6 +27,7 @@ from agent_dispatch.server.front_door_table import make_rows, shipped
 from tests.server.processes import (
     INITIALIZE,
     INITIALIZED,
+    LEAVE_S,
     MODERN_META,
     REPOSITORY,
     Message,
@@ -34,7 +35,6 @@ from tests.server.processes import (
     serving,
 )
 
-LEAVE_S = 0.45
 SERVE = [sys.executable, "-P", "-m", "agent_dispatch", "serve"]
 
 PING: Message = {"jsonrpc": "2.0", "id": 1, "method": "ping"}

@@ -19,14 +19,13 @@ from mcp.shared.exceptions import MCPError
 
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.server.http_server import is_loopback, read_token
-from tests.server.processes import COMMAND, INITIALIZE, Server, serving
+from tests.server.processes import COMMAND, INITIALIZE, LEAVE_S, Server, serving
 
 # The library's HTTP client leaves the streams of its answers to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <async_generator:pytest.PytestUnraisableExceptionWarning"
 )
 
-LEAVE_S = 0.45
 ACCEPT = {"accept": "application/json, text/event-stream"}
 
 

@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.server.processes import Message, Server, serving
-
-LEAVE_S = 0.45
+from tests.server.processes import LEAVE_S, Message, Server, serving
 
 both_eras = pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
 

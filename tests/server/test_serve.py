@@ -16,10 +16,15 @@ from mcp import Client, StdioServerParameters
 from agent_dispatch.server.app import TOOLS
 from agent_dispatch.server.salvage import INVALID_REQUEST, PARSE_ERROR
 from agent_dispatch.server.wire import MAX_LINE_BYTES
-from tests.server.processes import COMMAND, INITIALIZE, INITIALIZED, REPOSITORY, Server, serving
-
-LEAVE_S = 0.45
-"""What Claude Code leaves a server between its first signal and SIGKILL."""
+from tests.server.processes import (
+    COMMAND,
+    INITIALIZE,
+    INITIALIZED,
+    LEAVE_S,
+    REPOSITORY,
+    Server,
+    serving,
+)
 
 both_eras = pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
 
