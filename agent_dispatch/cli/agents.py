@@ -1,5 +1,7 @@
 """Commands about `agents.toml`: register, change, show. None of them starts anything."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +9,7 @@ from agent_dispatch.cli.agent_text import detail_lines, summary_lines
 from agent_dispatch.cli.output import (
     Colour,
     cell_width,
+    counted,
     listing,
     one_line,
     remark,
@@ -23,6 +26,9 @@ from agent_dispatch.model.config import AgentConfig
 if TYPE_CHECKING:
     # Imported by the one command that reads YAML.
     from agent_dispatch.config.yaml_import import ImportReport
+
+
+_SHOWN_NAMES = 8
 
 
 def open_registry(shell: Shell) -> Registry:
@@ -138,7 +144,8 @@ def list_agents(*, json: bool = False, shell: Shell) -> int:
         json: Print what the MCP tool `list_agents` answers.
         shell: The outside world.
     """
-    agents = open_registry(shell).list_agents()
+    registry = open_registry(shell)
+    agents = registry.list_agents()
     if json:
         write_json(shell, agents)
     elif agents:
@@ -147,7 +154,33 @@ def list_agents(*, json: bool = False, shell: Shell) -> int:
             write_lines(shell, summary_lines(agent, width, shell))
     else:
         write_lines(shell, ["No agents yet. Register one with: agent-dispatch add NAME DIRECTORY"])
+    mention_unimported(registry, shell)
     return 0
+
+
+def mention_unimported(registry: Registry, shell: Shell) -> None:
+    """Say on stderr that an `agents.yaml` of the predecessor has agents that are not here."""
+    if not registry.path.with_name("agents.yaml").exists():
+        return  # Reading YAML takes time to import.
+    from agent_dispatch.config.yaml_import import find_unimported
+
+    found = find_unimported(registry)
+    if found is None:
+        return
+    if found.problem is not None:
+        remark(shell, f"note: {found.problem}")
+        return
+    remark(
+        shell,
+        f"note: {found.path} has {counted(len(found.agents), 'agent')} that"
+        f" {'is' if len(found.agents) == 1 else 'are'} not imported: {_some(found.agents)}",
+    )
+    remark(shell, f"tip: agent-dispatch import {shlex.quote(str(found.path))}")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = listing(names[:_SHOWN_NAMES])
+    return shown if len(names) <= _SHOWN_NAMES else f"{shown} and {len(names) - _SHOWN_NAMES} more"
 
 
 def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
@@ -172,11 +205,13 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
 def import_agents(
     file: str, /, *, overwrite: bool = False, json: bool = False, shell: Shell
 ) -> int:
-    """Import agents and settings from an agents.yaml. The file is not changed.
+    """Import agents, groups and settings from an agents.yaml. The file is not changed.
+
+    Keys that agent-dispatch does not have are left out and named.
 
     Args:
         file: The YAML file.
-        overwrite: Replace agents that the config already has.
+        overwrite: Replace agents and groups that the config already has.
         json: Print the report as JSON.
         shell: The outside world.
     """
@@ -208,12 +243,15 @@ def _show_import(report: "ImportReport", shell: Shell) -> None:
     rows = (
         ("Added", report.added),
         ("Replaced", report.replaced),
+        ("Groups", report.groups),
         ("Settings", report.settings),
     )
     lines = [f"{label}: {listing(names)}" for label, names in rows if names]
     write_lines(shell, lines or ["Nothing was imported."])
     for name, reason in report.skipped.items():
         remark(shell, f"skipped {one_line(name)}: {one_line(reason)}")
+    for name, reason in report.left_out.items():
+        remark(shell, f"left out {one_line(name)}: {one_line(reason)}", Colour.DOUBTFUL)
     for warning in report.warnings or ():
         remark(shell, f"warning: {one_line(warning)}", Colour.DOUBTFUL)
     for name, reason in report.failed.items():

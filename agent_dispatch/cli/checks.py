@@ -27,7 +27,9 @@ from agent_dispatch.config.claude_files import file_problems
 from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.config.groups import missing_members
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.trust import Workspace, look_at
+from agent_dispatch.config.yaml_import import find_unimported
 from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.jobs.retention import odd_entries
@@ -149,6 +151,7 @@ def check_config(shell: Shell) -> Iterator[Check]:
         message = f"{registry.path} does not exist"
         yield Check("config", Status.FAIL, message, "agent-dispatch init")
     yield from _check_groups(config, registry.path)
+    yield from _check_unimported(registry)
     if not agents:
         fix = "agent-dispatch add NAME DIRECTORY"
         yield Check("agents", Status.WARN, "no agent is registered", fix)
@@ -198,6 +201,18 @@ def _check_groups(config: Config, path: Path) -> Iterator[Check]:
         for agent in missing_members(config, group):
             message = f"its member {agent} is not configured"
             yield Check(f"group {name}", Status.WARN, message, f"{update} {shlex.quote(agent)}")
+
+
+def _check_unimported(registry: Registry) -> Iterator[Check]:
+    found = find_unimported(registry)
+    if found is None:
+        return
+    name = found.path.name
+    if found.problem is not None:
+        yield Check(name, Status.WARN, found.problem, f"ls -l {shlex.quote(str(found.path))}")
+        return
+    message = f"{found.path} has agents that are not imported: {', '.join(found.agents)}"
+    yield Check(name, Status.NOTE, message, f"agent-dispatch import {shlex.quote(str(found.path))}")
 
 
 def _unhealthy(agent: AgentSummary, config: Path | None) -> Check:

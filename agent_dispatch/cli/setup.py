@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent_dispatch.cli.agents import open_registry
+from agent_dispatch.cli.agents import mention_unimported, open_registry
 from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
 from agent_dispatch.cli.registration import (
     SERVER_NAME,
@@ -103,6 +103,8 @@ def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
         write_json(shell, report)
     else:
         _show(shell, report)
+    if not problems:
+        mention_unimported(open_registry(shell), shell)
     return 1 if report.problems else 0
 
 

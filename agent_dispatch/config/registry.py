@@ -231,7 +231,7 @@ class Registry:
         require_free(before.data, name)
         values = {key: value for key, value in given.items() if value is not None}
         if "description" not in values:
-            values["description"] = describe(read_documents(Path(path)), self._scanner.scan(path))
+            values["description"] = self.description_of(path)
         values["directory"] = path
         values = {key: values[key] for key in AGENT_KEYS if key in values}
 
@@ -252,6 +252,10 @@ class Registry:
             or None,
             config=str(self.path),
         )
+
+    def description_of(self, directory: str) -> str:
+        """Make a description from the files of a project; without any, from its name."""
+        return describe(read_documents(Path(directory)), self._scanner.scan(directory))
 
     def update_agent(self, name: str, **fields: Unpack[AgentFields]) -> AgentChange:
         """Change the given fields; the text `none` or a negative number removes one.

@@ -5,7 +5,7 @@ directory starts at the YAML file and becomes absolute.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import msgspec
 from agent_dispatch.config.keys import (
     AGENT_KEYS,
     CACHE_KEYS,
+    GROUP_KEYS,
+    MEMBER_KEYS,
     SETTING_KEYS,
     BadValueError,
     Key,
@@ -21,7 +23,7 @@ from agent_dispatch.config.keys import (
 )
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.scan import directory_problem
-from agent_dispatch.config.schema import BadTableError, parse_agent, warn
+from agent_dispatch.config.schema import BadTableError, parse_agent, parse_group, warn
 from agent_dispatch.config.toml_edit import Draft
 from agent_dispatch.config.toml_scan import KeyPath
 from agent_dispatch.errors import InvalidRequestError
@@ -41,8 +43,12 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     replaced: list[str]
     settings: list[str]
     """Settings taken over, as in `settings.default_timeout`."""
+    groups: list[str] = []
+    """Groups, added or replaced, in the order of the source."""
     skipped: dict[str, str]
     """What `agents.toml` has already."""
+    left_out: dict[str, str] = {}
+    """Keys that nothing reads, as in `agents.infra.colour`."""
     failed: dict[str, str]
     """What cannot be used."""
     warnings: list[str] = []
@@ -51,16 +57,19 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class _Import:
     """One import under way: it changes `draft` and fills `report`."""
 
-    def __init__(self, source: Path, config: Path, draft: Draft) -> None:
+    def __init__(self, source: Path, registry: Registry, draft: Draft) -> None:
         self._folder = source.parent
+        self._registry = registry
         self._draft = draft
         self.report = ImportReport(
             source=str(source),
-            config=str(config),
+            config=str(registry.path),
             added=[],
             replaced=[],
             settings=[],
+            groups=[],
             skipped={},
+            left_out={},
             failed={},
             warnings=[],
         )
@@ -79,6 +88,9 @@ class _Import:
             return
         where = f"agents.{name}"
         table = {key: value for key, value in entry.items() if value is not None}
+        if table.get("timeout") == 0:
+            # There, 0 inherits.
+            del table["timeout"]
         directory = table.get("directory")
         if isinstance(directory, str) and directory and not directory.startswith("~"):
             table["directory"] = os.path.join(self._folder, directory)
@@ -87,6 +99,10 @@ class _Import:
         except BadTableError as error:
             report.failed[name] = str(error)
             return
+        if not agent.description.strip():
+            table["description"] = self._registry.description_of(
+                os.path.expanduser(agent.directory)
+            )
         values = self._known(where, table, AGENT_KEYS)
         if exists:
             self._draft.remove_table(("agents", name))
@@ -95,6 +111,31 @@ class _Import:
         if problem := directory_problem(os.path.expanduser(agent.directory)):
             report.warnings.append(f"{where}: {problem}")
         report.warnings.extend(map(str, warn(where, AGENT_KEYS, msgspec.structs.asdict(agent))))
+
+    def take_group(self, key: object, entry: object, *, overwrite: bool) -> None:
+        name, report = str(key), self.report
+        where = f"groups.{name}"
+        exists = name in self._draft.data.get("groups", {})
+        if exists and not overwrite:
+            report.skipped[where] = "exists already; take it from the YAML file with --overwrite"
+            return
+        if not isinstance(entry, dict):
+            report.failed[where] = "expected a mapping with members"
+            return
+        table = self._known(where, entry, GROUP_KEYS)
+        try:
+            parse_group(name, table)
+        except BadTableError as error:
+            report.failed[where] = str(error)
+            return
+        members = [
+            _filled(self._known(f"{where}.members.{place}", member, MEMBER_KEYS))
+            for place, member in enumerate(table.get("members", ()))
+        ]
+        if exists:
+            self._draft.remove_table(("groups", name))
+        self._draft.add_table(("groups", name), _filled({**table, "members": members}))
+        report.groups.append(name)
 
     def take_settings(self, where: KeyPath, section: object, keys: Mapping[str, Key]) -> None:
         if section is None:
@@ -124,41 +165,51 @@ class _Import:
             self._draft.set_keys(where, taken)
             report.settings.extend(f"{label}.{name}" for name in taken)
 
-    def _known(
-        self, where: str, table: Mapping[Any, Any], keys: Mapping[str, Key]
-    ) -> dict[str, Any]:
+    def leave_out_others(self, data: Mapping[Any, Any]) -> None:
+        """Report the keys at the top level that are not imported."""
+        self._known("", data, ("agents", "groups", "settings"))
+
+    def _known(self, where: str, table: Mapping[Any, Any], keys: Collection[str]) -> dict[str, Any]:
         for name in table:
             if name not in keys and (where, name) != ("settings", "cache"):
                 meant = nearest(str(name), keys)
                 guess = f"; did you mean {meant}?" if meant else ""
-                self.report.warnings.append(f"{where}.{name}: unknown key, ignored{guess}")
+                path = f"{where}.{name}" if where else str(name)
+                self.report.left_out[path] = f"agent-dispatch has no such key{guess}"
         return {name: table[name] for name in keys if table.get(name) is not None}
 
 
-def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) -> ImportReport:
-    """Import agents and settings from an `agents.yaml`.
+def _filled(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value}
 
-    Agents that exist already are skipped, settings that are set already are kept.
+
+def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) -> ImportReport:
+    """Import agents, groups and settings from an `agents.yaml`.
+
+    Agents and groups that exist already are skipped, settings that are set already are kept. Keys
+    that nothing reads are left out and named.
 
     Args:
         source: The YAML file; it is only read.
         registry: Where the agents go.
-        overwrite: Replace agents that exist already.
+        overwrite: Replace agents and groups that exist already.
 
     Raises:
-        InvalidRequestError: The source cannot be read or parsed, or PyYAML is not installed.
+        InvalidRequestError: The source cannot be read or parsed.
         ConfigError: `agents.toml` cannot be read, parsed or written; it is as it was.
     """
     source = source.absolute()
     data = _load(source)
-    agents, settings = data.get("agents") or {}, data.get("settings") or {}
-    if not isinstance(agents, dict):
-        raise InvalidRequestError(f"{source}: agents is not a mapping of names to agents.")
+    agents, groups = _mapping(source, data, "agents"), _mapping(source, data, "groups")
+    settings = data.get("settings") or {}
 
     def take(draft: Draft) -> ImportReport:
-        work = _Import(source, registry.path, draft)
+        work = _Import(source, registry, draft)
+        work.leave_out_others(data)
         for name, entry in agents.items():
             work.take_agent(name, entry, overwrite=overwrite)
+        for name, entry in groups.items():
+            work.take_group(name, entry, overwrite=overwrite)
         work.take_settings(("settings",), settings, SETTING_KEYS)
         if isinstance(settings, dict):
             work.take_settings(("settings", "cache"), settings.get("cache"), CACHE_KEYS)
@@ -167,8 +218,42 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
     return registry.file.edit(take)
 
 
+class Unimported(msgspec.Struct, frozen=True):
+    """An `agents.yaml` beside our file, with agents that our file does not have."""
+
+    path: Path
+    agents: tuple[str, ...]
+    problem: str | None = None
+    """Why it cannot be read; then no agent is named."""
+
+
+def find_unimported(registry: Registry) -> Unimported | None:
+    """Find the `agents.yaml` of the predecessor beside our file; None once all is imported.
+
+    Raises:
+        ConfigError: Our own file cannot be read or parsed.
+    """
+    path = registry.path.with_name("agents.yaml")
+    if not path.exists():
+        return None
+    try:
+        found = _mapping(path, _load(path), "agents")
+    except InvalidRequestError as error:
+        return Unimported(path, (), str(error))
+    config = registry.load()
+    names = tuple(str(name) for name in found)
+    missing = tuple(n for n in names if n not in config.agents and n not in config.broken)
+    return Unimported(path, missing) if missing else None
+
+
+def _mapping(source: Path, data: Mapping[Any, Any], kind: str) -> Mapping[Any, Any]:
+    found = data.get(kind) or {}
+    if not isinstance(found, dict):
+        raise InvalidRequestError(f"{source}: {kind} is not a mapping of names to {kind}.")
+    return found
+
+
 def _load(source: Path) -> dict[Any, Any]:
-    parse = _yaml_parser()
     try:
         content, _ = read_regular(str(source), _MAX_BYTES + 1)
     except OSError as error:
@@ -176,7 +261,7 @@ def _load(source: Path) -> dict[Any, Any]:
     if len(content) > _MAX_BYTES:
         raise InvalidRequestError(f"{source} is larger than {_MAX_BYTES // 1024} KiB.")
     try:
-        data = parse(content)
+        data = _parse(content)
     except ValueError as error:
         raise InvalidRequestError(f"{source} is not valid YAML: {error}") from error
     if data is None:
@@ -188,20 +273,13 @@ def _load(source: Path) -> dict[Any, Any]:
     return data
 
 
-def _yaml_parser() -> Callable[[bytes], object]:
+def _parse(content: bytes) -> object:
+    # Most calls never see YAML, and the import takes as long as a whole `list`.
+    import yaml
+
     try:
-        import yaml
-    except ModuleNotFoundError as error:
-        raise InvalidRequestError(
-            "Reading YAML needs PyYAML. Install it with: pip install 'agent-dispatch[yaml]'"
-        ) from error
-
-    def parse(content: bytes) -> object:
-        try:
-            # The C loader has no bound on nesting and can take the process down.
-            return yaml.load(content, Loader=yaml.SafeLoader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            raise ValueError(reason) from error
-
-    return parse
+        # The C loader has no bound on nesting and can take the process down.
+        return yaml.load(content, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(reason) from error

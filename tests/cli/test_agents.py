@@ -224,3 +224,44 @@ def test_import_takes_agents_over_and_fails_for_what_it_cannot_use(
     assert world.run("import", str(source), "--overwrite", "--json") == 0
     report = world.answer()
     assert report["replaced"] == ["infra"]
+
+
+def test_import_names_each_key_that_it_leaves_out(world: World, infra: Path) -> None:
+    source = world.home / "agents.yaml"
+    text = (
+        f"agents: {{infra: {{directory: {infra}, colour: red}}}}\nsettings: {{usage_log: true}}\n"
+    )
+    source.write_text(text)
+    assert world.run("import", str(source)) == 0
+    assert "left out agents.infra.colour: " in world.err
+    assert "left out settings.usage_log: " in world.err
+    assert source.read_text() == text
+
+
+@pytest.mark.parametrize("command", ["list", "init", "doctor"])
+def test_agents_of_the_predecessor_are_mentioned_until_they_are_imported(
+    world: World, infra: Path, command: str
+) -> None:
+    world.install_claude()
+    world.write_config("")
+    source = world.config.with_name("agents.yaml")
+    source.write_text(f"agents:\n  infra:\n    directory: {infra}\n  db:\n    directory: {infra}\n")
+    world.run(command)
+    said = world.out + world.err
+    assert "infra, db" in said
+    assert f"agent-dispatch import {source}" in said
+    world.run("import", str(source))
+    world.run(command)
+    assert str(source) not in world.out + world.err
+
+
+def test_a_broken_file_of_the_predecessor_is_told_and_hides_nothing(
+    world: World, infra: Path
+) -> None:
+    world.run("add", "infra", str(infra))
+    world.config.with_name("agents.yaml").write_text("agents: [")
+    assert world.run("list") == 0
+    assert world.out.startswith("infra  ok")
+    assert "is not valid YAML" in world.err
+    world.run("doctor")
+    assert "warn  agents.yaml: " in world.out

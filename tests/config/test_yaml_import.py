@@ -1,15 +1,20 @@
 import os
-import subprocess
-import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.config.yaml_import import ImportReport, import_yaml
+from agent_dispatch.config.yaml_import import (
+    ImportReport,
+    Unimported,
+    find_unimported,
+    import_yaml,
+)
 from agent_dispatch.errors import ConfigError, InvalidRequestError
-
-pytest.importorskip("yaml", reason="PyYAML is an extra")
+from agent_dispatch.model.config import GroupConfig, GroupMember
 
 AGENTS_YAML = """\
 agents:
@@ -156,15 +161,17 @@ def test_doubtful_entries_land_with_a_warning(registry: Registry, source: Path) 
         """,
     )
     assert [warning.partition(": ")[0] for warning in report.warnings] == [
-        "agents.a.alowed_tools",
-        "agents.a.7",
         "agents.a",
         "agents.a.permission_mode",
+    ]
+    assert list(report.left_out) == [
+        "agents.a.alowed_tools",
+        "agents.a.7",
         "settings.max_parallel",
         "settings.cache.tll",
     ]
-    assert "unknown key, ignored; did you mean allowed_tools?" in report.warnings[0]
-    assert "did you mean ttl?" in report.warnings[5]
+    assert "did you mean allowed_tools?" in report.left_out["agents.a.alowed_tools"]
+    assert "did you mean ttl?" in report.left_out["settings.cache.tll"]
 
 
 def test_a_relative_directory_starts_where_the_yaml_file_is(
@@ -241,23 +248,136 @@ def test_a_broken_target_is_told_and_left_alone(
     assert registry.path.read_text().startswith(content)
 
 
-def test_without_pyyaml_the_command_that_installs_it_is_told(tmp_path: Path) -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['yaml'] = None\n"
-        "from pathlib import Path\n"
-        "from agent_dispatch.errors import InvalidRequestError\n"
-        "from agent_dispatch.config.registry import Registry\n"
-        "from agent_dispatch.config.yaml_import import import_yaml\n"
-        "try:\n"
-        "    import_yaml(Path('x.yaml'), Registry(Path(sys.argv[1])))\n"
-        "except InvalidRequestError as error:\n"
-        "    print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "agents.toml")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "pip install 'agent-dispatch[yaml]'" in done.stdout
+PREDECESSOR = """\
+agents:
+  infra:
+    directory: INFRA
+    description: ''
+    timeout: 0
+    allowed_tools:
+    - Bash(git log:*)
+    - Read
+    capabilities:
+    - docker_logs
+    risky_capabilities:
+    - restart_services
+    instructions: 'Read-only.
+
+      Never restart.'
+  backend:
+    directory: /srv/backend
+    description: The backend
+    timeout: 300
+    max_budget_usd: 1.5
+    model: sonnet
+    permission_mode: plan
+    disallowed_tools:
+    - Write
+groups:
+  shop:
+    description: Ask infra
+    shared_context: Stack shop-prod
+    members:
+    - agent: infra
+      use_for: logs
+    - agent: backend
+      use_for: ''
+      weight: 3
+  empty:
+    description: ''
+    shared_context: ''
+settings:
+  default_timeout: 300
+  default_allowed_tools: []
+  default_disallowed_tools: []
+  max_dispatch_depth: 3
+  max_concurrency: 5
+  cache:
+    enabled: true
+    ttl: 300
+    max_size: 1000
+  job_retention_days: 30
+  dispatch_protocol: true
+  usage_log: true
+version: 1
+"""
+"""As agent-dispatch 0.16 of the package index writes it, and two keys that nobody knows."""
+
+
+def _paths(data: object, path: str = "") -> Iterator[str]:
+    """Name every value of a document: the keys of its mappings, joined by dots."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _paths(value, f"{path}.{key}" if path else key)
+    elif isinstance(data, list) and data and isinstance(data[0], dict):
+        for place, value in enumerate(data):
+            yield from _paths(value, f"{path}.{place}")
+    else:
+        yield path
+
+
+def test_every_key_of_the_predecessor_is_imported_or_named_as_left_out(
+    registry: Registry, source: Path, tmp_path: Path
+) -> None:
+    infra = tmp_path / "infra"
+    infra.mkdir()
+    (infra / "CLAUDE.md").write_text("# Infra\n\nRuns the containers of the shop.\n")
+    report = _import(source, registry, PREDECESSOR.replace("INFRA", str(infra)))
+    assert (report.added, report.groups) == (["infra", "backend"], ["shop", "empty"])
+    assert (report.failed, report.skipped) == ({}, {})
+    imported = set(_paths(tomllib.loads(registry.path.read_text())))
+    left_out = set(report.left_out)
+    without_meaning = {
+        "agents.infra.timeout",  # 0 inherits
+        "groups.shop.members.1.use_for",  # empty
+        "groups.empty.description",
+        "groups.empty.shared_context",
+    }
+    for path in _paths(yaml.safe_load(PREDECESSOR)):
+        assert (path in imported) + (path in left_out) + (path in without_meaning) == 1, path
+    assert {
+        "agents.infra.risky_capabilities",
+        "groups.shop.members.1.weight",
+        "settings.job_retention_days",
+        "settings.dispatch_protocol",
+        "settings.usage_log",
+        "version",
+    } <= left_out
+    config = registry.load()
+    assert config.groups["shop"].members == [
+        GroupMember(agent="infra", use_for="logs"),
+        GroupMember(agent="backend"),
+    ]
+    assert config.agents["infra"].timeout is None
+    assert config.agents["infra"].description == "Runs the containers of the shop."
+    assert (config.broken, config.broken_groups, config.unknown_keys) == ({}, {}, ())
+
+
+def test_a_group_that_exists_is_skipped_or_replaced(registry: Registry, source: Path) -> None:
+    text = "groups: {shop: {members: [{agent: a}]}, bad: {members: 3}, 'a b': {}, none: }"
+    registry.path.parent.mkdir()
+    registry.path.write_text('[groups.shop]\ndescription = "mine"\n')
+    report = _import(source, registry, text)
+    assert report.skipped["groups.shop"].startswith("exists already")
+    assert list(report.failed) == ["groups.bad", "groups.a b", "groups.none"]
+    report = _import(source, registry, text, overwrite=True)
+    assert report.groups == ["shop"]
+    assert registry.load().groups["shop"] == GroupConfig(members=[GroupMember(agent="a")])
+
+
+def test_agents_beside_our_file_are_found_until_all_are_imported(registry: Registry) -> None:
+    registry.path.parent.mkdir()
+    source = registry.path.with_name("agents.yaml")
+    assert find_unimported(registry) is None
+    source.write_text("agents: {a: {directory: /a}, b: {directory: /b}}")
+    registry.path.write_text('[agents.a]\ndirectory = "/a"\n')
+    assert find_unimported(registry) == Unimported(source, ("b",))
+    import_yaml(source, registry)
+    assert find_unimported(registry) is None
+    source.write_text("agents: [")
+    found = find_unimported(registry)
+    assert found is not None
+    assert found.problem is not None
+    assert "is not valid YAML" in found.problem
+    source.write_text("settings: {}")
+    assert find_unimported(registry) is None
