@@ -34,7 +34,7 @@ _SWEEP_S = 3.0
 """How long to look through all processes for one that lost its guard: /proc may stand still for a
 process that the kernel is stuck in. A look that takes longer goes on unobserved."""
 _GONE_S = 1.0
-"""How long the descriptors of a request take to be closed when nobody can carry it out any more."""
+"""How long the descriptors of a request take to be closed when nobody is left to carry it out."""
 _FINISH_S = _EMPTY_TIMEOUT_S + _GONE_S + _SWEEP_S + _DRAIN_TIMEOUT_S + 1.0
 """How long leaving a child's block may take: the sum of the bounds of its steps."""
 
@@ -92,7 +92,7 @@ class Child:
         If cancelled, part of `data` may have been written.
 
         Raises:
-            trio.BrokenResourceError: The child does not read any more.
+            trio.BrokenResourceError: The child has stopped reading.
             trio.ClosedResourceError: `close_stdin` was called.
         """
         async with self._sending:
@@ -112,7 +112,7 @@ class Child:
             os.write(self._lifeline, order)
 
     def tick(self) -> None:
-        """Wake whoever waits for `moved`."""
+        """Wake the tasks that wait for `moved`."""
         self.moved.set()
         self.moved = trio.Event()
 
@@ -357,7 +357,7 @@ async def _finish(launcher: Launcher, child: Child, command: Command, readers: _
             with trio.move_on_after(_GONE_S):
                 await child.wait_until(lambda: child.ended)
     if child.guard_lost or (child.start_error is not None and child.exit_code is None):
-        # Whoever killed the guard, or whatever kept it from telling: nothing may be left.
+        # However the guard ended, nothing of the run may be left.
         child.left_running += await _sweep(command.env[MARKER_VARIABLE])
     await readers.drained()
 

@@ -35,7 +35,7 @@ class Frame:
 
         Raises:
             BlockingIOError: Nothing fits now.
-            OSError: Nobody reads any more.
+            OSError: The reader is gone.
         """
         sent = sock.sendmsg([self._left], self._rights)
         self._left, self._rights = self._left[sent:], []

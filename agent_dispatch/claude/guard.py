@@ -1,8 +1,8 @@
 """The guard: one small process beside each agent, which ends every process of the run.
 
-It is a session of its own and the subreaper of all that the agent starts, so whoever is orphaned
-below it becomes its child: when `waitpid` says ECHILD the tree is empty, and that is a proof. It
-ends the tree when its owner asks, when the owner is gone (EOF on the lifeline, also after
+It has a session of its own and is the subreaper of all that the agent starts, so each orphan below
+it becomes its child. When `waitpid` says ECHILD, the tree is proved to be empty. It ends the tree
+when its owner asks, when the owner is gone (EOF on the lifeline, also after
 SIGKILL), and when the agent has exited and left something behind. Descriptors that were handed to
 it, such as the lock of a concurrency slot, stay open until the tree is empty.
 
@@ -250,7 +250,7 @@ class _Guard:
             pass  # macOS says so of a group whose last member is a zombie.
 
     def _reap(self) -> bool:
-        """Collect whoever has exited; True when no child is left."""
+        """Reap the children that have exited; True when no child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -306,7 +306,7 @@ class _Guard:
 
 
 def _watch_signals(wake_read: int, wake_write: int) -> None:
-    """Let signals wake whoever polls `wake_read`."""
+    """Let signals wake the poll on `wake_read`."""
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -388,7 +388,7 @@ def _kill_all(list_living: Callable[[], Iterable[int]], is_ours: Callable[[int],
     found_more = True
     while found_more:
         found_more = False
-        # Each as soon as it is found: one that forks and leaves is gone when the search is over.
+        # Each as soon as it is found: one that forks and leaves is gone when the search ends.
         for pid in list_living():
             if pid not in stopped:
                 _signal_each([pid], signal.SIGSTOP, is_ours)

@@ -234,7 +234,7 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
 
 
 def _looks(store: JobStore, job_id: str, patience_s: float) -> Generator[Job]:
-    """Look at a job now, again and again, and last when it or the patience is over."""
+    """Look at a job again and again, until it has ended or the time to wait has passed."""
     deadline = time.monotonic() + max(patience_s, 0)
     while True:
         # Opened before looking: what happens after the look is told by it.

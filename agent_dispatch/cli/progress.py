@@ -136,7 +136,7 @@ class ProgressView:
             self._stderr.write(text)
             self._stderr.flush()
         except OSError:
-            # Nobody reads the progress any more. What was paid for is the answer.
+            # The reader of the progress is gone. The answer still counts.
             self._closed = True
 
 

@@ -87,7 +87,7 @@ def update_group(
         description: How to work with the group.
         shared_context: What every member is told.
         members: To be added, or to get another `use_for`.
-        leaving: Agents that are no members any more.
+        leaving: Members to remove.
 
     Raises:
         UnknownGroupError: No group has that name.

@@ -117,7 +117,7 @@ def _kinds(wanted: msgspec.inspect.Type) -> Iterator[str]:
             for alternative in wanted.types:
                 yield from _kinds(alternative)
         case _:
-            yield _KIND_WORDS.get(type(wanted), "of another kind")
+            yield _KIND_WORDS.get(type(wanted), "a value of another type")
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -5,7 +5,7 @@ MIN_TIMEOUT_S, MAX_TIMEOUT_S = 10, 7200
 
 
 def clamped_timeout_s(timeout_s: float) -> float:
-    """Bring the timeout of one call into its range; what is no number stays none."""
+    """Bring the timeout of one call into its range; None stays None."""
     return float(min(max(timeout_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S))
 
 

@@ -81,7 +81,7 @@ class Exchange:
         self._next_steps: list[NextStep] = []
 
     def next_step(self) -> Step | None:
-        """Say who speaks next, and what to tell them; None when the dialogue is over."""
+        """Say who speaks next, and what to tell them; None when the dialogue has ended."""
         index = len(self._turns)
         number = index // 2 + 1
         if self._error or self._resolution() is not None or number > self._request.max_rounds:

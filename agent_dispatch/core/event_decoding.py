@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from agent_dispatch.core.event_types import Event, JsonEvent, NoiseLine, OtherEvent
-from agent_dispatch.core.json_text import JsonBytes, elements, mend, value_end
+from agent_dispatch.core.json_text import JsonBytes, elements, repair, value_end
 
 _MODERATE_BYTES = 1 << 20
 """Up to here JSON is decoded whole: what it can expand to (20 times at worst) stays small."""
@@ -77,9 +77,9 @@ def decode_object(data: JsonBytes) -> JsonEvent | OtherEvent | None:
     except msgspec.ValidationError:
         return None
     except _MENDABLE:
-        mended = data if isinstance(data, bytearray) else bytearray(data)
+        repaired = data if isinstance(data, bytearray) else bytearray(data)
     try:
-        return _decode_by_field(mended) if mend(mended) else None
+        return _decode_by_field(repaired) if repair(repaired) else None
     except _MENDABLE:
         return None
 

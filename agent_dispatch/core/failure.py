@@ -46,7 +46,7 @@ _AUTH_KINDS = frozenset(
 _REFUSED_NOT_FOR_CREDENTIALS = frozenset(
     {"dlp_request_denied", "hook_denied", "network_edge_blocked", "safety_monitor_blocked"}
 )
-"""Kinds that come with status 403 and that no login mends."""
+"""Kinds that come with status 403 and that a login does not fix."""
 _LIMIT_STATUSES = frozenset({402, 429})
 _LIMIT_ERRORS = frozenset({"billing_error", "rate_limit"})
 _LIMIT_KINDS = frozenset(

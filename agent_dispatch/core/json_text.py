@@ -13,7 +13,7 @@ JsonBytes = bytes | bytearray | memoryview
 """What both `re` and msgspec read without a copy."""
 
 MAX_DEPTH = 100
-"""Levels of nesting that `mend` keeps: far more than an event has, far fewer than a stack takes."""
+"""Levels of nesting that `repair` keeps: far more than an event has, fewer than a stack takes."""
 
 # Possessive (`++`, `*+`), so a failed match never backtracks: linear in time, constant in memory.
 _STRING = rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)'
@@ -72,7 +72,7 @@ def deeper_than(data: JsonBytes, limit: int) -> bool:
     return False
 
 
-def mend(data: bytearray) -> bool:
+def repair(data: bytearray) -> bool:
     """Replace, in place, what RFC 8259 or a parser's stack refuses; strings keep their text.
 
     Bytes that are not UTF-8 and lone surrogate escapes become U+FFFD; `NaN`, `Infinity` and values
@@ -81,20 +81,20 @@ def mend(data: bytearray) -> bool:
     Returns:
         Whether there was anything of the kind.
     """
-    mended = False
+    repaired = False
     if not _is_utf8(data):
         data[:] = _as_utf8(data)
-        mended = True
+        repaired = True
     if _SURROGATE.search(data):
         data[:] = _ESCAPE.sub(lambda m: rb"\ufffd" if m["lone"] else m[0], data)
-        mended = True
+        repaired = True
     if b"NaN" in data or b"Infinity" in data:
         data[:] = _NOT_A_NUMBER.sub(lambda m: m[0] if m[0][:1] == b'"' else b"null", data)
-        mended = True
+        repaired = True
     if deeper_than(data, MAX_DEPTH):
         data[:] = _shallow(data)
-        mended = True
-    return mended
+        repaired = True
+    return repaired
 
 
 def _is_utf8(data: JsonBytes) -> bool:
@@ -112,16 +112,16 @@ def _is_utf8(data: JsonBytes) -> bool:
 def _as_utf8(data: JsonBytes) -> bytearray:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     view = memoryview(data)
-    mended = bytearray()
+    repaired = bytearray()
     for begin in range(0, len(view), _PIECE_BYTES):
-        mended += decoder.decode(view[begin : begin + _PIECE_BYTES]).encode()
-    mended += decoder.decode(b"", final=True).encode()
-    return mended
+        repaired += decoder.decode(view[begin : begin + _PIECE_BYTES]).encode()
+    repaired += decoder.decode(b"", final=True).encode()
+    return repaired
 
 
 def _shallow(data: JsonBytes) -> bytearray:
     view = memoryview(data)
-    mended = bytearray()
+    repaired = bytearray()
     depth = kept = cut = 0
     for position, opens in brackets(data):
         if opens:
@@ -130,9 +130,9 @@ def _shallow(data: JsonBytes) -> bytearray:
                 cut = position
         else:
             if depth == MAX_DEPTH + 1:
-                mended += view[kept:cut]
-                mended += b"null"
+                repaired += view[kept:cut]
+                repaired += b"null"
                 kept = position + 1
             depth -= 1
-    mended += view[kept:]
-    return mended
+    repaired += view[kept:]
+    return repaired

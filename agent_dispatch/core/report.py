@@ -17,7 +17,7 @@ from agent_dispatch.model.config import EffectiveAgent
 
 
 class Ending(StrEnum):
-    """Why the run is over."""
+    """Why the run ended."""
 
     EXITED = "exited"
     """The process ended by itself, or by somebody outside, or after its answer was complete."""

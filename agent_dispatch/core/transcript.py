@@ -1,4 +1,4 @@
-"""What has been seen of a run so far: bounded, and enough to decide when it is over."""
+"""What has been seen of a run so far: bounded, and enough to decide when it has ended."""
 
 import re
 from collections import deque
@@ -202,7 +202,7 @@ class Transcript:
         )
 
     def add(self, event: Event) -> Progress | None:
-        """Take in the next event; return a line for whoever watches, if it is worth one."""
+        """Take in the next event; return a progress line if it is worth one."""
         match event:
             case SystemEvent():
                 line = self._add_system(event)

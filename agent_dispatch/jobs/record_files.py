@@ -277,7 +277,7 @@ class RecordFiles:
         return None
 
     def _keep_reserve(self) -> None:
-        """Occupy the space that a final record may need one day."""
+        """Reserve disk space for a final record."""
         try:
             if self._disk.lstat(self._reserve).st_size >= _RESERVE_BYTES:
                 return

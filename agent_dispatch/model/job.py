@@ -29,7 +29,7 @@ class JobKind(StrEnum):
     CALL = "call"
     """The server or command that serves its caller; the job ends with the call."""
     BACKGROUND = "background"
-    """A detached worker; the job outlives whoever submitted it."""
+    """A detached worker; the job outlives the process that submitted it."""
 
 
 class JobStatus(StrEnum):
@@ -120,7 +120,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress_updated_at: float | None = None
 
     def request(self) -> DispatchRequest:
-        """Say again what was asked, for whoever runs the job."""
+        """Rebuild the request, for the process that runs the job."""
         return DispatchRequest(
             agent=self.agent,
             task=self.task,

@@ -147,7 +147,7 @@ class Service:
         result = await self._flight.dispatch(plan, on_progress, start)
         if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
             return result
-        # The id fetches nothing any more: the caller must get all of the answer now.
+        # The record is gone, so the caller must get all of the answer now.
         return msgspec.structs.replace(result, job_id=None)
 
     async def _check_owner_of_session(self, request: DispatchRequest) -> None:
@@ -317,7 +317,7 @@ class Service:
     async def wait(
         self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
     ) -> Job:
-        """Wait until a job is over, but not longer than `patience_s`; its status tells.
+        """Wait until a job has ended, but not longer than `patience_s`; the status shows which.
 
         Wakes within milliseconds of the end, also of a sudden one.
 
@@ -362,7 +362,7 @@ class Service:
         return await in_pool(Pool.BULK, partial(self._store.gc, max_age_days, dry_run=dry_run))
 
     async def result(self, ref: str) -> DispatchResult:
-        """The whole result of a job that is over.
+        """The whole result of a job that has ended.
 
         Raises:
             DispatchError: As for `job`; or the job is not over, or has no result.

@@ -229,7 +229,7 @@ def _answer_last(wire: Wire, door: FrontDoor, refusal: str = "") -> None:
     try:
         os.write(wire.write_fd, wire.unwritten + frames)
     except OSError:
-        return  # Nobody reads any more.
+        return  # The reader is gone.
 
 
 def _serve_behind_door(

@@ -85,7 +85,7 @@ class FrontDoor:
         return _frame(message["id"], body)
 
     def refuse(self, line: bytes, reason: str) -> bytes:
-        """Answer a request that nobody can serve; empty for what is no request."""
+        """Answer a request that nobody can serve; return nothing for other messages."""
         message = _decode(line)
         if message is None or "id" not in message:
             return b""

@@ -91,7 +91,7 @@ async def serve_messages(
         outbox: Takes the answers.
         unanswered: The answers that are due.
         door: Goes on answering what is its own; None: the library answers everything.
-        on_end: Called when the client has gone and its time for answers is over.
+        on_end: Called when the client has gone and the time for its last answers has passed.
     """
     server = build_server(service)
     await server.run(

@@ -62,7 +62,7 @@ class DispatchGcParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Arguments of `dispatch_gc`."""
 
     max_age_days: Annotated[
-        float, msgspec.Meta(description="Days since a job ended; 0 = every job that is over")
+        float, msgspec.Meta(description="Days since a job ended; 0 = every ended job")
     ] = 7
 
 
@@ -90,7 +90,7 @@ async def dispatch_status(service: Service, params: JobParams, _on_progress: OnP
 async def dispatch_wait(
     service: Service, params: DispatchWaitParams, on_progress: OnProgress
 ) -> WaitedFor:
-    """One job when it is over, or when the patience is."""
+    """One job when it has ended, or when the time to wait has passed."""
     patience_s = min(max(params.timeout_seconds, 0), MAX_PATIENCE_S)
     job = await service.wait(params.job_id, patience_s, on_progress)
     job = inline_job(told_job(job, in_tools))

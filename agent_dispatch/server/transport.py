@@ -68,7 +68,7 @@ class Unanswered:
         return isinstance(message, JSONRPCResponse | JSONRPCError) and message.id in self._ids
 
     def drop_all(self) -> None:
-        """No answer is due any more."""
+        """No answer is due."""
         self._ids.clear()
         self._none_left.unpark_all()
 
@@ -110,7 +110,7 @@ class Unanswered:
 
 
 class MessageReader:
-    """What the client says, as the library's `ReadStream`; refuses by itself what is no message."""
+    """The client's messages, as the library's `ReadStream`; it refuses other lines itself."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class MessageReader:
     ) -> None:
         """Read from `lines`; refusals, and what `door` answers, go to `outbox`.
 
-        `on_end` is called once, when the client has gone and its time for answers is over.
+        `on_end` is called once, when the client has gone and the grace period has passed.
         """
         self._door = door
         self._lines = lines
@@ -154,7 +154,7 @@ class MessageReader:
         raise anyio.EndOfStream
 
     async def aclose(self) -> None:
-        """Nothing to do: the descriptor belongs to whoever opened the wire."""
+        """Nothing to do: the opener of the wire closes the descriptor."""
         await trio.lowlevel.checkpoint()
 
     def __aiter__(self) -> Self:

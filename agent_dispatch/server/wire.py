@@ -1,7 +1,7 @@
 """Lines in, frames out: the bytes of the stdio transport, on Trio, without knowing any protocol.
 
 Reading stops for nobody but a client that has stopped taking answers; writing a frame is
-all-or-nothing whoever is cancelled meanwhile.
+all-or-nothing, even if its sender is cancelled.
 """
 
 import errno
@@ -185,7 +185,7 @@ class Outbox:
             self._work.unpark_all()
 
     async def wait_below(self, mark_bytes: int) -> None:
-        """Wait until at most `mark_bytes` are unwritten; at once if nobody reads any more."""
+        """Wait until at most `mark_bytes` are unwritten; at once if the reader is gone."""
         while self._queued_bytes > mark_bytes and not self._gone and not self._leaving:
             await self._room.park()
 

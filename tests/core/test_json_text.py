@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.json_text import MAX_DEPTH, deeper_than, elements, mend, value_end
+from agent_dispatch.core.json_text import MAX_DEPTH, deeper_than, elements, repair, value_end
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='"\\[]{}aé\U0001f600'),
@@ -52,13 +52,13 @@ def test_depth_is_counted_outside_strings() -> None:
 def test_nothing_is_mended_in_sound_json(value: Any) -> None:
     text = bytearray(json.dumps(value).encode())
     before = bytes(text)
-    mended = mend(text)
+    repaired = repair(text)
     assert json.loads(text) == value
-    assert mended or bytes(text) == before
+    assert repaired or bytes(text) == before
 
 
 @pytest.mark.parametrize(
-    ("text", "mended"),
+    ("text", "repaired"),
     [
         (b'["\xff"]', '["\ufffd"]'.encode()),
         (b'["' + b"x" * (1 << 20) + b'\xc3"]', b'["' + b"x" * (1 << 20) + '\ufffd"]'.encode()),
@@ -67,23 +67,23 @@ def test_nothing_is_mended_in_sound_json(value: Any) -> None:
         (b'[NaN,-Infinity,"NaN"]', b'[null,null,"NaN"]'),
     ],
 )
-def test_what_a_parser_refuses_is_replaced(text: bytes, mended: bytes) -> None:
+def test_what_a_parser_refuses_is_replaced(text: bytes, repaired: bytes) -> None:
     data = bytearray(text)
-    assert mend(data)
-    assert bytes(data) == mended
+    assert repair(data)
+    assert bytes(data) == repaired
 
 
 def test_a_character_across_two_pieces_is_whole() -> None:
     text = b'["' + b"x" * ((1 << 20) - 3) + "é".encode() + b'"]'
     data = bytearray(text)
-    assert not mend(data)
+    assert not repair(data)
     assert bytes(data) == text
 
 
 def test_values_below_the_greatest_depth_become_null() -> None:
     deep = MAX_DEPTH + 5
     data = bytearray(b'{"a":' + b"[" * deep + b"1" + b"]" * deep + b',"b":2}')
-    assert mend(data)
+    assert repair(data)
     value = json.loads(data)
     assert value["b"] == 2
     inner = value["a"]
