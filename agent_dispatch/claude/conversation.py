@@ -6,19 +6,25 @@ are read; each one wakes the tasks that wait for it.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import trio
 
 from agent_dispatch.claude.child import Child, open_child
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.events import ControlRequestEvent, Event, EventDecoder
-from agent_dispatch.core.prompt import refusal_line
+from agent_dispatch.core.events import (
+    ControlCancelRequestEvent,
+    ControlRequestEvent,
+    Event,
+    EventDecoder,
+)
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.model.dispatch import OnProgress
 
-_MAX_REFUSALS = 1000
+OnControl = Callable[[Child, ControlRequestEvent | ControlCancelRequestEvent], object]
+"""Takes what claude asks on its control pipe; must not wait. Unanswered, claude would wait for
+ever."""
 
 
 async def say(child: Child, line: bytes) -> None:
@@ -34,28 +40,26 @@ async def open_claude(
     transcript: Transcript,
     on_progress: OnProgress,
     held_fds: Sequence[int],
+    on_control: OnControl,
 ) -> AsyncIterator[Child]:
     """Run claude for as long as the block runs; `transcript` is complete once it is left.
 
     Args:
         on_progress: Gets a line for each event worth one; must not wait.
         held_fds: Descriptors kept open until no process of it is left.
+        on_control: Gets each request on the control pipe, and each withdrawal of one.
 
     Raises:
         ChildStartError: When the block is left: claude or its directory was not usable.
     """
     decoder = EventDecoder()
-    refusals = 0
 
     def take(events: Iterable[Event]) -> None:
-        nonlocal refusals
         for event in events:
             if (progress := transcript.add(event)) is not None:
                 on_progress(progress)
-            # Unanswered, claude would wait for ever; one that floods us gets no more answers.
-            if isinstance(event, ControlRequestEvent) and refusals < _MAX_REFUSALS:
-                refusals += 1
-                child.start_soon(say, child, refusal_line(event))
+            if isinstance(event, ControlRequestEvent | ControlCancelRequestEvent):
+                on_control(child, event)
 
     def on_stdout(chunk: bytes) -> None:
         take(decoder.feed(chunk))

@@ -93,6 +93,7 @@ def update(
     allowed_tools: str = "",
     disallowed_tools: str = "",
     effort: str = "",
+    permission_prompts: str = "",
     json: bool = False,
     shell: Shell,
 ) -> int:
@@ -108,6 +109,7 @@ def update(
         allowed_tools: Tools granted, separated by commas; "none" clears them.
         disallowed_tools: Tools forbidden, separated by commas; "none" clears them.
         effort: low, medium, high, xhigh or max; "none" clears it.
+        permission_prompts: "ask" lets a person answer when it lacks a permission; "deny" does not.
         json: Print the change as JSON.
         shell: The outside world.
     """
@@ -122,6 +124,7 @@ def update(
         allowed_tools=allowed_tools,
         disallowed_tools=disallowed_tools,
         effort=effort,
+        permission_prompts=permission_prompts,
     )
     return _show_change(change, shell, as_json=json)
 

@@ -153,6 +153,15 @@ def _read_word(value: object) -> str | None:
     return value.strip() or None
 
 
+def _read_choice(*words: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if value not in words or not isinstance(value, str):
+            raise _expected(" or ".join(f'"{word}"' for word in words), value)
+        return value
+
+    return read
+
+
 def _read_flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise _expected("true or false", value)
@@ -308,6 +317,7 @@ def _doubtful_denied_names(patterns: list[str]) -> Iterator[str]:
 
 _WORD = Key(_read_word, refused=_refused_words)
 _MODE = Key(_read_word, refused=_refused_words, doubtful=_doubtful_modes)
+_PROMPTS = Key(_read_choice("deny", "ask"))
 _TOOLS = Key(_read_tools, parse=_parse_tools, max_chars=20_000, refused=_refused_tools)
 _FLAG = Key(_read_flag)
 
@@ -374,6 +384,7 @@ AGENT_KEYS: Mapping[str, Key] = {
     "exclusive": _FLAG,
     "nested": _FLAG,
     "capabilities": Key(_read_lines),
+    "permission_prompts": _PROMPTS,
 }
 """`[agents.NAME]`, in the order in which a new agent is written."""
 
@@ -396,6 +407,8 @@ SETTING_KEYS: Mapping[str, Key] = {
     **{f"default_{name}": key for name, key in AGENT_KEYS.items() if key.has_default},
     "max_dispatch_depth": _whole(0, 1000),
     "max_concurrency": _whole(1, 10_000),
+    "permission_prompts": _PROMPTS,
+    "question_seconds": _number(1, 604_800, "seconds"),
     "call_retention_days": _number(0, 1_000_000, "days"),
 }
 """`[settings]`, without its tables."""

@@ -413,6 +413,7 @@ def _resolve(name: str, agent: AgentConfig, settings: Settings, base: Path) -> E
         values[key] = value
     values["directory"] = _absolute(agent.directory, base)
     values["host"], values["agent"] = agent.host, agent.agent
+    values["permission_prompts"] = agent.permission_prompts or settings.permission_prompts
     # 0 lifts the limit.
     values["max_budget_usd"] = values["max_budget_usd"] or None
     return msgspec.convert(values, EffectiveAgent)

@@ -73,6 +73,7 @@ def build_command(
     timeout_s: float,
     json_schema: str = "",
     exclusive: Iterable[str] = (),
+    asks: bool = False,
 ) -> Command:
     """Return the command that runs `agent`, reading user lines on stdin.
 
@@ -88,6 +89,7 @@ def build_command(
         timeout_s: How long the run may take; the CLI waits as long for background tasks.
         json_schema: What the answer has to fit, as JSON; empty for none.
         exclusive: Exclusive agents that the run holds: none of them can be started below it.
+        asks: It asks on its control pipe for the permissions that it lacks.
 
     Raises:
         RefusedValueError: A value looks like a flag, holds a NUL, or is not a usable number.
@@ -95,6 +97,8 @@ def build_command(
     if not claude or (new_session is not None and resume is not None):
         raise ValueError("needs a program, and one way to choose the session")
     argv = [*claude, *_ALWAYS]
+    if asks:
+        argv.append("--permission-prompt-tool=stdio")
     if new_session is not None:
         argv.append(_flag(agent, "--session-id", new_session))
     if resume is not None:

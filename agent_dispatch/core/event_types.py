@@ -254,6 +254,12 @@ class ControlRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     subtype: str = ""
 
+    # can_use_tool
+    tool_name: str = ""
+    input: Any = None
+    """What the tool would be given."""
+    tool_use_id: str = ""
+
 
 class ControlRequestEvent(
     msgspec.Struct, frozen=True, kw_only=True, tag="control_request", tag_field="type"
@@ -262,6 +268,14 @@ class ControlRequestEvent(
 
     request_id: str = ""
     request: ControlRequest = ControlRequest()
+
+
+class ControlCancelRequestEvent(
+    msgspec.Struct, frozen=True, kw_only=True, tag="control_cancel_request", tag_field="type"
+):
+    """The CLI does not wait for the answer to one of its requests any more."""
+
+    request_id: str = ""
 
 
 class ControlResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,6 +320,7 @@ JsonEvent = (
     | ResultEvent
     | RateLimitEvent
     | ControlRequestEvent
+    | ControlCancelRequestEvent
     | ControlResponseEvent
 )
 """The events that are told apart by their `type`."""

@@ -11,6 +11,7 @@ from agent_dispatch.core.json_schema import check_schema
 from agent_dispatch.core.text import SURROGATE, quoted
 from agent_dispatch.errors import InvalidRequestError, SchemaError
 from agent_dispatch.model.dispatch import DispatchRequest
+from agent_dispatch.model.question import PastQuestion
 
 MAX_SCHEMA_BYTES = 100_000
 """It travels on the command line, where one argument may have 128 KiB (execve(2), Linux)."""
@@ -20,6 +21,11 @@ MAX_PROMPT_BYTES = 10_000_000
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # JavaScript's trim() takes a byte order mark for white space; Python's strip() does not.
 _BLANK = re.compile(r"[\s\ufeff]*")
+_ASK_USER = "AskUserQuestion"
+IN_ANSWER = "put the question into your answer"
+NOBODY_THERE = "nobody was there to allow it; finish what you can and say what is missing"
+NOT_TO_BE_SHOWN = "this call is too large to be shown to a person"
+DENIED_BY_PERSON = "The user denied this call. Do not try it again in another way."
 _COMMAND = re.compile(r"[\s\ufeff]*/")
 
 _JSON_INSTRUCTION = (
@@ -146,11 +152,48 @@ def refusal_line(asked: ControlRequestEvent) -> bytes:
     Without an answer it would wait until the deadline: a permission is denied, a form that one of
     the agent's MCP servers shows is cancelled, anything else is refused as not supported.
     """
+    is_model_s = asked.request.tool_name == _ASK_USER
     answers: dict[str, dict[str, Any]] = {
-        "can_use_tool": {"behavior": "deny", "message": "Nobody can be asked in a dispatch."},
+        "can_use_tool": _denial(IN_ANSWER if is_model_s else "Nobody can be asked in a dispatch."),
         "elicitation": {"action": "cancel"},
     }
-    answer = answers.get(asked.request.subtype)
+    return _answer_line(asked, answers.get(asked.request.subtype))
+
+
+def allowance_line(asked: ControlRequestEvent) -> bytes:
+    """Return the answer that lets the CLI make the call that it asked for, as it asked for it."""
+    return _answer_line(asked, {"behavior": "allow", "updatedInput": asked.request.input})
+
+
+def denial_line(asked: ControlRequestEvent, reason: str) -> bytes:
+    """Return the answer that denies a call; the model reads the reason."""
+    return _answer_line(asked, _denial(reason))
+
+
+def allowed_later_task(call: PastQuestion) -> str:
+    """Return the task that resumes a session whose call was allowed after it had ended."""
+    given = msgspec.json.encode(call.input).decode()
+    return (
+        f"Your call of {call.tool} was denied, because nobody was there to allow it. The user has"
+        " allowed it now, once. Make exactly that call again, with the same input, and then finish"
+        f" your task:\n\n{given}"
+    )
+
+
+def is_permission(asked: ControlRequestEvent) -> bool:
+    """Whether the CLI asks for a permission that a person can give.
+
+    The model's own question to the user is none: no dispatch has a form for it.
+    """
+    request = asked.request
+    return request.subtype == "can_use_tool" and request.tool_name != _ASK_USER
+
+
+def _denial(reason: str) -> dict[str, Any]:
+    return {"behavior": "deny", "message": reason}
+
+
+def _answer_line(asked: ControlRequestEvent, answer: dict[str, Any] | None) -> bytes:
     response: dict[str, Any] = {"request_id": asked.request_id}
     if answer is None:
         response |= {"subtype": "error", "error": "agent-dispatch does not support this request"}

@@ -22,6 +22,7 @@ from agent_dispatch.model.job import (
     summarise,
 )
 from agent_dispatch.model.next_step import NextStep
+from agent_dispatch.model.question import Verdict, closed
 
 HEAD_BYTES = 8 * 1024
 TAIL = b"}\n"
@@ -58,7 +59,7 @@ def ended(job: Job, result: DispatchResult, now: float) -> Job:
     else:
         status = JobStatus.FAILED
     return msgspec.structs.replace(
-        job,
+        _without_open_questions(job, status, result),
         status=status,
         completed_at=now,
         session_id=result.session_id or job.session_id,
@@ -66,6 +67,16 @@ def ended(job: Job, result: DispatchResult, now: float) -> Job:
         error=result.error,
         error_type=result.error_type,
     )
+
+
+def _without_open_questions(job: Job, status: JobStatus, result: DispatchResult) -> Job:
+    """Close what still waits for a person; of a lost job it can be answered later."""
+    if not job.open_questions:
+        return job
+    is_lost = status is JobStatus.FAILED and result.error_type is ErrorType.LOST
+    verdict = Verdict.UNANSWERED if is_lost else Verdict.WITHDRAWN
+    past = [*(job.questions or ()), *(closed(each, verdict) for each in job.open_questions)]
+    return msgspec.structs.replace(job, question=None, later_questions=None, questions=past)
 
 
 def shortened(result: DispatchResult, max_chars: int) -> DispatchResult:
@@ -86,7 +97,7 @@ class CorruptRecordError(Exception):
 
 def encode_record(job: Job, unknown: Mapping[str, msgspec.Raw]) -> bytearray:
     """Give the whole content of a job's file."""
-    if job.result is not None and _too_deep(job.result.parsed_result):
+    if job.result is not None and too_deep(job.result.parsed_result):
         job = _without_parsed(job)
     try:
         record = _encode(job)
@@ -197,7 +208,7 @@ def _without_parsed(job: Job) -> Job:
     return msgspec.structs.replace(job, result=result)
 
 
-def _too_deep(value: object) -> bool:
+def too_deep(value: object) -> bool:
     """Whether lists and objects in `value` nest deeper than `_MAX_DEPTH`."""
     level: list[object] = [value]
     for _ in range(_MAX_DEPTH):

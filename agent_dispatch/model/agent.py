@@ -120,3 +120,4 @@ class AgentFields(TypedDict, total=False):
     allowed_tools: str
     disallowed_tools: str
     effort: str
+    permission_prompts: str

@@ -59,6 +59,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A host of this file, which has the agent; all else but the description stands there."""
     agent: str | None = None
     """The name of the agent on that host; None: the same."""
+    permission_prompts: str | None = None
+    """`deny` or `ask`; None: as the settings say."""
 
 
 class GroupMember(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,6 +102,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_dispatch_depth: int = 3
     max_concurrency: int = 5
     """Runs at once, per depth, all processes of this user's jobs directory together."""
+    permission_prompts: str = "deny"
+    """What becomes of a call without a permission: `deny`, or `ask` a person."""
+    question_seconds: float = 300
+    """How long such a question waits for an answer."""
     call_retention_days: float = 7
     cache: CacheSettings = CacheSettings()
 
@@ -154,6 +160,12 @@ class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     """Where it is, if not on this machine; `directory` is empty then."""
     agent: str | None = None
     """Its name there; None: the same."""
+    permission_prompts: str = "deny"
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is asked for the permissions that it lacks."""
+        return self.permission_prompts == "ask"
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.model.next_step import NextStep
+from agent_dispatch.model.question import PastQuestion
 
 COST_DECIMALS = 6
 """Of an amount in US dollars; the CLI's sums have more, from binary fractions."""
@@ -50,6 +51,9 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """In place of the agent's own; empty for that one."""
     effort: str = ""
     """The same for the effort."""
+    allow_once: PastQuestion | None = None
+    """A question that a person answered after its job had ended: its call is allowed once. Only
+    `Service.answer` gives one."""
 
 
 class Progress(msgspec.Struct, frozen=True):

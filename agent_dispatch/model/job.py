@@ -10,6 +10,7 @@ import msgspec
 
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.question import PastQuestion, Question
 
 MAX_LISTED = 1000
 """Rows of one listing, at most."""
@@ -118,6 +119,24 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: list[str] | None = None
     """The last lines on what the agent did, oldest first."""
     progress_updated_at: float | None = None
+    question: Question | None = None
+    """The oldest permission question that waits for a person."""
+    later_questions: list[Question] | None = None
+    """The open ones behind it, oldest first."""
+    questions: list[PastQuestion] | None = None
+    """Those that are closed, in the order in which they were."""
+    allow_once: PastQuestion | None = None
+    """The question, answered late, whose call this job was started to let its session make."""
+
+    @property
+    def open_questions(self) -> list[Question]:
+        """All that wait for a person, oldest first."""
+        return [] if self.question is None else [self.question, *(self.later_questions or ())]
+
+    @property
+    def has_questions(self) -> bool:
+        """A person was asked something, or still is."""
+        return self.question is not None or bool(self.questions)
 
     def request(self) -> DispatchRequest:
         """Rebuild the request, for the process that runs the job."""
@@ -134,6 +153,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             session_id=self.resume_session_id,
             model=self.model,
             effort=self.effort,
+            allow_once=self.allow_once,
         )
 
 
@@ -162,6 +182,7 @@ def new_job(
         resume_session_id=request.session_id,
         model=request.model,
         effort=request.effort,
+        allow_once=request.allow_once,
         parent=parent,
         ref=ref,
         status=JobStatus.PENDING,
@@ -188,6 +209,7 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_usd: float | None = None
     error_type: ErrorType | None = None
     last_progress: str | None = None
+    has_questions: bool = False
 
 
 def summarise(job: Job) -> JobSummary:
@@ -209,4 +231,5 @@ def summarise(job: Job) -> JobSummary:
         cost_usd=None if job.result is None else job.result.cost_usd,
         error_type=job.error_type,
         last_progress=job.progress[-1][:SUMMARY_PROGRESS_CHARS] if job.progress else None,
+        has_questions=job.has_questions,
     )

@@ -57,6 +57,8 @@ class Dialogue:
         self._sessions: dict[Role, str] = {}
         self._in_hand: tuple[Step, Turns, bool] | None = None
         """The turn that is not over, and whether the time of the whole dialogue bounds it."""
+        self._stood_still_s = 0.0
+        """How long people were asked something."""
         self._timeout_s = math.inf
         if request.timeout_s is not None:
             self._timeout_s = clamped_timeout_s(request.timeout_s)
@@ -79,6 +81,7 @@ class Dialogue:
             job_id=self._run.owned.job.id,
             resume=resume,
             beside=[other for other in self._agents.values() if other is not agent],
+            asks=agent.asks,
         )
 
     async def go(self, open_claude: OpenClaude, held_fds: Sequence[int]) -> DispatchResult:
@@ -107,7 +110,7 @@ class Dialogue:
         self, stack: contextlib.AsyncExitStack, open_claude: OpenClaude, held_fds: Sequence[int]
     ) -> None:
         while (step := self._exchange.next_step()) is not None:
-            left_s = self._began + self._timeout_s - trio.current_time()
+            left_s = self._began + self._stood_still_s + self._timeout_s - trio.current_time()
             if left_s <= 0:
                 longer = more_time(self._timeout_s)
                 error = time_was_up(self._timeout_s)
@@ -124,7 +127,9 @@ class Dialogue:
                 await stack.enter_async_context(turns.running(open_claude, held_fds))
             timeout_s = self._agents[step.role].timeout_s
             self._in_hand = step, turns, left_s < timeout_s
-            await turns.ask(step.prompt, TimeLimit(min(left_s, timeout_s)), is_last=False)
+            limit = TimeLimit(min(left_s, timeout_s))
+            await turns.ask(step.prompt, limit, is_last=False)
+            self._stood_still_s += limit.stood_still_s
             await turns.explain_denials()
             if not turns.result().success:
                 # Reported when its process has ended and all that it said was read.
@@ -149,7 +154,14 @@ class Dialogue:
             self._learn_session(role, turns.transcript.session_id)
             self._tell(role, f"{self._agents[role].name}: {progress.message}")
 
-        turns = Turns(self._agents[role], command, self._run, on_progress, resumed=resume)
+        turns = Turns(
+            self._agents[role],
+            command,
+            self._run,
+            on_progress,
+            resumed=resume,
+            question_s=self._settings.question_seconds,
+        )
         return turns
 
     def _learn_session(self, role: Role, session_id: str | None) -> None:

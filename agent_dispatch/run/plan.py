@@ -127,6 +127,7 @@ class Planner:
         resume: str | None = None,
         json_schema: str = "",
         beside: Iterable[EffectiveAgent] = (),
+        asks: bool = False,
     ) -> Command | DispatchResult:
         """Give the command of a run, or the result that says why there can be none.
 
@@ -161,6 +162,7 @@ class Planner:
                 timeout_s=timeout_s,
                 json_schema=json_schema and without_dialect(json_schema),
                 exclusive=[one.name for one in (agent, *beside) if one.exclusive],
+                asks=asks,
             )
         except RefusedValueError as error:
             return outcome.refused_by(error, agent.name)

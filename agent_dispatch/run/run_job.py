@@ -22,6 +22,8 @@ from agent_dispatch.jobs.owner import OnMail, Ownership
 from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.model.question import ANSWER_MAIL, Answer
+from agent_dispatch.run.asking import Asking
 
 T = TypeVar("T")
 
@@ -44,6 +46,8 @@ class JobRun:
         self._is_ending = False
         self._mail_handlers: dict[str, OnMail] = {}
         self._unhandled: dict[str, list[Mail]] = {}
+        self.asking = Asking(owned, self.tell)
+        self.on_mail(ANSWER_MAIL, Answer, self.asking.take_answer)
 
     @property
     def tree_ended(self) -> bool:

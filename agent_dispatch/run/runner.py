@@ -152,6 +152,7 @@ class Runner:
             job_id=run.owned.job.id,
             resume=request.session_id,
             json_schema=request.json_schema,
+            asks=plan.agent.asks or request.allow_once is not None,
         )
         if isinstance(command, DispatchResult):
             return command
@@ -170,7 +171,14 @@ class Runner:
                 cancelled_by=cancelled_by,
             )
 
-        turns = Turns(plan.agent, command, run, on_progress, resumed=request.session_id)
+        turns = Turns(
+            plan.agent,
+            command,
+            run,
+            on_progress,
+            resumed=request.session_id,
+            question_s=plan.settings.question_seconds,
+        )
         max_concurrency = plan.settings.max_concurrency
         async with self._limits.hold(
             run, max_concurrency, [command.session_id], [plan.agent]

@@ -99,6 +99,18 @@ class _Caller:
         self.on_progress = on_progress
         self.deadline = math.inf
         self.scope = trio.CancelScope()
+        self._left_s = plan.timeout_s
+
+    def stand_still(self, now: float) -> None:
+        """Keep what is left of its time while a person is asked something."""
+        if self.deadline != math.inf:
+            self._left_s = self.deadline - now
+            self.scope.deadline = self.deadline = math.inf
+
+    def go_on(self, now: float) -> None:
+        """Count down what is left of its time."""
+        if self.deadline == math.inf:
+            self.deadline = now + self._left_s
 
 
 class _SharedRun:
@@ -174,9 +186,12 @@ class _SharedRun:
         if not self.limit.has_begun or not self._callers:
             return
         now = trio.current_time()
+        if self.limit.stands_still:
+            for caller in self._callers:
+                caller.stand_still(now)
+            return
         for caller in self._callers:
-            if caller.deadline == math.inf:
-                caller.deadline = now + caller.timeout_s
+            caller.go_on(now)
         last = max(caller.deadline for caller in self._callers)
         for caller in self._callers:
             # Callers whose deadline equals the run's get the run's own timeout result.

@@ -6,19 +6,22 @@ every process of the run, so a cancellation needs no code here.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import math
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
 import trio
 
 from agent_dispatch.claude.child import Child, ChildStartError
-from agent_dispatch.claude.conversation import say
+from agent_dispatch.claude.conversation import OnControl, say
 from agent_dispatch.claude.guard import END_ON_CANCEL, END_ON_DEADLINE
 from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.core.command import Command
+from agent_dispatch.core.event_types import ControlCancelRequestEvent, ControlRequestEvent
 from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.prompt import interrupt_line, user_line
+from agent_dispatch.core.prompt import interrupt_line, is_permission, refusal_line, user_line
 from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.core.turn_rules import PATIENCE_S, Wait, next_wait
@@ -29,10 +32,13 @@ from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.threads import in_thread
 
 OpenClaude = Callable[
-    [Command, Transcript, OnProgress, Sequence[int]], AbstractAsyncContextManager[Child]
+    [Command, Transcript, OnProgress, Sequence[int], OnControl],
+    AbstractAsyncContextManager[Child],
 ]
 """`claude.conversation.open_claude` with its launcher."""
 
+_MAX_REQUESTS = 1000
+"""Of one child."""
 _INTERRUPT_S = 2.0
 """How long an interrupted claude may take to end its turn and leave. Measured with 2.1.330:
 0.04 s; a SIGINT to the process group took up to 1.6 s."""
@@ -44,19 +50,30 @@ _LEAVE_S = 2.0
 """How long one may take to leave when all is said. Measured with Claude Code 2.1.330: 0.1 s."""
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
 class TimeLimit:
-    """How long a turn may take, counted from its start; it can be moved while the turn goes on."""
+    """How long a turn may take, counted from its start.
 
-    def __init__(self, timeout_s: float, on_begin: Callable[[], object] = _nothing) -> None:
-        """Allow `timeout_s` seconds; call `on_begin` when they begin."""
+    It can be moved while the turn goes on, and stands still while a person is asked something.
+    """
+
+    def __init__(self, timeout_s: float, on_change: Callable[[], object] | None = None) -> None:
+        """Allow `timeout_s` seconds.
+
+        Args:
+            timeout_s: Seconds.
+            on_change: A method to call when they begin, stand still and go on. Its object may hold
+                us: we do not keep it alive.
+        """
         self.scope = trio.CancelScope()
         self.has_begun = False
+        self.stood_still_s = 0.0
+        """How long it stood still, not counting the present time."""
         self._timeout_s = timeout_s
-        self._on_begin = on_begin
+        self._on_change = None if on_change is None else weakref.WeakMethod(on_change)
+        self._holders = 0
+        self._began = 0.0
+        self._stands_since = math.inf
+        self._deadline = math.inf
 
     @property
     def timeout_s(self) -> float:
@@ -72,15 +89,42 @@ class TimeLimit:
         """Start the clock."""
         self.has_begun = True
         self._began = trio.current_time()
-        self.scope.deadline = self._began + self._timeout_s
-        # Forget the callback: its object holds us, and the cycle would keep the answer in memory.
-        on_begin, self._on_begin = self._on_begin, _nothing
-        on_begin()
+        self.scope.deadline = self._deadline = self._began + self._timeout_s
+        self._changed()
+
+    @property
+    def stands_still(self) -> bool:
+        """No time passes."""
+        return self._holders > 0
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let no time pass for as long as the block runs; several may run at once."""
+        self._holders += 1
+        if self._holders == 1:
+            self._stands_since = trio.current_time()
+            self.scope.deadline = math.inf
+            self._changed()
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                stood_s = trio.current_time() - self._stands_since
+                self.stood_still_s += stood_s
+                self._began += stood_s
+                self._deadline += stood_s
+                self.scope.deadline = self._deadline
+                self._changed()
 
     def move_to(self, deadline: float) -> None:
-        """Set the limit to this time of Trio's clock; only once it has begun."""
+        """Set the limit to this time of Trio's clock; only once it has begun, and moves."""
         self._timeout_s = deadline - self._began
-        self.scope.deadline = deadline
+        self.scope.deadline = self._deadline = deadline
+
+    def _changed(self) -> None:
+        if self._on_change is not None and (on_change := self._on_change()) is not None:
+            on_change()
 
 
 class Turns:
@@ -94,6 +138,7 @@ class Turns:
         on_progress: OnProgress,
         *,
         resumed: str | None = None,
+        question_s: float = math.inf,
     ) -> None:
         """Prepare to run `command`.
 
@@ -103,6 +148,7 @@ class Turns:
             run: The job it belongs to.
             on_progress: Gets what the agent does.
             resumed: The session that `command` resumes.
+            question_s: How long a permission question waits for a person, if the agent asks.
         """
         self.transcript = Transcript()
         self.ending = Ending.CANCELLED
@@ -112,6 +158,8 @@ class Turns:
         self._run = run
         self._on_progress = on_progress
         self._resumed = resumed
+        self._question_s = question_s if agent.asks else None
+        self._requests = 0
         self._child: Child | None = None
         self._start_failure: StartFailure | None = None
         self._limit = TimeLimit(agent.timeout_s)
@@ -133,7 +181,7 @@ class Turns:
         held_fds = [*held_fds, *self._run.owned.held_fds]
         try:
             async with open_claude(
-                self._command, self.transcript, self._on_progress, held_fds
+                self._command, self.transcript, self._on_progress, held_fds, self._on_control
             ) as self._child:
                 self._run.children.append(self._child)
                 yield
@@ -144,6 +192,26 @@ class Turns:
             )
         if self._child is None:
             yield
+
+    def _on_control(
+        self, child: Child, event: ControlRequestEvent | ControlCancelRequestEvent
+    ) -> None:
+        if isinstance(event, ControlCancelRequestEvent):
+            self._run.asking.withdraw(child, event.request_id)
+            return
+        self._requests += 1
+        if self._requests > _MAX_REQUESTS:
+            return  # A child that floods us gets no more answers.
+        if is_permission(event):
+            self._run.asking.ask(
+                child,
+                event,
+                self._agent.name,
+                patience_s=self._question_s,
+                standing_still=self._limit.standing_still(),
+            )
+        else:
+            child.start_soon(say, child, refusal_line(event))
 
     async def ask(self, prompt: str, limit: TimeLimit, *, is_last: bool) -> None:
         """Put a turn to it, and wait for all that comes of it, until `limit`.
@@ -186,7 +254,7 @@ class Turns:
             return wait() is not waiting
 
         while (waiting := wait()) in PATIENCE_S:
-            if is_last and waiting is not Wait.ANSWER:
+            if is_last and waiting is not Wait.ANSWER and not self._may_ask(waiting):
                 child.close_stdin()
             with trio.move_on_after(PATIENCE_S[waiting]) as patience:
                 await child.wait_until(changed)
@@ -200,6 +268,10 @@ class Turns:
             child.end(END_ON_DEADLINE)
             await child.wait_until(lambda: child.exited)
         return Ending.EXITED
+
+    def _may_ask(self, waiting: Wait) -> bool:
+        """Whether a subagent in the background may still ask, for which stdin has to be open."""
+        return waiting is Wait.WORK and self._question_s is not None
 
     async def _stop(self, child: Child) -> None:
         """End it at its deadline: interrupt, then SIGTERM, then SIGKILL.

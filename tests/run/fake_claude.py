@@ -3,16 +3,19 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import trio
 
 from agent_dispatch.claude.child import Child
+from agent_dispatch.claude.conversation import OnControl
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.event_types import (
     AssistantEvent,
     BackgroundTask,
     ContentBlock,
+    ControlCancelRequestEvent,
+    ControlRequestEvent,
     Event,
     Message,
     ResultEvent,
@@ -74,6 +77,8 @@ class FakeClaude:
         self.running = 0
         self.peak = 0
         self.ended_by: list[str] = []
+        self.replies: list[dict[str, Any]] = []
+        """What came of its requests; it waits for each."""
 
     @contextlib.asynccontextmanager
     async def __call__(
@@ -82,6 +87,7 @@ class FakeClaude:
         transcript: Transcript,
         on_progress: OnProgress,
         held_fds: Sequence[int],
+        on_control: OnControl,
     ) -> AsyncIterator[Child]:
         self.commands.append(command)
         self.begun.set()
@@ -89,7 +95,7 @@ class FakeClaude:
         self.peak = max(self.peak, self.running)
         try:
             async with trio.open_nursery() as nursery:
-                child = _Playing(self, transcript, on_progress, nursery)
+                child = _Playing(self, transcript, on_progress, on_control, nursery)
                 yield child
                 nursery.cancel_scope.cancel()
             child.exited = child.ended = True
@@ -105,12 +111,14 @@ class _Playing(Child):
         fake: FakeClaude,
         transcript: Transcript,
         on_progress: OnProgress,
+        on_control: OnControl,
         nursery: trio.Nursery,
     ) -> None:
         super().__init__(cast("trio.lowlevel.FdStream", None), -1, nursery)
         self._fake = fake
         self._transcript = transcript
         self._on_progress = on_progress
+        self._on_control = on_control
         self._scripts = iter(fake._scripts)
         self.left_running = fake.left_running
         self.guard_lost = fake.guard_lost
@@ -121,6 +129,10 @@ class _Playing(Child):
         if line["type"] == "user":
             self._fake.prompts.append(line["message"]["content"])
             self.start_soon(self._play)
+            return
+        if line["type"] == "control_response":
+            self._fake.replies.append(line["response"]["response"])
+            self._replied.set()
             return
         self._fake.ended_by.append(line["request"]["subtype"])
         if self._fake._obeys_interrupt:
@@ -138,13 +150,18 @@ class _Playing(Child):
     async def _play(self) -> None:
         for delay_s, event in next(self._scripts):
             await trio.sleep(delay_s)
+            self._replied = trio.Event()
             self._add(event)
+            if isinstance(event, ControlRequestEvent):
+                await self._replied.wait()
         if not self._fake._then_hangs:
             self._exit(self._fake._will_exit_with)
 
     def _add(self, event: Event) -> None:
         if (progress := self._transcript.add(event)) is not None:
             self._on_progress(progress)
+        if isinstance(event, ControlRequestEvent | ControlCancelRequestEvent):
+            self._on_control(self, event)
         self.tick()
 
     def _exit(self, code: int) -> None:

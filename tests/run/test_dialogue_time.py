@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from agent_dispatch.claude.child import Child
+from agent_dispatch.claude.conversation import OnControl
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.event_types import Event
@@ -45,9 +46,10 @@ class Two:
         transcript: Transcript,
         on_progress: OnProgress,
         held_fds: Sequence[int],
+        on_control: OnControl,
     ) -> AsyncIterator[Child]:
         fake: FakeClaude = getattr(self, Path(command.cwd).name)
-        async with fake(command, transcript, on_progress, held_fds) as claude:
+        async with fake(command, transcript, on_progress, held_fds, on_control) as claude:
             yield claude
 
     async def talk(self, **changes: object) -> DialogueResult:

@@ -1,0 +1,195 @@
+"""Permission questions of a running job: put to people, and answered to the agent.
+
+A question stands in the job's record, where every surface and every process finds it. The answer
+comes by the job's mailbox, whoever gives it. While a question is open, the time limit of its turn
+stands still. Nothing here lets a model answer: no tool of ours sends such mail.
+"""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import msgspec
+import trio
+
+from agent_dispatch.claude.child import Child
+from agent_dispatch.claude.conversation import say
+from agent_dispatch.core.event_types import ControlRequestEvent
+from agent_dispatch.core.prompt import (
+    DENIED_BY_PERSON,
+    NOBODY_THERE,
+    NOT_TO_BE_SHOWN,
+    allowance_line,
+    denial_line,
+    refusal_line,
+)
+from agent_dispatch.jobs.mailbox import Mail
+from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.jobs.record import too_deep
+from agent_dispatch.model.dispatch import OnProgress, Progress
+from agent_dispatch.model.question import (
+    Answer,
+    AnsweredBy,
+    PastQuestion,
+    Question,
+    Verdict,
+    closed,
+    same_input,
+)
+
+_MAX_OPEN = 100
+_MAX_INPUT_BYTES = 4 << 20
+_MAX_RECORDED_BYTES = 16 << 20
+"""Of all inputs of one job: its record holds them, and is written anew with each question."""
+
+_SAID = {
+    Verdict.ALLOW: "given",
+    Verdict.DENY: "denied",
+    Verdict.UNANSWERED: "denied, because nobody answered",
+    Verdict.WITHDRAWN: "not needed any more",
+}
+
+
+class _Asked:
+    """One question, from the agent's request to our reply."""
+
+    def __init__(self, question: Question, request: ControlRequestEvent, child: Child) -> None:
+        self.question = question
+        self.request = request
+        self.child = child
+        self.verdict: Verdict | None = None
+        self.decided = trio.Event()
+        self.clock = contextlib.ExitStack()
+
+
+class Asking:
+    """The questions of one job; made with its `JobRun`."""
+
+    def __init__(
+        self, owned: Ownership, tell: OnProgress, *, now: Callable[[], float] = time.time
+    ) -> None:
+        """Record questions in the job that `owned` is, and tell of them as progress."""
+        self._owned = owned
+        self._tell = tell
+        self._now = now
+        self._open: list[_Asked] = []
+        self._past: list[PastQuestion] = []
+        self._recorded_bytes = 0
+        self._allow_once = owned.job.allow_once
+
+    def ask(
+        self,
+        child: Child,
+        request: ControlRequestEvent,
+        agent: str,
+        *,
+        patience_s: float | None,
+        standing_still: AbstractContextManager[object],
+    ) -> None:
+        """Take a permission request of `child`, and see that it gets its answer. Returns at once.
+
+        Args:
+            child: Who asks.
+            request: What it asks.
+            agent: Whose claude it is.
+            patience_s: How long the question waits for a person; None: nobody is asked.
+            standing_still: Entered while the question is open.
+        """
+        call = request.request
+        allowed = self._allow_once
+        if (
+            allowed is not None
+            and call.tool_name == allowed.tool
+            and same_input(call.input, allowed.input)
+        ):
+            self._allow_once = None
+            self._past.append(msgspec.structs.replace(allowed, asked_at=self._now(), agent=agent))
+            self._record()
+            child.start_soon(say, child, allowance_line(request))
+        elif patience_s is None:
+            child.start_soon(say, child, refusal_line(request))
+        elif not self._has_room(call.input):
+            child.start_soon(say, child, denial_line(request, NOT_TO_BE_SHOWN))
+        else:
+            question = Question(
+                id=uuid.uuid4().hex[:12],
+                tool=call.tool_name,
+                input=call.input,
+                asked_at=self._now(),
+                agent=agent,
+            )
+            asked = _Asked(question, request, child)
+            asked.clock.enter_context(standing_still)
+            self._open.append(asked)
+            self._record()
+            self._tell(Progress(f"Waiting for permission: {call.tool_name}"))
+            child.start_soon(self._see_through, asked, patience_s)
+
+    def _has_room(self, given: object) -> bool:
+        if too_deep(given):
+            return False
+        size = len(msgspec.json.encode(given))
+        has_room = (
+            len(self._open) < _MAX_OPEN
+            and size <= _MAX_INPUT_BYTES
+            and self._recorded_bytes + size <= _MAX_RECORDED_BYTES
+        )
+        self._recorded_bytes += size if has_room else 0
+        return has_room
+
+    def withdraw(self, child: Child, request_id: str) -> None:
+        """Forget a question that `child` does not ask any more. Returns at once."""
+        for asked in list(self._open):
+            if asked.child is child and asked.request.request_id == request_id:
+                self._close(asked, Verdict.WITHDRAWN)
+
+    def take_answer(self, _mail: Mail, answer: Answer) -> None:
+        """Close the question that somebody has answered; the first answer counts."""
+        for asked in list(self._open):
+            if asked.question.id == answer.question and answer.answer.is_answer:
+                self._close(asked, answer.answer, answer.answered_by, self._now())
+
+    async def _see_through(self, asked: _Asked, patience_s: float) -> None:
+        """Wait for the answer, and pass it on; if cancelled, the question is withdrawn."""
+        try:
+            with trio.move_on_after(patience_s):
+                await asked.decided.wait()
+            if asked.verdict is None:
+                self._close(asked, Verdict.UNANSWERED)
+        finally:
+            if asked.verdict is None:
+                self._close(asked, Verdict.WITHDRAWN)
+        match asked.verdict:
+            case Verdict.ALLOW:
+                await say(asked.child, allowance_line(asked.request))
+            case Verdict.DENY:
+                await say(asked.child, denial_line(asked.request, DENIED_BY_PERSON))
+            case Verdict.UNANSWERED:
+                await say(asked.child, denial_line(asked.request, NOBODY_THERE))
+            case Verdict.WITHDRAWN | None:
+                pass
+
+    def _close(
+        self,
+        asked: _Asked,
+        verdict: Verdict,
+        by: AnsweredBy | None = None,
+        at: float | None = None,
+    ) -> None:
+        self._open.remove(asked)
+        self._past.append(closed(asked.question, verdict, by, at))
+        asked.verdict = verdict
+        asked.decided.set()
+        asked.clock.close()
+        self._record()
+        self._tell(Progress(f"Permission {_SAID[verdict]}: {asked.question.tool}"))
+
+    def _record(self) -> None:
+        waiting = [asked.question for asked in self._open]
+        self._owned.note(
+            question=waiting[0] if waiting else None,
+            later_questions=waiting[1:] or None,
+            questions=list(self._past) or None,
+        )
