@@ -166,6 +166,7 @@ async def open_child(
     command: Command,
     *,
     on_stdout: Sink,
+    on_stderr: Sink | None = None,
     held_fds: Sequence[int] = (),
 ) -> AsyncIterator[Child]:
     """Run `command` under a guard for as long as the block runs.
@@ -178,6 +179,7 @@ async def open_child(
     Args:
         on_stdout: Called with each chunk, in order, also while the tree is being ended; a chunk
             is not a line. Must not wait.
+        on_stderr: The same for stderr; None keeps its tail.
         held_fds: Descriptors that the guard keeps open until the tree is empty.
 
     Raises:
@@ -193,7 +195,7 @@ async def open_child(
                 await _start(launcher, command, pipes, child, held_fds)
                 readers.watch(pipes.status, _StatusLines(child).feed, child.on_status_end)
                 readers.drain(pipes.stdout, on_stdout)
-                readers.drain(pipes.stderr, child.on_stderr)
+                readers.drain(pipes.stderr, on_stderr or child.on_stderr)
                 nursery.start_soon(_expect_first_word, launcher, child)
                 yield child
             finally:

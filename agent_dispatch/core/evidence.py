@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from agent_dispatch.core.report import RunReport
+from agent_dispatch.core.report import RunReport, TreeChanges
+from agent_dispatch.core.text import SURROGATE
 from agent_dispatch.model.dispatch import Evidence
 
 MAX_FILES = 200
@@ -19,11 +20,13 @@ def evidence_of(report: RunReport) -> Evidence | None:
     if calls is None:
         return None
     bases = [base for base in (report.agent.directory, report.seen.cwd) if base]
-    files = {_relative(path, bases) for path in calls.written}
+    changes = report.changes or TreeChanges((), ())
+    files = {*changes.files, *(_relative(path, bases) for path in calls.written)}
     return Evidence(
         tool_calls=calls.total,
         tools=dict(calls.tools) or None,
-        files_changed=_bounded(sorted(files)) or None,
+        files_changed=_bounded(sorted(SURROGATE.sub("\ufffd", path) for path in files)) or None,
+        commits=list(changes.commits) or None,
         read_only=calls.read_only,
     )
 

@@ -93,6 +93,15 @@ class CallsMade(msgspec.Struct, frozen=True):
     """Each call that was attempted, denied ones included, was one that changes nothing."""
 
 
+class TreeChanges(msgspec.Struct, frozen=True):
+    """What changed in a Git work tree during a run."""
+
+    files: tuple[str, ...]
+    """From the agent's directory, new names of renamed files; deleted ones too."""
+    commits: tuple[str, ...]
+    """Full ids, oldest first."""
+
+
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What a run printed, as far as it matters; `Transcript.seen` makes it, `Seen()` is silence."""
 
@@ -172,5 +181,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was started, for messages."""
     left_running: int = 0
     """Processes that the agent left behind and that were ended with it."""
+    changes: TreeChanges | None = None
+    """None: no work tree, or it could not be looked at."""
     inherited: ClaudeSettings = ClaudeSettings()
     """Claude Code's own settings for the agent; read only if a tool was denied."""

@@ -35,13 +35,14 @@ class JobRun:
     """A job while it runs; none of this waits, none of it raises."""
 
     def __init__(self, owned: Ownership, nursery: trio.Nursery, on_progress: OnProgress) -> None:
-        """Run what `owned` records; work beside the run goes into `nursery`."""
+        """Run what `owned` records, with work beside the run in `nursery`."""
         self.owned = owned
         self.children: list[Child] = []
         """Every claude that was started for it."""
         self.cancelled: CancelledBy = nothing_begun(owned)
         """Replaced by the work once it has something to say."""
-        self._nursery = nursery
+        self.nursery = nursery
+        """For work beside the run; cancelled when the run is over."""
         self._on_progress = on_progress
         self._is_ending = False
         self._mail_handlers: dict[str, OnMail] = {}
@@ -91,7 +92,7 @@ class JobRun:
         """Note that processes of the run are about to be ended, by us or by the guard."""
         if not self._is_ending:
             self._is_ending = True
-            self._nursery.start_soon(self.owned.mark_ending)
+            self.nursery.start_soon(self.owned.mark_ending)
 
 
 Work = Callable[[JobRun], Awaitable[DispatchResult]]

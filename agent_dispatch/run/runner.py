@@ -28,6 +28,7 @@ from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
 from agent_dispatch.run.threads import in_thread
 from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
+from agent_dispatch.run.work_tree import WorkTrees
 
 
 class Runner:
@@ -40,6 +41,7 @@ class Runner:
         planner: Planner,
         limits: Limits,
         open_claude: OpenClaude,
+        work_trees: WorkTrees,
         parent: str | None,
     ) -> None:
         """Run what `planner` plans, within `limits`, recorded in `store` below the job `parent`."""
@@ -47,6 +49,7 @@ class Runner:
         self._planner = planner
         self._limits = limits
         self._open_claude = open_claude
+        self._work_trees = work_trees
         self._parent = parent
         self._housekeeping = Housekeeping(store, limits.sessions.sweep)
 
@@ -185,9 +188,16 @@ class Runner:
         ) as held_fds:
             run.cancelled = lambda by: classify(report(by))
             run.owned.note_started()
+            watch = self._work_trees.watch(command, run.nursery)
+            await watch.may_start()
             async with turns.running(self._open_claude, held_fds):
+                await watch.may_act()
                 await turns.ask(plan.prompt, limit, is_last=True)
                 if not run.tree_ended:
                     run.mark_ending()
             await turns.explain_denials()
-            return classify(report())
+            ended = report()
+            if ended.seen.calls is not None:
+                # If cancelled, the answer is recorded at once, without this.
+                ended = msgspec.structs.replace(ended, changes=await watch.changes())
+            return classify(ended)

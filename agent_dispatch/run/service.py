@@ -11,6 +11,7 @@ import trio
 from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.program import RunProgram, run_program
 from agent_dispatch.config.file import config_path, jobs_path, with_absolute_paths
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core import outcome
@@ -45,6 +46,7 @@ from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.single_flight import SingleFlight
 from agent_dispatch.run.threads import Lookouts, in_thread
 from agent_dispatch.run.turns import OpenClaude
+from agent_dispatch.run.work_tree import WorkTrees
 
 _CANCEL_PATIENCE_S = 10.0
 """How long a cancellation may take before its outcome is `running`: a ladder, with room."""
@@ -68,6 +70,7 @@ class Service:
         store: JobStore,
         limits: Limits,
         open_claude: OpenClaude,
+        run_program: RunProgram,
         workers: Workers,
         nursery: trio.Nursery,
         environ: Mapping[str, str],
@@ -80,6 +83,7 @@ class Service:
             store: The records.
             limits: The slots of this process's depth, and the locks of sessions.
             open_claude: Runs claude.
+            run_program: Runs other programs for a run.
             workers: Start background jobs.
             nursery: Where runs live that several callers wait for.
             environ: What agents inherit; also names the nesting depth and holds PATH.
@@ -96,6 +100,7 @@ class Service:
             planner=self._planner,
             limits=limits,
             open_claude=open_claude,
+            work_trees=WorkTrees(run_program, self._lookouts),
             parent=self._parent,
         )
         self._flight = SingleFlight(nursery)
@@ -474,6 +479,7 @@ async def open_service(
     environ = with_absolute_paths(environ)
     registry = registry or Registry(config_path(environ), environ=environ)
     jobs = jobs_path(environ, registry.path)
+    launcher = Launcher(fork_server)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
@@ -481,7 +487,8 @@ async def open_service(
                 registry=registry,
                 store=JobStore(jobs),
                 limits=Limits(jobs, current_depth(environ)),
-                open_claude=open_claude or partial(open_real_claude, Launcher(fork_server)),
+                open_claude=open_claude or partial(open_real_claude, launcher),
+                run_program=partial(run_program, launcher),
                 workers=Workers(fork_server, environ, claude),
                 nursery=nursery,
                 environ=environ,

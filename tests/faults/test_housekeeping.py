@@ -3,12 +3,15 @@
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.store import Collected, JobStore
@@ -51,6 +54,7 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
         registry=Registry(config),
         limits=Limits(tmp_path, 0),
         open_claude=FakeClaude((0, INIT), (0, answer("all is well"))),
+        run_program=partial(run_program, Launcher(None)),
         environ={},
         claude=(sys.executable,),
         store=store,

@@ -2,13 +2,18 @@
 
 import os
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.program import run_program
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.run.service import Service, open_service
+from agent_dispatch.run.threads import Lookouts
+from agent_dispatch.run.work_tree import WorkTrees
 from tests.claude.trees import Tree
 
 SESSION = "11111111-2222-4333-8444-555555555555"
@@ -70,3 +75,7 @@ class Stage:
 
 def task(text: str, context: str = "") -> DispatchRequest:
     return DispatchRequest(agent="infra", task=text, context=context)
+
+
+def work_trees() -> WorkTrees:
+    return WorkTrees(partial(run_program, Launcher(None)), Lookouts())

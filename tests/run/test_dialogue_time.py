@@ -25,6 +25,7 @@ from agent_dispatch.run.plan import Planner
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.threads import Lookouts
 from tests.run.fake_claude import INIT, FakeClaude, answer, tasks
+from tests.run.stage import work_trees
 
 REQUEST = DialogueRequest(requester="backend", responder="db", topic="Are we migrated?")
 
@@ -59,6 +60,7 @@ class Two:
             planner=Planner(registry, {"PATH": "/bin"}, ["/bin/sh"], Lookouts()),
             limits=Limits(self._directory, 0),
             open_claude=self,
+            work_trees=work_trees(),
             parent=None,
         )
         agents = {Role.RESPONDER: self._agent("db"), Role.REQUESTER: self._agent("backend")}

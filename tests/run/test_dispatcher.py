@@ -39,6 +39,7 @@ from tests.run.fake_claude import (
     answer,
     tasks,
 )
+from tests.run.stage import work_trees
 
 ANSWER = answer("all is well")
 TASK = DispatchRequest(agent="infra", task="list pods")
@@ -102,6 +103,7 @@ class Bench:
             ),
             limits=limits,
             open_claude=open_claude,
+            work_trees=work_trees(),
             parent=None,
         )
         return Dispatcher(runner, limits)

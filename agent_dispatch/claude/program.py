@@ -1,0 +1,62 @@
+"""Run a program that is no agent under a guard, from its start to its end."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from agent_dispatch.claude.child import Child, Sink, open_child
+from agent_dispatch.claude.conversation import say
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.core.command import Command
+
+
+class RunProgram(Protocol):
+    """`run_program` with its launcher."""
+
+    async def __call__(
+        self,
+        command: Command,
+        *,
+        on_output: Sink,
+        on_errors: Sink | None = None,
+        stdin: bytes = b"",
+        held_fds: Sequence[int] = (),
+        on_child: Callable[[Child], object] = ...,
+    ) -> int | None:
+        """Run a program to its end."""
+
+
+async def run_program(
+    launcher: Launcher,
+    command: Command,
+    *,
+    on_output: Sink,
+    on_errors: Sink | None = None,
+    stdin: bytes = b"",
+    held_fds: Sequence[int] = (),
+    on_child: Callable[[Child], object] = lambda child: None,
+) -> int | None:
+    """Run `command` to its end; return its exit code, negative for a signal, None if unknown.
+
+    If cancelled, no process of it is left.
+
+    Args:
+        launcher: Starts its guard.
+        command: What to run; its environment has a marker.
+        on_output: Called with each chunk of stdout; must not wait.
+        on_errors: The same for stderr; None drops it.
+        stdin: What it reads.
+        held_fds: Descriptors that the guard keeps open until no process of it is left.
+        on_child: Called with the child before it runs.
+
+    Raises:
+        ChildStartError: The program or its directory was not usable, or nothing could be forked.
+    """
+    async with open_child(
+        launcher, command, on_stdout=on_output, on_stderr=on_errors, held_fds=held_fds
+    ) as child:
+        on_child(child)
+        if stdin:
+            await say(child, stdin)
+        child.close_stdin()
+        await child.wait_until(lambda: child.exited)
+    return child.exit_code
