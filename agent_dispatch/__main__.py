@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _run(argv: list[str]) -> int:
-    if argv[:1] == ["--version"]:
+    if argv[:1] in (["--version"], ["-V"], ["version"]):
         sys.stdout.write(f"agent-dispatch {__version__}\n")
         return 0
     if argv[:1] == ["serve"]:

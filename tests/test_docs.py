@@ -13,6 +13,7 @@ import pytest
 
 import agent_dispatch
 from agent_dispatch.cli.app import COMMANDS
+from agent_dispatch.cli.help_pages import ALIASES, ENVIRONMENT
 from agent_dispatch.model.config import PERMISSION_MODES, AgentConfig, CacheSettings, Settings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.parallel import DispatchItem
@@ -135,7 +136,7 @@ def test_every_tool_to_use_exists() -> None:
 def toml_example() -> dict[str, Any]:
     (example,) = re.findall(r"```toml\n(.*?)```", section("settings.md", "# Settings"), re.DOTALL)
     # What is commented out is a setting too.
-    return tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", example, flags=re.MULTILINE))
+    return tomllib.loads(re.sub(r"^# (\w+ = |\[)", r"\1", example, flags=re.MULTILINE))
 
 
 def test_every_setting_is_in_the_example_with_its_default() -> None:
@@ -167,11 +168,15 @@ def test_every_environment_variable_is_described() -> None:
     }
     ours = set(re.findall(r'"(AGENT_DISPATCH_[A-Z_]+)"', sources))
     assert described == ours | {"NO_COLOR"}
+    assert described <= set(ENVIRONMENT)
 
 
 def command_rows() -> dict[str, list[str]]:
-    table = rows(section("commands.md", "# Commands"), "command")
-    return {row[0].strip("`").split()[1]: row for row in table}
+    """What is said of each command; one with actions has a row for each."""
+    said: dict[str, list[str]] = {}
+    for row in rows(section("commands.md", "# Commands"), "command"):
+        said.setdefault(row[0].strip("`").split()[1], []).extend(row)
+    return said
 
 
 def test_every_command_is_described() -> None:
@@ -219,3 +224,8 @@ def test_the_readme_is_short_and_shows_the_demo_and_the_tests_early() -> None:
     first_screens = "\n".join(lines[:60])
     assert "agent-dispatch demo" in first_screens
     assert "pytest" in first_screens
+
+
+def test_every_alias_is_described() -> None:
+    (line,) = re.findall(r"\*\*Aliases\.\*\* (.*)", (DOCS / "commands.md").read_text())
+    assert dict(re.findall(r"`(\w+)` = `(\w+)`", line)) == dict(ALIASES)

@@ -105,7 +105,8 @@ def update(
         timeout: Seconds a run may take; 0 changes nothing.
         max_budget_usd: US dollars a run may cost; 0 changes nothing, a negative number clears it.
         model: The model; "none" clears it.
-        permission_mode: The permission mode; "none" clears it.
+        permission_mode: acceptEdits, auto, bypassPermissions, default, dontAsk, manual or plan;
+            "none" clears it.
         allowed_tools: Tools granted, separated by commas; "none" clears them.
         disallowed_tools: Tools forbidden, separated by commas; "none" clears them.
         effort: low, medium, high, xhigh or max; "none" clears it.

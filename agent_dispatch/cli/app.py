@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent_dispatch import __version__
+from agent_dispatch.cli.help_pages import ALIASES, EXAMPLES, TOPICS, first_page, topic_page
 from agent_dispatch.cli.output import (
     Colour,
     OutputError,
@@ -65,12 +67,9 @@ COMMANDS = {
     "doctor": _Command("doctor:doctor", "Check the installation and print a fix for each failure."),
     "demo": _Command("demo:demo", "Show a dispatch at work, without Claude and without cost."),
     "serve": _Command("app:serve", "Run the MCP server on stdin and stdout, for Claude Code."),
+    "help": _Command("app:show_help", "Explain a command or a topic."),
+    "version": _Command("app:show_version", "Print the version."),
 }
-
-_HELP = """Let a Claude Code agent hand a task to an agent in another project directory.
-
-Start with `agent-dispatch init`, then `agent-dispatch add NAME DIRECTORY`, then
-`agent-dispatch run NAME "TASK"`. `agent-dispatch doctor` checks the installation."""
 
 
 def run_cli(argv: Sequence[str], shell: Shell) -> int:
@@ -94,17 +93,17 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
 
 
 def _call(argv: Sequence[str], shell: Shell) -> int:
-    if not argv or argv[0] in _HELP_FLAGS:
-        return _show_help(argv[1:2], shell)
-    name, *tokens = argv
-    as_json = "--json" in tokens
+    if not argv:
+        return _show_first_page(shell)
+    word, *tokens = argv
+    name = "help" if word in _HELP_FLAGS else ALIASES.get(word, word)
     if name not in COMMANDS:
-        said = f"Unknown command: {name!r}.{did_you_mean(name, COMMANDS)}"
-        return _misused(shell, said, as_json=as_json)
+        said = f"Unknown command: {name!r}.{did_you_mean(name, [*COMMANDS, *ALIASES])}"
+        return _misused(shell, said, as_json="--json" in tokens)
     command = function_of(name)
     options, words = split_tokens(tokens, options_of(command))
     if not _HELP_FLAGS.isdisjoint(options):
-        return _show_help([name], shell)
+        return _show_page(name, shell)
     bound = bind_flags(command, options, words) or _bind(name, options, words, shell)
     if bound is None:
         return MISUSED
@@ -125,6 +124,31 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
 def serve(*, shell: Shell) -> int:
     """Run the MCP server on stdin and stdout. Claude Code starts it."""
     return shell.serve(())
+
+
+def show_version(*, shell: Shell) -> int:
+    """Print the version."""
+    write_lines(shell, [f"agent-dispatch {__version__}"])
+    return DONE
+
+
+def show_help(topic: str = "", /, *, shell: Shell) -> int:
+    """Explain a command or a topic: exit-codes, environment.
+
+    Args:
+        topic: The command or the topic; without it, all commands are listed.
+        shell: The outside world.
+    """
+    if not topic:
+        return _show_first_page(shell)
+    if topic in TOPICS:
+        write_lines(shell, topic_page(topic, shell))
+        return DONE
+    name = ALIASES.get(topic, topic)
+    if name not in COMMANDS:
+        near = did_you_mean(topic, [*COMMANDS, *ALIASES, *TOPICS])
+        return _misused(shell, f"No help on {topic!r}.{near}")
+    return _show_page(name, shell)
 
 
 def function_of(name: str) -> FunctionType:
@@ -208,7 +232,7 @@ def _bind(name: str, options: Sequence[str], words: Sequence[str], shell: Shell)
 
     tokens = [name, *options, *(["--", *words] if words else ())]
     try:
-        _, bound, _ = build_app([name]).parse_args(tokens, exit_on_error=False, print_error=False)
+        _, bound, _ = build_app(name).parse_args(tokens, exit_on_error=False, print_error=False)
     except UnknownOptionError as error:
         option = (error.token.keyword or error.token.value).partition("=")[0]
         near = did_you_mean(option, options_of(function_of(name)))
@@ -240,28 +264,28 @@ def _misused(
     return MISUSED
 
 
-def build_app(names: Sequence[str] = ()) -> "App":
-    """The parser of the whole command line; `names` are the commands whose help page is shown."""
+def build_app(name: str) -> "App":
+    """The parser of one command, and of its help page."""
     from cyclopts import App, Parameter
 
     app = App(
         name="agent-dispatch",
-        help=_HELP,
         version_flags=(),
+        help_epilogue=f"Example: `{EXAMPLES[name]}`",
         # `shell` is passed by `_call`. Flags have no `--no-` form.
         default_parameter=Parameter(
-            negative=(), show_default=False, parse=re.compile(r"^(?!shell$)")
+            negative=(),
+            show_default=_shown_default,
+            parse=re.compile(r"^(?!shell$)"),
         ),
     )
-    for place, (name, command) in enumerate(COMMANDS.items()):
-        app.command(
-            f"{_PACKAGE}.{command.target}",
-            name=name,
-            # None takes the docstring, which imports the command.
-            help=None if name in names else command.help,
-            sort_key=place,
-        )
+    app.command(f"{_PACKAGE}.{COMMANDS[name].target}", name=name)
     return app
+
+
+def _shown_default(value: object) -> str | None:
+    """A default for the help page; an option that does nothing by itself has none."""
+    return None if isinstance(value, bool) or value in ("", None, ()) else str(value)
 
 
 def _restore_docstring(name: str) -> None:
@@ -282,15 +306,19 @@ def _restore_docstring(name: str) -> None:
     function.__doc__ = ast.get_docstring(definition)
 
 
-def _show_help(tokens: Sequence[str], shell: Shell) -> int:
+def _show_first_page(shell: Shell) -> int:
+    commands = {name: command.help for name, command in COMMANDS.items()}
+    write_lines(shell, first_page(commands, shell))
+    return DONE
+
+
+def _show_page(name: str, shell: Shell) -> int:
     from rich.console import Console
 
-    known = [token for token in tokens if token in COMMANDS]
-    for name in known:
-        _restore_docstring(name)
+    _restore_docstring(name)
     console = Console(file=shell.stdout)
     # Captured, because rich would end the process when the reader has left.
     with console.capture() as page:
-        build_app(known).help_print(known, console=console)
+        build_app(name).help_print([name], console=console)
     write_lines(shell, [page.get().rstrip("\n")])
     return DONE

@@ -1,9 +1,13 @@
+import shlex
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent_dispatch.cli.app import COMMANDS
+from agent_dispatch import __version__
+from agent_dispatch.cli.app import COMMANDS, build_app, function_of, options_of, split_tokens
+from agent_dispatch.cli.help_pages import ALIASES, EXAMPLES, GROUPS, TOPICS
 from agent_dispatch.errors import InvalidRequestError, SchemaError
 from agent_dispatch.model.dispatch import DispatchRequest
 from tests.cli.support import FakeService, World
@@ -68,19 +72,75 @@ def test_a_word_that_looks_like_an_option_is_told_where_to_go(world: World) -> N
     assert "after `--`" in world.err
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
-def test_help_lists_every_command(world: World, argv: list[str]) -> None:
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command_in_its_group(world: World, argv: list[str]) -> None:
     assert world.run(*argv) == 0
-    assert all(f" {name} " in world.out for name in COMMANDS)
+    listed = [line.split()[0] for line in world.out.splitlines() if line.startswith("  ")]
+    names = [name for names in GROUPS.values() for name in names]
+    assert [name for name in listed if name != "$"] == names
+    assert sorted(names) == sorted(COMMANDS)
+    assert max(map(len, world.out.splitlines())) < 100
     assert "\x1b" not in world.out
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "serve"])
-def test_every_command_has_a_help_page(world: World, name: str) -> None:
+def test_every_command_has_a_help_page_with_an_example(world: World, name: str) -> None:
     assert world.run(name, "--help") == 0
     page = " ".join(world.out.split())
     assert f"Usage: agent-dispatch {name}" in page
-    assert "shell" not in page
+    assert f"Example: {EXAMPLES[name]}" in page
+    assert "shell" not in page.replace("in a shell", "")
+    by_help = world.out
+    assert world.run("help", name) == 0
+    assert world.out == by_help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_a_command_line_that_parses(world: World, name: str) -> None:
+    program, command, *tokens = shlex.split(EXAMPLES[name])
+    assert (program, command) == ("agent-dispatch", name)
+    options, words = split_tokens(tokens, options_of(function_of(name)))
+    build_app(name).parse_args(
+        [name, *options, "--", *words], exit_on_error=False, print_error=False
+    )
+
+
+def test_a_help_page_shows_defaults_and_choices(world: World) -> None:
+    world.run("jobs", "--help")
+    page = " ".join(world.out.replace("│", " ").split())
+    assert "[default: 50]" in page
+    assert "pending, running, done, failed or cancelled" in page
+    assert "False" not in page
+    for command in ("add", "update"):
+        world.run(command, "--help")
+        page = " ".join(world.out.replace("│", " ").split())
+        assert "acceptEdits, auto, bypassPermissions, default, dontAsk, manual or plan" in page
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_topic_has_a_page(world: World, topic: str) -> None:
+    assert world.run("help", topic) == 0
+    assert len(world.out.splitlines()) > 3
+
+
+def test_help_on_an_unknown_word_is_refused(world: World) -> None:
+    assert world.run("help", "exit-code") == 2
+    assert world.err.splitlines()[0] == ("error: No help on 'exit-code'. Did you mean exit-codes?")
+    assert world.out == ""
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_an_alias_is_its_command(world: World, alias: str, name: str) -> None:
+    assert (world.run(alias), world.run(name)) == (world.run(name), world.run(alias))
+    world.run(alias, "--help")
+    page = world.out
+    world.run(name, "--help")
+    assert world.out == page
+
+
+def test_the_version_is_a_command_too(world: World) -> None:
+    assert world.run("version") == 0
+    assert world.out == f"agent-dispatch {__version__}\n"
 
 
 def test_help_behind_two_dashes_is_a_task(world: World) -> None:

@@ -58,7 +58,7 @@ def test_a_value_behind_its_option_may_be_any_text_that_is_no_known_option(value
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options_are_read_from_the_signature_as_the_parser_reads_them(name: str) -> None:
-    app = build_app()
+    app = build_app(name)
     parsed = dict.fromkeys(app[name].help_flags, False)
     for argument in app[name].assemble_argument_collection(default_parameter=app.default_parameter):
         takes_value = argument.token_count()[0] > 0

@@ -69,6 +69,16 @@ def test_what_only_reads_imports_neither_the_event_loop_nor_the_parser(
     assert not imports(infra, *argv) & HEAVY
 
 
+@pytest.mark.parametrize("argv", [["--help"], ["help", "exit-codes"]])
+def test_the_first_help_page_needs_no_parser(world: World, argv: list[str]) -> None:
+    assert not imports(world, *argv) & HEAVY
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["-V"], ["version"]])
+def test_the_version_has_three_names(world: World, argv: list[str]) -> None:
+    assert call(world, *argv).stdout == f"agent-dispatch {__version__}\n"
+
+
 def test_a_change_needs_the_parser_but_no_event_loop(infra: World) -> None:
     assert not imports(infra, "update", "infra", "--timeout=20") & (HEAVY - {"cyclopts", "attrs"})
 

@@ -1,0 +1,122 @@
+"""The first help page, the topics, and what the page of a command adds to its docstring.
+
+None of this imports cyclopts, which takes longer than all the rest of the first page.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from agent_dispatch.cli.output import Colour, paint
+from agent_dispatch.cli.shell import Shell
+
+ALIASES: Mapping[str, str] = {
+    "ls": "list",
+    "show": "describe",
+    "rm": "remove",
+    "ps": "jobs",
+    "status": "job",
+    "logs": "tail",
+}
+"""Other names of commands."""
+
+GROUPS: Mapping[str, Sequence[str]] = {
+    "Agents": ("list", "describe", "add", "update", "remove", "group", "hosts", "import"),
+    "Run": ("run", "test", "parallel", "dialogue"),
+    "Jobs": ("jobs", "job", "wait", "tail", "cancel", "gc"),
+    "Set-up": ("init", "doctor", "demo", "serve", "help", "version"),
+}
+"""Every command, in the order of the first page."""
+
+EXAMPLES: Mapping[str, str] = {
+    "list": "agent-dispatch list",
+    "describe": "agent-dispatch describe infra",
+    "add": "agent-dispatch add infra ~/projects/infra",
+    "update": 'agent-dispatch update infra --allowed-tools "Read,Bash(git log:*)"',
+    "remove": "agent-dispatch remove infra",
+    "group": "agent-dispatch group add shop --member backend --member db",
+    "hosts": "agent-dispatch hosts list",
+    "import": "agent-dispatch import agents.yaml",
+    "run": 'agent-dispatch run infra "find errors in the API logs"',
+    "test": "agent-dispatch test infra",
+    "parallel": "agent-dispatch parallel tasks.json",
+    "dialogue": 'agent-dispatch dialogue backend db "are all migrations applied?"',
+    "jobs": "agent-dispatch jobs --status failed",
+    "job": "agent-dispatch job 3f9a01c2",
+    "wait": "agent-dispatch wait",
+    "tail": "agent-dispatch tail --follow",
+    "cancel": "agent-dispatch cancel last",
+    "gc": "agent-dispatch gc --max-age-days 30",
+    "init": "agent-dispatch init",
+    "doctor": "agent-dispatch doctor",
+    "demo": "agent-dispatch demo",
+    "serve": "agent-dispatch serve",
+    "help": "agent-dispatch help exit-codes",
+    "version": "agent-dispatch version",
+}
+"""An example of each command, for its page."""
+
+GROUP_EXAMPLES = ("add", "run", "tail", "init")
+"""The command whose example stands below each group of the first page."""
+
+EXIT_CODES: Mapping[str, str] = {
+    "0": "done",
+    "1": "failed: the call was wrong, or the run failed",
+    "2": "the command line is wrong; nothing was done",
+    "3": "the job still runs",
+    "124": "the run reached its timeout",
+    "130, 143": "ended by SIGINT (Ctrl-C) or SIGTERM",
+}
+
+ENVIRONMENT: Mapping[str, str] = {
+    "AGENT_DISPATCH_CONFIG": "the configuration file",
+    "AGENT_DISPATCH_JOBS_DIR": "the directory of jobs (default: jobs/ beside that)",
+    "XDG_CONFIG_HOME": "has agent-dispatch/agents.toml (default: ~/.config)",
+    "CLAUDE_CONFIG_DIR": "Claude Code's own configuration (default: ~/.claude)",
+    "NO_COLOR": "if it is set, no colour",
+    "AGENT_DISPATCH_DEPTH": "set for agents: how deeply dispatches are nested",
+    "AGENT_DISPATCH_RUN": "set for agents: marks the processes of a run",
+    "AGENT_DISPATCH_EXCLUSIVE": "set for agents: the exclusive agents around a run",
+    "AGENT_DISPATCH_JOB": "set for agents: the job that they work for",
+}
+
+TOPICS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "exit-codes": ("Exit status of every command", EXIT_CODES),
+    "environment": ("Environment variables", ENVIRONMENT),
+}
+
+_INTRODUCTION = "Let a Claude Code agent hand a task to an agent in another project directory."
+
+
+def first_page(commands: Mapping[str, str], shell: Shell) -> list[str]:
+    """The lines of `agent-dispatch --help`.
+
+    Args:
+        commands: Each command with its line.
+        shell: Says whether there is colour.
+    """
+    width = max(map(len, commands))
+    lines = [_INTRODUCTION, "", "Usage: agent-dispatch COMMAND [ARGUMENTS]"]
+    for (title, names), example in zip(GROUPS.items(), GROUP_EXAMPLES, strict=True):
+        lines += ["", _title(title, shell)]
+        lines += [f"  {name:<{width}}  {commands[name]}" for name in names]
+        lines.append(f"  {'':<{width}}  $ {EXAMPLES[example]}")
+    aliases = ", ".join(f"{short} = {name}" for short, name in ALIASES.items())
+    topics = ", ".join(f"agent-dispatch help {topic}" for topic in TOPICS)
+    return [
+        *lines,
+        "",
+        f"{_title('Aliases', shell)}  {aliases}",
+        f"{_title('Topics', shell)}   {topics}",
+        "",
+        "`agent-dispatch help COMMAND` explains a command.",
+    ]
+
+
+def topic_page(topic: str, shell: Shell) -> list[str]:
+    """The lines of a help topic."""
+    title, rows = TOPICS[topic]
+    width = max(map(len, rows))
+    return [_title(title, shell), *(f"  {name:<{width}}  {text}" for name, text in rows.items())]
+
+
+def _title(text: str, shell: Shell) -> str:
+    return paint(text, Colour.NAME, shell.stdout, shell.environ)
