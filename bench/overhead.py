@@ -14,7 +14,14 @@ from collections.abc import Sequence
 from bench.sections import run_command
 
 NAMES = (
-    *("instant-child", "watched-dispatch", "server-life", "idle-after-use", "list_agents"),
+    *(
+        "instant-child",
+        "evidence",
+        "watched-dispatch",
+        "server-life",
+        "idle-after-use",
+        "list_agents",
+    ),
     *("commands", "real-dispatch", "registered"),
 )
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from bench import background, dispatches, fanout, histories, real
+from bench import background, dispatches, evidence, fanout, histories, real
 from bench.fanout import MANY, OF_IDEAL, TOGETHER, Load
 from bench.harness import RefusedError
 from bench.kept import measured_commit
@@ -108,6 +108,7 @@ def _real(name: str, group: str, measure: Measure) -> Section:
 
 SECTIONS = (
     Section("instant-child", {"m1"}, lambda s, p: dispatches.dispatch_overhead(s, p.rounds)),
+    Section("evidence", {"m1"}, lambda s, p: evidence.evidence(s, p.rounds)),
     Section("watched-dispatch", {"m1"}, lambda s, p: dispatches.watched_dispatch(s, p.few)),
     Section("server-life", {"m1", "m2"}, lambda s, p: dispatches.server_life(s, p.few)),
     Section("idle-after-use", {"m2"}, lambda s, _: dispatches.idle_after_use(s)),
