@@ -16,6 +16,7 @@ from agent_dispatch.core.event_types import ResultEvent
 from agent_dispatch.core.next_step import amount, more_time, raise_budget, resume
 from agent_dispatch.core.permissions import permission_advice
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
+from agent_dispatch.core.secrets import mask
 from agent_dispatch.core.transcript import describe_retry
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import ErrorType
@@ -379,10 +380,10 @@ def _said(last: ResultEvent) -> str:
 
 def _stderr(report: RunReport) -> str:
     # Colours mean nothing to a reader of JSON.
-    tail = _ESCAPE_SEQUENCE.sub("", report.stderr_tail).strip()
+    tail = mask(_ESCAPE_SEQUENCE.sub("", report.stderr_tail).strip())
     return f"\nstderr: {tail[-MAX_SAID_CHARS:]}" if tail else ""
 
 
 def _clip(text: str) -> str:
-    text = text.strip()
+    text = mask(text.strip()[: 4 * MAX_SAID_CHARS])
     return text if len(text) <= MAX_SAID_CHARS else text[:MAX_SAID_CHARS] + " [...]"

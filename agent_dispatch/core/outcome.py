@@ -23,6 +23,7 @@ from agent_dispatch.core.failure import (
 from agent_dispatch.core.next_step import resume
 from agent_dispatch.core.permissions import permission_advice
 from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
+from agent_dispatch.core.secrets import mask
 from agent_dispatch.core.transcript import one_line
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import (
@@ -299,7 +300,7 @@ def _denied(report: RunReport) -> tuple[str, list[NextStep]]:
 
 
 def _denied_calls(report: RunReport) -> list[DeniedCall] | None:
-    calls = [DeniedCall(denial.tool, denial.input) for denial in report.seen.denials]
+    calls = [DeniedCall(denial.tool, mask(denial.input)) for denial in report.seen.denials]
     return list(dict.fromkeys(call for call in calls if call.input))[:_MAX_DENIED_CALLS] or None
 
 

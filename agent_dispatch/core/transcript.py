@@ -21,6 +21,7 @@ from agent_dispatch.core.event_types import (
     UserEvent,
 )
 from agent_dispatch.core.report import Denial, Seen
+from agent_dispatch.core.secrets import mask
 from agent_dispatch.core.tool_calls import ToolCalls
 from agent_dispatch.model.dispatch import Progress
 
@@ -219,7 +220,7 @@ class Transcript:
                 self._rate_limit = event.rate_limit_info
                 line = ""
             case NoiseLine():
-                self._noise.append(event.text[:_LINE_CHARS])
+                self._noise.append(mask(event.text)[:_LINE_CHARS])
                 line = ""
             case CutLine():
                 self._cut_lines += 1
@@ -465,6 +466,6 @@ def describe_retry(event: SystemEvent) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the beginning of `text` on one line, without control characters."""
-    line = _UNPRINTABLE.sub(" ", text[: _LINE_CHARS * 4]).strip()
+    """Return the beginning of `text` on one line, without control characters and keys."""
+    line = mask(_UNPRINTABLE.sub(" ", text[: _LINE_CHARS * 4]).strip())
     return line if len(line) <= _LINE_CHARS else line[: _LINE_CHARS - 1] + "…"

@@ -16,6 +16,7 @@ import trio
 
 from agent_dispatch.claude.child import Child
 from agent_dispatch.core import outcome
+from agent_dispatch.core.secrets import mask
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
@@ -84,7 +85,8 @@ class JobRun:
             self._unhandled.setdefault(mail.kind, []).append(mail)
 
     def tell(self, progress: Progress) -> None:
-        """Record progress, and pass it on."""
+        """Record progress, and pass it on, without keys."""
+        progress = msgspec.structs.replace(progress, message=mask(progress.message))
         self.owned.report(progress.message)
         self._on_progress(progress)
 

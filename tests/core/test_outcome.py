@@ -618,6 +618,10 @@ def test_a_cancelled_run_says_who_and_how_to_go_on(who: str, says: str) -> None:
         ({"exit_code": 1, "stderr_tail": "Error: x\n"}, "\nstderr: Error: x"),
         ({"exit_code": 1, "stderr_tail": "\x1b[1;31mError\x1b[0m: x\n"}, "\nstderr: Error: x"),
         ({"exit_code": 1, "stderr_tail": "y" * 65536 + "end"}, "yend"),
+        (
+            {"exit_code": 1, "stderr_tail": "\x1b[1mtoken=\x1b[0mab12cd34" + "y" * 1995},
+            "\nstderr: token=ab12…",
+        ),
         ({"exit_code": -9}, "was ended by SIGKILL without a result"),
         ({"exit_code": 137}, "out of memory"),
         ({"exit_code": 143}, "was ended by SIGTERM"),
@@ -634,6 +638,25 @@ def test_a_run_without_a_result_says_what_is_known(facts: dict[str, Any], says: 
     assert kind is ErrorType.CLI_ERROR
     assert says in error
     assert len(error) < 3000
+
+
+def test_a_key_in_what_the_api_or_the_program_says_is_masked() -> None:
+    _, error = failure(builders.api_error(400, "Bad key sk-ant-api03-abcdefgh"), exit_code=1)
+    assert "It said: Bad key sk-a…." in error
+    error = shown(report(printed=b"api_key=abcd1234\n")).error or ""
+    assert "\nstdout: api_key=ab…" in error
+
+
+def test_a_key_in_a_denied_call_is_masked_and_one_in_the_answer_stays() -> None:
+    call = builders.denial("Bash") | {
+        "tool_input": {"command": "curl -H 'Authorization: Bearer abcd12345678'"}
+    }
+    event = builders.result("The token is ghp_abcdefghij.", permission_denials=[call])
+    result = outcome(event)
+    assert [c.input for c in result.denied_calls or ()] == [
+        """{"command":"curl -H 'Authorization: Bearer abc…'"}"""
+    ]
+    assert result.result == "The token is ghp_abcdefghij."
 
 
 def test_a_run_whose_supervision_died_can_be_resumed() -> None:

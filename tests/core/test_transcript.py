@@ -200,6 +200,8 @@ def test_an_answer_outlives_any_number_of_empty_results() -> None:
         (builders.tool_use("Bash"), "Using tool: Bash"),
         (builders.text("\n  First line.\nSecond."), "First line."),
         (builders.text("x" * 500), "x" * 199 + "…"),
+        (builders.text("I use password=hunter2 for it."), "I use password=h… for it."),
+        (builders.text("x" * 190 + " ghp_abcdefghij"), "x" * 190 + " ghp…"),
         (builders.text("\x1b[31mred\x07\u2028"), "[31mred"),
         (
             builders.retry(529, attempt=2, retry_delay_ms=4000),

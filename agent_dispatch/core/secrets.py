@@ -1,0 +1,262 @@
+"""Masks what looks like a key in text that is shown, logged or sent on.
+
+It covers progress lines, the tails of stderr, error texts, the output of `verify`, denied calls and
+notifications. Prompts, results and questions stay as they are: they are what was asked for.
+
+At most four characters of a value stay, and a sign that something was there. A text that was cut in
+the middle of a key is masked too, so a pattern asks for the beginning of a key, not for all of it.
+"""
+
+import functools
+import re
+from typing import NamedTuple
+
+SIGN = "…"
+_KEPT_CHARS = 4
+
+
+class SecretPattern(NamedTuple):
+    """One kind of key."""
+
+    name: str
+    regex: str
+    """Matches the key; if only a part of the match is the key, its group is named like `name`."""
+    source: str
+    """Where the form is described."""
+
+
+_WORD_START = r"(?<![A-Za-z0-9])"
+_VALUE = r"[^\s\"'`,;&|<>(){}\[\]\\…]"
+_QUOTE = r"(?:\\?[\"'])?"
+_SECRET_WORD = (
+    r"(?:password|passwd|passphrase|pwd|(?<=_)pass|secret|token|credential"
+    r"|(?:api|access|secret|account|private|auth)[_-]?key)"
+)
+_ASSIGNED = _QUOTE + r"\s*(?:=|:(?!:)|=>)\s*"
+_NO_PROSE = r"(?!(?<=(?i:token): |ntial: )[A-Za-z]+(?:\s|$))"
+_NO_VALUE = r"(?!(?:null|none|nil|true|false|undefined|string|str|bytes|optional|required)\b)"
+_NO_PATH = r"(?!(?:~|\.{1,2})?/[\w.-]+(?:/|\.|$|\s))"
+_NO_REFERENCE = r"(?!\$)"
+
+PATTERNS = (
+    SecretPattern(
+        "anthropic",
+        _WORD_START + r"sk-ant-[A-Za-z0-9_-]{6,}",
+        "Anthropic API documentation, keys begin with sk-ant- (sk-ant-api03-, sk-ant-oat01-)",
+    ),
+    SecretPattern(
+        "openai",
+        _WORD_START + r"sk-(?:proj-|svcacct-|admin-|None-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}",
+        "OpenAI API reference, keys begin with sk-, sk-proj-, sk-svcacct- or sk-admin-",
+    ),
+    SecretPattern(
+        "aws_id",
+        _WORD_START + r"(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{10,16}(?![0-9A-Za-z])",
+        "AWS IAM User Guide, unique identifiers of access keys",
+    ),
+    SecretPattern(
+        "aws_secret",
+        r"(?i:aws_?secret_?access_?key|aws_?session_?token|secretaccesskey|sessiontoken)"
+        + _QUOTE
+        + r"\s*[:=]\s*"
+        + _QUOTE
+        + r"(?P<aws_secret>[A-Za-z0-9/+=]{8,}+)",
+        "AWS CLI User Guide, environment variables and the shared credentials file",
+    ),
+    SecretPattern(
+        "github",
+        _WORD_START + r"(?:gh[pousr]_[A-Za-z0-9]{6,}|github_pat_[A-Za-z0-9_]{6,})",
+        "GitHub Docs, About authentication to GitHub: token formats",
+    ),
+    SecretPattern(
+        "gitlab",
+        _WORD_START + r"gl(?:pat|dt|ptt|rt|cbt|oas|soat|ft|imt|agent)-[A-Za-z0-9_.-]{6,}",
+        "GitLab Docs, token overview: token prefixes",
+    ),
+    SecretPattern(
+        "slack",
+        _WORD_START
+        + r"xox[abeoprs](?:\.xox[bp])?-[A-Za-z0-9-]{6,}|"
+        + _WORD_START
+        + r"xapp-\d-[A-Za-z0-9-]{6,}",
+        "Slack API documentation, token types",
+    ),
+    SecretPattern(
+        "slack_webhook",
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<slack_webhook>[A-Za-z0-9/_-]{6,})",
+        "Slack API documentation, incoming webhooks: the address is the secret",
+    ),
+    SecretPattern(
+        "stripe",
+        _WORD_START + r"(?:(?:sk|rk)_(?:live|test)|whsec)_[A-Za-z0-9]{6,}",
+        "Stripe documentation, API keys and webhook signing secrets",
+    ),
+    SecretPattern(
+        "google_api",
+        _WORD_START + r"AIza[0-9A-Za-z_-]{10,}",
+        "Google Cloud documentation, API keys",
+    ),
+    SecretPattern(
+        "google_oauth",
+        _WORD_START + r"(?:ya29\.[0-9A-Za-z_-]{6,}|GOCSPX-[0-9A-Za-z_-]{6,})",
+        "Google Identity documentation, OAuth 2.0 access tokens and client secrets",
+    ),
+    SecretPattern(
+        "registry",
+        _WORD_START
+        + r"(?:npm_[A-Za-z0-9]{20,}|pypi-AgE[A-Za-z0-9_-]{6,}|dckr_(?:pat|oat)_[A-Za-z0-9_-]{6,}"
+        r"|rubygems_[0-9a-f]{20,})",
+        "npm, PyPI, Docker Hub and RubyGems documentation of access tokens",
+    ),
+    SecretPattern(
+        "hugging_face",
+        _WORD_START + r"hf_(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{10,}",
+        "Hugging Face Hub documentation, user access tokens",
+    ),
+    SecretPattern(
+        "hosting",
+        _WORD_START
+        + r"(?:do[opr]_v1_[0-9a-f]{16,}|hvs\.[A-Za-z0-9_-]{10,}|dp\.(?:pt|st|ct|sa)\.\w{10,}"
+        r"|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{16,}|glsa_[A-Za-z0-9_]{16,}|lin_api_\w{16,}"
+        r"|ntn_\w{16,}|PMAK-[0-9a-f-]{16,}|dapi[0-9a-f]{16,}|SG\.[\w-]{16,}(?:\.[\w-]+)?)",
+        "Documentation of DigitalOcean, HashiCorp Vault, Doppler, Shopify, Grafana, Linear, Notion,"
+        " Postman, Databricks and SendGrid: token formats",
+    ),
+    SecretPattern(
+        "telegram",
+        r"(?<![0-9A-Za-z])(?:bot)?\d{8,10}:AA[A-Za-z0-9_-]{20,}",
+        "Telegram Bot API, authorizing a bot",
+    ),
+    SecretPattern(
+        "jwt",
+        _WORD_START + r"eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*){0,4}",
+        "RFC 7519, JSON Web Token, and RFC 7516: base64url of an object",
+    ),
+    SecretPattern(
+        "private_key",
+        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?P<private_key>[\s\S]+?)"
+        r"(?:-----END|\Z)",
+        "RFC 7468, textual encodings of private keys; RFC 4880, ASCII armor",
+    ),
+    SecretPattern(
+        "age",
+        _WORD_START + r"AGE-SECRET-KEY-1[0-9A-Z]{6,}",
+        "age, the format of X25519 identities",
+    ),
+    SecretPattern(
+        "url_password",
+        r"(?<=[A-Za-z0-9])://[^/\s:@\"']*:(?P<url_password>[^/\s@\"'…]+)@",
+        "RFC 3986, section 3.2.1: user information of an address",
+    ),
+    SecretPattern(
+        "authorization",
+        r"(?i:(?:proxy-)?authorization)"
+        + _QUOTE
+        + r"\s*[:=]\s*"
+        + _QUOTE
+        + r"(?>(?:(?i:bearer|basic|token|digest|negotiate|apikey)\s+)?)"
+        r"(?P<authorization>" + _NO_REFERENCE + _VALUE + r"{6,}+)(?!…)",
+        "RFC 9110, section 11.6.2: the Authorization header",
+    ),
+    SecretPattern(
+        "bearer",
+        _WORD_START
+        + r"(?i:bearer)\s+(?P<bearer>(?=[A-Za-z._~+/-]*\d)[A-Za-z0-9._~+/=-]{12,}+)(?!…)",
+        "RFC 6750, section 2.1: bearer tokens",
+    ),
+    SecretPattern(
+        "quoted",
+        r"(?i:"
+        + _SECRET_WORD
+        + r")"
+        + _ASSIGNED
+        + r"\\?\"(?P<quoted>"
+        + _NO_REFERENCE
+        + _NO_PATH
+        + r"[^\"\\…]{4,}+)(?=\\?\")",
+        "A field whose name says that its value is secret, with the value in quotation marks",
+    ),
+    SecretPattern(
+        "single_quoted",
+        r"(?i:"
+        + _SECRET_WORD
+        + r")"
+        + _ASSIGNED
+        + r"'(?P<single_quoted>"
+        + _NO_REFERENCE
+        + _NO_PATH
+        + r"[^'…]{4,}+)(?=')",
+        "The same with single quotation marks",
+    ),
+    SecretPattern(
+        "assignment",
+        r"(?i:"
+        + _SECRET_WORD
+        + r")"
+        + _ASSIGNED
+        + _QUOTE
+        + r"(?P<assignment>"
+        + _NO_REFERENCE
+        + r"(?i:"
+        + _NO_VALUE
+        + r")"
+        + _NO_PATH
+        + _NO_PROSE
+        + _VALUE
+        + r"{4,}+)(?!…|\(|\[)",
+        "A variable, field or option whose name says that its value is secret, as in gitleaks'"
+        " generic rule",
+    ),
+    SecretPattern(
+        "option",
+        r"(?<!\S)--?(?i:[\w-]*"
+        + _SECRET_WORD
+        + r")\s+"
+        + _QUOTE
+        + r"(?P<option>(?!-)"
+        + _NO_REFERENCE
+        + _NO_PATH
+        + _VALUE
+        + r"{4,}+)(?!…)",
+        "The same for an option with its value behind a space, as in --password VALUE",
+    ),
+)
+"""All kinds of keys that are masked."""
+
+_HINT = (
+    r"sk-|A[KSBC][IC]A|gh[pousr]_|github_pat|gl[a-z]{2,5}-|xox|xapp-|slack|[sr]k_|whsec|AIza|ya29"
+    r"|GOCSPX|npm_|pypi-|dckr|rubygems|hf_|_v1_|hvs\.|dp\.|shp|glsa|lin_api|ntn_|PMAK|dapi|SG\.|:AA"
+    r"|eyJ|PRIVATE KEY|SECRET|@|(?i:key|secret|token|passw|passphrase|pwd|_pass"
+    r"|credential|bearer|author)"
+)
+"""Stands in every text that holds a key of some kind: most texts need no closer look."""
+
+
+def mask(text: str) -> str:
+    """Return `text` with what looks like a key cut to its first characters and `…`.
+
+    What is masked once stays as it is when it is masked again.
+    """
+    hint, any_key = _compiled()
+    return any_key.sub(_masked, text) if hint.search(text) else text
+
+
+@functools.cache
+def _compiled() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Compile on first use: it takes longer than a command that only reads."""
+    any_key = "|".join(f"(?:{pattern.regex})" for pattern in PATTERNS)
+    return re.compile(_HINT), re.compile(any_key)
+
+
+def _masked(match: re.Match[str]) -> str:
+    whole, group = match[0], match.lastgroup
+    if group is None:
+        return _shown(whole)
+    begin, end = match.start(group) - match.start(), match.end(group) - match.start()
+    value = SIGN if group == "private_key" else _shown(whole[begin:end])
+    return whole[:begin] + value + whole[end:]
+
+
+def _shown(value: str) -> str:
+    """Keep so little of a value that not even a short one can be guessed."""
+    return value[: min(_KEPT_CHARS, len(value) // 4)] + SIGN
