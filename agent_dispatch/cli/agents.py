@@ -37,8 +37,8 @@ def open_registry(shell: Shell) -> Registry:
 
 
 def add(
-    name: str,
-    directory: str,
+    name: str = "",
+    directory: str = "",
     /,
     *,
     description: str = "",
@@ -53,6 +53,8 @@ def add(
 ) -> int:
     """Register a project directory as an agent.
 
+    Without a directory, the projects that Claude Code knows are listed.
+
     Args:
         name: Letters, digits, hyphens and underscores.
         directory: An existing directory; `~` is expanded, relative paths are resolved.
@@ -66,6 +68,10 @@ def add(
         json: Print the change as JSON.
         shell: The outside world.
     """
+    if not directory:
+        from agent_dispatch.cli.offers import no_directory
+
+        raise no_directory(open_registry(shell), shell)
     check_agent(timeout, max_budget_usd, permission_mode, is_new=True)
     change = open_registry(shell).add_agent(
         name,

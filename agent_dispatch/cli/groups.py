@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from agent_dispatch.cli.agents import open_registry
+from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.output import (
     Colour,
     cell_width,
@@ -24,9 +25,10 @@ from agent_dispatch.config.groups import (
     remove_group,
     update_group,
 )
-from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.config import GroupMember
 from agent_dispatch.model.group import GroupChange, GroupDetails
+from agent_dispatch.model.names import did_you_mean
+from agent_dispatch.model.next_step import run
 
 
 def group(
@@ -103,16 +105,17 @@ _OPTIONS: Mapping[str, Sequence[str]] = {
 
 
 def _check(action: str, name: str, options: Sequence[str]) -> None:
+    help_page = run("agent-dispatch group --help")
     if action not in _OPTIONS:
-        raise InvalidRequestError(
-            f"Unknown action: {action!r}. It is one of {', '.join(_OPTIONS)}."
-        )
+        known = ", ".join(_OPTIONS)
+        near = did_you_mean(action, _OPTIONS)
+        raise MisuseError(f"Unknown action: {action!r}.{near} It is one of: {known}.", help_page)
     if bool(name) == (action == "list"):
         wanted = "takes no name" if name else "needs the name of a group"
-        raise InvalidRequestError(f"`group {action}` {wanted}.")
+        raise MisuseError(f"`group {action}` {wanted}.", help_page)
     for option in options:
         if option not in _OPTIONS[action]:
-            raise InvalidRequestError(f"`group {action}` takes no {option}.")
+            raise MisuseError(f"`group {action}` takes no {option}.", help_page)
 
 
 def _member(text: str) -> GroupMember:

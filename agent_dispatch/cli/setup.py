@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.cli.agents import mention_unimported, open_registry
+from agent_dispatch.cli.claude_cli import ClaudeConfigError
+from agent_dispatch.cli.offers import ask_which, offered_projects, project_lines
 from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
 from agent_dispatch.cli.registration import (
     SERVER_NAME,
@@ -19,6 +21,8 @@ from agent_dispatch.cli.registration import (
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.temporary import registration_of_this
 from agent_dispatch.config.file import ConfigFile, config_path
+from agent_dispatch.config.known_projects import KnownProject
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import ConfigError
 
 TEMPLATE = """\
@@ -69,16 +73,20 @@ class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     warnings: list[str] = []
     """Why the registration will break."""
     notes: list[str] = []
+    known_projects: list[KnownProject] = []
+    """Projects that Claude Code knows and that are no agents."""
+    agents_added: list[str] = []
     by_hand: list[str] = []
     """Shell commands for the steps that `init` could not do."""
 
 
-def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
+def init(*, all: bool = False, yes: bool = False, json: bool = False, shell: Shell) -> int:  # noqa: A002 - the option is `--all`
     """Create the config if there is none, and register the MCP server with Claude Code.
 
-    Safe to run again.
+    Then the projects that Claude Code knows are offered as agents. Safe to run again.
 
     Args:
+        all: Add all projects that Claude Code knows as agents, without asking.
         yes: Replace a foreign registration of the name without asking.
         json: Print what was done as JSON.
         shell: The outside world.
@@ -99,13 +107,51 @@ def init(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
         warnings=[] if lasting.warning is None else [f"{lasting.warning}; {lasting.advice}"],
         notes=[] if lasting.note is None else [lasting.note],
     )
-    if json:
-        write_json(shell, report)
-    else:
+    if not json:
         _show(shell, report)
     if not problems:
         mention_unimported(open_registry(shell), shell)
+        report = _offer_projects(shell, report, add_all=all, as_json=json)
+    if json:
+        write_json(shell, report)
     return 1 if report.problems else 0
+
+
+def _offer_projects(
+    shell: Shell, report: InitReport, *, add_all: bool, as_json: bool
+) -> InitReport:
+    """Offer what Claude Code knows; ask a person, once, or add all if that was said before."""
+    registry = open_registry(shell)
+    try:
+        projects = offered_projects(registry, shell)
+    except ClaudeConfigError:
+        projects = []  # The registration has reported it.
+    picked = projects if add_all else []
+    if projects and not as_json:
+        write_lines(shell, ["Projects that Claude Code knows:"])
+        write_lines(shell, project_lines(projects, numbered=True))
+        if not add_all and shell.stdin.isatty() and shell.stderr.isatty():
+            picked = ask_which(projects, shell)
+        elif not add_all:
+            write_lines(shell, ["Add all of them: agent-dispatch init --all"])
+    added = [registry.add_agent(project.name, project.directory) for project in picked]
+    if not as_json:
+        for change in added:
+            write_lines(shell, [f"Added {change.agent}: {one_line(change.directory or '')}"])
+        if not report.problems:
+            write_lines(shell, [_next(registry)])
+    return msgspec.structs.replace(
+        report,
+        known_projects=[project for project in projects if project not in picked],
+        agents_added=[change.agent for change in added],
+    )
+
+
+def _next(registry: Registry) -> str:
+    config = registry.load()
+    if not config.agents:
+        return "Next: agent-dispatch add NAME DIRECTORY"
+    return f"Next: agent-dispatch test {next(iter(config.agents))}"
 
 
 def create_config(path: Path) -> bool:
@@ -152,8 +198,6 @@ def _show(shell: Shell, report: InitReport) -> None:
     lines = [f"Config: {one_line(report.config)} ({created})"]
     if done is not None:
         lines.append(f"{done}: {one_line(shlex.join(report.command))} (user scope)")
-    if not report.problems:
-        lines.append("Next: agent-dispatch add NAME DIRECTORY")
     write_lines(shell, lines)
     for problem in report.problems:
         remark(shell, f"error: {problem}", Colour.BAD)

@@ -137,13 +137,19 @@ def test_an_agent_that_is_no_member_cannot_leave(shop: World) -> None:
         (("list", "shop"), "takes no name"),
         (("inspect", "shop", "--member", "x"), "takes no --member"),
         (("add", "new", "--remove-member", "x"), "takes no --remove-member"),
-        (("add", "new", "--member", "=x"), "expected each member as a table with an agent"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(shop: World, argv: tuple[str, ...], said: str) -> None:
     before = shop.config.read_text()
-    assert shop.run("group", *argv) == 1
+    assert shop.run("group", *argv) == 2
     assert said in shop.err
+    assert shop.config.read_text() == before
+
+
+def test_a_member_without_a_name_is_refused(shop: World) -> None:
+    before = shop.config.read_text()
+    assert shop.run("group", "add", "new", "--member", "=x") == 1
+    assert "expected each member as a table with an agent" in shop.err
     assert shop.config.read_text() == before
 
 

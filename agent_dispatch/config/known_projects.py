@@ -1,0 +1,100 @@
+"""The projects that Claude Code knows, offered as agents.
+
+Measured with Claude Code 2.1.332: interactive sessions write `projects` of `.claude.json`, with an
+entry for each directory that they were started in; every key of an entry may be missing. Nothing
+else is read here: session files and the history hold private text.
+"""
+
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from agent_dispatch.config.keys import is_agent_name
+from agent_dispatch.config.scan import directory_problem
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+_MAX_NAME_CHARS = 90
+"""Leaves room for a number behind it."""
+
+
+class KnownProject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A directory that could become an agent."""
+
+    name: str
+    """The name that its agent would get."""
+    directory: str
+    trusted: bool
+    """Whether Claude Code's trust dialog was accepted there."""
+    last_start: float | None = None
+    """When the last session began, in seconds since the epoch; None if that is not recorded."""
+
+
+def known_projects(
+    claude_config: Mapping[str, object],
+    *,
+    taken: Iterable[str],
+    registered: Iterable[str],
+    home: str,
+) -> list[KnownProject]:
+    """List the projects that are no agents yet, the last used first, those without a time last.
+
+    Directories that do not exist are left out, and so are the home directory and `/`.
+
+    Args:
+        claude_config: Claude Code's own configuration.
+        taken: Names of agents.
+        registered: Directories of agents.
+        home: The user's home directory.
+    """
+    projects = claude_config.get("projects")
+    entries = projects if isinstance(projects, Mapping) else {}
+    known = {os.path.realpath(path) for path in (*registered, home, "/") if path}
+    names = set(taken)
+    found = []
+    for path, entry in sorted(entries.items(), key=lambda item: -_last_start(item[1])):
+        if not os.path.isabs(path) or directory_problem(path):
+            continue
+        directory = os.path.realpath(path)
+        if directory in known:
+            continue
+        known.add(directory)
+        name = free_name(os.path.basename(directory), names)
+        names.add(name)
+        started = _last_start(entry)
+        found.append(
+            KnownProject(
+                name=name,
+                directory=directory,
+                trusted=isinstance(entry, Mapping) and entry.get("hasTrustDialogAccepted") is True,
+                last_start=started if math.isfinite(started) else None,
+            )
+        )
+    return found
+
+
+def free_name(text: str, taken: Collection[str]) -> str:
+    """Make an agent's name of a text; `-2` and so on keep it apart from those that are taken."""
+    name = text
+    if not is_agent_name(text) or len(text) > _MAX_NAME_CHARS:
+        plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+        name = _NOT_IN_NAMES.sub("-", plain).strip("-")[:_MAX_NAME_CHARS] or "project"
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _last_start(entry: object) -> float:
+    """Seconds since the epoch; minus infinity if there is none."""
+    milliseconds = entry.get("lastStartTime") if isinstance(entry, Mapping) else None
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return -math.inf
+    try:
+        return milliseconds / 1000 if math.isfinite(milliseconds) else -math.inf
+    except OverflowError:
+        return -math.inf
