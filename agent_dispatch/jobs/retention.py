@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import DISK, NO_DESCRIPTOR, NO_ROOM, Disk, exists, names_in, remove
+from agent_dispatch.jobs.afar import Submissions
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
 from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
 from agent_dispatch.jobs.listing import NEIGHBOURS, Entry, Lister, Warnings, entry_of
@@ -59,6 +60,7 @@ class Retention:
         self._logs = logs
         self._settle = settle
         self._now = now
+        self._submissions = Submissions(records.directory, disk=disk, now=now)
 
     def collect(self, max_age_days: float, *, dry_run: bool, calls_only: bool = False) -> Collected:
         """Remove old records, and litter.
@@ -81,10 +83,12 @@ class Retention:
         for oddity in odd_entries(self._records.directory, self._disk):
             warnings.add(oddity.told)
         litter = 0 if dry_run else self._remove_litter(warnings, unplaced_only=calls_only)
+        if not dry_run:
+            self._submissions.clean()
         purged = self._purge(max_age_days, warnings, dry_run=dry_run, calls_only=calls_only)
         return Collected(purged, litter, warnings.told())
 
-    def forget(self, job_id: str) -> None:
+    def forget(self, job_id: str, *, for_good: bool = True) -> None:
         """Remove one record of a job that has ended."""
         job = self._settle(job_id)
         if not job.status.is_terminal:
@@ -92,7 +96,7 @@ class Retention:
                 f"Job {job_id} is {job.status}, and its record is kept until it has ended.",
                 run(f"agent-dispatch cancel {job_id}"),
             )
-        self._remove(job_id, Warnings())
+        self._remove(job_id, Warnings(), for_good=for_good)
 
     def _purge(
         self, max_age_days: float, warnings: Warnings, *, dry_run: bool, calls_only: bool
@@ -131,7 +135,10 @@ class Retention:
                 return self._remove(job_id, warnings)
         return False
 
-    def _remove(self, job_id: str, warnings: Warnings) -> bool:
+    def _remove(self, job_id: str, warnings: Warnings, *, for_good: bool = True) -> bool:
+        if for_good:
+            with self._left_alone(f"remote/jobs/{job_id}", self._records.directory, warnings):
+                self._submissions.bury(job_id, only_known=True)
         log = job_id + LOG_SUFFIX
         with self._left_alone(f"logs/{log}", self._logs, warnings):
             remove(os.path.join(self._logs, log), self._disk)
@@ -220,7 +227,7 @@ Expected = Callable[[str], frozenset[int]]
 _FILE, _FIFO, _DIRECTORY = map(frozenset, ([stat.S_IFREG], [stat.S_IFIFO], [stat.S_IFDIR]))
 _NOTHING = frozenset[int]()
 _IN_LIVE = {
-    **dict.fromkeys((".lock", ".cancel", ".ending", ".mail", ".tmp"), _FILE),
+    **dict.fromkeys((".lock", ".cancel", ".ending", ".mail", ".lease", ".events", ".tmp"), _FILE),
     **dict.fromkeys((".alive", ".bell"), _FIFO),
 }
 _KINDS = {

@@ -23,10 +23,20 @@ from agent_dispatch.files import (
     open_private,
     remove_quietly,
 )
+from agent_dispatch.jobs.afar import Lease, Submissions
 from agent_dispatch.jobs.errors import JobOverError, JobStoreError, store_error
 from agent_dispatch.jobs.ids import IdSource, check_job_id
 from agent_dispatch.jobs.listing import Lister, Listing
-from agent_dispatch.jobs.locks import CANCEL, MAIL, NO_DESCRIPTORS, NO_FD, Descriptors, Locks
+from agent_dispatch.jobs.locks import (
+    CANCEL,
+    EVENTS,
+    LEASE,
+    MAIL,
+    NO_DESCRIPTORS,
+    NO_FD,
+    Descriptors,
+    Locks,
+)
 from agent_dispatch.jobs.mailbox import Delivery, Mail, append, new_mail, read_new
 from agent_dispatch.jobs.reconcile import Reconciler
 from agent_dispatch.jobs.record_files import Claim, RecordFiles
@@ -116,13 +126,22 @@ class JobStore:
         kind: JobKind,
         parent: str | None = None,
         ref: bool = False,
+        job_id: str | None = None,
     ) -> Claim:
         """Record a job as pending, durably, and own it.
+
+        Args:
+            request: What was asked.
+            kind: Who owns it.
+            parent: The job inside whose agent it is started.
+            ref: The caller is given the id in place of the answer.
+            job_id: The id, where the caller made it; there is no job of this id then.
 
         Raises:
             JobStoreError: It cannot be recorded. Nothing is left behind; start nothing.
         """
-        job = new_job(self._ids.next(), request, self._now(), kind=kind, parent=parent, ref=ref)
+        job_id = self._ids.next() if job_id is None else check_job_id(job_id)
+        job = new_job(job_id, request, self._now(), kind=kind, parent=parent, ref=ref)
         with self._told("The job cannot be recorded, so nothing was started"):
             make_private_directory(self._locks.directory, self._disk)
             claim = Claim(job, self._locks.create(job.id))
@@ -350,6 +369,11 @@ class JobStore:
         with self._told("Jobs cannot be searched"):
             return next(filter(matches, self._lister.naming(word)), None)
 
+    def forget_unbegun(self, job_id: str) -> None:
+        """Remove the record of a job that was lost before it began, so that its id can be used."""
+        with self._told(f"Job {job_id} cannot be removed"):
+            self._retention.forget(check_job_id(job_id), for_good=False)
+
     def forget(self, job_id: str) -> None:
         """Remove the record of a job that has ended.
 
@@ -374,6 +398,35 @@ class JobStore:
         """
         with self._told("Old jobs cannot be removed"):
             return self._retention.collect(max_age_days, dry_run=dry_run)
+
+    def prepare_from_afar(self, job_id: str, lease_s: float) -> None:
+        """Make what a job of a caller on another machine has beside its lock.
+
+        Args:
+            job_id: The job, which is ours.
+            lease_s: How long it goes on without its caller; 0: to its end.
+
+        Raises:
+            JobStoreError: It cannot be made.
+        """
+        with self._told(f"Job {job_id} cannot be prepared"):
+            flags = os.O_WRONLY | os.O_CREAT
+            self._disk.close(open_private(self.events_path(job_id), flags, self._disk))
+            if lease_s:
+                self.lease(job_id).write(lease_s, create=True)
+
+    @property
+    def submissions(self) -> Submissions:
+        """What came from other machines."""
+        return Submissions(self._directory, disk=self._disk, now=self._now)
+
+    def lease(self, job_id: str) -> Lease:
+        """For how long a job goes on without its caller, if that is on another machine."""
+        return Lease(self._locks.path(check_job_id(job_id), LEASE))
+
+    def events_path(self, job_id: str) -> str:
+        """Where the numbered progress of a job is, if its caller is on another machine."""
+        return self._locks.path(check_job_id(job_id), EVENTS)
 
     def open_log(self, job_id: str) -> int:
         """Open a private file for the stderr of a job's worker; it goes with the record."""

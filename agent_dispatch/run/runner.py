@@ -23,6 +23,7 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import JobKind
 from agent_dispatch.run.dialogue import Dialogue, not_begun
 from agent_dispatch.run.housekeeping import Housekeeping
+from agent_dispatch.run.lease import begin_from_afar, end_with_lease
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
@@ -111,10 +112,17 @@ class Runner:
         async with adopt_job(self._store, job_id, fds) as owned:
 
             async def work(run: JobRun) -> DispatchResult:
+                await begin_from_afar(self._store, job_id)
                 plan = plan_run(await self._planner.snapshot(), owned.job.request())
                 return await self._dispatch(plan, TimeLimit(plan.timeout_s), run)
 
-            await run_job(owned, work, ignore_progress, on_behalf_of="a signal to its worker")
+            await run_job(
+                owned,
+                work,
+                ignore_progress,
+                on_behalf_of="a signal to its worker",
+                beside=partial(end_with_lease, self._store, job_id),
+            )
 
     async def _recorded(
         self,

@@ -138,6 +138,26 @@ class Service:
         plan = plan_run(await self._planner.snapshot(), request)
         return await self._run(plan, on_progress, ref=ref, fresh=fresh)
 
+    async def plan(self, request: DispatchRequest) -> Plan:
+        """Check a request, and say how it would be run; raises what `dispatch` raises for it."""
+        plan = plan_run(await self._planner.snapshot(), request)
+        await self._check_owner_of_session(request)
+        return plan
+
+    def kept_answer(self, plan: Plan) -> DispatchResult | None:
+        """The answer to a question that was asked before, if it is in the cache."""
+        if plan.request.session_id is not None or not plan.settings.cache.enabled:
+            return None
+        return self._flight.kept(plan)
+
+    async def keep_answer(self, job: Job) -> None:
+        """Put the answer of a call that a worker ran into the cache, if it may be given again."""
+        if job.kind is not JobKind.CALL or job.result is None or job.resume_session_id is not None:
+            return
+        plan = plan_run(await self._planner.snapshot(), job.request())
+        if plan.settings.cache.enabled:
+            self._flight.keep(plan, job.result)
+
     async def _run(
         self, plan: Plan, on_progress: OnProgress, *, ref: bool, fresh: bool = False
     ) -> DispatchResult:
@@ -277,11 +297,41 @@ class Service:
         """
         plan_run(await self._planner.snapshot(), request)
         await self._check_owner_of_session(request)
+        return await self._to_worker(request, JobKind.BACKGROUND)
+
+    async def submit_from_afar(
+        self, plan: Plan, *, job_id: str, kind: JobKind, ref: bool, lease_s: float
+    ) -> Job:
+        """Start a job for a caller on another machine, as `submit` does.
+
+        Args:
+            plan: What is asked of whom, from `plan`.
+            job_id: The id that the caller made; there is no job of this id.
+            kind: A call is a worker's job too, with a lease.
+            ref: Its record is kept until `gc`.
+            lease_s: How long the job goes on without its caller; 0: to its end.
+
+        Raises:
+            DispatchError: As for `submit`.
+        """
+        return await self._to_worker(plan.request, kind, ref=ref, job_id=job_id, lease_s=lease_s)
+
+    async def _to_worker(
+        self,
+        request: DispatchRequest,
+        kind: JobKind,
+        *,
+        ref: bool = False,
+        job_id: str | None = None,
+        lease_s: float | None = None,
+    ) -> Job:
         async with create_job(
-            self._store, request, kind=JobKind.BACKGROUND, parent=self._parent
+            self._store, request, kind=kind, parent=self._parent, ref=ref, job_id=job_id
         ) as owned:
             result = None
             try:
+                if lease_s is not None:
+                    await in_thread(self._store.prepare_from_afar, owned.job.id, lease_s)
                 await self._workers.start(owned)
             except DispatchError as error:
                 result = outcome.refused_by(error, request.agent)
