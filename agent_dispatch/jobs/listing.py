@@ -27,7 +27,7 @@ from agent_dispatch.jobs.locks import Locks
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, summarise
 
-NEIGHBOURS = frozenset({"live", "logs", "remote", "sessions", "slots"})
+NEIGHBOURS = frozenset({"ledger", "live", "logs", "remote", "sessions", "slots"})
 """Folders of ours in the jobs directory."""
 _MAX_WARNINGS = 20
 _INDEX_AT_ONCE = 4096

@@ -312,6 +312,7 @@ async def create_job(
     *,
     kind: JobKind,
     parent: str | None = None,
+    tree: str | None = None,
     ref: bool = False,
     job_id: str | None = None,
     now: Callable[[], float] = time.time,
@@ -326,6 +327,7 @@ async def create_job(
         request: What was asked.
         kind: Who owns it.
         parent: The job inside whose agent this process runs.
+        tree: The tree of runs that it belongs to; None: it begins one.
         ref: The caller will be given the id in place of the whole answer.
         job_id: The id, where the caller made it.
         now: Gives the time to be recorded.
@@ -333,7 +335,9 @@ async def create_job(
     Raises:
         JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
     """
-    create = partial(store.create, request, kind=kind, parent=parent, ref=ref, job_id=job_id)
+    create = partial(
+        store.create, request, kind=kind, parent=parent, tree=tree, ref=ref, job_id=job_id
+    )
     ownership = Ownership(store, await in_record_thread(create), now=now)
     try:
         yield ownership

@@ -252,6 +252,7 @@ class Oddity(NamedTuple):
 def odd_entries(directory: str, disk: Disk = DISK) -> Iterator[Oddity]:
     """Look at all that stands beside the records in a jobs directory; changes nothing."""
     folders: dict[str, Expected] = {
+        "ledger": lambda name: _DIRECTORY if name == "open" else _FILE,
         "live": _in_live,
         "logs": _in_logs,
         "sessions": lambda name: _FILE if name.endswith(".lock") else _NOTHING,

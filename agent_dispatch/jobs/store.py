@@ -26,6 +26,7 @@ from agent_dispatch.files import (
 from agent_dispatch.jobs.afar import Lease, Submissions
 from agent_dispatch.jobs.errors import JobOverError, JobStoreError, store_error
 from agent_dispatch.jobs.ids import IdSource, check_job_id
+from agent_dispatch.jobs.ledger import Ledger
 from agent_dispatch.jobs.listing import Lister, Listing
 from agent_dispatch.jobs.locks import (
     CANCEL,
@@ -104,6 +105,8 @@ class JobStore:
         self._reconciler = Reconciler(
             self._records, self._locks, disk, now=now, end_processes=end_processes or _end_processes
         )
+        self.ledger = Ledger(self._directory, is_held=self._reconciler.is_held, disk=disk, now=now)
+        """What the runs of these jobs cost."""
         self._lister = Lister(
             self._records, self._locks, disk, is_held=self.is_held, settle=self.settle
         )
@@ -125,6 +128,7 @@ class JobStore:
         *,
         kind: JobKind,
         parent: str | None = None,
+        tree: str | None = None,
         ref: bool = False,
         job_id: str | None = None,
     ) -> Claim:
@@ -134,6 +138,7 @@ class JobStore:
             request: What was asked.
             kind: Who owns it.
             parent: The job inside whose agent it is started.
+            tree: The tree of runs that it belongs to; None: it begins one.
             ref: The caller is given the id in place of the answer.
             job_id: The id, where the caller made it; there is no job of this id then.
 
@@ -141,7 +146,9 @@ class JobStore:
             JobStoreError: It cannot be recorded. Nothing is left behind; start nothing.
         """
         job_id = self._ids.next() if job_id is None else check_job_id(job_id)
-        job = new_job(job_id, request, self._now(), kind=kind, parent=parent, ref=ref)
+        job = new_job(
+            job_id, request, self._now(), kind=kind, parent=parent, tree=tree or job_id, ref=ref
+        )
         with self._told("The job cannot be recorded, so nothing was started"):
             make_private_directory(self._locks.directory, self._disk)
             claim = Claim(job, self._locks.create(job.id))

@@ -19,6 +19,7 @@ from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue import agent_of_session, check_dialogue
 from agent_dispatch.core.parallel import wrong_items
 from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
 from agent_dispatch.jobs.threads import Pool, in_pool
@@ -37,6 +38,7 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.parallel import dispatch_parallel
@@ -93,6 +95,8 @@ class Service:
         self._store = store
         self._workers = workers
         self._parent = environ.get(JOB_VARIABLE)
+        self._tree = tree_around(environ)
+        self._ids = IdSource()
         self._lookouts = Lookouts()
         self._planner = Planner(registry, environ, claude, self._lookouts)
         self._runner = Runner(
@@ -136,7 +140,7 @@ class Service:
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         plan = plan_run(await self._planner.snapshot(), request)
-        return await self._run(plan, on_progress, ref=ref, fresh=fresh)
+        return await self._run(plan, on_progress, self._tree, ref=ref, fresh=fresh)
 
     async def plan(self, request: DispatchRequest) -> Plan:
         """Check a request, and say how it would be run; raises what `dispatch` raises for it."""
@@ -159,7 +163,13 @@ class Service:
             self._flight.keep(plan, job.result)
 
     async def _run(
-        self, plan: Plan, on_progress: OnProgress, *, ref: bool, fresh: bool = False
+        self,
+        plan: Plan,
+        on_progress: OnProgress,
+        tree: str | None,
+        *,
+        ref: bool,
+        fresh: bool = False,
     ) -> DispatchResult:
         request, settings = plan.request, plan.settings
         await self._check_owner_of_session(request)
@@ -167,8 +177,8 @@ class Service:
         # Where no record of an ordinary call is kept, there is none that a ref could name.
         unnamed = ref and settings.call_retention_days == 0
         if fresh or unnamed or request.session_id is not None or not settings.cache.enabled:
-            return await self._runner.call(plan, ref, on_progress)
-        start = partial(self._runner.call, plan, ref)
+            return await self._runner.call(plan, ref, on_progress, tree=tree)
+        start = partial(self._runner.call, plan, ref, tree=tree)
         result = await self._flight.dispatch(plan, on_progress, start)
         if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
             return result
@@ -244,10 +254,12 @@ class Service:
         if problems:
             raise wrong_items(problems)
 
+        tree = self._tree or self._ids.next()
+
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
             # The request that combines the answers is made when they are there.
             plan = plans.get(member.request) or plan_run(snapshot, member.request)
-            return await self._run(plan, report, ref=member.ref)
+            return await self._run(plan, report, tree, ref=member.ref)
 
         return await dispatch_parallel(members, aggregate, dispatch, on_progress)
 
@@ -272,7 +284,9 @@ class Service:
             Role.RESPONDER: snapshot.effective(request.responder),
             Role.REQUESTER: snapshot.effective(request.requester),
         }
-        return await self._runner.dialogue(request, agents, snapshot.settings, on_progress)
+        return await self._runner.dialogue(
+            request, agents, snapshot.settings, on_progress, tree=self._tree
+        )
 
     async def cache_stats(self) -> CacheStats:
         """How full the cache is and how often it helped."""
@@ -326,7 +340,13 @@ class Service:
         lease_s: float | None = None,
     ) -> Job:
         async with create_job(
-            self._store, request, kind=kind, parent=self._parent, ref=ref, job_id=job_id
+            self._store,
+            request,
+            kind=kind,
+            parent=self._parent,
+            tree=self._tree,
+            ref=ref,
+            job_id=job_id,
         ) as owned:
             result = None
             try:
