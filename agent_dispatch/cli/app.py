@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
+_NEEDS_NO_CONFIG = frozenset(
+    ("init", "add", "import", "demo", "doctor", "serve", "help", "version")
+)
+"""Commands that create the configuration, report a missing one, or do not read it."""
+_READS_JOBS = frozenset(("wait", "job", "tail", "cancel", "gc"))
+"""Commands that need the configuration only to find the jobs beside it."""
+
 _PACKAGE = "agent_dispatch.cli"
 _HELP_FLAGS = frozenset(("-h", "--help"))
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*(?:=.*)?", re.DOTALL)
@@ -109,6 +116,7 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
         return MISUSED
     arguments, values = bound
     try:
+        _require_config(name, words, shell)
         status: int = command(*arguments, **values, shell=shell)
     except DispatchError as error:
         from agent_dispatch.cli.errors import MisuseError, report_error
@@ -119,6 +127,17 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
         report_error(shell, error, as_json=bool(values.get("json")))
         return MISUSED if misused else FAILED
     return status
+
+
+def _require_config(name: str, words: Sequence[str], shell: Shell) -> None:
+    """Refuse a command that reads, if `$AGENT_DISPATCH_CONFIG` is mistyped."""
+    named = shell.environ.get("AGENT_DISPATCH_CONFIG")
+    jobs_named = name in _READS_JOBS and shell.environ.get("AGENT_DISPATCH_JOBS_DIR")
+    creates = name in _NEEDS_NO_CONFIG or (name in ("group", "hosts") and words[:1] == ["add"])
+    if named and not creates and not jobs_named:
+        from agent_dispatch.config.file import require_named_config
+
+        require_named_config(shell.environ)
 
 
 def serve(*, shell: Shell) -> int:

@@ -12,7 +12,12 @@ from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import RunProgram, run_program
-from agent_dispatch.config.file import config_path, jobs_path, with_absolute_paths
+from agent_dispatch.config.file import (
+    config_path,
+    jobs_path,
+    require_named_config,
+    with_absolute_paths,
+)
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
@@ -489,6 +494,16 @@ class Service:
             return await self._lookouts.look(f"inspect {name}", look, _LOOK_S)
         except trio.TooSlowError:
             raise DispatchError(_hangs(name)) from None
+
+    async def require_config(self) -> None:
+        """Refuse to go on if the environment names a configuration that does not exist.
+
+        Raises:
+            ConfigError: It does not exist.
+        """
+        if self._planner.environ.get("AGENT_DISPATCH_CONFIG"):
+            check = partial(require_named_config, self._planner.environ)
+            await self._lookouts.run("the configuration", check)
 
     async def add_agent(
         self, name: str, directory: str, **fields: Unpack[AgentFields]
