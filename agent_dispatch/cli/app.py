@@ -70,6 +70,8 @@ COMMANDS = {
     "wait": _Command("jobs:wait", "Wait for a job and print its answer."),
     "tail": _Command("jobs:tail", "Print a job's latest progress; --follow keeps printing."),
     "cancel": _Command("jobs:cancel", "Cancel a pending or running job."),
+    "questions": _Command("questions:questions", "List what agents ask permission for."),
+    "answer": _Command("questions:answer", "Allow or deny the call that an agent asks for."),
     "gc": _Command("jobs:gc", "Remove old jobs and their answers."),
     "doctor": _Command("doctor:doctor", "Check the installation and print a fix for each failure."),
     "demo": _Command("demo:demo", "Show a dispatch at work, without Claude and without cost."),

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import DISK, NO_DESCRIPTOR, NO_ROOM, Disk, exists, names_in, remove
 from agent_dispatch.jobs.afar import Submissions
+from agent_dispatch.jobs.answers import Answers, job_of
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
 from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
 from agent_dispatch.jobs.listing import NEIGHBOURS, Entry, Lister, Warnings, entry_of
@@ -49,15 +50,17 @@ class Retention:
         disk: Disk,
         *,
         logs: str,
+        answers: Answers,
         settle: Callable[[str], Job],
         now: Callable[[], float],
     ) -> None:
-        """Clean `records`, `locks` and the directory `logs`; `settle` is that of the store."""
+        """Clean `records`, `locks`, `logs` and `answers`; `settle` is that of the store."""
         self._records = records
         self._locks = locks
         self._lister = lister
         self._disk = disk
         self._logs = logs
+        self._answers = answers
         self._settle = settle
         self._now = now
         self._submissions = Submissions(records.directory, disk=disk, now=now)
@@ -142,7 +145,10 @@ class Retention:
         log = job_id + LOG_SUFFIX
         with self._left_alone(f"logs/{log}", self._logs, warnings):
             remove(os.path.join(self._logs, log), self._disk)
-        return remove(self._records.path(job_id), self._disk)
+        is_removed = remove(self._records.path(job_id), self._disk)
+        with self._left_alone(f"answers/{job_id}", self._answers.directory, warnings):
+            self._answers.remove(job_id)
+        return is_removed
 
     # -- litter
 
@@ -164,7 +170,7 @@ class Retention:
                     litter += self._remove_live_files(job_id)
             except BrokenJobError as error:
                 warnings.left_alone(job_id + SUFFIX, error.reason)
-        return litter + self._remove_logs(warnings)
+        return litter + self._remove_logs(warnings) + self._remove_answers(warnings)
 
     def _remove_live_files(self, job_id: str) -> int:
         """Remove what is in `live/` of a job that has ended; settle one without an owner."""
@@ -198,6 +204,17 @@ class Retention:
             if not exists(self._records.path(name.removesuffix(LOG_SUFFIX)), self._disk):
                 with self._left_alone(f"logs/{name}", self._logs, warnings):
                     removed += remove(os.path.join(self._logs, name), self._disk)
+        return removed
+
+    def _remove_answers(self, warnings: Warnings) -> int:
+        """Remove answers to questions of jobs whose records are gone."""
+        directory, removed = self._answers.directory, 0
+        odd = {oddity.name for oddity in _odd_in(directory, _in_answers, self._disk)}
+        for name in set(names_in(directory, self._disk)) - odd:
+            job_id = job_of(name)
+            if job_id is not None and not exists(self._records.path(job_id), self._disk):
+                with self._left_alone(f"answers/{name}", directory, warnings):
+                    removed += remove(os.path.join(directory, name), self._disk)
         return removed
 
     @contextmanager
@@ -253,6 +270,7 @@ def odd_entries(directory: str, disk: Disk = DISK) -> Iterator[Oddity]:
     """Look at all that stands beside the records in a jobs directory; changes nothing."""
     folders: dict[str, Expected] = {
         "ledger": lambda name: _DIRECTORY if name == "open" else _FILE,
+        "answers": _in_answers,
         "live": _in_live,
         "logs": _in_logs,
         "sessions": lambda name: _FILE if name.endswith(".lock") else _NOTHING,
@@ -272,6 +290,10 @@ def _in_live(name: str) -> frozenset[int]:
         return _FILE | _FIFO if name.endswith(UNPLACED) else _NOTHING
     job_id, suffix = os.path.splitext(name)
     return _IN_LIVE.get(suffix, _NOTHING) if is_job_id(job_id) else _NOTHING
+
+
+def _in_answers(name: str) -> frozenset[int]:
+    return _NOTHING if job_of(name) is None else _FILE
 
 
 def _in_logs(name: str) -> frozenset[int]:

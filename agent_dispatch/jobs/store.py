@@ -24,10 +24,11 @@ from agent_dispatch.files import (
     remove_quietly,
 )
 from agent_dispatch.jobs.afar import Lease, Submissions
+from agent_dispatch.jobs.answers import Answers
 from agent_dispatch.jobs.errors import JobOverError, JobStoreError, store_error
 from agent_dispatch.jobs.ids import IdSource, check_job_id
 from agent_dispatch.jobs.ledger import Ledger
-from agent_dispatch.jobs.listing import Lister, Listing
+from agent_dispatch.jobs.listing import Lister, Listing, Warnings
 from agent_dispatch.jobs.locks import (
     CANCEL,
     EVENTS,
@@ -52,6 +53,7 @@ from agent_dispatch.model.job import (
     may_become,
     new_job,
 )
+from agent_dispatch.model.question import PastQuestion
 
 __all__ = ["NO_DESCRIPTORS", "NO_FD", "Claim", "Collected", "Finished", "JobStore", "Listing"]
 
@@ -110,12 +112,14 @@ class JobStore:
         self._lister = Lister(
             self._records, self._locks, disk, is_held=self.is_held, settle=self.settle
         )
+        self._answers = Answers(os.path.join(self._directory, "answers"), disk)
         self._retention = Retention(
             self._records,
             self._locks,
             self._lister,
             disk,
             logs=self._logs,
+            answers=self._answers,
             settle=self.settle,
             now=now,
         )
@@ -271,7 +275,7 @@ class JobStore:
 
     def read(self, job_id: str) -> Job:
         """Read the record as it is: it may say `running` of a job whose owner has died."""
-        return self._records.load(check_job_id(job_id))
+        return self._answers.merged(self._records.load(check_job_id(job_id)))
 
     def head(self, job_id: str) -> JobSummary:
         """Read what a listing shows of a job, as it is; the size of its answer does not matter."""
@@ -285,7 +289,7 @@ class JobStore:
         the same: it is true.
         """
         with self._told("Cannot tell whether the job has ended"):
-            return self._reconciler.settle(check_job_id(job_id))
+            return self._answers.merged(self._reconciler.settle(check_job_id(job_id)))
 
     def is_held(self, job_id: str) -> bool:
         """Whether a process of the job may be left: its owner, or the guard of its run."""
@@ -357,6 +361,25 @@ class JobStore:
         """Read what is new in the mailbox of a job, behind the bytes that were read before."""
         with self._told(f"The messages to job {job_id} cannot be read"):
             return read_new(self._locks.path(check_job_id(job_id), MAIL), read_bytes, self._disk)
+
+    def asked(self) -> list[Job]:
+        """The jobs with permission questions, open or not, newest first, each settled."""
+        with self._told("Jobs cannot be searched"):
+            return list(self._lister.asked(Warnings()))
+
+    def answer_late(self, job_id: str, question: PastQuestion) -> None:
+        """Record the answer to a question of a job that has ended, once and durably.
+
+        Raises:
+            AnsweredError: It was answered before.
+        """
+        with self._told(f"The answer to the question of job {job_id} cannot be recorded"):
+            self._answers.give(check_job_id(job_id), question)
+
+    def take_back_answer(self, job_id: str, question_id: str) -> None:
+        """Forget a late answer that had no effect, so that another one can be given."""
+        with self._told(f"The answer to the question of job {job_id} cannot be taken back"):
+            self._answers.take_back(check_job_id(job_id), question_id)
 
     def list_jobs(self, *, status: JobStatus | None = None, limit: int = 50) -> Listing:
         """List the newest jobs, or the newest of one status, each settled."""

@@ -30,7 +30,7 @@ from agent_dispatch.jobs.store import Collected, JobStore, Listing
 from agent_dispatch.jobs.threads import Pool, in_pool
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
-from agent_dispatch.model.answer import CacheCleared, CacheStats
+from agent_dispatch.model.answer import Answered, CacheCleared, CacheStats
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -43,7 +43,9 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.run.accounts import tree_around
+from agent_dispatch.run.answering import Answering
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.parallel import dispatch_parallel
@@ -113,6 +115,7 @@ class Service:
             parent=self._parent,
         )
         self._flight = SingleFlight(nursery)
+        self._answering = Answering(store, self.submit, is_nested=current_depth(environ) > 0)
 
     # -- dispatches
 
@@ -369,6 +372,12 @@ class Service:
                     # It is shielded and bounded itself.
                     await owned.finish(result)  # noqa: ASYNC102
             return owned.job
+
+    async def answer(
+        self, job_id: str, verdict: Verdict, by: AnsweredBy, question_id: str = ""
+    ) -> Answered:
+        """Give a person's answer to a permission question; see `Answering.answer`."""
+        return await self._answering.answer(job_id, verdict, by, question_id)
 
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
