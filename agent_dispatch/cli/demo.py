@@ -43,13 +43,14 @@ REQUEST = DispatchRequest(
 )
 
 
-def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
+def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: Shell) -> int:
     """See a dispatch at work, between two small projects in a temporary place.
 
     Nothing of yours is touched, and nothing is left behind.
 
     Args:
         real: Use the installed Claude Code instead of the stand-in; that costs money.
+        watch: Show several dispatches at once and a dialogue in the view of `watch`.
         json: Print the result as JSON and nothing else.
         shell: The outside world.
     """
@@ -62,6 +63,10 @@ def demo(*, real: bool = False, json: bool = False, shell: Shell) -> int:
         with tempfile.TemporaryDirectory(prefix="agent-dispatch-demo-") as place:
             environ = {**shell.environ, **_environment_in(Path(place))}
             agents = _set_up(Path(place), Registry(config_path(environ)))
+            if watch:
+                from agent_dispatch.cli.demo_watch import watch_demo
+
+                return watch_demo(shell, fork_server, environ, claude)
             if not json:
                 write_lines(shell, _introduction(agents, shell, real=real), at_once=True)
             one = OneDispatch(REQUEST)

@@ -21,7 +21,7 @@ ALIASES: Mapping[str, str] = {
 GROUPS: Mapping[str, Sequence[str]] = {
     "Agents": ("list", "describe", "add", "update", "remove", "group", "hosts", "import"),
     "Run": ("run", "test", "parallel", "dialogue"),
-    "Jobs": ("jobs", "job", "wait", "tail", "cancel", "questions", "answer", "gc"),
+    "Jobs": ("jobs", "job", "wait", "tail", "watch", "cancel", "gc"),
     "Set-up": ("init", "doctor", "demo", "serve", "help", "version"),
 }
 """Every command, in the order of the first page."""
@@ -43,9 +43,8 @@ EXAMPLES: Mapping[str, str] = {
     "job": "agent-dispatch job 3f9a01c2",
     "wait": "agent-dispatch wait",
     "tail": "agent-dispatch tail --follow",
+    "watch": "agent-dispatch watch",
     "cancel": "agent-dispatch cancel last",
-    "questions": "agent-dispatch questions",
-    "answer": "agent-dispatch answer last allow",
     "gc": "agent-dispatch gc --max-age-days 30",
     "init": "agent-dispatch init",
     "doctor": "agent-dispatch doctor",

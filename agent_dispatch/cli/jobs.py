@@ -111,7 +111,7 @@ def wait(
     with closing(_looks(store, find_job(store, job_id), timeout_seconds)) as looks:
         shown: Sequence[str] = ()
         for found in looks:
-            new = _new_lines(shown, found.progress or ())
+            new = new_lines(shown, found.progress or ())
             shown = found.progress or ()
             if new and not json and not found.status.is_terminal:
                 remark(shell, f"[{time.monotonic() - started:>3.0f} s] {one_line(new[-1])}")
@@ -150,7 +150,7 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
     with closing(_looks(store, full, float("inf"))) as looks:
         shown: Sequence[str] = ()
         for found in looks:
-            new = _new_lines(shown, found.progress or ())
+            new = new_lines(shown, found.progress or ())
             shown = found.progress or ()
             texts = [_compact({"progress": line}) for line in new] if json else map(one_line, new)
             write_lines(shell, texts, at_once=True)
@@ -252,7 +252,7 @@ def _looks(store: JobStore, job_id: str, patience_s: float) -> Generator[Job]:
                 os.close(watch)
 
 
-def _new_lines(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
+def new_lines(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
     """Lines of a rolling tail that were not in it before."""
     for kept in range(min(len(before), len(now)), 0, -1):
         if list(before[-kept:]) == list(now[:kept]):

@@ -1,0 +1,197 @@
+"""What the keys of `watch` do: a view and a key give the next view, and maybe a command."""
+
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+_SPECIAL = {
+    b"\x1b[A": "up",
+    b"\x1b[B": "down",
+    b"\x1bOA": "up",
+    b"\x1bOB": "down",
+    b"\x1b[5~": "page-up",
+    b"\x1b[6~": "page-down",
+    b"\x1b[H": "home",
+    b"\x1b[F": "end",
+    b"\r": "enter",
+    b"\n": "enter",
+    b"\x7f": "backspace",
+    b"\x08": "backspace",
+    b"\x15": "clear",
+    b"\x1b": "escape",
+}
+_KEY = re.compile(
+    rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO.|\x1b|[\x00-\x7f]|[\xc0-\xf7][\x80-\xbf]*", re.DOTALL
+)
+"""One key: a control sequence (ECMA-48), a lone escape, or one character in UTF-8."""
+_PAGE = 10
+_MOVES = {"up": -1, "k": -1, "down": 1, "j": 1, "page-up": -_PAGE, "page-down": _PAGE}
+MAX_TYPED_CHARS = 4_000
+
+
+class Mode(StrEnum):
+    """What the keys mean now."""
+
+    BROWSE = "browse"
+    MESSAGE = "message"
+    FILTER = "filter"
+    CONFIRM = "confirm"
+    HELP = "help"
+
+
+class CommandKind(StrEnum):
+    """What a key asks for beyond the view."""
+
+    QUIT = "quit"
+    CANCEL = "cancel"
+    SEND = "send"
+    ANSWER = "answer"
+
+
+class Command(NamedTuple):
+    """Something to do."""
+
+    kind: CommandKind
+    job_id: str = ""
+    text: str = ""
+    """The message to send."""
+    allow: bool = False
+    """The answer to the question."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person looks at."""
+
+    mode: Mode = Mode.BROWSE
+    selected: str = ""
+    """The job under the cursor."""
+    opened: str = ""
+    """The job that fills the screen; empty for the list."""
+    scroll: int = 0
+    """Lines between the end of an opened job and the bottom of the screen."""
+    typed: str = ""
+    filter: str = ""
+    notice: str = ""
+    """What the last command came to."""
+
+    @property
+    def target(self) -> str:
+        """The job that a command is about."""
+        return self.opened or self.selected
+
+
+def keys_in(data: bytes) -> Iterator[str]:
+    """Give the keys that a terminal sent: names of special keys, and single characters."""
+    for match in _KEY.finditer(data):
+        key = match[0]
+        if (name := _SPECIAL.get(key)) is not None:
+            yield name
+        elif key[0] >= 0x20 and not key.startswith(b"\x1b"):
+            yield key.decode("utf-8", "replace")
+
+
+def press(
+    view: View, key: str, ids: Sequence[str], asking: Sequence[str] = ()
+) -> tuple[View, Command | None]:
+    """Give the view after a key, and what the key asks for.
+
+    Args:
+        view: The view before.
+        key: As `keys_in` gives it.
+        ids: The jobs of the list, from top to bottom.
+        asking: Those that wait for a person's answer.
+    """
+    if view.mode in (Mode.MESSAGE, Mode.FILTER):
+        return _type(view, key)
+    if key == "q":
+        return view, Command(CommandKind.QUIT)
+    if view.mode is Mode.CONFIRM:
+        plain = msgspec.structs.replace(view, mode=Mode.BROWSE, notice="")
+        return plain, Command(CommandKind.CANCEL, view.target) if key == "y" else None
+    if view.mode is Mode.HELP:
+        return msgspec.structs.replace(view, mode=Mode.BROWSE), None
+    return _browse(msgspec.structs.replace(view, notice=""), key, ids, asking)
+
+
+def _type(view: View, key: str) -> tuple[View, Command | None]:
+    browsing = msgspec.structs.replace(view, mode=Mode.BROWSE, typed="")
+    match key:
+        case "escape":
+            if view.mode is Mode.FILTER:
+                browsing = msgspec.structs.replace(browsing, filter="")
+            return browsing, None
+        case "enter":
+            if view.mode is Mode.FILTER:
+                return msgspec.structs.replace(browsing, filter=view.typed.strip()), None
+            text = view.typed.strip()
+            return browsing, Command(CommandKind.SEND, view.target, text=text) if text else None
+        case "backspace":
+            return _typed(view, view.typed[:-1]), None
+        case "clear":
+            return _typed(view, ""), None
+        case _:
+            pass
+    return (_typed(view, view.typed + key) if len(key) == 1 else view), None
+
+
+def _typed(view: View, text: str) -> View:
+    view = msgspec.structs.replace(view, typed=text[:MAX_TYPED_CHARS])
+    # The list narrows while the words are typed.
+    return msgspec.structs.replace(view, filter=text) if view.mode is Mode.FILTER else view
+
+
+def _browse(
+    view: View, key: str, ids: Sequence[str], asking: Sequence[str]
+) -> tuple[View, Command | None]:
+    change = msgspec.structs.replace
+    match key:
+        case "?":
+            return change(view, mode=Mode.HELP), None
+        case "/" if not view.opened:
+            return change(view, mode=Mode.FILTER, typed=view.filter), None
+        case "escape":
+            if view.opened:
+                return change(view, opened="", scroll=0), None
+            return change(view, filter=""), None
+        case _ if not view.target:
+            return view, None
+        case "enter":
+            return change(view, opened=view.target, scroll=0), None
+        case "m":
+            return change(view, mode=Mode.MESSAGE, typed=""), None
+        case "c":
+            return change(view, mode=Mode.CONFIRM), None
+        case "y" | "n":
+            if view.target not in asking:
+                return change(view, notice="It asks nothing."), None
+            return view, Command(CommandKind.ANSWER, view.target, allow=key == "y")
+        case _:
+            pass
+    return _move(view, key, ids), None
+
+
+def _move(view: View, key: str, ids: Sequence[str]) -> View:
+    if view.opened:
+        step = {**_MOVES, "home": -(10**6), "g": -(10**6), "end": 10**6, "G": 10**6}.get(key, 0)
+        return msgspec.structs.replace(view, scroll=max(view.scroll - step, 0))
+    if not ids:
+        return view
+    place = ids.index(view.selected) if view.selected in ids else 0
+    match key:
+        case "home" | "g":
+            place = 0
+        case "end" | "G":
+            place = len(ids) - 1
+        case _:
+            place = min(max(place + _MOVES.get(key, 0), 0), len(ids) - 1)
+    return msgspec.structs.replace(view, selected=ids[place])
+
+
+def follow(view: View, ids: Sequence[str]) -> View:
+    """Give the view after the list has changed: the cursor stays on its job while that is there."""
+    if view.selected in ids or not ids:
+        return view
+    return msgspec.structs.replace(view, selected=ids[0])
