@@ -168,6 +168,7 @@ async def open_child(
     on_stdout: Sink,
     on_stderr: Sink | None = None,
     held_fds: Sequence[int] = (),
+    farewell: str = "",
 ) -> AsyncIterator[Child]:
     """Run `command` under a guard for as long as the block runs.
 
@@ -181,6 +182,8 @@ async def open_child(
             is not a line. Must not wait.
         on_stderr: The same for stderr; None keeps its tail.
         held_fds: Descriptors that the guard keeps open until the tree is empty.
+        farewell: What the guard writes to the child's stdin when it is to end the child, also when
+            this process is gone; the child has `guard.FAREWELL_S` to leave then.
 
     Raises:
         ChildStartError: When the block is left: the program or directory was not usable, or
@@ -192,13 +195,16 @@ async def open_child(
             readers = _Readers(nursery, child)
             # No checkpoint from here to the `try`: whatever was started has an end.
             try:
-                await _start(launcher, command, pipes, child, held_fds)
+                await _start(launcher, command, pipes, child, held_fds, farewell)
                 readers.watch(pipes.status, _StatusLines(child).feed, child.on_status_end)
                 readers.drain(pipes.stdout, on_stdout)
                 readers.drain(pipes.stderr, on_stderr or child.on_stderr)
                 nursery.start_soon(_expect_first_word, launcher, child)
                 yield child
             finally:
+                if farewell:
+                    # The child reads EOF behind it.
+                    child.close_stdin()
                 with trio.move_on_after(_FINISH_S, shield=True):
                     await _finish(launcher, child, command, readers)
                 readers.stop()
@@ -315,7 +321,12 @@ class _StatusLines:
 
 
 async def _start(
-    launcher: Launcher, command: Command, pipes: _Pipes, child: Child, held_fds: Sequence[int]
+    launcher: Launcher,
+    command: Command,
+    pipes: _Pipes,
+    child: Child,
+    held_fds: Sequence[int],
+    farewell: str,
 ) -> None:
     request = {
         # For the agent's process: the guard need not take it apart.
@@ -323,6 +334,9 @@ async def _start(
         "marker": command.env[MARKER_VARIABLE],
     }
     try:
+        if farewell:
+            request["farewell"] = farewell
+            held_fds = [pipes.stdin.fileno(), *held_fds]
         await launcher.start(request, [*pipes.theirs, *held_fds])
     except OSError as error:
         child.start_error = ChildStartError(error.errno or 0, "fork")

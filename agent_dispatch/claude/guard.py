@@ -43,6 +43,9 @@ GRACE_S = {END_ON_CANCEL: 0.6, END_ON_DEADLINE: 0.5, END_NOW: 0.0}
 """Seconds from SIGTERM to SIGKILL. Claude Code 2.1.330 obeys SIGTERM, and ends the commands of its
 Bash tool, in about 0.2 s (measured); its own client ends a server 0.45 s after the first signal."""
 
+FAREWELL_S = 2.0
+"""How long a child with a farewell may take to pass it on and leave, before SIGTERM."""
+
 SETTLE_S = 0.1
 """How long helpers may take to leave by themselves once the agent has exited."""
 
@@ -56,6 +59,7 @@ _WATCHED_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 _RESET_SIGNALS = (*_WATCHED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT)
 _FIRST_NAP_S = 0.005
 _LONGEST_NAP_S = 1.0
+_FAREWELL_NAP_S = 0.05
 _MARKED_TIMEOUT_S = 5.0
 _LINE_TRIES = 10
 _QUIET_LOOKS = 3
@@ -98,7 +102,8 @@ def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
     Args:
         request: `program`, the JSON of `[argv, cwd, env]`; and `marker`, a word that all of the
             run's processes have in their environment. `"subreaper": false`: do without, as on
-            systems that have no prctl(2).
+            systems that have no prctl(2). `farewell`: what the child reads on its stdin when it is
+            told to end, or when the owner is gone; the sixth descriptor writes to that stdin.
         fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe. Whatever follows
             is only kept open. All are closed in the end.
     """
@@ -123,6 +128,9 @@ class _Guard:
         self._exec_told = False
         self._exit_code: int | None = None
         self._kill_at: float | None = None
+        self._term_at: float | None = None
+        self._farewell = str(request.get("farewell", "")).encode()
+        self._farewell_fd = fds[STATUS + 1] if self._farewell else None
         self._forced = False
         with contextlib.suppress(PermissionError):  # Already a session leader.
             os.setsid()
@@ -142,6 +150,11 @@ class _Guard:
             return  # The owner gave up before, or there is no process to run the agent in.
         while self._exit_code is None:
             self._wait(self._until_kill())
+            if self._kill_at is not None:
+                self._say_farewell()
+            if self._term_at is not None and time.monotonic() >= self._term_at:
+                self._term_at = None
+                self._signal_group(signal.SIGTERM)
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal_group(signal.SIGKILL)
             self._reap()
@@ -202,7 +215,25 @@ class _Guard:
     def _until_kill(self) -> float | None:
         if self._kill_at is None:
             return None
-        return max(self._kill_at - time.monotonic(), _FIRST_NAP_S)
+        if self._farewell_fd is not None:
+            return _FAREWELL_NAP_S
+        next_at = self._kill_at if self._term_at is None else self._term_at
+        return max(next_at - time.monotonic(), _FIRST_NAP_S)
+
+    def _say_farewell(self) -> None:
+        """Write the last words and end the child's stdin; tried again if the pipe is full."""
+        if self._farewell_fd is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            try:
+                # The owner shares this setting, and undoes its own when it closes its end.
+                os.set_blocking(self._farewell_fd, False)
+                # All or nothing: it is shorter than what a pipe takes at once.
+                os.write(self._farewell_fd, self._farewell)
+            except BlockingIOError:
+                return
+        os.close(self._farewell_fd)
+        self._farewell_fd = None
 
     def _read_lifeline(self) -> None:
         try:
@@ -232,11 +263,15 @@ class _Guard:
     # -- ending
 
     def _end(self, order: bytes) -> None:
-        kill_at = time.monotonic() + GRACE_S.get(order, GRACE_S[END_ON_CANCEL])
         first = self._kill_at is None
+        patience_s = FAREWELL_S if self._farewell and order != END_NOW else 0.0
+        kill_at = time.monotonic() + patience_s + GRACE_S.get(order, GRACE_S[END_ON_CANCEL])
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
         self._forced = True
-        if first and self._leader and self._exit_code is None:
+        if first and patience_s:
+            self._term_at = time.monotonic() + patience_s
+            self._say_farewell()
+        elif first and self._leader and self._exit_code is None:
             self._signal_group(signal.SIGTERM)
 
     def _signal_group(self, signum: int) -> None:

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 DONE, FAILED, MISUSED = 0, 1, 2
 
+_NEEDS_NO_CONFIG = frozenset(
+    ("init", "add", "import", "demo", "doctor", "serve", "help", "version")
+)
+"""Commands that create the configuration, report a missing one, or do not read it."""
+_READS_JOBS = frozenset(("wait", "job", "tail", "cancel", "gc"))
+"""Commands that need the configuration only to find the jobs beside it."""
+
 _PACKAGE = "agent_dispatch.cli"
 _HELP_FLAGS = frozenset(("-h", "--help"))
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*(?:=.*)?", re.DOTALL)
@@ -64,6 +71,8 @@ COMMANDS = {
     "tail": _Command("jobs:tail", "Print a job's latest progress; --follow keeps printing."),
     "watch": _Command("watch:watch", "Watch all jobs live, and act on them with a key."),
     "cancel": _Command("jobs:cancel", "Cancel a pending or running job."),
+    "questions": _Command("questions:questions", "List what agents ask permission for."),
+    "answer": _Command("questions:answer", "Allow or deny the call that an agent asks for."),
     "gc": _Command("jobs:gc", "Remove old jobs and their answers."),
     "doctor": _Command("doctor:doctor", "Check the installation and print a fix for each failure."),
     "demo": _Command("demo:demo", "Show a dispatch at work, without Claude and without cost."),
@@ -110,6 +119,7 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
         return MISUSED
     arguments, values = bound
     try:
+        _require_config(name, words, shell)
         status: int = command(*arguments, **values, shell=shell)
     except DispatchError as error:
         from agent_dispatch.cli.errors import MisuseError, report_error
@@ -120,6 +130,17 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
         report_error(shell, error, as_json=bool(values.get("json")))
         return MISUSED if misused else FAILED
     return status
+
+
+def _require_config(name: str, words: Sequence[str], shell: Shell) -> None:
+    """Refuse a command that reads, if `$AGENT_DISPATCH_CONFIG` is mistyped."""
+    named = shell.environ.get("AGENT_DISPATCH_CONFIG")
+    jobs_named = name in _READS_JOBS and shell.environ.get("AGENT_DISPATCH_JOBS_DIR")
+    creates = name in _NEEDS_NO_CONFIG or (name in ("group", "hosts") and words[:1] == ["add"])
+    if named and not creates and not jobs_named:
+        from agent_dispatch.config.file import require_named_config
+
+        require_named_config(shell.environ)
 
 
 def serve(*, shell: Shell) -> int:

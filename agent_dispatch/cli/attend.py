@@ -3,17 +3,19 @@
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import trio
 
+from agent_dispatch.cli.ask_here import AskHere, make_asker
 from agent_dispatch.cli.progress import ProgressView, Style
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchRequest, OnProgress, Progress
 from agent_dispatch.model.job import Job
+from agent_dispatch.model.question import AnsweredBy, Verdict
 
 if TYPE_CHECKING:
     from agent_dispatch.claude.fork_server import ForkServer
@@ -36,6 +38,7 @@ class Attended(NamedTuple, Generic[T]):
     """The signal that ended it; None if it ended by itself."""
 
 
+MakeAsker = Callable[[Callable[[], AbstractContextManager[object]]], AskHere | None]
 Work = Callable[["Service", OnProgress], Awaitable[T]]
 
 
@@ -47,6 +50,7 @@ def attend(
     *,
     environ: Mapping[str, str] | None = None,
     claude: Sequence[str] | None = None,
+    asks_here: bool = False,
 ) -> Attended[T]:
     """Do `work` to its end, or to SIGINT, SIGTERM or SIGHUP.
 
@@ -61,6 +65,7 @@ def attend(
         style: How progress is shown on stderr.
         environ: The environment of the service; the shell's if not given.
         claude: The program to run instead of `claude`.
+        asks_here: Permission questions are asked on the terminal, if there is one.
 
     Raises:
         DispatchError: The call was refused.
@@ -70,7 +75,8 @@ def attend(
         fork_server=fork_server,
         claude=claude,
     )
-    outcome = trio.run(_attend, service, work, partial(ProgressView, shell.stderr, style))
+    asks = partial(make_asker, shell) if asks_here else None
+    outcome = trio.run(_attend, service, work, partial(ProgressView, shell.stderr, style), asks)
     if isinstance(outcome, DispatchError):
         raise outcome
     return outcome
@@ -87,19 +93,30 @@ def submit(shell: Shell, fork_server: "ForkServer", request: DispatchRequest) ->
     Raises:
         DispatchError: It was refused, or cannot be started.
     """
+    return unattended(shell, fork_server, lambda service: service.submit(request))
+
+
+def unattended(
+    shell: Shell, fork_server: "ForkServer", work: Callable[["Service"], Awaitable[T]]
+) -> T:
+    """Do something with the service that takes a moment.
+
+    Raises:
+        DispatchError: It was refused.
+    """
     service = shell.open_service(environ=shell.environ, fork_server=fork_server)
-    outcome = trio.run(_submit, service, request)
+    outcome = trio.run(_unattended, service, work)
     if isinstance(outcome, DispatchError):
         raise outcome
     return outcome
 
 
-async def _submit(
-    opening: "AbstractAsyncContextManager[Service]", request: DispatchRequest
-) -> Job | DispatchError:
+async def _unattended(
+    opening: "AbstractAsyncContextManager[Service]", work: Callable[["Service"], Awaitable[T]]
+) -> T | DispatchError:
     try:
         async with opening as service:
-            return await service.submit(request)
+            return await work(service)
     except DispatchError as error:
         return error
 
@@ -108,13 +125,40 @@ async def _attend(
     opening: "AbstractAsyncContextManager[Service]",
     work: Work[T],
     make_view: Callable[[], ProgressView],
+    make_asker: MakeAsker | None,
 ) -> Attended[T] | DispatchError:
     view = make_view()
+    asker = None if make_asker is None else make_asker(view.silent)
+
+    def on_progress(progress: Progress) -> None:
+        view.on_progress(progress)
+        if asker is not None:
+            asker.on_progress(progress)
+
+    async def work_and_ask(service: "Service") -> T:
+        if asker is None:
+            return await work(service, on_progress)
+
+        async def give(job_id: str, verdict: Verdict, question_id: str) -> object:
+            return await service.answer(job_id, verdict, AnsweredBy.TERMINAL, question_id)
+
+        failure: DispatchError | None = None
+        results: list[T] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asker.ask, give)
+            try:
+                results.append(await work(service, on_progress))
+            except DispatchError as error:
+                failure = error  # Raised outside the nursery, which would wrap it in a group.
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return results[0]
 
     async def in_service() -> T | DispatchError:
         try:
             async with opening as service:
-                return await work(service, view.on_progress)
+                return await work_and_ask(service)
         except DispatchError as error:
             # Handed out as a value: nurseries would wrap it in a group.
             return error

@@ -21,7 +21,8 @@ from agent_dispatch.cli.claude_cli import (
     read_claude_config,
 )
 from agent_dispatch.cli.errors import all_tips
-from agent_dispatch.cli.output import counted, printable
+from agent_dispatch.cli.job_text import short_id
+from agent_dispatch.cli.output import counted, fit, printable
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.claude_files import file_problems
 from agent_dispatch.config.claude_settings import read_claude_settings
@@ -31,8 +32,11 @@ from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.trust import Workspace, look_at
 from agent_dispatch.config.yaml_import import find_unimported
 from agent_dispatch.core.outcome import StartFailure
+from agent_dispatch.core.questions import rows, shown_input
 from agent_dispatch.errors import ConfigError
+from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.retention import odd_entries
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
 from agent_dispatch.run.program import find_program, is_on_path, with_program_on_path
@@ -50,6 +54,7 @@ _VERSIONS = (
 )
 """Patterns of a version, the most certain first: a banner may name other versions."""
 
+_SHOWN_INPUT = 120
 _ANSWER_WITHIN_S = 20.0
 
 
@@ -279,3 +284,20 @@ def check_jobs(shell: Shell) -> Iterator[Check]:
     except OSError as error:
         message = f"{directory} cannot be read: {error.strerror}"
         yield Check("jobs", Status.WARN, message, f"ls -ld {shlex.quote(directory)}")
+        return
+    yield from _check_questions(directory)
+
+
+def _check_questions(directory: str) -> Iterator[Check]:
+    """Name the permission questions that wait for an answer."""
+    try:
+        asked = JobStore(Path(directory)).asked()
+    except JobStoreError as error:
+        yield Check("questions", Status.WARN, str(error))
+        return
+    found = [row for job in asked for row in rows(job) if row.state == "open"]
+    for row in sorted(found, key=lambda row: row.asked_at):
+        short = short_id(row.job_id)
+        message = f"{row.agent} asks for {row.tool}: {fit(shown_input(row.input), _SHOWN_INPUT)}"
+        fix = f"agent-dispatch answer {short} allow --question {row.id}  (or deny)"
+        yield Check(f"question of job {short}", Status.WARN, message, fix)

@@ -21,7 +21,10 @@ ALIASES: Mapping[str, str] = {
 GROUPS: Mapping[str, Sequence[str]] = {
     "Agents": ("list", "describe", "add", "update", "remove", "group", "hosts", "import"),
     "Run": ("run", "test", "parallel", "dialogue"),
-    "Jobs": ("jobs", "job", "wait", "tail", "watch", "cancel", "gc"),
+    "Jobs": (
+        *("jobs", "job", "wait", "tail", "watch"),
+        *("cancel", "questions", "answer", "gc"),
+    ),
     "Set-up": ("init", "doctor", "demo", "serve", "help", "version"),
 }
 """Every command, in the order of the first page."""
@@ -45,6 +48,8 @@ EXAMPLES: Mapping[str, str] = {
     "tail": "agent-dispatch tail --follow",
     "watch": "agent-dispatch watch",
     "cancel": "agent-dispatch cancel last",
+    "questions": "agent-dispatch questions",
+    "answer": "agent-dispatch answer last allow",
     "gc": "agent-dispatch gc --max-age-days 30",
     "init": "agent-dispatch init",
     "doctor": "agent-dispatch doctor",

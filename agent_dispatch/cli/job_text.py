@@ -8,8 +8,10 @@ from typing import TextIO
 
 from agent_dispatch.cli.output import Colour, cell_width, fit, one_line, pad, paint
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.core.questions import shown_input, waiting
 from agent_dispatch.model.dispatch import Evidence
 from agent_dispatch.model.job import Job, JobStatus, JobSummary
+from agent_dispatch.model.question import PastQuestion, Question
 
 _HEADINGS = ("ID", "AGE", "STATUS", "AGENT", "COST")
 _STATUS = _HEADINGS.index("STATUS")
@@ -71,10 +73,15 @@ def details(job: Job, now: float) -> list[str]:
         ("session", one_line(job.session_id or "")),
         ("cost", "" if result is None or result.cost_usd is None else f"${result.cost_usd:.4f}"),
         *_evidence_rows(None if result is None else result.evidence),
+        *(("asks for", _asked(question)) for question in waiting(job)),
         ("progress", one_line(job.progress[-1]) if job.progress else ""),
         ("error", one_line(job.error or "")),
     ]
     return [job.id, *(f"  {label:<16}{text}" for label, text in rows if text)]
+
+
+def _asked(question: Question | PastQuestion) -> str:
+    return f"{one_line(question.tool)} {_beginning(shown_input(question.input))} ({question.id})"
 
 
 def _evidence_rows(evidence: Evidence | None) -> list[tuple[str, str]]:

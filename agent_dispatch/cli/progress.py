@@ -1,8 +1,10 @@
 """Live progress on stderr, which nothing ever waits for."""
 
+import contextlib
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator
 from enum import Enum
 from typing import TextIO
 
@@ -60,6 +62,7 @@ class ProgressView:
         self._news = trio.Event()
         self._started = trio.current_time()
         self._writing = threading.Lock()
+        self._silent = False
         self._closed = False
 
     def on_progress(self, progress: Progress) -> None:
@@ -70,6 +73,23 @@ class ProgressView:
         self._latest[progress.member] = message
         self._pending.append((progress.member, message))
         self._news.set()
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Write nothing for as long as the block runs: something else uses the terminal."""
+        if self._writing.acquire(timeout=_CLOSE_WITHIN_S):
+            try:
+                if self._style is Style.LINE:
+                    self._put(f"{self._to_first_line()}{_ERASE_BELOW}")
+                    self._lines_shown = 0
+            finally:
+                self._writing.release()
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
+            self._news.set()
 
     async def show(self) -> None:
         """Write what comes until cancelled."""
@@ -104,6 +124,8 @@ class ProgressView:
     def _write_due(self, elapsed_s: int) -> None:
         # Taken from what is pending under the lock: a message is written here or by `close`.
         with self._writing:
+            if self._silent:
+                return
             if self._style is Style.LINE:
                 self._put(self._rewritten(elapsed_s))
             else:

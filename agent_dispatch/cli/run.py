@@ -267,7 +267,8 @@ def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: 
         from agent_dispatch.cli.works import OneDispatch
 
         one = OneDispatch(request)
-        attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
+        style = style_for(shell, stream=stream)
+        attended = attend(shell, fork_server, one.work, style, asks_here=True)
     result = one.outcome(attended)
     if as_json:
         write_json(shell, told(result, in_shell))

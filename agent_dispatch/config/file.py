@@ -28,6 +28,7 @@ from agent_dispatch.files import (
     write_whole,
 )
 from agent_dispatch.model.config import Config
+from agent_dispatch.model.names import did_you_mean
 from agent_dispatch.model.next_step import run
 
 T = TypeVar("T")
@@ -60,6 +61,24 @@ def config_path(environ: Mapping[str, str]) -> Path:
     if not os.path.isabs(base):
         base = _with_home("~/.config", environ)
     return Path(base) / "agent-dispatch" / "agents.toml"
+
+
+def require_named_config(environ: Mapping[str, str]) -> None:
+    """Refuse to go on if `$AGENT_DISPATCH_CONFIG` names no file: it may be mistyped.
+
+    Raises:
+        ConfigError: There is no such file, or it cannot be named.
+    """
+    if not environ.get("AGENT_DISPATCH_CONFIG"):
+        return
+    path = config_path(environ)
+    if not os.path.lexists(path):
+        beside = os.listdir(path.parent) if path.parent.is_dir() else []
+        raise ConfigError(
+            f"AGENT_DISPATCH_CONFIG names {path}, which does not exist."
+            f"{did_you_mean(path.name, beside)}",
+            run("agent-dispatch init"),
+        )
 
 
 def jobs_path(environ: Mapping[str, str], config: Path) -> Path:

@@ -255,6 +255,13 @@ def _number(minimum: int, maximum: int, unit: str) -> Key:
     return Key(read)
 
 
+def _read_ceiling(value: object) -> float:
+    # 0 would leave a run no cap: it is not clear whether that forbids all runs or allows any.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e9:
+        raise _expected("an amount of US dollars above 0; leave it out for no ceiling", value)
+    return float(value)
+
+
 def _whole(minimum: int, maximum: int) -> Key:
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -320,6 +327,7 @@ _MODE = Key(_read_word, refused=_refused_words, doubtful=_doubtful_modes)
 _PROMPTS = Key(_read_choice("deny", "ask"))
 _TOOLS = Key(_read_tools, parse=_parse_tools, max_chars=20_000, refused=_refused_tools)
 _FLAG = Key(_read_flag)
+_CEILING = Key(_read_ceiling)
 
 
 def is_host_name(name: str) -> bool:
@@ -410,6 +418,11 @@ SETTING_KEYS: Mapping[str, Key] = {
     "permission_prompts": _PROMPTS,
     "question_seconds": _number(1, 604_800, "seconds"),
     "call_retention_days": _number(0, 1_000_000, "days"),
+    "max_cost_per_day_usd": _CEILING,
+    "max_cost_per_tree_usd": _CEILING,
+    "max_runs_per_tree": _whole(1, 1_000_000),
+    "hold_at_usage_limit": _FLAG,
+    "max_holds": _whole(0, 1000),
 }
 """`[settings]`, without its tables."""
 

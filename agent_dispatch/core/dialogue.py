@@ -270,11 +270,21 @@ def from_record(result: DispatchResult) -> DialogueResult:
 
 def agent_of_session(job: Job, session_id: str) -> str | None:
     """Return which agent had that session in a job; None if it was not one of the job's."""
-    sessions = {job.session_id: job.agent}
+    wanted = session_id.lower()
+    return next((name for known, name in _sessions(job).items() if known.lower() == wanted), None)
+
+
+def session_of_agent(job: Job, agent: str) -> str | None:
+    """Return the session that an agent had in a job; None if it had none."""
+    return next((known for known, name in _sessions(job).items() if name == agent), None)
+
+
+def _sessions(job: Job) -> dict[str, str]:
+    """Return the agent of each session of a job."""
+    sessions = {job.session_id: job.agent} if job.session_id else {}
     if job.result is not None and isinstance(job.result.parsed_result, dict):
         # An answer of any other shape is no dialogue.
         with contextlib.suppress(msgspec.ValidationError):
             dialogue = msgspec.convert(job.result.parsed_result, DialogueResult)
             sessions |= {theirs: name for name, theirs in (dialogue.sessions or {}).items()}
-    wanted = session_id.lower()
-    return next((name for known, name in sessions.items() if (known or "").lower() == wanted), None)
+    return sessions

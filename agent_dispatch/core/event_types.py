@@ -204,6 +204,12 @@ class ModelUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What one model was used for."""
 
     cost_usd: float | None = msgspec.field(name="costUSD", default=None)
+    input_tokens: int | None = msgspec.field(name="inputTokens", default=None)
+    output_tokens: int | None = msgspec.field(name="outputTokens", default=None)
+    cache_read_input_tokens: int | None = msgspec.field(name="cacheReadInputTokens", default=None)
+    cache_creation_input_tokens: int | None = msgspec.field(
+        name="cacheCreationInputTokens", default=None
+    )
 
 
 class PermissionDenial(msgspec.Struct, frozen=True, kw_only=True):

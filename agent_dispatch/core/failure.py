@@ -202,7 +202,7 @@ def _budget(report: RunReport) -> Failure:
     if cap:
         text = (
             f"The run was stopped at its cap of ${amount(cap)} (max_budget_usd of agent"
-            f" {agent.name!r})."
+            f" {agent.name!r}, or a tenth of the tightest ceiling in [settings] where it has none)."
         )
     else:
         text = "The run was stopped at a budget that is not configured here."

@@ -14,6 +14,7 @@ from agent_dispatch.core.event_types import (
 )
 from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.ledger import ModelCost
 
 
 class Ending(StrEnum):
@@ -115,6 +116,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """Summed over all results."""
     usage_cost_usd: float | None = None
     """US dollars of this run, from the usage that came with its results; None: none came."""
+    model_usage: Mapping[str, ModelCost] = {}
+    """The same by model, with the tokens."""
+    model: str | None = None
+    """As the last `init` said."""
     session_cost_usd: float | None = None
     """US dollars of the session so far, as the last result said."""
     cost_before_usd: float | None = None

@@ -23,6 +23,7 @@ from agent_dispatch.core.event_types import (
 from agent_dispatch.core.report import Denial, Seen
 from agent_dispatch.core.secrets import mask
 from agent_dispatch.core.tool_calls import ToolCalls
+from agent_dispatch.core.usage import Usage, added, model_costs
 from agent_dispatch.model.dispatch import Progress
 
 _MAX_RESULTS = 200
@@ -70,6 +71,7 @@ class Transcript:
         self._time_is_up = False
         self._last_total_usd: float | None = None
         self._permission_mode: str | None = None
+        self._model: str | None = None
         self._cwd: str | None = None
         self._failed_servers: tuple[McpServer, ...] = ()
         self._begin_turn(is_open=True)
@@ -81,6 +83,7 @@ class Transcript:
         """How many results there were before the user line was sent."""
         self._num_turns: int | None = None
         self._usage_cost_usd: float | None = None
+        self._model_usage: Usage = {}
         self._usage_unpriced = False
         """Some usage came without its price, so the sum is not this run's cost."""
         self._session_cost_usd: float | None = None
@@ -180,6 +183,8 @@ class Transcript:
             dropped_results=self._result_count - len(self._results),
             num_turns=self._num_turns,
             usage_cost_usd=None if self._usage_unpriced else self._usage_cost_usd,
+            model_usage=self._model_usage,
+            model=self._model,
             session_cost_usd=self._session_cost_usd,
             cost_before_usd=self._cost_before_usd,
             denials=tuple(self._explained(*denial) for denial in self._denials.items()),
@@ -261,6 +266,7 @@ class Transcript:
         self._session_id = event.session_id or self._session_id
         self._turn_open = True
         self._permission_mode = event.permission_mode or self._permission_mode
+        self._model = event.model or self._model
         self._cwd = event.cwd or self._cwd
         failures = [server for server in event.mcp_servers if server.status in _SERVER_FAILURES]
         self._failed_servers = tuple(failures[:_MAX_NAMES])
@@ -359,6 +365,7 @@ class Transcript:
             return
         for model in usage.values():
             self._usage_unpriced |= model.cost_usd is None
+        self._model_usage = added(self._model_usage, model_costs(usage))
         cost_usd = sum(model.cost_usd or 0.0 for model in usage.values())
         self._usage_cost_usd = (self._usage_cost_usd or 0.0) + cost_usd
 

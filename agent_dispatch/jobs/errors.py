@@ -45,6 +45,16 @@ class BrokenJobError(DispatchError):
         self.reason = reason
 
 
+class AnsweredError(DispatchError):
+    """A question was answered before, by somebody else."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"The question of job {job_id} was answered already; the first answer counts.",
+            NextStep(kind=StepKind.LOOK_AT_JOB, job_id=job_id),
+        )
+
+
 class JobStoreError(DispatchError):
     """The jobs directory cannot be used; nothing on disk was changed."""
 

@@ -27,7 +27,7 @@ from agent_dispatch.jobs.locks import Locks
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, summarise
 
-NEIGHBOURS = frozenset({"live", "logs", "sessions", "slots"})
+NEIGHBOURS = frozenset({"answers", "ledger", "live", "logs", "remote", "sessions", "slots"})
 """Folders of ours in the jobs directory."""
 _MAX_WARNINGS = 20
 _INDEX_AT_ONCE = 4096
@@ -143,6 +143,17 @@ class Lister:
         for job_id in self._newest_ids(0, Warnings()):
             if (job := self._records.load_if_naming(job_id, word.encode())) is not None:
                 yield job
+
+    def asked(self, warnings: Warnings) -> Iterator[Job]:
+        """The jobs with permission questions, newest first, each settled.
+
+        Reads the first line of each record.
+        """
+        for job_id in self._newest_ids(0, warnings):
+            summary = self._summary(job_id, warnings)
+            if summary is not None and summary.has_questions:
+                with suppress(UnknownJobError, BrokenJobError):  # Removed or broken since.
+                    yield self._settle(job_id)
 
     def entries(
         self, warnings: Warnings, *, first: int = 0, wanted: Callable[[str], bool] | None = None

@@ -6,6 +6,7 @@
     ID.cancel   the job is to be cancelled; the text says who asked
     ID.ending   the owner is ending the job's processes, so what ran inside them ends too
     ID.mail     what other processes have to say to the owner (see `mailbox`)
+    ID.lease, ID.events   of a job that came from another machine (see `afar`)
     ID.tmp      the record being written
 
 The kernel closes descriptors, so a lock is free exactly when every holder is gone, with no clock
@@ -44,7 +45,8 @@ from agent_dispatch.jobs.ids import is_job_id
 
 LOCK, ALIVE, BELL, CANCEL, ENDING, TMP = ".lock", ".alive", ".bell", ".cancel", ".ending", ".tmp"
 MAIL = ".mail"
-_BESIDE_THE_LOCK = (ALIVE, BELL, CANCEL, ENDING, MAIL, TMP)
+LEASE, EVENTS = ".lease", ".events"
+_BESIDE_THE_LOCK = (ALIVE, BELL, CANCEL, ENDING, MAIL, LEASE, EVENTS, TMP)
 UNPLACED = (".new", ".spare")
 """Endings of hidden files: locks that never came into place, and what older versions kept."""
 _NO_FIFO_HERE = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)

@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.afar import EventLog
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.log import write_to_stderr
 from agent_dispatch.jobs.mailbox import Delivery, Mail
@@ -57,6 +58,7 @@ class Ownership:
         now: Callable[[], float],
         report_problem: Callable[[str], object] = write_to_stderr,
         alone: bool = False,
+        events: EventLog | None = None,
     ) -> None:
         """Own the job of `claim`.
 
@@ -67,12 +69,15 @@ class Ownership:
             report_problem: Gets lines on a record that cannot be updated. Called in a thread.
             alone: This process has no other work: what is to be done for the job after its run
                 need not go to a thread to keep others from waiting.
+            events: Gets every line of progress, for a caller on another machine.
         """
         self._store = store
         self._claim = claim
         self._now = now
         self._report_problem = report_problem
         self._alone = alone
+        self._events = events
+        self._new_lines: list[str] = []
         self._lines: deque[str] = deque(claim.job.progress or (), maxlen=PROGRESS_LINES)
         self._reported_at = claim.job.progress_updated_at
         self._fields: dict[str, object] = {}
@@ -127,6 +132,8 @@ class Ownership:
         # A line may be the whole of a large answer: only its beginning is looked at.
         if text := " ".join(line[: 4 * PROGRESS_LINE_CHARS].split()):
             self._lines.append(text[:PROGRESS_LINE_CHARS])
+            if self._events is not None:
+                self._new_lines.append(text[:PROGRESS_LINE_CHARS])
             self._reported_at = self._now()
             self._changed.set()
 
@@ -159,6 +166,7 @@ class Ownership:
                 await self._urgent.wait()
 
     def _update(self, job: Job, reported: str) -> str:
+        self._write_events()
         try:
             self._store.update(self._claim, job)
         except JobStoreError as error:
@@ -166,6 +174,11 @@ class Ownership:
                 self._report_problem(problem)
             return problem
         return ""
+
+    def _write_events(self) -> None:
+        if self._events is not None:
+            lines, self._new_lines = self._new_lines, []
+            self._events.append(lines)
 
     async def wait_cancelled(self, on_mail: OnMail = _ignore_mail) -> str:
         """Wait until a cancellation of the job is asked for; say by whom. For one task at a time.
@@ -258,6 +271,7 @@ class Ownership:
                 job = ended(self.job, result, self._now())
                 finish = partial(self._store.finish, self._claim, job, tree_ended=tree_ended)
                 if self._alone:
+                    self._write_events()
                     return finish()
                 # Left to the thread: it lets go of the job when the disk has taken its record.
                 self._is_left = True
@@ -298,7 +312,9 @@ async def create_job(
     *,
     kind: JobKind,
     parent: str | None = None,
+    tree: str | None = None,
     ref: bool = False,
+    job_id: str | None = None,
     now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Ownership]:
     """Record a job as pending, and own it for as long as the block runs.
@@ -311,13 +327,17 @@ async def create_job(
         request: What was asked.
         kind: Who owns it.
         parent: The job inside whose agent this process runs.
+        tree: The tree of runs that it belongs to; None: it begins one.
         ref: The caller will be given the id in place of the whole answer.
+        job_id: The id, where the caller made it.
         now: Gives the time to be recorded.
 
     Raises:
         JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
     """
-    create = partial(store.create, request, kind=kind, parent=parent, ref=ref)
+    create = partial(
+        store.create, request, kind=kind, parent=parent, tree=tree, ref=ref, job_id=job_id
+    )
     ownership = Ownership(store, await in_record_thread(create), now=now)
     try:
         yield ownership
@@ -336,7 +356,9 @@ async def adopt_job(  # noqa: ASYNC124  # so that it is used as `create_job` is
     Raises:
         JobStoreError: They are not those of the job, or it has ended.
     """
-    ownership = Ownership(store, store.adopt(job_id, list(fds)), now=now, alone=True)
+    claim = store.adopt(job_id, list(fds))
+    events = EventLog(store.events_path(job_id))
+    ownership = Ownership(store, claim, now=now, alone=True, events=events)
     try:
         yield ownership
     finally:

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import DISK, NO_DESCRIPTOR, NO_ROOM, Disk, exists, names_in, remove
+from agent_dispatch.jobs.afar import Submissions
+from agent_dispatch.jobs.answers import Answers, job_of
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
 from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
 from agent_dispatch.jobs.listing import NEIGHBOURS, Entry, Lister, Warnings, entry_of
@@ -48,17 +50,20 @@ class Retention:
         disk: Disk,
         *,
         logs: str,
+        answers: Answers,
         settle: Callable[[str], Job],
         now: Callable[[], float],
     ) -> None:
-        """Clean `records`, `locks` and the directory `logs`; `settle` is that of the store."""
+        """Clean `records`, `locks`, `logs` and `answers`; `settle` is that of the store."""
         self._records = records
         self._locks = locks
         self._lister = lister
         self._disk = disk
         self._logs = logs
+        self._answers = answers
         self._settle = settle
         self._now = now
+        self._submissions = Submissions(records.directory, disk=disk, now=now)
 
     def collect(self, max_age_days: float, *, dry_run: bool, calls_only: bool = False) -> Collected:
         """Remove old records, and litter.
@@ -81,10 +86,12 @@ class Retention:
         for oddity in odd_entries(self._records.directory, self._disk):
             warnings.add(oddity.told)
         litter = 0 if dry_run else self._remove_litter(warnings, unplaced_only=calls_only)
+        if not dry_run:
+            self._submissions.clean()
         purged = self._purge(max_age_days, warnings, dry_run=dry_run, calls_only=calls_only)
         return Collected(purged, litter, warnings.told())
 
-    def forget(self, job_id: str) -> None:
+    def forget(self, job_id: str, *, for_good: bool = True) -> None:
         """Remove one record of a job that has ended."""
         job = self._settle(job_id)
         if not job.status.is_terminal:
@@ -92,7 +99,7 @@ class Retention:
                 f"Job {job_id} is {job.status}, and its record is kept until it has ended.",
                 run(f"agent-dispatch cancel {job_id}"),
             )
-        self._remove(job_id, Warnings())
+        self._remove(job_id, Warnings(), for_good=for_good)
 
     def _purge(
         self, max_age_days: float, warnings: Warnings, *, dry_run: bool, calls_only: bool
@@ -131,11 +138,17 @@ class Retention:
                 return self._remove(job_id, warnings)
         return False
 
-    def _remove(self, job_id: str, warnings: Warnings) -> bool:
+    def _remove(self, job_id: str, warnings: Warnings, *, for_good: bool = True) -> bool:
+        if for_good:
+            with self._left_alone(f"remote/jobs/{job_id}", self._records.directory, warnings):
+                self._submissions.bury(job_id, only_known=True)
         log = job_id + LOG_SUFFIX
         with self._left_alone(f"logs/{log}", self._logs, warnings):
             remove(os.path.join(self._logs, log), self._disk)
-        return remove(self._records.path(job_id), self._disk)
+        is_removed = remove(self._records.path(job_id), self._disk)
+        with self._left_alone(f"answers/{job_id}", self._answers.directory, warnings):
+            self._answers.remove(job_id)
+        return is_removed
 
     # -- litter
 
@@ -157,7 +170,7 @@ class Retention:
                     litter += self._remove_live_files(job_id)
             except BrokenJobError as error:
                 warnings.left_alone(job_id + SUFFIX, error.reason)
-        return litter + self._remove_logs(warnings)
+        return litter + self._remove_logs(warnings) + self._remove_answers(warnings)
 
     def _remove_live_files(self, job_id: str) -> int:
         """Remove what is in `live/` of a job that has ended; settle one without an owner."""
@@ -193,6 +206,17 @@ class Retention:
                     removed += remove(os.path.join(self._logs, name), self._disk)
         return removed
 
+    def _remove_answers(self, warnings: Warnings) -> int:
+        """Remove answers to questions of jobs whose records are gone."""
+        directory, removed = self._answers.directory, 0
+        odd = {oddity.name for oddity in _odd_in(directory, _in_answers, self._disk)}
+        for name in set(names_in(directory, self._disk)) - odd:
+            job_id = job_of(name)
+            if job_id is not None and not exists(self._records.path(job_id), self._disk):
+                with self._left_alone(f"answers/{name}", directory, warnings):
+                    removed += remove(os.path.join(directory, name), self._disk)
+        return removed
+
     @contextmanager
     def _left_alone(self, name: str, directory: str, warnings: Warnings) -> Iterator[None]:
         """Go on with the others if one entry cannot be removed, and report it."""
@@ -220,7 +244,7 @@ Expected = Callable[[str], frozenset[int]]
 _FILE, _FIFO, _DIRECTORY = map(frozenset, ([stat.S_IFREG], [stat.S_IFIFO], [stat.S_IFDIR]))
 _NOTHING = frozenset[int]()
 _IN_LIVE = {
-    **dict.fromkeys((".lock", ".cancel", ".ending", ".mail", ".tmp"), _FILE),
+    **dict.fromkeys((".lock", ".cancel", ".ending", ".mail", ".lease", ".events", ".tmp"), _FILE),
     **dict.fromkeys((".alive", ".bell"), _FIFO),
 }
 _KINDS = {
@@ -245,6 +269,8 @@ class Oddity(NamedTuple):
 def odd_entries(directory: str, disk: Disk = DISK) -> Iterator[Oddity]:
     """Look at all that stands beside the records in a jobs directory; changes nothing."""
     folders: dict[str, Expected] = {
+        "ledger": lambda name: _DIRECTORY if name == "open" else _FILE,
+        "answers": _in_answers,
         "live": _in_live,
         "logs": _in_logs,
         "sessions": lambda name: _FILE if name.endswith(".lock") else _NOTHING,
@@ -264,6 +290,10 @@ def _in_live(name: str) -> frozenset[int]:
         return _FILE | _FIFO if name.endswith(UNPLACED) else _NOTHING
     job_id, suffix = os.path.splitext(name)
     return _IN_LIVE.get(suffix, _NOTHING) if is_job_id(job_id) else _NOTHING
+
+
+def _in_answers(name: str) -> frozenset[int]:
+    return _NOTHING if job_of(name) is None else _FILE
 
 
 def _in_logs(name: str) -> frozenset[int]:

@@ -23,10 +23,22 @@ from agent_dispatch.files import (
     open_private,
     remove_quietly,
 )
+from agent_dispatch.jobs.afar import Lease, Submissions
+from agent_dispatch.jobs.answers import Answers
 from agent_dispatch.jobs.errors import JobOverError, JobStoreError, store_error
 from agent_dispatch.jobs.ids import IdSource, check_job_id
-from agent_dispatch.jobs.listing import Lister, Listing
-from agent_dispatch.jobs.locks import CANCEL, MAIL, NO_DESCRIPTORS, NO_FD, Descriptors, Locks
+from agent_dispatch.jobs.ledger import Ledger
+from agent_dispatch.jobs.listing import Lister, Listing, Warnings
+from agent_dispatch.jobs.locks import (
+    CANCEL,
+    EVENTS,
+    LEASE,
+    MAIL,
+    NO_DESCRIPTORS,
+    NO_FD,
+    Descriptors,
+    Locks,
+)
 from agent_dispatch.jobs.mailbox import Delivery, Mail, append, new_mail, read_new
 from agent_dispatch.jobs.reconcile import Reconciler
 from agent_dispatch.jobs.record_files import Claim, RecordFiles
@@ -41,6 +53,7 @@ from agent_dispatch.model.job import (
     may_become,
     new_job,
 )
+from agent_dispatch.model.question import PastQuestion
 
 __all__ = ["NO_DESCRIPTORS", "NO_FD", "Claim", "Collected", "Finished", "JobStore", "Listing"]
 
@@ -94,15 +107,19 @@ class JobStore:
         self._reconciler = Reconciler(
             self._records, self._locks, disk, now=now, end_processes=end_processes or _end_processes
         )
+        self.ledger = Ledger(self._directory, is_held=self._reconciler.is_held, disk=disk, now=now)
+        """What the runs of these jobs cost."""
         self._lister = Lister(
             self._records, self._locks, disk, is_held=self.is_held, settle=self.settle
         )
+        self._answers = Answers(os.path.join(self._directory, "answers"), disk)
         self._retention = Retention(
             self._records,
             self._locks,
             self._lister,
             disk,
             logs=self._logs,
+            answers=self._answers,
             settle=self.settle,
             now=now,
         )
@@ -115,14 +132,27 @@ class JobStore:
         *,
         kind: JobKind,
         parent: str | None = None,
+        tree: str | None = None,
         ref: bool = False,
+        job_id: str | None = None,
     ) -> Claim:
         """Record a job as pending, durably, and own it.
+
+        Args:
+            request: What was asked.
+            kind: Who owns it.
+            parent: The job inside whose agent it is started.
+            tree: The tree of runs that it belongs to; None: it begins one.
+            ref: The caller is given the id in place of the answer.
+            job_id: The id, where the caller made it; there is no job of this id then.
 
         Raises:
             JobStoreError: It cannot be recorded. Nothing is left behind; start nothing.
         """
-        job = new_job(self._ids.next(), request, self._now(), kind=kind, parent=parent, ref=ref)
+        job_id = self._ids.next() if job_id is None else check_job_id(job_id)
+        job = new_job(
+            job_id, request, self._now(), kind=kind, parent=parent, tree=tree or job_id, ref=ref
+        )
         with self._told("The job cannot be recorded, so nothing was started"):
             make_private_directory(self._locks.directory, self._disk)
             claim = Claim(job, self._locks.create(job.id))
@@ -245,7 +275,7 @@ class JobStore:
 
     def read(self, job_id: str) -> Job:
         """Read the record as it is: it may say `running` of a job whose owner has died."""
-        return self._records.load(check_job_id(job_id))
+        return self._answers.merged(self._records.load(check_job_id(job_id)))
 
     def head(self, job_id: str) -> JobSummary:
         """Read what a listing shows of a job, as it is; the size of its answer does not matter."""
@@ -259,7 +289,7 @@ class JobStore:
         the same: it is true.
         """
         with self._told("Cannot tell whether the job has ended"):
-            return self._reconciler.settle(check_job_id(job_id))
+            return self._answers.merged(self._reconciler.settle(check_job_id(job_id)))
 
     def is_held(self, job_id: str) -> bool:
         """Whether a process of the job may be left: its owner, or the guard of its run."""
@@ -332,6 +362,25 @@ class JobStore:
         with self._told(f"The messages to job {job_id} cannot be read"):
             return read_new(self._locks.path(check_job_id(job_id), MAIL), read_bytes, self._disk)
 
+    def asked(self) -> list[Job]:
+        """The jobs with permission questions, open or not, newest first, each settled."""
+        with self._told("Jobs cannot be searched"):
+            return list(self._lister.asked(Warnings()))
+
+    def answer_late(self, job_id: str, question: PastQuestion) -> None:
+        """Record the answer to a question of a job that has ended, once and durably.
+
+        Raises:
+            AnsweredError: It was answered before.
+        """
+        with self._told(f"The answer to the question of job {job_id} cannot be recorded"):
+            self._answers.give(check_job_id(job_id), question)
+
+    def take_back_answer(self, job_id: str, question_id: str) -> None:
+        """Forget a late answer that had no effect, so that another one can be given."""
+        with self._told(f"The answer to the question of job {job_id} cannot be taken back"):
+            self._answers.take_back(check_job_id(job_id), question_id)
+
     def list_jobs(self, *, status: JobStatus | None = None, limit: int = 50) -> Listing:
         """List the newest jobs, or the newest of one status, each settled."""
         with self._told("Jobs cannot be listed"):
@@ -349,6 +398,11 @@ class JobStore:
         """
         with self._told("Jobs cannot be searched"):
             return next(filter(matches, self._lister.naming(word)), None)
+
+    def forget_unbegun(self, job_id: str) -> None:
+        """Remove the record of a job that was lost before it began, so that its id can be used."""
+        with self._told(f"Job {job_id} cannot be removed"):
+            self._retention.forget(check_job_id(job_id), for_good=False)
 
     def forget(self, job_id: str) -> None:
         """Remove the record of a job that has ended.
@@ -374,6 +428,35 @@ class JobStore:
         """
         with self._told("Old jobs cannot be removed"):
             return self._retention.collect(max_age_days, dry_run=dry_run)
+
+    def prepare_from_afar(self, job_id: str, lease_s: float) -> None:
+        """Make what a job of a caller on another machine has beside its lock.
+
+        Args:
+            job_id: The job, which is ours.
+            lease_s: How long it goes on without its caller; 0: to its end.
+
+        Raises:
+            JobStoreError: It cannot be made.
+        """
+        with self._told(f"Job {job_id} cannot be prepared"):
+            flags = os.O_WRONLY | os.O_CREAT
+            self._disk.close(open_private(self.events_path(job_id), flags, self._disk))
+            if lease_s:
+                self.lease(job_id).write(lease_s, create=True)
+
+    @property
+    def submissions(self) -> Submissions:
+        """What came from other machines."""
+        return Submissions(self._directory, disk=self._disk, now=self._now)
+
+    def lease(self, job_id: str) -> Lease:
+        """For how long a job goes on without its caller, if that is on another machine."""
+        return Lease(self._locks.path(check_job_id(job_id), LEASE))
+
+    def events_path(self, job_id: str) -> str:
+        """Where the numbered progress of a job is, if its caller is on another machine."""
+        return self._locks.path(check_job_id(job_id), EVENTS)
 
     def open_log(self, job_id: str) -> int:
         """Open a private file for the stderr of a job's worker; it goes with the record."""

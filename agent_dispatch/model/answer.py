@@ -31,6 +31,14 @@ class ResultRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hint: str | None = None
 
 
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A permission question that a person has answered."""
+
+    job_id: str
+    outcome: str
+    """`answered`, or `resumed`: the call is made in this new job."""
+
+
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     """A background job that was started."""
 

@@ -107,6 +107,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     question_seconds: float = 300
     """How long such a question waits for an answer."""
     call_retention_days: float = 7
+    max_cost_per_day_usd: float | None = None
+    """US dollars that all runs of a local day may cost together; None: no ceiling."""
+    max_cost_per_tree_usd: float | None = None
+    """The same for one call or command and everything below it."""
+    max_runs_per_tree: int | None = None
+    hold_at_usage_limit: bool = False
+    """A background job that meets a limit of the account waits until it resets."""
+    max_holds: int = 3
+    """How often one job may wait so."""
     cache: CacheSettings = CacheSettings()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.model.next_step import NextStep
-from agent_dispatch.model.question import PastQuestion
+from agent_dispatch.model.question import PastQuestion, Question
 
 COST_DECIMALS = 6
 """Of an amount in US dollars; the CLI's sums have more, from binary fractions."""
@@ -64,6 +64,8 @@ class Progress(msgspec.Struct, frozen=True):
     """Set in the first one of a dispatch: under this id it can be found again."""
     member: int | None = None
     """Which of several that go at once it is about, counted from 0."""
+    questions: tuple[Question, ...] | None = None
+    """The permission questions that are open now, if they have changed."""
 
 
 OnProgress = Callable[[Progress], None]

@@ -104,6 +104,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     effort: str = ""
     parent: str | None = None
     """The job inside whose agent this one was started; it ends with that one."""
+    tree: str | None = None
+    """The id of the outermost call or command that this job is a part of."""
     ref: bool = False
     """The caller was given this id in place of the whole answer: kept until `gc`."""
     status: JobStatus
@@ -164,6 +166,7 @@ def new_job(
     *,
     kind: JobKind,
     parent: str | None = None,
+    tree: str | None = None,
     ref: bool = False,
 ) -> Job:
     """Make the record of a dispatch that was just asked for."""
@@ -184,6 +187,7 @@ def new_job(
         effort=request.effort,
         allow_once=request.allow_once,
         parent=parent,
+        tree=tree,
         ref=ref,
         status=JobStatus.PENDING,
         created_at=now,

@@ -86,6 +86,8 @@ class Attach(Frame, frozen=True):
     n: int
     id: str
     after: int = 0
+    lease_s: float = 0
+    """Not 0: it is our call, which goes on for as long as we are heard."""
 
 
 class Cancel(Frame, frozen=True):
@@ -450,7 +452,8 @@ class Following:
         if self._submit is not None and self.stage in (Stage.NOTED, Stage.SUBMITTING):
             self.stage = Stage.SUBMITTING
             return msgspec.structs.replace(self._submit, n=n)
-        return Attach(n=n, id=self.job_id, after=self.after)
+        lease_s = 0.0 if self._submit is None else self._submit.lease_s
+        return Attach(n=n, id=self.job_id, after=self.after, lease_s=lease_s)
 
     def accepted(self) -> None:
         """The host has it."""

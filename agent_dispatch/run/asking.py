@@ -124,7 +124,7 @@ class Asking:
             asked.clock.enter_context(standing_still)
             self._open.append(asked)
             self._record()
-            self._tell(Progress(f"Waiting for permission: {call.tool_name}"))
+            self._tell_all(f"Waiting for permission: {call.tool_name}")
             child.start_soon(self._see_through, asked, patience_s)
 
     def _has_room(self, given: object) -> bool:
@@ -184,7 +184,11 @@ class Asking:
         asked.decided.set()
         asked.clock.close()
         self._record()
-        self._tell(Progress(f"Permission {_SAID[verdict]}: {asked.question.tool}"))
+        self._tell_all(f"Permission {_SAID[verdict]}: {asked.question.tool}")
+
+    def _tell_all(self, message: str) -> None:
+        waiting = tuple(asked.question for asked in self._open)
+        self._tell(Progress(message, questions=waiting))
 
     def _record(self) -> None:
         waiting = [asked.question for asked in self._open]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import trio
 
+from agent_dispatch.core.accounting import Share, share_of, together
 from agent_dispatch.core.call_timeout import clamped_timeout_s
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue import Exchange, Step, refused, time_was_up, to_record
@@ -55,6 +56,8 @@ class Dialogue:
         self._turns: dict[Role, Turns] = {}
         """The claude of each that was started last."""
         self._sessions: dict[Role, str] = {}
+        self._shares: dict[Role, Share] = {}
+        """What each cost so far."""
         self._in_hand: tuple[Step, Turns, bool] | None = None
         """The turn that is not over, and whether the time of the whole dialogue bounds it."""
         self._stood_still_s = 0.0
@@ -78,7 +81,7 @@ class Dialogue:
             agent,
             self._settings,
             timeout_s=agent.timeout_s,
-            job_id=self._run.owned.job.id,
+            job=self._run.owned.job,
             resume=resume,
             beside=[other for other in self._agents.values() if other is not agent],
             asks=agent.asks,
@@ -164,6 +167,12 @@ class Dialogue:
         )
         return turns
 
+    def shares(self, result: DispatchResult) -> list[Share | None]:
+        """Say what each of the two came to, in the order of the agents; None: never started."""
+        begun = {role for role, turns in self._turns.items() if turns.has_started}
+        unknown = Share(error_type=result.error_type)
+        return [self._shares.get(role, unknown) if role in begun else None for role in self._agents]
+
     def _learn_session(self, role: Role, session_id: str | None) -> None:
         if session_id is None or session_id in self._sessions.values():
             return
@@ -181,6 +190,8 @@ class Dialogue:
             return
         (step, turns, ends_all), self._in_hand = self._in_hand, None
         result = turns.result(cancelled_by)
+        share = share_of(turns.transcript.seen(), result)
+        self._shares[step.role] = together(self._shares.get(step.role), share)
         if result.success:
             self._exchange.add(step, result)
             self._learn_session(step.role, turns.transcript.session_id)

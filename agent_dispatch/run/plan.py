@@ -28,7 +28,8 @@ from agent_dispatch.core.report import StartFailure
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
-from agent_dispatch.model.job import JOB_VARIABLE
+from agent_dispatch.model.job import JOB_VARIABLE, Job
+from agent_dispatch.model.ledger import TREE_VARIABLE
 from agent_dispatch.run.program import (
     check_directory,
     find_program,
@@ -123,7 +124,7 @@ class Planner:
         settings: Settings,
         *,
         timeout_s: float,
-        job_id: str,
+        job: Job,
         resume: str | None = None,
         json_schema: str = "",
         beside: Iterable[EffectiveAgent] = (),
@@ -153,7 +154,7 @@ class Planner:
                 agent,
                 new_session=None if resume else str(uuid.uuid4()),
                 resume=resume,
-                environ={**environ, JOB_VARIABLE: job_id},
+                environ={**environ, JOB_VARIABLE: job.id, TREE_VARIABLE: job.tree or job.id},
                 depth=depth,
                 max_depth=settings.max_dispatch_depth,
                 # A nested run carries the marks of the runs around it: ending one of them by its

@@ -24,6 +24,7 @@ from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.question import ANSWER_MAIL, Answer
+from agent_dispatch.run.accounts import Account
 from agent_dispatch.run.asking import Asking
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class JobRun:
         """Replaced by the work once it has something to say."""
         self.nursery = nursery
         """For work beside the run; cancelled when the run is over."""
+        self.account: Account | None = None
+        """What its runs are booked as, once they may start."""
         self._on_progress = on_progress
         self._is_ending = False
         self._mail_handlers: dict[str, OnMail] = {}
@@ -153,10 +156,12 @@ async def run_job(
     finally:
         if result is None:
             result = (nothing_begun(owned) if run is None else run.cancelled)(cancelling.by)
-        # Both steps have bounds of their own (`jobs.owner`), of 2 and of 20 seconds.
+        # The steps have bounds of their own, of 2, 20 and 20 seconds.
         with trio.CancelScope(shield=True):
             if not result.success and await owned.ends_with_its_parent():
                 result = _with_parent(result, owned.job.parent)
+            if run is not None and run.account is not None:
+                result = await run.account.settle(result)
             finished = await owned.finish(result, tree_ended=run is None or run.tree_ended)
     if failure is not None:
         raise failure

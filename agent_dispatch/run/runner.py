@@ -5,6 +5,7 @@ from functools import partial
 
 import msgspec
 
+from agent_dispatch.core.accounting import Share, share_of
 from agent_dispatch.core.dialogue import as_dispatch, from_record
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import RunReport
@@ -21,8 +22,10 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.job import JobKind
+from agent_dispatch.run.accounts import Accounts, capped
 from agent_dispatch.run.dialogue import Dialogue, not_begun
 from agent_dispatch.run.housekeeping import Housekeeping
+from agent_dispatch.run.lease import begin_from_afar, end_with_lease
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
@@ -51,10 +54,17 @@ class Runner:
         self._open_claude = open_claude
         self._work_trees = work_trees
         self._parent = parent
+        self._accounts = Accounts(store.ledger, planner.environ)
         self._housekeeping = Housekeeping(store, limits.sessions.sweep)
 
     async def call(
-        self, plan: Plan, ref: bool, on_progress: OnProgress, limit: TimeLimit | None = None
+        self,
+        plan: Plan,
+        ref: bool,
+        on_progress: OnProgress,
+        limit: TimeLimit | None = None,
+        *,
+        tree: str | None = None,
     ) -> DispatchResult:
         """Run one dispatch whose caller waits, under a record of its own.
 
@@ -65,13 +75,14 @@ class Runner:
             ref: The caller gets the id in place of the answer: keep the record until `gc`.
             on_progress: Called with the job's id first, then with what happens.
             limit: How long the agent may take, if not as planned.
+            tree: The tree of runs that it belongs to; None: it begins one.
 
         Raises:
             JobStoreError: The job cannot be recorded; nothing was started.
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         work = partial(self._dispatch, plan, limit or TimeLimit(plan.timeout_s))
-        return await self._recorded(plan.request, plan.settings, ref, on_progress, work)
+        return await self._recorded(plan.request, plan.settings, ref, tree, on_progress, work)
 
     async def dialogue(
         self,
@@ -79,6 +90,8 @@ class Runner:
         agents: dict[Role, EffectiveAgent],
         settings: Settings,
         on_progress: OnProgress,
+        *,
+        tree: str | None = None,
     ) -> DialogueResult:
         """Let two agents talk, under one record and one slot.
 
@@ -87,6 +100,7 @@ class Runner:
         Raises:
             DispatchError: As for `call`.
         """
+        agents = {role: capped(agent, settings) for role, agent in agents.items()}
 
         async def work(run: JobRun) -> DispatchResult:
             dialogue = Dialogue(request, agents, settings, run, self._planner)
@@ -97,10 +111,16 @@ class Runner:
             async with self._limits.hold(
                 run, settings.max_concurrency, session_ids, agents.values()
             ) as held_fds:
+                account = await self._accounts.book(
+                    run.owned.job, list(agents.values()), settings, dialogue.shares
+                )
+                if isinstance(account, DispatchResult):
+                    return not_begun(request, account)
+                run.account = account
                 return await dialogue.go(self._open_claude, held_fds)
 
         recorded = as_dispatch(request)
-        return from_record(await self._recorded(recorded, settings, False, on_progress, work))
+        return from_record(await self._recorded(recorded, settings, False, tree, on_progress, work))
 
     async def background(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
@@ -111,16 +131,24 @@ class Runner:
         async with adopt_job(self._store, job_id, fds) as owned:
 
             async def work(run: JobRun) -> DispatchResult:
+                await begin_from_afar(self._store, job_id)
                 plan = plan_run(await self._planner.snapshot(), owned.job.request())
                 return await self._dispatch(plan, TimeLimit(plan.timeout_s), run)
 
-            await run_job(owned, work, ignore_progress, on_behalf_of="a signal to its worker")
+            await run_job(
+                owned,
+                work,
+                ignore_progress,
+                on_behalf_of="a signal to its worker",
+                beside=partial(end_with_lease, self._store, job_id),
+            )
 
     async def _recorded(
         self,
         request: DispatchRequest,
         settings: Settings,
         ref: bool,
+        tree: str | None,
         on_progress: OnProgress,
         work: Work,
     ) -> DispatchResult:
@@ -128,7 +156,7 @@ class Runner:
         if self._housekeeping.is_due:
             tidy = partial(self._housekeeping.run, settings.call_retention_days)
         async with create_job(
-            self._store, request, kind=JobKind.CALL, parent=self._parent, ref=ref
+            self._store, request, kind=JobKind.CALL, parent=self._parent, tree=tree, ref=ref
         ) as owned:
             on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
             result = await run_job(owned, work, on_progress, on_behalf_of="its caller", beside=tidy)
@@ -147,12 +175,12 @@ class Runner:
 
     async def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> DispatchResult:
         """Run one turn of one agent."""
-        request = plan.request
+        request, agent = plan.request, capped(plan.agent, plan.settings)
         command = await self._planner.command(
-            plan.agent,
+            agent,
             plan.settings,
             timeout_s=limit.timeout_s,
-            job_id=run.owned.job.id,
+            job=run.owned.job,
             resume=request.session_id,
             json_schema=request.json_schema,
             asks=plan.agent.asks or request.allow_once is not None,
@@ -174,8 +202,13 @@ class Runner:
                 cancelled_by=cancelled_by,
             )
 
+        def shares(result: DispatchResult) -> list[Share | None]:
+            if not turns.has_started:
+                return [None]
+            return [share_of(turns.transcript.seen(), result)]
+
         turns = Turns(
-            plan.agent,
+            agent,
             command,
             run,
             on_progress,
@@ -184,8 +217,12 @@ class Runner:
         )
         max_concurrency = plan.settings.max_concurrency
         async with self._limits.hold(
-            run, max_concurrency, [command.session_id], [plan.agent]
+            run, max_concurrency, [command.session_id], [agent]
         ) as held_fds:
+            account = await self._accounts.book(run.owned.job, [agent], plan.settings, shares)
+            if isinstance(account, DispatchResult):
+                return account
+            run.account = account
             run.cancelled = lambda by: classify(report(by))
             run.owned.note_started()
             watch = self._work_trees.watch(command, run.nursery)

@@ -12,19 +12,25 @@ from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import RunProgram, run_program
-from agent_dispatch.config.file import config_path, jobs_path, with_absolute_paths
+from agent_dispatch.config.file import (
+    config_path,
+    jobs_path,
+    require_named_config,
+    with_absolute_paths,
+)
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue import agent_of_session, check_dialogue
 from agent_dispatch.core.parallel import wrong_items
 from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
 from agent_dispatch.jobs.threads import Pool, in_pool
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
-from agent_dispatch.model.answer import CacheCleared, CacheStats
+from agent_dispatch.model.answer import Answered, CacheCleared, CacheStats
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -37,6 +43,9 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.model.question import AnsweredBy, Verdict
+from agent_dispatch.run.accounts import tree_around
+from agent_dispatch.run.answering import Answering
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.parallel import dispatch_parallel
@@ -93,6 +102,8 @@ class Service:
         self._store = store
         self._workers = workers
         self._parent = environ.get(JOB_VARIABLE)
+        self._tree = tree_around(environ)
+        self._ids = IdSource()
         self._lookouts = Lookouts()
         self._planner = Planner(registry, environ, claude, self._lookouts)
         self._runner = Runner(
@@ -104,6 +115,7 @@ class Service:
             parent=self._parent,
         )
         self._flight = SingleFlight(nursery)
+        self._answering = Answering(store, self.submit, is_nested=current_depth(environ) > 0)
 
     # -- dispatches
 
@@ -136,10 +148,36 @@ class Service:
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         plan = plan_run(await self._planner.snapshot(), request)
-        return await self._run(plan, on_progress, ref=ref, fresh=fresh)
+        return await self._run(plan, on_progress, self._tree, ref=ref, fresh=fresh)
+
+    async def plan(self, request: DispatchRequest) -> Plan:
+        """Check a request, and say how it would be run; raises what `dispatch` raises for it."""
+        plan = plan_run(await self._planner.snapshot(), request)
+        await self._check_owner_of_session(request)
+        return plan
+
+    def kept_answer(self, plan: Plan) -> DispatchResult | None:
+        """The answer to a question that was asked before, if it is in the cache."""
+        if plan.request.session_id is not None or not plan.settings.cache.enabled:
+            return None
+        return self._flight.kept(plan)
+
+    async def keep_answer(self, job: Job) -> None:
+        """Put the answer of a call that a worker ran into the cache, if it may be given again."""
+        if job.kind is not JobKind.CALL or job.result is None or job.resume_session_id is not None:
+            return
+        plan = plan_run(await self._planner.snapshot(), job.request())
+        if plan.settings.cache.enabled:
+            self._flight.keep(plan, job.result)
 
     async def _run(
-        self, plan: Plan, on_progress: OnProgress, *, ref: bool, fresh: bool = False
+        self,
+        plan: Plan,
+        on_progress: OnProgress,
+        tree: str | None,
+        *,
+        ref: bool,
+        fresh: bool = False,
     ) -> DispatchResult:
         request, settings = plan.request, plan.settings
         await self._check_owner_of_session(request)
@@ -147,8 +185,8 @@ class Service:
         # Where no record of an ordinary call is kept, there is none that a ref could name.
         unnamed = ref and settings.call_retention_days == 0
         if fresh or unnamed or request.session_id is not None or not settings.cache.enabled:
-            return await self._runner.call(plan, ref, on_progress)
-        start = partial(self._runner.call, plan, ref)
+            return await self._runner.call(plan, ref, on_progress, tree=tree)
+        start = partial(self._runner.call, plan, ref, tree=tree)
         result = await self._flight.dispatch(plan, on_progress, start)
         if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
             return result
@@ -224,10 +262,12 @@ class Service:
         if problems:
             raise wrong_items(problems)
 
+        tree = self._tree or self._ids.next()
+
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
             # The request that combines the answers is made when they are there.
             plan = plans.get(member.request) or plan_run(snapshot, member.request)
-            return await self._run(plan, report, ref=member.ref)
+            return await self._run(plan, report, tree, ref=member.ref)
 
         return await dispatch_parallel(members, aggregate, dispatch, on_progress)
 
@@ -252,7 +292,9 @@ class Service:
             Role.RESPONDER: snapshot.effective(request.responder),
             Role.REQUESTER: snapshot.effective(request.requester),
         }
-        return await self._runner.dialogue(request, agents, snapshot.settings, on_progress)
+        return await self._runner.dialogue(
+            request, agents, snapshot.settings, on_progress, tree=self._tree
+        )
 
     async def cache_stats(self) -> CacheStats:
         """How full the cache is and how often it helped."""
@@ -277,11 +319,47 @@ class Service:
         """
         plan_run(await self._planner.snapshot(), request)
         await self._check_owner_of_session(request)
+        return await self._to_worker(request, JobKind.BACKGROUND)
+
+    async def submit_from_afar(
+        self, plan: Plan, *, job_id: str, kind: JobKind, ref: bool, lease_s: float
+    ) -> Job:
+        """Start a job for a caller on another machine, as `submit` does.
+
+        Args:
+            plan: What is asked of whom, from `plan`.
+            job_id: The id that the caller made; there is no job of this id.
+            kind: A call is a worker's job too, with a lease.
+            ref: Its record is kept until `gc`.
+            lease_s: How long the job goes on without its caller; 0: to its end.
+
+        Raises:
+            DispatchError: As for `submit`.
+        """
+        return await self._to_worker(plan.request, kind, ref=ref, job_id=job_id, lease_s=lease_s)
+
+    async def _to_worker(
+        self,
+        request: DispatchRequest,
+        kind: JobKind,
+        *,
+        ref: bool = False,
+        job_id: str | None = None,
+        lease_s: float | None = None,
+    ) -> Job:
         async with create_job(
-            self._store, request, kind=JobKind.BACKGROUND, parent=self._parent
+            self._store,
+            request,
+            kind=kind,
+            parent=self._parent,
+            tree=self._tree,
+            ref=ref,
+            job_id=job_id,
         ) as owned:
             result = None
             try:
+                if lease_s is not None:
+                    await in_thread(self._store.prepare_from_afar, owned.job.id, lease_s)
                 await self._workers.start(owned)
             except DispatchError as error:
                 result = outcome.refused_by(error, request.agent)
@@ -294,6 +372,12 @@ class Service:
                     # It is shielded and bounded itself.
                     await owned.finish(result)  # noqa: ASYNC102
             return owned.job
+
+    async def answer(
+        self, job_id: str, verdict: Verdict, by: AnsweredBy, question_id: str = ""
+    ) -> Answered:
+        """Give a person's answer to a permission question; see `Answering.answer`."""
+        return await self._answering.answer(job_id, verdict, by, question_id)
 
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
@@ -419,6 +503,16 @@ class Service:
             return await self._lookouts.look(f"inspect {name}", look, _LOOK_S)
         except trio.TooSlowError:
             raise DispatchError(_hangs(name)) from None
+
+    async def require_config(self) -> None:
+        """Refuse to go on if the environment names a configuration that does not exist.
+
+        Raises:
+            ConfigError: It does not exist.
+        """
+        if self._planner.environ.get("AGENT_DISPATCH_CONFIG"):
+            check = partial(require_named_config, self._planner.environ)
+            await self._lookouts.run("the configuration", check)
 
     async def add_agent(
         self, name: str, directory: str, **fields: Unpack[AgentFields]

@@ -61,6 +61,16 @@ class SingleFlight:
             self._cache.count_shared()
         return await run.wait(_Caller(plan, on_progress))
 
+    def kept(self, plan: Plan) -> DispatchResult | None:
+        """The answer to this question, if it is kept."""
+        key = request_key(plan.request, plan.agent, plan.prompt)
+        return self._cache.get(key, trio.current_time(), plan.settings.cache)
+
+    def keep(self, plan: Plan, result: DispatchResult) -> None:
+        """Keep an answer that another process ran for."""
+        key = request_key(plan.request, plan.agent, plan.prompt)
+        self._cache.put(key, result, trio.current_time(), plan.settings.cache)
+
     def stats(self, settings: CacheSettings) -> CacheStats:
         """How full the cache is and how often it helped."""
         return self._cache.stats(trio.current_time(), settings)

@@ -168,6 +168,11 @@ class Turns:
         self._is_stopped = False
 
     @property
+    def has_started(self) -> bool:
+        """A claude was started."""
+        return self._child is not None
+
+    @property
     def over(self) -> bool:
         """It takes no more turns."""
         return self._is_stopped or self._child is None or self._child.exited

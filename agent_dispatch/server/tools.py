@@ -53,6 +53,8 @@ class Tool(Generic[ParamsT]):
     idempotent: bool = False
     open_world: bool = False
     reports_progress: bool = False
+    creates_config: bool = False
+    """Works although the configuration that the environment names does not exist yet."""
     max_result_chars: int | None = None
     """Up to this size the client should show a result whole (Claude Code: 50,000 by itself)."""
 
@@ -152,6 +154,8 @@ class Toolbox:
         try:
             if isinstance(self._service, DispatchError):
                 return refusal(told_error(self._service, in_tools))
+            if not tool.creates_config:
+                await self._service.require_config()
             result = await tool.run(self._service, params, on_progress)
             match result:
                 case WithWarnings(items, warnings):

@@ -133,6 +133,7 @@ ADD_AGENT = Tool(
     title="Add an agent",
     description="Register a project directory as an agent.",
     params=AddAgentParams,
+    creates_config=True,
     run=lambda service, params, _on_progress: service.add_agent(**_fields(params)),
 )
 

@@ -175,11 +175,11 @@ class World:
 
     def __init__(self, place: Path, service: FakeService | None = None) -> None:
         self.home = place
-        self.config = place / "config" / "agents.toml"
+        self.config = place / "config" / "agent-dispatch" / "agents.toml"
         self.environ = {
             "HOME": str(place),
             "PATH": "/usr/bin:/bin",
-            "AGENT_DISPATCH_CONFIG": str(self.config),
+            "XDG_CONFIG_HOME": str(place / "config"),
             "TERM": "xterm",
         }
         self.service = service or FakeService()
@@ -258,7 +258,7 @@ class World:
 
     def write_config(self, text: str) -> None:
         """Write agents.toml."""
-        self.config.parent.mkdir(exist_ok=True)
+        self.config.parent.mkdir(parents=True, exist_ok=True)
         self.config.write_text(text)
 
     def _serve(self, argv: Sequence[str]) -> int:

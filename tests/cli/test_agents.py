@@ -156,7 +156,7 @@ def test_the_effort_is_set_shown_and_cleared(world: World, infra: Path) -> None:
 
 def test_describe_shows_what_the_agents_table_says(world: World, infra: Path) -> None:
     world.run("add", "infra", str(infra))
-    config = Path(world.environ["AGENT_DISPATCH_CONFIG"])
+    config = world.config
     config.write_text(
         f"{config.read_text()}tools = []\nenv_deny = ['AWS_*']\nnested = false\n"
         f"exclusive = true\ncapabilities = ['sql']\ninstructions = '{'x' * 300}'\n"

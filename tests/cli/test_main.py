@@ -223,3 +223,47 @@ def test_help_is_whole_without_docstrings(world: World, command: str) -> None:
     stripped = call(world, command, "--help", python=["-OO"])
     assert (stripped.returncode, stripped.stdout) == (0, usual.stdout)
     assert call(world, "--help", python=["-OO"]).stdout == call(world, "--help").stdout
+
+
+MISTYPED = [
+    ["list"],
+    ["describe", "infra"],
+    ["run", "infra", "x"],
+    ["test", "infra"],
+    ["parallel", "x.json"],
+    ["dialogue", "infra", "db", "x"],
+    ["jobs"],
+    ["group", "list"],
+    ["update", "infra", "--timeout=5"],
+]
+MISTYPED_JOBS = [["wait"], ["job"], ["tail"], ["cancel", "last"], ["gc"]]
+
+
+@pytest.mark.parametrize("argv", MISTYPED + MISTYPED_JOBS)
+def test_a_mistyped_config_is_an_error_of_what_reads_it(world: World, argv: list[str]) -> None:
+    world.write_config("")
+    path = world.config.with_name("agent.toml")
+    world.environ["AGENT_DISPATCH_CONFIG"] = str(path)
+    assert world.run(*argv) == 1
+    assert f"AGENT_DISPATCH_CONFIG names {path}, which does not exist." in world.err
+    assert "Did you mean agents.toml?" in world.err
+    assert world.err.endswith("\ntip: agent-dispatch init\n")
+    world.environ["AGENT_DISPATCH_JOBS_DIR"] = str(world.home / "jobs")
+    world.run(*argv)
+    assert ("names" in world.err) is (argv in MISTYPED)
+
+
+def test_a_mistyped_config_is_what_doctor_finds(world: World) -> None:
+    world.environ["AGENT_DISPATCH_CONFIG"] = str(world.home / "no.toml")
+    assert world.run("doctor") == 1
+    assert f"{world.home}/no.toml does not exist" in world.out
+
+
+@pytest.mark.parametrize(
+    "argv", [["init"], ["add", "infra", "."], ["group", "add", "shop", "--member", "infra"]]
+)
+def test_what_creates_a_config_creates_the_named_one(world: World, argv: list[str]) -> None:
+    path = world.home / "new" / "agents.toml"
+    world.environ["AGENT_DISPATCH_CONFIG"] = str(path)
+    world.run(*argv)
+    assert path.exists()

@@ -264,8 +264,9 @@ def test_a_config_directory_of_claude_elsewhere_is_honoured(claude: World) -> No
 
 
 def test_a_config_named_by_the_environment_is_remarked_on(claude: World) -> None:
+    claude.environ["AGENT_DISPATCH_CONFIG"] = str(claude.config)
     claude.run("init")
-    assert f"with AGENT_DISPATCH_CONFIG={claude.environ['AGENT_DISPATCH_CONFIG']}" in claude.err
+    assert f"with AGENT_DISPATCH_CONFIG={claude.config}" in claude.err
 
 
 def test_a_relative_config_is_remarked_on_by_its_whole_path(

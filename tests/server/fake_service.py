@@ -48,6 +48,10 @@ class FakeService(Service):
     warnings: list[str] = field(default_factory=list)
     combined: str = "all is well"
 
+    async def require_config(self) -> None:
+        # Nothing is named, so there is nothing to look at.
+        return
+
     async def list_agents(self) -> list[AgentSummary]:
         await trio.lowlevel.checkpoint()
         return [

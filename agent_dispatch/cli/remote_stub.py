@@ -1,0 +1,102 @@
+"""`_remote`: what a caller on another machine starts here, by ssh or in a container.
+
+`_remote NONCE` is started by that caller's own probe. `_remote --forced --caller NAME --agents a,b`
+stands in a line of `authorized_keys`; of the command that the caller asked for it takes the nonce,
+and nothing else.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent_dispatch.cli.shell import Shell, this_shell
+from agent_dispatch.worker import ENTRIES
+
+MISUSED = 2
+_NONCE = re.compile(r"[0-9a-f]{16,64}")
+_ASKED = re.compile(r"\b_remote ([0-9a-f]{16,64})\b")
+_USAGE = "usage: agent-dispatch _remote NONCE | --forced --caller NAME --agents NAME,NAME\n"
+
+
+def run_stub(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Serve one caller on stdin and stdout.
+
+    Args:
+        argv: What stands behind `_remote`.
+        environ: Of this process; SSH_ORIGINAL_COMMAND has the nonce of a forced command.
+
+    Returns:
+        The exit status: 0, or 2 for a wrong command line.
+    """
+    # Before anything can write into what the caller reads.
+    stdin, stdout = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    from agent_dispatch.remote.stub import Rights, serve
+    from agent_dispatch.remote.surroundings import host_environ
+
+    rights = Rights()
+    if argv[:1] == ["--forced"]:
+        options = dict(zip(argv[1::2], argv[2::2], strict=False))
+        asked = _ASKED.search(environ.get("SSH_ORIGINAL_COMMAND", ""))
+        nonce = asked[1] if asked else ""
+        caller, agents = options.get("--caller", ""), options.get("--agents", "")
+        if len(argv) != 5 or not caller or not agents:
+            nonce = ""
+        rights = Rights(caller, frozenset(filter(None, agents.split(","))))
+    else:
+        nonce = argv[0] if len(argv) == 1 else ""
+    if not _NONCE.fullmatch(nonce):
+        sys.stderr.write(_USAGE)
+        return MISUSED
+    logging.basicConfig(format="agent-dispatch: %(message)s")
+    environ = host_environ(environ, sys.argv[0])
+    _run(serve, stdin, stdout, nonce, environ, rights)
+    return 0
+
+
+def _run(
+    serve: Any, stdin: int, stdout: int, nonce: str, environ: Mapping[str, str], rights: Any
+) -> None:
+    from agent_dispatch.claude.fork_server import start_fork_server
+    from agent_dispatch.claude.open_files import raise_soft_limit
+
+    fork_server = start_fork_server(ENTRIES)
+    raise_soft_limit()
+    import trio
+
+    from agent_dispatch.late import import_late_modules
+    from agent_dispatch.run.service import open_service
+
+    import_late_modules()
+
+    async def main() -> None:
+        await serve(
+            stdin,
+            stdout,
+            nonce,
+            environ=environ,
+            open_service=lambda environ: open_service(environ=environ, fork_server=fork_server),
+            rights=rights,
+            doctor=lambda: _checks(environ),
+        )
+
+    try:
+        trio.run(main)
+    finally:
+        fork_server.close()
+
+
+def _checks(environ: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Check the installation here, as `doctor --host` shows it to the caller."""
+    import msgspec
+
+    from agent_dispatch.cli.remote_checks import check_host
+
+    shell: Shell = msgspec.structs.replace(this_shell(lambda argv: MISUSED), environ=environ)
+    checks: list[dict[str, Any]] = msgspec.to_builtins(list(check_host(shell)))
+    return checks

@@ -1,0 +1,263 @@
+"""What a host keeps of jobs that callers on other machines submitted.
+
+    remote/jobs/ID.json    who submitted it, and the digest of what: so that it is taken only once
+    remote/jobs/ID.begun   its worker has begun: nothing may start it again
+    remote/jobs/ID.gone    its record was removed; kept for 7 days, or a late repetition would run
+    live/ID.lease          for how long it goes on without its caller, and when that was heard last
+    live/ID.events         numbered lines of progress
+
+A lease is kept by CLOCK_MONOTONIC, which stands still while the host sleeps: a job must not end
+when the host wakes before its caller could come back.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import msgspec
+
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.files import (
+    DISK,
+    Disk,
+    make_private_directory,
+    names_in,
+    open_private,
+    opened_regular,
+    read_all,
+    remove_quietly,
+    try_lock,
+    write_all,
+)
+from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.ids import check_job_id
+
+FOLDER = "remote"
+KEEP_GONE_S = 7 * 86_400.0
+MAX_EVENTS_BYTES = 1 << 20
+_TAKEN, _BEGUN, _GONE = ".json", ".begun", ".gone"
+_LOCK_S = 10.0
+_POLL_S = 0.01
+_MAX_BYTES = 64 * 1024
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """Who submitted a job, and what."""
+
+    digest: str
+    """Of the request: the same id with another one is refused."""
+    caller: str = ""
+    """The name that a forced command gives its caller; empty without one."""
+
+
+class Submissions:
+    """The submissions from other machines to one jobs directory. All of it blocks."""
+
+    def __init__(
+        self, jobs: str, *, disk: Disk = DISK, now: Callable[[], float] = time.time
+    ) -> None:
+        """Use the folder `remote/jobs` of the directory `jobs`."""
+        self._directory = os.path.join(jobs, FOLDER, "jobs")
+        self._disk = disk
+        self._now = now
+
+    def _path(self, job_id: str, suffix: str) -> str:
+        return os.path.join(self._directory, check_job_id(job_id) + suffix)
+
+    def take(self, job_id: str, submission: Submission) -> int:
+        """Lock a submission until the descriptor is closed; it is made if it is new.
+
+        Raises:
+            InvalidRequestError: Another request has this id, or its job was removed or withdrawn.
+            JobStoreError: Another process is stuck with the lock.
+        """
+        path = self._path(job_id, _TAKEN)
+        make_private_directory(self._directory, self._disk)
+        lock = self._locked(path)
+        try:
+            if os.path.exists(self._path(job_id, _GONE)):
+                raise InvalidRequestError(
+                    f"Job {job_id} was removed or withdrawn; it is not run again."
+                )
+            content = read_all(lock, _MAX_BYTES, self._disk)
+            if not content:
+                write_all(lock, msgspec.json.encode(submission), self._disk)
+                self._disk.fsync(lock)
+            elif _decode(content) != submission:
+                raise InvalidRequestError(
+                    f"Job {job_id} was submitted before with another request; nothing was started."
+                )
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
+
+    def _locked(self, path: str) -> int:
+        deadline = time.monotonic() + _LOCK_S
+        while (lock := try_lock(path, self._disk)) is None:
+            if time.monotonic() > deadline:
+                raise JobStoreError(f"Another process has kept {path} locked for {_LOCK_S:g} s.")
+            time.sleep(_POLL_S)
+        return lock
+
+    def of(self, job_id: str) -> Submission | None:
+        """The submission of a job; None if it did not come from another machine."""
+        try:
+            with opened_regular(self._path(job_id, _TAKEN), self._disk) as (fd, _):
+                return _decode(read_all(fd, _MAX_BYTES, self._disk))
+        except FileNotFoundError:
+            return None
+
+    def begin(self, job_id: str) -> None:
+        """Note, durably, that a worker begins a job, if it came from another machine.
+
+        Raises:
+            OSError: It cannot be noted; the job must not begin.
+        """
+        if not os.path.exists(self._path(job_id, _TAKEN)):
+            return
+        flags = os.O_WRONLY | os.O_CREAT
+        fd = open_private(self._path(job_id, _BEGUN), flags, self._disk)
+        try:
+            self._disk.fsync(fd)
+        finally:
+            self._disk.close(fd)
+
+    def has_begun(self, job_id: str) -> bool:
+        """Whether a worker has begun the job."""
+        return os.path.exists(self._path(job_id, _BEGUN))
+
+    def bury(self, job_id: str, *, only_known: bool = False) -> None:
+        """Note that a job must not run any more: its record goes, or its caller withdrew it."""
+        if only_known and not os.path.exists(self._path(job_id, _TAKEN)):
+            return
+        make_private_directory(self._directory, self._disk)
+        gone = self._path(job_id, _GONE)
+        self._disk.close(open_private(gone, os.O_WRONLY | os.O_CREAT, self._disk))
+        paths = self._path(job_id, _TAKEN), self._path(job_id, _BEGUN)
+        remove_quietly(*paths, disk=self._disk)
+
+    def clean(self) -> None:
+        """Forget the ids of jobs that were removed more than 7 days ago."""
+        for name in names_in(self._directory, self._disk):
+            if name.endswith(_GONE):
+                path = os.path.join(self._directory, name)
+                with suppress(FileNotFoundError):  # Another process was faster.
+                    if self._now() - os.stat(path).st_mtime > KEEP_GONE_S:
+                        os.unlink(path)
+
+
+def _decode(content: bytes) -> Submission | None:
+    try:
+        return msgspec.json.decode(content, type=Submission)
+    except msgspec.DecodeError:
+        return None
+
+
+class Lease:
+    """For how long a job goes on while its caller is not heard."""
+
+    def __init__(self, path: str) -> None:
+        """Use the file `path` in `live/`, which goes with the job."""
+        self._path = path
+
+    def write(self, lease_s: float, *, create: bool = False) -> None:
+        """Note that the caller was heard now; nothing, if the job has ended."""
+        flags = os.O_WRONLY | (os.O_CREAT if create else 0)
+        try:
+            fd = open_private(self._path, flags, DISK)
+        except FileNotFoundError:
+            return
+        try:
+            # In place and of one length, so that no reader sees half of it.
+            os.pwrite(fd, b"%16.3f %24.6f\n" % (lease_s, time.monotonic()), 0)
+        finally:
+            os.close(fd)
+
+    def exists(self) -> bool:
+        """Whether the job has a lease."""
+        return os.path.exists(self._path)
+
+    def overdue_s(self) -> float | None:
+        """How long the lease is, if it has run out; None while it runs, or if there is none."""
+        try:
+            with opened_regular(self._path) as (fd, _):
+                content = read_all(fd, 100, DISK)
+        except FileNotFoundError:
+            return None
+        words = content.split()
+        if len(words) != 2:
+            return None
+        lease_s, heard_at = float(words[0]), float(words[1])
+        return lease_s if time.monotonic() - heard_at > lease_s else None
+
+
+class EventLog:
+    """Numbered lines of progress, from the worker of a job to whoever reads for its caller.
+
+    They are worth nothing once the job has ended, so a disk that takes none stops the log alone.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Append to `path`, if it is there: it is made with a job that came from afar."""
+        self._fd: int | None = None
+        with suppress(OSError):
+            self._fd = open_private(path, os.O_WRONLY | os.O_APPEND, DISK)
+        self._seq = 0
+        self._bytes = 0
+
+    def append(self, lines: Sequence[str]) -> None:
+        """Add lines, up to 1 MiB in all."""
+        if self._fd is None or not lines:
+            return
+        text = bytearray()
+        for line in lines:
+            self._seq += 1
+            text += msgspec.json.encode([self._seq, line]) + b"\n"
+        self._bytes += len(text)
+        try:
+            if self._bytes <= MAX_EVENTS_BYTES:
+                write_all(self._fd, text, DISK)
+                return
+        except OSError:
+            pass  # Closed below, like a log that is full.
+        os.close(self._fd)
+        self._fd = None
+
+
+class EventReader:
+    """Reads an event log from its beginning, also when its file was removed meanwhile."""
+
+    def __init__(self, path: str, after: int) -> None:
+        """Read what comes behind the event `after`; there is nothing to read without a file."""
+        self._fd: int | None = None
+        with suppress(OSError):
+            self._fd = open_private(path, os.O_RDONLY, DISK)
+        self._after = after
+        self._rest = b""
+
+    def read(self) -> list[tuple[int, str]]:
+        """The events that are new."""
+        if self._fd is None:
+            return []
+        self._rest += read_all(self._fd, 2 * MAX_EVENTS_BYTES, DISK)
+        *lines, self._rest = self._rest.split(b"\n")
+        events = [msgspec.json.decode(line, type=tuple[int, str]) for line in lines]
+        return [event for event in events if event[0] > self._after]
+
+    def close(self) -> None:
+        """Let go of the file. May be called twice."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+@contextmanager
+def reading(path: str, after: int) -> Iterator[EventReader]:
+    """Read an event log for as long as the block runs."""
+    reader = EventReader(path, after)
+    try:
+        yield reader
+    finally:
+        reader.close()

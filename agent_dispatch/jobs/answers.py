@@ -1,0 +1,111 @@
+"""Answers that came after their job had ended, each in a file beside the final record.
+
+`answers/JOB.QUESTION.json` holds the question as it is to be read from then on. It is created
+exclusively, so of several people one answers. It goes with the record of its job.
+"""
+
+import os
+import re
+from contextlib import suppress
+
+import msgspec
+
+from agent_dispatch.files import (
+    Disk,
+    make_private_directory,
+    names_in,
+    opened_regular,
+    read_all,
+    remove,
+    remove_quietly,
+    sync_directory,
+    write_new,
+)
+from agent_dispatch.jobs.errors import AnsweredError
+from agent_dispatch.jobs.ids import JOB_ID
+from agent_dispatch.model.job import Job
+from agent_dispatch.model.question import PastQuestion, Verdict
+
+_QUESTION_ID = r"[0-9a-f]{1,32}"
+_NAME = re.compile(rf"({JOB_ID})\.{_QUESTION_ID}\.json")
+_MAX_BYTES = 64 << 20
+
+_PAST: msgspec.json.Decoder[PastQuestion] = msgspec.json.Decoder(PastQuestion)
+
+
+def job_of(name: str) -> str | None:
+    """The id of the job that an answer of this name belongs to; None for another file."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else match[1]
+
+
+class Answers:
+    """The late answers of one jobs directory. Safe to use from several threads."""
+
+    def __init__(self, directory: str, disk: Disk) -> None:
+        """Use `directory`, which is made with the first answer."""
+        self.directory = directory
+        self._disk = disk
+
+    def give(self, job_id: str, question: PastQuestion) -> None:
+        """Record an answer, durably.
+
+        Raises:
+            AnsweredError: There is one already.
+            OSError: It cannot be recorded; there is none.
+        """
+        make_private_directory(self.directory, self._disk)
+        path = self._path(job_id, question.id)
+        try:
+            write_new(path, msgspec.json.encode(question), self._disk)
+        except FileExistsError:
+            raise AnsweredError(job_id) from None
+        try:
+            sync_directory(self.directory, self._disk)
+        except BaseException:
+            remove_quietly(path, disk=self._disk)
+            raise
+
+    def take_back(self, job_id: str, question_id: str) -> None:
+        """Remove an answer that had no effect.
+
+        Raises:
+            OSError: It stays.
+        """
+        remove(self._path(job_id, question_id), self._disk)
+        sync_directory(self.directory, self._disk)
+
+    def merged(self, job: Job) -> Job:
+        """The job with its late answers in the place of `unanswered`."""
+        questions = job.questions or []
+        if all(question.answer is not Verdict.UNANSWERED for question in questions):
+            return job
+        late = [self._read(job.id, question) for question in questions]
+        return msgspec.structs.replace(job, questions=late)
+
+    def remove(self, job_id: str) -> int:
+        """Remove the answers of a job, and count them."""
+        names = [name for name in names_in(self.directory, self._disk) if job_of(name) == job_id]
+        return sum(remove(os.path.join(self.directory, name), self._disk) for name in names)
+
+    def _read(self, job_id: str, question: PastQuestion) -> PastQuestion:
+        """The question with its late answer, if there is one that can be read."""
+        if question.answer is not Verdict.UNANSWERED or not re.fullmatch(_QUESTION_ID, question.id):
+            return question
+        with (
+            suppress(OSError, msgspec.DecodeError),
+            opened_regular(self._path(job_id, question.id), self._disk) as (fd, _),
+        ):
+            answered = _PAST.decode(read_all(fd, _MAX_BYTES, self._disk))
+            return msgspec.structs.replace(
+                question,
+                answer=answered.answer,
+                answered_by=answered.answered_by,
+                answered_at=answered.answered_at,
+            )
+        return question
+
+    def _path(self, job_id: str, question_id: str) -> str:
+        if not re.fullmatch(_QUESTION_ID, question_id):
+            raise ValueError(f"{question_id!r} is no id of a question of ours")
+        return os.path.join(self.directory, f"{job_id}.{question_id}.json")

@@ -1,0 +1,91 @@
+"""Who and where a host is, and the environment in which it runs what other machines ask for."""
+
+import getpass
+import hashlib
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.core.command import DEPTH_VARIABLE, MARKER_VARIABLE
+from agent_dispatch.files import make_private_directory, write_whole
+from agent_dispatch.model.job import JOB_VARIABLE
+
+CHAIN_VARIABLE = "AGENT_DISPATCH_HOSTS"
+"""Set for agents: the ids of the hosts that their dispatch came through, with commas between."""
+_PATH_FILE = "remote.env"
+_MAX_CHAIN = 100
+
+
+def path_file(config: Path) -> Path:
+    """Where `init` keeps its PATH for runs that come from other machines."""
+    return config.parent / _PATH_FILE
+
+
+def keep_path(environ: Mapping[str, str], config: Path) -> None:
+    """Keep the PATH of this shell, as a command over ssh has a shorter one.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = environ.get("PATH", "")
+    if path and "\n" not in path:
+        make_private_directory(str(config.parent))
+        write_whole(str(path_file(config)), os.fsencode(f"PATH={path}\n"))
+
+
+def host_environ(environ: Mapping[str, str], program: str) -> dict[str, str]:
+    """The environment of runs for other machines: no trace of the way here, and the kept PATH.
+
+    Args:
+        environ: Of this process.
+        program: The path that it was started by.
+    """
+    of_the_caller = (JOB_VARIABLE, MARKER_VARIABLE, DEPTH_VARIABLE, CHAIN_VARIABLE)
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("SSH_") and name not in of_the_caller
+    }
+    saved = ""
+    # Without the file the PATH is what ssh gives.
+    with suppress(OSError):
+        for line in path_file(config_path(environ)).read_bytes().splitlines():
+            if line.startswith(b"PATH="):
+                saved = os.fsdecode(line.removeprefix(b"PATH="))
+    folders = (saved, environ.get("PATH", ""), os.path.dirname(os.path.abspath(program)))
+    return {**kept, "PATH": ":".join(filter(None, folders))}
+
+
+def host_id(environ: Mapping[str, str]) -> str:
+    """Tells this user's configuration on this machine from all others; 32 hex digits."""
+    machine = b""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with suppress(OSError):
+            machine = machine or Path(path).read_bytes()
+    config = config_path(environ)
+    parts = (socket.gethostname(), os.getuid(), config, jobs_path(environ, config))
+    text = machine + "\0".join(map(str, parts)).encode(errors="surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
+def chain(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The hosts that this process's dispatch came through, this one last."""
+    before = [word for word in environ.get(CHAIN_VARIABLE, "").split(",") if word]
+    return (*before[-_MAX_CHAIN:], host_id(environ))
+
+
+def boot_id() -> str:
+    """Changes when the machine starts anew; empty where it cannot be told."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def user_name() -> str:
+    """The user of this process, for people to read."""
+    with suppress(OSError, KeyError):
+        return getpass.getuser()
+    return str(os.getuid())

@@ -1,0 +1,226 @@
+"""A machine for tests: a home directory with a fake claude, agents and a way in."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from agent_dispatch.jobs.ids import IdSource
+
+FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")
+PATIENCE_S = 60.0
+NONCE = "0123456789abcdef"
+
+
+class Machine:
+    """One user on one machine."""
+
+    def __init__(self, home: Path) -> None:
+        """Make its home, with `claude` and `agent-dispatch` in ~/.local/bin."""
+        self.home = home
+        self.log = home / "starts"
+        self.config = home / ".config" / "agent-dispatch" / "agents.toml"
+        self.jobs = self.config.parent / "jobs"
+        folder = home / ".local" / "bin"
+        folder.mkdir(parents=True)
+        self._script(folder / "claude", f'exec "{sys.executable}" -I -S "{FAKE_CLAUDE}" "$@"')
+        # As the installed script does it, under its own name.
+        main = "import sys; sys.argv.pop(0); from agent_dispatch.__main__ import main; main()"
+        run = f'exec "{sys.executable}" -P -c "{main}" "$0" "$@"'
+        self.program = folder / "agent-dispatch"
+        self._script(self.program, run)
+        self.environ = {
+            "HOME": str(home),
+            "PATH": f"{folder}:/usr/bin:/bin",
+            "FAKE_LOG": str(self.log),
+        }
+
+    @staticmethod
+    def _script(path: Path, line: str) -> None:
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+
+    def cli(
+        self, *argv: str, check: bool = True, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        return subprocess.run(
+            [str(self.program), *argv],
+            env={**self.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=check,
+        )
+
+    def answer(self, *argv: str, check: bool = True) -> Any:
+        """Run one command and read its JSON."""
+        return json.loads(self.cli(*argv, "--json", check=check).stdout)
+
+    def start(self, *argv: str) -> "subprocess.Popen[str]":
+        """Start one command."""
+        return subprocess.Popen(
+            [str(self.program), *argv],
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def project(self, name: str) -> Path:
+        """Make a project and register it as an agent of that name."""
+        directory = self.home / "projects" / name
+        directory.mkdir(parents=True)
+        self.cli("add", name, str(directory))
+        return directory
+
+    def reach(self, other: "Machine", name: str, *, lease_seconds: float = 0) -> None:
+        """Know `other` as a host, by a relay that leaves nothing of us in its environment."""
+        relay = ["env", "-i", *(f"{key}={value}" for key, value in other.environ.items())]
+        lease = () if not lease_seconds else ("--lease-seconds", str(lease_seconds))
+        self.cli("hosts", "add", name, *lease, "--exec", "--", *relay)
+
+    def link(self, name: str, host: str, agent: str = "") -> None:
+        """Register an agent of a host, without asking it."""
+        with self.config.open("a") as file:
+            file.write(f'\n[agents.{name}]\nhost = "{host}"\n')
+            if agent:
+                file.write(f'agent = "{agent}"\n')
+
+    @property
+    def starts(self) -> list[int]:
+        """The processes of claude that were ever started."""
+        text = self.log.read_text() if self.log.exists() else ""
+        return [int(pid) for pid in re.findall(r"start (\d+)", text)]
+
+    def running(self) -> list[int]:
+        """Those that are left."""
+        return [pid for pid in self.starts if _is_claude(pid)]
+
+    def wait_until_started(self, number: int = 1) -> None:
+        """Wait until so many were started."""
+        wait_for(lambda: len(self.starts) >= number)
+
+    def wait_until_quiet(self) -> None:
+        """Wait until none is left."""
+        wait_for(lambda: not self.running())
+
+
+def _is_claude(pid: int) -> bool:
+    try:
+        return FAKE_CLAUDE.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def wait_for(reached: Any, patience_s: float = PATIENCE_S) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + patience_s
+    while not reached():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+_ids = IdSource()
+
+
+class Caller:
+    """Speaks frames with a stub of its own."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        """Talk with `process`."""
+        self.process = process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin, self._stdout = process.stdin, process.stdout
+        self._n = 0
+        self.events: list[tuple[int, str]] = []
+
+    def greeting(self) -> dict[str, Any]:
+        """Read up to the greeting."""
+        while not (line := self._stdout.readline()).startswith(b"ADR1 "):
+            assert line, "no greeting"
+        answer: dict[str, Any] = json.loads(line.split(b" ", 2)[2])
+        return answer
+
+    def say(self, **frame: object) -> int:
+        """Send a frame; give its number."""
+        self._n += 1
+        self._stdin.write(json.dumps({"n": self._n, **frame}).encode() + b"\n")
+        self._stdin.flush()
+        return self._n
+
+    def hear(self, n: int | None = None) -> dict[str, Any]:
+        """Read up to the answer of that number."""
+        parts = ""
+        while line := self._stdout.readline():
+            frame: dict[str, Any] = json.loads(line)
+            if frame["t"] == "part":
+                parts += frame["text"]
+                if not frame.get("last"):
+                    continue
+                frame, parts = json.loads(parts), ""
+            if frame["t"] == "event":
+                self.events.append((frame["seq"], frame["line"]))
+            elif frame["t"] == "ping":
+                self.say(t="pong")
+            elif frame["t"] != "pong" and n in (None, frame.get("n", 0)):
+                return frame
+        raise AssertionError("the stub is gone")
+
+    def ask(self, **frame: object) -> dict[str, Any]:
+        """Send a frame and read its answer."""
+        return self.hear(self.say(**frame))
+
+    def submit(self, agent: str, task: str, job_id: str = "", **more: object) -> dict[str, Any]:
+        """Submit a job."""
+        request = {"agent": agent, "task": task}
+        return self.ask(t="submit", id=job_id or _ids.next(), request=request, **more)
+
+    def attach(self, job_id: str, **more: object) -> dict[str, Any]:
+        """Wait for the end of a job."""
+        job: dict[str, Any] = self.ask(t="attach", id=job_id, **more)["job"]
+        return job
+
+
+@contextmanager
+def calling(
+    machine: Machine,
+    argv: tuple[str, ...] = ("_remote", NONCE),
+    hello: Mapping[str, object] = {},
+    **environ: str,
+) -> Iterator[Caller]:
+    """Start a stub and say hello to it."""
+    process = subprocess.Popen(
+        [str(machine.program), *argv],
+        env={**machine.environ, **environ},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        caller = Caller(process)
+        caller.greeting()
+        caller.say(t="hello", proto=1, oldest=1, dead_s=20, **hello)
+        yield caller
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            with suppress(OSError):
+                stream.close()
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment of a process."""
+    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    pairs = (os.fsdecode(word).partition("=") for word in words if word)
+    return {name: value for name, _, value in pairs}
