@@ -74,6 +74,7 @@ COMMANDS = {
     "questions": _Command("questions:questions", "List what agents ask permission for."),
     "answer": _Command("questions:answer", "Allow or deny the call that an agent asks for."),
     "gc": _Command("jobs:gc", "Remove old jobs and their answers."),
+    "stats": _Command("stats:stats", "Show what runs cost and how they went."),
     "doctor": _Command("doctor:doctor", "Check the installation and print a fix for each failure."),
     "demo": _Command("demo:demo", "Show a dispatch at work, without Claude and without cost."),
     "serve": _Command("app:serve", "Run the MCP server on stdin and stdout, for Claude Code."),

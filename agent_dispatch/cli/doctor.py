@@ -1,4 +1,4 @@
-"""`doctor`: checks the whole installation. It spends nothing and changes nothing."""
+"""`doctor`: checks the whole installation. It spends nothing."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,6 +6,7 @@ import msgspec
 
 from agent_dispatch.cli.agents import open_registry
 from agent_dispatch.cli.checks import Check, Status, check_claude, check_config, check_jobs
+from agent_dispatch.cli.money_checks import check_money
 from agent_dispatch.cli.output import Colour, counted, one_line, paint, write_json, write_lines
 from agent_dispatch.cli.registration_checks import check_registration
 from agent_dispatch.cli.shell import Shell
@@ -62,6 +63,7 @@ def _checks(shell: Shell) -> Iterator[Check]:
     yield from check_registration(shell, directories)
     yield from check_config(shell)
     yield from check_jobs(shell)
+    yield from check_money(shell)
 
 
 def _lines(check: Check, shell: Shell) -> Iterable[str]:

@@ -23,7 +23,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Run": ("run", "test", "parallel", "dialogue"),
     "Jobs": (
         *("jobs", "job", "wait", "tail", "watch"),
-        *("cancel", "questions", "answer", "gc"),
+        *("cancel", "questions", "answer", "gc", "stats"),
     ),
     "Set-up": ("init", "doctor", "demo", "serve", "help", "version"),
 }
@@ -51,6 +51,7 @@ EXAMPLES: Mapping[str, str] = {
     "questions": "agent-dispatch questions",
     "answer": "agent-dispatch answer last allow",
     "gc": "agent-dispatch gc --max-age-days 30",
+    "stats": "agent-dispatch stats --since 24h --by day",
     "init": "agent-dispatch init",
     "doctor": "agent-dispatch doctor",
     "demo": "agent-dispatch demo",

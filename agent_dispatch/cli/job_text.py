@@ -48,7 +48,7 @@ def table(jobs: Sequence[JobSummary], shell: Shell, now: float) -> list[str]:
     ]
     widths = [max(map(cell_width, column)) for column in zip(*cells, strict=True)]
     headings, *rows = ([pad(*cell) for cell in zip(row, widths, strict=True)] for row in cells)
-    room = _columns(shell.stdout) - sum(widths) - len(_GAP) * len(widths)
+    room = columns(shell.stdout) - sum(widths) - len(_GAP) * len(widths)
     lines = [paint(_GAP.join((*headings, "TASK")), Colour.FAINT, shell.stdout, shell.environ)]
     for job, row in zip(jobs, rows, strict=True):
         row[_STATUS] = paint(row[_STATUS], _COLOURS[job.status], shell.stdout, shell.environ)
@@ -138,7 +138,7 @@ def _seconds(seconds: float) -> str:
     return f"{max(seconds, 0):.1f} s"
 
 
-def _columns(stream: TextIO) -> int:
+def columns(stream: TextIO) -> int:
     """The width of a terminal; what is none has room for everything."""
     if stream.isatty():
         # A terminal may not tell.

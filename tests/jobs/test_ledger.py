@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -9,12 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent_dispatch.files import Disk, locked
+from agent_dispatch.files import Disk, locked, names_in
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.ledger import Booked, Ledger
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.ledger import AccountLimits, LedgerLine, LimitWindow
+from tests.jobs.support import DyingDisk
 
 FREE = Settings()
 DOLLAR = Settings(max_cost_per_day_usd=1, max_cost_per_tree_usd=1, max_runs_per_tree=20)
@@ -69,7 +71,7 @@ class House:
         return list(self.ledger.lines(0))
 
     def open(self) -> list[str]:
-        return os.listdir(self.jobs / "ledger" / "open")
+        return names_in(str(self.jobs / "ledger" / "open"))
 
 
 @pytest.fixture
@@ -240,6 +242,37 @@ def test_a_full_disk_keeps_what_a_run_cost_until_there_is_room(tmp_path: Path) -
     house.ledger.recover()
     assert [(line.cost_usd, line.success) for line in house.lines()] == [(0.07, True)]
     assert house.open() == []
+
+
+@pytest.mark.parametrize("settings", [FREE, DOLLAR], ids=["no ceiling", "ceilings"])
+def test_a_process_killed_at_any_system_call_loses_and_doubles_no_run(
+    tmp_path: Path, settings: Settings
+) -> None:
+    for die_at in range(1, 200):
+        directory = tmp_path / str(die_at)
+        house = House(directory, DyingDisk(die_at))
+        draft = house.draft()
+        read, write = os.pipe()
+        if (pid := os.fork()) == 0:
+            with contextlib.suppress(BaseException):
+                booked = house.ledger.book([draft], settings)
+                os.write(write, b"booked ")
+                house.settle(booked, 0.02, settings)
+                os.write(write, b"settled")
+            os._exit(0)
+        os.close(write)
+        os.waitpid(pid, 0)
+        said = os.read(read, 100)
+        os.close(read)
+        after = House(directory)
+        after.ledger.recover()
+        costs = [line.cost_usd for line in after.lines() if line.job_id == draft.job_id]
+        if b"settled" in said:
+            assert costs == [0.02]
+            return
+        assert costs in ([[None], [0.02]] if b"booked" in said else [[], [None]]), die_at
+        assert after.open() == []
+    raise AssertionError("it makes more system calls than were tried")
 
 
 def test_a_stuck_holder_of_the_lock_keeps_runs_from_starting(

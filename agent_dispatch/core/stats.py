@@ -1,0 +1,169 @@
+"""What runs cost and how they went, added up from the lines of the ledger."""
+
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime
+from datetime import time as clock_time
+from enum import StrEnum
+
+import msgspec
+from msgspec import UNSET
+
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dispatch import COST_DECIMALS
+from agent_dispatch.model.ledger import LedgerLine
+
+_PERIOD = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([hdw])")
+_UNIT_S = {"h": 3_600, "d": 86_400, "w": 604_800}
+_FEWEST_RUNS = 3
+"""From fewer no timeout is suggested."""
+_TIMEOUT_STEP_S = 30
+_SECOND_DECIMALS = 3
+
+
+class By(StrEnum):
+    """What runs are grouped by."""
+
+    AGENT = "agent"
+    DAY = "day"
+    CALLER = "caller"
+    MODEL = "model"
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """The runs of one group."""
+
+    name: str | None
+    """None: it is not known, or there is none."""
+    runs: int
+    failures: dict[str, int]
+    """By error type, the most frequent first."""
+    cost_usd: float | None
+    """The sum of known costs; None if none is known."""
+    p50_seconds: float | None
+    """None if no duration is known."""
+    p90_seconds: float | None
+    denied: int
+    """Tool calls."""
+
+    @property
+    def failed(self) -> int:
+        """How many runs did not succeed."""
+        return sum(self.failures.values())
+
+    @property
+    def suggested_timeout_s(self) -> int | None:
+        """Twice what nine of ten runs take; None from too few runs."""
+        if self.p90_seconds is None or self.runs < _FEWEST_RUNS:
+            return None
+        return max(1, math.ceil(2 * self.p90_seconds / _TIMEOUT_STEP_S)) * _TIMEOUT_STEP_S
+
+    def as_answer(self, by: By) -> dict[str, object]:
+        """Return the row as `stats --json` prints it."""
+        return {
+            by.value: self.name,
+            "runs": self.runs,
+            "failed": self.failed,
+            "cost_usd": self.cost_usd,
+            "p50_seconds": self.p50_seconds,
+            "p90_seconds": self.p90_seconds,
+            "denied": self.denied,
+        }
+
+
+def begin_of(since: str, now: float) -> float:
+    """Return the moment that `--since` names, in seconds since the epoch.
+
+    Args:
+        since: A period such as `7d`, `24h` or `2w`, or a local date such as `2026-11-02`.
+        now: Seconds since the epoch.
+
+    Raises:
+        InvalidRequestError: It is neither.
+    """
+    text = since.strip().lower()
+    if period := _PERIOD.fullmatch(text):
+        return now - float(period[1]) * _UNIT_S[period[2]]
+    try:
+        return datetime.combine(date.fromisoformat(text), clock_time()).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequestError(
+            f"Not a time: {since[:40]!r}. Give a period such as 7d or 24h, or a date such as"
+            f" {datetime.fromtimestamp(now, UTC).astimezone():%Y-%m-%d}."
+        ) from None
+
+
+def rows(lines: Iterable[LedgerLine], by: By) -> list[Row]:
+    """Add up the runs of each group, in the order of their names."""
+    groups: dict[str | None, _Group] = {}
+    for line in lines:
+        for name, cost_usd in _groups_of(line, by):
+            groups.setdefault(name, _Group()).add(line, cost_usd)
+    named = sorted(groups.items(), key=lambda item: (item[0] is None, item[0] or ""))
+    return [group.row(name) for name, group in named]
+
+
+def total(lines: Iterable[LedgerLine]) -> Row:
+    """Add up all runs."""
+    group = _Group()
+    for line in lines:
+        group.add(line, line.cost_usd)
+    return group.row(None)
+
+
+def _groups_of(line: LedgerLine, by: By) -> Iterator[tuple[str | None, float | None]]:
+    """The groups that a run belongs to, and its cost in each."""
+    match by:
+        case By.AGENT:
+            yield line.agent, line.cost_usd
+        case By.DAY:
+            yield time.strftime("%Y-%m-%d", time.localtime(line.at)), line.cost_usd
+        case By.CALLER:
+            yield line.caller, line.cost_usd
+        case By.MODEL if not line.model_usage:
+            yield None, line.cost_usd
+        case By.MODEL:
+            for name, used in (line.model_usage or {}).items():
+                yield name, used.cost_usd
+
+
+class _Group:
+    def __init__(self) -> None:
+        self._runs = 0
+        self._failures: Counter[str] = Counter()
+        self._costs: list[float] = []
+        self._durations_ms: list[int] = []
+        self._denied = 0
+
+    def add(self, line: LedgerLine, cost_usd: float | None) -> None:
+        self._runs += 1
+        if not line.success:
+            self._failures[line.error_type or "unknown"] += 1
+        if cost_usd is not None:
+            self._costs.append(cost_usd)
+        if line.duration_ms is not None:
+            self._durations_ms.append(line.duration_ms)
+        self._denied += 0 if line.denied is UNSET else line.denied
+
+    def row(self, name: str | None) -> Row:
+        durations = sorted(self._durations_ms)
+        return Row(
+            name=name,
+            runs=self._runs,
+            failures=dict(self._failures.most_common()),
+            cost_usd=round(math.fsum(self._costs), COST_DECIMALS) if self._costs else None,
+            p50_seconds=_percentile(durations, 50),
+            p90_seconds=_percentile(durations, 90),
+            denied=self._denied,
+        )
+
+
+def _percentile(durations_ms: list[int], percent: int) -> float | None:
+    """Return the duration, in seconds, that so many of a hundred runs do not exceed."""
+    if not durations_ms:
+        return None
+    rank = math.ceil(len(durations_ms) * percent / 100)
+    return round(durations_ms[rank - 1] / 1000, _SECOND_DECIMALS)
