@@ -1,7 +1,7 @@
 """What the keys of `watch` do: a view and a key give the next view, and maybe a command."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ class Command(NamedTuple):
     kind: CommandKind
     job_id: str = ""
     text: str = ""
-    """The message to send."""
+    """The message to send, or the id of the question that is answered."""
     allow: bool = False
     """The answer to the question."""
 
@@ -94,7 +94,7 @@ def keys_in(data: bytes) -> Iterator[str]:
 
 
 def press(
-    view: View, key: str, ids: Sequence[str], asking: Sequence[str] = ()
+    view: View, key: str, ids: Sequence[str], questions: Mapping[str, str]
 ) -> tuple[View, Command | None]:
     """Give the view after a key, and what the key asks for.
 
@@ -102,7 +102,7 @@ def press(
         view: The view before.
         key: As `keys_in` gives it.
         ids: The jobs of the list, from top to bottom.
-        asking: Those that wait for a person's answer.
+        questions: Job id -> id of the question that waits for a person.
     """
     if view.mode in (Mode.MESSAGE, Mode.FILTER):
         return _type(view, key)
@@ -113,7 +113,7 @@ def press(
         return plain, Command(CommandKind.CANCEL, view.target) if key == "y" else None
     if view.mode is Mode.HELP:
         return msgspec.structs.replace(view, mode=Mode.BROWSE), None
-    return _browse(msgspec.structs.replace(view, notice=""), key, ids, asking)
+    return _browse(msgspec.structs.replace(view, notice=""), key, ids, questions)
 
 
 def _type(view: View, key: str) -> tuple[View, Command | None]:
@@ -144,7 +144,7 @@ def _typed(view: View, text: str) -> View:
 
 
 def _browse(
-    view: View, key: str, ids: Sequence[str], asking: Sequence[str]
+    view: View, key: str, ids: Sequence[str], questions: Mapping[str, str]
 ) -> tuple[View, Command | None]:
     change = msgspec.structs.replace
     match key:
@@ -165,9 +165,10 @@ def _browse(
         case "c":
             return change(view, mode=Mode.CONFIRM), None
         case "y" | "n":
-            if view.target not in asking:
+            if (question_id := questions.get(view.target)) is None:
                 return change(view, notice="It asks nothing."), None
-            return view, Command(CommandKind.ANSWER, view.target, allow=key == "y")
+            answer = Command(CommandKind.ANSWER, view.target, question_id, allow=key == "y")
+            return view, answer
         case _:
             pass
     return _move(view, key, ids), None

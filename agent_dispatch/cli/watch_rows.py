@@ -34,6 +34,8 @@ class Item(NamedTuple):
     cost_usd: float | None
     evidence: str
     parent: str | None
+    question_id: str = ""
+    """Of the question that waits for a person."""
 
     @property
     def is_ended(self) -> bool:
@@ -62,6 +64,7 @@ def item_of(job: Job) -> Item:
         cost_usd=None if job.result is None else job.result.cost_usd,
         evidence=evidence_text(None if job.result is None else job.result.evidence),
         parent=job.parent,
+        question_id="" if job.question is None else job.question.id,
     )
 
 

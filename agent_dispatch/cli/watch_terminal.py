@@ -25,9 +25,10 @@ from agent_dispatch.cli.output import one_line
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.watch import LOOK_EVERY_S, Seen, Watcher
 from agent_dispatch.cli.watch_keys import Command, CommandKind, View, follow, keys_in, press
-from agent_dispatch.cli.watch_rows import ASKING, Row, as_trees, matching
+from agent_dispatch.cli.watch_rows import Row, as_trees, matching
 from agent_dispatch.cli.watch_screen import Scene, draw
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.run.service import Service
 from agent_dispatch.run.threads import in_thread
 
@@ -117,9 +118,9 @@ class _Screen:
 
     def _press(self, key: str, nursery: trio.Nursery) -> None:
         rows = self._rows()
-        asking = [row.item.id for row in rows if row.item.status == ASKING]
+        questions = {item.id: item.question_id for item in self._seen.items if item.question_id}
         before = self._view.opened
-        self._view, command = press(self._view, key, [row.item.id for row in rows], asking)
+        self._view, command = press(self._view, key, [row.item.id for row in rows], questions)
         if self._view.opened != before:
             self._seen = self._seen._replace(opened=None)
             self._look_now.set()
@@ -144,6 +145,12 @@ class _Screen:
                 self._notice(f"Cancelling {short} …")
                 outcome = await self._service.cancel(command.job_id, by="agent-dispatch watch")
                 return f"Job {short}: {outcome}."
+            case CommandKind.ANSWER:
+                verdict = Verdict.ALLOW if command.allow else Verdict.DENY
+                await self._service.answer(
+                    command.job_id, verdict, AnsweredBy.TERMINAL, command.text
+                )
+                return f"Job {short}: {'allowed, once' if command.allow else 'denied'}."
             case _:
                 raise NotImplementedError
 

@@ -138,9 +138,10 @@ AT_B = View(selected="b")
 def pressed(
     view: View, keys: list[str], asking: tuple[str, ...] = ()
 ) -> tuple[View, list[Command]]:
+    questions = {job_id: f"of {job_id}" for job_id in asking}
     commands = []
     for key in keys:
-        view, command = press(view, key, IDS, asking)
+        view, command = press(view, key, IDS, questions)
         commands += [command] if command else []
     return view, commands
 
@@ -160,8 +161,8 @@ def pressed(
         (["m", "g", "o", "q", "enter"], [Command(CommandKind.SEND, "b", text="goq")]),
         (["m", "g", "escape"], []),
         (["m", " ", "enter"], []),
-        (["y"], [Command(CommandKind.ANSWER, "b", allow=True)]),
-        (["n"], [Command(CommandKind.ANSWER, "b")]),
+        (["y"], [Command(CommandKind.ANSWER, "b", "of b", allow=True)]),
+        (["n"], [Command(CommandKind.ANSWER, "b", "of b")]),
         (["up", "y"], []),
     ],
 )
@@ -177,7 +178,7 @@ def test_a_question_is_confirmed_and_not_answered_by_the_same_key() -> None:
 
 def test_nothing_is_asked_of_an_empty_list() -> None:
     for key in ("enter", "m", "c", "y", "down", "end"):
-        assert press(View(), key, []) == (View(), None)
+        assert press(View(), key, [], {}) == (View(), None)
 
 
 def test_the_filter_narrows_while_it_is_typed_and_escape_lifts_it() -> None:
