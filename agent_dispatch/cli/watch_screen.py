@@ -86,8 +86,9 @@ def _list(view: View, scene: Scene, room: int) -> list[Text]:
     for row in scene.rows[first : first + room]:
         line = _row(row, scene.now, wide=wide)
         if row.item.id == view.selected:
+            # In one colour: reversed, each column would get a background of its own.
+            line = Text(line.plain, style="reverse")
             line.pad_right(max(scene.width - line.cell_len, 0))
-            line.stylize("reverse")
         lines.append(line)
     return lines
 

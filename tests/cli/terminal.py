@@ -25,13 +25,13 @@ class Terminal:
     def __init__(self, process: subprocess.Popen[bytes], fd: int, columns: int, rows: int) -> None:
         self.process = process
         self._fd = fd
-        self._screen = pyte.Screen(columns, rows)
-        self._stream = pyte.ByteStream(self._screen)
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self.screen)
 
     @property
     def text(self) -> str:
         """All lines of the screen."""
-        return "\n".join(line.rstrip() for line in self._screen.display)
+        return "\n".join(line.rstrip() for line in self.screen.display)
 
     def press(self, keys: str) -> None:
         """Type something."""
@@ -55,7 +55,7 @@ class Terminal:
     def resize(self, columns: int, rows: int) -> None:
         """Change the size of the window."""
         _set_size(self._fd, columns, rows)
-        self._screen.resize(rows, columns)
+        self.screen.resize(rows, columns)
         self.process.send_signal(signal.SIGWINCH)
 
     def _read(self, deadline: float) -> bool:
