@@ -61,7 +61,7 @@ def show_result(shell: Shell, result: DispatchResult) -> None:
 def _facts(result: DispatchResult) -> list[str]:
     """Turns, time, cost, session and job, as far as they are known."""
     facts = [
-        "cached" if result.cached else None,
+        f"cached, from {result.cached_at}" if result.cached else None,
         None if result.num_turns is None else counted(result.num_turns, "turn"),
         None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
         None if result.cost_usd is None else f"${result.cost_usd:.4f}",

@@ -65,6 +65,8 @@ def run(
 ) -> int:
     """Give a task to an agent and print its answer. It costs what a Claude session costs.
 
+    Commands never answer from a cache: each one runs its task.
+
     Args:
         name: The agent.
         task: What to do; the agent does not see your conversation. `-` reads stdin.
@@ -310,9 +312,10 @@ def _show_parallel(shell: Shell, outcome: ParallelResult) -> None:
         write_lines(shell, [f"\n## All together, by {one_line(outcome.aggregated.agent)}", ""])
         show_result(shell, outcome.aggregated)
     failed = sum(not result.success for result in results)
-    # A cached result cost nothing; the run that paid for it may be in this list too.
-    paid = [r for r in (*results, outcome.aggregated) if r is not None and not r.cached]
-    costs = [result.cost_usd for result in paid if result.cost_usd is not None]
+    # Tasks that are the same share a run, which is paid for once.
+    shown = [result for result in (*results, outcome.aggregated) if result is not None]
+    paid = {result.job_id or number: result for number, result in enumerate(shown)}
+    costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
     cost = f", ${sum(costs):.4f}" if costs else ""
     remark(shell, f"{counted(len(results), 'task')}, {failed} failed{cost}", Colour.FAINT)
 

@@ -1,12 +1,14 @@
 """Answers that need not be paid for twice: which are kept, for whom, and for how long.
 
 An answer is kept for requests that ask the same of the same agent, configured the same; anything
-else may be answered differently. Only an answer without a remark is kept: what was denied, cut off
-or left behind may go better the next time.
+else may be answered differently. Only the answer of a run that changed nothing is kept, so that
+"build it" and "run the tests again" always run; and only one without a remark: what was denied, cut
+off or left behind may go better the next time.
 """
 
 import hashlib
 from collections import OrderedDict
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -29,8 +31,12 @@ def request_key(request: DispatchRequest, agent: EffectiveAgent, prompt: str = "
 
 
 def is_clean(result: DispatchResult) -> bool:
-    """Tell whether an answer may be given again: a success that nothing has to be said about."""
-    return result.success and not result.hint
+    """Tell whether an answer may be given again.
+
+    It is a success that nothing has to be said about, of a run that did nothing but read.
+    """
+    did = result.evidence
+    return result.success and not result.hint and did is not None and did.read_only
 
 
 class Cache:
@@ -49,25 +55,43 @@ class Cache:
         """How often it was cleared: a run that began before is no news after."""
 
     def get(self, key: bytes, now: float, settings: CacheSettings) -> DispatchResult | None:
-        """Return the answer kept for `key`, marked as cached, if it is not too old."""
+        """Return the answer kept for `key`, marked as cached and free, if it is not too old."""
         self._drop(now, settings)
         found = self._kept.get(key)
         if found is None:
             self._misses += 1
             return None
         self._hits += 1
-        return msgspec.structs.replace(found[1], cached=True)
+        return found[1]
 
     def count_shared(self) -> None:
         """Take note that the last miss was answered by a run that was under way."""
         self._misses -= 1
         self._hits += 1
 
-    def put(self, key: bytes, result: DispatchResult, now: float, settings: CacheSettings) -> None:
-        """Keep `result` in the place of an older one, if it is clean and there is room for it."""
+    def put(
+        self,
+        key: bytes,
+        result: DispatchResult,
+        now: float,
+        settings: CacheSettings,
+        *,
+        ended_at: float,
+    ) -> None:
+        """Keep `result` in the place of an older one, if it is clean and there is room for it.
+
+        Args:
+            key: Of `request_key`.
+            result: Of the run.
+            now: On the clock of the cache.
+            settings: As they are now.
+            ended_at: When the run ended, in seconds since the epoch.
+        """
         self._forget(key)
         if is_clean(result) and _size(result) <= MAX_KEPT_CHARS:
-            self._kept[key] = (now, result)
+            cached_at = datetime.fromtimestamp(ended_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            again = msgspec.structs.replace(result, cost_usd=0, cached=True, cached_at=cached_at)
+            self._kept[key] = (now, again)
             self._chars += _size(result)
         self._drop(now, settings)
 

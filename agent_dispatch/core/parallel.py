@@ -85,7 +85,12 @@ def _member(item: DispatchItem) -> Member:
         model=item.model,
         effort=item.effort,
     )
-    return Member(request=request, ref=item.return_ref, summary_chars=max(item.summary_chars, 0))
+    return Member(
+        request=request,
+        ref=item.return_ref,
+        summary_chars=max(item.summary_chars, 0),
+        fresh=item.fresh,
+    )
 
 
 def aggregate_request(

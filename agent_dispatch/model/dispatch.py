@@ -136,5 +136,7 @@ class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     truncated: bool | None = None
     full_size: int | None = None
     cached: bool | None = None
+    cached_at: str | None = None
+    """When the run ended whose answer this is: ISO 8601, in UTC."""
     next_steps: list[NextStep] | None = None
     """Kept in the record; a surface words them in `error` or `hint`, and leaves them out."""

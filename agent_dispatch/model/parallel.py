@@ -23,6 +23,7 @@ class DispatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     return_ref: bool = False
     summary_chars: int = 500
     timeout_seconds: int = 0
+    fresh: bool = False
     model: str = ""
     effort: str = ""
 
@@ -34,6 +35,8 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     ref: bool = False
     """Its caller gets a ref in place of the answer, as with `dispatch`."""
     summary_chars: int = 500
+    fresh: bool = False
+    """Run it whatever was asked before."""
 
 
 class ParallelResult(msgspec.Struct, frozen=True, kw_only=True):

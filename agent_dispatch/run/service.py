@@ -126,6 +126,7 @@ class Service:
         *,
         ref: bool = False,
         fresh: bool = False,
+        alone: bool = False,
     ) -> DispatchResult:
         """Give one task to one agent and wait for the answer.
 
@@ -137,7 +138,9 @@ class Service:
             request: What is asked of whom.
             on_progress: Called with the job's id first, then with what happens; returns at once.
             ref: The caller gets the id in place of the answer: keep the record until `gc`.
-            fresh: Run it whatever was asked before; so does a request that resumes a session.
+            fresh: Run it whatever was asked before; its answer may be given to later calls.
+            alone: Share it with no other call, before or after. That also holds for a request that
+                resumes a session.
 
         Raises:
             UnknownAgentError: No such agent.
@@ -148,7 +151,7 @@ class Service:
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         plan = plan_run(await self._planner.snapshot(), request)
-        return await self._run(plan, on_progress, self._tree, ref=ref, fresh=fresh)
+        return await self._run(plan, on_progress, self._tree, ref=ref, fresh=fresh, alone=alone)
 
     async def plan(self, request: DispatchRequest) -> Plan:
         """Check a request, and say how it would be run; raises what `dispatch` raises for it."""
@@ -164,11 +167,13 @@ class Service:
 
     async def keep_answer(self, job: Job) -> None:
         """Put the answer of a call that a worker ran into the cache, if it may be given again."""
-        if job.kind is not JobKind.CALL or job.result is None or job.resume_session_id is not None:
+        if job.kind is not JobKind.CALL or job.resume_session_id is not None:
+            return
+        if job.result is None or job.completed_at is None:
             return
         plan = plan_run(await self._planner.snapshot(), job.request())
         if plan.settings.cache.enabled:
-            self._flight.keep(plan, job.result)
+            self._flight.keep(plan, job.result, job.completed_at)
 
     async def _run(
         self,
@@ -178,15 +183,18 @@ class Service:
         *,
         ref: bool,
         fresh: bool = False,
+        alone: bool = False,
     ) -> DispatchResult:
         request, settings = plan.request, plan.settings
         await self._check_owner_of_session(request)
         await self._check_session(request.session_id)
         # Where no record of an ordinary call is kept, there is none that a ref could name.
         unnamed = ref and settings.call_retention_days == 0
-        if fresh or unnamed or request.session_id is not None or not settings.cache.enabled:
+        if alone or unnamed or request.session_id is not None or not settings.cache.enabled:
             return await self._runner.call(plan, ref, on_progress, tree=tree)
         start = partial(self._runner.call, plan, ref, tree=tree)
+        if fresh:
+            return await self._flight.fresh(plan, on_progress, start)
         result = await self._flight.dispatch(plan, on_progress, start)
         if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
             return result
@@ -267,7 +275,7 @@ class Service:
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
             # The request that combines the answers is made when they are there.
             plan = plans.get(member.request) or plan_run(snapshot, member.request)
-            return await self._run(plan, report, tree, ref=member.ref)
+            return await self._run(plan, report, tree, ref=member.ref, fresh=member.fresh)
 
         return await dispatch_parallel(members, aggregate, dispatch, on_progress)
 

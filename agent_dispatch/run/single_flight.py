@@ -6,6 +6,7 @@ the agent was started, or from its own arrival if that was later.
 """
 
 import math
+import time
 from collections.abc import Awaitable, Callable
 from types import WrapperDescriptorType
 
@@ -66,10 +67,25 @@ class SingleFlight:
         key = request_key(plan.request, plan.agent, plan.prompt)
         return self._cache.get(key, trio.current_time(), plan.settings.cache)
 
-    def keep(self, plan: Plan, result: DispatchResult) -> None:
-        """Keep an answer that another process ran for."""
+    def keep(self, plan: Plan, result: DispatchResult, ended_at: float) -> None:
+        """Keep an answer that another process ran for, which ended at this time of the epoch."""
         key = request_key(plan.request, plan.agent, plan.prompt)
-        self._cache.put(key, result, trio.current_time(), plan.settings.cache)
+        now = trio.current_time()
+        self._cache.put(key, result, now, plan.settings.cache, ended_at=ended_at)
+
+    async def fresh(self, plan: Plan, on_progress: OnProgress, start: Start) -> DispatchResult:
+        """Answer by a new run, whatever was asked before; its answer may be kept.
+
+        If cancelled, no process of the run is left.
+
+        Raises:
+            DispatchError: What `start` raised.
+        """
+        generation = self._cache.generation
+        result = await start(on_progress, TimeLimit(plan.timeout_s))
+        key = request_key(plan.request, plan.agent, plan.prompt)
+        self._keep(key, result, generation, plan.settings.cache)
+        return result
 
     def stats(self, settings: CacheSettings) -> CacheStats:
         """How full the cache is and how often it helped."""
@@ -90,14 +106,21 @@ class SingleFlight:
         try:
             with run.scope:
                 run.result = await start(run.report, run.limit)
-                if generation == self._cache.generation:
-                    self._cache.put(key, run.result, trio.current_time(), settings)
+                self._keep(key, run.result, generation, settings)
         except Exception as error:
             run.failure = error  # Each of its callers gets a copy.
         finally:
             if self._runs.get(key) is run:
                 del self._runs[key]
             run.end()
+
+    def _keep(
+        self, key: bytes, result: DispatchResult, generation: int, settings: CacheSettings
+    ) -> None:
+        """Keep an answer, unless the cache was cleared since its run began."""
+        if generation == self._cache.generation:
+            now = trio.current_time()
+            self._cache.put(key, result, now, settings, ended_at=time.time())
 
 
 class _Caller:
@@ -133,7 +156,6 @@ class _SharedRun:
         self.result: DispatchResult | None = None
         self.failure: Exception | None = None
         self._callers: list[_Caller] = []
-        self._payer: _Caller | None = None
         self._job_id: str | None = None
 
     @property
@@ -148,7 +170,6 @@ class _SharedRun:
 
     def end(self) -> None:
         """Let all callers have what came of it."""
-        self._payer = self._callers[0] if self._callers else None
         self.over.set()
 
     async def wait(self, caller: _Caller) -> DispatchResult:
@@ -177,10 +198,7 @@ class _SharedRun:
             raise _copy_of(self.failure)
         if self.result is None:
             return self._out_of_time(caller)
-        if caller is self._payer:
-            return self.result
-        # It was paid for once.
-        return msgspec.structs.replace(self.result, cached=True)
+        return self.result
 
     def _out_of_time(self, caller: _Caller) -> DispatchResult:
         error = (

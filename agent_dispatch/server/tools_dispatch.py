@@ -76,6 +76,7 @@ class DispatchParams(TaskParams, frozen=True):
         msgspec.Meta(description="Answer a ref and a summary; fetch_result(ref) gives the text"),
     ] = False
     summary_chars: Annotated[int, msgspec.Meta(description="Length of the summary")] = 500
+    fresh: Annotated[bool, msgspec.Meta(description="Run it now; no cached answer")] = False
 
 
 class SessionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,7 +100,9 @@ async def dispatch(
     service: Service, params: DispatchParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
     """Run one task; a run that fails is a result too."""
-    result = await service.dispatch(request_from(params), on_progress, ref=params.return_ref)
+    result = await service.dispatch(
+        request_from(params), on_progress, ref=params.return_ref, fresh=params.fresh
+    )
     result = told(result, in_tools)
     if params.return_ref:
         return refer(result, max(params.summary_chars, 0))
@@ -110,7 +113,7 @@ async def dispatch_stream(
     service: Service, params: TaskParams, on_progress: OnProgress
 ) -> DispatchResult:
     """Run one task, whatever was asked before."""
-    result = await service.dispatch(request_from(params), on_progress, fresh=True)
+    result = await service.dispatch(request_from(params), on_progress, alone=True)
     return inline(told(result, in_tools))
 
 
@@ -130,7 +133,7 @@ async def dispatch_session(
         model=params.model,
         effort=params.effort,
     )
-    result = await service.dispatch(request, on_progress, fresh=True)
+    result = await service.dispatch(request, on_progress, alone=True)
     return inline(told(result, in_tools))
 
 
@@ -156,10 +159,10 @@ DISPATCH = Tool(
     title="Dispatch a task",
     description=(
         "Give one task to an agent: a Claude Code session in that agent's project directory, with"
-        " its CLAUDE.md, MCP servers and tools. Waits for the answer; the same call within minutes"
-        " is answered from the cache. Several in one turn run one after the other: use"
-        " dispatch_parallel. Check `success`; if it is false, `error_type` says why and `error`"
-        " what to do. `denied_tools` with success: the answer may be incomplete."
+        " its CLAUDE.md, MCP servers and tools. Waits for the answer; if it only read, the same"
+        " call within minutes is answered from the cache. Several in one turn run one after the"
+        " other: use dispatch_parallel. Check `success`; if it is false, `error_type` says why and"
+        " `error` what to do. `denied_tools` with success: the answer may be incomplete."
     ),
     params=DispatchParams,
     run=dispatch,

@@ -41,6 +41,7 @@ class HangingService(Service):
         *,
         ref: bool = False,
         fresh: bool = False,
+        alone: bool = False,
     ) -> DispatchResult:
         on_progress(Progress("working"))
         try:

@@ -91,6 +91,7 @@ class FakeService(Service):
         *,
         ref: bool = False,
         fresh: bool = False,
+        alone: bool = False,
     ) -> DispatchResult:
         self.requests.append(request)
         try:

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
-from tests.cli.support import ANSWER, FakeService, World
+from tests.cli.support import ANSWER, JOB_ID, FakeService, World
 
 TASKS = [{"agent": "infra", "task": "one"}, {"agent": "infra", "task": "two", "caller": "me"}]
 
@@ -52,9 +52,9 @@ def test_one_agent_combines_the_answers(world: World, tasks: str) -> None:
 
 
 def test_what_was_paid_for_once_is_added_up_once(world: World, tasks: str) -> None:
-    world.service = FakeService(msgspec.structs.replace(ANSWER, cached=True))
+    world.service = FakeService(msgspec.structs.replace(ANSWER, job_id=JOB_ID, cost_usd=0.25))
     assert world.run("parallel", tasks) == 0
-    assert world.err.endswith("2 tasks, 0 failed\n")
+    assert world.err.endswith("2 tasks, 0 failed, $0.2500\n")
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ class Interrupted(FakeService):
         *,
         ref: bool = False,
         fresh: bool = False,
+        alone: bool = False,
     ) -> DispatchResult:
         raise await self._begin(on_progress)
 

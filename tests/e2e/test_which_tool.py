@@ -31,6 +31,7 @@ async def test_a_quick_question_is_answered_and_asked_again_costs_nothing(
     assert (first["result"], second["result"]) == ("four pods", "four pods")
     assert ("cached" in first, second["cached"]) == (False, True)
     assert second["job_id"] == first["job_id"]
+    assert (first["cost_usd"] > 0, second["cost_usd"]) == (True, 0)
     assert len(api.requests) == asked
     assert (stats["hits"], stats["misses"], stats["size"]) == (1, 1, 1)
 

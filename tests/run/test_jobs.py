@@ -405,3 +405,17 @@ async def test_a_background_job_of_a_group_goes_with_its_shared_context(stage: S
     assert ended.group == "shop"
     assert ended.result is not None
     assert ended.result.result == "## Shared context\n\nFacts\n\n## Task\n\ngo"
+
+
+async def test_only_the_answer_of_a_run_that_only_read_is_given_again(stage: Stage) -> None:
+    call = 'emit(type="assistant", message={"content": [{"type": "tool_use", "name": TOOL}]})'
+    for tool, is_kept in (("Read", True), ("Bash", False), ("mcp__db__query", False)):
+        tree = stage.tree(f"read_turn(); init(); TOOL = {tool!r}; {call}; result()")
+        with trio.fail_after(20):
+            async with stage.open(tree) as service:
+                first = await service.dispatch(task("go"))
+                again = await service.dispatch(task("go"))
+                fresh = await service.dispatch(task("go"), fresh=True)
+        assert (again.cached or False, again.job_id == first.job_id) == (is_kept, is_kept)
+        assert (again.cost_usd, again.cached_at is not None) == (0 if is_kept else None, is_kept)
+        assert fresh.job_id != first.job_id

@@ -12,6 +12,7 @@ from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
     ErrorType,
+    Evidence,
     OnProgress,
     Progress,
     ignore_progress,
@@ -40,7 +41,12 @@ class Runs:
         self.begin = trio.Event()
         self.finish = trio.Event()
         self.outcome: DispatchResult | Exception = DispatchResult(
-            agent="infra", success=True, result="fine", job_id=JOB
+            agent="infra",
+            success=True,
+            result="fine",
+            job_id=JOB,
+            cost_usd=0.5,
+            evidence=Evidence(tool_calls=0, read_only=True),
         )
         self.limits: list[TimeLimit] = []
 
@@ -127,8 +133,8 @@ async def test_the_same_asked_at_once_is_run_once(call: MakeCall, runs: Runs) ->
     assert runs.started == 1
     first, *others = [c.result for c in calls]
     assert first is not None
-    assert (first.result, first.cached) == ("fine", None)
-    assert others == [msgspec.structs.replace(first, cached=True)] * 7
+    assert (first.result, first.cached, first.cost_usd) == ("fine", None, 0.5)
+    assert others == [first] * 7
     assert calls[0].told == [f"Job {JOB}"]
     assert calls[1].told == [f"The same is being asked already: job {JOB}"]
 
@@ -147,7 +153,11 @@ async def test_the_same_asked_later_is_answered_from_the_cache(
     first, second = await call().begin(), await call().begin()
     assert runs.started == 1
     assert first.result is not None
-    assert second.result == msgspec.structs.replace(first.result, cached=True)
+    assert second.result is not None
+    assert second.result.cached_at is not None
+    assert second.result == msgspec.structs.replace(
+        first.result, cached=True, cached_at=second.result.cached_at, cost_usd=0
+    )
     assert second.told == ["Answered from the cache"]
     stats = sharing.stats(SETTINGS)
     assert (stats.hits, stats.misses, stats.size) == (1, 1, 1)
@@ -429,3 +439,41 @@ async def test_a_refusal_while_the_last_caller_leaves_is_told_to_nobody(
         scope.cancel()
         await sharing.dispatch(plan(), ignore_progress, start)
     assert scope.cancelled_caught
+
+
+async def test_a_fresh_call_reads_no_answer_and_joins_no_run(
+    call: MakeCall, runs: Runs, sharing: SingleFlight
+) -> None:
+    runs.begin.set()
+    under_way = await call().begin()
+    ignore: list[str] = []
+
+    async def ask_afresh() -> DispatchResult:
+        return await sharing.fresh(plan(), lambda told: ignore.append(told.message), runs.start)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask_afresh)
+        await wait_all_tasks_blocked()
+        assert runs.started == 2
+        runs.finish.set()
+    await wait_all_tasks_blocked()
+    assert under_way.result is not None
+    fresh = await ask_afresh()
+    assert (runs.started, fresh.cached) == (3, None)
+    later = await call().begin()
+    assert later.result is not None
+    # The answer of a fresh call may be kept.
+    assert (runs.started, later.result.cached) == (3, True)
+
+
+async def test_the_answer_of_a_fresh_call_is_not_kept_past_a_clearing(
+    call: MakeCall, runs: Runs, sharing: SingleFlight
+) -> None:
+    runs.begin.set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sharing.fresh, plan(), ignore_progress, runs.start)
+        await wait_all_tasks_blocked()
+        sharing.clear()
+        runs.finish.set()
+    await call().begin()
+    assert runs.started == 2

@@ -89,9 +89,10 @@ class FakeService(Service):
         *,
         ref: bool = False,
         fresh: bool = False,
+        alone: bool = False,
     ) -> DispatchResult:
         self._check(request.agent)
-        self.calls.append(("dispatch", (ref, fresh)))
+        self.calls.append(("dispatch", (ref, fresh or alone)))
         self.requests.append(request)
         verb, _, rest = request.task.partition(" ")
         match verb:
