@@ -107,7 +107,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tree: str | None = None
     """The id of the outermost call or command that this job is a part of."""
     ref: bool = False
-    """The caller was given this id in place of the whole answer: kept until `gc`."""
+    """The caller was given this id in place of the whole answer, or left before it was there: the
+    record is kept until `gc`."""
     status: JobStatus
     created_at: float
     started_at: float | None = None

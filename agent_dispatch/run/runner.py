@@ -10,7 +10,7 @@ from agent_dispatch.core.dialogue import as_dispatch, from_record
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import RunReport
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs.owner import adopt_job, create_job
+from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
@@ -55,6 +55,8 @@ class Runner:
         self._work_trees = work_trees
         self._parent = parent
         self._accounts = Accounts(store.ledger, planner.environ)
+        self._calls: dict[str, Ownership] = {}
+        """The calls that run in this process, by the ids of their jobs."""
         self._housekeeping = Housekeeping(store, limits.sessions.sweep)
 
     async def call(
@@ -158,12 +160,24 @@ class Runner:
         async with create_job(
             self._store, request, kind=JobKind.CALL, parent=self._parent, tree=tree, ref=ref
         ) as owned:
-            on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
-            result = await run_job(owned, work, on_progress, on_behalf_of="its caller", beside=tidy)
-        if settings.call_retention_days == 0 and not ref and await self._forget(owned.job.id):
+            self._calls[owned.job.id] = owned
+            try:
+                on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
+                result = await run_job(
+                    owned, work, on_progress, on_behalf_of="its caller", beside=tidy
+                )
+            finally:
+                del self._calls[owned.job.id]
+        is_kept = owned.job.ref or settings.call_retention_days > 0
+        if not is_kept and await self._forget(owned.job.id):
             # The id fetches nothing from now on: the caller must get all of the answer now.
             return msgspec.structs.replace(result, job_id=None)
         return result
+
+    def keep_record(self, job_id: str) -> None:
+        """Keep the record of a call that runs in this process until `gc`. Returns at once."""
+        if (owned := self._calls.get(job_id)) is not None:
+            owned.note(ref=True)
 
     async def _forget(self, job_id: str) -> bool:
         """Remove the record of a call; False if it stays, which is no reason to fail the call."""

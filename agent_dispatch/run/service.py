@@ -403,6 +403,10 @@ class Service:
         """
         return await settled(self._store, job_id)
 
+    def keep_record(self, job_id: str) -> None:
+        """Keep the record of a job until `gc`, if it is a call that runs in this process."""
+        self._runner.keep_record(job_id)
+
     async def is_recorded(self, job_id: str) -> bool:
         """Whether there is a record of that job, by which its answer can be fetched."""
         try:

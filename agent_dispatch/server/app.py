@@ -1,6 +1,7 @@
 """The MCP server: our tools on the library's low-level `Server`, which speaks both eras."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import mcp_types as types
@@ -11,7 +12,9 @@ from mcp.server.lowlevel import Server
 import agent_dispatch
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.cancel_notices import CancelNotices
 from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
+from agent_dispatch.server.ongoing import Caller, Ongoing
 from agent_dispatch.server.resources import TEMPLATE, link_to, read_result
 from agent_dispatch.server.tools import Answer, Tool, Toolbox, refusal
 from agent_dispatch.server.tools_agents import (
@@ -98,12 +101,19 @@ documents without starting it. A wrong call answers {"error": ...} with the fix.
 
 def build_server(
     service: Service | DispatchError, tools: Sequence[Tool[Any]] = TOOLS
-) -> Server[Any]:
+) -> Server[Ongoing]:
     """The server over `service`, ready for `Server.run` or the library's in-memory client."""
     toolbox = Toolbox(service, tools)
+    notices = CancelNotices()
     listing = types.ListToolsResult(
         tools=[types.Tool.model_validate(entry) for entry in toolbox.listing()]
     )
+
+    @asynccontextmanager
+    async def open_ongoing(_server: Server[Ongoing]) -> AsyncIterator[Ongoing]:
+        async with trio.open_nursery() as nursery:
+            yield Ongoing(nursery, service)
+            nursery.cancel_scope.cancel()
 
     async def list_tools(
         ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
@@ -112,12 +122,16 @@ def build_server(
         return listing
 
     async def call_tool(
-        ctx: ServerRequestContext[Any], params: types.CallToolRequestParams
+        ctx: ServerRequestContext[Ongoing], params: types.CallToolRequestParams
     ) -> types.CallToolResult:
         async def report(number: float, message: str) -> None:
             await ctx.session.report_progress(number, message=message)
 
-        answer = await toolbox.call(params.name, params.arguments, report)
+        caller = Caller()
+        with notices.noted(ctx, caller):
+            answer = await toolbox.call(
+                params.name, params.arguments, report, caller, ctx.lifespan_context
+            )
         return _result(answer, ctx.protocol_version)
 
     async def list_resources(
@@ -138,8 +152,9 @@ def build_server(
         modern = ctx.protocol_version not in HANDSHAKE_VERSIONS
         return await read_result(service, params.uri, modern=modern)
 
-    server: Server[Any] = Server(
+    server: Server[Ongoing] = Server(
         SERVER_NAME,
+        lifespan=open_ongoing,
         version=agent_dispatch.__version__,
         instructions=INSTRUCTIONS,
         on_list_tools=list_tools,
@@ -149,7 +164,7 @@ def build_server(
         on_read_resource=read_resource,
     )
     # Without the library's OpenTelemetry spans, which nothing here exports.
-    server.middleware[:] = [_check_call]
+    server.middleware[:] = [notices.listen, _check_call]
     return server
 
 

@@ -4,9 +4,11 @@ A tool is declared once as a `Tool`: its struct gives the schema, its function t
 can go wrong with a call becomes an answer here, so nothing a client sends can end the server.
 """
 
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -20,6 +22,7 @@ from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import OnProgress, ignore_progress
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
+from agent_dispatch.server.ongoing import Caller, Ongoing
 from agent_dispatch.server.progress import Report, report_progress
 from agent_dispatch.server.schema import input_schema
 
@@ -55,6 +58,8 @@ class Tool(Generic[ParamsT]):
     reports_progress: bool = False
     creates_config: bool = False
     """Works although the configuration that the environment names does not exist yet."""
+    waits: bool = False
+    """It waits for an agent, so its caller may leave before the answer is there."""
     max_result_chars: int | None = None
     """Up to this size the client should show a result whole (Claude Code: 50,000 by itself)."""
 
@@ -117,23 +122,39 @@ class Toolbox:
         """The tools as `tools/list` shows them."""
         return [tool.listing() for tool in self._tools.values()]
 
-    async def call(self, name: str, arguments: object, report: Report) -> Answer:
+    async def call(
+        self,
+        name: str,
+        arguments: object,
+        report: Report,
+        caller: Caller | None = None,
+        ongoing: Ongoing | None = None,
+    ) -> Answer:
         """Run one tool; whatever happens but cancellation is an answer.
 
         Args:
             name: As the client wrote it.
             arguments: As the client sent them, of any shape.
             report: Sends one progress message; waits as long as the client takes.
+            caller: Who calls.
+            ongoing: Where work is done that goes on when its caller leaves; None: it ends then.
         """
         try:
-            return await self._call(name, arguments, report)
+            return await self._call(name, arguments, report, caller or Caller(), ongoing)
         except BaseExceptionGroup as group:
             failure = group
         # The MCP library takes a plain `Cancelled` for a cancellation, but not a group of them.
         await trio.lowlevel.checkpoint_if_cancelled()
         raise failure
 
-    async def _call(self, name: str, arguments: object, report: Report) -> Answer:
+    async def _call(
+        self,
+        name: str,
+        arguments: object,
+        report: Report,
+        caller: Caller,
+        ongoing: Ongoing | None,
+    ) -> Answer:
         tool = self._tools.get(name)
         if tool is None:
             known = ", ".join(self._tools)
@@ -144,19 +165,28 @@ class Toolbox:
         except DispatchError as error:
             return refusal(told_error(error, in_tools))
         if not tool.reports_progress:
-            return await self._answer(tool, params, ignore_progress)
+            return await self._answer(tool, params, ignore_progress, caller, ongoing)
         async with report_progress(report, tool.title) as on_progress:
-            return await self._answer(tool, params, on_progress)
+            return await self._answer(tool, params, on_progress, caller, ongoing)
 
     async def _answer(
-        self, tool: Tool[ParamsT], params: ParamsT, on_progress: OnProgress
+        self,
+        tool: Tool[ParamsT],
+        params: ParamsT,
+        on_progress: OnProgress,
+        caller: Caller,
+        ongoing: Ongoing | None,
     ) -> Answer:
         try:
             if isinstance(self._service, DispatchError):
                 return refusal(told_error(self._service, in_tools))
             if not tool.creates_config:
                 await self._service.require_config()
-            result = await tool.run(self._service, params, on_progress)
+            if tool.waits and ongoing is not None:
+                work = partial(tool.run, self._service, params)
+                result = await ongoing.wait(_key(tool, params), work, on_progress, caller)
+            else:
+                result = await tool.run(self._service, params, on_progress)
             match result:
                 case WithWarnings(items, warnings):
                     return replace(_success(items), warnings=scrubbed(list(warnings)))
@@ -179,6 +209,12 @@ class Toolbox:
             if isinstance(bugs, ExceptionGroup):
                 _log_bug(tool.name, bugs)
             raise
+
+
+def _key(tool: Tool[ParamsT], params: ParamsT) -> bytes:
+    """Return what two calls have in common that ask for the same."""
+    _, text = encode(params)
+    return hashlib.blake2b(f"{tool.name} {text}".encode(), digest_size=32).digest()
 
 
 def refusal(message: str) -> Answer:

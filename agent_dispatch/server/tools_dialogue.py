@@ -60,5 +60,6 @@ DISPATCH_DIALOGUE = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
+    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )

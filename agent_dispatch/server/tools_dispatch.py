@@ -169,6 +169,7 @@ DISPATCH = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
+    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )
 
@@ -187,6 +188,7 @@ DISPATCH_SESSION = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
+    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )
 
@@ -200,5 +202,6 @@ DISPATCH_STREAM = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
+    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )

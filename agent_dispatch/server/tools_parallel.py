@@ -70,5 +70,6 @@ DISPATCH_PARALLEL = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
+    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )

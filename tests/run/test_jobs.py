@@ -128,6 +128,22 @@ async def test_without_retention_a_call_leaves_no_record(stage: Stage) -> None:
         assert (await service.job(kept.job_id)).status is JobStatus.DONE
 
 
+async def test_without_retention_the_record_of_a_call_that_its_caller_left_is_kept(
+    stage: Stage,
+) -> None:
+    stage.configure(settings="call_retention_days = 0")
+    async with stage.open(stage.tree(ANSWER)) as service:
+
+        def leave(progress: Progress) -> None:
+            if progress.job_id is not None:
+                service.keep_record(progress.job_id)
+
+        outcome = await service.dispatch(task("go"), leave)
+        assert outcome.job_id is not None
+        assert (await service.job(outcome.job_id)).ref
+        service.keep_record(outcome.job_id)
+
+
 async def test_nothing_is_started_when_nothing_can_be_recorded(stage: Stage) -> None:
     (stage.directory / "jobs").write_text("not a directory")
     tree = stage.tree("open('started', 'w').close()")

@@ -176,7 +176,8 @@ class FakeService(Service):
         self._check(request.responder)
         self.calls.append(("dialogue", request))
         on_progress(Progress("Round 1: infra (responder)"))
-        await trio.lowlevel.checkpoint()
+        verb, _, rest = request.topic.partition(" ")
+        await trio.sleep(float(rest) if verb == "sleep" else 0)
         turn = DialogueTurn(
             agent=request.responder, role=Role.RESPONDER, round=1, message=request.topic
         )
@@ -197,6 +198,9 @@ class FakeService(Service):
         self.requests.append(request)
         self.kept = new_job(JOB_ID, request, 1730000000.0, kind=JobKind.BACKGROUND)
         return self.kept
+
+    def keep_record(self, job_id: str) -> None:
+        self.calls.append(("keep_record", job_id))
 
     async def job(self, job_id: str) -> Job:
         await trio.lowlevel.checkpoint()

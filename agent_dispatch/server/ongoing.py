@@ -1,0 +1,196 @@
+"""Calls that wait for an agent, and callers that leave before the answer is there.
+
+A client's clock is not a person. If the client gives up a call because its own time limit passed,
+the work goes on: the next identical call joins it, or gets its answer once, for an hour after its
+end. Any other cancellation ends the work.
+"""
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.run.service import Service
+
+logger = logging.getLogger(__name__)
+
+KEPT_S = 3600.0
+"""How long an answer that no caller waited for is kept for the next identical call."""
+MAX_KEPT = 256
+"""How many such answers; each can still be fetched by the id of its job."""
+_CLOCK = re.compile(r"timed out|-32001", re.IGNORECASE)
+"""In the reason of a cancel notice: the limit of the client, not a person (Claude Code writes
+`SdkError: Request timed out`, the TypeScript SDK the error code, the Python SDK `timed out after`).
+"""
+
+Work = Callable[[OnProgress], Awaitable[object]]
+"""Does what a call asks for; if cancelled, it ends all that it started."""
+
+
+@dataclass(eq=False)
+class Caller:
+    """Who makes one call."""
+
+    left_because: str | None = None
+    """The reason of its cancel notice, once one came."""
+    answered: tuple[bytes, object] | None = None
+    """The key of its call and the answer that was given to it."""
+
+    @property
+    def left_by_clock(self) -> bool:
+        """It gave the call up because its own time limit passed."""
+        return self.left_because is not None and _CLOCK.search(self.left_because) is not None
+
+
+@dataclass(eq=False)
+class _Call:
+    """One piece of work and the callers that wait for it."""
+
+    callers: dict[Caller, OnProgress] = field(default_factory=dict)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+    answer: object = None
+    failure: Exception | None = None
+    job_ids: dict[str, None] = field(default_factory=dict)
+    """Of the jobs that it started or joined, in order."""
+    is_left: bool = False
+    """A client's clock gave it up: the records of its jobs are kept."""
+
+    @property
+    def is_free(self) -> bool:
+        """It goes on, and every caller left by its clock; the last may not have noticed it yet."""
+        left = all(caller.left_by_clock for caller in self.callers)
+        return left and not self.scope.cancel_called
+
+
+class Ongoing:
+    """The calls of one server that wait for agents, and answers that nobody has taken."""
+
+    def __init__(self, nursery: trio.Nursery, service: Service | DispatchError) -> None:
+        """Work in `nursery`, on jobs of `service`."""
+        self._nursery = nursery
+        self._service = service
+        self._calls: dict[bytes, _Call] = {}
+        """The newest work of each key."""
+        self._kept: OrderedDict[bytes, tuple[float, object]] = OrderedDict()
+
+    async def wait(self, key: bytes, work: Work, on_progress: OnProgress, caller: Caller) -> object:
+        """Do the work of a call and give its answer.
+
+        If cancelled, the work has ended when `Cancelled` leaves this call, unless the caller left
+        by its clock, or another caller waits for the same work.
+
+        Args:
+            key: What identical calls have in common.
+            work: Starts the work, unless it goes on already.
+            on_progress: Gets what the work reports.
+            caller: Says, after a cancellation, why it left.
+
+        Raises:
+            DispatchError: What `work` raised.
+        """
+        if (kept := self._take_kept(key)) is not None:
+            return kept[0]
+        call = self._calls.get(key)
+        if call is None or not call.is_free:
+            call = self._calls[key] = _Call()
+            self._nursery.start_soon(self._run, key, call, work)
+        elif call.job_ids:
+            job_id = next(iter(call.job_ids))
+            on_progress(Progress(f"The same was asked before: job {job_id}", job_id))
+        call.callers[caller] = on_progress
+        try:
+            await call.over.wait()
+        except trio.Cancelled:
+            await self._leave(key, call, caller)
+            raise
+        del call.callers[caller]
+        if call.failure is not None:
+            raise call.failure
+        caller.answered = key, call.answer
+        if caller.left_by_clock:
+            self.take_back(caller)
+        return call.answer
+
+    def take_back(self, caller: Caller) -> None:
+        """Keep the answer of a caller whose clock gave it up while the answer was on its way."""
+        if caller.answered is not None:
+            self._keep(*caller.answered)
+
+    async def _leave(self, key: bytes, call: _Call, caller: Caller) -> None:
+        with trio.CancelScope(shield=True):
+            # The MCP library cancels a call first and reports the notice right behind it.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            del call.callers[caller]
+            if call.callers:
+                return
+            if not caller.left_by_clock:
+                call.scope.cancel()
+                await call.over.wait()
+            elif call.over.is_set():
+                self._keep(key, call.answer)
+            else:
+                call.is_left = True
+                for job_id in call.job_ids:
+                    self._keep_record(job_id)
+
+    def _keep_record(self, job_id: str) -> None:
+        if not isinstance(self._service, DispatchError):
+            self._service.keep_record(job_id)
+
+    async def _run(self, key: bytes, call: _Call, work: Work) -> None:
+        def report(progress: Progress) -> None:
+            if progress.job_id is not None and progress.job_id not in call.job_ids:
+                call.job_ids[progress.job_id] = None
+                if call.is_left:
+                    self._keep_record(progress.job_id)
+            for sink in call.callers.values():
+                sink(progress)
+
+        try:
+            with call.scope:
+                call.answer = await work(report)
+        except Exception as error:
+            call.failure = error
+            if not call.callers and not isinstance(error, DispatchError):
+                logger.exception("bug in agent-dispatch: a call that nobody waits for failed")
+        except BaseExceptionGroup as group:
+            # A nursery that was cancelled while something in it failed.
+            _, bugs = group.split(trio.Cancelled)
+            logger.error("bug in agent-dispatch: a cancelled call failed", exc_info=bugs)
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise
+        finally:
+            if self._calls.get(key) is call:
+                del self._calls[key]
+            if not call.callers:
+                self._keep(key, call.answer)
+            call.over.set()
+
+    def _keep(self, key: bytes, answer: object) -> None:
+        """Keep an answer for the next identical call."""
+        if answer is None or _is_cancelled(answer):
+            return
+        self._kept[key] = (trio.current_time(), answer)
+        self._kept.move_to_end(key)
+        if len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
+
+    def _take_kept(self, key: bytes) -> tuple[object] | None:
+        """Take an answer that no caller waited for; forget those that are too old."""
+        oldest = trio.current_time() - KEPT_S
+        while self._kept and next(iter(self._kept.values()))[0] < oldest:
+            self._kept.popitem(last=False)
+        found = self._kept.pop(key, None)
+        return None if found is None else (found[1],)
+
+
+def _is_cancelled(answer: object) -> bool:
+    """Whether somebody ended the work on purpose: then the same call asks for it anew."""
+    return isinstance(answer, DispatchResult) and answer.error_type is ErrorType.CANCELLED
