@@ -2,16 +2,45 @@
 
 from collections.abc import Sequence
 
-from agent_dispatch.cli.output import Colour, listing, one_line, pad, paint
+from agent_dispatch.cli.output import (
+    Colour,
+    columns_of,
+    fit_end,
+    listing,
+    one_line,
+    pad,
+    paint,
+)
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.table import table
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.config import AgentConfig, Settings
 
 _INSTRUCTIONS_CHARS = 200
 
 
+def agent_table(agents: Sequence[AgentSummary], shell: Shell) -> list[str]:
+    """One row for each agent, by name: health, place, and what it is for or what is wrong."""
+    agents = sorted(agents, key=lambda agent: agent.name)
+    is_terminal = shell.stdout.isatty()
+    most = columns_of(shell.stdout, shell.environ) // 3
+    rows = [
+        (
+            one_line(agent.name),
+            "ok" if agent.healthy else "broken",
+            fit_end(_from_home(_place(agent), shell) if is_terminal else _place(agent), most),
+            one_line(agent.description if agent.problem is None else agent.problem),
+        )
+        for agent in agents
+    ]
+    colours = [
+        {0: Colour.NAME, 1: Colour.GOOD if agent.healthy else Colour.BAD} for agent in agents
+    ]
+    return table(rows, shell, colours=colours)
+
+
 def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
-    """One agent of `list`; `width` is that of the longest name."""
+    """One agent of `list --long`; `width` is that of the longest name."""
     indent = " " * (width + 2)
     name = paint(pad(one_line(agent.name), width), Colour.NAME, shell.stdout, shell.environ)
     lines = [f"{name}  {_health(agent.healthy, shell)}  {_place(agent)}"]
@@ -19,10 +48,11 @@ def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
         lines.append(f"{indent}problem: {one_line(agent.problem)}")
     if agent.description:
         lines.append(indent + one_line(agent.description))
+    # A description that we made names these already.
     facts = _named(
-        ("mcp", agent.mcp_servers or None),
-        ("stacks", agent.stacks or None),
-        ("dbs", agent.dbs or None),
+        ("mcp", None if "MCP: " in agent.description else agent.mcp_servers or None),
+        ("stacks", None if "Stack: " in agent.description else agent.stacks or None),
+        ("dbs", None if "DB: " in agent.description else agent.dbs or None),
         ("groups", agent.groups or None),
         ("capabilities", agent.capabilities or None),
     )
@@ -33,6 +63,11 @@ def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
     )
     lines += [indent + line for line in (facts, permissions) if line]
     return lines
+
+
+def _from_home(path: str, shell: Shell) -> str:
+    home = shell.environ.get("HOME", "").rstrip("/")
+    return f"~{path.removeprefix(home)}" if home and path.startswith(f"{home}/") else path
 
 
 def _place(agent: AgentSummary) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_dispatch.cli.agent_text import detail_lines, summary_lines
+from agent_dispatch.cli.agent_text import agent_table, detail_lines, summary_lines
 from agent_dispatch.cli.output import (
     Colour,
     cell_width,
@@ -147,10 +147,11 @@ def remove(name: str, /, *, json: bool = False, shell: Shell) -> int:
     return _show_change(open_registry(shell).remove_agent(name), shell, as_json=json)
 
 
-def list_agents(*, json: bool = False, shell: Shell) -> int:
-    """List all agents: health, directory, description, permissions.
+def list_agents(*, long: bool = False, json: bool = False, shell: Shell) -> int:
+    """List all agents, one row each: health, directory, description.
 
     Args:
+        long: Show the whole description, MCP servers, groups and permissions too.
         json: Print what the MCP tool `list_agents` answers.
         shell: The outside world.
     """
@@ -158,7 +159,10 @@ def list_agents(*, json: bool = False, shell: Shell) -> int:
     agents = registry.list_agents()
     if json:
         write_json(shell, agents)
+    elif agents and not long:
+        write_lines(shell, agent_table(agents, shell))
     elif agents:
+        agents.sort(key=lambda agent: agent.name)
         width = max(cell_width(one_line(agent.name)) for agent in agents)
         for agent in agents:
             write_lines(shell, summary_lines(agent, width, shell))

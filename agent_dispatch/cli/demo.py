@@ -1,5 +1,7 @@
 """`demo`: one dispatch to look at, between two small projects that live as long as it does."""
 
+import shlex
+import shutil
 import sys
 import tempfile
 from contextlib import closing
@@ -9,7 +11,15 @@ import msgspec
 
 from agent_dispatch.cli import standin
 from agent_dispatch.cli.next_steps import in_shell
-from agent_dispatch.cli.output import Colour, one_line, paint, printable, write_json, write_lines
+from agent_dispatch.cli.output import (
+    Colour,
+    dollars,
+    one_line,
+    paint,
+    printable,
+    write_json,
+    write_lines,
+)
 from agent_dispatch.cli.results import exit_status, failures_of, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path
@@ -130,7 +140,7 @@ def _introduction(agents: list[AgentSummary], shell: Shell, *, real: bool) -> li
 def _show(result: DispatchResult, shell: Shell, *, real: bool) -> None:
     if result.success:
         answer = printable(result.result).splitlines()
-        cost = "not told" if result.cost_usd is None else f"${result.cost_usd:.4f}"
+        cost = "not told" if result.cost_usd is None else dollars(result.cost_usd)
         lines = [
             "",
             _title("Its answer", shell),
@@ -139,11 +149,21 @@ def _show(result: DispatchResult, shell: Shell, *, real: bool) -> None:
             f"Cost: {cost}{'' if real else ' (a stand-in)'}",
             f"Time: {(result.duration_ms or 0) / 1000:.1f} s",
             "",
-            "The temporary place is gone. For your own projects: agent-dispatch init",
+            "The temporary place is gone. Set agent-dispatch up for your own projects:",
+            f"  {_command_here(shell)} init",
         ]
         write_lines(shell, lines)
     else:
         show_result(shell, result)
+
+
+def _command_here(shell: Shell) -> str:
+    """Return how this program is started from here."""
+    if shell.environ.get("UV_RUN_RECURSION_DEPTH"):
+        # Only `uv run` sees the program, and only while it runs.
+        return "uv run agent-dispatch"
+    found = shutil.which("agent-dispatch", path=shell.environ.get("PATH"))
+    return "agent-dispatch" if found else shlex.quote(shell.program)
 
 
 def _title(text: str, shell: Shell) -> str:

@@ -1,23 +1,18 @@
 """How jobs are shown to people."""
 
-import contextlib
-import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TextIO
 
-from agent_dispatch.cli.output import Colour, cell_width, fit, one_line, pad, paint
+from agent_dispatch.cli.output import Colour, dollars, fit, one_line
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.table import table
 from agent_dispatch.core.questions import shown_input, waiting
 from agent_dispatch.model.dispatch import Evidence
 from agent_dispatch.model.job import Job, JobStatus, JobSummary
 from agent_dispatch.model.question import PastQuestion, Question
 
-_HEADINGS = ("ID", "AGE", "STATUS", "AGENT", "COST")
+_HEADINGS = ("ID", "AGE", "STATUS", "AGENT", "TOOK", "COST", "TASK")
 _STATUS = _HEADINGS.index("STATUS")
-_GAP = "  "
-_FEWEST_TASK_COLUMNS = 20
-_UNBOUNDED_COLUMNS = 1_000
 _MANY = 20
 """How many names of one kind are shown."""
 _SHORT_ID_CHARS = 8
@@ -31,29 +26,35 @@ _COLOURS: Mapping[JobStatus, Colour] = {
 }
 
 
-def table(jobs: Sequence[JobSummary], shell: Shell, now: float) -> list[str]:
-    """The rows of a listing, aligned, with their headings; `now` in seconds since the epoch."""
-    cells = [
-        _HEADINGS,
-        *(
-            (
-                short_id(job.id),
-                age(now - job.created_at),
-                _status(job),
-                one_line(job.agent),
-                "" if job.cost_usd is None else f"${job.cost_usd:.4f}",
-            )
-            for job in jobs
-        ),
+def job_table(jobs: Sequence[JobSummary], shell: Shell, now: float) -> list[str]:
+    """The rows of a listing, with their headings; `now` in seconds since the epoch."""
+    rows = [
+        (
+            short_id(job.id),
+            age(now - job.created_at),
+            _status(job),
+            " + ".join(map(one_line, agents_of(job))),
+            _took(job, now),
+            "" if job.cost_usd is None else dollars(job.cost_usd),
+            one_line(job.task),
+        )
+        for job in jobs
     ]
-    widths = [max(map(cell_width, column)) for column in zip(*cells, strict=True)]
-    headings, *rows = ([pad(*cell) for cell in zip(row, widths, strict=True)] for row in cells)
-    room = columns(shell.stdout) - sum(widths) - len(_GAP) * len(widths)
-    lines = [paint(_GAP.join((*headings, "TASK")), Colour.FAINT, shell.stdout, shell.environ)]
-    for job, row in zip(jobs, rows, strict=True):
-        row[_STATUS] = paint(row[_STATUS], _COLOURS[job.status], shell.stdout, shell.environ)
-        lines.append(_GAP.join((*row, fit(one_line(job.task), max(room, _FEWEST_TASK_COLUMNS)))))
-    return lines
+    colours = [{_STATUS: _COLOURS[job.status]} for job in jobs]
+    return table(rows, shell, headings=_HEADINGS, colours=colours)
+
+
+def agents_of(job: JobSummary) -> list[str]:
+    """The agents that work on a job."""
+    return [job.agent]
+
+
+def _took(job: JobSummary, now: float) -> str:
+    """How long it has run, or ran; a job that never ran took no time."""
+    if job.started_at is None:
+        return ""
+    end = job.completed_at if job.status.is_terminal else now
+    return "" if end is None else age(end - job.started_at)
 
 
 def details(job: Job, now: float) -> list[str]:
@@ -71,7 +72,7 @@ def details(job: Job, now: float) -> list[str]:
         ("created", _moment(job.created_at, now)),
         ("took", "" if job.completed_at is None else _seconds(job.completed_at - job.created_at)),
         ("session", one_line(job.session_id or "")),
-        ("cost", "" if result is None or result.cost_usd is None else f"${result.cost_usd:.4f}"),
+        ("cost", "" if result is None or result.cost_usd is None else dollars(result.cost_usd)),
         *_evidence_rows(None if result is None else result.evidence),
         *(("asks for", _asked(question)) for question in waiting(job)),
         ("progress", one_line(job.progress[-1]) if job.progress else ""),
@@ -136,12 +137,3 @@ def _moment(seconds: float, now: float) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{max(seconds, 0):.1f} s"
-
-
-def columns(stream: TextIO) -> int:
-    """The width of a terminal; what is none has room for everything."""
-    if stream.isatty():
-        # A terminal may not tell.
-        with contextlib.suppress(OSError):
-            return os.get_terminal_size(stream.fileno()).columns or _UNBOUNDED_COLUMNS
-    return _UNBOUNDED_COLUMNS

@@ -13,7 +13,7 @@ import msgspec
 
 from agent_dispatch.cli.errors import report_error, show_error
 from agent_dispatch.cli.job_names import NEWEST, find_job
-from agent_dispatch.cli.job_text import details, short_id, table
+from agent_dispatch.cli.job_text import agents_of, details, job_table, short_id
 from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import (
     Colour,
@@ -26,7 +26,7 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.results import exit_status, show_result
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.values import check_choice, check_range
+from agent_dispatch.cli.values import check_choice, check_range, since_time
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.errors import UnknownJobError
@@ -41,6 +41,8 @@ _LOOK_EVERY_S = 1.0
 """Progress is written once a second at most; the end of a job wakes us."""
 _UNWATCHED_LOOK_EVERY_S = 0.05
 _CANCEL_PATIENCE_S = 10.0
+_WAIT_S = 60.0
+"""How long `wait` waits where nobody can press Ctrl-C."""
 
 
 def open_store(shell: Shell) -> JobStore:
@@ -48,12 +50,22 @@ def open_store(shell: Shell) -> JobStore:
     return JobStore(jobs_path(shell.environ, config_path(shell.environ)))
 
 
-def jobs(*, status: str = "", limit: int = 50, json: bool = False, shell: Shell) -> int:
+def jobs(
+    *,
+    agent: str = "",
+    since: str = "",
+    status: str = "",
+    limit: int = 50,
+    json: bool = False,
+    shell: Shell,
+) -> int:
     """List the newest jobs of all clients.
 
     Args:
+        agent: Only jobs on which this agent works, also as a member of a group or dialogue.
+        since: Only jobs created since then: 24h, 7d, or a date like 2026-11-28.
         status: Only those: pending, running, done, failed or cancelled.
-        limit: How many, at most 1000.
+        limit: How many, 1 to 1000.
         json: Print what the MCP tool `dispatch_jobs` answers.
         shell: The outside world.
     """
@@ -61,13 +73,20 @@ def jobs(*, status: str = "", limit: int = 50, json: bool = False, shell: Shell)
     if status:
         check_choice("--status", status, JobStatus)
     wanted = status_named(status)
-    listing = open_store(shell).list_jobs(status=wanted, limit=limit)
+    now = time.time()
+    listing = open_store(shell).list_jobs(
+        status=wanted,
+        limit=limit,
+        matches=(lambda row: agent in agents_of(row)) if agent else None,
+        since=since_time(since, now) if since else 0,
+    )
     if json:
         write_json(shell, listing.jobs)
     elif listing.jobs:
-        write_lines(shell, table(listing.jobs, shell, time.time()))
+        write_lines(shell, job_table(listing.jobs, shell, now))
     else:
-        write_lines(shell, ["No jobs." if wanted is None else f"No jobs that are {wanted}."])
+        those = " ".join(filter(None, [wanted and f"that are {wanted}", agent and f"of {agent}"]))
+        write_lines(shell, [f"No jobs {those}".rstrip() + (f" since {since}." if since else ".")])
     _warn(shell, listing.warnings)
     return _DONE
 
@@ -93,7 +112,12 @@ def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
 
 
 def wait(
-    job_id: str = NEWEST, /, *, timeout_seconds: float = 60, json: bool = False, shell: Shell
+    job_id: str = NEWEST,
+    /,
+    *,
+    timeout_seconds: float | None = None,
+    json: bool = False,
+    shell: Shell,
 ) -> int:
     """Wait for a job and print its answer. The job continues after you stop waiting.
 
@@ -102,12 +126,14 @@ def wait(
 
     Args:
         job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
-        timeout_seconds: Seconds to wait at most.
+        timeout_seconds: Seconds to wait at most; by default no limit on a terminal, else 60.
         json: Print what the MCP tool `dispatch_wait` answers, with the whole result.
         shell: The outside world.
     """
     store = open_store(shell)
     started = time.monotonic()
+    if timeout_seconds is None:
+        timeout_seconds = float("inf") if shell.stdout.isatty() else _WAIT_S
     with closing(_looks(store, find_job(store, job_id), timeout_seconds)) as looks:
         shown: Sequence[str] = ()
         for found in looks:

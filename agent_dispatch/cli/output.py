@@ -1,6 +1,7 @@
 """How answers and remarks are written: JSON, plain text, and nothing that a terminal would obey."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -17,6 +18,9 @@ _SEQUENCE = re.compile(
 """Escape sequences (ECMA-48): CSI, OSC, the other strings to their line's end, and short ones."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Controls but tab and newline, and the marks that turn the direction of text around."""
+
+
+_UNBOUNDED_COLUMNS = 1_000
 
 
 class OutputError(Exception):
@@ -65,6 +69,31 @@ def fit(text: str, width: int) -> str:
     while cell_width(kept) > width - 3:
         kept = kept[: width - 3] if len(kept) > width - 3 else kept[:-1]
     return kept + "..."
+
+
+def fit_end(text: str, width: int) -> str:
+    """Cut printable text to `width` columns from its beginning, as is best for a path."""
+    if cell_width(text) <= width:
+        return text
+    kept = text[-max(width - 3, 1) :]
+    while cell_width(kept) > max(width - 3, 1):
+        kept = kept[1:]
+    return f"...{kept}"
+
+
+def dollars(usd: float) -> str:
+    """An amount for people: cents, and more digits below one cent."""
+    return f"${usd:.2f}" if usd == 0 or usd >= 0.01 else f"${usd:.4f}"
+
+
+def columns_of(stream: TextIO, environ: Mapping[str, str]) -> int:
+    """The width of a terminal, or of `COLUMNS` for others; without both, room for everything."""
+    if stream.isatty():
+        # A terminal may not tell.
+        with contextlib.suppress(OSError):
+            return os.get_terminal_size(stream.fileno()).columns or _UNBOUNDED_COLUMNS
+    columns = environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else _UNBOUNDED_COLUMNS
 
 
 def pad(text: str, width: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from agent_dispatch.cli.errors import all_tips, show_error
 from agent_dispatch.cli.job_text import short_id
-from agent_dispatch.cli.output import Colour, counted, one_line, remark, write_answer
+from agent_dispatch.cli.output import Colour, counted, dollars, one_line, remark, write_answer
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.next_step import NextStep
@@ -64,7 +64,7 @@ def _facts(result: DispatchResult) -> list[str]:
         f"cached, from {result.cached_at}" if result.cached else None,
         None if result.num_turns is None else counted(result.num_turns, "turn"),
         None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
-        None if result.cost_usd is None else f"${result.cost_usd:.4f}",
+        None if result.cost_usd is None else dollars(result.cost_usd),
         None if result.session_id is None else f"session {result.session_id}",
         None if result.job_id is None else f"job {short_id(result.job_id)}",
     ]

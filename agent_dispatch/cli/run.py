@@ -8,6 +8,7 @@ from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import (
     Colour,
     counted,
+    dollars,
     one_line,
     remark,
     write_answer,
@@ -312,26 +313,26 @@ def _show_parallel(shell: Shell, outcome: ParallelResult) -> None:
         write_lines(shell, [f"\n## All together, by {one_line(outcome.aggregated.agent)}", ""])
         show_result(shell, outcome.aggregated)
     failed = sum(not result.success for result in results)
+    denied = sum(result.success and bool(result.denied_tools) for result in results)
     # Tasks that are the same share a run, which is paid for once.
     shown = [result for result in (*results, outcome.aggregated) if result is not None]
     paid = {result.job_id or number: result for number, result in enumerate(shown)}
     costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
-    cost = f", ${sum(costs):.4f}" if costs else ""
-    remark(shell, f"{counted(len(results), 'task')}, {failed} failed{cost}", Colour.FAINT)
+    cost = f", {dollars(sum(costs))}" if costs else ""
+    tasks = counted(len(results), "task")
+    remark(shell, f"{tasks}, {failed} failed, {denied} denied{cost}", Colour.FAINT)
 
 
 def _show_dialogue(shell: Shell, result: DialogueResult) -> None:
-    for turn in result.conversation:
+    for number, turn in enumerate(result.conversation):
         heading = f"## Round {turn.round}: {one_line(turn.agent)} ({turn.role})"
-        write_lines(shell, [heading, ""])
+        write_lines(shell, [heading if number == 0 else f"\n{heading}", ""])
         write_answer(shell, turn.message)
-        write_lines(shell, [""])
-    write_lines(shell, ["## Answer" if result.resolved else "## Not settled; said last", ""])
-    write_answer(shell, result.final_answer)
     show_hint(shell, result.hint, result.next_steps if result.error is None else None)
-    cost = "" if result.total_cost_usd is None else f", ${result.total_cost_usd:.4f}"
+    cost = "" if result.total_cost_usd is None else f", {dollars(result.total_cost_usd)}"
     seconds = f"{result.total_duration_ms / 1000:.1f} s"
-    remark(shell, f"{counted(result.rounds, 'round')}, {seconds}{cost}", Colour.FAINT)
+    ending = "settled" if result.resolved else "not settled"
+    remark(shell, f"{counted(result.rounds, 'round')}, {ending}, {seconds}{cost}", Colour.FAINT)
     for agent, session_id in (result.sessions or {}).items():
         remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
     if result.job_id is not None:

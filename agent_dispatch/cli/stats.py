@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterator, Sequence
 
 from agent_dispatch.cli.errors import MisuseError
-from agent_dispatch.cli.job_text import age, columns
+from agent_dispatch.cli.job_text import age
 from agent_dispatch.cli.jobs import open_store
 from agent_dispatch.cli.output import (
     Colour,
     cell_width,
+    columns_of,
     counted,
     fit,
     one_line,
@@ -18,8 +19,8 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.core.stats import By, Row, begin_of, rows, total
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.cli.values import since_time
+from agent_dispatch.core.stats import By, Row, rows, total
 from agent_dispatch.model.ledger import AccountLimits, LimitWindow
 
 _HEADINGS = ("RUNS", "FAILED", "COST", "P50", "P90", "DENIED")
@@ -39,10 +40,7 @@ def stats(*, since: str = "7d", by: str = "agent", json: bool = False, shell: Sh
         shell: The outside world.
     """
     grouping, now = _grouping(by), time.time()
-    try:
-        begin = begin_of(since, now)
-    except InvalidRequestError as error:
-        raise MisuseError(str(error)) from error
+    begin = since_time(since, now)
     ledger = open_store(shell).ledger
     ledger.recover()
     lines = list(ledger.lines(begin))
@@ -89,7 +87,7 @@ def _table(found: Sequence[Row], everything: Row, by: By, shell: Shell) -> Itera
     cells = [headings, *(_cells(row, with_timeout=with_timeout) for row in listed)]
     widths = [max(map(cell_width, column)) for column in zip(*cells, strict=True)]
     taken = sum(widths) + len(_GAP) * len(widths)
-    room = max(_FEWEST_NAME_COLUMNS, columns(shell.stdout) - taken)
+    room = max(_FEWEST_NAME_COLUMNS, columns_of(shell.stdout, shell.environ) - taken)
     width = min(room, max(map(cell_width, (by.upper(), *names))))
     lines = [
         _GAP.join((pad(fit(name, width), width), *_right(row, widths)))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.config import PERMISSION_MODES
 from agent_dispatch.model.names import did_you_mean
 
@@ -67,3 +68,14 @@ def check_agent(
     mode = permission_mode.strip()
     if mode and mode.casefold() != "none":
         check_choice("--permission-mode", mode, PERMISSION_MODES)
+
+
+def since_time(text: str, now: float) -> float:
+    """Return the time that `--since` means, in seconds since the epoch; `now` is in those too."""
+    # Only two commands need it, and `list` imports this module too.
+    from agent_dispatch.core.stats import begin_of
+
+    try:
+        return begin_of(text, now)
+    except InvalidRequestError as error:
+        raise MisuseError(str(error)) from error

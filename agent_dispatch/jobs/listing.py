@@ -22,7 +22,7 @@ from agent_dispatch.files import (
     write_new,
 )
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
-from agent_dispatch.jobs.ids import is_time_ordered
+from agent_dispatch.jobs.ids import creation_time_s, is_time_ordered
 from agent_dispatch.jobs.locks import Locks
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, summarise
@@ -116,19 +116,32 @@ class Lister:
         self._is_held = is_held
         self._settle = settle
 
-    def list_jobs(self, status: JobStatus | None, limit: int) -> Listing:
+    def list_jobs(
+        self,
+        status: JobStatus | None,
+        limit: int,
+        matches: Callable[[JobSummary], bool] | None = None,
+        since: float = 0,
+    ) -> Listing:
         """The newest jobs, or the newest of one status, each settled.
 
-        Reads as many records as it shows. Jobs that have not ended are found in `live/`; of those
-        that have, the index tells which to read.
+        Reads as many records as it shows, if `matches` is not given. Jobs that have not ended are
+        found in `live/`; of those that have, the index tells which to read.
         """
         warnings = Warnings()
         found: list[JobSummary] = []
         with closing(self._ids(status, limit, warnings)) as ids:
             for job_id in ids:
+                if is_time_ordered(job_id) and creation_time_s(job_id) < since:
+                    continue
                 summary = self._summary(job_id, warnings)
                 # The record decides, not what the index says of it.
-                if summary is not None and status in (None, summary.status):
+                if (
+                    summary is not None
+                    and status in (None, summary.status)
+                    and summary.created_at >= since
+                    and (matches is None or matches(summary))
+                ):
                     found.append(summary)
                 if len(found) >= limit:
                     break

@@ -381,10 +381,24 @@ class JobStore:
         with self._told(f"The answer to the question of job {job_id} cannot be taken back"):
             self._answers.take_back(check_job_id(job_id), question_id)
 
-    def list_jobs(self, *, status: JobStatus | None = None, limit: int = 50) -> Listing:
-        """List the newest jobs, or the newest of one status, each settled."""
+    def list_jobs(
+        self,
+        *,
+        status: JobStatus | None = None,
+        limit: int = 50,
+        matches: Callable[[JobSummary], bool] | None = None,
+        since: float = 0,
+    ) -> Listing:
+        """List the newest jobs, each settled.
+
+        Args:
+            status: Only jobs with this status.
+            limit: At most so many.
+            matches: Only jobs whose summary it accepts; all records may have to be read.
+            since: Only jobs created at or after this time, in seconds since the epoch.
+        """
         with self._told("Jobs cannot be listed"):
-            return self._lister.list_jobs(status, limit)
+            return self._lister.list_jobs(status, limit, matches, since)
 
     def ids(self) -> list[str]:
         """The ids of all jobs, the newest first; the records are not read."""

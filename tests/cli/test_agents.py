@@ -33,11 +33,32 @@ def test_an_added_agent_is_listed_with_health_facts_and_permissions(
     )
     assert world.out.startswith(f"Added infra: {infra}\n")
     assert world.run("list") == 0
+    assert world.out == (
+        f"infra  ok  {infra}  Runs the containers. MCP: portainer. Stack: Docker\n"
+    )
+    assert world.run("list", "--long") == 0
     first, *rest = world.out.splitlines()
     assert first == f"infra  ok      {infra}"
     assert "Runs the containers." in rest[0]
-    assert any("mcp: portainer; stacks: Docker" in line for line in rest)
+    assert world.out.count("Docker") == world.out.count("portainer") == 1
     assert any("allowed: Bash(git log:*,git diff:*), Read" in line for line in rest)
+    world.run("update", "infra", "--description", "Runs things")
+    world.run("list", "--long")
+    assert "mcp: portainer; stacks: Docker" in world.out
+
+
+def test_the_list_has_one_row_for_each_agent_sorted_and_fitted(world: World, infra: Path) -> None:
+    for name in ("web", "db", "a-longer-name"):
+        world.run("add", name, str(infra), "--description", f"{name} does much. " * 30)
+    world.environ["COLUMNS"] = "80"
+    world.run("list")
+    rows = world.out.splitlines()
+    assert [row.split()[0] for row in rows] == ["a-longer-name", "db", "web"]
+    assert {len(row) for row in rows} == {80}
+    assert all("does much." in row and row.endswith("...") for row in rows)
+    world.terminal = True
+    world.run("list")
+    assert "~/projects/infra" in world.out
 
 
 def test_names_are_aligned(world: World, infra: Path) -> None:
@@ -53,6 +74,9 @@ def test_a_missing_directory_is_listed_as_broken_with_its_problem(
 ) -> None:
     world.write_config('[agents.gone]\ndirectory = "/nowhere/at/all"\n')
     assert world.run("list") == 0
+    assert world.out.startswith("gone  broken  /nowhere/at/all  ")
+    assert "does not exist" in world.out
+    assert world.run("list", "--long") == 0
     assert world.out.startswith("gone  broken  /nowhere/at/all\n")
     assert "problem: " in world.out
 

@@ -106,10 +106,29 @@ def test_the_whole_demonstration_runs_and_cleans_up(world: World) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "High water on Tuesday is at 05:01 and 17:24 (from tides.csv)." in ended.stdout
-    assert "Cost: $0.0000 (a stand-in)" in ended.stdout
+    assert "Cost: $0.00 (a stand-in)" in ended.stdout
     assert "Using tool: Read" in ended.stderr
     assert os.listdir(temporary) == []
     assert not world.config.exists()
+
+
+@pytest.mark.parametrize(
+    ("environ", "last"),
+    [
+        ({}, "{program} init"),
+        ({"PATH": "{bin}"}, "agent-dispatch init"),
+        ({"PATH": "{bin}", "UV_RUN_RECURSION_DEPTH": "1"}, "uv run agent-dispatch init"),
+    ],
+)
+def test_the_last_line_of_a_demo_is_a_command_that_works_here(
+    world: World, environ: dict[str, str], last: str
+) -> None:
+    world.install_claude()
+    names = {"program": world.program, "bin": str(Path(world.program).parent)}
+    world.environ["PATH"] = "/usr/bin:/bin"
+    world.environ |= {name: value.format(**names) for name, value in environ.items()}
+    assert world.run("demo") == 0
+    assert world.out.splitlines()[-1].strip() == last.format(**names)
 
 
 def test_a_demo_that_failed_names_no_command_about_what_is_gone(tmp_path: Path) -> None:

@@ -6,12 +6,10 @@ from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from tests.cli.support import JOB_ID, FakeService, World
 
 
-def test_what_was_said_is_printed_and_the_answer_last(world: World) -> None:
+def test_each_message_is_printed_once(world: World) -> None:
     assert world.run("dialogue", "backend", "infra", "what is down?") == 0
-    assert world.out == (
-        "## Round 1: infra (responder)\n\nAll is well. [RESOLVED]\n\n## Answer\n\nAll is well.\n"
-    )
-    for said in ("1 round, 5.0 s, $0.0200", "infra: session 11111111", f"job {JOB_ID[-8:]}"):
+    assert world.out == ("## Round 1: infra (responder)\n\nAll is well. [RESOLVED]\n")
+    for said in ("1 round, settled, 5.0 s, $0.02", "infra: session 11111111", f"job {JOB_ID[-8:]}"):
         assert said in world.err
     (request,) = world.service.dialogues
     assert (request.requester, request.responder) == ("backend", "infra")
@@ -44,5 +42,6 @@ def test_a_failure_keeps_what_was_said(world: World, error_type: ErrorType, stat
     )
     assert world.run("dialogue", "backend", "infra", "topic") == status
     assert "half [RESOLVED]" in world.out
-    assert "## Not settled; said last" in world.out
+    assert world.out.count("half") == 1
+    assert "1 round, not settled, 5.0 s, $0.02" in world.err
     assert f"error ({error_type}): no" in world.err

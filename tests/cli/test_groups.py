@@ -154,7 +154,7 @@ def test_a_member_without_a_name_is_refused(shop: World) -> None:
 
 
 def test_agents_are_shown_with_their_groups(shop: World) -> None:
-    shop.run("list")
+    shop.run("list", "--long")
     assert shop.out.count("groups: shop") == 2
     shop.run("describe", "infra")
     assert "groups            shop" in shop.out

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 
+from agent_dispatch.cli import jobs as jobs_commands
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.job_text import age
 from agent_dispatch.errors import UnknownAgentError
@@ -64,7 +65,7 @@ def test_jobs_are_listed_newest_first_and_aligned(world: World, store: JobStore)
     now = running(store)
     assert world.run("jobs") == 0
     heading, *rows = world.out.splitlines()
-    assert heading.split() == ["ID", "AGE", "STATUS", "AGENT", "COST", "TASK"]
+    assert heading.split() == ["ID", "AGE", "STATUS", "AGENT", "TOOK", "COST", "TASK"]
     ids = [row.split()[0] for row in rows]
     assert ids == [job_id[-8:] for job_id in (now.job.id, failed, old)]
     assert [row[heading.index("STATUS") :].split("  ")[0] for row in rows] == [
@@ -73,7 +74,7 @@ def test_jobs_are_listed_newest_first_and_aligned(world: World, store: JobStore)
         "done",
     ]
     assert all(row[heading.index("TASK") :] == "List the pods" for row in rows)
-    assert rows[2][heading.index("COST") :].startswith("$0.2500")
+    assert rows[2][heading.index("COST") :].startswith("$0.25")
     assert world.err == ""
     store.release(now)
 
@@ -101,6 +102,38 @@ def test_a_listing_can_be_narrowed(world: World, store: JobStore) -> None:
         assert "must be from 1 to 1000" in world.err
     assert world.run("jobs", "--status", "doen") == 2
     assert "Did you mean done? It takes: pending, running, done, failed, cancelled" in world.err
+
+
+def test_a_listing_is_of_one_agent_and_of_some_time(world: World, jobs_dir: Path) -> None:
+    day_s = 86_400
+    now_s = time.time()
+    created = [now_s - 9 * day_s, now_s - 2 * day_s, now_s - 60]
+    ages = iter(created)
+    clock = iter([int(second * 10**9) for second in created])
+    store = JobStore(jobs_dir, ids=IdSource(lambda: next(clock)), now=lambda: next(ages))
+    ids = []
+    for agent in ("infra", "db", "infra"):
+        claim = store.create(DispatchRequest(agent=agent, task="look"), kind=JobKind.CALL)
+        ids.append(claim.job.id)
+        store.release(claim)
+    reader = JobStore(jobs_dir)
+    for job_id in ids:
+        reader.settle(job_id)
+    for options, wanted in (
+        (["--agent", "infra"], [2, 0]),
+        (["--agent", "nobody"], []),
+        (["--since", "3d"], [2, 1]),
+        (["--since", "24h"], [2]),
+        (["--since", "7d", "--agent", "db"], [1]),
+        (["--since", time.strftime("%Y-%m-%d", time.localtime(now_s - 5 * day_s))], [2, 1]),
+        (["--since", "30d", "--status", "failed", "--limit", "1", "--agent", "db"], [1]),
+    ):
+        assert world.run("jobs", "--json", *options) == 0
+        assert [row["id"] for row in world.answer()] == [ids[place] for place in wanted]
+    assert world.run("jobs", "--since", "yesterday") == 2
+    assert "Not a time: 'yesterday'. Give a period such as 7d or 24h, or a date" in world.err
+    assert world.run("jobs", "--since", "1h", "--status", "done", "--agent", "db") == 0
+    assert world.out == "No jobs that are done of db since 1h.\n"
 
 
 def test_what_is_no_job_is_warned_about_beside_the_answer(
@@ -165,7 +198,7 @@ def test_a_job_is_shown_with_what_was_asked_and_its_answer(world: World, store: 
         "  caller          me",
         "  goal            g",
         "  session         s-1",
-        "  cost            $0.2500",
+        "  cost            $0.25",
         "  progress        two",
     ):
         assert line in facts.splitlines()
@@ -312,6 +345,20 @@ def test_a_job_that_still_runs_when_the_patience_is_over_is_status_3(
     assert world.answer()["timed_out_waiting"] is True
     assert world.err == ""
     store.release(claim)
+
+
+def test_on_a_terminal_a_wait_has_no_limit_and_elsewhere_it_has(
+    world: World, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_commands, "_WAIT_S", 0.01)
+    claim = running(store)
+    assert world.run("wait") == 3
+    ending = threading.Timer(0.3, end, [store, claim])
+    ending.start()
+    world.terminal = True
+    assert world.run("wait") == 0
+    ending.join()
+    assert world.out == "Three pods\n"
 
 
 def test_a_wait_shows_progress_and_wakes_at_the_end(world: World, store: JobStore) -> None:

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.parallel import ParallelResult
 from tests.cli.support import ANSWER, JOB_ID, FakeService, World
 
 TASKS = [{"agent": "infra", "task": "one"}, {"agent": "infra", "task": "two", "caller": "me"}]
@@ -26,7 +28,7 @@ def failing(error_type: ErrorType) -> FakeService:
 def test_answers_are_printed_in_the_order_of_the_file(world: World, tasks: str) -> None:
     assert world.run("parallel", tasks) == 0
     assert world.out == "## 1. infra\n\nAll is well.\n\n## 2. infra\n\nAll is well.\n"
-    assert "2 tasks, 0 failed, $0.0400" in world.err
+    assert "2 tasks, 0 failed, 0 denied, $0.04" in world.err
     assert [request.task for request in world.service.requests] == ["one", "two"]
     assert world.service.requests[1].caller == "me"
 
@@ -54,7 +56,31 @@ def test_one_agent_combines_the_answers(world: World, tasks: str) -> None:
 def test_what_was_paid_for_once_is_added_up_once(world: World, tasks: str) -> None:
     world.service = FakeService(msgspec.structs.replace(ANSWER, job_id=JOB_ID, cost_usd=0.25))
     assert world.run("parallel", tasks) == 0
-    assert world.err.endswith("2 tasks, 0 failed, $0.2500\n")
+    assert world.err.endswith("2 tasks, 0 failed, 0 denied, $0.25\n")
+
+
+def test_the_last_line_counts_what_failed_and_what_was_denied(world: World, tasks: str) -> None:
+    results = [
+        ANSWER,
+        msgspec.structs.replace(ANSWER, denied_tools=["Bash"], cost_usd=0.01),
+        DispatchResult(
+            agent="db",
+            success=False,
+            result="",
+            error="no",
+            error_type=ErrorType.PERMISSION,
+            denied_tools=["Bash"],
+        ),
+    ]
+
+    class Three(FakeService):
+        async def parallel(self, *_args: object, **_kwargs: object) -> ParallelResult:
+            await trio.lowlevel.checkpoint()
+            return ParallelResult(individual_results=results)
+
+    world.service = Three()
+    assert world.run("parallel", tasks) == 1
+    assert world.err.splitlines()[-1] == "3 tasks, 1 failed, 1 denied, $0.03"
 
 
 @pytest.mark.parametrize(

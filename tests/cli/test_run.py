@@ -17,7 +17,7 @@ def failure(error_type: ErrorType, **fields: object) -> DispatchResult:
 def test_the_answer_is_all_that_stdout_gets(world: World) -> None:
     assert world.run("run", "infra", "how is it?") == 0
     assert world.out == "All is well.\n"
-    assert "2 turns, 5.0 s, $0.0200, session 1111" in world.err
+    assert "2 turns, 5.0 s, $0.02, session 1111" in world.err
 
 
 def test_json_is_the_result_as_the_mcp_tool_answers_it(world: World) -> None:

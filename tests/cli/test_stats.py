@@ -109,11 +109,9 @@ def test_a_wrong_value_is_refused_with_those_that_work(world: World, arguments: 
     assert "agent, day, caller, model" in world.err or "7d or 24h" in world.err
 
 
-def test_the_table_fits_the_terminal(
-    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_fits_the_terminal(world: World, folder: Path) -> None:
     write(folder, *[line("a-long-name-of-an-agent-" * 3, model_usage=None) for _ in range(3)])
-    monkeypatch.setattr("agent_dispatch.cli.stats.columns", lambda stream: 72)
+    world.environ["COLUMNS"] = "72"
     assert world.run("stats") == 0
     assert max(map(cell_width, world.out.splitlines()[:2])) <= 72
 

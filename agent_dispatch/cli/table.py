@@ -1,0 +1,52 @@
+"""Rows of cells, aligned, and fitted to the terminal's width."""
+
+from collections.abc import Mapping, Sequence
+
+from agent_dispatch.cli.output import Colour, cell_width, columns_of, fit, pad, paint
+from agent_dispatch.cli.shell import Shell
+
+GAP = "  "
+_FEWEST_COLUMNS = 20
+"""Of the last cell, however narrow the terminal is."""
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    shell: Shell,
+    *,
+    headings: Sequence[str] = (),
+    colours: Sequence[Mapping[int, Colour]] = (),
+) -> list[str]:
+    """Return one line for each row; the last cell is cut where the terminal ends.
+
+    Args:
+        rows: Printable cells, all rows of one length.
+        shell: Says how wide the terminal is, and whether there is colour.
+        headings: The first line.
+        colours: For each row, the colours of cells by their place; the last cell has none.
+    """
+    if not rows:
+        return []
+    every = [headings, *rows] if headings else rows
+    widths = [max(map(cell_width, column)) for column in zip(*every, strict=True)][:-1]
+    room = columns_of(shell.stdout, shell.environ) - sum(widths) - len(GAP) * len(widths)
+    lines = []
+    if headings:
+        line = _line(headings, widths, room, {}, shell)
+        lines.append(paint(line, Colour.FAINT, shell.stdout, shell.environ))
+    for place, row in enumerate(rows):
+        lines.append(_line(row, widths, room, colours[place] if colours else {}, shell))
+    return lines
+
+
+def _line(
+    row: Sequence[str],
+    widths: Sequence[int],
+    room: int,
+    colours: Mapping[int, Colour],
+    shell: Shell,
+) -> str:
+    cells = [pad(cell, width) for cell, width in zip(row, widths, strict=False)]
+    for place, colour in colours.items():
+        cells[place] = paint(cells[place], colour, shell.stdout, shell.environ)
+    return GAP.join([*cells, fit(row[-1], max(room, _FEWEST_COLUMNS))]).rstrip()
