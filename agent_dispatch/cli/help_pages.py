@@ -79,10 +79,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "XDG_CONFIG_HOME": "has agent-dispatch/agents.toml (default: ~/.config)",
     "CLAUDE_CONFIG_DIR": "Claude Code's own configuration (default: ~/.claude)",
     "NO_COLOR": "if it is set, no colour",
-    "AGENT_DISPATCH_DEPTH": "set for agents: how deeply dispatches are nested",
-    "AGENT_DISPATCH_RUN": "set for agents: marks the processes of a run",
-    "AGENT_DISPATCH_EXCLUSIVE": "set for agents: the exclusive agents around a run",
-    "AGENT_DISPATCH_JOB": "set for agents: the job that they work for",
+    "AGENT_DISPATCH_*": "all others are set by agent-dispatch for its agents",
 }
 
 TOPICS: Mapping[str, tuple[str, Mapping[str, str]]] = {
