@@ -1,5 +1,6 @@
 """How agents are shown to people."""
 
+import time
 from collections.abc import Sequence
 
 from agent_dispatch.cli.output import (
@@ -15,8 +16,11 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.table import table
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.config import AgentConfig, Settings
+from agent_dispatch.model.rights import RightsChange
 
 _INSTRUCTIONS_CHARS = 200
+_RIGHTS_CHANGES = 5
+"""The newest, shown; `--json` has more."""
 
 
 def agent_table(agents: Sequence[AgentSummary], shell: Shell) -> list[str]:
@@ -117,6 +121,7 @@ def detail_lines(
         ("stacks", listing(details.stacks)),
         ("databases", listing(details.dbs)),
         ("groups", listing(details.groups)),
+        *_rights_rows(details),
         *(("warning", one_line(warning)) for warning in details.warnings or ()),
     ]
     title = paint(one_line(details.name), Colour.NAME, shell.stdout, shell.environ)
@@ -140,6 +145,27 @@ def _own_rows(details: AgentDetails) -> list[tuple[str, str]]:
         ("exclusive", "one run at a time on this machine" if details.exclusive else ""),
         ("nested", "no (this server is not started in it)" if details.nested is False else ""),
     ]
+
+
+def _rights_rows(details: AgentDetails) -> list[tuple[str, str]]:
+    changes = (details.rights_changes or [])[-_RIGHTS_CHANGES:]
+    return [("rights changed", _rights_change(change)) for change in reversed(changes)]
+
+
+def _rights_change(change: RightsChange) -> str:
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(change.at))
+    old, new = (_right(value) for value in (change.old, change.new))
+    return f"{at} {change.key}: {old} -> {new} (by {change.by})"
+
+
+def _right(value: object) -> str:
+    match value:
+        case None:
+            return "inherited"
+        case list():
+            return listing([str(item) for item in value]) or "none"
+        case _:
+            return one_line(str(value))
 
 
 def _inherited(text: str, from_settings: bool) -> str:

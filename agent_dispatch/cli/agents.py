@@ -100,6 +100,7 @@ def update(
     disallowed_tools: str = "",
     effort: str = "",
     permission_prompts: str = "",
+    allow: str = "",
     json: bool = False,
     shell: Shell,
 ) -> int:
@@ -117,6 +118,7 @@ def update(
         disallowed_tools: Tools forbidden, separated by commas; "none" clears them.
         effort: low, medium, high, xhigh or max; "none" clears it.
         permission_prompts: "ask" lets a person answer when it lacks a permission; "deny" does not.
+        allow: A rule to add to the allowed tools, like "Bash(git log:*)".
         json: Print the change as JSON.
         shell: The outside world.
     """
@@ -132,6 +134,7 @@ def update(
         disallowed_tools=disallowed_tools,
         effort=effort,
         permission_prompts=permission_prompts,
+        allow=allow,
     )
     return _show_change(change, shell, as_json=json)
 

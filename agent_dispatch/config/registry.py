@@ -1,6 +1,7 @@
 """The agents of `agents.toml`: list, inspect, add, update, remove."""
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -19,10 +20,19 @@ from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.config.file import ConfigFile, FileContent
 from agent_dispatch.config.hosts import AgentSeen, Sightings
 from agent_dispatch.config.keys import AGENT_KEYS, BadValueError
+from agent_dispatch.config.rights_log import RightsLog
 from agent_dispatch.config.scan import Scanner, preview, read_documents
-from agent_dispatch.config.schema import BadTableError, parse_agent
+from agent_dispatch.config.schema import BadTableError, parse_agent, parse_config
 from agent_dispatch.config.toml_edit import Draft
+from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.describe import describe
+from agent_dispatch.core.rights import (
+    WideningError,
+    command_for,
+    rights_of,
+    widened,
+    widened_by_adding,
+)
 from agent_dispatch.errors import (
     ConfigError,
     InvalidRequestError,
@@ -38,6 +48,7 @@ from agent_dispatch.model.agent import (
     ProjectFacts,
 )
 from agent_dispatch.model.config import AgentConfig, Config, EffectiveAgent, Settings
+from agent_dispatch.model.rights import ChangedBy, Rights
 
 _MAX_PREVIEW_LINES = 200
 
@@ -110,6 +121,8 @@ class Registry:
         self, path: Path, *, lock_timeout_s: float = 10.0, environ: Mapping[str, str] | None = None
     ) -> None:
         self._environ = environ
+        self._is_nested = current_depth(environ or {}) > 0
+        self._rights_log = RightsLog(path.absolute())
         self.file = ConfigFile(path, lock_timeout_s=lock_timeout_s)
         self._scanner = Scanner()
 
@@ -207,20 +220,30 @@ class Registry:
             max_budget_usd=agent.max_budget_usd,
             warnings=warnings or None,
             instruction_files=list(files) or None,
+            rights_changes=self._rights_log.of(name) or None,
             claude_md_preview=_preview(agent.directory, "CLAUDE.md", lines),
             readme_preview=_preview(agent.directory, "README.md", lines),
         )
 
-    def add_agent(self, name: str, directory: str, **fields: Unpack[AgentFields]) -> AgentChange:
+    def add_agent(
+        self,
+        name: str,
+        directory: str,
+        *,
+        by: ChangedBy = ChangedBy.CLI,
+        **fields: Unpack[AgentFields],
+    ) -> AgentChange:
         """Register an existing directory as an agent; empty fields are inherited.
 
         Args:
             name: Letters, digits, hyphens, underscores.
             directory: `~` is expanded, a relative path starts where we run.
+            by: Who asks.
             fields: The description is made from the project's documents if it is empty.
 
         Raises:
             InvalidRequestError: An argument is not allowed, or the name is taken.
+            WideningError: It would have more rights than it inherits, which is for a person.
             ConfigError: The file cannot be read, parsed or written; it is unchanged.
         """
         check_name(name)
@@ -237,9 +260,17 @@ class Registry:
 
         def add(draft: Draft) -> None:
             require_free(draft.data, name)
+            settings = parse_config(draft.data).settings
+            keys = widened_by_adding(
+                self._rights(AgentConfig(directory=path), settings),
+                self._rights(parse_agent(name, values), settings),
+            )
+            said = {key: value for key, value in values.items() if key in given}
+            self._require_right(name, keys, by, settings, command_for(["add", name, path], said))
             draft.add_table(("agents", name), values)
 
         self.file.edit(add)
+        unlogged = self._log_change(name, {}, values, by)
         return AgentChange(
             agent=name,
             action="added",
@@ -248,6 +279,7 @@ class Registry:
             warnings=[
                 *self._warnings(values, before.config),
                 *map(str, file_problems(path)),
+                *unlogged,
             ]
             or None,
             config=str(self.path),
@@ -257,45 +289,126 @@ class Registry:
         """Make a description from the files of a project; without any, from its name."""
         return describe(read_documents(Path(directory)), self._scanner.scan(directory))
 
-    def update_agent(self, name: str, **fields: Unpack[AgentFields]) -> AgentChange:
+    def update_agent(
+        self,
+        name: str,
+        *,
+        by: ChangedBy = ChangedBy.CLI,
+        allow: str = "",
+        **fields: Unpack[AgentFields],
+    ) -> AgentChange:
         """Change the given fields; the text `none` or a negative number removes one.
 
         A removed field is inherited again. `[]` for a list of tools is the empty list. A broken
         agent can be updated if that makes it usable.
 
+        Args:
+            name: The agent.
+            by: Who asks.
+            allow: Rules to add to those that are allowed, separated as in `allowed_tools`.
+            fields: What to change.
+
         Raises:
+            WideningError: It would give the agent more rights, which is for a person.
             UnknownAgentError: No agent has that name.
             UnusableAgentError: It would still be unusable.
             InvalidRequestError: An argument is not allowed.
             ConfigError: The file cannot be read, parsed or written; it is unchanged.
         """
         changes = check_fields(fields)
+        added_rules = check_fields({"allowed_tools": allow}).get("allowed_tools") or []
         before = self.load()
         _require_known(before, name)
 
-        def update(draft: Draft) -> tuple[list[str], AgentConfig]:
+        def update(draft: Draft) -> tuple[dict[str, Any], dict[str, Any], AgentConfig]:
             table = _require_table(draft.data, name)
+            settings = parse_config(draft.data).settings
+            old_rights = self._rights_before(name, table, settings)
+            if not set(added_rules) <= set(old_rights.allowed_tools):
+                listed = changes.get("allowed_tools", list(old_rights.allowed_tools)) or []
+                changes["allowed_tools"] = list(dict.fromkeys([*listed, *added_rules]))
             real = {key: value for key, value in changes.items() if _differs(table, key, value)}
             after = {key: value for key, value in {**table, **real}.items() if value is not None}
             try:
                 agent = parse_agent(name, after)
             except BadTableError as error:
                 raise UnusableAgentError(name, str(error)) from error
+            keys = widened(old_rights, self._rights(agent, settings))
+            self._require_right(name, keys, by, settings, command_for(["update", name], real))
             if real:
                 draft.set_keys(("agents", name), real)
-            return list(real), agent
+            return dict(table), real, agent
 
-        changed, agent = self.file.edit(update)
+        old, changed, agent = self.file.edit(update)
+        unlogged = self._log_change(name, old, old | changed, by)
         return AgentChange(
             agent=name,
             action="updated" if changed else "unchanged",
             directory=_absolute(agent.directory, self.path.parent) or None,
             host=agent.host,
             description=agent.description,
-            changed=changed or None,
-            warnings=self._warnings(changes, before) or None,
+            changed=list(changed) or None,
+            warnings=[*self._warnings(changes, before), *unlogged] or None,
             config=str(self.path),
         )
+
+    def check_import(self, before: Config, after: Config) -> None:
+        """Refuse an import by a dispatched agent that would give any agent more rights.
+
+        Raises:
+            WideningError: It would.
+        """
+        if not self._is_nested:
+            return
+        inherited = self._rights(AgentConfig(directory=""), before.settings)
+        for name, agent in after.agents.items():
+            rights = self._rights(agent, after.settings)
+            if (known := before.agents.get(name)) is not None:
+                keys = widened(self._rights(known, before.settings), rights)
+            else:
+                keys = widened_by_adding(inherited, rights)
+            self._require_right(name, keys, ChangedBy.CLI, before.settings, "")
+        keys = widened(inherited, self._rights(AgentConfig(directory=""), after.settings))
+        if after.settings.mcp_may_widen_permissions > before.settings.mcp_may_widen_permissions:
+            keys.append("mcp_may_widen_permissions")
+        self._require_right("[settings]", keys, ChangedBy.CLI, before.settings, "")
+
+    def log_import(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+        """Log the rights that an import gave to agents; return what went wrong with that."""
+        old, new = _tables(before), _tables(after)
+        return [
+            said
+            for name in new
+            for said in self._log_change(name, old.get(name, {}), new[name], ChangedBy.CLI)
+        ]
+
+    def _rights(self, agent: AgentConfig, settings: Settings) -> Rights:
+        return rights_of(_resolve("", agent, settings, self.path.parent))
+
+    def _rights_before(self, name: str, table: Mapping[str, Any], settings: Settings) -> Rights:
+        """The rights of an agent as its table is; of a broken one, which cannot run, the least."""
+        try:
+            return self._rights(parse_agent(name, table), settings)
+        except BadTableError:
+            return self._rights(AgentConfig(directory=""), settings)
+
+    def _require_right(
+        self, name: str, keys: list[str], by: ChangedBy, settings: Settings, command: str
+    ) -> None:
+        """Refuse a change that widens the rights in `keys` unless a person asks for it."""
+        may_widen = by is not ChangedBy.MCP or settings.mcp_may_widen_permissions
+        if keys and (self._is_nested or not may_widen):
+            raise WideningError(name, keys, command, is_nested=self._is_nested)
+
+    def _log_change(
+        self, name: str, old: Mapping[str, Any], new: Mapping[str, Any], by: ChangedBy
+    ) -> list[str]:
+        """Log a change of rights; return what to say if that cannot be."""
+        try:
+            self._rights_log.add(name, old, new, by, time.time())
+        except OSError as error:
+            return [f"The change of rights could not be logged: {error}"]
+        return []
 
     def remove_agent(self, name: str) -> AgentChange:
         """Remove an agent, usable or not; its project is not touched.

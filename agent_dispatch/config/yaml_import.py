@@ -23,7 +23,7 @@ from agent_dispatch.config.keys import (
 )
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.scan import directory_problem
-from agent_dispatch.config.schema import BadTableError, parse_agent, parse_group, warn
+from agent_dispatch.config.schema import BadTableError, parse_agent, parse_config, parse_group, warn
 from agent_dispatch.config.toml_edit import Draft
 from agent_dispatch.config.toml_scan import KeyPath
 from agent_dispatch.errors import InvalidRequestError
@@ -213,9 +213,14 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
         work.take_settings(("settings",), settings, SETTING_KEYS)
         if isinstance(settings, dict):
             work.take_settings(("settings", "cache"), settings.get("cache"), CACHE_KEYS)
+        registry.check_import(parse_config(before), parse_config(draft.data))
+        after.append(draft.data)
         return work.report
 
-    return registry.file.edit(take)
+    before, after = registry.file.read().data, list[Mapping[str, Any]]()
+    report = registry.file.edit(take)
+    report.warnings.extend(registry.log_import(before, after[0]))
+    return report
 
 
 class Unimported(msgspec.Struct, frozen=True):

@@ -144,7 +144,7 @@ def _not_granted(
         rules = list(wanted)[:_MAX_RULES]
         more = len(wanted) - len(rules)
         text = f"{more} more calls like these need a rule, too." if more else ""
-        advice.append((text, _update(agent, "allowed_tools", [*granted, *rules])))
+        advice.append((text, _update(agent, "--allow", rules)))
     return advice + said
 
 
@@ -161,7 +161,7 @@ def _by_rule(agent: EffectiveAgent, denial: Denial, inherited: ClaudeSettings, k
             f"{denial.tool} is denied by the agent's own disallowed_tools ({', '.join(own)}). To"
             " lift that, a person has to change it."
         )
-        step = _update(agent, "disallowed_tools", kept)
+        step = _update(agent, "--disallowed-tools", kept)
     what = "was denied by" if kind == "deny" else "needs a person's approval by"
     for path, rules in behind:
         said.append(
@@ -212,8 +212,7 @@ def _no_rule(agent: EffectiveAgent, denial: Denial) -> Advice:
             f"It is not known what the call of {denial.tool} was given. A rule has to name the"
             " command that is needed, such as Bash(git log:*): put it in the place of RULE."
         )
-        rules = [*(agent.allowed_tools or ()), "RULE"]
-        return text, _update(agent, "allowed_tools", rules)
+        return text, _update(agent, "--allow", ["RULE"])
     said = f' Claude Code said: "{denial.said}"' if denial.said else ""
     text = (
         f"No rule grants just this call of {denial.tool}: its command is too long, or"
@@ -360,11 +359,11 @@ def _hook_matches(matcher: str, tool: str) -> bool:
         return False
 
 
-def _update(agent: EffectiveAgent, key: str, rules: list[str]) -> NextStep:
-    """Return the update of one list of tools; it may widen a grant, so a person runs it."""
+def _update(agent: EffectiveAgent, option: str, rules: list[str]) -> NextStep:
+    """Return the update of one list of tools; it widens a grant, so a person runs it."""
     value = ",".join(rules) or "none"
     shell = shlex.quote(value) if any(c in value for c in '"$`\\!') else f'"{value}"'
     return run(
-        f"agent-dispatch update {shlex.quote(agent.name)} --{key.replace('_', '-')} {shell}",
+        f"agent-dispatch update {shlex.quote(agent.name)} {option} {shell}",
         agent.name,
     )

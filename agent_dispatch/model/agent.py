@@ -4,6 +4,8 @@ from typing import TypedDict
 
 import msgspec
 
+from agent_dispatch.model.rights import RightsChange
+
 
 class ProjectFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a project directory says of itself, read without starting anything."""
@@ -84,6 +86,8 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Those that Claude Code sends; AGENTS.md only where no CLAUDE.md has content."""
     host: str | None = None
     """Where it is, if not on this machine."""
+    rights_changes: list[RightsChange] | None = None
+    """How its rights were changed, oldest first."""
     claude_md_preview: str | None = None
     """Of the first of them."""
     readme_preview: str | None = None

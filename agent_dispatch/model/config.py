@@ -106,6 +106,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a call without a permission: `deny`, or `ask` a person."""
     question_seconds: float = 300
     """How long such a question waits for an answer."""
+    mcp_may_widen_permissions: bool = False
+    """A model may give agents more rights by `add_agent` and `update_agent`."""
     call_retention_days: float = 7
     max_cost_per_day_usd: float | None = None
     """US dollars that all runs of a local day may cost together; None: no ceiling."""

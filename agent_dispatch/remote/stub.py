@@ -29,6 +29,7 @@ from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.jobs.waiting import CancelOutcome, settled, wait_until_over
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind
+from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.remote.frames import (
     Accepted,
     AnyFrame,
@@ -400,7 +401,9 @@ class _Stub:
             for agent in await service.list_agents():
                 if agent.name == name:
                     return await self._same_directory(service, name, directory)
-            return await service.add_agent(name, directory, description=description)
+            return await service.add_agent(
+                name, directory, by=ChangedBy.CLI, description=description
+            )
 
         async def doctor() -> object:
             return await in_thread(self._doctor)

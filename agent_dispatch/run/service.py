@@ -44,6 +44,7 @@ from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.model.question import AnsweredBy, Verdict
+from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.answering import Answering
 from agent_dispatch.run.background import Workers
@@ -527,15 +528,25 @@ class Service:
             await self._lookouts.run("the configuration", check)
 
     async def add_agent(
-        self, name: str, directory: str, **fields: Unpack[AgentFields]
+        self, name: str, directory: str, *, by: ChangedBy, **fields: Unpack[AgentFields]
     ) -> AgentChange:
-        """Register a directory; empty and 0 mean that the setting is inherited."""
-        add = partial(self._registry.add_agent, name, directory, **fields)
+        """Register a directory; empty and 0 mean that the setting is inherited.
+
+        Raises:
+            WideningError: A model asks for rights that are a person's to give.
+        """
+        add = partial(self._registry.add_agent, name, directory, by=by, **fields)
         return await self._lookouts.run(f"add {name}", add)
 
-    async def update_agent(self, name: str, **fields: Unpack[AgentFields]) -> AgentChange:
-        """Change what is not empty or 0; `none` and a negative budget clear the agent's own."""
-        update = partial(self._registry.update_agent, name, **fields)
+    async def update_agent(
+        self, name: str, *, by: ChangedBy, **fields: Unpack[AgentFields]
+    ) -> AgentChange:
+        """Change what is not empty or 0; `none` and a negative budget clear the agent's own.
+
+        Raises:
+            WideningError: A model asks for rights that are a person's to give.
+        """
+        update = partial(self._registry.update_agent, name, by=by, **fields)
         return await self._lookouts.run(f"update {name}", update)
 
     async def remove_agent(self, name: str) -> AgentChange:

@@ -38,8 +38,8 @@ def in_tools(step: NextStep) -> str:
             )
         case StepKind.RAISE_BUDGET:
             return (
-                f'Or raise the cap: update_agent(name="{step.agent}",'
-                f" max_budget_usd={step.budget_usd})"
+                "Or raise the cap. Ask your user to run: agent-dispatch update"
+                f" {shlex.quote(step.agent)} --max-budget-usd {step.budget_usd}"
             )
         case StepKind.UPDATE_AGENT:
             return f'Change it: update_agent(name="{step.agent}", ...)'

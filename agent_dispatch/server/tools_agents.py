@@ -8,6 +8,7 @@ import msgspec
 from agent_dispatch.core.agent_list import Row, fit_agents
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
+from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import Tool
 
@@ -134,7 +135,9 @@ ADD_AGENT = Tool(
     description="Register a project directory as an agent.",
     params=AddAgentParams,
     creates_config=True,
-    run=lambda service, params, _on_progress: service.add_agent(**_fields(params)),
+    run=lambda service, params, _on_progress: service.add_agent(
+        **_fields(params), by=ChangedBy.MCP
+    ),
 )
 
 UPDATE_AGENT = Tool(
@@ -146,7 +149,9 @@ UPDATE_AGENT = Tool(
         " ask first."
     ),
     params=UpdateAgentParams,
-    run=lambda service, params, _on_progress: service.update_agent(**_fields(params)),
+    run=lambda service, params, _on_progress: service.update_agent(
+        **_fields(params), by=ChangedBy.MCP
+    ),
     destructive=True,
     idempotent=True,
 )

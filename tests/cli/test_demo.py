@@ -136,7 +136,7 @@ def test_a_demo_that_failed_names_no_command_about_what_is_gone(tmp_path: Path) 
     about_what_is_gone = [
         NextStep(kind=StepKind.RESUME, agent="tides", session_id=session, directory="/tmp/x/tides"),
         NextStep(kind=StepKind.MORE_TIME, agent="tides", timeout_s=240),
-        run("agent-dispatch update tides --allowed-tools Read", "tides"),
+        run("agent-dispatch update tides --allow Read", "tides"),
         NextStep(kind=StepKind.WAIT, job_id="0190a7b0c1d27abc8def0123456789ab"),
     ]
     failed = DispatchResult(

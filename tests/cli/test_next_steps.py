@@ -88,7 +88,7 @@ STEPS: list[tuple[NextStep, str, str]] = [
     ),
     (
         NextStep(kind=StepKind.RAISE_BUDGET, agent="infra", budget_usd="0.2"),
-        'Or raise the cap: update_agent(name="infra", max_budget_usd=0.2)',
+        "Or raise the cap. Ask your user to run: agent-dispatch update infra --max-budget-usd 0.2",
         "tip: raise the cap: `agent-dispatch update infra --max-budget-usd 0.2`",
     ),
     (

@@ -243,11 +243,10 @@ def test_none_and_negative_numbers_clear_a_field(
     registry: Registry, project: Path, none: str
 ) -> None:
     fields = ("description", "model", "permission_mode", "allowed_tools", "disallowed_tools")
-    registry.add_agent(
-        "a", str(project), timeout=5, max_budget_usd=1, **dict.fromkeys(fields, "plan")
-    )
-    clearing = dict.fromkeys(fields, none)
-    change = registry.update_agent("a", timeout=-1, max_budget_usd=-1, **clearing)
+    given: AgentFields = {**dict.fromkeys(fields, "plan"), "timeout": 5, "max_budget_usd": 1}  # type: ignore[typeddict-item]
+    registry.add_agent("a", str(project), **given)
+    clearing: AgentFields = {**dict.fromkeys(fields, none), "timeout": -1, "max_budget_usd": -1}  # type: ignore[typeddict-item]
+    change = registry.update_agent("a", **clearing)
     assert set(change.changed or []) == {*fields, "timeout", "max_budget_usd"}
     assert registry.path.read_text() == f'[agents.a]\ndirectory = "{project}"\n'
     assert registry.update_agent("a", model=none, timeout=-1).action == "unchanged"

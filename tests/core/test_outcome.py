@@ -247,21 +247,21 @@ def test_a_denied_tool_is_a_soft_sign_on_success() -> None:
     assert result.denied_tools == ["Bash"]
     assert result.hint == (
         "1 tool call(s) were denied by permissions: Bash. The result may be incomplete."
-        '\nAsk your user to run: agent-dispatch update infra --allowed-tools "Bash(touch x)"'
+        '\nAsk your user to run: agent-dispatch update infra --allow "Bash(touch x)"'
     )
 
 
 @pytest.mark.parametrize(
     ("about", "denied", "says"),
     [
-        ({"allowed_tools": ("Read", "Grep")}, ["Write"], '--allowed-tools "Read,Grep,Write"'),
-        ({"allowed_tools": ()}, ["Write", "Edit"], '--allowed-tools "Write,Edit"'),
+        ({"allowed_tools": ("Read", "Grep")}, ["Write"], '--allow "Write"'),
+        ({"allowed_tools": ()}, ["Write", "Edit"], '--allow "Write,Edit"'),
         (
             {"allowed_tools": ("Bash(git log:*,git diff:*)",)},
             ["mcp__pg__query", "mcp__pg__query"],
-            '--allowed-tools "Bash(git log:*,git diff:*),mcp__pg__query"',
+            '--allow "mcp__pg__query"',
         ),
-        ({"allowed_tools": ("Bash(echo $HOME)",)}, ["Write"], "'Bash(echo $HOME),Write'"),
+        ({"allowed_tools": ("Bash(echo $HOME)",)}, ["Write"], '--allow "Write"'),
         (
             {"disallowed_tools": ("Bash(rm:*)", "Write")},
             ["Bash"],
@@ -291,7 +291,7 @@ def test_the_advice_grants_the_least(about: dict[str, Any], denied: list[str], s
     [
         (None, ["touch made"], "Bash(touch made)"),
         (None, ["touch made", "touch made", "git log"], "Bash(touch made),Bash(git log)"),
-        (("Read",), ["ls ."], "Read,Bash(ls .)"),
+        (("Read",), ["ls ."], "Bash(ls .)"),
         (None, ["touch a && touch b"], "Bash(touch a && touch b)"),
         (None, ["touch 'a(b)c'"], "Bash(touch 'a(b)c')"),
         (None, ["touch made", "", "ls *"], "Bash(touch made)"),
@@ -307,7 +307,7 @@ def test_a_denied_command_is_granted_by_itself(
     ]
     event = builders.result("hm", permission_denials=denials)
     hint = outcome(event, agent=agent(allowed_tools=allowed)).hint or ""
-    assert f'agent-dispatch update infra --allowed-tools "{rules}"' in hint
+    assert f'agent-dispatch update infra --allow "{rules}"' in hint
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_no_grant_is_named_where_no_narrow_one_helps(
 ) -> None:
     call = builders.denial("Bash") | {"tool_input": {"command": command}}
     event = builders.result("hm", permission_denials=[call])
-    assert "--allowed-tools" not in (outcome(event, agent=agent(allowed_tools=allowed)).hint or "")
+    assert "--allow" not in (outcome(event, agent=agent(allowed_tools=allowed)).hint or "")
 
 
 @pytest.mark.parametrize("odd", [None, 5, "text", [], {"command": 5}, {"command": None}])
@@ -346,7 +346,7 @@ def test_a_run_that_failed_after_a_denial_names_the_update() -> None:
     )
     kind, error = failure(event, exit_code=1)
     assert kind is ErrorType.PERMISSION
-    assert 'agent-dispatch update infra --allowed-tools "Bash(touch x)"' in error
+    assert 'agent-dispatch update infra --allow "Bash(touch x)"' in error
     assert outcome(event, exit_code=1).denied_tools == ["Bash"]
 
 
@@ -475,7 +475,7 @@ def test_a_budget_that_ran_out_says_what_to_do_and_keeps_the_last_words() -> Non
     assert result.error is not None
     assert "its cap of $0.1" in result.error
     assert RESUME in result.error
-    assert 'update_agent(name="infra", max_budget_usd=0.2)' in result.error
+    assert "Ask your user to run: agent-dispatch update infra --max-budget-usd 0.2" in result.error
 
 
 @pytest.mark.parametrize(("cap", "shown"), [(0.00001, "$0.00001 "), (1e6, "$1000000 "), (2, "$2 ")])

@@ -156,7 +156,7 @@ def test_what_no_grant_lifts_is_named_with_its_place(
 ) -> None:
     hint = run(tool, given, **facts).hint or ""
     assert says in hint
-    assert "--allowed-tools" not in hint
+    assert "--allow" not in hint
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_what_no_grant_lifts_is_named_with_its_place(
 def test_the_least_rule_is_proposed(tool: str, given: dict[str, Any], rule: str, mode: str) -> None:
     live = {"decision_reason_type": "mode"} if mode == "dontAsk" else {}
     hint = run(tool, given, live=live, mode=mode, inherited=user(default_mode=mode)).hint or ""
-    assert f'Ask your user to run: agent-dispatch update infra --allowed-tools "{rule}"' in hint
+    assert f'Ask your user to run: agent-dispatch update infra --allow "{rule}"' in hint
     assert ("dontAsk (permissions.defaultMode of" in hint) == (mode == "dontAsk")
 
 

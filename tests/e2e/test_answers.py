@@ -78,8 +78,8 @@ async def test_the_update_that_the_hint_names_lets_the_command_run_and_no_other(
     with trio.fail_after(60):
         hint = (await world.product("run", "infra", "make a file", "--json")).json()["hint"]
         rule = "Bash(touch made.txt)"
-        assert f'agent-dispatch update infra --allowed-tools "{rule}"' in hint
-        await world.product("update", "infra", "--allowed-tools", rule)
+        assert f'agent-dispatch update infra --allow "{rule}"' in hint
+        await world.product("update", "infra", "--allow", rule)
         granted = (await world.product("run", "infra", "make a file", "--json")).json()
         other = (await world.product("run", "infra", "make another", "--json")).json()
     assert "denied_tools" not in granted

@@ -24,7 +24,7 @@ def write(path: Path, content: object) -> str:
 async def test_what_denies_a_call_is_named_and_no_grant_that_cannot_help(
     world: World, api: MessagesApi
 ) -> None:
-    await world.add_agent("infra", "--allowed-tools", "Bash(touch zz)")
+    await world.add_agent("infra", "--allow", "Bash(touch zz)")
     api.decide = script(("make a file", bash("touch zz")), otherwise=answer("done"))
     user = world.home / ".claude" / "settings.json"
     hook = {"matcher": "Bash", "hooks": [{"type": "command", "command": "echo no >&2; exit 2"}]}
@@ -38,7 +38,7 @@ async def test_what_denies_a_call_is_named_and_no_grant_that_cannot_help(
             path = write(user, settings)
             result = (await world.product("run", "infra", "make a file", "--json")).json()
             assert f"{says} {path}" in result["hint"]
-            assert "--allowed-tools" not in result["hint"]
+            assert "--allow" not in result["hint"]
             assert result["denied_calls"] == [
                 {
                     "tool": "Bash",
@@ -58,7 +58,7 @@ async def test_an_inherited_plan_mode_is_named_with_the_way_to_leave_it(
         shown = await world.product("describe", "infra")
     assert f"plan (permissions.defaultMode of {path})" in result["hint"]
     assert "agent-dispatch update infra --permission-mode manual" in result["hint"]
-    assert "--allowed-tools" not in result["hint"]
+    assert "--allow" not in result["hint"]
     assert f"inherit: plan (permissions.defaultMode of {path})" in shown.stdout
 
 
@@ -86,9 +86,7 @@ async def test_the_command_in_the_hint_lifts_the_denial(world: World, api: Messa
     with trio.fail_after(60):
         for task in ("write a file", "make files"):
             hint = (await world.product("run", "infra", task, "--json")).json()["hint"]
-            named = re.search(
-                r"agent-dispatch (update infra --allowed-tools .*)$", hint, re.MULTILINE
-            )
+            named = re.search(r"agent-dispatch (update infra --allow .*)$", hint, re.MULTILINE)
             assert named is not None, hint
             await world.product(*shlex.split(named[1]))
             granted = (await world.product("run", "infra", task, "--json")).json()

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from agent_dispatch.model.dispatch import OnProgress
+from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.app import INSTRUCTIONS, TOOLS
 from agent_dispatch.server.schema import input_schema
@@ -161,7 +162,8 @@ async def test_agents_are_changed_with_every_argument() -> None:
     }
     await call("add_agent", service, name="new", directory="~/x", **settings)
     await call("update_agent", service, name="infra", **settings)
-    assert service.calls == [("add_agent", settings), ("update_agent", settings)]
+    asked = settings | {"by": ChangedBy.MCP}
+    assert service.calls == [("add_agent", asked), ("update_agent", asked)]
     removed = await call("remove_agent", service, name="infra")
     assert removed.structured is not None
     assert removed.structured["action"] == "removed"

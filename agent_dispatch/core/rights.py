@@ -1,0 +1,119 @@
+"""Whether a change gives an agent more rights than it has: then a person has to decide."""
+
+import math
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.next_step import run
+from agent_dispatch.model.rights import Rights
+
+BYPASS = "bypassPermissions"
+_MODES: Mapping[str, int] = {
+    "plan": 0,
+    "manual": 1,
+    "default": 1,
+    "dontAsk": 1,
+    "acceptEdits": 2,
+    "auto": 3,
+    BYPASS: 4,
+}
+"""How much a permission mode allows, from left to right."""
+
+
+class WideningError(DispatchError):
+    """A change would give an agent more rights, and nobody who may decide that has."""
+
+    def __init__(self, agent: str, keys: list[str], command: str, *, is_nested: bool) -> None:
+        why = (
+            "A dispatched agent does not widen rights (AGENT_DISPATCH_DEPTH is set)."
+            if is_nested
+            else "That is for your user to decide."
+        )
+        super().__init__(
+            f"This would give agent {agent!r} more rights ({', '.join(keys)}). {why} Nothing was"
+            " changed.",
+            *((run(command, agent),) if command else ()),
+        )
+        self.agent = agent
+        self.keys = keys
+        self.is_nested = is_nested
+
+
+def rights_of(agent: EffectiveAgent) -> Rights:
+    """The rights of an agent, inherited ones included."""
+    return Rights(
+        permission_mode=agent.permission_mode or "default",
+        allowed_tools=agent.allowed_tools or (),
+        disallowed_tools=agent.disallowed_tools or (),
+        max_budget_usd=agent.max_budget_usd,
+    )
+
+
+def widened(before: Rights, after: Rights) -> list[str]:
+    """The keys in which `after` allows more than `before`."""
+    keys = {
+        "permission_mode": _is_wider_mode(before.permission_mode, after.permission_mode),
+        "allowed_tools": bool(_added_rules(before.allowed_tools, after.allowed_tools)),
+        "disallowed_tools": not set(before.disallowed_tools) <= set(after.disallowed_tools),
+        "max_budget_usd": _cap(after.max_budget_usd) > _cap(before.max_budget_usd),
+    }
+    return [key for key, is_wider in keys.items() if is_wider]
+
+
+def widened_by_adding(inherited: Rights, added: Rights) -> list[str]:
+    """The keys in which a new agent has more rights than it inherits.
+
+    To inherit `bypassPermissions` counts all the same: it would let the directory do anything.
+    """
+    keys = widened(inherited, added)
+    if added.permission_mode == BYPASS and "permission_mode" not in keys:
+        keys.insert(0, "permission_mode")
+    return keys
+
+
+def command_for(words: list[str], values: Mapping[str, Any]) -> str:
+    """The shell command that makes a change, for a person to run.
+
+    Args:
+        words: What the command begins with.
+        values: The changed keys, as the file holds them; None clears one.
+    """
+    options = [
+        f"--{key.replace('_', '-')}={_as_text(value)}"
+        for key, value in values.items()
+        if key != "directory"
+    ]
+    return shlex.join(["agent-dispatch", *words, *options])
+
+
+def _as_text(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case list():
+            return ",".join(map(str, value)) or "[]"
+        case _:
+            return str(value)
+
+
+def _is_wider_mode(before: str, after: str) -> bool:
+    if before == after:
+        return False
+    # A mode that we do not know may allow anything, and nothing is known to be left of it but plan.
+    return after not in _MODES or _MODES[after] > _MODES.get(before, 0)
+
+
+def _added_rules(before: tuple[str, ...], after: tuple[str, ...]) -> list[str]:
+    return [
+        rule
+        for rule in after
+        # A tool that is allowed by its bare name is allowed whatever it is given.
+        if rule not in before and rule.partition("(")[0] not in before
+    ]
+
+
+def _cap(budget_usd: float | None) -> float:
+    return math.inf if budget_usd is None else budget_usd
