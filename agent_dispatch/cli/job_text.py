@@ -118,6 +118,8 @@ def age(seconds: float) -> str:
 
 
 def _status(job: Job | JobSummary) -> str:
+    if job.held_until is not None:
+        return f"held until {time.strftime('%m-%d %H:%M', time.localtime(job.held_until))}"
     if job.status is JobStatus.FAILED and job.error_type is not None:
         return f"{job.status}: {job.error_type}"
     return job.status.value

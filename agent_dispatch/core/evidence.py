@@ -55,6 +55,19 @@ def merged(parts: Iterable[Evidence | None]) -> Evidence | None:
     )
 
 
+def together(first: Evidence | None, second: Evidence | None) -> Evidence | None:
+    """Return the evidence of two runs, one after the other, of one agent in one session."""
+    both = merged([first, second])
+    if both is None:
+        return None
+    parts = [part for part in (first, second) if part is not None]
+    files = {path for part in parts for path in part.files_changed or ()}
+    commits = dict.fromkeys(commit for part in parts for commit in part.commits or ())
+    return msgspec.structs.replace(
+        both, files_changed=_bounded(sorted(files)) or None, commits=list(commits) or None
+    )
+
+
 def _bounded(paths: list[str]) -> list[str]:
     chars = 0
     for count, path in enumerate(paths[:MAX_FILES]):

@@ -62,6 +62,7 @@ def ended(job: Job, result: DispatchResult, now: float) -> Job:
         _without_open_questions(job, status, result),
         status=status,
         completed_at=now,
+        held_until=None,
         session_id=result.session_id or job.session_id,
         result=msgspec.structs.replace(result, job_id=job.id),
         error=result.error,

@@ -113,6 +113,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: float
     started_at: float | None = None
     completed_at: float | None = None
+    held_until: float | None = None
+    """When the account's limit resets that the job waits for; gone when it goes on."""
     session_id: str | None = None
     """The conversation, once there is one to resume."""
     result: DispatchResult | None = None
@@ -207,6 +209,7 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: float
     started_at: float | None = None
     completed_at: float | None = None
+    held_until: float | None = None
     session_id: str | None = None
     parent: str | None = None
     ref: bool = False
@@ -229,6 +232,7 @@ def summarise(job: Job) -> JobSummary:
         created_at=job.created_at,
         started_at=job.started_at,
         completed_at=job.completed_at,
+        held_until=job.held_until,
         session_id=job.session_id,
         parent=job.parent,
         ref=job.ref,

@@ -77,13 +77,12 @@ class Limits:
         max_concurrency: int,
         session_ids: Iterable[str | None],
         agents: Iterable[EffectiveAgent] = (),
-    ) -> AsyncIterator[list[int]]:
+    ) -> AsyncIterator["Held"]:
         """Hold a slot and these sessions for as long as a process of `run` is left.
 
         Those of `agents` that are exclusive are held too.
 
         Sessions that it begins are held too: their ids are known to others as soon as it runs.
-        Gives the descriptors that its guards are to hold.
 
         Raises:
             LimitsError: The lock files cannot be used.
@@ -116,10 +115,47 @@ class Limits:
                 )
                 for session_id in filter(None, session_ids)
             ]
-            slot = await stack.enter_async_context(
-                self.slots.hold(max_concurrency, on_place, is_left)
-            )
-            yield [*locks, slot.fd]
+            held = Held(locks, partial(self.slots.hold, max_concurrency, on_place, is_left))
+            await held.take_slot()
+            stack.push_async_callback(held.give_slot_back)
+            yield held
+
+
+class Held:
+    """What one dispatch holds."""
+
+    def __init__(
+        self,
+        locks: list[int],
+        hold_slot: Callable[[], contextlib.AbstractAsyncContextManager["Slot"]],
+    ) -> None:
+        """Hold `locks` already; `hold_slot` holds a slot."""
+        self._locks = locks
+        self._hold_slot = hold_slot
+        self._slot = contextlib.AsyncExitStack()
+        self._slot_fd: int | None = None
+
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors that the guards of its runs are to hold."""
+        return self._locks if self._slot_fd is None else [*self._locks, self._slot_fd]
+
+    @contextlib.asynccontextmanager
+    async def without_slot(self) -> AsyncIterator[None]:
+        """Let others have the slot for as long as the block runs, and wait for one after it."""
+        await self.give_slot_back()
+        yield
+        await self.take_slot()
+
+    async def take_slot(self) -> None:
+        """Wait for a slot."""
+        self._slot_fd = (await self._slot.enter_async_context(self._hold_slot())).fd
+
+    async def give_slot_back(self) -> None:
+        """Let others have it; nothing is done if there is none."""
+        self._slot_fd = None
+        slot, self._slot = self._slot, contextlib.AsyncExitStack()
+        await slot.aclose()
 
 
 class Sessions:

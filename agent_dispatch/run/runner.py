@@ -1,14 +1,15 @@
 """Runs what was planned: under a record, within the limits, by turns of claude."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
 
-from agent_dispatch.core.accounting import Share, share_of
+from agent_dispatch.core.accounting import Share
+from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue import as_dispatch, from_record
 from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.report import RunReport
+from agent_dispatch.core.report import RunReport, Seen
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
@@ -22,8 +23,10 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.job import JobKind
+from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.accounts import Accounts, capped
 from agent_dispatch.run.dialogue import Dialogue, not_begun
+from agent_dispatch.run.holding import Holds
 from agent_dispatch.run.housekeeping import Housekeeping
 from agent_dispatch.run.lease import begin_from_afar, end_with_lease
 from agent_dispatch.run.limits import Limits
@@ -112,14 +115,14 @@ class Runner:
             session_ids = [command.session_id for command in commands]
             async with self._limits.hold(
                 run, settings.max_concurrency, session_ids, agents.values()
-            ) as held_fds:
+            ) as held:
                 account = await self._accounts.book(
                     run.owned.job, list(agents.values()), settings, dialogue.shares
                 )
                 if isinstance(account, DispatchResult):
                     return not_begun(request, account)
                 run.account = account
-                return await dialogue.go(self._open_claude, held_fds)
+                return await dialogue.go(self._open_claude, held.fds)
 
         recorded = as_dispatch(request)
         return from_record(await self._recorded(recorded, settings, False, tree, on_progress, work))
@@ -189,25 +192,32 @@ class Runner:
 
     async def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> DispatchResult:
         """Run one turn of one agent."""
-        request, agent = plan.request, capped(plan.agent, plan.settings)
-        command = await self._planner.command(
-            agent,
-            plan.settings,
-            timeout_s=limit.timeout_s,
-            job=run.owned.job,
-            resume=request.session_id,
-            json_schema=request.json_schema,
-            asks=plan.agent.asks or request.allow_once is not None,
-        )
-        if isinstance(command, DispatchResult):
-            return command
+        request, settings = plan.request, plan.settings
+        holds = Holds(run, capped(plan.agent, settings), settings)
+
+        async def command_for(timeout_s: float, resume: str | None) -> Command | DispatchResult:
+            return await self._planner.command(
+                holds.agent,
+                settings,
+                timeout_s=timeout_s,
+                job=run.owned.job,
+                resume=resume,
+                json_schema=request.json_schema,
+                asks=plan.agent.asks or request.allow_once is not None,
+            )
+
+        def turns_of(command: Command, resumed: str | None) -> Turns:
+            question_s = settings.question_seconds
+            return Turns(
+                holds.agent, command, run, on_progress, resumed=resumed, question_s=question_s
+            )
 
         def on_progress(progress: Progress) -> None:
-            if turns.transcript.session_id is not None:
+            if turns is not None and turns.transcript.session_id is not None:
                 run.owned.note(session_id=turns.transcript.session_id)
             run.tell(progress)
 
-        def report(cancelled_by: str = "") -> RunReport:
+        def report(turns: Turns, cancelled_by: str = "") -> RunReport:
             return msgspec.structs.replace(
                 turns.report(),
                 response_format=request.response_format,
@@ -217,38 +227,51 @@ class Runner:
             )
 
         def shares(result: DispatchResult) -> list[Share | None]:
-            if not turns.has_started:
+            if turns is not None and not turns.has_started and not holds.has_held:
                 return [None]
-            return [share_of(turns.transcript.seen(), result)]
+            return [holds.share(Seen() if turns is None else turns.transcript.seen(), result)]
 
-        turns = Turns(
-            agent,
-            command,
-            run,
-            on_progress,
-            resumed=request.session_id,
-            question_s=plan.settings.question_seconds,
-        )
+        turns: Turns | None = None
+        command = await command_for(limit.timeout_s, request.session_id)
+        if isinstance(command, DispatchResult):
+            return command
+        current = turns = turns_of(command, request.session_id)
         max_concurrency = plan.settings.max_concurrency
         async with self._limits.hold(
-            run, max_concurrency, [command.session_id], [agent]
-        ) as held_fds:
-            account = await self._accounts.book(run.owned.job, [agent], plan.settings, shares)
+            run, max_concurrency, [command.session_id], [plan.agent]
+        ) as held:
+            account = await self._accounts.book(run.owned.job, [holds.agent], settings, shares)
             if isinstance(account, DispatchResult):
                 return account
             run.account = account
-            run.cancelled = lambda by: classify(report(by))
             run.owned.note_started()
             watch = self._work_trees.watch(command, run.nursery)
-            await watch.may_start()
-            async with turns.running(self._open_claude, held_fds):
-                await watch.may_act()
-                await turns.ask(plan.prompt, limit, is_last=True)
-                if not run.tree_ended:
-                    run.mark_ending()
-            await turns.explain_denials()
-            ended = report()
-            if ended.seen.calls is not None:
-                # If cancelled, the answer is recorded at once, without this.
-                ended = msgspec.structs.replace(ended, changes=await watch.changes())
-            return classify(ended)
+            prompt = plan.prompt
+            while True:
+                run.cancelled = partial(_cancelled, holds, partial(report, current))
+                await watch.may_start()
+                async with current.running(self._open_claude, held.fds):
+                    await watch.may_act()
+                    await current.ask(prompt, limit, is_last=True)
+                    if not run.tree_ended:
+                        run.mark_ending()
+                await current.explain_denials()
+                ended = report(current)
+                if ended.seen.calls is not None:
+                    # If cancelled, the answer is recorded at once, without this.
+                    ended = msgspec.structs.replace(ended, changes=await watch.changes())
+                result = holds.joined(classify(ended))
+                if (until := holds.until(ended, result)) is None:
+                    return result
+                turns, left_s = None, limit.left_s
+                async with held.without_slot():
+                    await holds.wait(until, ended, result)
+                command = await command_for(left_s, result.session_id)
+                if isinstance(command, DispatchResult):
+                    return holds.stopped(command)
+                current = turns = turns_of(command, result.session_id)
+                prompt, limit = CONTINUE, TimeLimit(left_s)
+
+
+def _cancelled(holds: Holds, report: Callable[[str], RunReport], by: str) -> DispatchResult:
+    return holds.joined(classify(report(by)))

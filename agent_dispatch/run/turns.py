@@ -81,6 +81,12 @@ class TimeLimit:
         return self._timeout_s
 
     @property
+    def left_s(self) -> float:
+        """Seconds that are left of it, once it has begun; 0 if none are."""
+        now = self._stands_since if self.stands_still else trio.current_time()
+        return max(self._deadline - now, 0.0)
+
+    @property
     def has_passed(self) -> bool:
         """The turn was told to end."""
         return self.scope.cancel_called

@@ -1,0 +1,110 @@
+"""Waiting for the account's limit to reset, in the middle of a background job.
+
+The job stays `running` and its worker stays up, with the lock of the session. It has no slot and no
+claude meanwhile, and its time stands still.
+"""
+
+import time
+from datetime import UTC, datetime
+
+import msgspec
+import trio
+
+from agent_dispatch.core.accounting import Share, share_of
+from agent_dispatch.core.failure import resets_at
+from agent_dispatch.core.holding import joined, stopped
+from agent_dispatch.core.next_step import resume
+from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.report import RunReport, Seen
+from agent_dispatch.core.usage import Usage, added
+from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
+from agent_dispatch.model.job import JobKind
+from agent_dispatch.run.run_job import JobRun
+
+_LOOK_EVERY_S = 30.0
+"""The clock on the wall may be set, and a sleeping machine does not count."""
+_LEAST_CAP_USD = 0.000_001
+
+
+class Holds:
+    """The holds of one dispatch, and what came of its runs before them."""
+
+    def __init__(self, run: JobRun, agent: EffectiveAgent, settings: Settings) -> None:
+        """Hold `run`, which `agent` does, where the settings and its kind allow it."""
+        self._run = run
+        self._agent = agent
+        self._left = 0
+        if settings.hold_at_usage_limit and run.owned.job.kind is JobKind.BACKGROUND:
+            self._left = settings.max_holds
+        self._before: DispatchResult | None = None
+        self._usage: Usage = {}
+        self._denied = 0
+
+    @property
+    def has_held(self) -> bool:
+        """A run was held."""
+        return self._before is not None
+
+    @property
+    def agent(self) -> EffectiveAgent:
+        """The agent with what is left of its cap."""
+        cap, spent = self._agent.max_budget_usd, self._before and self._before.cost_usd
+        if not cap or not spent:
+            return self._agent
+        return msgspec.structs.replace(self._agent, max_budget_usd=max(cap - spent, _LEAST_CAP_USD))
+
+    def joined(self, result: DispatchResult) -> DispatchResult:
+        """Return the result of the run in hand together with those before it."""
+        if self._before is None:
+            return result
+        return joined(self._before, result, self._agent.max_budget_usd)
+
+    def stopped(self, failure: DispatchResult) -> DispatchResult:
+        """Return the result of a dispatch that did not go on after its hold."""
+        return failure if self._before is None else stopped(self._before, failure)
+
+    def share(self, seen: Seen, result: DispatchResult) -> Share:
+        """Return the share of all runs.
+
+        Args:
+            seen: What the run in hand printed; nothing while it is held.
+            result: Of all of them together.
+        """
+        share = share_of(seen, result)
+        if self._before is None:
+            return share
+        usage = added(self._usage, share.model_usage or {}) if seen.model_usage else self._usage
+        return msgspec.structs.replace(
+            share, model_usage=usage or None, denied=self._denied + share.denied
+        )
+
+    def until(self, report: RunReport, result: DispatchResult) -> datetime | None:
+        """Say until when a run that ended is to be held; None: it is not."""
+        if not self._left or result.error_type is not ErrorType.USAGE_LIMIT:
+            return None
+        return None if report.seen.session_id is None else resets_at(report)
+
+    async def wait(self, until: datetime, report: RunReport, result: DispatchResult) -> None:
+        """Wait for a reset; `result` is what came of all runs until now."""
+        self._left -= 1
+        self._before = result
+        self._usage = added(self._usage, report.seen.model_usage)
+        self._denied += len(report.seen.denials)
+        run, moment = self._run, until.timestamp()
+        run.cancelled = self._cancelled
+        run.owned.note(held_until=moment)
+        when = f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        run.tell(Progress(f"Waiting for the account's usage limit to reset, at {when}"))
+        try:
+            # No event tells that the clock on the wall has come to a time.
+            while (left_s := moment - time.time()) > 0:  # noqa: ASYNC110
+                await trio.sleep(min(left_s, _LOOK_EVERY_S))
+        finally:
+            run.owned.note(held_until=None)
+
+    def _cancelled(self, by: str) -> DispatchResult:
+        session_id = None if self._before is None else self._before.session_id
+        text = f"Cancelled by {by} while it waited for the account's usage limit to reset."
+        again = resume(self._agent, session_id)
+        return self.stopped(refused(self._agent.name, text, ErrorType.CANCELLED, (again,)))
