@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DONE, FAILED, MISUSED = 0, 1, 2
 
 _NEEDS_NO_CONFIG = frozenset(
-    ("init", "add", "import", "demo", "doctor", "serve", "help", "version")
+    ("init", "add", "import", "uninstall", "demo", "doctor", "serve", "help", "version")
 )
 """Commands that create the configuration, report a missing one, or do not read it."""
 _READS_JOBS = frozenset(("wait", "job", "tail", "cancel", "gc"))
@@ -75,6 +75,7 @@ COMMANDS = {
     "answer": _Command("questions:answer", "Allow or deny the call that an agent asks for."),
     "gc": _Command("jobs:gc", "Remove old jobs and their answers."),
     "stats": _Command("stats:stats", "Show what runs cost and how they went."),
+    "uninstall": _Command("uninstall:uninstall", "Remove our entries from all clients."),
     "doctor": _Command("doctor:doctor", "Check the installation and print a fix for each failure."),
     "demo": _Command("demo:demo", "Show a dispatch at work, without Claude and without cost."),
     "serve": _Command("app:serve", "Run the MCP server on stdin and stdout, for Claude Code."),

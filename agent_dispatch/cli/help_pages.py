@@ -25,7 +25,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("jobs", "job", "wait", "tail", "watch"),
         *("cancel", "questions", "answer", "gc", "stats"),
     ),
-    "Set-up": ("init", "doctor", "demo", "serve", "help", "version"),
+    "Set-up": ("init", "uninstall", "doctor", "demo", "serve", "help", "version"),
 }
 """Every command, in the order of the first page."""
 
@@ -53,6 +53,7 @@ EXAMPLES: Mapping[str, str] = {
     "gc": "agent-dispatch gc --max-age-days 30",
     "stats": "agent-dispatch stats --since 24h --by day",
     "init": "agent-dispatch init",
+    "uninstall": "agent-dispatch uninstall",
     "doctor": "agent-dispatch doctor",
     "demo": "agent-dispatch demo",
     "serve": "agent-dispatch serve",

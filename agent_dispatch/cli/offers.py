@@ -5,16 +5,61 @@ import shlex
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from agent_dispatch.cli.claude_cli import ClaudeConfigError, read_claude_config
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.job_text import age
-from agent_dispatch.cli.output import Colour, cell_width, one_line, pad, remark, say
+from agent_dispatch.cli.output import Colour, cell_width, one_line, pad, remark, say, write_lines
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.known_projects import KnownProject, known_projects
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.model.next_step import run
 
 _SEPARATORS = re.compile(r"[\s,]+")
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """What came of an offer."""
+
+    left: list[KnownProject] = []
+    """Projects that are no agents."""
+    added: list[str] = []
+    """New agents."""
+
+
+def offer_projects(registry: Registry, shell: Shell, *, add_all: bool, as_json: bool) -> Offered:
+    """Offer what Claude Code knows; ask a person, once, or add all if that was said before.
+
+    Raises:
+        MisuseError: The person's answer names no project.
+        ClaudeConfigError: Claude Code's configuration cannot be read.
+        ConfigError: Our configuration cannot be read or written.
+    """
+    projects = offered_projects(registry, shell)
+    picked = projects if add_all else []
+    if projects and not as_json:
+        write_lines(shell, ["Projects that Claude Code knows:"])
+        write_lines(shell, project_lines(projects, numbered=True))
+        if not add_all and shell.stdin.isatty() and shell.stderr.isatty():
+            picked = ask_which(projects, shell)
+    added = [registry.add_agent(project.name, project.directory) for project in picked]
+    if not as_json:
+        write_lines(shell, [f"Added {it.agent}: {one_line(it.directory or '')}" for it in added])
+    return Offered(
+        left=[project for project in projects if project not in picked],
+        added=[change.agent for change in added],
+    )
+
+
+def next_line(registry: Registry, offered: Offered) -> str:
+    """Say what to do after `init`."""
+    config = registry.load()
+    if config.agents:
+        return f"Next: agent-dispatch test {next(iter(config.agents))}"
+    if offered.left:
+        return "Next: agent-dispatch init --all, or agent-dispatch add NAME DIRECTORY"
+    return "Next: agent-dispatch add NAME DIRECTORY"
 
 
 def offered_projects(registry: Registry, shell: Shell) -> list[KnownProject]:

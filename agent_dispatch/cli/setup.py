@@ -2,27 +2,28 @@
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from agent_dispatch.cli.agents import mention_unimported, open_registry
 from agent_dispatch.cli.claude_cli import ClaudeConfigError
-from agent_dispatch.cli.offers import ask_which, offered_projects, project_lines
+from agent_dispatch.cli.offers import Offered, next_line, offer_projects
 from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
 from agent_dispatch.cli.registration import (
     SERVER_NAME,
     Registered,
-    Verdict,
     command_words,
     register,
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.temporary import registration_of_this
+from agent_dispatch.config.claude_settings import claude_config_path
 from agent_dispatch.config.file import ConfigFile, config_path
+from agent_dispatch.config.installed import CLAUDE_CODE, Written, installing, record_written
 from agent_dispatch.config.known_projects import KnownProject
-from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import ConfigError
 
 TEMPLATE = """\
@@ -80,23 +81,44 @@ class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Shell commands for the steps that `init` could not do."""
 
 
-def init(*, all: bool = False, yes: bool = False, json: bool = False, shell: Shell) -> int:  # noqa: A002 - the option is `--all`
+def init(
+    *,
+    client: str = "",
+    print_: bool = False,
+    all: bool = False,  # noqa: A002 - the option is `--all`
+    yes: bool = False,
+    json: bool = False,
+    shell: Shell,
+) -> int:
     """Create the config if there is none, and register the MCP server with Claude Code.
 
     Then the projects that Claude Code knows are offered as agents. Safe to run again.
 
     Args:
+        client: Register with another client: cursor, vscode, codex, gemini, opencode, zed, desktop.
+        print_: With --client: only print the entry for the client's file.
         all: Add all projects that Claude Code knows as agents, without asking.
         yes: Replace a foreign registration of the name without asking.
         json: Print what was done as JSON.
         shell: The outside world.
     """
+    if client or print_:
+        from agent_dispatch.cli.clients import print_entry, register_client
+
+        if print_:
+            return print_entry(shell, client)
+        consents = partial(_consent, shell, yes=yes)
+        return register_client(shell, client, consents, add_all=all, as_json=json)
     path = config_path(shell.environ)
     created = create_config(path)
     problems = [] if created else _config_problems(shell)
     lasting = registration_of_this(shell)
     wanted = lasting.registration
-    outcome = register(shell, wanted, _consent(shell, yes=yes))
+    outcome = register(shell, wanted, lambda verdict: _consent(shell, verdict.reasons, yes=yes))
+    if outcome.registered in (Registered.ADDED, Registered.REPLACED, Registered.UNCHANGED):
+        with installing(str(path)):
+            claude_file = str(claude_config_path(shell.environ))
+            record_written(str(path), Written(client=CLAUDE_CODE, file=claude_file))
     report = InitReport(
         config=str(path),
         config_created=created,
@@ -110,48 +132,20 @@ def init(*, all: bool = False, yes: bool = False, json: bool = False, shell: She
     if not json:
         _show(shell, report)
     if not problems:
-        mention_unimported(open_registry(shell), shell)
-        report = _offer_projects(shell, report, add_all=all, as_json=json)
+        registry = open_registry(shell)
+        mention_unimported(registry, shell)
+        try:
+            offered = offer_projects(registry, shell, add_all=all, as_json=json)
+        except ClaudeConfigError:
+            offered = Offered()  # The registration has reported it.
+        report = msgspec.structs.replace(
+            report, known_projects=offered.left, agents_added=offered.added
+        )
+        if not json and not report.problems:
+            write_lines(shell, [next_line(registry, offered)])
     if json:
         write_json(shell, report)
     return 1 if report.problems else 0
-
-
-def _offer_projects(
-    shell: Shell, report: InitReport, *, add_all: bool, as_json: bool
-) -> InitReport:
-    """Offer what Claude Code knows; ask a person, once, or add all if that was said before."""
-    registry = open_registry(shell)
-    try:
-        projects = offered_projects(registry, shell)
-    except ClaudeConfigError:
-        projects = []  # The registration has reported it.
-    picked = projects if add_all else []
-    if projects and not as_json:
-        write_lines(shell, ["Projects that Claude Code knows:"])
-        write_lines(shell, project_lines(projects, numbered=True))
-        if not add_all and shell.stdin.isatty() and shell.stderr.isatty():
-            picked = ask_which(projects, shell)
-        elif not add_all:
-            write_lines(shell, ["Add all of them: agent-dispatch init --all"])
-    added = [registry.add_agent(project.name, project.directory) for project in picked]
-    if not as_json:
-        for change in added:
-            write_lines(shell, [f"Added {change.agent}: {one_line(change.directory or '')}"])
-        if not report.problems:
-            write_lines(shell, [_next(registry)])
-    return msgspec.structs.replace(
-        report,
-        known_projects=[project for project in projects if project not in picked],
-        agents_added=[change.agent for change in added],
-    )
-
-
-def _next(registry: Registry) -> str:
-    config = registry.load()
-    if not config.agents:
-        return "Next: agent-dispatch add NAME DIRECTORY"
-    return f"Next: agent-dispatch test {next(iter(config.agents))}"
 
 
 def create_config(path: Path) -> bool:
@@ -175,17 +169,15 @@ def _config_problems(shell: Shell) -> list[str]:
     return []
 
 
-def _consent(shell: Shell, *, yes: bool) -> Callable[[Verdict], bool]:
-    def consents(verdict: Verdict) -> bool:
-        if yes:
-            return True
-        if not (shell.stdin.isatty() and shell.stderr.isatty()):
-            return False
-        reasons = one_line("; ".join(verdict.reasons))
-        say(shell, f"Another server is registered as {SERVER_NAME}: {reasons}. Replace it? [y/N] ")
-        return shell.stdin.readline().strip().lower() in ("y", "yes")
-
-    return consents
+def _consent(shell: Shell, reasons: Sequence[str], *, yes: bool) -> bool:
+    """Whether another server of our name may be replaced."""
+    if yes:
+        return True
+    if not (shell.stdin.isatty() and shell.stderr.isatty()):
+        return False
+    said = one_line("; ".join(reasons))
+    say(shell, f"Another server is registered as {SERVER_NAME}: {said}. Replace it? [y/N] ")
+    return shell.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _show(shell: Shell, report: InitReport) -> None:

@@ -130,13 +130,18 @@ def _quoted(path: Path) -> str:
 def _with_home(path: str, environ: Mapping[str, str]) -> str:
     if path != "~" and not path.startswith("~/"):
         return path
-    home = environ.get("HOME") or _home_of_account()
+    home = home_directory(environ)
     if not os.path.isabs(home):
         raise ConfigError(
             f"There is no home directory to find {path} in: HOME is {environ.get('HOME')!r}."
             " Set HOME, or AGENT_DISPATCH_CONFIG to the path of agents.toml."
         )
     return home + path[1:]
+
+
+def home_directory(environ: Mapping[str, str]) -> str:
+    """Say where the user's home directory is; empty if that is unknown."""
+    return environ.get("HOME") or _home_of_account()
 
 
 def _home_of_account() -> str:

@@ -1,0 +1,155 @@
+"""Writes our entry into the configuration file of an MCP client, and takes it out again.
+
+The file belongs to its user: only our entry is changed, a copy of the file is kept once, a
+symbolic link stays one, and a file that does not parse is not touched. The new text is parsed
+before it takes the place of the old one.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.config.clients import ENTRY_NAME, Client, changes_to
+from agent_dispatch.config.jsonc_edit import JsoncDraft
+from agent_dispatch.config.toml_edit import Draft, SpliceError
+from agent_dispatch.errors import ConfigError
+from agent_dispatch.files import identity, read_regular, remedy, write_new, write_whole
+
+_MAX_BYTES = 16 * 1024 * 1024
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+class ClientFile(msgspec.Struct, frozen=True):
+    """The file of a client as it was read."""
+
+    client: Client
+    path: str
+    draft: Draft | JsoncDraft
+    content: bytes | None
+    """None: there is no file yet."""
+    status: os.stat_result | None
+    has_mark: bool
+
+    @property
+    def present(self) -> object:
+        """Our entry, whatever it is; None if there is none."""
+        table = self.draft.data.get(self.client.table)
+        return table.get(ENTRY_NAME) if isinstance(table, Mapping) else None
+
+
+def read_client_file(client: Client, path: str) -> ClientFile:
+    """Read the file of a client; a missing one is empty, if its directory exists.
+
+    Raises:
+        ConfigError: It cannot be read or parsed, or its directory is missing.
+    """
+    try:
+        content, status = read_regular(path, _MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        folder = os.path.dirname(os.path.realpath(path))
+        if not os.path.isdir(folder):
+            raise ConfigError(
+                f"{folder} does not exist. Is {client.title} installed, and was it started once?"
+            ) from error
+        return ClientFile(client, path, _draft(client, ""), None, None, False)
+    except OSError as error:
+        fix = remedy(error, "Make it readable for you.")
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. {fix}") from error
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; it was not changed.")
+    try:
+        text = content.decode()
+        has_mark = text.startswith(_BYTE_ORDER_MARK)
+        draft = _draft(client, text.removeprefix(_BYTE_ORDER_MARK))
+    except ValueError as error:
+        kind = "TOML" if client.is_toml else "JSON"
+        raise ConfigError(f"{path} is not valid {kind}: {error}. It was not changed.") from error
+    return ClientFile(client, path, draft, content, status, has_mark)
+
+
+def put_entry(file: ClientFile, entry: Mapping[str, Any]) -> bool:
+    """Write our entry, or bring the present one up to date; False if nothing had to change.
+
+    Raises:
+        ConfigError: The file cannot be changed in place or written; it is as it was.
+    """
+    table = (file.client.table, ENTRY_NAME)
+    present = file.present
+    try:
+        if isinstance(present, Mapping):
+            changes = changes_to(present, entry)
+            if not changes:
+                return False
+            file.draft.set_keys(table, changes)
+        else:
+            if present is not None:
+                file.draft.remove_table(table)
+            file.draft.add_table(table, entry)
+    except SpliceError as error:
+        raise _not_changed(file.path, error) from error
+    _write(file)
+    return True
+
+
+def take_out_entry(file: ClientFile) -> None:
+    """Remove our entry; the copy of the file stays.
+
+    Raises:
+        ConfigError: The file cannot be changed in place or written; it is as it was.
+    """
+    try:
+        file.draft.remove_table((file.client.table, ENTRY_NAME))
+    except SpliceError as error:
+        raise _not_changed(file.path, error) from error
+    _write(file)
+
+
+def backup_of(path: str) -> str:
+    """Say where the copy of a file is kept."""
+    return f"{path}.bak"
+
+
+def _draft(client: Client, text: str) -> Draft | JsoncDraft:
+    return Draft(text) if client.is_toml else JsoncDraft(text)
+
+
+def _not_changed(path: str, error: SpliceError) -> ConfigError:
+    return ConfigError(f"{path} was not changed: {error}. Make the change by hand in an editor.")
+
+
+def _write(file: ClientFile) -> None:
+    mark = _BYTE_ORDER_MARK if file.has_mark else ""
+    # A rename would replace a symbolic link.
+    target = os.path.realpath(file.path)
+    try:
+        _require_unchanged(file)
+        if file.content is not None and not os.path.lexists(backup_of(file.path)):
+            write_new(backup_of(file.path), file.content, like=file.path)
+        write_whole(target, (mark + file.draft.text).encode())
+        if file.status is not None:
+            os.chmod(target, stat.S_IMODE(file.status.st_mode))
+    except OSError as error:
+        fix = remedy(error, "Make the file and its directory writable for you.")
+        raise ConfigError(
+            f"{file.path} cannot be changed: {error.strerror} ({error.filename}). {fix}"
+        ) from error
+
+
+def _require_unchanged(file: ClientFile) -> None:
+    try:
+        now = identity(os.stat(file.path))
+    except FileNotFoundError:
+        now = None
+    before = None if file.status is None else identity(file.status)
+    if now != before:
+        raise ConfigError(f"{file.path} was changed by another program meanwhile. Try again.")
+
+
+def entry_text(client: Client, entry: Mapping[str, Any]) -> str:
+    """Return the entry alone, as the file of the client would hold it."""
+    draft = _draft(client, "")
+    draft.add_table((client.table, ENTRY_NAME), entry)
+    return draft.text

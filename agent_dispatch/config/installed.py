@@ -1,0 +1,103 @@
+"""What `init` wrote outside our own directory: kept beside the configuration, for `uninstall`."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from agent_dispatch.errors import ConfigError
+from agent_dispatch.files import (
+    LockHeldError,
+    locked,
+    make_private_directory,
+    read_regular,
+    write_whole,
+)
+
+CLAUDE_CODE = "claude-code"
+"""The client in the record of a registration that `claude` itself wrote."""
+
+_MAX_BYTES = 1024 * 1024
+_LOCK_TIMEOUT_S = 10.0
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that `init` wrote our entry into."""
+
+    client: str
+    """A name of `CLIENTS`, or `claude-code`."""
+    file: str
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What `init` wrote where; kept beside the configuration, for `uninstall`."""
+
+    written: Sequence[Written] = ()
+
+
+def record_path(config: str) -> str:
+    """Say where the record is kept."""
+    return os.path.join(os.path.dirname(os.path.realpath(config)), "installed.json")
+
+
+def read_record(config: str) -> Record | None:
+    """Read the record; None if there is none.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    path = record_path(config)
+    try:
+        content, _ = read_regular(path, _MAX_BYTES)
+        return msgspec.json.decode(content, type=Record)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}. Remove it to look everywhere."
+        ) from error
+
+
+def write_record(config: str, record: Record) -> None:
+    """Write the record, or remove it if it is empty.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    path = record_path(config)
+    try:
+        if record.written:
+            write_whole(path, msgspec.json.encode(record) + b"\n")
+        elif os.path.lexists(path):
+            os.unlink(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def record_written(config: str, written: Written) -> None:
+    """Note that `init` wrote our entry somewhere; safe to call again."""
+    record = read_record(config) or Record()
+    if written not in record.written:
+        write_record(config, Record([*record.written, written]))
+
+
+@contextlib.contextmanager
+def installing(config: str) -> Iterator[None]:
+    """Let no other `init` or `uninstall` of this configuration write for as long as the block runs.
+
+    Raises:
+        ConfigError: Another one does not end, or the lock cannot be made.
+    """
+    path = record_path(config)
+    try:
+        make_private_directory(os.path.dirname(path))
+        with locked(f"{path}.lock", _LOCK_TIMEOUT_S):
+            yield
+    except LockHeldError as error:
+        raise ConfigError(
+            "Another `agent-dispatch init` or `uninstall` is running, and has not ended for"
+            f" {_LOCK_TIMEOUT_S:g} s. Try again."
+        ) from error

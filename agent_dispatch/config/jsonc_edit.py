@@ -1,0 +1,261 @@
+"""JSON with comments, changed one table at a time; every other byte is left as it is.
+
+Editors write such files: `//` and `/* */` comments, and commas behind the last member. Like
+`toml_edit`, each operation splices the text, parses what came out and compares it with the data
+that was meant, so that a text that would say anything else is not accepted.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.config.toml_edit import SpliceError
+from agent_dispatch.config.toml_scan import KeyPath
+
+_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_STRING_OR_LAST_COMMA = re.compile(r'"(?:\\.|[^"\\])*"|([{\[,:]\s*)?,(?=\s*[}\]])', re.DOTALL)
+_NOT_NEWLINE = re.compile(r"[^\n]")
+_BLANKS = re.compile(r"\s*")
+_DECODER = json.JSONDecoder()
+_INDENT = "  "
+
+
+class _Member(msgspec.Struct, frozen=True):
+    key: str
+    start: int
+    value_start: int
+    value_end: int
+
+
+class JsoncDraft:
+    """A text of JSON with comments under change, with the data it says; blank text is `{}`.
+
+    Raises:
+        ValueError: From the constructor: the text is not an object in JSON.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._data = parse_jsonc(text)
+
+    @property
+    def text(self) -> str:
+        """The text with all changes so far."""
+        return self._text
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What the text says."""
+        return self._data
+
+    def set_keys(self, table: KeyPath, changes: Mapping[str, Any]) -> None:
+        """Give keys of a table new values; a missing table is made.
+
+        Raises:
+            SpliceError: The text cannot be changed like that in place.
+        """
+        text, meant = self._text, copy.deepcopy(self._data)
+        place = meant
+        for part in table:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise SpliceError(f"{part} is not an object")
+        for key, value in changes.items():
+            text = _set(text, (*table, key), value)
+            place[key] = value
+        self._accept(text, meant)
+
+    def add_table(self, table: KeyPath, values: Mapping[str, Any]) -> None:
+        """Write a table that is not there yet.
+
+        Raises:
+            SpliceError: The text cannot be changed like that in place.
+        """
+        self.set_keys(table[:-1], {table[-1]: dict(values)})
+
+    def remove_table(self, table: KeyPath) -> None:
+        """Remove a table, whatever its value is; the one around it stays, even if it is empty.
+
+        Raises:
+            SpliceError: The text cannot be changed like that in place.
+        """
+        meant = copy.deepcopy(self._data)
+        place: Any = meant
+        for part in table[:-1]:
+            place = place[part]
+        del place[table[-1]]
+        self._accept(_remove(self._text, table), meant)
+
+    def _accept(self, text: str, meant: dict[str, Any]) -> None:
+        try:
+            said = parse_jsonc(text)
+        except ValueError as error:
+            raise SpliceError(f"the changed text would not parse: {error}") from error
+        if said != meant:
+            raise SpliceError("the changed text would say something else than was meant")
+        self._text, self._data = text, said
+
+
+def parse_jsonc(text: str) -> dict[str, Any]:
+    """Parse an object in JSON with comments; blank text is an empty one.
+
+    Raises:
+        ValueError: It is something else; the message says where.
+    """
+    plain = _plain(text)
+    if not plain.strip():
+        return {}
+    try:
+        data = json.loads(plain, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(data, dict):
+        raise ValueError("expected an object in braces")
+    return data
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _without_comments(text: str) -> str:
+    """Put blanks in the place of comments: every position stays."""
+
+    def blank(found: re.Match[str]) -> str:
+        return found[0] if found[0][0] == '"' else _NOT_NEWLINE.sub(" ", found[0])
+
+    return _STRING_OR_COMMENT.sub(blank, text)
+
+
+def _plain(text: str) -> str:
+    """Return plain JSON with every value at the position that it has in `text`."""
+
+    def blank(found: re.Match[str]) -> str:
+        # A comma behind nothing is a mistake, and stays one.
+        return found[0] if found[0][0] == '"' or found[1] else " "
+
+    return _STRING_OR_LAST_COMMA.sub(blank, _without_comments(text))
+
+
+def _members(plain: str, start: int) -> tuple[list[_Member], int]:
+    """List the members of the object at `start`, and say where its closing brace is."""
+    members = []
+    position = _skip(plain, start + 1)
+    while plain[position] != "}":
+        key, end = _DECODER.raw_decode(plain, position)
+        value_start = _skip(plain, _skip(plain, end) + 1)
+        _, value_end = _DECODER.raw_decode(plain, value_start)
+        members.append(_Member(key, position, value_start, value_end))
+        position = _skip(plain, value_end)
+        if plain[position] == ",":
+            position = _skip(plain, position + 1)
+    return members, position
+
+
+def _skip(plain: str, position: int) -> int:
+    found = _BLANKS.match(plain, position)
+    return position if found is None else found.end()
+
+
+def _set(text: str, path: KeyPath, value: object) -> str:
+    if not _plain(text).strip():
+        text = text.rstrip("\n") + ("\n" if text.strip() else "") + "{}\n"
+    plain = _plain(text)
+    return _set_in(text, plain, _skip(plain, 0), path, value)
+
+
+def _set_in(text: str, plain: str, start: int, path: KeyPath, value: object) -> str:
+    """Set a value inside the object at `start`; objects on the way to it are made."""
+    members, close = _members(plain, start)
+    # Of equal keys, the last one counts.
+    found = [member for member in members if member.key == path[0]]
+    if not found:
+        for outer in reversed(path[1:]):
+            value = {outer: value}
+        return _insert(text, start, members, close, path[0], value)
+    member = found[-1]
+    if path[1:]:
+        return _set_in(text, plain, member.value_start, path[1:], value)
+    rendered = _render(value, _indent_at(text, member.start), text)
+    return text[: member.value_start] + rendered + text[member.value_end :]
+
+
+def _insert(
+    text: str, start: int, members: list[_Member], close: int, key: str, value: object
+) -> str:
+    """Add a member behind the last one of the object from `start` to `close`."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    outer = _indent_at(text, start)
+    is_one_line = "\n" not in text[start:close]
+    name = json.dumps(key, ensure_ascii=False)
+    if members and is_one_line:
+        end = members[-1].value_end
+        return f"{text[:end]}, {name}: {json.dumps(value, ensure_ascii=False)}{text[end:]}"
+    indent = _indent_at(text, members[0].start) if members else outer + _unit(text)
+    member = f"{newline}{indent}{name}: {_render(value, indent, text)}"
+    end = members[-1].value_end if members else start + 1
+    gap = text[end:close]
+    content = gap.rstrip()
+    if not members:
+        return f"{text[:end]}{content}{member}{newline}{outer}{text[close:]}"
+    has_comma = "," in _without_comments(text)[end:close]
+    first, last = ("", ",") if has_comma else (",", "")
+    behind = gap[len(content) :] or f"{newline}{outer}"
+    return f"{text[:end]}{first}{content}{member}{last}{behind}{text[close:]}"
+
+
+def _remove(text: str, path: KeyPath) -> str:
+    plain = _plain(text)
+    start = _skip(plain, 0)
+    for part in path[:-1]:
+        members, _ = _members(plain, start)
+        start = members[_last(members, part)].value_start
+    members, _ = _members(plain, start)
+    index = _last(members, path[-1])
+    cut = members[index]
+    without_comments = _without_comments(text)
+    comma = _skip(without_comments, cut.value_end)
+    begin, end = cut.start, cut.value_end
+    if without_comments[comma] == ",":
+        end = comma + 1
+    elif index:
+        # It is the last one: the comma before it goes too, and comments between them stay.
+        comma = without_comments.index(",", members[index - 1].value_end)
+        text = text[:comma] + text[comma + 1 :]
+        begin, end = begin - 1, end - 1
+    return _cut_lines(text, begin, end)
+
+
+def _last(members: list[_Member], key: str) -> int:
+    return max(place for place, member in enumerate(members) if member.key == key)
+
+
+def _cut_lines(text: str, begin: int, end: int) -> str:
+    """Cut out a range, with the whole line where nothing else stands on it."""
+    before, after = text[:begin].rstrip(" \t"), text[end:]
+    is_first = not before or before.endswith("\n")
+    if is_first and (rest := after.lstrip(" \t\r")).startswith("\n"):
+        return before + rest[1:]
+    return text[:begin] + after if is_first else before + after
+
+
+def _indent_at(text: str, position: int) -> str:
+    """Return the blanks that begin the line of a position."""
+    line = text[text.rfind("\n", 0, position) + 1 : position]
+    return line[: len(line) - len(line.lstrip(" \t"))]
+
+
+def _unit(text: str) -> str:
+    """Return what one level is indented by in this text."""
+    found = re.search(r"\n([ \t]+)\S", text)
+    return found[1] if found else _INDENT
+
+
+def _render(value: object, indent: str, text: str) -> str:
+    newline = "\r\n" if "\r\n" in text else "\n"
+    lines = json.dumps(value, ensure_ascii=False, indent=_unit(text)).split("\n")
+    return f"{newline}{indent}".join(lines)
