@@ -14,6 +14,7 @@ import pytest
 import agent_dispatch
 from agent_dispatch.cli.app import COMMANDS
 from agent_dispatch.cli.help_pages import ALIASES, ENVIRONMENT
+from agent_dispatch.config.clients import variables_to_pass
 from agent_dispatch.model.config import PERMISSION_MODES, AgentConfig, CacheSettings, Settings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.parallel import DispatchItem
@@ -168,6 +169,16 @@ def test_every_environment_variable_is_described() -> None:
     assert described == ours | {"NO_COLOR"}
     for people in (row[0].strip("`") for row in table if not row[1].startswith("set for agents")):
         assert people in ENVIRONMENT
+
+
+def test_no_client_is_told_of_a_variable_that_belongs_to_one_run() -> None:
+    of_runs = [
+        row[0].strip("`")
+        for row in rows(section("settings.md", "## Environment"), "environment variable")
+        if row[1].startswith("set for agents")
+    ]
+    assert len(of_runs) > 2
+    assert variables_to_pass(dict.fromkeys(of_runs, "x")) == []
 
 
 def command_rows() -> dict[str, list[str]]:

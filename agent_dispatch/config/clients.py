@@ -19,7 +19,7 @@ LIMIT_S = 7260
 
 _PASSED_ON = ("CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "XDG_CONFIG_HOME")
 _PASSED_ON_PREFIXES = ("ANTHROPIC_", "AGENT_DISPATCH_")
-_OF_ONE_RUN = ("_DEPTH", "_RUN", "_JOB", "_EXCLUSIVE")
+_OF_ONE_RUN = ("_DEPTH", "_RUN", "_JOB", "_EXCLUSIVE", "_HOSTS", "_TREE")
 """Endings of variables that an agent gets from the run it belongs to."""
 
 
