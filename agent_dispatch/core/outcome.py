@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.core.answer import parse_answer
+from agent_dispatch.core.claims import claims_action
 from agent_dispatch.core.command import DEPTH_VARIABLE, UNREADABLE_DEPTH
 from agent_dispatch.core.event_types import ResultEvent
 from agent_dispatch.core.evidence import evidence_of
@@ -53,6 +54,8 @@ _OUR_ENDINGS = frozenset({Ending.DEADLINE, Ending.CANCELLED, Ending.AUTH})
 
 
 _MAX_DENIED_CALLS = 50
+_NO_WORK = ("StructuredOutput", "ToolSearch")
+"""Tools that hand over the answer, or look for other tools."""
 
 
 def classify(report: RunReport) -> DispatchResult:
@@ -154,6 +157,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         "" if text else "The agent ended without an answer in words.",
         _stopped_by_hook(report, results[-1]),
         went_on,
+        _unfounded(report, text),
         denied,
         _failed_servers(report),
         _left(report),
@@ -181,6 +185,19 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         left_running=report.left_running or None,
         earlier_results=answers[:-1] or None,
         next_steps=[*steps, *_why_servers_failed(report)] or None,
+    )
+
+
+def _unfounded(report: RunReport, text: str) -> str:
+    """Say that the answer claims what the run cannot have done."""
+    calls = report.seen.calls
+    if calls is None or report.seen.cut_lines or report.resumed or not report.is_first_turn:
+        return ""
+    if calls.total > sum(calls.tools.get(tool, 0) for tool in _NO_WORK) or not claims_action(text):
+        return ""
+    return (
+        "The answer says that something was done, but the run made no tool call, so it was not done"
+        " in this run. Check it, or ask the agent to do it."
     )
 
 

@@ -176,6 +176,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     json_schema: str = ""
     resumed: str | None = None
     """The session that was to be continued; None: a fresh one."""
+    is_first_turn: bool = True
+    """Its process was asked nothing before."""
     exit_code: int | None = None
     """Negative for a signal; None if the process was never started or never reaped."""
     cancelled_by: str = ""

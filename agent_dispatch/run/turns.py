@@ -343,6 +343,7 @@ class Turns:
             seen=Seen() if child is None else self.transcript.seen(),
             inherited=self._inherited or ClaudeSettings(),
             resumed=self._resumed,
+            is_first_turn=self._turns <= 1,
             exit_code=child.exit_code if child else None,
             stderr_tail=child.stderr_tail if child else "",
             program=self._command.argv[0],
