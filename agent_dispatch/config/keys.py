@@ -419,6 +419,7 @@ SETTING_KEYS: Mapping[str, Key] = {
     "question_seconds": _number(1, 604_800, "seconds"),
     "mcp_may_widen_permissions": _FLAG,
     "call_retention_days": _number(0, 1_000_000, "days"),
+    "background_retention_days": _number(0, 1_000_000, "days"),
     "max_cost_per_day_usd": _CEILING,
     "max_cost_per_tree_usd": _CEILING,
     "max_runs_per_tree": _whole(1, 1_000_000),

@@ -33,8 +33,9 @@ _MAX_WARNINGS = 20
 _INDEX_AT_ONCE = 4096
 """New lines that are kept back before they are written: an interrupted listing keeps the rest."""
 _MAX_INDEX_BYTES = 256 * 1024 * 1024
-_REF = "ref"
-_KINDS = frozenset({*(kind.value for kind in JobKind), _REF})
+REF = "ref"
+"""The kind of a call whose record is kept as a reference."""
+_KINDS = frozenset({*(kind.value for kind in JobKind), REF})
 _TERMINAL = frozenset(status.value for status in JobStatus if status.is_terminal)
 
 
@@ -81,7 +82,7 @@ class Entry(NamedTuple):
 
 def entry_of(summary: JobSummary) -> Entry:
     """Make the entry of a job that has ended."""
-    kind = _REF if summary.ref else summary.kind.value
+    kind = REF if summary.ref else summary.kind.value
     completed_at = summary.created_at if summary.completed_at is None else summary.completed_at
     return Entry(summary.status.value, kind, int(completed_at))
 

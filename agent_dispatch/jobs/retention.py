@@ -19,7 +19,7 @@ from agent_dispatch.jobs.afar import Submissions
 from agent_dispatch.jobs.answers import Answers, job_of
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
 from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
-from agent_dispatch.jobs.listing import NEIGHBOURS, Entry, Lister, Warnings, entry_of
+from agent_dispatch.jobs.listing import NEIGHBOURS, REF, Entry, Lister, Warnings, entry_of
 from agent_dispatch.jobs.locks import UNPLACED, Locks, owners_of
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
 from agent_dispatch.model.job import Job, JobKind
@@ -65,14 +65,12 @@ class Retention:
         self._now = now
         self._submissions = Submissions(records.directory, disk=disk, now=now)
 
-    def collect(self, max_age_days: float, *, dry_run: bool, calls_only: bool = False) -> Collected:
+    def collect(self, max_age_days: float, *, dry_run: bool) -> Collected:
         """Remove old records, and litter.
 
         Args:
             max_age_days: How long ago they ended.
             dry_run: Only say which records.
-            calls_only: Remove records of calls that are not kept as references, and of the litter
-                only what is quickly found.
 
         Raises:
             InvalidRequestError: `max_age_days` is not a number from 0 on.
@@ -82,14 +80,44 @@ class Retention:
                 f"Not an age in days: {max_age_days!r}. Give a number from 0 on; 0 removes every"
                 " job that has ended."
             )
+        warnings = self._oddities()
+        litter = 0 if dry_run else self._remove_litter(warnings, unplaced_only=False)
+        if not dry_run:
+            self._submissions.clean()
+        # With 0 every ended job goes, also one that a clock that was set back put in the future.
+        youngest = self._before(max_age_days) if max_age_days else math.inf
+        purged = self._purge(lambda _kind: youngest, youngest, warnings, dry_run=dry_run)
+        return Collected(purged, litter, warnings.told())
+
+    def prune(self, call_days: float, background_days: float) -> Collected:
+        """Remove old records that are not kept as references, and litter that is quickly found.
+
+        Args:
+            call_days: How long ago calls ended; 0: all that have ended.
+            background_days: How long ago all others ended; 0: none of them.
+        """
+        warnings = self._oddities()
+        litter = self._remove_litter(warnings, unplaced_only=True)
+        self._submissions.clean()
+        calls = self._before(call_days) if call_days else math.inf
+        others = self._before(background_days) if background_days else -math.inf
+
+        def youngest(kind: str) -> float:
+            if kind == REF:
+                return -math.inf
+            return calls if kind == JobKind.CALL else others
+
+        purged = self._purge(youngest, max(calls, others), warnings, dry_run=False)
+        return Collected(purged, litter, warnings.told())
+
+    def _oddities(self) -> Warnings:
         warnings = Warnings()
         for oddity in odd_entries(self._records.directory, self._disk):
             warnings.add(oddity.told)
-        litter = 0 if dry_run else self._remove_litter(warnings, unplaced_only=calls_only)
-        if not dry_run:
-            self._submissions.clean()
-        purged = self._purge(max_age_days, warnings, dry_run=dry_run, calls_only=calls_only)
-        return Collected(purged, litter, warnings.told())
+        return warnings
+
+    def _before(self, days: float) -> float:
+        return self._now() - days * _DAY_S
 
     def forget(self, job_id: str, *, for_good: bool = True) -> None:
         """Remove one record of a job that has ended."""
@@ -102,18 +130,28 @@ class Retention:
         self._remove(job_id, Warnings(), for_good=for_good)
 
     def _purge(
-        self, max_age_days: float, warnings: Warnings, *, dry_run: bool, calls_only: bool
+        self,
+        youngest: Callable[[str], float],
+        youngest_of_all: float,
+        warnings: Warnings,
+        *,
+        dry_run: bool,
     ) -> list[str]:
-        # With 0 every ended job goes, also one that a clock that was set back put in the future.
-        youngest = self._now() - max_age_days * _DAY_S if max_age_days else math.inf
+        """Remove ended records.
+
+        Args:
+            youngest: When the last ones of a kind that go ended, in seconds since the epoch.
+            youngest_of_all: The latest of these times.
+            warnings: Gets what is passed over.
+            dry_run: Only say which.
+        """
 
         def wanted(job_id: str) -> bool:
             # No job ends before it is made.
-            return not is_time_ordered(job_id) or creation_time_s(job_id) <= youngest
+            return not is_time_ordered(job_id) or creation_time_s(job_id) <= youngest_of_all
 
         def may_go(entry: Entry) -> bool:
-            is_wanted_kind = not calls_only or entry.kind == JobKind.CALL
-            return entry.completed_at <= youngest and is_wanted_kind
+            return entry.completed_at <= youngest(entry.kind)
 
         entries = self._lister.entries(warnings, wanted=wanted)
         old = [job_id for job_id, entry in entries if may_go(entry)]

@@ -427,10 +427,15 @@ class JobStore:
         with self._told(f"Job {job_id} cannot be removed"):
             self._retention.forget(check_job_id(job_id))
 
-    def prune_calls(self, retention_days: float) -> Collected:
-        """Remove old records of `call` jobs that are not refs, and lock files never used."""
+    def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
+        """Remove old records that are not kept as references, and lock files never used.
+
+        Args:
+            retention_days: How long ago calls ended; 0: all that have ended.
+            background_days: How long ago background jobs ended; 0: none of them.
+        """
         with self._told("Old jobs cannot be removed"):
-            return self._retention.collect(retention_days, dry_run=False, calls_only=True)
+            return self._retention.prune(retention_days, background_days)
 
     def gc(self, max_age_days: float, *, dry_run: bool = False) -> Collected:
         """Remove jobs that ended longer ago than that, and the litter of dead processes.

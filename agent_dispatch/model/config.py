@@ -109,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mcp_may_widen_permissions: bool = False
     """A model may give agents more rights by `add_agent` and `update_agent`."""
     call_retention_days: float = 7
+    background_retention_days: float = 0
+    """How long after their end the records of background jobs are kept; 0: until `gc`."""
     max_cost_per_day_usd: float | None = None
     """US dollars that all runs of a local day may cost together; None: no ceiling."""
     max_cost_per_tree_usd: float | None = None

@@ -16,6 +16,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.log import write_to_stderr
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.threads import Pool, in_pool
+from agent_dispatch.model.config import Settings
 
 _EVERY_S = 3600.0
 
@@ -50,17 +51,18 @@ class Housekeeping:
         self._next_at = trio.current_time() + _EVERY_S
         return True
 
-    async def run(self, retention_days: float) -> None:
-        """Remove records of calls older than that; raises nothing but `Cancelled`.
+    async def run(self, settings: Settings) -> None:
+        """Remove records older than the settings say; raises nothing but `Cancelled`.
 
         If cancelled, the thread goes on and reports all the same.
         """
         with self._reported():
-            await in_pool(Pool.BULK, self._clean, retention_days)
+            await in_pool(Pool.BULK, self._clean, settings)
 
-    def _clean(self, retention_days: float) -> None:
+    def _clean(self, settings: Settings) -> None:
+        days = settings.call_retention_days, settings.background_retention_days
         with self._reported():
-            for warning in self._store.prune_calls(retention_days).warnings:
+            for warning in self._store.prune_calls(*days).warnings:
                 self._report(f"agent-dispatch: {warning}\n")
         with self._reported():
             self._tidy()

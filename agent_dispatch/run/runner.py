@@ -159,7 +159,7 @@ class Runner:
     ) -> DispatchResult:
         tidy = None
         if self._housekeeping.is_due:
-            tidy = partial(self._housekeeping.run, settings.call_retention_days)
+            tidy = partial(self._housekeeping.run, settings)
         async with create_job(
             self._store, request, kind=JobKind.CALL, parent=self._parent, tree=tree, ref=ref
         ) as owned:
@@ -176,6 +176,11 @@ class Runner:
             # The id fetches nothing from now on: the caller must get all of the answer now.
             return msgspec.structs.replace(result, job_id=None)
         return result
+
+    async def tidy(self, settings: Settings) -> None:
+        """Remove old records, if it is time; raises nothing but `Cancelled`."""
+        if self._housekeeping.is_due:
+            await self._housekeeping.run(settings)
 
     def keep_record(self, job_id: str) -> None:
         """Keep the record of a call that runs in this process until `gc`. Returns at once."""

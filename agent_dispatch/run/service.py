@@ -517,6 +517,14 @@ class Service:
         except trio.TooSlowError:
             raise DispatchError(_hangs(name)) from None
 
+    async def tidy(self) -> None:
+        """Remove old records as the settings say; a broken configuration removes nothing."""
+        try:
+            settings = (await self._planner.snapshot()).settings
+        except DispatchError:
+            return  # Whoever needs the configuration is told.
+        await self._runner.tidy(settings)
+
     async def require_config(self) -> None:
         """Refuse to go on if the environment names a configuration that does not exist.
 

@@ -123,6 +123,8 @@ async def _serve_client(
             with work:
                 try:
                     async with open_service() as service:
+                        if isinstance(service, Service):
+                            nursery.start_soon(service.tidy)
                         await serve_messages(
                             service, lines, outbox, unanswered, door, on_end=leaving.set
                         )

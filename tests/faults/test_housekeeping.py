@@ -15,6 +15,7 @@ from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.store import Collected, JobStore
+from agent_dispatch.model.config import Settings
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.housekeeping import Housekeeping
 from agent_dispatch.run.limits import Limits
@@ -28,7 +29,7 @@ class KeepingStore(JobStore):
 
     trouble: Exception = JobStoreError("Old jobs cannot be removed: Permission denied.")
 
-    def prune_calls(self, retention_days: float) -> Collected:
+    def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
         raise self.trouble
 
     def forget(self, job_id: str) -> None:
@@ -70,14 +71,14 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
 class BrokenStore(JobStore):
     """Has a bug in what tidies it."""
 
-    def prune_calls(self, retention_days: float) -> Collected:
+    def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
         raise ZeroDivisionError("a bug")
 
 
 class LeavingStore(JobStore):
     """Finds something odd."""
 
-    def prune_calls(self, retention_days: float) -> Collected:
+    def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
         return Collected([], 0, ["live/x: a directory; left alone"])
 
 
@@ -104,7 +105,7 @@ async def test_what_housekeeping_meets_is_said_and_ends_nothing(
     housekeeping = Housekeeping(store(tmp_path / "jobs"), tidy, report=reported.append)
     assert housekeeping.is_due
     assert not housekeeping.is_due
-    await housekeeping.run(7)
+    await housekeeping.run(Settings())
     assert [text for text in said if text not in "".join(reported)] == []
 
 
@@ -116,7 +117,9 @@ async def test_a_thread_that_cannot_be_had_for_housekeeping_is_said_and_ends_not
 
     monkeypatch.setattr("agent_dispatch.run.housekeeping.in_pool", refuse)
     reported: list[str] = []
-    await Housekeeping(JobStore(tmp_path / "jobs"), lambda: None, report=reported.append).run(7)
+    await Housekeeping(JobStore(tmp_path / "jobs"), lambda: None, report=reported.append).run(
+        Settings()
+    )
     assert "can't start new thread" in "".join(reported)
 
 
@@ -125,13 +128,13 @@ async def test_housekeeping_that_is_cut_off_reports_all_the_same(tmp_path: Path)
     reported: list[str] = []
 
     class SlowStore(LeavingStore):
-        def prune_calls(self, retention_days: float) -> Collected:
+        def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
             go_on.wait(10)
-            return super().prune_calls(retention_days)
+            return super().prune_calls(retention_days, background_days)
 
     housekeeping = Housekeeping(SlowStore(tmp_path / "jobs"), done.set, report=reported.append)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(housekeeping.run, 7)
+        nursery.start_soon(housekeeping.run, Settings())
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert reported == []

@@ -47,6 +47,24 @@ def over(store: JobStore, clock: Clock, kind: JobKind = JobKind.BACKGROUND) -> s
     return claim.job.id
 
 
+def test_background_jobs_are_kept_for_ever_or_for_the_days_that_are_set(
+    aging: JobStore, clock: Clock
+) -> None:
+    long_running = running(aging, JobKind.BACKGROUND)
+    old = over(aging, clock)
+    reference = ended(aging, DONE, kind=JobKind.CALL, ref=True)
+    clock.now_s += 5 * DAY_S
+    young = over(aging, clock)
+    # Counted from the end of a job, not from its beginning.
+    end(aging, long_running, now=clock.now_s)
+    assert aging.prune_calls(7).purged == []
+    assert aging.prune_calls(7, 3).purged == [old]
+    assert aging.prune_calls(7, 3).purged == []
+    clock.now_s += 4 * DAY_S
+    assert sorted(aging.prune_calls(7, 3).purged) == sorted([young, long_running.job.id])
+    assert aging.read(reference).status is JobStatus.DONE
+
+
 def test_what_is_over_for_long_goes_and_the_rest_stays(
     aging: JobStore, clock: Clock, directory: Path
 ) -> None:
@@ -207,7 +225,7 @@ def test_two_collections_at_once_take_everything_once(
 
 def test_forgetting_is_for_jobs_that_are_over(store: JobStore, directory: Path) -> None:
     claim = running(store)
-    with pytest.raises(JobStoreError, match="agent-dispatch cancel"):
+    with pytest.raises(JobStoreError, match="is kept until it has ended"):
         store.forget(claim.job.id)
     end(store, claim)
     store.forget(claim.job.id)
