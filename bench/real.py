@@ -14,9 +14,10 @@ from typing import Any
 from bench.harness import Server, timed
 from bench.report import OURS, Row, Samples, of_floor, of_predecessor, row
 from bench.workshop import Product, Workshop, dispatch, serving, succeeded, task, warm_servers
-from tests.e2e.claude_cli import cache_folder, installed_claude
+from tests.e2e.claude_cli import installed_claude
 from tests.e2e.network import Place, open_network
 from tests.e2e.world import World
+from tests.npm import cache_folder
 
 ROUNDS = 3
 """The rounds of a dialogue; each has two turns."""

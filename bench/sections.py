@@ -20,7 +20,7 @@ from bench.predecessor import NoPredecessorError, named_predecessor, version_of
 from bench.processes import why_not_counted
 from bench.report import Row, as_table, in_words
 from bench.workshop import Workshop, open_workshop
-from tests.e2e.claude_cli import CannotInstallError
+from tests.npm import CannotInstallError
 
 GROUPS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "d1", "crash")
 _WRITES = 30

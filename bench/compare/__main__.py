@@ -54,7 +54,7 @@ from bench.sections import (
 )
 from bench.workshop import open_workshop
 from tests.e2e.claude_cli import VERSION as CLAUDE_VERSION
-from tests.e2e.claude_cli import cache_folder
+from tests.npm import cache_folder
 
 PLAN = replace(FULL, loads=TIMED, histories=FULL.histories[:3], crowds=(50,))
 _OURS_ALONE = ("killed-workers", "second-turn", "streams", "crash")

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.claude_cli import CannotInstallError, cache_folder, installed_claude
+from tests.e2e.claude_cli import installed_claude
 from tests.e2e.messages_api import MessagesApi, script, serve_messages_api
 from tests.e2e.network import Network, open_network
 from tests.e2e.world import Witness, World
+from tests.npm import CannotInstallError, cache_folder
 
 _NETWORK = pytest.StashKey[Network]()
 
