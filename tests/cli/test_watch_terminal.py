@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import time
 
 from agent_dispatch.jobs.record_files import Claim
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import JobKind
 from tests.cli.support import World
-from tests.cli.terminal import REPOSITORY, on_terminal
+from tests.cli.terminal import PATIENCE_S, REPOSITORY, on_terminal
 
 PROGRAM = [sys.executable, "-P", "-m", "agent_dispatch"]
 
@@ -21,6 +22,14 @@ def make_job(world: World, task: str) -> tuple[JobStore, Claim]:
     """A job that this process owns, so that it goes on."""
     store = JobStore(world.config.parent / "jobs")
     return store, store.create(DispatchRequest(agent="infra", task=task), kind=JobKind.CALL)
+
+
+def wait_until_asked(store: JobStore, job_id: str) -> None:
+    """Wait until somebody has asked for the job's end."""
+    deadline = time.monotonic() + PATIENCE_S
+    while store.cancelled_by(job_id) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_demonstration_shows_several_agents_and_ends_by_itself(world: World) -> None:
@@ -62,6 +71,7 @@ def test_a_job_is_opened_filtered_and_cancelled_with_keys(world: World) -> None:
         assert store.cancelled_by(claim.job.id) is None
         terminal.press("cy")
         terminal.wait_for("Cancelling")
+        wait_until_asked(store, claim.job.id)
         store.release(claim)  # Its owner leaves.
         terminal.wait_for("cancelled")
         terminal.press("q")
