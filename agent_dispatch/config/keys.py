@@ -418,6 +418,8 @@ SETTING_KEYS: Mapping[str, Key] = {
     "permission_prompts": _PROMPTS,
     "question_seconds": _number(1, 604_800, "seconds"),
     "mcp_may_widen_permissions": _FLAG,
+    "patience_seconds": _number(-604_800, 604_800, "seconds"),
+    "task_after_seconds": _number(0, 604_800, "seconds"),
     "call_retention_days": _number(0, 1_000_000, "days"),
     "background_retention_days": _number(0, 1_000_000, "days"),
     "max_cost_per_day_usd": _CEILING,

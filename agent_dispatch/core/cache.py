@@ -64,6 +64,11 @@ class Cache:
         self._hits += 1
         return found[1]
 
+    def peek(self, key: bytes) -> DispatchResult | None:
+        """Return the answer kept for `key`, however old, without counting the question."""
+        found = self._kept.get(key)
+        return None if found is None else found[1]
+
     def count_shared(self) -> None:
         """Take note that the last miss was answered by a run that was under way."""
         self._misses -= 1
@@ -87,7 +92,7 @@ class Cache:
             settings: As they are now.
             ended_at: When the run ended, in seconds since the epoch.
         """
-        self._forget(key)
+        self.forget(key)
         if is_clean(result) and _size(result) <= MAX_KEPT_CHARS:
             cached_at = datetime.fromtimestamp(ended_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             again = msgspec.structs.replace(result, cost_usd=0, cached=True, cached_at=cached_at)
@@ -124,12 +129,13 @@ class Cache:
             expired = now - kept_at >= settings.ttl
             if not expired and self._chars <= MAX_KEPT_CHARS and self._fits(settings):
                 return
-            self._forget(key)
+            self.forget(key)
 
     def _fits(self, settings: CacheSettings) -> bool:
         return len(self._kept) <= settings.max_size
 
-    def _forget(self, key: bytes) -> None:
+    def forget(self, key: bytes) -> None:
+        """Forget one answer, if it is kept."""
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._chars -= _size(kept[1])

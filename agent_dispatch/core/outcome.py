@@ -33,6 +33,7 @@ from agent_dispatch.model.dispatch import (
     DispatchResult,
     ErrorType,
 )
+from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, run
 
 __all__ = [
@@ -105,6 +106,13 @@ def refused(
 def refused_by(error: DispatchError, agent: str) -> DispatchResult:
     """Return the result of a dispatch that `error` kept from starting."""
     return refused(agent, str(error), next_steps=error.next_steps)
+
+
+def of_job(job: Job) -> DispatchResult:
+    """Return the result of a job that has ended; records of other programs may have none."""
+    if job.result is not None:
+        return job.result
+    return refused(job.agent, job.error or "", job.error_type or ErrorType.CLI_ERROR)
 
 
 def recursion_refused(agent: str, depth: int, max_depth: int) -> DispatchResult:

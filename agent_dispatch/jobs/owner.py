@@ -7,7 +7,7 @@ the process ends, however it ends. `waiting` is for all other processes.
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import NoReturn
@@ -315,6 +315,7 @@ async def create_job(
     tree: str | None = None,
     ref: bool = False,
     job_id: str | None = None,
+    fields: Mapping[str, object] | None = None,
     now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Ownership]:
     """Record a job as pending, and own it for as long as the block runs.
@@ -330,13 +331,21 @@ async def create_job(
         tree: The tree of runs that it belongs to; None: it begins one.
         ref: The caller will be given the id in place of the whole answer.
         job_id: The id, where the caller made it.
+        fields: Further fields of the `Job`.
         now: Gives the time to be recorded.
 
     Raises:
         JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
     """
     create = partial(
-        store.create, request, kind=kind, parent=parent, tree=tree, ref=ref, job_id=job_id
+        store.create,
+        request,
+        kind=kind,
+        parent=parent,
+        tree=tree,
+        ref=ref,
+        job_id=job_id,
+        fields=fields,
     )
     ownership = Ownership(store, await in_record_thread(create), now=now)
     try:

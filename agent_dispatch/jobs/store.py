@@ -10,7 +10,7 @@ thread or on a command line; `owner` and `waiting` put it on Trio.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -135,6 +135,7 @@ class JobStore:
         tree: str | None = None,
         ref: bool = False,
         job_id: str | None = None,
+        fields: Mapping[str, object] | None = None,
     ) -> Claim:
         """Record a job as pending, durably, and own it.
 
@@ -145,13 +146,21 @@ class JobStore:
             tree: The tree of runs that it belongs to; None: it begins one.
             ref: The caller is given the id in place of the answer.
             job_id: The id, where the caller made it; there is no job of this id then.
+            fields: Further fields of the `Job`.
 
         Raises:
             JobStoreError: It cannot be recorded. Nothing is left behind; start nothing.
         """
         job_id = self._ids.next() if job_id is None else check_job_id(job_id)
         job = new_job(
-            job_id, request, self._now(), kind=kind, parent=parent, tree=tree or job_id, ref=ref
+            job_id,
+            request,
+            self._now(),
+            kind=kind,
+            parent=parent,
+            tree=tree or job_id,
+            ref=ref,
+            fields=fields,
         )
         with self._told("The job cannot be recorded, so nothing was started"):
             make_private_directory(self._locks.directory, self._disk)

@@ -47,6 +47,19 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     agent: str
 
 
+class StillRunning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A call that is answered before its end, because its client would not wait so long."""
+
+    status: str
+    """`running`."""
+    job_id: str
+    agent: str | None = None
+    agents: list[str] | None = None
+    """In place of `agent`, if there are several."""
+    next: str
+    """What to do for the answer."""
+
+
 class WaitedFor(Job, frozen=True, kw_only=True, omit_defaults=True):
     """A job that was waited for."""
 

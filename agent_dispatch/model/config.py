@@ -106,6 +106,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a call without a permission: `deny`, or `ask` a person."""
     question_seconds: float = 300
     """How long such a question waits for an answer."""
+    patience_seconds: float = 0
+    """A call over MCP is answered after this time at the latest; 0: as its client is known to
+    need it; negative: with no limit."""
+    task_after_seconds: float = 2
+    """A call of a client that takes tasks becomes one after this time."""
     mcp_may_widen_permissions: bool = False
     """A model may give agents more rights by `add_agent` and `update_agent`."""
     call_retention_days: float = 7

@@ -109,6 +109,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ref: bool = False
     """The caller was given this id in place of the whole answer, or left before it was there: the
     record is kept until `gc`."""
+    summary_chars: int | None = None
+    """The call is to be answered by a reference, with so many characters of the answer."""
     status: JobStatus
     created_at: float
     started_at: float | None = None
@@ -171,9 +173,10 @@ def new_job(
     parent: str | None = None,
     tree: str | None = None,
     ref: bool = False,
+    fields: Mapping[str, object] | None = None,
 ) -> Job:
-    """Make the record of a dispatch that was just asked for."""
-    return Job(
+    """Make the record of a dispatch that was just asked for, with further `fields` of a `Job`."""
+    job = Job(
         id=job_id,
         kind=kind,
         agent=request.agent,
@@ -195,6 +198,7 @@ def new_job(
         status=JobStatus.PENDING,
         created_at=now,
     )
+    return msgspec.structs.replace(job, **fields) if fields else job
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

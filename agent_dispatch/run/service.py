@@ -1,6 +1,7 @@
 """The service: what the surfaces call, without their wire formats."""
 
 import contextlib
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Unpack
@@ -31,11 +32,11 @@ from agent_dispatch.jobs.threads import Pool, in_pool
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
 from agent_dispatch.model.answer import Answered, CacheCleared, CacheStats
+from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
-    ErrorType,
     OnProgress,
     Progress,
     ignore_progress,
@@ -55,7 +56,7 @@ from agent_dispatch.run.run_job import nothing_begun
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.single_flight import SingleFlight
 from agent_dispatch.run.threads import Lookouts, in_thread
-from agent_dispatch.run.turns import OpenClaude
+from agent_dispatch.run.turns import OpenClaude, TimeLimit
 from agent_dispatch.run.work_tree import WorkTrees
 
 _CANCEL_PATIENCE_S = 10.0
@@ -202,6 +203,49 @@ class Service:
         # The record is gone, so the caller must get all of the answer now.
         return msgspec.structs.replace(result, job_id=None)
 
+    async def dispatch_detached(
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        fresh: bool = False,
+        alone: bool = False,
+        summary_chars: int | None = None,
+    ) -> DispatchResult:
+        """Give one task to one agent as a background job, and wait for the answer.
+
+        The cache and runs under way are asked first, as by `dispatch`. If cancelled, the job goes
+        on; see `submit` for a cancellation before it was handed over.
+
+        Args:
+            request: What is asked of whom.
+            on_progress: Called with the job's id first, then with what happens; returns at once.
+            fresh: As in `dispatch`.
+            alone: As in `dispatch`.
+            summary_chars: Recorded: the answer is to be shown as a reference with so much of it.
+
+        Raises:
+            DispatchError: As for `submit`.
+        """
+        plan = plan_run(await self._planner.snapshot(), request)
+        await self._check_owner_of_session(plan.request)
+        await self._check_session(plan.request.session_id)
+
+        async def start(report: OnProgress, _limit: TimeLimit) -> DispatchResult:
+            # The worker keeps the time itself, from when its agent starts.
+            fields = {"summary_chars": summary_chars}
+            job = await self._to_worker(plan.request, JobKind.BACKGROUND, fields=fields)
+            report(Progress(f"Job {job.id}", job.id))
+            return outcome.of_job(await self.wait(job.id, math.inf, report))
+
+        if alone or plan.request.session_id is not None or not plan.settings.cache.enabled:
+            return await start(on_progress, TimeLimit(plan.timeout_s))
+        if fresh:
+            return await self._flight.fresh(plan, on_progress, start)
+        # The caller may be told the id in place of the answer.
+        await self._flight.forget_unless(plan, self.is_recorded)
+        return await self._flight.dispatch(plan, on_progress, start, outlives=True)
+
     async def _check_owner_of_session(self, request: DispatchRequest) -> None:
         """Refuse to resume the conversation of another agent, as far as records tell whose it is.
 
@@ -314,6 +358,14 @@ class Service:
         await trio.lowlevel.checkpoint()
         return CacheCleared(cleared=self._flight.clear())
 
+    async def settings(self) -> Settings:
+        """Read the settings.
+
+        Raises:
+            ConfigError: `agents.toml` cannot be read.
+        """
+        return (await self._planner.snapshot()).settings
+
     # -- jobs
 
     async def submit(self, request: DispatchRequest) -> Job:
@@ -355,6 +407,7 @@ class Service:
         ref: bool = False,
         job_id: str | None = None,
         lease_s: float | None = None,
+        fields: Mapping[str, object] | None = None,
     ) -> Job:
         async with create_job(
             self._store,
@@ -364,6 +417,7 @@ class Service:
             tree=self._tree,
             ref=ref,
             job_id=job_id,
+            fields=fields,
         ) as owned:
             result = None
             try:
@@ -472,11 +526,7 @@ class Service:
         job = await self.job(ref)
         if not job.status.is_terminal:
             raise JobNotEndedError(job)
-        if job.result is None:
-            return outcome.refused(
-                job.agent, job.error or "", job.error_type or ErrorType.CLI_ERROR
-            )
-        return job.result
+        return outcome.of_job(job)
 
     # -- agents
 

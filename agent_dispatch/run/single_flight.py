@@ -36,15 +36,19 @@ class SingleFlight:
         self._cache = Cache()
         self._runs: dict[bytes, _SharedRun] = {}
 
-    async def dispatch(self, plan: Plan, on_progress: OnProgress, start: Start) -> DispatchResult:
+    async def dispatch(
+        self, plan: Plan, on_progress: OnProgress, start: Start, *, outlives: bool = False
+    ) -> DispatchResult:
         """Answer from the cache, or by a run under way, or else by a new one.
 
-        If cancelled, and no other caller waits for the run, no process of it is left.
+        If cancelled, and no other caller waits for the run, no process of it is left, unless it is
+        one that outlives its callers.
 
         Args:
             plan: What is asked of whom.
             on_progress: Called as for a run of one's own.
             start: Makes the new run.
+            outlives: The new run goes on without callers, in a process of its own.
 
         Raises:
             DispatchError: What `start` raised.
@@ -56,7 +60,7 @@ class SingleFlight:
             return kept
         run = self._runs.get(key)
         if run is None or run.is_ending:
-            run = self._runs[key] = _SharedRun(plan.timeout_s)
+            run = self._runs[key] = _SharedRun(plan.timeout_s, outlives=outlives)
             self._nursery.start_soon(self._run, key, run, settings, start)
         else:
             self._cache.count_shared()
@@ -72,6 +76,15 @@ class SingleFlight:
         key = request_key(plan.request, plan.agent, plan.prompt)
         now = trio.current_time()
         self._cache.put(key, result, now, plan.settings.cache, ended_at=ended_at)
+
+    async def forget_unless(
+        self, plan: Plan, is_recorded: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        """Forget the answer to this question if its job is not recorded any more."""
+        key = request_key(plan.request, plan.agent, plan.prompt)
+        kept = self._cache.peek(key)
+        if kept is not None and (kept.job_id is None or not await is_recorded(kept.job_id)):
+            self._cache.forget(key)
 
     async def fresh(self, plan: Plan, on_progress: OnProgress, start: Start) -> DispatchResult:
         """Answer by a new run, whatever was asked before; its answer may be kept.
@@ -149,7 +162,8 @@ class _Caller:
 class _SharedRun:
     """A run and the callers that wait for it."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, *, outlives: bool) -> None:
+        self._outlives = outlives
         self.limit = TimeLimit(timeout_s, self._retime)
         self.scope = trio.CancelScope()
         self.over = trio.Event()
@@ -185,7 +199,7 @@ class _SharedRun:
         finally:
             self._callers.remove(caller)
             self._retime()
-            if not self._callers and not self.over.is_set():
+            if not self._callers and not self.over.is_set() and not self._outlives:
                 self.scope.cancel()
                 with trio.CancelScope(shield=True):
                     await self.over.wait()

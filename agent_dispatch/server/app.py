@@ -127,7 +127,8 @@ def build_server(
         async def report(number: float, message: str) -> None:
             await ctx.session.report_progress(number, message=message)
 
-        caller = Caller()
+        client = ctx.session.client_params
+        caller = Caller(client=client.client_info.name if client else "")
         with notices.noted(ctx, caller):
             answer = await toolbox.call(
                 params.name, params.arguments, report, caller, ctx.lifespan_context

@@ -6,6 +6,7 @@ end. Any other cancellation ends the work.
 """
 
 import logging
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -32,10 +33,21 @@ Work = Callable[[OnProgress], Awaitable[object]]
 """Does what a call asks for; if cancelled, it ends all that it started."""
 
 
+@dataclass(frozen=True, slots=True)
+class Early:
+    """What a caller is answered whose work goes on as a background job."""
+
+    job_id: str
+
+
 @dataclass(eq=False)
 class Caller:
     """Who makes one call."""
 
+    client: str = ""
+    """The name that its client gave; empty if it gave none."""
+    arrived_at: float = field(default_factory=trio.current_time)
+    """On Trio's clock."""
     left_because: str | None = None
     """The reason of its cancel notice, once one came."""
     answered: tuple[bytes, object] | None = None
@@ -51,6 +63,8 @@ class Caller:
 class _Call:
     """One piece of work and the callers that wait for it."""
 
+    detached: bool
+    """Its job runs in a process of its own: that goes on unless it is cancelled."""
     callers: dict[Caller, OnProgress] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     over: trio.Event = field(default_factory=trio.Event)
@@ -58,8 +72,16 @@ class _Call:
     failure: Exception | None = None
     job_ids: dict[str, None] = field(default_factory=dict)
     """Of the jobs that it started or joined, in order."""
+    has_job: trio.Event = field(default_factory=trio.Event)
     is_left: bool = False
     """A client's clock gave it up: the records of its jobs are kept."""
+    is_told: bool = False
+    """A caller was answered early: only a cancellation of the job ends it."""
+
+    @property
+    def job_id(self) -> str:
+        """The job that the caller is told of."""
+        return next(iter(self.job_ids))
 
     @property
     def is_free(self) -> bool:
@@ -79,17 +101,32 @@ class Ongoing:
         """The newest work of each key."""
         self._kept: OrderedDict[bytes, tuple[float, object]] = OrderedDict()
 
-    async def wait(self, key: bytes, work: Work, on_progress: OnProgress, caller: Caller) -> object:
+    async def wait(
+        self,
+        key: bytes,
+        work: Work,
+        on_progress: OnProgress,
+        caller: Caller,
+        *,
+        detached: bool = False,
+        until: float = math.inf,
+    ) -> object:
         """Do the work of a call and give its answer.
 
         If cancelled, the work has ended when `Cancelled` leaves this call, unless the caller left
-        by its clock, or another caller waits for the same work.
+        by its clock, or another caller waits for the same work. Without a cancel notice, a job
+        that is detached goes on: the server ends.
 
         Args:
             key: What identical calls have in common.
             work: Starts the work, unless it goes on already.
             on_progress: Gets what the work reports.
             caller: Says, after a cancellation, why it left.
+            detached: The work is a background job, which `work` only starts and waits for.
+            until: When an answer is due, on Trio's clock; only for what is detached.
+
+        Returns:
+            The answer; `Early` if the work was not over in time.
 
         Raises:
             DispatchError: What `work` raised.
@@ -97,19 +134,24 @@ class Ongoing:
         if (kept := self._take_kept(key)) is not None:
             return kept[0]
         call = self._calls.get(key)
-        if call is None or not call.is_free:
-            call = self._calls[key] = _Call()
+        if call is None or not call.is_free or call.detached is not detached:
+            call = self._calls[key] = _Call(detached)
             self._nursery.start_soon(self._run, key, call, work)
         elif call.job_ids:
-            job_id = next(iter(call.job_ids))
-            on_progress(Progress(f"The same was asked before: job {job_id}", job_id))
+            on_progress(Progress(f"The same was asked before: job {call.job_id}", call.job_id))
         call.callers[caller] = on_progress
         try:
-            await call.over.wait()
+            with trio.move_on_at(until):
+                await call.over.wait()
+            if not call.over.is_set():
+                await call.has_job.wait()
         except trio.Cancelled:
             await self._leave(key, call, caller)
             raise
         del call.callers[caller]
+        if not call.over.is_set():
+            call.is_told = True
+            return Early(call.job_id)
         if call.failure is not None:
             raise call.failure
         caller.answered = key, call.answer
@@ -130,15 +172,27 @@ class Ongoing:
             del call.callers[caller]
             if call.callers:
                 return
+            if call.is_told:
+                return
             if not caller.left_by_clock:
-                call.scope.cancel()
-                await call.over.wait()
+                await self._end(call, caller)
             elif call.over.is_set():
                 self._keep(key, call.answer)
             else:
                 call.is_left = True
                 for job_id in call.job_ids:
                     self._keep_record(job_id)
+
+    async def _end(self, call: _Call, caller: Caller) -> None:
+        """End what a call started; without a cancel notice a job of its own goes on."""
+        call.scope.cancel()
+        await call.over.wait()
+        if not call.detached or caller.left_because is None or not call.job_ids:
+            return
+        shared = any(call.job_id in other.job_ids for other in self._calls.values())
+        if not shared and not isinstance(self._service, DispatchError):
+            # It has a bound of its own.
+            await self._service.cancel(call.job_id, by="its caller")
 
     def _keep_record(self, job_id: str) -> None:
         if not isinstance(self._service, DispatchError):
@@ -148,6 +202,7 @@ class Ongoing:
         def report(progress: Progress) -> None:
             if progress.job_id is not None and progress.job_id not in call.job_ids:
                 call.job_ids[progress.job_id] = None
+                call.has_job.set()
                 if call.is_left:
                     self._keep_record(progress.job_id)
             for sink in call.callers.values():
@@ -169,8 +224,9 @@ class Ongoing:
         finally:
             if self._calls.get(key) is call:
                 del self._calls[key]
-            if not call.callers:
+            if not call.callers and not call.is_told:
                 self._keep(key, call.answer)
+            call.has_job.set()
             call.over.set()
 
     def _keep(self, key: bytes, answer: object) -> None:

@@ -6,6 +6,7 @@ can go wrong with a call becomes an answer here, so nothing a client sends can e
 
 import hashlib
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,11 +19,15 @@ from agent_dispatch.core.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.core.next_step import told_error
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.answer import ResultRef
+from agent_dispatch.model.answer import ResultRef, StillRunning
+from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dispatch import OnProgress, ignore_progress
+from agent_dispatch.model.job import Job
+from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.ongoing import Caller, Ongoing
+from agent_dispatch.server.ongoing import Caller, Early, Ongoing
+from agent_dispatch.server.patience import patience_s
 from agent_dispatch.server.progress import Report, report_progress
 from agent_dispatch.server.schema import input_schema
 
@@ -60,6 +65,10 @@ class Tool(Generic[ParamsT]):
     """Works although the configuration that the environment names does not exist yet."""
     waits: bool = False
     """It waits for an agent, so its caller may leave before the answer is there."""
+    detached: Callable[[Service, ParamsT, OnProgress], Awaitable[object]] | None = None
+    """Does what `run` does as a background job, which goes on if the wait is cancelled."""
+    within: Callable[[ParamsT, float], ParamsT] | None = None
+    """Bounds the call's own wait by so many seconds."""
     max_result_chars: int | None = None
     """Up to this size the client should show a result whole (Claude Code: 50,000 by itself)."""
 
@@ -182,11 +191,7 @@ class Toolbox:
                 return refusal(told_error(self._service, in_tools))
             if not tool.creates_config:
                 await self._service.require_config()
-            if tool.waits and ongoing is not None:
-                work = partial(tool.run, self._service, params)
-                result = await ongoing.wait(_key(tool, params), work, on_progress, caller)
-            else:
-                result = await tool.run(self._service, params, on_progress)
+            result = await _run(tool, self._service, params, on_progress, caller, ongoing)
             match result:
                 case WithWarnings(items, warnings):
                     return replace(_success(items), warnings=scrubbed(list(warnings)))
@@ -209,6 +214,47 @@ class Toolbox:
             if isinstance(bugs, ExceptionGroup):
                 _log_bug(tool.name, bugs)
             raise
+
+
+async def _run(
+    tool: Tool[ParamsT],
+    service: Service,
+    params: ParamsT,
+    on_progress: OnProgress,
+    caller: Caller,
+    ongoing: Ongoing | None,
+) -> object:
+    """Run a tool; its client gets an answer before its patience is over."""
+    until = await _answer_until(service, caller)
+    if tool.within is not None and until < math.inf:
+        params = tool.within(params, max(until - trio.current_time(), 0))
+    if not tool.waits or ongoing is None:
+        return await tool.run(service, params, on_progress)
+    key = _key(tool, params)
+    if tool.detached is None or until == math.inf:
+        work = partial(tool.run, service, params)
+        return await ongoing.wait(key, work, on_progress, caller)
+    work = partial(tool.detached, service, params)
+    answer = await ongoing.wait(key, work, on_progress, caller, detached=True, until=until)
+    if isinstance(answer, Early):
+        return still_running(await service.job(answer.job_id))
+    return answer
+
+
+async def _answer_until(service: Service, caller: Caller) -> float:
+    """Return when the answer to a call is due, on Trio's clock."""
+    try:
+        setting = (await service.settings()).patience_seconds
+    except DispatchError:
+        setting = Settings().patience_seconds  # The tool says what is wrong, if it matters to it.
+    patience = patience_s(setting, caller.client)
+    return math.inf if patience is None else caller.arrived_at + patience
+
+
+def still_running(job: Job) -> StillRunning:
+    """Return the answer to a call whose job goes on."""
+    wait = NextStep(kind=StepKind.WAIT, job_id=job.id)
+    return StillRunning(status="running", job_id=job.id, agent=job.agent, next=in_tools(wait))
 
 
 def _key(tool: Tool[ParamsT], params: ParamsT) -> bytes:

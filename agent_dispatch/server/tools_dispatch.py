@@ -109,6 +109,18 @@ async def dispatch(
     return inline(result)
 
 
+async def dispatch_detached(
+    service: Service, params: DispatchParams, on_progress: OnProgress
+) -> DispatchResult | ResultRef:
+    """Run one task as a background job, and wait for it."""
+    summary_chars = max(params.summary_chars, 0) if params.return_ref else None
+    result = await service.dispatch_detached(
+        request_from(params), on_progress, fresh=params.fresh, summary_chars=summary_chars
+    )
+    result = told(result, in_tools)
+    return inline(result) if summary_chars is None else refer(result, summary_chars)
+
+
 async def dispatch_stream(
     service: Service, params: TaskParams, on_progress: OnProgress
 ) -> DispatchResult:
@@ -117,11 +129,34 @@ async def dispatch_stream(
     return inline(told(result, in_tools))
 
 
+async def dispatch_stream_detached(
+    service: Service, params: TaskParams, on_progress: OnProgress
+) -> DispatchResult:
+    """Run one task as a background job, whatever was asked before, and wait for it."""
+    request = request_from(params)
+    result = await service.dispatch_detached(request, on_progress, alone=True)
+    return inline(told(result, in_tools))
+
+
 async def dispatch_session(
     service: Service, params: SessionParams, on_progress: OnProgress
 ) -> DispatchResult:
     """Start a conversation, or go on with one."""
-    request = DispatchRequest(
+    result = await service.dispatch(_session_request(params), on_progress, alone=True)
+    return inline(told(result, in_tools))
+
+
+async def dispatch_session_detached(
+    service: Service, params: SessionParams, on_progress: OnProgress
+) -> DispatchResult:
+    """Do the same as a background job, and wait for it."""
+    request = _session_request(params)
+    result = await service.dispatch_detached(request, on_progress, alone=True)
+    return inline(told(result, in_tools))
+
+
+def _session_request(params: SessionParams) -> DispatchRequest:
+    return DispatchRequest(
         agent=params.agent,
         task=params.task,
         context=params.context,
@@ -133,8 +168,6 @@ async def dispatch_session(
         model=params.model,
         effort=params.effort,
     )
-    result = await service.dispatch(request, on_progress, alone=True)
-    return inline(told(result, in_tools))
 
 
 def request_from(params: TaskParams) -> DispatchRequest:
@@ -166,6 +199,7 @@ DISPATCH = Tool(
     ),
     params=DispatchParams,
     run=dispatch,
+    detached=dispatch_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
@@ -185,6 +219,7 @@ DISPATCH_SESSION = Tool(
     params=SessionParams,
     described=DispatchParams,
     run=dispatch_session,
+    detached=dispatch_session_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
@@ -199,6 +234,7 @@ DISPATCH_STREAM = Tool(
     params=TaskParams,
     described=DispatchParams,
     run=dispatch_stream,
+    detached=dispatch_stream_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,

@@ -97,6 +97,11 @@ async def dispatch_wait(
     return WaitedFor(**msgspec.structs.asdict(job), timed_out_waiting=not job.status.is_terminal)
 
 
+def _wait_within(params: DispatchWaitParams, patience_s: float) -> DispatchWaitParams:
+    shorter = min(params.timeout_seconds, patience_s)
+    return msgspec.structs.replace(params, timeout_seconds=shorter)
+
+
 async def dispatch_cancel(
     service: Service, params: JobParams, _on_progress: OnProgress
 ) -> Cancellation:
@@ -170,6 +175,7 @@ DISPATCH_WAIT = Tool(
     ),
     params=DispatchWaitParams,
     run=dispatch_wait,
+    within=_wait_within,
     read_only=True,
     reports_progress=True,
     max_result_chars=WHOLE_RESULT_CHARS,

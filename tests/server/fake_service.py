@@ -13,6 +13,7 @@ from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
 from agent_dispatch.model.answer import CacheCleared, CacheStats
+from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dialogue import (
     DialogueRequest,
     DialogueResult,
@@ -45,6 +46,9 @@ class FakeService(Service):
     events: list[str] = field(default_factory=list)
     running: trio.Event = field(default_factory=trio.Event)
     kept: Job | None = None
+    over: trio.Event = field(default_factory=trio.Event)
+    """Set when the kept job has ended."""
+    used_settings: Settings = field(default_factory=Settings)
     warnings: list[str] = field(default_factory=list)
     combined: str = "all is well"
 
@@ -199,6 +203,26 @@ class FakeService(Service):
         self.kept = new_job(JOB_ID, request, 1730000000.0, kind=JobKind.BACKGROUND)
         return self.kept
 
+    async def settings(self) -> Settings:
+        await trio.lowlevel.checkpoint()
+        return self.used_settings
+
+    async def dispatch_detached(
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        fresh: bool = False,
+        alone: bool = False,
+        summary_chars: int | None = None,
+    ) -> DispatchResult:
+        job = await self.submit(request)
+        on_progress(Progress(f"Job {job.id}", job.id))
+        await self.over.wait()
+        assert self.kept is not None
+        assert self.kept.result is not None
+        return self.kept.result
+
     def keep_record(self, job_id: str) -> None:
         self.calls.append(("keep_record", job_id))
 
@@ -223,6 +247,7 @@ class FakeService(Service):
     async def cancel(self, job_id: str, *, by: str = "a caller") -> CancelOutcome:
         await trio.lowlevel.checkpoint()
         check_job_id(job_id)
+        self.calls.append(("cancel", (job_id, by)))
         if self.kept is None or self.kept.id != job_id:
             return CancelOutcome.NOT_FOUND
         if self.kept.status.is_terminal:

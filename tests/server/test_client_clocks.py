@@ -13,9 +13,11 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp.shared.memory import create_client_server_memory_streams
 
+from agent_dispatch.model.config import Settings
 from agent_dispatch.server.app import build_server
 from agent_dispatch.server.ongoing import KEPT_S, MAX_KEPT, Caller
-from tests.server.fake_service import FakeService
+from agent_dispatch.server.patience import patience_s
+from tests.server.fake_service import JOB_ID, FakeService
 
 pytestmark = pytest.mark.parametrize("mode", ["auto", "legacy"])
 
@@ -32,7 +34,9 @@ WAITING: dict[str, dict[str, Any]] = {
 
 
 @asynccontextmanager
-async def connected(service: FakeService, mode: str) -> AsyncIterator[Client]:
+async def connected(
+    service: FakeService, mode: str, client_name: str = "test"
+) -> AsyncIterator[Client]:
     """Connect over streams: the library's shortcut in memory sends no cancel notices."""
     server = build_server(service)
 
@@ -46,7 +50,8 @@ async def connected(service: FakeService, mode: str) -> AsyncIterator[Client]:
             yield theirs
             await theirs[1].aclose()
 
-    async with Client(transport(), mode=mode) as client:
+    info = types.Implementation(name=client_name, version="1")
+    async with Client(transport(), mode=mode, client_info=info) as client:
         yield client
 
 
@@ -160,6 +165,95 @@ async def test_only_so_many_answers_are_kept(
         await trio.sleep(RUN_S + 1)
         again = [await ask(client, 5, "dispatch_stream", call) for call in calls]
     assert len([answer for answer in again if answer]) == MAX_KEPT
+
+
+@pytest.mark.parametrize("tool", ["dispatch", "dispatch_stream", "dispatch_session"])
+async def test_a_client_that_is_known_to_be_impatient_is_answered_in_time(
+    mode: str, tool: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    service = FakeService()
+    async with connected(service, mode, "claude-ai") as client:
+        started = trio.current_time()
+        answer = await ask(client, 60, tool, WAITING[tool])
+        assert trio.current_time() - started == pytest.approx(50, abs=1)
+        assert answer == {
+            "status": "running",
+            "job_id": JOB_ID,
+            "agent": "infra",
+            "next": f'Its answer: dispatch_wait(job_id="{JOB_ID}")',
+        }
+        # A client whose clock passes all the same finds the job going on, and so does a server
+        # that ends.
+        assert await ask(client, 5, tool, WAITING[tool]) is None
+    assert not [call for call in service.calls if call[0] == "cancel"]
+    assert len(service.requests) == 1
+
+
+async def test_the_setting_outranks_what_is_known_of_a_client(
+    mode: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    service = FakeService(used_settings=Settings(patience_seconds=2.5))
+    async with connected(service, mode, "claude-ai") as client:
+        started = trio.current_time()
+        assert (await ask(client, 60, "dispatch", ONE))["status"] == "running"
+        assert trio.current_time() - started == pytest.approx(2.5, abs=0.5)
+        waited = await ask(client, 60, "dispatch_wait", {"job_id": JOB_ID})
+        assert waited["timed_out_waiting"]
+        assert trio.current_time() - started == pytest.approx(5, abs=1)
+        service.used_settings = Settings(patience_seconds=-1)
+        assert await ask(client, 300, "dispatch", {**ONE, "context": "other"})
+        assert trio.current_time() - started > RUN_S
+
+
+async def test_a_person_who_cancels_in_time_ends_the_background_job(
+    mode: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    service = FakeService()
+    async with connected(service, mode, "zed") as client:
+        with trio.move_on_after(30):
+            await client.call_tool("dispatch", ONE)
+        await trio.sleep(1)
+        assert ("cancel", (JOB_ID, "its caller")) in service.calls
+
+
+async def test_a_person_who_cancels_a_call_that_joined_an_answered_one_does_not(
+    mode: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    service = FakeService()
+    async with connected(service, mode, "zed") as client:
+        assert (await ask(client, 60, "dispatch", ONE))["status"] == "running"
+        with trio.move_on_after(30):
+            await client.call_tool("dispatch", ONE)
+        await trio.sleep(1)
+    assert not [call for call in service.calls if call[0] == "cancel"]
+
+
+@pytest.mark.parametrize(
+    ("client", "seconds"),
+    [
+        ("claude-code", None),
+        ("some-other-client", None),
+        ("", None),
+        ("claude-ai", 50),
+        ("Claude-AI (via mcp-remote 0.1.37)", 50),
+        ("Zed", 50),
+        ("opencode", 50),
+        ("github-copilot-developer", 50),
+        ("JetBrains-IU/2026.1", 25),
+        ("antigravity-client", 150),
+        ("Visual Studio Code - Insiders", 240),
+        ("cursor-vscode", 240),
+        ("codex-mcp-client", 240),
+        ("gemini-cli-mcp-client-agent-dispatch", 540),
+    ],
+)
+async def test_how_long_a_client_waits_is_known_by_its_name(
+    mode: str, client: str, seconds: float | None
+) -> None:
+    await trio.lowlevel.checkpoint()
+    assert patience_s(0, client) == seconds
+    assert patience_s(-1, client) is None
+    assert patience_s(0.5, client) == 0.5
 
 
 @pytest.mark.parametrize(
