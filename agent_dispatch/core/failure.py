@@ -130,7 +130,7 @@ def _by_result(report: RunReport, last: ResultEvent) -> Failure:
         return Failure(ErrorType.CLI_ERROR, text)
     if last.api_error_status is None and seen.denied_tools and last.permission_denials:
         tools = ", ".join(dict.fromkeys(seen.denied_tools))
-        why, steps = permission_advice(agent, seen, report.inherited)
+        why, steps = permission_advice(agent, seen, report.inherited, report.job_id)
         text = (
             f"The run failed after {len(seen.denied_tools)} tool call(s) were denied by"
             f" permissions: {tools}. {said} {why}"

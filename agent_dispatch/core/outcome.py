@@ -316,7 +316,7 @@ def _denied(report: RunReport) -> tuple[str, list[NextStep]]:
     denied = report.seen.denied_tools
     if not denied:
         return "", []
-    why, steps = permission_advice(report.agent, report.seen, report.inherited)
+    why, steps = permission_advice(report.agent, report.seen, report.inherited, report.job_id)
     what = (
         f"{len(denied)} tool call(s) were denied by permissions:"
         f" {', '.join(dict.fromkeys(denied))}. The result may be incomplete. {why}"

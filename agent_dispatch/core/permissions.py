@@ -24,6 +24,7 @@ from agent_dispatch.core.report import Denial, Seen
 from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.next_step import NextStep, run
+from agent_dispatch.model.question import ASK_USER, Verdict
 
 _MAX_RULES = 5
 """Proposed in one grant."""
@@ -42,6 +43,9 @@ class Cause(Enum):
     NOT_GRANTED = "not granted"
     DENY_RULE = "deny rule"
     ASK_RULE = "ask rule"
+    PERSON = "person"
+    NOBODY = "nobody answered"
+    OWN_QUESTION = "own question"
     HOOK = "hook"
     PLAN = "plan"
     PROTECTED = "protected"
@@ -53,7 +57,7 @@ Advice = tuple[str, NextStep | None]
 
 
 def permission_advice(
-    agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettings
+    agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettings, job_id: str = ""
 ) -> tuple[str, list[NextStep]]:
     """Return what denied the calls and where that is set, and what lifts it.
 
@@ -61,6 +65,7 @@ def permission_advice(
         agent: Whose calls were denied.
         seen: What the run printed.
         inherited: Claude Code's own settings for the agent's directory, as far as they are known.
+        job_id: The job whose questions a person can still answer.
     """
     by_cause: dict[Cause, list[Denial]] = {}
     for denial in seen.denials:
@@ -74,6 +79,12 @@ def permission_advice(
                 said += [_by_rule(agent, denial, inherited, "deny") for denial in denials]
             case Cause.ASK_RULE:
                 said += [_by_rule(agent, denial, inherited, "ask") for denial in denials]
+            case Cause.PERSON:
+                said += [(f"The user denied this call of {d.tool}.", None) for d in denials]
+            case Cause.NOBODY:
+                said.append(_nobody_answered(denials, job_id))
+            case Cause.OWN_QUESTION:
+                said.append(("The agent was told to put its question into its answer.", None))
             case Cause.HOOK:
                 said += [(_by_hook(denial, inherited), None) for denial in denials]
             case Cause.PLAN:
@@ -88,6 +99,10 @@ def permission_advice(
 
 
 def _cause(agent: EffectiveAgent, denial: Denial, seen: Seen, inherited: ClaudeSettings) -> Cause:
+    if denial.asked is not None:
+        return Cause.PERSON if denial.asked is Verdict.DENY else Cause.NOBODY
+    if denial.tool == ASK_USER:
+        return Cause.OWN_QUESTION
     by_rule = denial.kind == "permission-rule" or denial.source == "user_reject"
     if "hook" in (denial.source, denial.reason_type):
         return Cause.HOOK
@@ -198,6 +213,15 @@ def _by_plan(agent: EffectiveAgent, inherited: ClaudeSettings) -> Advice:
     return text, run(
         f"agent-dispatch update {shlex.quote(agent.name)} --permission-mode manual", agent.name
     )
+
+
+def _nobody_answered(denials: Sequence[Denial], job_id: str) -> Advice:
+    tools = ", ".join(dict.fromkeys(denial.tool for denial in denials))
+    text = (
+        f"Nobody answered in time whether {tools} may run. It can still be allowed: then the"
+        " session goes on in a new job."
+    )
+    return text, run(f"agent-dispatch answer {job_id[-8:]} allow")
 
 
 def _as_claude_said(denial: Denial) -> str:

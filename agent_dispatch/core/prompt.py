@@ -11,7 +11,7 @@ from agent_dispatch.core.json_schema import check_schema
 from agent_dispatch.core.text import SURROGATE, quoted
 from agent_dispatch.errors import InvalidRequestError, SchemaError
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.model.question import PastQuestion
+from agent_dispatch.model.question import ASK_USER, PastQuestion
 
 MAX_SCHEMA_BYTES = 100_000
 """It travels on the command line, where one argument may have 128 KiB (execve(2), Linux)."""
@@ -21,7 +21,6 @@ MAX_PROMPT_BYTES = 10_000_000
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # JavaScript's trim() takes a byte order mark for white space; Python's strip() does not.
 _BLANK = re.compile(r"[\s\ufeff]*")
-_ASK_USER = "AskUserQuestion"
 IN_ANSWER = "put the question into your answer"
 NOBODY_THERE = "nobody was there to allow it; finish what you can and say what is missing"
 NOT_TO_BE_SHOWN = "this call is too large to be shown to a person"
@@ -152,7 +151,7 @@ def refusal_line(asked: ControlRequestEvent) -> bytes:
     Without an answer it would wait until the deadline: a permission is denied, a form that one of
     the agent's MCP servers shows is cancelled, anything else is refused as not supported.
     """
-    is_model_s = asked.request.tool_name == _ASK_USER
+    is_model_s = asked.request.tool_name == ASK_USER
     answers: dict[str, dict[str, Any]] = {
         "can_use_tool": _denial(IN_ANSWER if is_model_s else "Nobody can be asked in a dispatch."),
         "elicitation": {"action": "cancel"},
@@ -186,7 +185,7 @@ def is_permission(asked: ControlRequestEvent) -> bool:
     The model's own question to the user is none: no dispatch has a form for it.
     """
     request = asked.request
-    return request.subtype == "can_use_tool" and request.tool_name != _ASK_USER
+    return request.subtype == "can_use_tool" and request.tool_name != ASK_USER
 
 
 def _denial(reason: str) -> dict[str, Any]:

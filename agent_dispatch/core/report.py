@@ -15,6 +15,7 @@ from agent_dispatch.core.event_types import (
 from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.ledger import ModelCost
+from agent_dispatch.model.question import Verdict
 
 
 class Ending(StrEnum):
@@ -80,6 +81,8 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True):
     explained: bool = False
     """An event other than the `result` told of it, so that an empty `reason_type` means that no
     rule, mode or hook denied it."""
+    asked: Verdict | None = None
+    """What came of it when a person was asked."""
 
 
 class CallsMade(msgspec.Struct, frozen=True):
@@ -168,6 +171,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: EffectiveAgent
     ending: Ending
+    job_id: str = ""
+    """Of the job that it belongs to."""
     duration_ms: int
     """Wall time of the run, queueing not counted."""
     timeout_s: float

@@ -25,6 +25,7 @@ from agent_dispatch.core.secrets import mask
 from agent_dispatch.core.tool_calls import ToolCalls
 from agent_dispatch.core.usage import Usage, added, model_costs
 from agent_dispatch.model.dispatch import Progress
+from agent_dispatch.model.question import Verdict
 
 _MAX_RESULTS = 200
 _MAX_EARLIER_CHARS = 16 * 1024 * 1024
@@ -93,6 +94,8 @@ class Transcript:
         """By the id of the call."""
         self._refusals: dict[str, ToolResultMeta] = {}
         """By the id of the call: how calls that did not run were decided."""
+        self._decisions: dict[str, Verdict] = {}
+        """By the id of the call: what a person, or nobody, said of it."""
         self._turn_open = is_open
         self._text = ""
         """What the model said since its last tool call or result."""
@@ -168,6 +171,11 @@ class Transcript:
         that a late background task brings are paid for as well.
         """
         self._begin_turn(is_open=False)
+
+    def note_decision(self, call_id: str, verdict: Verdict) -> None:
+        """Take note of what came of the question whether a call may be made."""
+        if len(self._decisions) < _MAX_NAMES:
+            self._decisions[call_id] = verdict
 
     def expect_answer(self) -> None:
         """Take note that the next user line is being sent: what is to come is the answer to it."""
@@ -417,6 +425,7 @@ class Transcript:
 
     def _explained(self, call_id: str, denial: Denial) -> Denial:
         """Return the denial with what came beside the result of its call."""
+        denial = msgspec.structs.replace(denial, asked=self._decisions.get(call_id))
         meta = self._refusals.get(call_id)
         if meta is None or meta.permission_decision is None:
             return denial

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+ASK_USER = "AskUserQuestion"
+"""The tool by which a model asks its user; no dispatch has a form for it."""
 ANSWER_MAIL = "answer"
 """The kind of mail that brings an answer to the owner of a job."""
 

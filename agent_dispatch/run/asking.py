@@ -55,8 +55,15 @@ _SAID = {
 class _Asked:
     """One question, from the agent's request to our reply."""
 
-    def __init__(self, question: Question, request: ControlRequestEvent, child: Child) -> None:
+    def __init__(
+        self,
+        question: Question,
+        request: ControlRequestEvent,
+        child: Child,
+        note: Callable[[Verdict], object],
+    ) -> None:
         self.question = question
+        self.note = note
         self.request = request
         self.child = child
         self.verdict: Verdict | None = None
@@ -87,6 +94,7 @@ class Asking:
         *,
         patience_s: float | None,
         standing_still: AbstractContextManager[object],
+        note: Callable[[Verdict], object],
     ) -> None:
         """Take a permission request of `child`, and see that it gets its answer. Returns at once.
 
@@ -96,6 +104,7 @@ class Asking:
             agent: Whose claude it is.
             patience_s: How long the question waits for a person; None: nobody is asked.
             standing_still: Entered while the question is open.
+            note: Told what came of it.
         """
         call = request.request
         allowed = self._allow_once
@@ -120,7 +129,7 @@ class Asking:
                 asked_at=self._now(),
                 agent=agent,
             )
-            asked = _Asked(question, request, child)
+            asked = _Asked(question, request, child, note)
             asked.clock.enter_context(standing_still)
             self._open.append(asked)
             self._record()
@@ -181,6 +190,7 @@ class Asking:
         self._open.remove(asked)
         self._past.append(closed(asked.question, verdict, by, at))
         asked.verdict = verdict
+        asked.note(verdict)
         asked.decided.set()
         asked.clock.close()
         self._record()

@@ -10,6 +10,7 @@ import math
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import msgspec
 import trio
@@ -220,6 +221,7 @@ class Turns:
                 self._agent.name,
                 patience_s=self._question_s,
                 standing_still=self._limit.standing_still(),
+                note=partial(self.transcript.note_decision, event.request.tool_use_id),
             )
         else:
             child.start_soon(say, child, refusal_line(event))
@@ -338,6 +340,7 @@ class Turns:
         return RunReport(
             agent=self._agent,
             ending=ending,
+            job_id=self._run.owned.job.id,
             duration_ms=round((trio.current_time() - self._began) * 1000),
             timeout_s=self._limit.timeout_s,
             seen=Seen() if child is None else self.transcript.seen(),

@@ -24,7 +24,7 @@ def write(path: Path, content: object) -> str:
 async def test_what_denies_a_call_is_named_and_no_grant_that_cannot_help(
     world: World, api: MessagesApi
 ) -> None:
-    await world.add_agent("infra", "--allow", "Bash(touch zz)")
+    await world.add_agent("infra", "--allowed-tools", "Bash(touch zz)")
     api.decide = script(("make a file", bash("touch zz")), otherwise=answer("done"))
     user = world.home / ".claude" / "settings.json"
     hook = {"matcher": "Bash", "hooks": [{"type": "command", "command": "echo no >&2; exit 2"}]}

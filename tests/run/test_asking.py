@@ -15,6 +15,7 @@ from agent_dispatch.core.event_types import (
     ControlCancelRequestEvent,
     ControlRequest,
     ControlRequestEvent,
+    PermissionDenial,
 )
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import post
@@ -242,7 +243,7 @@ async def test_the_cli_is_told_to_ask_on_its_control_pipe(stage: Stage) -> None:
 
 
 def request(request_id: str = "r1", given: Any = TOUCH, tool: str = "Bash") -> ControlRequestEvent:
-    call = ControlRequest(subtype="can_use_tool", tool_name=tool, input=given)
+    call = ControlRequest(subtype="can_use_tool", tool_name=tool, input=given, tool_use_id="t1")
     return ControlRequestEvent(request_id=request_id, request=call)
 
 
@@ -340,3 +341,22 @@ async def test_a_withdrawal_of_nothing_changes_nothing(
     cancel = ControlCancelRequestEvent(request_id="r1")
     claude = FakeClaude((1, INIT), (0, cancel), (0, answer("ok")))
     assert (await bench.dispatch(claude)).success
+
+
+@pytest.mark.parametrize(
+    ("tool", "says", "steps"),
+    [
+        ("Bash", "Nobody answered in time whether Bash may run.", ["agent-dispatch answer "]),
+        ("AskUserQuestion", "was told to put its question into its answer", []),
+    ],
+)
+async def test_a_hint_says_what_came_of_the_question_and_advises_no_grant(
+    tool: str, says: str, steps: list[str], bench: Bench, autojump_clock: MockClock
+) -> None:
+    bench.change_agent(permission_prompts="ask")
+    denial = PermissionDenial(tool_name=tool, tool_use_id="t1", tool_input='{"n": 1}')
+    denied = msgspec.structs.replace(answer("ok"), permission_denials=(denial,))
+    claude = FakeClaude((1, INIT), (0, request("r1", {"n": 1}, tool)), (0, denied))
+    result = await bench.dispatch(claude)
+    assert says in (result.hint or "")
+    assert [step.command[:22] for step in result.next_steps or ()] == steps
