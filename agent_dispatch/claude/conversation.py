@@ -14,6 +14,7 @@ from agent_dispatch.claude.child import Child, open_child
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.events import (
+    CommandLifecycleEvent,
     ControlCancelRequestEvent,
     ControlRequestEvent,
     Event,
@@ -22,9 +23,10 @@ from agent_dispatch.core.events import (
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.model.dispatch import OnProgress
 
-OnControl = Callable[[Child, ControlRequestEvent | ControlCancelRequestEvent], object]
-"""Takes what claude asks on its control pipe; must not wait. Unanswered, claude would wait for
-ever."""
+ControlEvent = ControlRequestEvent | ControlCancelRequestEvent | CommandLifecycleEvent
+OnControl = Callable[[Child, ControlEvent], object]
+"""Takes what claude asks on its control pipe, and what becomes of user lines; must not wait. A
+request without an answer would keep claude waiting for ever."""
 
 
 async def say(child: Child, line: bytes) -> None:
@@ -47,7 +49,8 @@ async def open_claude(
     Args:
         on_progress: Gets a line for each event worth one; must not wait.
         held_fds: Descriptors kept open until no process of it is left.
-        on_control: Gets each request on the control pipe, and each withdrawal of one.
+        on_control: Gets each request on the control pipe, each withdrawal of one, and what becomes
+            of user lines.
 
     Raises:
         ChildStartError: When the block is left: claude or its directory was not usable.
@@ -58,7 +61,7 @@ async def open_claude(
         for event in events:
             if (progress := transcript.add(event)) is not None:
                 on_progress(progress)
-            if isinstance(event, ControlRequestEvent | ControlCancelRequestEvent):
+            if isinstance(event, ControlEvent):
                 on_control(child, event)
 
     def on_stdout(chunk: bytes) -> None:

@@ -35,7 +35,7 @@ _NEEDS_NO_CONFIG = frozenset(
     ("init", "add", "import", "uninstall", "demo", "doctor", "serve", "help", "version")
 )
 """Commands that create the configuration, report a missing one, or do not read it."""
-_READS_JOBS = frozenset(("wait", "job", "tail", "cancel", "gc"))
+_READS_JOBS = frozenset(("wait", "job", "tail", "send", "cancel", "gc"))
 """Commands that need the configuration only to find the jobs beside it."""
 
 _PACKAGE = "agent_dispatch.cli"
@@ -70,6 +70,7 @@ COMMANDS = {
     "wait": _Command("jobs:wait", "Wait for a job and print its answer."),
     "tail": _Command("jobs:tail", "Print a job's latest progress; --follow keeps printing."),
     "watch": _Command("watch:watch", "Watch all jobs live, and act on them with a key."),
+    "send": _Command("send:send", "Tell a running agent something more."),
     "cancel": _Command("jobs:cancel", "Cancel a pending or running job."),
     "questions": _Command("questions:questions", "List what agents ask permission for."),
     "answer": _Command("questions:answer", "Allow or deny the call that an agent asks for."),

@@ -23,7 +23,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Run": ("run", "test", "parallel", "dialogue"),
     "Jobs": (
         *("jobs", "job", "wait", "tail", "watch"),
-        *("cancel", "questions", "answer", "gc", "stats"),
+        *("send", "cancel", "questions", "answer", "gc", "stats"),
     ),
     "Set-up": ("init", "uninstall", "doctor", "demo", "serve", "help", "version"),
 }
@@ -47,6 +47,7 @@ EXAMPLES: Mapping[str, str] = {
     "wait": "agent-dispatch wait",
     "tail": "agent-dispatch tail --follow",
     "watch": "agent-dispatch watch",
+    "send": 'agent-dispatch send last "Leave the tests as they are"',
     "cancel": "agent-dispatch cancel last",
     "questions": "agent-dispatch questions",
     "answer": "agent-dispatch answer last allow",

@@ -187,13 +187,14 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
     return _exit_status(found)
 
 
-def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
+def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: Shell) -> int:
     """Cancel a pending or running job of any client. Its session can be resumed.
 
     The exit status is 0 if all its processes have ended, 3 if it is still ending.
 
     Args:
         job_id: The beginning or the end of its id, at least 4 digits; or `last`.
+        keep: Interrupt the agent; its last words become the job's result.
         json: Print what the MCP tool `dispatch_cancel` answers.
         shell: The outside world.
     """
@@ -207,7 +208,7 @@ def cancel(job_id: str, /, *, json: bool = False, shell: Shell) -> int:
 
     async def work() -> CancelOutcome:
         return await cancel_job(
-            store, full, by="agent-dispatch cancel", patience_s=_CANCEL_PATIENCE_S
+            store, full, by="agent-dispatch cancel", patience_s=_CANCEL_PATIENCE_S, keep=keep
         )
 
     outcome = trio.run(work)

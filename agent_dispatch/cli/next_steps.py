@@ -20,10 +20,14 @@ def tips(step: NextStep) -> list[str]:
             resume = f'agent-dispatch run {agent} "{CONTINUE}" --session {step.session_id}'
             by_hand = f"cd {shlex.quote(step.directory)} && claude --resume {step.session_id}"
             return [resume, *([f"or by hand: `{by_hand}`"] if step.directory else [])]
-        case StepKind.ASK if step.session_id is None:
+        case StepKind.ASK if step.session_id is None and not step.task:
             return ["agent-dispatch run --help"]
         case StepKind.ASK:
-            return [f'agent-dispatch run {agent} "{CONTINUE}" --session {step.session_id}']
+            # A tip is one line.
+            asked = step.task and " ".join(step.task.split())
+            task = shlex.quote(asked) if asked else f'"{CONTINUE}"'
+            session = f" --session {step.session_id}" if step.session_id else ""
+            return [f"agent-dispatch run {agent} {task}{session}"]
         case StepKind.WAIT:
             return [f"agent-dispatch wait {job}"]
         case StepKind.MORE_TIME if not step.agent:

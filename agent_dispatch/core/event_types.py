@@ -284,6 +284,16 @@ class ControlCancelRequestEvent(
     request_id: str = ""
 
 
+class CommandLifecycleEvent(
+    msgspec.Struct, frozen=True, kw_only=True, tag="command_lifecycle", tag_field="type"
+):
+    """What became of a user line that had an id."""
+
+    command_uuid: str = ""
+    state: str = ""
+    """`queued`, `started`, `completed` or `cancelled` (measured with 2.1.330)."""
+
+
 class ControlResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What the CLI answers."""
 
@@ -327,6 +337,7 @@ JsonEvent = (
     | RateLimitEvent
     | ControlRequestEvent
     | ControlCancelRequestEvent
+    | CommandLifecycleEvent
     | ControlResponseEvent
 )
 """The events that are told apart by their `type`."""

@@ -8,6 +8,7 @@ from agent_dispatch.core.event_decoding import decode_line, embedded_events
 from agent_dispatch.core.event_types import (
     AssistantEvent,
     BackgroundTask,
+    CommandLifecycleEvent,
     ContentBlock,
     ControlCancelRequestEvent,
     ControlRequest,
@@ -35,6 +36,7 @@ __all__ = [
     "MAX_LINE_BYTES",
     "AssistantEvent",
     "BackgroundTask",
+    "CommandLifecycleEvent",
     "ContentBlock",
     "ControlCancelRequestEvent",
     "ControlRequest",

@@ -92,7 +92,7 @@ def describe_failure(report: RunReport, last: ResultEvent | None) -> Failure:
     match report.ending:
         case Ending.DEADLINE:
             return _at_deadline(report)
-        case Ending.CANCELLED:
+        case Ending.CANCELLED | Ending.INTERRUPTED:
             who = report.cancelled_by or "the caller"
             return Failure(ErrorType.CANCELLED, f"Cancelled by {who}.", (_resume(report),))
         case Ending.GUARD_LOST:

@@ -50,7 +50,7 @@ __all__ = [
     "succeeded",
 ]
 
-_OUR_ENDINGS = frozenset({Ending.DEADLINE, Ending.CANCELLED, Ending.AUTH})
+_OUR_ENDINGS = frozenset({Ending.DEADLINE, Ending.CANCELLED, Ending.INTERRUPTED, Ending.AUTH})
 """Those before which we may have sent an interrupt."""
 
 
@@ -281,6 +281,8 @@ def _answers(results: tuple[ResultEvent, ...]) -> list[str]:
 
 def _unfinished_answer(report: RunReport, last: ResultEvent | None, error_type: ErrorType) -> str:
     """Return what the agent said in the turn that failed, where that was paid for."""
+    if report.ending is Ending.INTERRUPTED and error_type is ErrorType.CANCELLED:
+        return report.seen.last_text
     if error_type is ErrorType.BUDGET:
         return report.seen.unanswered_text
     if last is None or last.num_turns == 0 or succeeded(last):
@@ -378,7 +380,7 @@ def _cut_short(report: RunReport, results: tuple[ResultEvent, ...]) -> str:
     match report.ending:
         case Ending.DEADLINE:
             why = f"the time was up ({report.timeout_s:g} s)"
-        case Ending.CANCELLED:
+        case Ending.CANCELLED | Ending.INTERRUPTED:
             why = f"the dispatch was cancelled by {report.cancelled_by or 'the caller'}"
         case Ending.GUARD_LOST:
             why = "its supervision was lost"

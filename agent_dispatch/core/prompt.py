@@ -17,6 +17,8 @@ MAX_SCHEMA_BYTES = 100_000
 """It travels on the command line, where one argument may have 128 KiB (execve(2), Linux)."""
 MAX_PROMPT_BYTES = 10_000_000
 """Claude Code refuses more on stdin as text, and no model's context holds it as an event."""
+MAX_MESSAGE_CHARS = 100_000
+"""The job's record holds each message, and is written anew with each."""
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # JavaScript's trim() takes a byte order mark for white space; Python's strip() does not.
@@ -92,6 +94,22 @@ def check_request(request: DispatchRequest, shared_context: str = "") -> str:
     return prompt
 
 
+def check_message(text: str) -> None:
+    """Check that a running agent can be told `text`.
+
+    Raises:
+        InvalidRequestError: It is empty, too long or no text.
+    """
+    check_text("message", text)
+    if is_blank(text):
+        raise InvalidRequestError("message is empty: say what the agent is to know or do.")
+    if (length := len(text)) > MAX_MESSAGE_CHARS:
+        raise InvalidRequestError(
+            f"The message has {length:,} characters, and {MAX_MESSAGE_CHARS:,} are allowed. Put the"
+            " material into a file in the agent's directory and name it in the message."
+        )
+
+
 def schema_text(json_schema: dict[str, Any] | str) -> str:
     """Return a JSON Schema as JSON, whichever way a caller gave it; empty for none."""
     if isinstance(json_schema, str):
@@ -132,6 +150,23 @@ def build_prompt(request: DispatchRequest, shared_context: str = "") -> str:
 def user_line(prompt: str) -> bytes:
     """Return the line that starts a turn (`--input-format=stream-json`)."""
     return _line({"type": "user", "message": {"role": "user", "content": prompt}})
+
+
+def message_line(text: str, line_id: str) -> bytes:
+    """Return the user line that says something more during a turn.
+
+    Args:
+        text: What to say; it becomes no command of Claude Code.
+        line_id: A UUID, by which events tell what became of it.
+    """
+    content = f"Message:\n{text}" if _COMMAND.match(text) else text
+    return _line({"type": "user", "message": {"role": "user", "content": content}, "uuid": line_id})
+
+
+def withdrawal_line(line_id: str) -> bytes:
+    """Return the line that takes back a user line whose turn has not begun."""
+    request = {"subtype": "cancel_async_message", "message_uuid": line_id}
+    return _line({"type": "control_request", "request_id": line_id, "request": request})
 
 
 def interrupt_line(request_id: str) -> bytes:

@@ -25,6 +25,8 @@ class Ending(StrEnum):
     """The process ended by itself, or by somebody outside, or after its answer was complete."""
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """Cancelled so that what was said is kept: we interrupted the turn, and it came to its end."""
     AUTH = "auth"
     """We ended it when the API refused its credentials twice in a row."""
     GUARD_LOST = "guard_lost"
@@ -151,6 +153,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """The last result was empty; what stands in it is what the agent said last."""
     unanswered_text: str = ""
     """The model's last words in a turn that ended without an answer."""
+    last_text: str = ""
+    """What the model said last, whatever it did then."""
     api_error: str | None = None
     """Kind of the API error that the CLI reported last, such as `authentication_failed`."""
     last_retry: SystemEvent | None = None

@@ -110,6 +110,8 @@ class Transcript:
         self._prompt_refused: PromptOutcome | None = None
         self._last_words = ""
         """What the model said last, whatever it did then, since the last result."""
+        self._last_text = ""
+        """The same, results or not."""
         self._words_recovered = False
         """The last result was empty, and has the model's last words in its place."""
         self._cut_lines = 0
@@ -208,6 +210,7 @@ class Transcript:
             prompt_refused=self._prompt_refused,
             words_recovered=self._words_recovered,
             unanswered_text=self._text,
+            last_text=self._last_text,
             api_error=self._api_error,
             last_retry=self._last_retry,
             rate_limit=self._rate_limit,
@@ -330,6 +333,7 @@ class Transcript:
                 self._stopped_by_agent.add(block.input.task_id or block.input.shell_id)
         if event.parent_tool_use_id is None:
             self._last_words = text[:_MAX_TEXT_CHARS] or self._last_words
+            self._last_text = self._last_words or self._last_text
             self._text = "" if tools else (text[:_MAX_TEXT_CHARS] or self._text)
         if tools:
             return one_line(f"Using tool: {', '.join(tools)}")

@@ -14,6 +14,8 @@ class Wait(Enum):
     """The agent is at work on what it was asked."""
     WORK = auto()
     """It has answered; background tasks, and the turns that follow on them, still run."""
+    READING = auto()
+    """It has answered; a message was written to it, and it has not said that it read it."""
     MORE = auto()
     """Nothing runs. The CLI may begin another turn by itself, or leave."""
     LAST_WORDS = auto()
@@ -27,19 +29,30 @@ class Wait(Enum):
 PATIENCE_S: Mapping[Wait, float] = {
     Wait.ANSWER: math.inf,
     Wait.WORK: math.inf,
+    Wait.READING: 5.0,
     Wait.MORE: 2.0,
     Wait.LAST_WORDS: 0.25,
 }
 """How long to wait for each; the turn ends when that time has passed."""
 
 
-def next_wait(seen: Transcript, *, exited: bool, is_last: bool) -> Wait:
+def next_wait(
+    seen: Transcript,
+    *,
+    exited: bool,
+    is_last: bool,
+    has_message: bool = False,
+    message_unread: bool = False,
+) -> Wait:
     """Say what the turn waits for.
 
     Args:
         seen: What the process has printed.
         exited: The process has ended.
         is_last: No other turn is put to this process, so it exits when this turn ends.
+        has_message: It has read a message that it still has to see to.
+        message_unread: A message was written to it. Versions of the CLI that do not tell of such
+            lines never say that they have read it.
     """
     # An answer that arrived outranks what came of the turns behind it.
     if seen.fail_fast and not (seen.answered and is_last):
@@ -49,6 +62,8 @@ def next_wait(seen: Transcript, *, exited: bool, is_last: bool) -> Wait:
         return Wait.NOTHING if seen.answered or is_last else Wait.LAST_WORDS
     if not seen.answered:
         return Wait.ANSWER
-    if not seen.idle:
+    if has_message or not seen.idle:
         return Wait.WORK
+    if message_unread:
+        return Wait.READING
     return Wait.MORE if is_last or seen.had_tasks else Wait.NOTHING

@@ -85,6 +85,8 @@ class Ownership:
         self._started_at = claim.job.started_at
         self._read_mail_bytes = 0
         self._listening = True
+        self._is_noted = False
+        """The job ends on purpose, and the mark that says so is ours."""
         self._is_left = False
         """A thread records the job's end, and lets go of the job behind that."""
         self._writing = trio.Lock()
@@ -202,7 +204,7 @@ class Ownership:
             self._read_mail_bytes = delivery.read_bytes
             for mail in delivery.mails:
                 on_mail(mail)
-            if by is not None:
+            if by is not None and not self._is_noted:
                 return by
             if not self._listening:
                 await trio.sleep_forever()
@@ -230,6 +232,7 @@ class Ownership:
         of lost. Best effort: if it cannot be written, that is the only difference.
         """
         if self.owned:
+            self._is_noted = True  # No other process asks for it.
             await _noted(partial(self._store.note_cancelled, self._claim, by))
 
     async def mark_ending(self) -> None:

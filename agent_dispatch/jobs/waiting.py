@@ -21,6 +21,7 @@ from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.threads import Pool, in_own_thread, in_pool
 from agent_dispatch.model.job import Job, JobStatus
+from agent_dispatch.model.message import KEEP_MAIL, Keep
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -123,7 +124,9 @@ async def _settle_slowly(store: JobStore, job_id: str) -> Job:
     return await in_pool(Pool.SETTLING, store.settle, job_id)
 
 
-async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) -> CancelOutcome:
+async def cancel(
+    store: JobStore, job_id: str, *, by: str, patience_s: float, keep: bool = False
+) -> CancelOutcome:
     """Have a job cancelled by its owner, and wait until none of its processes is left.
 
     Args:
@@ -131,14 +134,19 @@ async def cancel(store: JobStore, job_id: str, *, by: str, patience_s: float) ->
         job_id: The job.
         by: Who asks, for the end of a sentence.
         patience_s: How long to wait; after that the job is still being ended.
+        keep: Let the owner interrupt a run that has begun, so that what was said is kept.
 
     Raises:
         DispatchError: Not an id, the job cannot be read, or the request cannot be recorded.
     """
     try:
-        await settled(store, job_id)  # For a lost job, that takes long.
-        # Not abandoned: if we are cancelled it is known whether the job is.
-        if not await in_own_thread(store.request_cancel, job_id, by):
+        job = await settled(store, job_id)  # For a lost job, that takes long.
+        if keep and job.status is JobStatus.RUNNING:
+            is_asked = await post(store, job_id, KEEP_MAIL, Keep(by)) is not None
+        else:
+            # Not abandoned: if we are cancelled it is known whether the job is.
+            is_asked = await in_own_thread(store.request_cancel, job_id, by)
+        if not is_asked:
             return CancelOutcome.ALREADY_TERMINAL
     except UnknownJobError:
         return CancelOutcome.NOT_FOUND

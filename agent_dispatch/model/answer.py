@@ -76,6 +76,19 @@ class Cancellation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     hint: str | None = None
 
 
+class Sent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What sending a message to the agent of a job came to."""
+
+    job_id: str
+    outcome: str
+    """`delivered`, `queued`, `already_terminal` or `not_found`."""
+    session_id: str | None = None
+    """Of a job that has ended: the conversation to go on with."""
+    next: str | None = None
+    """How to say it there."""
+    hint: str | None = None
+
+
 class Purged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was removed, or with `dry_run` would be."""
 

@@ -10,6 +10,7 @@ import msgspec
 
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.message import Message
 from agent_dispatch.model.question import PastQuestion, Question
 
 MAX_LISTED = 1000
@@ -126,6 +127,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: list[str] | None = None
     """The last lines on what the agent did, oldest first."""
     progress_updated_at: float | None = None
+    messages: list[Message] | None = None
+    """What the agent was told while it worked, in the order in which it was sent."""
     question: Question | None = None
     """The oldest permission question that waits for a person."""
     later_questions: list[Question] | None = None

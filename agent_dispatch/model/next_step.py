@@ -18,7 +18,8 @@ class StepKind(StrEnum):
     RESUME = "resume"
     """`agent`, `session_id` (None: no session had begun), `directory` if it is known."""
     ASK = "ask"
-    """Give another task: `agent`, and `session_id` to go on in a conversation."""
+    """Give another task: `agent`, `task` if it is known, and `session_id` to go on in a
+    conversation."""
     WAIT = "wait"
     """`job_id`."""
     MORE_TIME = "more_time"
@@ -44,6 +45,7 @@ class NextStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent: str = ""
     session_id: str | None = None
     job_id: str = ""
+    task: str = ""
     directory: str = ""
     timeout_s: int = 0
     budget_usd: str = ""

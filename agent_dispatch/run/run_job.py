@@ -22,10 +22,12 @@ from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
 from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.model.message import KEEP_MAIL, MESSAGE_MAIL, Keep, MessageBody
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.question import ANSWER_MAIL, Answer
 from agent_dispatch.run.accounts import Account
 from agent_dispatch.run.asking import Asking
+from agent_dispatch.run.messages import Messages
 
 T = TypeVar("T")
 
@@ -36,8 +38,14 @@ CancelledBy = Callable[[str], DispatchResult]
 class JobRun:
     """A job while it runs; none of this waits, none of it raises."""
 
-    def __init__(self, owned: Ownership, nursery: trio.Nursery, on_progress: OnProgress) -> None:
-        """Run what `owned` records, with work beside the run in `nursery`."""
+    def __init__(
+        self,
+        owned: Ownership,
+        nursery: trio.Nursery,
+        on_progress: OnProgress,
+        cancel: Callable[[str], object],
+    ) -> None:
+        """Run what `owned` records, with work beside the run in `nursery`; `cancel` cancels it."""
         self.owned = owned
         self.children: list[Child] = []
         """Every claude that was started for it."""
@@ -53,6 +61,14 @@ class JobRun:
         self._unhandled: dict[str, list[Mail]] = {}
         self.asking = Asking(owned, self.tell)
         self.on_mail(ANSWER_MAIL, Answer, self.asking.take_answer)
+        self.messages = Messages(owned)
+        self.on_mail(MESSAGE_MAIL, MessageBody, self.messages.take)
+        self.cancel = cancel
+        """Ends the work on behalf of the caller that its argument names."""
+        self.interrupt = cancel
+        """Ends the work so that what was said is kept; takes who wants it. Replaced by work that
+        can be interrupted."""
+        self.on_mail(KEEP_MAIL, Keep, self._keep)
 
     @property
     def tree_ended(self) -> bool:
@@ -92,6 +108,12 @@ class JobRun:
         progress = msgspec.structs.replace(progress, message=mask(progress.message))
         self.owned.report(progress.message)
         self._on_progress(progress)
+
+    def _keep(self, _mail: Mail, keep: Keep) -> None:
+        # Should this process be killed on the way, the job was cancelled, not lost.
+        self.nursery.start_soon(self.owned.note_cancelled, keep.by)
+        self.mark_ending()
+        self.interrupt(keep.by)
 
     def mark_ending(self) -> None:
         """Note that processes of the run are about to be ended, by us or by the guard."""
@@ -135,7 +157,7 @@ async def run_job(
     run: JobRun | None = None
     try:
         async with trio.open_nursery() as nursery:
-            run = JobRun(owned, nursery, on_progress)
+            run = JobRun(owned, nursery, on_progress, cancelling.cancel)
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen, run.take_mail)
             if beside is not None:
@@ -177,6 +199,11 @@ class _Cancelling:
         self.by = on_behalf_of
         self.over = False
 
+    def cancel(self, by: str) -> None:
+        """End the run on behalf of `by`."""
+        self.by = by
+        self.scope.cancel()
+
     async def listen(self, on_mail: OnMail) -> NoReturn:
         """End the run when another process asks for it, and say why if anything else ends it.
 
@@ -186,9 +213,9 @@ class _Cancelling:
         lets the next reader record a cancelled job, not a lost one.
         """
         try:
-            self.by = await self._owned.wait_cancelled(on_mail)
+            by = await self._owned.wait_cancelled(on_mail)
             await self._owned.mark_ending()
-            self.scope.cancel()
+            self.cancel(by)
             await trio.sleep_forever()
         finally:
             if not self.over:

@@ -254,6 +254,7 @@ class Runner:
             prompt = plan.prompt
             while True:
                 run.cancelled = partial(_cancelled, holds, partial(report, current))
+                run.interrupt = current.interrupt
                 await watch.may_start()
                 async with current.running(self._open_claude, held.fds):
                     await watch.may_act()
@@ -261,7 +262,7 @@ class Runner:
                     if not run.tree_ended:
                         run.mark_ending()
                 await current.explain_denials()
-                ended = report(current)
+                ended = report(current, current.interrupted_by or "")
                 if ended.seen.calls is not None:
                     # If cancelled, the answer is recorded at once, without this.
                     ended = msgspec.structs.replace(ended, changes=await watch.changes())
@@ -269,6 +270,7 @@ class Runner:
                 if (until := holds.until(ended, result)) is None:
                     return result
                 turns, left_s = None, limit.left_s
+                run.interrupt = run.cancel
                 async with held.without_slot():
                     await holds.wait(until, ended, result)
                 command = await command_for(left_s, result.session_id)

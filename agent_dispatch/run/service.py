@@ -42,6 +42,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
+from agent_dispatch.model.message import Sending
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.model.question import AnsweredBy, Verdict
@@ -55,6 +56,7 @@ from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import nothing_begun
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.single_flight import SingleFlight
+from agent_dispatch.run.steering import send
 from agent_dispatch.run.threads import Lookouts, in_thread
 from agent_dispatch.run.turns import OpenClaude, TimeLimit
 from agent_dispatch.run.work_tree import WorkTrees
@@ -497,17 +499,28 @@ class Service:
             return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)
         return await self.job(job_id)
 
-    async def cancel(self, job_id: str, *, by: str = "a caller") -> CancelOutcome:
+    async def send(self, job_id: str, text: str) -> Sending:
+        """Tell the agent of a job something while it works; see `run.steering.send`.
+
+        Raises:
+            DispatchError: Not an id, not a message, or its record cannot be read.
+        """
+        return await send(self._store, job_id, text)
+
+    async def cancel(
+        self, job_id: str, *, by: str = "a caller", keep: bool = False
+    ) -> CancelOutcome:
         """Cancel a job, wherever it runs; returns when its processes are gone.
 
         Args:
             job_id: The job.
+            keep: Interrupt a run that has begun, and keep what its agent said.
             by: Who asks, for the end of a sentence.
 
         Raises:
             DispatchError: Not an id, or its record cannot be read.
         """
-        return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S)
+        return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S, keep=keep)
 
     async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
         """The newest jobs, or the newest of one status, each settled."""

@@ -16,11 +16,11 @@ import msgspec
 import trio
 
 from agent_dispatch.claude.child import Child, ChildStartError
-from agent_dispatch.claude.conversation import OnControl, say
+from agent_dispatch.claude.conversation import ControlEvent, OnControl, say
 from agent_dispatch.claude.guard import END_ON_CANCEL, END_ON_DEADLINE
 from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.event_types import ControlCancelRequestEvent, ControlRequestEvent
+from agent_dispatch.core.event_types import CommandLifecycleEvent, ControlCancelRequestEvent
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.prompt import interrupt_line, is_permission, refusal_line, user_line
 from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
@@ -38,11 +38,17 @@ OpenClaude = Callable[
 ]
 """`claude.conversation.open_claude` with its launcher."""
 
+_OPEN_STDIN = frozenset({Wait.ANSWER, Wait.WORK, Wait.READING})
+"""While a last turn waits for these, subagents may ask for a permission, and messages arrive."""
 _MAX_REQUESTS = 1000
 """Of one child."""
 _INTERRUPT_S = 2.0
 """How long an interrupted claude may take to end its turn and leave. Measured with 2.1.330:
 0.04 s; a SIGINT to the process group took up to 1.6 s."""
+_KEEP_S = 6.0
+"""The same for one whose session is to be kept: it may have to load first. Measured with 2.1.330:
+an interruption behind the first line ends the turn as soon as Claude Code has loaded, and the
+session can be resumed."""
 _EXIT_S = 3.0
 """How long to wait for one that was stopped: the longest grace, with room for a loaded machine."""
 _SETTINGS_S = 2.0
@@ -173,6 +179,9 @@ class Turns:
         self._inherited: ClaudeSettings | None = None
         self._turns = 0
         self._is_stopped = False
+        self._interruption = trio.CancelScope()
+        self.interrupted_by: str | None = None
+        """Who ended it by `interrupt`."""
 
     @property
     def has_started(self) -> bool:
@@ -205,9 +214,10 @@ class Turns:
         if self._child is None:
             yield
 
-    def _on_control(
-        self, child: Child, event: ControlRequestEvent | ControlCancelRequestEvent
-    ) -> None:
+    def _on_control(self, child: Child, event: ControlEvent) -> None:
+        if isinstance(event, CommandLifecycleEvent):
+            self._run.messages.see(event)
+            return
         if isinstance(event, ControlCancelRequestEvent):
             self._run.asking.withdraw(child, event.request_id)
             return
@@ -237,19 +247,34 @@ class Turns:
         if self._turns:
             self._began = trio.current_time()
         self._limit = limit
+        self._interruption = trio.CancelScope()
         self.ending = Ending.CANCELLED
         if (child := self._child) is None:
             self.ending = Ending.START_FAILED
             return
         limit.begin()
         with limit.scope:
+            # A line that is interrupted in its middle would spoil the next one.
             await self._say(child, prompt)
-            self.ending = await self._see_through(child, is_last=is_last)
+            self._run.messages.go_to(child)
+            with self._interruption:
+                if self.interrupted_by is not None:
+                    self._interruption.cancel()
+                self.ending = await self._see_through(child, is_last=is_last)
+            if self._interruption.cancelled_caught:
+                self._run.mark_ending()
+                await self._stop(child, interrupt_s=_KEEP_S)
+                self.ending = Ending.INTERRUPTED
         if limit.scope.cancelled_caught:
             if is_last or not self.transcript.answered:
                 self._run.mark_ending()
             await self._stop(child)
             self.ending = Ending.DEADLINE
+
+    def interrupt(self, by: str) -> None:
+        """End the turn in hand, and take no more; what was said until then is kept."""
+        self.interrupted_by = by
+        self._interruption.cancel()
 
     async def _say(self, child: Child, prompt: str) -> None:
         if self._turns:
@@ -260,14 +285,23 @@ class Turns:
         await say(child, user_line(prompt))
 
     async def _see_through(self, child: Child, *, is_last: bool) -> Ending:
+        messages = self._run.messages
+
         def wait() -> Wait:
-            return next_wait(self.transcript, exited=child.exited, is_last=is_last)
+            return next_wait(
+                self.transcript,
+                exited=child.exited,
+                is_last=is_last,
+                has_message=messages.at_work,
+                message_unread=messages.unread,
+            )
 
         def changed() -> bool:
             return wait() is not waiting
 
         while (waiting := wait()) in PATIENCE_S:
-            if is_last and waiting is not Wait.ANSWER and not self._may_ask(waiting):
+            if is_last and waiting not in _OPEN_STDIN:
+                messages.stop()
                 child.close_stdin()
             with trio.move_on_after(PATIENCE_S[waiting]) as patience:
                 await child.wait_until(changed)
@@ -282,19 +316,18 @@ class Turns:
             await child.wait_until(lambda: child.exited)
         return Ending.EXITED
 
-    def _may_ask(self, waiting: Wait) -> bool:
-        """Whether a subagent in the background may still ask, for which stdin has to be open."""
-        return waiting is Wait.WORK and self._question_s is not None
-
-    async def _stop(self, child: Child) -> None:
-        """End it at its deadline: interrupt, then SIGTERM, then SIGKILL.
+    async def _stop(self, child: Child, interrupt_s: float = _INTERRUPT_S) -> None:
+        """End it before its time: interrupt, then SIGTERM, then SIGKILL.
 
         An interrupted turn ends with a result of its own and a resumable transcript.
         """
         self._is_stopped = True
+        self._run.messages.stop()
         self.transcript.time_is_up()
         if self.transcript.turn_open:
-            with trio.move_on_after(_INTERRUPT_S):
+            with trio.move_on_after(interrupt_s):
+                for line in self._run.messages.withdrawals():
+                    await say(child, line)
                 await say(child, interrupt_line("deadline"))
                 await child.wait_until(lambda: child.exited or not self.transcript.turn_open)
                 child.close_stdin()

@@ -33,6 +33,7 @@ from agent_dispatch.server.tools_jobs import (
     DISPATCH_CANCEL,
     DISPATCH_GC,
     DISPATCH_JOBS,
+    DISPATCH_SEND,
     DISPATCH_STATUS,
     DISPATCH_WAIT,
     FETCH_RESULT,
@@ -54,6 +55,7 @@ TOOLS: Sequence[Tool[Any]] = (
     DISPATCH_ASYNC,
     DISPATCH_STATUS,
     DISPATCH_WAIT,
+    DISPATCH_SEND,
     DISPATCH_CANCEL,
     DISPATCH_JOBS,
     DISPATCH_GC,
@@ -89,9 +91,9 @@ aggregate=<agent> for one answer of all. Two agents that work something out: dis
 
 A task of minutes: dispatch_async(...) answers a job_id at once; go on with \
 your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \
-dispatch_cancel ends it). Such a job outlives this session, and any session can fetch it. Every \
-answer has a job_id, by which fetch_result(ref) gives it again; an answer with `truncated` goes on \
-there. return_ref=true on dispatch gives a summary only.
+dispatch_send tells the agent more, dispatch_cancel ends it). Such a job outlives this session, \
+and any session can fetch it. Every answer has a job_id, by which fetch_result(ref) gives it \
+again; an answer with `truncated` goes on there. return_ref=true on dispatch gives a summary only.
 
 Dispatch when a task needs another project's files, tools or knowledge; do it yourself when you \
 can: a dispatch is a whole session and costs money. inspect_agent(name) shows an agent's tools and \

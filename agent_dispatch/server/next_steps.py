@@ -3,10 +3,14 @@
 A shell command is something that a client may not be able or allowed to run, so it is for the user.
 """
 
+import json
 import shlex
 
 from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S
 from agent_dispatch.model.next_step import CONTINUE, NextStep, StepKind
+
+_TASK_CHARS = 500
+"""A longer task is left to the caller, who knows it."""
 
 
 def in_tools(step: NextStep) -> str:
@@ -21,7 +25,7 @@ def in_tools(step: NextStep) -> str:
                 f"\nOr by hand. Ask your user to run: {by_hand}" if step.directory else ""
             )
         case StepKind.ASK:
-            return f"Ask {step.agent}: {_session(step, '...')}"
+            return f"Ask {step.agent}: {_session(step, _quoted(step.task))}"
         case StepKind.WAIT:
             return f'Its answer: dispatch_wait(job_id="{step.job_id}")'
         case StepKind.MORE_TIME if not step.agent:
@@ -55,6 +59,10 @@ def in_tools(step: NextStep) -> str:
             return "Remove old jobs: dispatch_gc()"
         case StepKind.RUN:
             return f"Ask your user to run: {step.command}"
+
+
+def _quoted(task: str) -> str:
+    return json.dumps(task, ensure_ascii=False) if 0 < len(task) <= _TASK_CHARS else "..."
 
 
 def _session(step: NextStep, task: str) -> str:

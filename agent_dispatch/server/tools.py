@@ -168,7 +168,7 @@ class Toolbox:
         if tool is None:
             known = ", ".join(self._tools)
             hint = nearest_name(name, self._tools)
-            return refusal(f"Unknown tool: {name[:80]!r}{hint}. Available: {known}")
+            return refusal(f"Unknown tool: {name[:60]!r}{hint}. Available: {known}")
         try:
             params = self._decoders[name].decode(arguments)
         except DispatchError as error:

@@ -8,9 +8,10 @@ import msgspec
 from agent_dispatch.core.inline import cut, inline_job
 from agent_dispatch.core.next_step import told, told_job
 from agent_dispatch.jobs.waiting import CancelOutcome
-from agent_dispatch.model.answer import Cancellation, Purged, Submitted, WaitedFor
+from agent_dispatch.model.answer import Cancellation, Purged, Sent, Submitted, WaitedFor
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
+from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools import Tool, WithWarnings
@@ -23,12 +24,11 @@ from agent_dispatch.server.tools_dispatch import (
 
 MAX_PATIENCE_S = 3600
 
+_NO_SUCH_JOB = "No such job; it may have been removed. dispatch_jobs() lists the known ones."
 _HINTS: Mapping[CancelOutcome, str] = {
     CancelOutcome.RUNNING: "It is still ending; dispatch_wait(job_id) returns when it has ended.",
     CancelOutcome.ALREADY_TERMINAL: "It had ended before; dispatch_status(job_id) says how.",
-    CancelOutcome.NOT_FOUND: (
-        "No such job; it may have been removed. dispatch_jobs() lists the known ones."
-    ),
+    CancelOutcome.NOT_FOUND: _NO_SUCH_JOB,
 }
 
 _JobId = Annotated[str, msgspec.Meta(description="job_id of any dispatch")]
@@ -46,6 +46,20 @@ class DispatchWaitParams(JobParams, frozen=True):
     timeout_seconds: Annotated[
         float, msgspec.Meta(description="Longest wait (0-3600); the job goes on after it")
     ] = 60
+
+
+class DispatchSendParams(JobParams, frozen=True):
+    """Arguments of `dispatch_send`."""
+
+    message: Annotated[str, msgspec.Meta(description="What the agent should know or do")]
+
+
+class DispatchCancelParams(JobParams, frozen=True):
+    """Arguments of `dispatch_cancel`."""
+
+    keep: Annotated[
+        bool, msgspec.Meta(description="Interrupt; the result is what the agent said last")
+    ] = False
 
 
 class DispatchJobsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,11 +116,26 @@ def _wait_within(params: DispatchWaitParams, patience_s: float) -> DispatchWaitP
     return msgspec.structs.replace(params, timeout_seconds=shorter)
 
 
+async def dispatch_send(
+    service: Service, params: DispatchSendParams, _on_progress: OnProgress
+) -> Sent:
+    """Tell a running agent something; that it cannot be told is an answer too."""
+    sending = await service.send(params.job_id, params.message)
+    step = sending.next_step
+    return Sent(
+        job_id=sending.job_id,
+        outcome=sending.outcome,
+        session_id=step.session_id if step else None,
+        next=in_tools(step) if step else None,
+        hint=_NO_SUCH_JOB if sending.outcome is SendOutcome.NOT_FOUND else None,
+    )
+
+
 async def dispatch_cancel(
-    service: Service, params: JobParams, _on_progress: OnProgress
+    service: Service, params: DispatchCancelParams, _on_progress: OnProgress
 ) -> Cancellation:
     """End one job; that there is none is an answer too."""
-    outcome = await service.cancel(params.job_id)
+    outcome = await service.cancel(params.job_id, keep=params.keep)
     return Cancellation(job_id=params.job_id, outcome=outcome, hint=_HINTS.get(outcome))
 
 
@@ -181,6 +210,19 @@ DISPATCH_WAIT = Tool(
     max_result_chars=WHOLE_RESULT_CHARS,
 )
 
+DISPATCH_SEND = Tool(
+    name="dispatch_send",
+    title="Send a message to a running agent",
+    description=(
+        "Tell a working agent something more; it reads it after its present tool call. `outcome`:"
+        " delivered, queued, already_terminal (`next` says how to go on) or not_found."
+    ),
+    params=DispatchSendParams,
+    run=dispatch_send,
+    destructive=True,
+    open_world=True,
+)
+
 DISPATCH_CANCEL = Tool(
     name="dispatch_cancel",
     title="Cancel a job",
@@ -188,7 +230,7 @@ DISPATCH_CANCEL = Tool(
         "End a job, pending or running, with all its processes. `outcome`: cancelled, running"
         " (still ending), already_terminal or not_found. Its session can be resumed."
     ),
-    params=JobParams,
+    params=DispatchCancelParams,
     run=dispatch_cancel,
     destructive=True,
     idempotent=True,

@@ -8,16 +8,17 @@ from typing import Any, cast
 import trio
 
 from agent_dispatch.claude.child import Child
-from agent_dispatch.claude.conversation import OnControl
+from agent_dispatch.claude.conversation import ControlEvent, OnControl
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.event_types import (
     AssistantEvent,
     BackgroundTask,
+    CommandLifecycleEvent,
     ContentBlock,
-    ControlCancelRequestEvent,
     ControlRequestEvent,
     Event,
     Message,
+    OtherEvent,
     ResultEvent,
     SystemEvent,
 )
@@ -36,6 +37,9 @@ ABORTED = ResultEvent(
     terminal_reason="aborted_tools",
     session_id=SESSION,
 )
+
+BOUNDARY = OtherEvent("boundary")
+"""Stands for the moment between two tool calls."""
 
 
 def answer(text: str) -> ResultEvent:
@@ -63,7 +67,9 @@ class FakeClaude:
         obeys_interrupt: bool = True,
         exit_code: int = 0,
         left_running: int = 0,
+        tells_of_lines: bool = True,
     ) -> None:
+        self._tells_of_lines = tells_of_lines
         self._scripts = [script, *later]
         self._then_hangs = then_hangs
         self._obeys_interrupt = obeys_interrupt
@@ -77,6 +83,10 @@ class FakeClaude:
         self.running = 0
         self.peak = 0
         self.ended_by: list[str] = []
+        self.messages: list[str] = []
+        """Lines that came during a turn; taken in at the next `BOUNDARY` of the script."""
+        self.withdrawn: list[str] = []
+        """The ids of those that were taken back."""
         self.replies: list[dict[str, Any]] = []
         """What came of its requests; it waits for each."""
 
@@ -120,15 +130,23 @@ class _Playing(Child):
         self._on_progress = on_progress
         self._on_control = on_control
         self._scripts = iter(fake._scripts)
+        self._queued: list[str] = []
         self.left_running = fake.left_running
         self.guard_lost = fake.guard_lost
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
         line = json.loads(data)
+        if "uuid" in line:
+            self._fake.messages.append(line["message"]["content"])
+            self._take_message(line["uuid"])
+            return
         if line["type"] == "user":
             self._fake.prompts.append(line["message"]["content"])
             self.start_soon(self._play)
+            return
+        if line.get("request", {}).get("subtype") == "cancel_async_message":
+            self._fake.withdrawn.append(line["request"]["message_uuid"])
             return
         if line["type"] == "control_response":
             self._fake.replies.append(line["response"]["response"])
@@ -147,9 +165,23 @@ class _Playing(Child):
         self._fake.ended_by.append("end")
         self._exit(143)
 
+    def _take_message(self, line_id: str) -> None:
+        if self._fake._tells_of_lines:
+            self._tell("queued", line_id)
+        self._queued.append(line_id)
+
+    def _tell(self, state: str, line_id: str) -> None:
+        self._add(CommandLifecycleEvent(command_uuid=line_id, state=state))
+
     async def _play(self) -> None:
         for delay_s, event in next(self._scripts):
             await trio.sleep(delay_s)
+            if event == BOUNDARY and self._fake._tells_of_lines:
+                started, self._queued = self._queued, []
+                for state in ("started", "completed"):
+                    for line_id in started:
+                        self._tell(state, line_id)
+                continue
             self._replied = trio.Event()
             self._add(event)
             if isinstance(event, ControlRequestEvent):
@@ -160,7 +192,7 @@ class _Playing(Child):
     def _add(self, event: Event) -> None:
         if (progress := self._transcript.add(event)) is not None:
             self._on_progress(progress)
-        if isinstance(event, ControlRequestEvent | ControlCancelRequestEvent):
+        if isinstance(event, ControlEvent):
             self._on_control(self, event)
         self.tick()
 

@@ -140,7 +140,7 @@ async def test_a_result_that_arrived_outranks_the_deadline(
     claude = FakeClaude((1, INIT), (1, ANSWER), (0, tasks(1)), then_hangs=True)
     result = await bench.dispatch(claude)
     assert (result.success, result.result) == (True, "all is well")
-    assert claude.ended_by == ["close", "end"]
+    assert claude.ended_by == ["end"]
     assert trio.current_time() == pytest.approx(300)
 
 

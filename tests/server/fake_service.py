@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from agent_dispatch.core.prompt import check_message
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import check_job_id
@@ -29,6 +30,8 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job, summarise
+from agent_dispatch.model.message import Sending, SendOutcome
+from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
 from agent_dispatch.run.service import JobNotEndedError, Service
 
@@ -244,7 +247,23 @@ class FakeService(Service):
             await trio.sleep(patience_s)
         return job
 
-    async def cancel(self, job_id: str, *, by: str = "a caller") -> CancelOutcome:
+    async def send(self, job_id: str, text: str) -> Sending:
+        await trio.lowlevel.checkpoint()
+        check_job_id(job_id)
+        check_message(text)
+        if self.kept is None or self.kept.id != job_id:
+            return Sending(job_id=job_id, outcome=SendOutcome.NOT_FOUND)
+        if not self.kept.status.is_terminal:
+            self.calls.append(("send", text))
+            return Sending(job_id=job_id, outcome=SendOutcome.DELIVERED)
+        step = NextStep(kind=StepKind.ASK, agent=self.kept.agent, session_id="5e55", task=text)
+        return Sending(job_id=job_id, outcome=SendOutcome.ALREADY_TERMINAL, next_step=step)
+
+    async def cancel(
+        self, job_id: str, *, by: str = "a caller", keep: bool = False
+    ) -> CancelOutcome:
+        if keep:
+            self.calls.append(("cancel", "keep"))
         await trio.lowlevel.checkpoint()
         check_job_id(job_id)
         self.calls.append(("cancel", (job_id, by)))

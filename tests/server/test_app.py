@@ -56,6 +56,7 @@ async def test_every_tool_is_listed_and_loaded_at_once(mode: str) -> None:
         "dispatch_async",
         "dispatch_status",
         "dispatch_wait",
+        "dispatch_send",
         "dispatch_cancel",
         "dispatch_jobs",
         "dispatch_gc",

@@ -198,6 +198,52 @@ async def test_a_cancellation_says_what_came_of_it(
     assert ("hint" in answer) == (hint is not None)
 
 
+async def test_a_cancellation_may_keep_what_was_said() -> None:
+    service = FakeService(kept=job(status=JobStatus.RUNNING))
+    await answer_of("dispatch_cancel", service, job_id=JOB_ID, keep=True)
+    assert ("cancel", "keep") in service.calls
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (job(status=JobStatus.RUNNING), {"outcome": "delivered"}),
+        (
+            done(),
+            {
+                "outcome": "already_terminal",
+                "session_id": "5e55",
+                "next": (
+                    'Ask infra: dispatch_session(agent="infra", task="and \\"nodes\\"",'
+                    ' session_id="5e55")'
+                ),
+            },
+        ),
+        (
+            None,
+            {
+                "outcome": "not_found",
+                "hint": (
+                    "No such job; it may have been removed. dispatch_jobs() lists the known ones."
+                ),
+            },
+        ),
+    ],
+)
+async def test_a_message_says_what_came_of_it(kept: Job | None, expected: dict[str, str]) -> None:
+    service = FakeService(kept=kept)
+    answer = await answer_of("dispatch_send", service, job_id=JOB_ID, message='and "nodes"')
+    assert answer == {"job_id": JOB_ID} | expected
+
+
+async def test_a_wrong_message_is_an_error() -> None:
+    kept = job(status=JobStatus.RUNNING)
+    for message, problem in ((" ", "is empty"), ("x" * 100_001, "100,000 are allowed")):
+        service = FakeService(kept=kept)
+        said = await error_of("dispatch_send", service, job_id=JOB_ID, message=message)
+        assert problem in said
+
+
 async def test_a_listing_is_a_list_of_summaries() -> None:
     service = FakeService(kept=done("x" * 1_000_000, cost_usd=0.02))
     answer = await call("dispatch_jobs", service)
