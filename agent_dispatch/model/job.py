@@ -88,6 +88,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """32 hex digits."""
     kind: JobKind
     agent: str
+    agents: list[str] | None = None
+    """All agents of a job that has several, such as a dialogue."""
     task: str
     context: str = ""
     caller: str = ""

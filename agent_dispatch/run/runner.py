@@ -108,6 +108,7 @@ class Runner:
         agents = {role: capped(agent, settings) for role, agent in agents.items()}
 
         async def work(run: JobRun) -> DispatchResult:
+            run.owned.note(agents=[request.requester, request.responder])
             dialogue = Dialogue(request, agents, settings, run, self._planner)
             commands = await dialogue.prepare()
             if isinstance(commands, DispatchResult):

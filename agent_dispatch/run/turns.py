@@ -270,6 +270,8 @@ class Turns:
                 self._run.mark_ending()
             await self._stop(child)
             self.ending = Ending.DEADLINE
+        # What comes between two turns goes with the next one.
+        self._run.messages.stop()
 
     def interrupt(self, by: str) -> None:
         """End the turn in hand, and take no more; what was said until then is kept."""
