@@ -183,7 +183,8 @@ async def open_child(
         on_stderr: The same for stderr; None keeps its tail.
         held_fds: Descriptors that the guard keeps open until the tree is empty.
         farewell: What the guard writes to the child's stdin when it is to end the child, also when
-            this process is gone; the child has `guard.FAREWELL_S` to leave then.
+            this process is gone; the child has `guard.FAREWELL_S` to leave then. Such a child
+            leads to another place: what it starts is not ours, and is left alone.
 
     Raises:
         ChildStartError: When the block is left: the program or directory was not usable, or
@@ -206,7 +207,7 @@ async def open_child(
                     # The child reads EOF behind it.
                     child.close_stdin()
                 with trio.move_on_after(_FINISH_S, shield=True):
-                    await _finish(launcher, child, command, readers)
+                    await _finish(launcher, child, command, readers, is_tree=not farewell)
                 readers.stop()
                 nursery.cancel_scope.cancel()
         # Outside the nursery, which would wrap it in a group.
@@ -358,7 +359,9 @@ async def _expect_first_word(launcher: Launcher, child: Child) -> None:
         child.tick()
 
 
-async def _finish(launcher: Launcher, child: Child, command: Command, readers: _Readers) -> None:
+async def _finish(
+    launcher: Launcher, child: Child, command: Command, readers: _Readers, *, is_tree: bool
+) -> None:
     """End the tree if it does not end by itself, and read what it still says."""
     if not child.exited:
         child.end(guard.END_ON_CANCEL)
@@ -372,7 +375,8 @@ async def _finish(launcher: Launcher, child: Child, command: Command, readers: _
             launcher.give_up()
             with trio.move_on_after(_GONE_S):
                 await child.wait_until(lambda: child.ended)
-    if child.guard_lost or (child.start_error is not None and child.exit_code is None):
+    is_unknown = child.guard_lost or (child.start_error is not None and child.exit_code is None)
+    if is_tree and is_unknown:
         # However the guard ended, nothing of the run may be left.
         child.left_running += await _sweep(command.env[MARKER_VARIABLE])
     await readers.drained()

@@ -103,7 +103,9 @@ def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
         request: `program`, the JSON of `[argv, cwd, env]`; and `marker`, a word that all of the
             run's processes have in their environment. `"subreaper": false`: do without, as on
             systems that have no prctl(2). `farewell`: what the child reads on its stdin when it is
-            told to end, or when the owner is gone; the sixth descriptor writes to that stdin.
+            told to end other than by `END_NOW`, or when the owner is gone; the sixth descriptor
+            writes to that stdin. Such a child leads to another place, and what it starts there
+            stays: only the child itself is ended.
         fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe. Whatever follows
             is only kept open. All are closed in the end.
     """
@@ -122,7 +124,7 @@ class _Guard:
         self._request = request
         self._stdio = list(fds[:LIFELINE])
         self._lifeline, self._status = fds[LIFELINE], fds[STATUS]
-        wanted = bool(request.get("subreaper", True))
+        wanted = bool(request.get("subreaper", True)) and not request.get("farewell")
         self._subreaper = set_subreaper(wanted) and wanted
         self._leader = 0
         self._exec_told = False
@@ -161,7 +163,7 @@ class _Guard:
         if not self._exec_told:
             self._read_exec()
         exited = f"exit {self._exit_code}"
-        if self._reap() and self._subreaper:
+        if self._farewell or (self._reap() and self._subreaper):
             self._tell(f"{exited}\ndone 0")
         else:
             self._tell(exited)
@@ -264,6 +266,9 @@ class _Guard:
 
     def _end(self, order: bytes) -> None:
         first = self._kill_at is None
+        if order == END_NOW and self._farewell_fd is not None:
+            os.close(self._farewell_fd)
+            self._farewell_fd = None
         patience_s = FAREWELL_S if self._farewell and order != END_NOW else 0.0
         kill_at = time.monotonic() + patience_s + GRACE_S.get(order, GRACE_S[END_ON_CANCEL])
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)

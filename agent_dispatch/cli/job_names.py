@@ -1,7 +1,7 @@
 """How a person names a job: a part of its id, or the newest one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from agent_dispatch.cli.job_text import short_id
 from agent_dispatch.cli.output import counted, fit, one_line
@@ -10,6 +10,7 @@ from agent_dispatch.jobs.errors import InvalidJobIdError, UnknownJobError
 from agent_dispatch.jobs.ids import is_job_id
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.remote.notes import Notes
 
 NEWEST = "last"
 """Names the newest job, for commands that must not guess."""
@@ -36,13 +37,14 @@ class AmbiguousJobError(InvalidRequestError):
         )
 
 
-def find_job(store: JobStore, name: str) -> str:
-    """Return the id of the job that `name` stands for.
+def find_job(store: JobStore, name: str, notes: Notes | None = None) -> str:
+    """Return the id of the job that `name` stands for; `ID@HOST` of one on another machine.
 
     Args:
         store: The jobs.
         name: `last` for the newest job; a whole id; or at least 4 hex digits that
             an id begins or ends with, or that its last 8 digits begin with.
+        notes: The jobs on other machines, for commands that can ask there.
 
     Raises:
         NoJobsError: There is no newest job.
@@ -50,17 +52,19 @@ def find_job(store: JobStore, name: str) -> str:
         UnknownJobError: No job matches.
         AmbiguousJobError: Several do.
     """
-    part = name.strip().lower()
+    part, _, host = name.strip().partition("@")
+    part = part.lower()
     if part == NEWEST:
-        newest = store.list_jobs(limit=1).jobs
-        if not newest:
-            raise NoJobsError
-        return newest[0].id
+        return _newest(store, notes)
     if is_job_id(part):
-        return part
+        note = None if notes is None or host else notes.read(part)
+        return f"{part}@{host}" if host else part if note is None else note.shown_id
     if not _PART_OF_ID.fullmatch(part):
         raise InvalidJobIdError(name)
-    found = list(_matching(store, part))
+    found = [] if host else list(_matching(store.ids(), part))
+    if notes is not None:
+        noted = map(notes.read, _matching(notes.ids(), part))
+        found += [note.shown_id for note in noted if note and host in ("", note.host)]
     if not found:
         raise UnknownJobError(part)
     if len(found) > 1:
@@ -71,14 +75,28 @@ def find_job(store: JobStore, name: str) -> str:
     return found[0]
 
 
-def _matching(store: JobStore, part: str) -> Iterator[str]:
-    for job_id in store.ids():
+def _newest(store: JobStore, notes: Notes | None) -> str:
+    local = [job.id for job in store.list_jobs(limit=1).jobs]
+    noted = [] if notes is None else notes.ids()[:1]
+    # Ids sort by the time when they were made.
+    note = None if notes is None or not noted or noted < local else notes.read(noted[0])
+    if note is not None:
+        return note.shown_id
+    if not local:
+        raise NoJobsError
+    return local[0]
+
+
+def _matching(ids: Iterable[str], part: str) -> Iterator[str]:
+    for job_id in ids:
         if job_id.startswith(part) or job_id.endswith(part) or short_id(job_id).startswith(part):
             yield job_id
 
 
 def _candidate(store: JobStore, job_id: str) -> str:
     """Return a line about a job, with the form of its id that tells it from the others."""
+    if "@" in job_id:
+        return job_id
     try:
         head = store.head(job_id)
     except DispatchError:

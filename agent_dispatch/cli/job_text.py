@@ -64,6 +64,8 @@ def details(job: Job, now: float) -> list[str]:
         ("status", _status(job)),
         ("kind", f"{job.kind}{', kept as a ref' if job.ref else ''}"),
         ("agent", one_line(job.agent)),
+        ("host", one_line(job.host or "")),
+        ("unreachable", _missing(job, now)),
         ("task", _beginning(job.task)),
         ("context", _beginning(job.context)),
         ("caller", _beginning(job.caller)),
@@ -79,6 +81,11 @@ def details(job: Job, now: float) -> list[str]:
         ("error", one_line(job.error or "")),
     ]
     return [job.id, *(f"  {label:<16}{text}" for label, text in rows if text)]
+
+
+def _missing(job: Job, now: float) -> str:
+    since = job.unreachable_since
+    return "" if since is None else f"its host cannot be reached since {_moment(since, now)}"
 
 
 def _asked(question: Question | PastQuestion) -> str:
@@ -106,7 +113,8 @@ def _some(names: Sequence[str]) -> str:
 
 def short_id(job_id: str) -> str:
     """Return the end of an id, which is random: its beginning is a time that many share."""
-    return job_id[-_SHORT_ID_CHARS:]
+    # One on another machine is told by its host.
+    return job_id if "@" in job_id else job_id[-_SHORT_ID_CHARS:]
 
 
 def age(seconds: float) -> str:

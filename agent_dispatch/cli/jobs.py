@@ -24,6 +24,14 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
+from agent_dispatch.cli.remote_jobs import (
+    is_remote,
+    open_notes,
+    remote_cancel,
+    remote_follow,
+    remote_job,
+    remote_wait,
+)
 from agent_dispatch.cli.results import exit_status, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.values import check_choice, check_range, since_time
@@ -33,6 +41,7 @@ from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import Cancellation, Purged, WaitedFor
 from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus, status_named
+from agent_dispatch.remote.notes import with_noted
 
 MAX_AGE_DAYS = 1_000_000
 
@@ -80,6 +89,16 @@ def jobs(
         matches=(lambda row: agent in agents_of(row)) if agent else None,
         since=since_time(since, now) if since else 0,
     )
+    listing = with_noted(
+        listing,
+        open_notes(shell),
+        limit,
+        lambda row: (
+            wanted in (None, row.status)
+            and (not agent or row.agent == agent)
+            and row.created_at >= (since_time(since, now) if since else 0)
+        ),
+    )
     if json:
         write_json(shell, listing.jobs)
     elif listing.jobs:
@@ -100,7 +119,8 @@ def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     store = open_store(shell)
-    found = store.settle(find_job(store, job_id))
+    full = find_job(store, job_id, open_notes(shell))
+    found = remote_job(shell, full) if is_remote(full) else store.settle(full)
     if json:
         write_json(shell, told_job(found, in_shell))
         return _DONE
@@ -131,16 +151,13 @@ def wait(
         shell: The outside world.
     """
     store = open_store(shell)
-    started = time.monotonic()
     if timeout_seconds is None:
         timeout_seconds = float("inf") if shell.stdout.isatty() else _WAIT_S
-    with closing(_looks(store, find_job(store, job_id), timeout_seconds)) as looks:
-        shown: Sequence[str] = ()
-        for found in looks:
-            new = new_lines(shown, found.progress or ())
-            shown = found.progress or ()
-            if new and not json and not found.status.is_terminal:
-                remark(shell, f"[{time.monotonic() - started:>3.0f} s] {one_line(new[-1])}")
+    full = find_job(store, job_id, open_notes(shell))
+    if is_remote(full):
+        found = remote_wait(shell, full, timeout_seconds, quiet=json)
+    else:
+        found = _wait(shell, store, full, timeout_seconds, quiet=json)
     is_over = found.status.is_terminal
     if json:
         fields = msgspec.structs.asdict(told_job(found, in_shell))
@@ -154,6 +171,18 @@ def wait(
     return _exit_status(found)
 
 
+def _wait(shell: Shell, store: JobStore, job_id: str, patience_s: float, *, quiet: bool) -> Job:
+    started = time.monotonic()
+    with closing(_looks(store, job_id, patience_s)) as looks:
+        shown: Sequence[str] = ()
+        for found in looks:
+            new = new_lines(shown, found.progress or ())
+            shown = found.progress or ()
+            if new and not quiet and not found.status.is_terminal:
+                remark(shell, f"[{time.monotonic() - started:>3.0f} s] {one_line(new[-1])}")
+    return found
+
+
 def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, shell: Shell) -> int:
     """Print a job's latest progress.
 
@@ -164,27 +193,37 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
         shell: The outside world.
     """
     store = open_store(shell)
-    full = find_job(store, job_id)
+    full = find_job(store, job_id, open_notes(shell))
     if not follow:
-        found = store.settle(full)
+        found = remote_job(shell, full) if is_remote(full) else store.settle(full)
         lines = found.progress or []
         if json:
             write_json(shell, {"id": found.id, "status": found.status, "progress": lines})
         else:
             write_lines(shell, map(one_line, lines))
         return _DONE
-    with closing(_looks(store, full, float("inf"))) as looks:
-        shown: Sequence[str] = ()
-        for found in looks:
-            new = new_lines(shown, found.progress or ())
-            shown = found.progress or ()
-            texts = [_compact({"progress": line}) for line in new] if json else map(one_line, new)
-            write_lines(shell, texts, at_once=True)
+    if is_remote(full):
+        found = remote_follow(shell, full, as_json=json)
+    else:
+        found = _follow(shell, store, full, as_json=json)
     if json:
         write_lines(shell, [_compact({"id": found.id, "status": found.status})])
     else:
         remark(shell, f"Job {short_id(found.id)} is {found.status}.", Colour.FAINT)
     return _exit_status(found)
+
+
+def _follow(shell: Shell, store: JobStore, job_id: str, *, as_json: bool) -> Job:
+    with closing(_looks(store, job_id, float("inf"))) as looks:
+        shown: Sequence[str] = ()
+        for found in looks:
+            new = new_lines(shown, found.progress or ())
+            shown = found.progress or ()
+            texts = (
+                [_compact({"progress": line}) for line in new] if as_json else map(one_line, new)
+            )
+            write_lines(shell, texts, at_once=True)
+    return found
 
 
 def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: Shell) -> int:
@@ -204,14 +243,14 @@ def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: She
     from agent_dispatch.jobs.waiting import cancel as cancel_job
 
     store = open_store(shell)
-    full = find_job(store, job_id)
+    full = find_job(store, job_id, open_notes(shell))
 
     async def work() -> CancelOutcome:
         return await cancel_job(
             store, full, by="agent-dispatch cancel", patience_s=_CANCEL_PATIENCE_S, keep=keep
         )
 
-    outcome = trio.run(work)
+    outcome = remote_cancel(shell, full, keep=keep) if is_remote(full) else trio.run(work)
     short = short_id(full)
     told = {
         CancelOutcome.CANCELLED: f"Cancelled {short}.",
@@ -239,6 +278,8 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
     """
     check_range("--max-age-days", max_age_days, 0, MAX_AGE_DAYS)
     collected = open_store(shell).gc(max_age_days, dry_run=dry_run)
+    if not dry_run:
+        open_notes(shell).clean(max_age_days)
     if json:
         answer = Purged(
             purged=len(collected.purged),

@@ -53,6 +53,8 @@ def tips(step: NextStep) -> list[str]:
             return ["agent-dispatch list"]
         case StepKind.REMOVE_OLD_JOBS:
             return ["agent-dispatch gc"]
+        case StepKind.RUN if step.host:
+            return [f"on {step.host}: `{step.command}`"]
         case StepKind.RUN:
             return [step.command]
 

@@ -70,7 +70,7 @@ def _run(
     import trio
 
     from agent_dispatch.late import import_late_modules
-    from agent_dispatch.run.service import open_service
+    from agent_dispatch.remote.service import open_routed
 
     import_late_modules()
 
@@ -80,7 +80,7 @@ def _run(
             stdout,
             nonce,
             environ=environ,
-            open_service=lambda environ: open_service(environ=environ, fork_server=fork_server),
+            open_service=lambda environ: open_routed(environ=environ, fork_server=fork_server),
             rights=rights,
             doctor=lambda: _checks(environ),
         )

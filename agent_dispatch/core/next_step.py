@@ -1,5 +1,6 @@
 """The next steps that several decisions propose, and how a surface puts them into words."""
 
+import shlex
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -70,3 +71,35 @@ def told_error(error: DispatchError, say: Say) -> str:
 def with_steps(text: str, steps: Iterable[NextStep], say: Say) -> str:
     """Return `text` and below it a line or two for each step."""
     return "\n".join(filter(None, [text, *dict.fromkeys(map(say, steps))]))
+
+
+def on_host(step: NextStep, host: str, agent: str, job_id: str) -> NextStep:
+    """Say for the caller of another machine what a step means there.
+
+    Its agents and jobs have names here; what is to be changed or run is done on the host.
+
+    Args:
+        step: As the host gave it.
+        host: The host's name here.
+        agent: The agent's name here.
+        job_id: The id of the job that the step is about, as callers here read it.
+    """
+    name = shlex.quote(step.agent)
+    match step.kind:
+        case StepKind.RAISE_BUDGET:
+            command = f"agent-dispatch update {name} --max-budget-usd {step.budget_usd}"
+        case StepKind.MORE_TIME if step.agent:
+            command = f"agent-dispatch update {name} --timeout {step.timeout_s}"
+        case StepKind.UPDATE_AGENT:
+            command = f"agent-dispatch update {name} --help"
+        case StepKind.RUN:
+            command = step.command
+        case _:
+            return msgspec.structs.replace(
+                step,
+                agent=step.agent and agent,
+                job_id=step.job_id and job_id,
+                # A directory of the host: `claude --resume` by hand is nothing for this machine.
+                directory="",
+            )
+    return NextStep(kind=StepKind.RUN, command=command, agent=agent, host=host)

@@ -88,8 +88,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """32 hex digits."""
     kind: JobKind
     agent: str
-    agents: list[str] | None = None
-    """All agents of a job that has several, such as a dialogue."""
     task: str
     context: str = ""
     caller: str = ""
@@ -105,8 +103,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str = ""
     """As the call gave it; empty: the agent's own."""
     effort: str = ""
-    verify: bool = False
-    """The call asked for the agent's `verify` command."""
     parent: str | None = None
     """The job inside whose agent this one was started; it ends with that one."""
     tree: str | None = None
@@ -141,6 +137,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Those that are closed, in the order in which they were."""
     allow_once: PastQuestion | None = None
     """The question, answered late, whose call this job was started to let its session make."""
+    host: str | None = None
+    """Where it is, as a caller on another machine sees it; never in a record."""
+    unreachable_since: float | None = None
+    """Since when that host cannot be reached, in seconds since the epoch: what is said of the job
+    is what was known before."""
 
     @property
     def open_questions(self) -> list[Question]:
@@ -167,7 +168,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             session_id=self.resume_session_id,
             model=self.model,
             effort=self.effort,
-            verify=self.verify,
             allow_once=self.allow_once,
         )
 
@@ -199,7 +199,6 @@ def new_job(
         resume_session_id=request.session_id,
         model=request.model,
         effort=request.effort,
-        verify=request.verify,
         allow_once=request.allow_once,
         parent=parent,
         tree=tree,
@@ -231,6 +230,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error_type: ErrorType | None = None
     last_progress: str | None = None
     has_questions: bool = False
+    host: str | None = None
+    unreachable_since: float | None = None
 
 
 def summarise(job: Job) -> JobSummary:
@@ -254,4 +255,6 @@ def summarise(job: Job) -> JobSummary:
         error_type=job.error_type,
         last_progress=job.progress[-1][:SUMMARY_PROGRESS_CHARS] if job.progress else None,
         has_questions=job.has_questions,
+        host=job.host,
+        unreachable_since=job.unreachable_since,
     )

@@ -51,6 +51,8 @@ class NextStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     budget_usd: str = ""
     """Digits, without an exponent."""
     command: str = ""
+    host: str = ""
+    """The machine where it is to be done, if that is another one."""
 
 
 def run(command: str, agent: str = "") -> NextStep:

@@ -23,6 +23,9 @@ SSH_OPTIONS = (
     "ForwardX11=no",
     "-o",
     "PermitLocalCommand=no",
+    # A shared connection is used, and none is left behind that would end with us.
+    "-o",
+    "ControlMaster=no",
     "-o",
     "ConnectTimeout=10",
 )

@@ -78,6 +78,8 @@ class Submit(Frame, frozen=True):
     """0: none, as for a background job."""
     ref: bool = False
     fresh: bool = False
+    tree: str = ""
+    """The tree of runs that the caller belongs to, whose costs count against one ceiling."""
 
 
 class Attach(Frame, frozen=True):
@@ -96,6 +98,8 @@ class Cancel(Frame, frozen=True):
     n: int
     id: str
     by: str = ""
+    keep: bool = False
+    """Interrupt the agent, and keep what it said."""
 
 
 class Ask(Frame, frozen=True):
@@ -452,8 +456,7 @@ class Following:
         if self._submit is not None and self.stage in (Stage.NOTED, Stage.SUBMITTING):
             self.stage = Stage.SUBMITTING
             return msgspec.structs.replace(self._submit, n=n)
-        lease_s = 0.0 if self._submit is None else self._submit.lease_s
-        return Attach(n=n, id=self.job_id, after=self.after, lease_s=lease_s)
+        return Attach(n=n, id=self.job_id, after=self.after, lease_s=self.lease_s)
 
     def accepted(self) -> None:
         """The host has it."""
@@ -475,6 +478,16 @@ class Following:
         """The link is gone."""
         if self._alone_since is None:
             self._alone_since = now
+
+    @property
+    def is_background(self) -> bool:
+        """It is submitted, and then left to itself."""
+        return self._submit is not None and self._submit.kind != "call"
+
+    @property
+    def lease_s(self) -> float:
+        """How long it goes on without its caller; 0: to its end."""
+        return 0 if self._submit is None else self._submit.lease_s
 
     @property
     def gives_up_at(self) -> float:

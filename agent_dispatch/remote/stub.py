@@ -24,6 +24,7 @@ from agent_dispatch.core.command import DEPTH_VARIABLE
 from agent_dispatch.errors import DispatchError, InvalidRequestError, UnknownAgentError
 from agent_dispatch.jobs.afar import EventReader, Submission
 from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.ids import is_time_ordered
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.jobs.waiting import CancelOutcome, settled, wait_until_over
@@ -142,6 +143,7 @@ class _Stub:
         self._leases: dict[str, float] = {}
         """The calls of this caller that go on, and how long each does without it."""
         self._leaving = trio.CancelScope()
+        self._is_ending_calls = False
 
     async def run(self, reads: trio.lowlevel.FdStream) -> None:
         """Serve until the caller is gone."""
@@ -151,12 +153,18 @@ class _Stub:
                 nursery.start_soon(self._watch)
                 while chunk := await reads.receive_some(_CHUNK_BYTES):
                     self._wire.feed(chunk)
-                self._leaving.cancel()
+                self._leave()
+                await trio.sleep_forever()
 
     async def _watch(self) -> None:
-        try:
+        # Nobody reads any more.
+        with suppress(trio.BrokenResourceError):
             await self._wire.run()
-        finally:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Leave, once the calls have ended that the caller wants ended."""
+        if not self._is_ending_calls:
             self._leaving.cancel()
 
     def _on_frame(self, frame: AnyFrame) -> None:
@@ -172,6 +180,7 @@ class _Stub:
             case Ask(n=n):
                 self._nursery.start_soon(self._answer, n, partial(self._tell, frame))
             case Bye():
+                self._is_ending_calls = True
                 self._nursery.start_soon(self._end_calls, frame)
             case _:
                 self._wire.post(Failed(n=0, error="a host does not take frames of this kind"))
@@ -254,7 +263,12 @@ class _Stub:
             lease_s = min(frame.lease_s, MAX_LEASE_S) if frame.kind == JobKind.CALL else 0
             kind = JobKind.CALL if frame.kind == JobKind.CALL else JobKind.BACKGROUND
             job = await service.submit_from_afar(
-                plan, job_id=frame.id, kind=kind, ref=frame.ref, lease_s=lease_s
+                plan,
+                job_id=frame.id,
+                kind=kind,
+                ref=frame.ref,
+                lease_s=lease_s,
+                tree=frame.tree if is_time_ordered(frame.tree) else None,
             )
             return job, False
         finally:
@@ -312,7 +326,7 @@ class _Stub:
         service = await self._open()
         await self._require_own(frame.id)
         by = frame.by or "a caller on another machine"
-        result = await service.cancel(frame.id, by=by)
+        result = await service.cancel(frame.id, by=by, keep=frame.keep)
         if result is CancelOutcome.NOT_FOUND:
             # Its submission may still be on the way: it must not begin then.
             await in_thread(self._store.submissions.bury, frame.id)
@@ -405,6 +419,10 @@ class _Stub:
                 name, directory, by=ChangedBy.CLI, description=description
             )
 
+        async def send(job_id: str, text: str) -> object:
+            await self._require_own(job_id)
+            return await service.send(job_id, text)
+
         async def doctor() -> object:
             return await in_thread(self._doctor)
 
@@ -412,6 +430,7 @@ class _Stub:
             "agents": agents,
             "inspect": inspect,
             "status": status,
+            "send": send,
         }
         if what in open_to_all:
             return open_to_all[what]

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Unpack
 
@@ -116,7 +116,6 @@ class Service:
             limits=limits,
             open_claude=open_claude,
             work_trees=WorkTrees(run_program, self._lookouts),
-            run_program=run_program,
             parent=self._parent,
         )
         self._flight = SingleFlight(nursery)
@@ -166,7 +165,7 @@ class Service:
 
     def kept_answer(self, plan: Plan) -> DispatchResult | None:
         """The answer to a question that was asked before, if it is in the cache."""
-        if _is_own_run(plan):
+        if plan.request.session_id is not None or not plan.settings.cache.enabled:
             return None
         return self._flight.kept(plan)
 
@@ -177,7 +176,7 @@ class Service:
         if job.result is None or job.completed_at is None:
             return
         plan = plan_run(await self._planner.snapshot(), job.request())
-        if not _is_own_run(plan):
+        if plan.settings.cache.enabled:
             self._flight.keep(plan, job.result, job.completed_at)
 
     async def _run(
@@ -195,7 +194,7 @@ class Service:
         await self._check_session(request.session_id)
         # Where no record of an ordinary call is kept, there is none that a ref could name.
         unnamed = ref and settings.call_retention_days == 0
-        if alone or unnamed or _is_own_run(plan):
+        if alone or unnamed or request.session_id is not None or not settings.cache.enabled:
             return await self._runner.call(plan, ref, on_progress, tree=tree)
         start = partial(self._runner.call, plan, ref, tree=tree)
         if fresh:
@@ -241,7 +240,7 @@ class Service:
             report(Progress(f"Job {job.id}", job.id))
             return outcome.of_job(await self.wait(job.id, math.inf, report))
 
-        if alone or _is_own_run(plan):
+        if alone or plan.request.session_id is not None or not plan.settings.cache.enabled:
             return await start(on_progress, TimeLimit(plan.timeout_s))
         if fresh:
             return await self._flight.fresh(plan, on_progress, start)
@@ -386,7 +385,14 @@ class Service:
         return await self._to_worker(request, JobKind.BACKGROUND)
 
     async def submit_from_afar(
-        self, plan: Plan, *, job_id: str, kind: JobKind, ref: bool, lease_s: float
+        self,
+        plan: Plan,
+        *,
+        job_id: str,
+        kind: JobKind,
+        ref: bool,
+        lease_s: float,
+        tree: str | None,
     ) -> Job:
         """Start a job for a caller on another machine, as `submit` does.
 
@@ -396,11 +402,14 @@ class Service:
             kind: A call is a worker's job too, with a lease.
             ref: Its record is kept until `gc`.
             lease_s: How long the job goes on without its caller; 0: to its end.
+            tree: The tree of runs that the caller belongs to.
 
         Raises:
             DispatchError: As for `submit`.
         """
-        return await self._to_worker(plan.request, kind, ref=ref, job_id=job_id, lease_s=lease_s)
+        return await self._to_worker(
+            plan.request, kind, ref=ref, job_id=job_id, lease_s=lease_s, tree=tree
+        )
 
     async def _to_worker(
         self,
@@ -411,13 +420,14 @@ class Service:
         job_id: str | None = None,
         lease_s: float | None = None,
         fields: Mapping[str, object] | None = None,
+        tree: str | None = None,
     ) -> Job:
         async with create_job(
             self._store,
             request,
             kind=kind,
             parent=self._parent,
-            tree=self._tree,
+            tree=tree or self._tree,
             ref=ref,
             job_id=job_id,
             fields=fields,
@@ -637,12 +647,6 @@ class JobNotEndedError(DispatchError):
         )
 
 
-def _is_own_run(plan: Plan) -> bool:
-    """Whether a run answers its own call and no other."""
-    resumes = plan.request.session_id is not None
-    return resumes or plan.verify is not None or not plan.settings.cache.enabled
-
-
 def _hangs(name: str) -> str:
     return (
         f"The directory of agent {name!r} did not answer for {_LOOK_S:g} s. Is it on a network"
@@ -658,6 +662,7 @@ async def open_service(
     claude: Sequence[str] | None = None,
     registry: Registry | None = None,
     open_claude: OpenClaude | None = None,
+    make: Callable[..., Service] = Service,
 ) -> AsyncIterator[Service]:
     """Wire a service for as long as the block runs.
 
@@ -667,6 +672,7 @@ async def open_service(
         claude: The program to run in place of `claude` on PATH, with its first arguments.
         registry: The agents, in place of the file that `environ` names.
         open_claude: Runs claude, in place of the real one.
+        make: Makes the service; takes what `Service` takes.
 
     Raises:
         ConfigError: `environ` names a configuration file that cannot be used.
@@ -678,7 +684,7 @@ async def open_service(
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
-            yield Service(
+            yield make(
                 registry=registry,
                 store=JobStore(jobs),
                 limits=Limits(jobs, current_depth(environ)),

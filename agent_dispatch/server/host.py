@@ -14,7 +14,8 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.run.service import Service, open_service
+from agent_dispatch.remote.service import open_routed
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.app import build_server
 from agent_dispatch.server.descriptors import Wire
 from agent_dispatch.server.front_door import FrontDoor
@@ -65,7 +66,7 @@ async def open_service_or_refuse(
     A person who calls a tool can fix it; a server that ends tells nobody.
     """
     async with AsyncExitStack() as stack:
-        opening = open_service(fork_server=fork_server, environ=environ)
+        opening = open_routed(fork_server=fork_server, environ=environ)
         service: Service | DispatchError
         try:
             service = await stack.enter_async_context(opening)

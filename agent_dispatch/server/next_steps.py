@@ -57,6 +57,8 @@ def in_tools(step: NextStep) -> str:
             return "List the agents: list_agents()"
         case StepKind.REMOVE_OLD_JOBS:
             return "Remove old jobs: dispatch_gc()"
+        case StepKind.RUN if step.host:
+            return f"Ask your user to run, on {step.host}: {step.command}"
         case StepKind.RUN:
             return f"Ask your user to run: {step.command}"
 

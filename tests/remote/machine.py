@@ -14,7 +14,7 @@ from typing import Any
 from agent_dispatch.jobs.ids import IdSource
 
 FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 NONCE = "0123456789abcdef"
 
 
@@ -50,15 +50,17 @@ class Machine:
         self, *argv: str, check: bool = True, **environ: str
     ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
-        return subprocess.run(
+        done = subprocess.run(
             [str(self.program), *argv],
             env={**self.environ, **environ},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
-            check=check,
+            timeout=3 * PATIENCE_S,
+            check=False,
         )
+        assert not check or done.returncode == 0, (argv, done.stdout, done.stderr)
+        return done
 
     def answer(self, *argv: str, check: bool = True) -> Any:
         """Run one command and read its JSON."""

@@ -1,0 +1,86 @@
+"""Commands about a job on another machine: the same answers, from its host."""
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from agent_dispatch.cli.output import one_line, remark, write_lines
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.model.dispatch import Progress
+from agent_dispatch.model.job import Job
+from agent_dispatch.remote.notes import Notes
+
+if TYPE_CHECKING:
+    from agent_dispatch.jobs.waiting import CancelOutcome
+    from agent_dispatch.run.service import Service
+
+T = TypeVar("T")
+
+_WAIT_AT_ONCE_S = 3600.0
+
+
+def open_notes(shell: Shell) -> Notes:
+    """What this environment knows of jobs on other machines."""
+    return Notes(str(jobs_path(shell.environ, config_path(shell.environ))))
+
+
+def is_remote(job_id: str) -> bool:
+    """Whether an id, as `find_job` gives it, is one of another machine."""
+    return "@" in job_id
+
+
+def remote_job(shell: Shell, job_id: str) -> Job:
+    """The job as it is now, or was last known."""
+    return _ask(shell, lambda service: service.job(job_id))
+
+
+def remote_cancel(shell: Shell, job_id: str, *, keep: bool) -> "CancelOutcome":
+    """End the job; with `keep`, what its agent said is kept."""
+    by = "agent-dispatch cancel"
+    return _ask(shell, lambda service: service.cancel(job_id, by=by, keep=keep))
+
+
+def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) -> Job:
+    """Wait for the end of the job; progress goes to stderr unless `quiet`."""
+    began = time.monotonic()
+
+    def on_progress(progress: Progress) -> None:
+        if not quiet:
+            passed_s = time.monotonic() - began
+            remark(shell, f"[{passed_s:>3.0f} s] {one_line(progress.message)}")
+
+    return _ask(shell, lambda service: service.wait(job_id, max(patience_s, 0), on_progress))
+
+
+def remote_follow(shell: Shell, job_id: str, *, as_json: bool) -> Job:
+    """Print each line of progress until the job ends."""
+
+    def on_progress(progress: Progress) -> None:
+        line = progress.message
+        text = msgspec.json.encode({"progress": line}).decode() if as_json else one_line(line)
+        write_lines(shell, [text], at_once=True)
+
+    async def follow(service: "Service") -> Job:
+        while True:
+            job = await service.wait(job_id, _WAIT_AT_ONCE_S, on_progress)
+            if job.status.is_terminal:
+                return job
+
+    return _ask(shell, follow)
+
+
+def _ask(shell: Shell, ask: "Callable[[Service], Awaitable[T]]") -> T:
+    with closing(shell.start_fork_server()) as fork_server:
+        from agent_dispatch.cli.attend import unattended
+
+        try:
+            return unattended(shell, fork_server, ask)
+        except BaseExceptionGroup as group:
+            # Ctrl-C, in the nursery of the service.
+            if group.subgroup(KeyboardInterrupt) is None:
+                raise
+    raise KeyboardInterrupt

@@ -1,0 +1,524 @@
+"""The caller's side of jobs on other machines: note, submit, follow through any cut, translate.
+
+The host owns the job. Here are the id, which is made and noted before anything is sent, and what
+was last known. `unreachable` is how this process sees it, and never the end of a job.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+import trio
+
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.config.hosts import AgentSeen, Sightings, host_named
+from agent_dispatch.config.registry import Registry
+from agent_dispatch.core.next_step import on_host
+from agent_dispatch.core.outcome import refused
+from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.jobs.threads import in_own_thread
+from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+    OnProgress,
+    Progress,
+    ignore_progress,
+)
+from agent_dispatch.model.job import Job, JobKind, new_job
+from agent_dispatch.model.ledger import LedgerLine
+from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.remote.frames import (
+    FIRST_CONTACT_S,
+    Accepted,
+    AnyFrame,
+    Ask,
+    Cancel,
+    Cancelled,
+    End,
+    Event,
+    Failed,
+    Following,
+    Frame,
+    Stage,
+    Submit,
+    Told,
+)
+from agent_dispatch.remote.link import Connection, Link, LinkLostError, UnreachableError
+from agent_dispatch.remote.notes import Note, Notes, at_host, split_id
+from agent_dispatch.run.threads import in_thread
+
+_CANCEL_S = 3.0
+"""How long a call that is cancelled waits for its host to say so; its lease ends it otherwise."""
+_ASK_S = 30.0
+"""How long a host may take to answer a question about its files."""
+_LOOK_AGAIN_S = 5.0
+_PAUSE_S = (0.02, 0.2)
+
+
+class Place(NamedTuple):
+    """Where a job is."""
+
+    id: str
+    """As its host knows it."""
+    host: str
+    note: Note | None
+
+    @property
+    def shown_id(self) -> str:
+        """As callers here read it."""
+        return at_host(self.id, self.host)
+
+
+class Hosts:
+    """The hosts of one configuration, as one process sees them."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        store: JobStore,
+        jobs: str,
+        launcher: Launcher,
+        environ: Mapping[str, str],
+        nursery: trio.Nursery,
+    ) -> None:
+        """Know the hosts of `registry`; none is contacted yet.
+
+        Args:
+            registry: The configuration.
+            store: This machine's jobs, for its ledger.
+            jobs: The jobs directory, where notes are kept.
+            launcher: Starts ssh under guards.
+            environ: Of ssh, and of this process.
+            nursery: Where links live; leaving it ends our calls.
+        """
+        self._registry = registry
+        self._store = store
+        self.notes = Notes(jobs)
+        self._launcher = launcher
+        self._environ = environ
+        self._nursery = nursery
+        self._ids = IdSource()
+        self._links: dict[str, Link] = {}
+        self._sightings = Sightings.of(environ, registry.path)
+
+    # -- finding
+
+    async def place_of(self, text: str) -> Place | None:
+        """Say where a job is; None: on this machine, as far as is known.
+
+        Raises:
+            UnknownJobError: It is on another host than the id says, or on none that is known.
+        """
+        job_id, host = split_id(text)
+        note = await in_thread(self.notes.read, job_id)
+        if host is None:
+            return None if note is None else Place(job_id, note.host, note)
+        if note is not None and note.host != host:
+            raise UnknownJobError(text)
+        config = await in_thread(self._registry.load)
+        if host not in config.hosts:
+            raise UnknownJobError(text)
+        return Place(job_id, host, note)
+
+    async def _link(self, name: str) -> Link:
+        host = host_named(await in_thread(self._registry.load), name)
+        link = self._links.get(name)
+        if link is None or link.host != host:
+            link = self._links[name] = Link(
+                name,
+                host,
+                launcher=self._launcher,
+                environ=self._environ,
+                nursery=self._nursery,
+            )
+        return link
+
+    # -- jobs
+
+    async def call(
+        self,
+        agent: EffectiveAgent,
+        request: DispatchRequest,
+        on_progress: OnProgress,
+        *,
+        ref: bool,
+        fresh: bool,
+        tree: str | None,
+    ) -> DispatchResult:
+        """Run a task on the host of its agent and wait for the answer.
+
+        If cancelled, the host ends the job: at once if it can be reached, else with its lease.
+
+        Raises:
+            DispatchError: The host refused the call, or it cannot be noted.
+        """
+        link = await self._link(agent.host or "")
+        following, place = await self._note(
+            link, agent, request, JobKind.CALL, ref=ref, fresh=fresh, tree=tree
+        )
+        on_progress(Progress(f"Job {place.shown_id}", place.shown_id))
+
+        def on_event(event: Event) -> None:
+            if following.event(event.seq):
+                on_progress(Progress(event.line))
+
+        try:
+            answer = await self._follow(link, following, on_event)
+        except UnreachableError as error:
+            return await self._unreachable(agent, following, place, error)
+        except DispatchError:
+            await in_thread(self.notes.remove, place.id)
+            raise
+        except trio.Cancelled:
+            with trio.move_on_after(_CANCEL_S, shield=True):
+                await self._cancel_on_the_way_out(link, place)
+            raise
+        if isinstance(answer, Accepted):
+            await in_thread(self.notes.remove, place.id)
+            result = msgspec.convert(answer.result, DispatchResult)
+            return _result_here(result, agent.name, link.name)
+        job = await self._learned(place, answer)
+        return job.result or refused(agent.name, job.error or "", job.error_type or ErrorType.LOST)
+
+    async def submit(
+        self, agent: EffectiveAgent, request: DispatchRequest, *, tree: str | None
+    ) -> Job:
+        """Start a background job on the host of its agent.
+
+        Raises:
+            UnreachableError: The host cannot be reached; the error names the job.
+            DispatchError: The host refused the job, or it cannot be noted.
+        """
+        link = await self._link(agent.host or "")
+        following, place = await self._note(
+            link, agent, request, JobKind.BACKGROUND, ref=False, fresh=True, tree=tree
+        )
+        try:
+            answer = await self._follow(link, following, lambda event: None)
+        except UnreachableError as error:
+            result = await self._unreachable(agent, following, place, error)
+            raise DispatchError(result.error or "", *(result.next_steps or ())) from error
+        except DispatchError:
+            await in_thread(self.notes.remove, place.id)
+            raise
+        assert isinstance(answer, Accepted)
+        if answer.result is not None:
+            # Refused before there was a job, because of how deeply it is nested.
+            await in_thread(self.notes.remove, place.id)
+            result = msgspec.convert(answer.result, DispatchResult)
+            raise DispatchError(f"on {link.name}: {result.error}")
+        note = await in_thread(self.notes.read, place.id)
+        assert note is not None
+        return self._here(note.job, place, agent.name)
+
+    async def _note(
+        self,
+        link: Link,
+        agent: EffectiveAgent,
+        request: DispatchRequest,
+        kind: JobKind,
+        *,
+        ref: bool,
+        fresh: bool,
+        tree: str | None,
+    ) -> tuple[Following, Place]:
+        """Make the id of a job and note it, before anything is sent."""
+        there = agent.agent or agent.name
+        job = new_job(self._ids.next(), request, time.time(), kind=kind, ref=ref)
+        note = Note(id=job.id, host=link.name, agent=agent.name, noted_at=job.created_at, job=job)
+        await in_own_thread(self.notes.create, note)
+        lease_s = link.host.lease_seconds
+        submit = Submit(
+            n=0,
+            id=job.id,
+            request=msgspec.to_builtins(msgspec.structs.replace(request, agent=there)),
+            kind=kind,
+            lease_s=lease_s if kind is JobKind.CALL else 0,
+            ref=ref,
+            fresh=fresh,
+            tree=tree or "",
+        )
+        following = Following(submit, job.id, trio.current_time(), lease_s)
+        return following, Place(job.id, link.name, note)
+
+    async def _follow(
+        self, link: Link, following: Following, on_event: Callable[[Event], object]
+    ) -> Accepted | Job:
+        """Go through all cuts to the end of a call, or until a background job is accepted.
+
+        Returns:
+            The job as its host has it; or what the host said when it accepted a background job,
+            or answered without a job.
+
+        Raises:
+            UnreachableError: It cannot be reached for longer than the caller waits.
+            DispatchError: The host refused it.
+        """
+        while True:
+            connection = await link.connection(following.gives_up_at)
+            try:
+                with connection.events(following.job_id, on_event):
+                    answer = await connection.ask(following.next_frame)
+                    if isinstance(answer, Accepted):
+                        following.accepted()
+                        if answer.result is not None or following.is_background:
+                            return answer
+                        answer = await connection.ask(following.next_frame)
+            except LinkLostError:
+                following.cut(trio.current_time())
+                # A host whose every link is cut at once must not keep us busy.
+                await trio.sleep(random.uniform(*_PAUSE_S))
+                continue
+            if isinstance(answer, End):
+                following.ended()
+                return _job(answer.job)
+            raise _wrong(link.name, answer)
+
+    async def _unreachable(
+        self,
+        agent: EffectiveAgent,
+        following: Following,
+        place: Place,
+        error: UnreachableError,
+    ) -> DispatchResult:
+        """Answer a call whose host cannot be reached."""
+        steps: list[NextStep] = list(error.next_steps)
+        if following.stage is Stage.NOTED:
+            told = f"{error}\nThe task was not sent, and will not be."
+            await in_thread(self.notes.withdraw, place.id, told)
+        else:
+            lease_s = 0.0 if following.is_background else following.lease_s
+            goes_on = (
+                f"ends there {lease_s:g} s after it was cut off, if it runs"
+                if lease_s
+                else "goes on there if it was accepted"
+            )
+            told = f"{error}\nJob {place.shown_id} {goes_on}."
+            steps.append(NextStep(kind=StepKind.WAIT, job_id=place.shown_id))
+            await in_thread(self.notes.miss, place.id)
+        result = refused(agent.name, told, ErrorType.UNREACHABLE, steps)
+        return msgspec.structs.replace(result, job_id=place.shown_id)
+
+    async def _cancel_on_the_way_out(self, link: Link, place: Place) -> None:
+        """Tell the host that a call was cancelled, if a link is up; else its lease ends it."""
+        connection = link.open_connection
+        if connection is None:
+            return
+        with suppress(LinkLostError):
+            await connection.ask(lambda n: Cancel(n=n, id=place.id, by="its caller"))
+            status = await self._asked(connection, link, "status", {"job_id": place.id})
+            await self._learned(place, _job(status))
+
+    async def job(self, place: Place) -> Job:
+        """A job as it is now; what was last known of it, if its host cannot be reached.
+
+        Raises:
+            DispatchError: Its host does not know it, or cannot be reached and never was.
+        """
+        if place.note is not None and place.note.is_withdrawn:
+            return self._last_known(place.note)
+        try:
+            value = await self.ask(place.host, "status", {"job_id": place.id})
+        except UnreachableError:
+            note = await in_thread(self.notes.miss, place.id)
+            if note is None:
+                raise
+            return self._last_known(note)
+        return await self._learned(place, _job(value))
+
+    async def wait(
+        self, place: Place, patience_s: float, on_progress: OnProgress = ignore_progress
+    ) -> Job:
+        """Wait for the end of a job through all cuts, for at most `patience_s` seconds.
+
+        Raises:
+            DispatchError: As for `job`.
+        """
+        if place.note is not None and place.note.is_withdrawn:
+            return self._last_known(place.note)
+        link = await self._link(place.host)
+        following = Following(None, place.id, trio.current_time(), patience_s)
+
+        def on_event(event: Event) -> None:
+            if following.event(event.seq):
+                on_progress(Progress(event.line))
+
+        with trio.move_on_after(patience_s):
+            while True:
+                try:
+                    ended = await self._follow(link, following, on_event)
+                except UnreachableError:
+                    # Not before the time is over: the way may be open again until then.
+                    await trio.sleep(_LOOK_AGAIN_S)
+                    continue
+                assert isinstance(ended, Job)
+                return await self._learned(place, ended)
+        if link.open_connection is not None:
+            return await self.job(place)
+        note = await in_thread(self.notes.miss, place.id)
+        if note is None:
+            raise UnreachableError(place.host, link.reason)
+        return self._last_known(note)
+
+    async def cancel(self, place: Place, by: str, *, keep: bool) -> CancelOutcome:
+        """Have a job cancelled by its host.
+
+        Raises:
+            DispatchError: The host cannot be reached.
+        """
+        answer = await self._on_link(
+            place.host, lambda n: Cancel(n=n, id=place.id, by=by, keep=keep), FIRST_CONTACT_S
+        )
+        if not isinstance(answer, Cancelled):
+            raise _wrong(place.host, answer)
+        with suppress(DispatchError):
+            await self.job(place)
+        return CancelOutcome(answer.outcome)
+
+    # -- everything else
+
+    async def ask(
+        self, host: str, what: str, args: Mapping[str, Any] | None = None, patience_s: float = 0
+    ) -> Any:
+        """Ask a host a question of `remote.stub`; give its answer.
+
+        Args:
+            host: The host.
+            what: The question.
+            args: Its arguments.
+            patience_s: How long to try again if it cannot be reached; there is one try at least.
+
+        Raises:
+            UnreachableError: It cannot be reached.
+            DispatchError: What the host says is wrong with the question.
+        """
+        answer = await self._on_link(
+            host, lambda n: Ask(n=n, what=what, args=dict(args or {})), patience_s
+        )
+        if not isinstance(answer, Told):
+            raise _wrong(host, answer)
+        return answer.value
+
+    async def _on_link(
+        self, host: str, question: Callable[[int], Frame], patience_s: float
+    ) -> AnyFrame:
+        link = await self._link(host)
+        until = trio.current_time() + patience_s
+        while True:
+            connection = await link.connection(until)
+            try:
+                with trio.fail_after(_ASK_S):
+                    return await connection.ask(question)
+            except LinkLostError:
+                if trio.current_time() >= until:
+                    raise UnreachableError(host, "the link was cut.") from None
+            except trio.TooSlowError:
+                raise UnreachableError(host, f"it did not answer for {_ASK_S:g} s.") from None
+
+    async def _asked(
+        self, connection: Connection, link: Link, what: str, args: Mapping[str, Any]
+    ) -> Any:
+        answer = await connection.ask(lambda n: Ask(n=n, what=what, args=dict(args)))
+        if not isinstance(answer, Told):
+            raise _wrong(link.name, answer)
+        return answer.value
+
+    async def saw(self, host: str, agent: str, *, healthy: bool, problem: str | None) -> None:
+        """Keep what a host said of one of its agents, for listings."""
+        seen = {agent: AgentSeen(healthy=healthy, problem=problem)}
+        await in_thread(self._sightings.note, host, seen)
+
+    async def _learned(self, place: Place, job: Job) -> Job:
+        """Keep what is known of a job now, enter its cost once, and give it as it reads here."""
+        note = place.note
+        await in_thread(self._learn, place, job)
+        return self._here(job, place, job.agent if note is None else note.agent)
+
+    def _learn(self, place: Place, job: Job) -> None:
+        self.notes.learn(place.id, job)
+        result = job.result
+        if place.note is None or result is None or result.duration_ms is None:
+            return
+        if not self.notes.claim_entry(place.id):
+            return
+        line = LedgerLine(
+            at=time.time(),
+            job_id=place.shown_id,
+            agent=place.note.agent,
+            caller=job.caller or None,
+            session_id=result.session_id,
+            tree=job.tree or place.id,
+            cost_usd=result.cost_usd,
+            duration_ms=result.duration_ms,
+            success=result.success,
+            error_type=result.error_type,
+            host=place.host,
+        )
+        # It is booked and recorded on its host; here it is a copy for this machine's view.
+        with suppress(DispatchError):
+            self._store.ledger.settle([], [line], Settings())
+
+    def _last_known(self, note: Note) -> Job:
+        job = self._here(note.job, Place(note.id, note.host, note), note.agent)
+        return msgspec.structs.replace(job, unreachable_since=note.unreachable_since)
+
+    def _here(self, job: Job, place: Place, agent: str) -> Job:
+        """A job as callers here read it."""
+        result = None if job.result is None else _result_here(job.result, agent, place.host)
+        error = job.error
+        if result is not None and error is not None:
+            error = result.error
+        return msgspec.structs.replace(
+            job,
+            id=place.shown_id,
+            agent=agent,
+            host=place.host,
+            parent=None,
+            result=result,
+            error=error,
+        )
+
+
+def _job(fields: object) -> Job:
+    """Read a job as its host sent it; what a newer version knows more is left out."""
+    try:
+        return msgspec.convert(fields, Job)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(f"The host's answer cannot be read: {error}.") from error
+
+
+def _result_here(result: DispatchResult, agent: str, host: str) -> DispatchResult:
+    """A result as callers here read it: its names are those of this machine."""
+    shown_id = result.job_id and at_host(result.job_id, host)
+    steps = [on_host(step, host, agent, shown_id or "") for step in result.next_steps or ()]
+    return msgspec.structs.replace(
+        result,
+        agent=agent,
+        job_id=shown_id,
+        error=result.error and f"on {host}: {result.error}",
+        hint=result.hint and f"on {host}: {result.hint}",
+        next_steps=steps or None,
+    )
+
+
+def _wrong(host: str, answer: AnyFrame) -> DispatchError:
+    """The error that a host answered with."""
+    if not isinstance(answer, Failed):
+        return DispatchError(f"on {host}: it gave an answer of the wrong kind.")
+    if answer.kind == "unknown_job":
+        return UnknownJobError(f"…@{host}")
+    steps = []
+    with suppress(msgspec.ValidationError):
+        steps = msgspec.convert(answer.steps, list[NextStep])
+    shown = [on_host(step, host, step.agent, step.job_id) for step in steps]
+    return InvalidRequestError(f"on {host}: {answer.error}", *shown)

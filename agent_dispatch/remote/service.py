@@ -1,0 +1,318 @@
+"""The service in front of the local one: what is about another machine goes there."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
+
+import msgspec
+import trio
+
+from agent_dispatch.claude.fork_server import ForkServer
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.config.file import jobs_path, with_absolute_paths
+from agent_dispatch.config.hosts import link_agent, require_free_name
+from agent_dispatch.core.dialogue import Exchange, check_dialogue, time_was_up
+from agent_dispatch.core.next_step import more_time, on_host
+from agent_dispatch.core.outcome import of_job, refused
+from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.store import Collected, Listing
+from agent_dispatch.jobs.threads import Pool, in_pool
+from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.agent import AgentChange, AgentDetails
+from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+    OnProgress,
+    Progress,
+    ignore_progress,
+)
+from agent_dispatch.model.job import Job, JobStatus, JobSummary
+from agent_dispatch.model.message import Sending
+from agent_dispatch.remote.client import Hosts
+from agent_dispatch.remote.notes import with_noted
+from agent_dispatch.run.plan import Plan
+from agent_dispatch.run.service import JobNotEndedError, Service, open_service
+from agent_dispatch.run.threads import in_thread
+
+_ADD_S = 30.0
+
+
+class Routed(Service):
+    """The local service, and behind it those of the hosts."""
+
+    def __init__(self, hosts: Hosts, **parts: Any) -> None:
+        """Send to `hosts` what is about them; `parts` are those of the local service."""
+        super().__init__(**parts)
+        self._hosts = hosts
+
+    # -- dispatches
+
+    async def _run(
+        self,
+        plan: Plan,
+        on_progress: OnProgress,
+        tree: str | None,
+        *,
+        ref: bool,
+        fresh: bool = False,
+        alone: bool = False,
+    ) -> DispatchResult:
+        if plan.agent.host is None:
+            return await super()._run(plan, on_progress, tree, ref=ref, fresh=fresh, alone=alone)
+        await self._check_owner_of_session(plan.request)
+        return await self._hosts.call(
+            plan.agent,
+            await self._as_sent(plan.request),
+            on_progress,
+            ref=ref,
+            fresh=fresh or alone,
+            tree=tree,
+        )
+
+    async def submit(self, request: DispatchRequest) -> Job:
+        """As `Service.submit`, on the host of the agent."""
+        plan = await self.plan(request)
+        if plan.agent.host is None:
+            return await super().submit(request)
+        return await self._hosts.submit(
+            plan.agent, await self._as_sent(plan.request), tree=self._tree
+        )
+
+    async def dispatch_detached(
+        self,
+        request: DispatchRequest,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        fresh: bool = False,
+        alone: bool = False,
+        summary_chars: int | None = None,
+    ) -> DispatchResult:
+        """As `Service.dispatch_detached`, as a background job on the host of the agent."""
+        plan = await self.plan(request)
+        if plan.agent.host is None:
+            return await super().dispatch_detached(
+                request, on_progress, fresh=fresh, alone=alone, summary_chars=summary_chars
+            )
+        job = await self.submit(request)
+        on_progress(Progress(f"Job {job.id}", job.id))
+        return of_job(await self.wait(job.id, math.inf, on_progress))
+
+    async def _as_sent(self, request: DispatchRequest) -> DispatchRequest:
+        """What a host gets: the shared context of a group, which it does not know, goes along."""
+        if not request.group:
+            return request
+        snapshot = await self._planner.snapshot()
+        shared = snapshot.shared_context(request.group, request.agent)
+        context = "\n\n".join(filter(None, (shared, request.context)))
+        return msgspec.structs.replace(request, group="", context=context)
+
+    async def _check_owner_of_session(self, request: DispatchRequest) -> None:
+        """As for the local service; a conversation stays on its host."""
+        if request.session_id is not None:
+            note = await in_thread(self._hosts.notes.of_session, request.session_id)
+            if note is not None:
+                agent = (await self._planner.snapshot()).effective(request.agent)
+                if (agent.host, agent.name) != (note.host, note.agent):
+                    raise InvalidRequestError(
+                        f"Session {request.session_id} belongs to agent {note.agent!r} on host"
+                        f" {note.host!r} (job {note.shown_id}), not to {request.agent!r}; nothing"
+                        " was started. Resume it with that agent, or leave the session out."
+                    )
+                return
+        await super()._check_owner_of_session(request)
+
+    async def dialogue(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
+        """As `Service.dialogue`; if one of the two is elsewhere, each turn is a job of its own."""
+        request = check_dialogue(request)
+        snapshot = await self._planner.snapshot()
+        agents = [snapshot.effective(name) for name in (request.responder, request.requester)]
+        if all(agent.host is None for agent in agents):
+            return await super().dialogue(request, on_progress)
+        return await self._turn_by_turn(request, on_progress)
+
+    async def _turn_by_turn(
+        self, request: DialogueRequest, on_progress: OnProgress
+    ) -> DialogueResult:
+        began, exchange = trio.current_time(), Exchange(request)
+        sessions: dict[Role, str] = {}
+        job_id: str | None = None
+        while (step := exchange.next_step()) is not None:
+            left_s: float | None = None
+            if request.timeout_s is not None:
+                left_s = began + request.timeout_s - trio.current_time()
+                if left_s <= 0:
+                    longer = more_time(request.timeout_s)
+                    exchange.stop(time_was_up(request.timeout_s), ErrorType.TIMEOUT, [longer])
+                    break
+            on_progress(Progress(f"Round {step.round}: {step.agent} ({step.role})"))
+            asked = DispatchRequest(
+                agent=step.agent,
+                task=step.prompt,
+                timeout_s=left_s,
+                session_id=sessions.get(step.role),
+            )
+            label = f"{step.agent}: "
+
+            def report(progress: Progress, label: str = label) -> None:
+                on_progress(Progress(label + progress.message, progress.job_id))
+
+            result = await self.dispatch(asked, report, fresh=True)
+            job_id = result.job_id or job_id
+            if not result.success:
+                exchange.fail(step, result)
+                break
+            exchange.add(step, result)
+            if result.session_id is not None:
+                sessions[step.role] = result.session_id
+        ended = exchange.result(round((trio.current_time() - began) * 1000))
+        return msgspec.structs.replace(ended, job_id=job_id)
+
+    # -- jobs
+
+    async def job(self, job_id: str) -> Job:
+        """As `Service.job`."""
+        if (place := await self._hosts.place_of(job_id)) is None:
+            return await super().job(job_id)
+        return await self._hosts.job(place)
+
+    async def is_recorded(self, job_id: str) -> bool:
+        """As `Service.is_recorded`; what a host keeps is not asked for."""
+        if await self._hosts.place_of(job_id) is None:
+            return await super().is_recorded(job_id)
+        return True
+
+    async def wait(
+        self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
+    ) -> Job:
+        """As `Service.wait`, through any cut."""
+        if (place := await self._hosts.place_of(job_id)) is None:
+            return await super().wait(job_id, patience_s, on_progress)
+        return await self._hosts.wait(place, patience_s, on_progress)
+
+    async def cancel(
+        self, job_id: str, *, by: str = "a caller", keep: bool = False
+    ) -> CancelOutcome:
+        """As `Service.cancel`."""
+        if (place := await self._hosts.place_of(job_id)) is None:
+            return await super().cancel(job_id, by=by, keep=keep)
+        return await self._hosts.cancel(place, by, keep=keep)
+
+    async def send(self, job_id: str, text: str) -> Sending:
+        """As `Service.send`."""
+        if (place := await self._hosts.place_of(job_id)) is None:
+            return await super().send(job_id, text)
+        args = {"job_id": place.id, "text": text}
+        sending = msgspec.convert(await self._hosts.ask(place.host, "send", args), Sending)
+        step = sending.next_step
+        if step is not None and place.note is not None:
+            step = on_host(step, place.host, place.note.agent, place.shown_id)
+        return msgspec.structs.replace(sending, job_id=place.shown_id, next_step=step)
+
+    async def result(self, ref: str) -> DispatchResult:
+        """As `Service.result`."""
+        if (place := await self._hosts.place_of(ref)) is None:
+            return await super().result(ref)
+        job = await self._hosts.job(place)
+        if not job.status.is_terminal:
+            raise JobNotEndedError(job)
+        if job.unreachable_since is not None:
+            raise DispatchError(
+                f"Host {place.host} cannot be reached, and the answer of job {job.id} is there. It"
+                f" is {job.status} as far as is known. Ask again later."
+            )
+        if job.result is None:
+            return refused(job.agent, job.error or "", job.error_type or ErrorType.CLI_ERROR)
+        return job.result
+
+    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
+        """As `Service.jobs`, with what was last known of those elsewhere; contacts nobody."""
+        listing = await super().jobs(status, limit)
+
+        def matches(row: JobSummary) -> bool:
+            return status in (None, row.status)
+
+        return await in_pool(Pool.BULK, with_noted, listing, self._hosts.notes, limit, matches)
+
+    async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
+        """As `Service.gc`; old notes go as well, and nothing of a host."""
+        collected = await super().gc(max_age_days, dry_run=dry_run)
+        if not dry_run:
+            await in_pool(Pool.BULK, self._hosts.notes.clean, max_age_days)
+        return collected
+
+    # -- agents
+
+    async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
+        """As `Service.inspect_agent`; asks the host of the agent."""
+        agent = await self._remote(name)
+        if agent is None or agent.host is None:
+            return await super().inspect_agent(name, preview_lines)
+        there = agent.agent or agent.name
+        args = {"name": there, "preview_lines": preview_lines}
+        value = await self._hosts.ask(agent.host, "inspect", args, patience_s=5)
+        details = msgspec.convert(value, AgentDetails)
+        await self._hosts.saw(agent.host, there, healthy=details.healthy, problem=details.problem)
+        return msgspec.structs.replace(details, name=name, host=agent.host)
+
+    async def _remote(self, name: str) -> EffectiveAgent | None:
+        """The agent of this name, if it is on a host and can be asked for."""
+        snapshot = await self._planner.snapshot()
+        configured = snapshot.config.agents.get(name)
+        return None if configured is None or configured.host is None else snapshot.effective(name)
+
+    async def add_remote_agent(
+        self, name: str, host: str, directory: str, description: str = ""
+    ) -> AgentChange:
+        """Register a directory of a host as an agent there, and link it here.
+
+        Raises:
+            DispatchError: The host refuses or cannot be reached, or the name is taken here;
+                nothing is written on this machine.
+        """
+        file = self._registry.file
+        await in_thread(require_free_name, file, name)
+        args = {"name": name, "directory": directory, "description": description}
+        value: dict[str, Any] = await self._hosts.ask(host, "add", args, patience_s=_ADD_S)
+        said = description or str(value.get("description") or "")
+        change = await in_thread(partial(link_agent, file, name, host, description=said))
+        return msgspec.structs.replace(change, directory=value.get("directory"))
+
+    async def check_host(self, host: str) -> list[dict[str, Any]]:
+        """What `doctor` finds on a host, over the very link that a run uses.
+
+        Raises:
+            DispatchError: There is no such host, or it cannot be reached.
+        """
+        checks: list[dict[str, Any]] = await self._hosts.ask(host, "doctor")
+        return checks
+
+
+def open_routed(
+    *,
+    environ: Mapping[str, str],
+    fork_server: ForkServer | None,
+    claude: Sequence[str] | None = None,
+) -> AbstractAsyncContextManager[Service]:
+    """Open the service as `open_service` does, with the hosts of the configuration behind it."""
+    environ = with_absolute_paths(environ)
+
+    def make(**parts: Any) -> Service:
+        registry = parts["registry"]
+        hosts = Hosts(
+            registry=registry,
+            store=parts["store"],
+            jobs=str(jobs_path(environ, registry.path)),
+            launcher=Launcher(fork_server),
+            environ=environ,
+            nursery=parts["nursery"],
+        )
+        return Routed(hosts, **parts)
+
+    return open_service(environ=environ, fork_server=fork_server, claude=claude, make=make)

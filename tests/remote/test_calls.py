@@ -1,0 +1,157 @@
+"""Commands of one machine for agents of another, over a relay that leaves nothing of us."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.remote.machine import Machine, wait_for
+
+
+@pytest.fixture
+def linked(laptop: Machine, gpu: Machine) -> Machine:
+    laptop.reach(gpu, "gpu")
+    laptop.link("train", "gpu")
+    return laptop
+
+
+def test_a_call_runs_there_and_answers_here(linked: Machine, gpu: Machine) -> None:
+    answer = linked.answer("run", "train", "echo=hi chars=900000")
+    assert answer["success"]
+    assert answer["agent"] == "train"
+    assert answer["result"].startswith("answer to echo=hi chars=900000 \u2028é🎉xxx")
+    assert len(answer["result"]) > 900_000
+    job_id, _, host = answer["job_id"].partition("@")
+    assert host == "gpu"
+    assert gpu.answer("job", job_id)["result"]["result"] == answer["result"]
+    assert len(gpu.starts) == 1
+    for form in (answer["job_id"], job_id):
+        assert linked.answer("job", form)["result"]["result"] == answer["result"]
+        assert linked.answer("job", form)["id"] == answer["job_id"]
+    listed = linked.answer("jobs")
+    assert [(row["id"], row["host"], row["status"]) for row in listed] == [
+        (answer["job_id"], "gpu", "done")
+    ]
+
+
+def test_an_agent_may_have_another_name_there(linked: Machine, gpu: Machine) -> None:
+    linked.link("learner", "gpu", "train")
+    answer = linked.answer("run", "learner", "echo=hi")
+    assert answer["agent"] == "learner"
+    job = linked.answer("job", answer["job_id"])
+    assert (job["agent"], job["result"]["agent"], job["host"]) == ("learner", "learner", "gpu")
+
+
+def test_a_background_job_goes_on_without_its_caller(linked: Machine, gpu: Machine) -> None:
+    submitted = linked.answer("run", "train", "sleep=1 echo=later", "--background")
+    assert submitted["job_id"].endswith("@gpu")
+    assert submitted["agent"] == "train"
+    job = linked.answer("wait", submitted["job_id"])
+    assert (job["status"], job["kind"]) == ("done", "background")
+    assert "echo=later" in job["result"]["result"]
+    assert len(gpu.starts) == 1
+
+
+def test_progress_arrives_while_the_agent_works(linked: Machine) -> None:
+    done = linked.cli("run", "train", "lines=60", "--stream")
+    assert "step 60" in done.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_caller_that_ends_ends_its_call_at_once(
+    linked: Machine, gpu: Machine, signum: signal.Signals
+) -> None:
+    caller = linked.start("run", "train", "sleep=60", "--json")
+    gpu.wait_until_started()
+    os.kill(caller.pid, signum)
+    began = time.monotonic()
+    gpu.wait_until_quiet()
+    assert time.monotonic() - began < 30
+    caller.communicate()
+    [job] = gpu.answer("jobs")
+    wait_for(lambda: gpu.answer("job", job["id"])["status"] == "cancelled")
+    assert gpu.answer("job", job["id"])["error_type"] == "cancelled"
+
+
+def test_a_job_is_cancelled_from_either_side(linked: Machine, gpu: Machine) -> None:
+    first = linked.answer("run", "train", "sleep=60", "--background")["job_id"]
+    second = linked.answer("run", "train", "sleep=60 echo=2", "--background")["job_id"]
+    gpu.wait_until_started(2)
+    assert linked.answer("cancel", first)["outcome"] == "cancelled"
+    gpu.cli("cancel", second.partition("@")[0])
+    assert linked.answer("wait", second, check=False)["status"] == "cancelled"
+    assert gpu.running() == []
+
+
+def test_a_session_goes_on_and_stays_on_its_host(
+    linked: Machine, gpu: Machine, tmp_path: Path
+) -> None:
+    first = linked.answer("run", "train", "echo=1")
+    second = linked.answer("run", "train", "echo=2", "--session", first["session_id"])
+    assert second["session_id"] == first["session_id"]
+    linked.project("local")
+    wrong = linked.cli("run", "local", "x", "--session", first["session_id"], check=False)
+    assert wrong.returncode == 1
+    assert "on host 'gpu'" in wrong.stderr
+
+
+def test_several_at_once_here_and_there(linked: Machine, gpu: Machine) -> None:
+    linked.project("local")
+    tasks = [
+        {"agent": agent, "task": f"echo={agent}{n}"}
+        for n in range(3)
+        for agent in ("train", "local")
+    ]
+    file = linked.home / "tasks.json"
+    file.write_text(json.dumps(tasks))
+    answers = linked.answer("parallel", str(file))
+    assert [answer["success"] for answer in answers] == [True] * 6
+    assert [("@gpu" in answer["job_id"]) for answer in answers] == [True, False] * 3
+    assert len(gpu.starts) == 3
+
+
+def test_a_dialogue_between_machines(linked: Machine, gpu: Machine) -> None:
+    linked.project("local")
+    answer = linked.answer("dialogue", "local", "train", "echo=topic", "--max-rounds", "1")
+    assert [turn["agent"] for turn in answer["conversation"]] == ["train", "local"]
+    assert set(answer["sessions"]) == {"train", "local"}
+
+
+def test_what_the_host_refuses_is_told_with_its_name(linked: Machine, gpu: Machine) -> None:
+    linked.link("nobody", "gpu")
+    done = linked.cli("run", "nobody", "x", check=False)
+    assert done.returncode == 1
+    assert "on gpu: Unknown agent: 'nobody'" in done.stderr
+    assert linked.answer("jobs") == []
+
+
+def test_ids_of_other_hosts_are_unknown(linked: Machine) -> None:
+    answer = linked.answer("run", "train", "echo=hi")
+    job_id = answer["job_id"].partition("@")[0]
+    linked.cli("hosts", "add", "other")
+    for wrong in (f"{job_id}@other", f"{job_id}@nowhere", f"{'0' * 32}@gpu"):
+        done = linked.cli("job", wrong, check=False)
+        assert done.returncode == 1
+        assert "nknown job" in done.stderr
+
+
+def test_a_missing_program_is_told_at_once_with_what_to_do(laptop: Machine) -> None:
+    laptop.cli("hosts", "add", "empty", "--exec", "--", "env", "-i", "HOME=/nonexistent")
+    laptop.link("x", "empty")
+    answer = laptop.answer("run", "x", "task", check=False)
+    assert answer["error_type"] == "unreachable"
+    assert "hosts install empty" in answer["error"]
+    assert answer["job_id"].endswith("@empty")
+    job = laptop.answer("job", answer["job_id"], check=False)
+    assert (job["status"], job["error_type"]) == ("cancelled", "unreachable")
+
+
+def test_the_cost_of_a_remote_run_is_entered_here_with_its_host(linked: Machine) -> None:
+    answer = linked.answer("run", "train", "echo=hi")
+    linked.answer("wait", answer["job_id"])
+    [file] = (linked.jobs / "ledger").glob("*.jsonl")
+    [line] = [json.loads(text) for text in file.read_text().splitlines()]
+    assert (line["host"], line["job_id"], line["cost_usd"]) == ("gpu", answer["job_id"], 0.01)
