@@ -35,6 +35,7 @@ from agent_dispatch.files import (
     READ_ONLY,
     Disk,
     LockHeldError,
+    exists,
     locked,
     make_private_directory,
     names_in,
@@ -50,6 +51,7 @@ from agent_dispatch.files import (
 from agent_dispatch.jobs.errors import JobStoreError, store_error
 from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
 from agent_dispatch.model.config import Settings
+from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.ledger import AccountLimits, LedgerLine
 
 _LOCK_S = 10.0
@@ -58,8 +60,8 @@ _MONTH_FILE = re.compile(r"\d{4}-\d{2}\.jsonl")
 _CHUNK_BYTES = 256 * 1024
 _BOOKING_BYTES = 64 * 1024
 _OLD_IN_A_ROW = 100
-"""Lines stand nearly in the order of their times: those of dead owners come late. After so many
-that are too old, nothing younger is expected."""
+"""Lines stand nearly in the order of their times; only those of dead owners come late. After so
+many others that are too old, nothing younger is expected."""
 _CLOCK_SLACK_S = 2.0
 
 _decoder: msgspec.json.Decoder[LedgerLine] = msgspec.json.Decoder(LedgerLine)
@@ -149,16 +151,18 @@ class Ledger:
         possible, and entered when somebody looks next.
 
         Args:
-            bookings: As `book` gave them.
+            bookings: As `book` gave them; none for runs that another machine booked.
             lines: What came of each; None: the run was never started.
             settings: The ceilings.
 
         Returns:
             Names of the ceilings that came to be spent to 80 %, each with the figures.
         """
-        entered = [line for line in lines if line is not None]
         try:
             with self._locked("The cost of the run cannot be entered in the ledger"):
+                # If this took long, another process may have taken us for dead.
+                gone = {b.line.agent for b in bookings if not exists(b.path, self._disk)}
+                entered = [line for line in lines if line is not None and line.agent not in gone]
                 hints: list[str] = []
                 if entered and has_ceiling(settings):
                     before = self._spending(entered[0].tree, [])
@@ -176,20 +180,21 @@ class Ledger:
         self, bookings: Sequence[Booking], lines: Sequence[LedgerLine | None]
     ) -> None:
         try:
-            for booking, line in zip(bookings, lines, strict=True):
+            for booking, line in zip(bookings, lines, strict=False):
                 if line is None:
                     remove(booking.path, self._disk)
                 else:
                     temporary = booking.path.removesuffix(".json") + ".tmp"
-                    replace_file(booking.path, msgspec.json.encode(line), temporary, self._disk)
+                    if exists(booking.path, self._disk):
+                        content = msgspec.json.encode(line)
+                        replace_file(booking.path, content, temporary, self._disk)
         except OSError:
             return  # The booking stays, and counts in full. The caller tells of the first failure.
 
     def note_limits(self, limits: AccountLimits) -> None:
         """Keep what the API said of the account's limits."""
-        with self._told("The account's limits cannot be kept"):
-            make_private_directory(self._directory, self._disk)
-            temporary = os.path.join(self._directory, f".account.{os.getpid()}.tmp")
+        with self._locked("The account's limits cannot be kept"):
+            temporary = os.path.join(self._directory, ".account.tmp")
             replace_file(self._account, msgspec.json.encode(limits), temporary, self._disk)
 
     # -- for all other processes
@@ -312,7 +317,8 @@ class Ledger:
                     line = _decoder.decode(text)
                 except ValueError:
                     continue  # Torn.
-                old_in_a_row = old_in_a_row + 1 if line.at < since else 0
+                if line.error_type != ErrorType.LOST:
+                    old_in_a_row = old_in_a_row + 1 if line.at < since else 0
                 if old_in_a_row > _OLD_IN_A_ROW:
                     return
                 yield line

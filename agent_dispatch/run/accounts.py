@@ -93,7 +93,10 @@ class Account:
     def _enter(self, lines: Sequence[LedgerLine | None], limits: AccountLimits | None) -> list[str]:
         hints = self._ledger.settle(self._bookings, lines, self._settings)
         if limits is not None:
-            self._ledger.note_limits(limits)
+            try:
+                self._ledger.note_limits(limits)
+            except DispatchError as error:
+                return [*hints, str(error)]
         return hints
 
 

@@ -79,9 +79,9 @@ class Holds:
             share, model_usage=usage or None, denied=self._denied + share.denied
         )
 
-    def until(self, report: RunReport, result: DispatchResult) -> datetime | None:
-        """Say until when a run that ended is to be held; None: it is not."""
-        if not self._left or result.error_type is not ErrorType.USAGE_LIMIT:
+    def until(self, report: RunReport, result: DispatchResult, left_s: float) -> datetime | None:
+        """Say until when a run that ended, `left_s` before its time, is to be held; None: never."""
+        if not self._left or not left_s or result.error_type is not ErrorType.USAGE_LIMIT:
             return None
         return None if report.seen.session_id is None else resets_at(report)
 

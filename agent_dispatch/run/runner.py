@@ -267,9 +267,10 @@ class Runner:
                     # If cancelled, the answer is recorded at once, without this.
                     ended = msgspec.structs.replace(ended, changes=await watch.changes())
                 result = holds.joined(classify(ended))
-                if (until := holds.until(ended, result)) is None:
+                left_s = limit.left_s
+                if (until := holds.until(ended, result, left_s)) is None:
                     return result
-                turns, left_s = None, limit.left_s
+                turns = None
                 run.interrupt = run.cancel
                 async with held.without_slot():
                     await holds.wait(until, ended, result)

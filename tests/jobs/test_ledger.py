@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,7 @@ def test_a_long_ledger_is_read_from_its_end_and_whole_where_asked(house: House) 
     assert len(list(house.ledger.lines(house.now - 60))) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_full_disk_keeps_what_a_run_cost_until_there_is_room(tmp_path: Path) -> None:
     class FullDisk(Disk):
         is_full = False
@@ -242,6 +244,21 @@ def test_a_full_disk_keeps_what_a_run_cost_until_there_is_room(tmp_path: Path) -
     house.ledger.recover()
     assert [(line.cost_usd, line.success) for line in house.lines()] == [(0.07, True)]
     assert house.open() == []
+
+
+def test_an_owner_that_was_taken_for_dead_adds_no_second_line(house: House) -> None:
+    booked = house.book(FREE)
+    house.alive.clear()
+    house.ledger.recover()
+    house.settle(booked, 0.02)
+    assert [line.error_type for line in house.lines()] == ["lost"]
+
+
+def test_a_run_that_another_machine_booked_counts_here(house: House) -> None:
+    line = house.draft(host="gpu", cost_usd=0.95)
+    house.ledger.settle([], [line], FREE)
+    assert house.lines() == [line]
+    assert "$0.95 is spent today" in (house.book(DOLLAR).refusal or "")
 
 
 @pytest.mark.parametrize("settings", [FREE, DOLLAR], ids=["no ceiling", "ceilings"])
