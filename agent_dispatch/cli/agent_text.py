@@ -1,5 +1,6 @@
 """How agents are shown to people."""
 
+import shlex
 import time
 from collections.abc import Sequence
 
@@ -142,9 +143,19 @@ def _own_rows(details: AgentDetails) -> list[tuple[str, str]]:
     return [
         *((label, listing(items) or "none") for label, items in lists if items is not None),
         ("instructions", instructions),
+        ("verify", _verify(details)),
         ("exclusive", "one run at a time on this machine" if details.exclusive else ""),
         ("nested", "no (this server is not started in it)" if details.nested is False else ""),
     ]
+
+
+def _verify(details: AgentDetails) -> str:
+    if details.verify is None:
+        return ""
+    always = "after each call" if details.verify_always else "when a call asks for it"
+    attempts = details.verify_attempts or 1
+    up_to = f", up to {attempts} times" if attempts > 1 else ""
+    return one_line(f"{shlex.join(details.verify)} ({always}{up_to})")
 
 
 def _rights_rows(details: AgentDetails) -> list[tuple[str, str]]:

@@ -101,6 +101,7 @@ def update(
     effort: str = "",
     permission_prompts: str = "",
     allow: str = "",
+    verify: str = "",
     json: bool = False,
     shell: Shell,
 ) -> int:
@@ -119,6 +120,8 @@ def update(
         effort: low, medium, high, xhigh or max; "none" clears it.
         permission_prompts: "ask" lets a person answer when it lacks a permission; "deny" does not.
         allow: A rule to add to the allowed tools, like "Bash(git log:*)".
+        verify: The command that checks its work when a call asks for that, like "make test"; no
+            shell runs it. "none" clears it.
         json: Print the change as JSON.
         shell: The outside world.
     """
@@ -135,6 +138,7 @@ def update(
         effort=effort,
         permission_prompts=permission_prompts,
         allow=allow,
+        verify=verify,
     )
     return _show_change(change, shell, as_json=json)
 

@@ -57,7 +57,14 @@ def check_registration(shell: Shell, directories: Sequence[str]) -> Iterator[Che
         yield _finding(Status.FAIL, str(error), fix)
         return
     present = registered_server(claude_config)
-    yield from _check_present(present, registration_of_this(shell), shell.environ)
+    plugin = _enabled_plugin(shell.environ)
+    if present is None and plugin is not None:
+        yield _check_plugin(plugin, shell.environ)
+    else:
+        yield from _check_present(present, registration_of_this(shell), shell.environ)
+    if present is not None and plugin is not None:
+        message = f"the plugin {plugin} starts the server too, so every tool appears twice"
+        yield _finding(Status.WARN, message, as_shell_command(REMOVE))
     here = os.getcwd()
     yield from _check_shadows(claude_config, [here, *directories], present)
     yield from _check_names(claude_config, registered=present is not None)
@@ -70,6 +77,22 @@ def check_registration(shell: Shell, directories: Sequence[str]) -> Iterator[Che
 
 def _finding(status: Status, message: str, fix: str | None = None) -> Check:
     return Check("registration", status, message, fix)
+
+
+def _enabled_plugin(environ: Mapping[str, str]) -> str | None:
+    """The plugin of ours that is switched on for all sessions, as `NAME@MARKETPLACE`."""
+    for file in _user_settings(environ):
+        for name, enabled in _mapping(_read(file).get("enabledPlugins")).items():
+            if enabled is True and name.partition("@")[0] == SERVER_NAME:
+                return name
+    return None
+
+
+def _check_plugin(plugin: str, environ: Mapping[str, str]) -> Check:
+    if shutil.which(SERVER_NAME, path=environ.get("PATH", os.defpath)) is None:
+        message = f"the plugin {plugin} starts {SERVER_NAME}, which is not on PATH"
+        return _finding(Status.FAIL, message, _INIT)
+    return _finding(Status.OK, f"the plugin {plugin} starts {SERVER_NAME} serve")
 
 
 def _check_present(

@@ -78,6 +78,8 @@ def _remarks(result: DispatchResult) -> list[str]:
         remarks.append(f"note: this run gave {earlier}; see with --json")
     if result.denied_tools:
         remarks.append(f"warning: tools denied: {', '.join(result.denied_tools)}")
+    if result.verified:
+        remarks.append("note: the verify command passed")
     if result.budget_exceeded:
         remarks.append("warning: this run cost more than its cap")
     if result.left_running:

@@ -59,6 +59,7 @@ def run(
     timeout_seconds: float = 0,
     model: str = "",
     effort: str = "",
+    verify: bool = False,
     background: bool = False,
     stream: bool = False,
     json: bool = False,
@@ -81,6 +82,7 @@ def run(
         timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
         model: The model of this run, as `claude --model` takes it.
         effort: The effort of this run: low, medium, high, xhigh or max.
+        verify: Run the agent's own verify command on its work; it decides about success.
         background: Start a background job, print its id and return at once.
         stream: Print a line for each thing the agent does.
         json: Print the result as the MCP tool `dispatch` answers it.
@@ -111,6 +113,7 @@ def run(
         session_id=session or None,
         model=model,
         effort=effort,
+        verify=verify,
     )
     if background:
         return _submit(shell, request, as_json=json)

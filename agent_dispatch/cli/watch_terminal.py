@@ -11,7 +11,7 @@ import signal
 import termios
 import time
 import tty
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import msgspec
 import trio
@@ -28,11 +28,25 @@ from agent_dispatch.cli.watch_keys import Command, CommandKind, View, follow, ke
 from agent_dispatch.cli.watch_rows import Row, as_trees, matching
 from agent_dispatch.cli.watch_screen import Scene, draw
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.run.service import Service
 from agent_dispatch.run.threads import in_thread
 
 _KEY_BYTES = 1024
+_CANCELLED: Mapping[CancelOutcome, str] = {
+    CancelOutcome.CANCELLED: "cancelled",
+    CancelOutcome.RUNNING: "still ending",
+    CancelOutcome.ALREADY_TERMINAL: "it had ended before",
+    CancelOutcome.NOT_FOUND: "there is no such job",
+}
+_SENT: Mapping[SendOutcome, str] = {
+    SendOutcome.DELIVERED: "the agent has the message",
+    SendOutcome.QUEUED: "the agent gets the message as soon as it can",
+    SendOutcome.ALREADY_TERMINAL: "it has ended, so it takes no message",
+    SendOutcome.NOT_FOUND: "there is no such job",
+}
 _MAX_TRANSCRIPT_LINES = 2_000
 
 
@@ -124,11 +138,7 @@ class _Screen:
         if self._view.opened != before:
             self._seen = self._seen._replace(opened=None)
             self._look_now.set()
-        if command is None:
-            return
-        if command.kind is CommandKind.QUIT:
-            self.left.set()
-        else:
+        if command is not None:
             nursery.start_soon(self._do, command)
 
     async def _do(self, command: Command) -> None:
@@ -144,15 +154,20 @@ class _Screen:
             case CommandKind.CANCEL:
                 self._notice(f"Cancelling {short} …")
                 outcome = await self._service.cancel(command.job_id, by="agent-dispatch watch")
-                return f"Job {short}: {outcome}."
+                return f"Job {short}: {_CANCELLED[outcome]}."
             case CommandKind.ANSWER:
                 verdict = Verdict.ALLOW if command.allow else Verdict.DENY
                 await self._service.answer(
                     command.job_id, verdict, AnsweredBy.TERMINAL, command.text
                 )
                 return f"Job {short}: {'allowed, once' if command.allow else 'denied'}."
-            case _:
-                raise NotImplementedError
+            case CommandKind.SEND:
+                self._notice(f"Sending to {short} …")
+                sent = await self._service.send(command.job_id, command.text)
+                return f"Job {short}: {_SENT[sent.outcome]}."
+            case CommandKind.QUIT:
+                self.left.set()
+                return ""
 
     def _notice(self, text: str) -> None:
         self._view = msgspec.structs.replace(self._view, notice=text)

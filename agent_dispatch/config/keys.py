@@ -366,6 +366,27 @@ def _read_argv(value: object) -> list[str]:
     return list(value)
 
 
+def _read_check(value: object) -> list[str] | None:
+    return None if value == [] else _read_argv(value)
+
+
+def _parse_check(text: str) -> list[str] | None:
+    """Read a command as a shell would split it, or as a JSON array; no shell runs it."""
+    if text.strip().startswith("["):
+        try:
+            return _read_check(msgspec.json.decode(text))
+        except msgspec.DecodeError as error:
+            raise BadValueError(
+                f"it starts with '[' but is not a JSON array of texts: {error}"
+            ) from error
+    import shlex  # Only this option needs it.
+
+    try:
+        return _read_check(shlex.split(text))
+    except ValueError as error:
+        raise BadValueError(f"its quotation marks do not match ({error})") from error
+
+
 def _read_program(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or not is_one_line(value):
         raise _expected("the absolute path of agent-dispatch there", value)
@@ -393,6 +414,9 @@ AGENT_KEYS: Mapping[str, Key] = {
     "nested": _FLAG,
     "capabilities": Key(_read_lines),
     "permission_prompts": _PROMPTS,
+    "verify": Key(_read_check, parse=_parse_check, max_chars=20_000),
+    "verify_always": _FLAG,
+    "verify_attempts": _whole(1, 100),
 }
 """`[agents.NAME]`, in the order in which a new agent is written."""
 

@@ -216,6 +216,9 @@ class Registry:
             env_deny=_listed(agent.env_deny),
             instructions=agent.instructions,
             exclusive=agent.exclusive or None,
+            verify=_listed(agent.verify),
+            verify_always=agent.verify_always or None,
+            verify_attempts=agent.verify_attempts if agent.verify else None,
             nested=None if agent.nested else False,
             max_budget_usd=agent.max_budget_usd,
             warnings=warnings or None,
@@ -334,6 +337,9 @@ class Registry:
             except BadTableError as error:
                 raise UnusableAgentError(name, str(error)) from error
             keys = widened(old_rights, self._rights(agent, settings))
+            if real.get("verify"):
+                # We run it, and nobody is asked for a permission.
+                keys.append("verify")
             self._require_right(name, keys, by, settings, command_for(["update", name], real))
             if real:
                 draft.set_keys(("agents", name), real)

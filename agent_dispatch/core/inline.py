@@ -14,7 +14,7 @@ from agent_dispatch.core.evidence import without_lists
 from agent_dispatch.core.quoting import cut_middle
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult
-from agent_dispatch.model.job import PROGRESS_LINES, Job
+from agent_dispatch.model.job import PROGRESS_LINES, SUMMARY_TASK_CHARS, Job
 
 INLINE_CHARS = 40_000
 """Answers up to here are never cut: Claude Code shows as much (measured with 2.1.330)."""
@@ -147,7 +147,17 @@ def inline_job(job: Job) -> Job:
         result = inline(msgspec.structs.replace(result, job_id=job.id))
     asked = {name: _clipped(getattr(job, name)) for name in ("task", "context", "caller", "goal")}
     progress = job.progress and [_clipped(line) for line in job.progress[-PROGRESS_LINES:]]
-    return msgspec.structs.replace(job, result=result, progress=progress, **asked)
+    messages = job.messages and [
+        msgspec.structs.replace(message, text=_begun(message.text))
+        for message in job.messages[-PROGRESS_LINES:]
+    ]
+    return msgspec.structs.replace(
+        job, result=result, progress=progress, messages=messages, **asked
+    )
+
+
+def _begun(text: str) -> str:
+    return text if len(text) <= SUMMARY_TASK_CHARS else f"{text[: SUMMARY_TASK_CHARS - 1]}…"
 
 
 def _shown(

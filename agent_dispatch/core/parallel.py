@@ -84,6 +84,7 @@ def _member(item: DispatchItem) -> Member:
         timeout_s=call_timeout_s(item.timeout_seconds),
         model=item.model,
         effort=item.effort,
+        verify=item.verify,
     )
     return Member(
         request=request,
@@ -115,6 +116,7 @@ def aggregate_request(
         agent=agent,
         task=_AGGREGATE_TASK,
         context="\n\n".join(quoted),
+        aggregates=True,
         caller=_common([member.request.caller for member in members]),
         goal=_common([member.request.goal for member in members]),
     )

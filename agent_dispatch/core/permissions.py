@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from agent_dispatch.core.report import Denial, Seen
+from agent_dispatch.core.secrets import mask
 from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.next_step import NextStep, run
@@ -240,8 +241,8 @@ def _no_rule(agent: EffectiveAgent, denial: Denial) -> Advice:
     said = f' Claude Code said: "{denial.said}"' if denial.said else ""
     text = (
         f"No rule grants just this call of {denial.tool}: its command is too long, or"
-        " has a redirection, a wildcard or several lines. Have the agent use plain commands, and"
-        f" Write for files.{said}"
+        " has a redirection, a wildcard, several lines or a key in it. Have the agent use plain"
+        f" commands, and Write for files.{said}"
     )
     return text, None
 
@@ -273,6 +274,8 @@ def _least_rule(agent: EffectiveAgent, denial: Denial) -> str | None:
             0 < len(command) <= _MAX_COMMAND_CHARS
             and not _NOT_IN_A_RULE.search(command)
             and _is_balanced(command)
+            # A rule would put the key into the text, the shell's history and the configuration.
+            and mask(command) == command
         )
         return f"Bash({command})" if usable else None
     if tool in _EDITS and denial.path:

@@ -78,6 +78,9 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     env_deny: list[str] | None = None
     instructions: str | None = None
     exclusive: bool | None = None
+    verify: list[str] | None = None
+    verify_always: bool | None = None
+    verify_attempts: int | None = None
     """True, or left out."""
     nested: bool | None = None
     """False, or left out."""
@@ -125,3 +128,4 @@ class AgentFields(TypedDict, total=False):
     disallowed_tools: str
     effort: str
     permission_prompts: str
+    verify: str

@@ -61,6 +61,12 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The name of the agent on that host; None: the same."""
     permission_prompts: str | None = None
     """`deny` or `ask`; None: as the settings say."""
+    verify: list[str] | None = None
+    """A command and its arguments, which check the agent's work when a call asks for that."""
+    verify_always: bool = False
+    """They do so after each call."""
+    verify_attempts: int = 1
+    """How often they run at most; between two times the agent repairs what they found."""
 
 
 class GroupMember(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -179,6 +185,9 @@ class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     agent: str | None = None
     """Its name there; None: the same."""
     permission_prompts: str = "deny"
+    verify: tuple[str, ...] | None = None
+    verify_always: bool = False
+    verify_attempts: int = 1
 
     @property
     def asks(self) -> bool:

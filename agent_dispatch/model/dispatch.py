@@ -28,6 +28,7 @@ class ErrorType(StrEnum):
     UNREACHABLE = "unreachable"
     """Said by a caller of a host that it cannot reach, never by the job's owner."""
     SCHEMA = "schema"
+    UNVERIFIED = "unverified"
     CLI_ERROR = "cli_error"
 
 
@@ -53,6 +54,10 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """In place of the agent's own; empty for that one."""
     effort: str = ""
     """The same for the effort."""
+    verify: bool = False
+    """Run the agent's `verify` command on its work; `verify_always` of the agent does so too."""
+    aggregates: bool = False
+    """It combines answers of other agents, which `verify_always` is not about."""
     allow_once: PastQuestion | None = None
     """A question that a person answered after its job had ended: its call is allowed once. Only
     `Service.answer` gives one."""
@@ -126,6 +131,10 @@ class DispatchResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The calls themselves, each once, in order."""
     evidence: Evidence | None = None
     """None: no output of an agent was read."""
+    verified: bool | None = None
+    """Whether the agent's `verify` command passed; None: it was not run."""
+    verify_output: str | None = None
+    """The end of what that command printed."""
     resets_at: str | None = None
     """When the usage limit that stopped the run ends: ISO 8601, in UTC."""
     hint: str | None = None

@@ -88,6 +88,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """32 hex digits."""
     kind: JobKind
     agent: str
+    agents: list[str] | None = None
+    """All agents of a job that has several, such as a dialogue."""
     task: str
     context: str = ""
     caller: str = ""
@@ -103,6 +105,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str = ""
     """As the call gave it; empty: the agent's own."""
     effort: str = ""
+    verify: bool = False
+    """The call asked for the agent's `verify` command."""
     parent: str | None = None
     """The job inside whose agent this one was started; it ends with that one."""
     tree: str | None = None
@@ -168,6 +172,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             session_id=self.resume_session_id,
             model=self.model,
             effort=self.effort,
+            verify=self.verify,
             allow_once=self.allow_once,
         )
 
@@ -199,6 +204,7 @@ def new_job(
         resume_session_id=request.session_id,
         model=request.model,
         effort=request.effort,
+        verify=request.verify,
         allow_once=request.allow_once,
         parent=parent,
         tree=tree,

@@ -24,6 +24,7 @@ class DispatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     summary_chars: int = 500
     timeout_seconds: int = 0
     fresh: bool = False
+    verify: bool = False
     model: str = ""
     effort: str = ""
 

@@ -5,6 +5,7 @@ which is called once the job has a record, so that the caller has its id.
 """
 
 import secrets
+import shlex
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -25,11 +26,12 @@ from agent_dispatch.core.command import (
 from agent_dispatch.core.json_schema import without_dialect
 from agent_dispatch.core.prompt import check_request
 from agent_dispatch.core.report import StartFailure
-from agent_dispatch.errors import ConfigError
+from agent_dispatch.errors import ConfigError, InvalidRequestError
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import JOB_VARIABLE, Job
 from agent_dispatch.model.ledger import TREE_VARIABLE
+from agent_dispatch.model.next_step import run
 from agent_dispatch.run.program import (
     check_directory,
     find_program,
@@ -50,6 +52,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     agent: EffectiveAgent
     settings: Settings
     prompt: str
+    verify: tuple[str, ...] | None = None
+    """The command that decides whether the work was done; None: no such command is to run."""
 
     @property
     def timeout_s(self) -> float:
@@ -77,7 +81,29 @@ def plan_run(snapshot: ConfigSnapshot, request: DispatchRequest) -> Plan:
         agent = msgspec.structs.replace(agent, model=model)
     if effort := request.effort.strip():
         agent = msgspec.structs.replace(agent, effort=effort)
-    return Plan(request=request, agent=agent, settings=snapshot.settings, prompt=prompt)
+    return Plan(
+        request=request,
+        agent=agent,
+        settings=snapshot.settings,
+        prompt=prompt,
+        verify=_verify_command(agent, request),
+    )
+
+
+def _verify_command(agent: EffectiveAgent, request: DispatchRequest) -> tuple[str, ...] | None:
+    wanted = request.verify or (agent.verify_always and not request.aggregates)
+    # An agent on another host is checked there, by its own table.
+    if not wanted or agent.host is not None:
+        return None
+    if agent.verify is None:
+        why = "was asked for" if request.verify else "is set as verify_always"
+        set_it = f"agent-dispatch update {shlex.quote(agent.name)} --verify 'make test'"
+        raise InvalidRequestError(
+            f"Agent {agent.name!r} has no `verify` command in its table, and verification {why};"
+            " nothing was started.",
+            run(set_it, agent.name),
+        )
+    return agent.verify
 
 
 class Planner:

@@ -49,6 +49,8 @@ class JobRun:
         self.owned = owned
         self.children: list[Child] = []
         """Every claude that was started for it."""
+        self.helpers: list[Child] = []
+        """Every other program that was."""
         self.cancelled: CancelledBy = nothing_begun(owned)
         """Replaced by the work once it has something to say."""
         self.nursery = nursery
@@ -73,7 +75,7 @@ class JobRun:
     @property
     def tree_ended(self) -> bool:
         """No process of it is left."""
-        return all(child.ended for child in self.children)
+        return all(child.ended for child in (*self.children, *self.helpers))
 
     def on_mail(self, kind: str, body: type[T], handle: Callable[[Mail, T], object]) -> None:
         """Handle the messages of one kind, those first that came before now.

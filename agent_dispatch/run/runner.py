@@ -5,11 +5,12 @@ from functools import partial
 
 import msgspec
 
+from agent_dispatch.claude.program import RunProgram
 from agent_dispatch.core.accounting import Share
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue import as_dispatch, from_record
 from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.report import RunReport, Seen
+from agent_dispatch.core.report import RunReport, Seen, TreeChanges
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
@@ -34,6 +35,7 @@ from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
 from agent_dispatch.run.threads import in_thread
 from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
+from agent_dispatch.run.verify import Verification
 from agent_dispatch.run.work_tree import WorkTrees
 
 
@@ -48,6 +50,7 @@ class Runner:
         limits: Limits,
         open_claude: OpenClaude,
         work_trees: WorkTrees,
+        run_program: RunProgram,
         parent: str | None,
     ) -> None:
         """Run what `planner` plans, within `limits`, recorded in `store` below the job `parent`."""
@@ -56,6 +59,7 @@ class Runner:
         self._limits = limits
         self._open_claude = open_claude
         self._work_trees = work_trees
+        self._run_program = run_program
         self._parent = parent
         self._accounts = Accounts(store.ledger, planner.environ)
         self._calls: dict[str, Ownership] = {}
@@ -108,6 +112,7 @@ class Runner:
         agents = {role: capped(agent, settings) for role, agent in agents.items()}
 
         async def work(run: JobRun) -> DispatchResult:
+            run.owned.note(agents=[request.requester, request.responder])
             dialogue = Dialogue(request, agents, settings, run, self._planner)
             commands = await dialogue.prepare()
             if isinstance(commands, DispatchResult):
@@ -231,11 +236,17 @@ class Runner:
                 cancelled_by=cancelled_by,
             )
 
+        def may_go_on(turns: Turns) -> bool:
+            answered = not turns.over and turns.transcript.answered
+            return answered and classify(report(turns)).success
+
         def shares(result: DispatchResult) -> list[Share | None]:
             if turns is not None and not turns.has_started and not holds.has_held:
                 return [None]
             return [holds.share(Seen() if turns is None else turns.transcript.seen(), result)]
 
+        attempts = plan.agent.verify_attempts
+        checks = Verification(plan.verify, attempts, run, self._run_program)
         turns: Turns | None = None
         command = await command_for(limit.timeout_s, request.session_id)
         if isinstance(command, DispatchResult):
@@ -252,21 +263,36 @@ class Runner:
             run.owned.note_started()
             watch = self._work_trees.watch(command, run.nursery)
             prompt = plan.prompt
+            changes: TreeChanges | None = None
             while True:
-                run.cancelled = partial(_cancelled, holds, partial(report, current))
+                run.cancelled = partial(_cancelled, holds, checks, partial(report, current))
                 run.interrupt = current.interrupt
                 await watch.may_start()
                 async with current.running(self._open_claude, held.fds):
                     await watch.may_act()
-                    await current.ask(prompt, limit, is_last=True)
+                    await current.ask(prompt, limit, is_last=not checks.may_repair)
+                    while checks.may_repair and may_go_on(current):
+                        changes = await watch.changes()
+                        if await checks.check(command, limit.left_s, held.fds):
+                            break
+                        limit = TimeLimit(limit.left_s)
+                        is_last = not checks.may_repair
+                        prompt = checks.repair_prompt
+                        await current.ask(prompt, limit, is_last=is_last, goes_on=True)
+                    await current.leave()
                     if not run.tree_ended:
                         run.mark_ending()
                 await current.explain_denials()
                 ended = report(current, current.interrupted_by or "")
                 if ended.seen.calls is not None:
                     # If cancelled, the answer is recorded at once, without this.
-                    ended = msgspec.structs.replace(ended, changes=await watch.changes())
+                    changes = changes if checks.has_passed else await watch.changes()
+                    ended = msgspec.structs.replace(ended, changes=changes)
                 result = holds.joined(classify(ended))
+                may_check = current.transcript.answered and current.interrupted_by is None
+                if result.success and checks.is_due and may_check:
+                    await checks.check(command, limit.left_s, held.fds)
+                result = checks.applied(result)
                 left_s = limit.left_s
                 if (until := holds.until(ended, result, left_s)) is None:
                     return result
@@ -281,5 +307,7 @@ class Runner:
                 prompt, limit = CONTINUE, TimeLimit(left_s)
 
 
-def _cancelled(holds: Holds, report: Callable[[str], RunReport], by: str) -> DispatchResult:
-    return holds.joined(classify(report(by)))
+def _cancelled(
+    holds: Holds, checks: Verification, report: Callable[[str], RunReport], by: str
+) -> DispatchResult:
+    return checks.cancelled(holds.joined(classify(report(by))), by)

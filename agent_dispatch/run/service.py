@@ -116,6 +116,7 @@ class Service:
             limits=limits,
             open_claude=open_claude,
             work_trees=WorkTrees(run_program, self._lookouts),
+            run_program=run_program,
             parent=self._parent,
         )
         self._flight = SingleFlight(nursery)
@@ -165,7 +166,7 @@ class Service:
 
     def kept_answer(self, plan: Plan) -> DispatchResult | None:
         """The answer to a question that was asked before, if it is in the cache."""
-        if plan.request.session_id is not None or not plan.settings.cache.enabled:
+        if _is_own_run(plan):
             return None
         return self._flight.kept(plan)
 
@@ -176,7 +177,7 @@ class Service:
         if job.result is None or job.completed_at is None:
             return
         plan = plan_run(await self._planner.snapshot(), job.request())
-        if plan.settings.cache.enabled:
+        if not _is_own_run(plan):
             self._flight.keep(plan, job.result, job.completed_at)
 
     async def _run(
@@ -194,7 +195,7 @@ class Service:
         await self._check_session(request.session_id)
         # Where no record of an ordinary call is kept, there is none that a ref could name.
         unnamed = ref and settings.call_retention_days == 0
-        if alone or unnamed or request.session_id is not None or not settings.cache.enabled:
+        if alone or unnamed or _is_own_run(plan):
             return await self._runner.call(plan, ref, on_progress, tree=tree)
         start = partial(self._runner.call, plan, ref, tree=tree)
         if fresh:
@@ -240,7 +241,7 @@ class Service:
             report(Progress(f"Job {job.id}", job.id))
             return outcome.of_job(await self.wait(job.id, math.inf, report))
 
-        if alone or plan.request.session_id is not None or not plan.settings.cache.enabled:
+        if alone or _is_own_run(plan):
             return await start(on_progress, TimeLimit(plan.timeout_s))
         if fresh:
             return await self._flight.fresh(plan, on_progress, start)
@@ -645,6 +646,12 @@ class JobNotEndedError(DispatchError):
             f"Job {job.id} is {job.status}: its result is not there yet.",
             NextStep(kind=StepKind.WAIT, job_id=job.id),
         )
+
+
+def _is_own_run(plan: Plan) -> bool:
+    """Whether a run answers its own call and no other."""
+    resumes = plan.request.session_id is not None
+    return resumes or plan.verify is not None or not plan.settings.cache.enabled
 
 
 def _hangs(name: str) -> str:

@@ -3,6 +3,7 @@
 import trio
 
 from agent_dispatch.core.prompt import check_message
+from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import post, settled, wait_to_see
@@ -28,12 +29,17 @@ async def send(
         patience_s: Seconds to wait; the message stays queued behind them.
 
     Raises:
-        InvalidRequestError: Not an id, or the text cannot be sent.
+        InvalidRequestError: Not an id, a job of several agents, or the text cannot be sent.
         DispatchError: The job cannot be read, or the message cannot be recorded.
     """
     check_message(text)
     try:
         job = await settled(store, job_id)
+        if job.agents:
+            raise InvalidRequestError(
+                f"Job {job.id} has several agents ({', '.join(job.agents)[:200]}), so it takes no"
+                " messages. Send to a job of one agent."
+            )
         mail = None
         if not job.status.is_terminal:
             mail = await post(store, job_id, MESSAGE_MAIL, MessageBody(text))

@@ -236,15 +236,18 @@ class Turns:
         else:
             child.start_soon(say, child, refusal_line(event))
 
-    async def ask(self, prompt: str, limit: TimeLimit, *, is_last: bool) -> None:
+    async def ask(
+        self, prompt: str, limit: TimeLimit, *, is_last: bool, goes_on: bool = False
+    ) -> None:
         """Put a turn to it, and wait for all that comes of it, until `limit`.
 
         Args:
             prompt: What to say.
             limit: How long it may take; the process is ended then.
             is_last: No other turn follows: it leaves behind its answer.
+            goes_on: The turn counts to the one before it.
         """
-        if self._turns:
+        if self._turns and not goes_on:
             self._began = trio.current_time()
         self._limit = limit
         self._interruption = trio.CancelScope()
@@ -270,6 +273,8 @@ class Turns:
                 self._run.mark_ending()
             await self._stop(child)
             self.ending = Ending.DEADLINE
+        # What comes between two turns goes with the next one.
+        self._run.messages.stop()
 
     def interrupt(self, by: str) -> None:
         """End the turn in hand, and take no more; what was said until then is kept."""

@@ -36,6 +36,10 @@ Effort = Annotated[
     str, msgspec.Meta(description="low, medium, high, xhigh or max; empty = the agent's own")
 ]
 
+Verify = Annotated[
+    bool, msgspec.Meta(description="Have the agent's verify command decide about success")
+]
+
 JsonSchema = Annotated[
     dict[str, Any] | str,
     msgspec.Meta(description="JSON Schema that the answer has to fit; it comes as parsed_result"),
@@ -66,6 +70,7 @@ class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: Group = ""
     model: Model = ""
     effort: Effort = ""
+    verify: Verify = False
 
 
 class DispatchParams(TaskParams, frozen=True):
@@ -94,6 +99,7 @@ class SessionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_seconds: TimeoutSeconds = 0
     model: Model = ""
     effort: Effort = ""
+    verify: Verify = False
 
 
 async def dispatch(
@@ -167,6 +173,7 @@ def _session_request(params: SessionParams) -> DispatchRequest:
         session_id=params.session_id or None,
         model=params.model,
         effort=params.effort,
+        verify=params.verify,
     )
 
 
@@ -184,6 +191,7 @@ def request_from(params: TaskParams) -> DispatchRequest:
         group=params.group,
         model=params.model,
         effort=params.effort,
+        verify=params.verify,
     )
 
 

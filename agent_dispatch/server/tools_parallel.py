@@ -26,8 +26,8 @@ class ParallelParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description=(
                 'A list, or the JSON of one, of {"agent", "task", and optionally "context",'
                 ' "caller", "goal", "response_format", "json_schema", "return_ref",'
-                ' "summary_chars", "timeout_seconds", "group", "model", "effort", "fresh"}, each as'
-                " for dispatch"
+                ' "summary_chars", "timeout_seconds", "group", "model", "effort", "fresh",'
+                ' "verify"}, each as for dispatch'
             )
         ),
     ]

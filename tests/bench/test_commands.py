@@ -15,6 +15,7 @@ import trio
 
 from bench import concurrency, jobs, overhead, soak
 from bench.chaos.__main__ import main as chaos
+from bench.chaos.spending import main as spending
 from bench.compare import __main__ as compare
 from bench.compare.comparison import Verdict, as_json, from_json
 from bench.harness import Server
@@ -190,3 +191,10 @@ def test_soak_goes_at_least_one_round_and_takes_a_sample() -> None:
     assert load.wrong == []
     assert len(samples) == load.rounds
     assert samples[-1].rss_mib > 0
+
+
+def test_servers_that_spend_at_once_and_are_killed_pass_no_ceiling(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert spending(["--seed", "11", "--runs", "1"]) == 0, capfd.readouterr().out
+    assert " budget" in capfd.readouterr().out

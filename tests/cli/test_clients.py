@@ -171,6 +171,7 @@ def test_print_alone_and_unknown_clients_are_misuse(world: World) -> None:
 
 def test_variables_are_named_and_never_written(world: World) -> None:
     world.environ |= {
+        "AGENT_DISPATCH_CONFIG": str(world.config),
         "ANTHROPIC_API_KEY": "sk-secret",
         "CLAUDE_CODE_OAUTH_TOKEN": "tok-secret",
         "CLAUDE_CONFIG_DIR": str(world.home / "claude-secret"),
@@ -183,6 +184,7 @@ def test_variables_are_named_and_never_written(world: World) -> None:
         "ANTHROPIC_API_KEY",
         "CLAUDE_CODE_OAUTH_TOKEN",
         "CLAUDE_CONFIG_DIR",
+        "XDG_CONFIG_HOME",
     ]
     for client in NAMES:
         path = with_sample(world, client)
@@ -196,6 +198,7 @@ def test_variables_are_named_and_never_written(world: World) -> None:
 
 def test_a_client_that_passes_no_variable_must_have_ours(world: World) -> None:
     with_sample(world, "desktop")
+    world.environ["AGENT_DISPATCH_CONFIG"] = str(world.config)
     assert world.run("init", "--client", "desktop") == 0
     setting = f"AGENT_DISPATCH_CONFIG={shlex.quote(str(world.config))}"
     assert f"note: Claude Desktop must be started with {setting}" in world.err

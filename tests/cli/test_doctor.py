@@ -394,3 +394,24 @@ def test_a_registration_under_another_name_is_told(healthy: World) -> None:
     assert found(healthy, "registration")[1][2] == (
         "claude mcp remove --scope user -- 'my agents' && agent-dispatch init"
     )
+
+
+def test_the_plugin_counts_as_a_registration(healthy: World) -> None:
+    settings = healthy.home / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text('{"enabledPlugins": {"agent-dispatch@market": true, "other@market": true}}')
+    healthy.run("doctor", "--json")
+    [(status, message, fix)] = found(healthy, "registration")
+    assert (status, fix) == ("warn", "claude mcp remove agent-dispatch --scope user")
+    assert "so every tool appears twice" in message
+    healthy.claude_config.write_text("{}")
+    healthy.run("doctor", "--json")
+    assert found(healthy, "registration") == []
+    (healthy.home / "bin" / "agent-dispatch").unlink()
+    healthy.run("doctor", "--json")
+    [(status, message, fix)] = found(healthy, "registration")
+    assert (status, fix) == ("fail", "agent-dispatch init")
+    assert "agent-dispatch@market starts agent-dispatch, which is not on PATH" in message
+    settings.write_text('{"enabledPlugins": {"agent-dispatch@market": false}}')
+    healthy.run("doctor", "--json")
+    assert "not registered" in found(healthy, "registration")[0][1]

@@ -9,6 +9,7 @@ from agent_dispatch.core.inline import INLINE_CHARS, cut, inline, inline_all, in
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
+from agent_dispatch.model.message import Message
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 MOST_BYTES_ON_THE_WIRE = 0.2 * 2**20
@@ -266,6 +267,11 @@ def test_a_job_of_usual_size_is_shown_as_it_is() -> None:
 
 
 def test_a_job_is_shown_with_the_beginning_of_what_was_asked() -> None:
+    told = [Message(id=str(number), text="m" * 10**5, sent_at=1) for number in range(100)]
+    shown = inline_job(job(messages=told))
+    assert shown.messages is not None
+    assert [message.id for message in shown.messages] == [str(n) for n in range(80, 100)]
+    assert len(msgspec.json.encode(shown)) < 6_000
     shown = inline_job(job(task="t" * 10**6, context="c" * 10**6, progress=["p" * 10**6] * 100))
     assert shown.task == "t" * 2_000 + "… (1000000 characters in all)"
     assert shown.context == "c" * 2_000 + "… (1000000 characters in all)"

@@ -656,6 +656,9 @@ def test_a_key_in_a_denied_call_is_masked_and_one_in_the_answer_stays() -> None:
     assert [c.input for c in result.denied_calls or ()] == [
         """{"command":"curl -H 'Authorization: Bearer abc…'"}"""
     ]
+    advice = shown(report(event)).hint or ""
+    assert "or a key in it" in advice
+    assert "abcd12345678" not in advice
     assert result.result == "The token is ghp_abcdefghij."
 
 

@@ -64,6 +64,7 @@ class Text:
 
     text: str
     after_s: float = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,13 @@ class MessagesApi:
             case Text() | ToolCalls():
                 await trio.sleep(reply.after_s)
                 whole = _message_body(request, reply, next(self._numbers))
+                headers = reply.headers if isinstance(reply, Text) else {}
                 if request.body.get("stream"):
                     events = "".join(_events(whole)).encode()
-                    await _send(stream, 200, {"content-type": "text/event-stream"}, events)
+                    fields = {"content-type": "text/event-stream", **headers}
+                    await _send(stream, 200, fields, events)
                 else:
-                    await _send_json(stream, 200, whole)
+                    await _send_json(stream, 200, whole, headers)
 
 
 @asynccontextmanager

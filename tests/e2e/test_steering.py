@@ -11,6 +11,7 @@ import trio
 from tests.e2e.messages_api import (
     ApiError,
     ApiRequest,
+    Held,
     MessagesApi,
     Reply,
     answer,
@@ -87,6 +88,51 @@ async def test_a_message_is_acted_upon_by_the_next_tool_boundary(
     assert later.json()["outcome"] == "already_terminal"
     assert later.json()["session_id"] == job["session_id"]
     await world.nothing_left(within_s=3)
+
+
+async def test_a_message_to_a_pending_job_goes_with_its_first_turn(
+    world: World, api: MessagesApi
+) -> None:
+    await world.add_agent("infra", *BYPASS)
+    config = world.home / ".config" / "agent-dispatch" / "agents.toml"
+    config.write_text(config.read_text() + "\n[settings]\nmax_concurrency = 1\n")
+    may_end = trio.Event()
+    api.decide = script(
+        ("and also the nodes", answer("pods and nodes")),
+        ("take your time", Held(may_end, answer("done"))),
+        ("begin", bash("echo step; sleep 0.5")),
+    )
+    with trio.fail_after(90):
+        first = await submitted(world, "infra", "take your time")
+        while not api.requests:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+        second = await submitted(world, "infra", "begin")
+        sent = await world.product("send", second, "and also the nodes", "--json")
+        may_end.set()
+        job = (await world.product("wait", second, "--json")).json()
+        await world.product("wait", first)
+    assert sent.json() == {"job_id": second, "outcome": "queued"}
+    assert job["result"]["result"] == "pods and nodes"
+    [message] = job["messages"]
+    assert message["delivered_at"] >= job["started_at"]
+
+
+async def test_a_call_takes_messages_from_another_process(world: World, api: MessagesApi) -> None:
+    await world.add_agent("infra", *BYPASS)
+    api.decide = Tools()
+    answers: list[dict[str, Any]] = []
+    with trio.fail_after(90):
+        async with world.serving() as client, trio.open_nursery() as nursery:
+
+            async def dispatch() -> None:
+                answers.append(await client.call("dispatch", agent="infra", task="begin"))
+
+            nursery.start_soon(dispatch)
+            while not any("tool_result" in json.dumps(r.body) for r in api.requests):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            sent = await world.product("send", "last", "and also the nodes", "--json")
+    assert sent.json()["outcome"] == "delivered"
+    assert [one["result"] for one in answers] == ["pods and nodes"]
 
 
 async def test_what_an_interrupted_agent_said_is_kept_and_its_session_goes_on(

@@ -89,6 +89,7 @@ class FakeClaude:
         """The ids of those that were taken back."""
         self.replies: list[dict[str, Any]] = []
         """What came of its requests; it waits for each."""
+        self.replied_after_s: list[float] = []
 
     @contextlib.asynccontextmanager
     async def __call__(
@@ -100,6 +101,7 @@ class FakeClaude:
         on_control: OnControl,
     ) -> AsyncIterator[Child]:
         self.commands.append(command)
+        self._began_at = trio.current_time()
         self.begun.set()
         self.running += 1
         self.peak = max(self.peak, self.running)
@@ -150,6 +152,7 @@ class _Playing(Child):
             return
         if line["type"] == "control_response":
             self._fake.replies.append(line["response"]["response"])
+            self._fake.replied_after_s.append(trio.current_time() - self._fake._began_at)
             self._replied.set()
             return
         self._fake.ended_by.append(line["request"]["subtype"])

@@ -166,7 +166,9 @@ result(json.dumps([[one["request_id"], one["response"]["behavior"]] for one in s
 
     run = await play(stage, script, allow_the_second)
     assert run.result is not None
-    assert json.loads(run.result.result) == [["r1", "allow"], ["r2", "deny"], ["r0", "deny"]]
+    first, *others = json.loads(run.result.result)
+    assert first == ["r1", "allow"]
+    assert sorted(others) == [["r0", "deny"], ["r2", "deny"]]
 
 
 async def test_a_question_that_the_agent_withdraws_disappears(stage: Stage) -> None:
@@ -265,7 +267,7 @@ async def test_an_unanswered_question_is_denied_and_costs_no_time_of_the_agent(
     assert claude.replies[0]["message"] == (
         "nobody was there to allow it; finish what you can and say what is missing"
     )
-    assert trio.current_time() == pytest.approx(609, abs=1)
+    assert claude.replied_after_s == pytest.approx([305, 609], abs=1)
     past = job_of(tmp_path).questions or ()
     assert [(each.answer, each.answered_by, each.answered_at) for each in past] == [
         (Verdict.UNANSWERED, None, None)
@@ -278,7 +280,9 @@ async def test_the_deadline_goes_on_where_it_stood(bench: Bench, autojump_clock:
     result = await bench.dispatch(claude)
     assert result.error_type is ErrorType.TIMEOUT
     assert "10 s" in (result.error or "")
-    assert trio.current_time() == pytest.approx(310, abs=1)
+    assert claude.replied_after_s == pytest.approx([305], abs=1)
+    assert result.duration_ms is not None
+    assert result.duration_ms >= 310_000
 
 
 async def test_what_is_too_large_to_show_is_denied_at_once(
@@ -293,7 +297,7 @@ async def test_what_is_too_large_to_show_is_denied_at_once(
         (1, INIT), (0, request("r1", large)), (0, request("r2", deep)), (0, answer("ok"))
     )
     assert (await bench.dispatch(claude)).success
-    assert trio.current_time() == pytest.approx(1, abs=0.5)
+    assert claude.replied_after_s == pytest.approx([1, 1], abs=0.5)
     assert [reply["behavior"] for reply in claude.replies] == ["deny", "deny"]
     assert job_of(tmp_path).questions is None
 

@@ -241,6 +241,7 @@ async def test_a_dialogue_is_a_job_that_gives_the_whole_conversation(pair: Pair)
     assert job.session_id == SESSIONS["db"]
     assert (result.success, result.result, result.cost_usd) == (True, "Applied.", 0.75)
     assert recorded(job) == msgspec.structs.replace(outcome, job_id=None)
+    assert job.agents == ["backend", "db"]
     lines = [progress.message for progress in said]
     assert "Round 1: db (responder)" in lines
     assert f"backend: session {SESSIONS['backend']}" in lines

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,8 @@ from trio.testing import MockClock
 
 from agent_dispatch.claude.child import Child
 from agent_dispatch.claude.conversation import OnControl
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.event_types import Event
@@ -61,6 +64,7 @@ class Two:
             limits=Limits(self._directory, 0),
             open_claude=self,
             work_trees=work_trees(),
+            run_program=partial(run_program, Launcher(None)),
             parent=None,
         )
         agents = {Role.RESPONDER: self._agent("db"), Role.REQUESTER: self._agent("backend")}

@@ -1,6 +1,7 @@
 import math
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import DEPTH_VARIABLE, EXCLUSIVE_VARIABLE, MARKER_VARIABLE
 from agent_dispatch.core.prompt import check_request
@@ -104,6 +107,7 @@ class Bench:
             limits=limits,
             open_claude=open_claude,
             work_trees=work_trees(),
+            run_program=partial(run_program, Launcher(None)),
             parent=None,
         )
         return Dispatcher(runner, limits)

@@ -255,6 +255,21 @@ async def test_a_pending_job_has_it_queued_at_once_and_delivers_it_first(tmp_pat
     assert said == ["early"]
 
 
+async def test_a_job_of_several_agents_takes_no_messages(tmp_path: Path) -> None:
+    store, other = JobStore(tmp_path), JobStore(tmp_path)
+
+    async def work(run: JobRun) -> DispatchResult:
+        job_id = run.owned.job.id
+        run.owned.note(agents=["infra", "db"])
+        await wait_to_see(other, job_id, lambda job: job.agents is not None)
+        with pytest.raises(InvalidRequestError, match=r"several agents \(infra, db\)"):
+            await send(other, job_id, "x")
+        return DispatchResult(agent="infra", success=True, result="fine")
+
+    with trio.fail_after(30):
+        assert (await _run(store, work)).success
+
+
 async def test_mail_with_an_id_that_is_none_of_ours_is_left_alone(tmp_path: Path) -> None:
     store, other = JobStore(tmp_path), JobStore(tmp_path)
 

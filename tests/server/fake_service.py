@@ -59,6 +59,10 @@ class FakeService(Service):
         # Nothing is named, so there is nothing to look at.
         return
 
+    async def tidy(self) -> None:
+        # There are no records.
+        return
+
     async def list_agents(self) -> list[AgentSummary]:
         await trio.lowlevel.checkpoint()
         return [

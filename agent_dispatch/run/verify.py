@@ -1,0 +1,131 @@
+"""Runs the `verify` command of an agent on the work of one run, under a guard."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import trio
+
+from agent_dispatch.claude.child import ChildStartError
+from agent_dispatch.claude.program import RunProgram
+from agent_dispatch.core.command import MARKER_VARIABLE, Command
+from agent_dispatch.core.verify import (
+    TAIL_BYTES,
+    Verdict,
+    judged,
+    kept_output,
+    repair_prompt,
+    shown,
+    unjudged,
+    verdict,
+)
+from agent_dispatch.model.dispatch import DispatchResult, Progress
+from agent_dispatch.run.run_job import JobRun
+from agent_dispatch.run.threads import in_thread
+
+
+class Verification:
+    """The checks of one run: how many are left, and what the last one found."""
+
+    def __init__(
+        self, command: Sequence[str] | None, attempts: int, run: JobRun, run_program: RunProgram
+    ) -> None:
+        """Check with `command`, at most `attempts` times; None checks nothing."""
+        self._command = command or ()
+        self._left = attempts if command else 0
+        self._run = run
+        self._run_program = run_program
+        self._found: Verdict | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """The work has to be checked, or to be checked again."""
+        return self._left > 0 and not self.has_passed
+
+    @property
+    def may_repair(self) -> bool:
+        """Should the next check fail, the agent gets another turn."""
+        return self._left > 1 and not self.has_passed
+
+    @property
+    def has_passed(self) -> bool:
+        """The last check passed."""
+        return self._found is not None and self._found.passed
+
+    @property
+    def repair_prompt(self) -> str:
+        """What to tell the agent after a check that failed."""
+        assert self._found is not None
+        return repair_prompt(self._command, self._found)
+
+    async def check(self, where: Command, left_s: float, held_fds: Sequence[int]) -> bool:
+        """Run the command once; whether it passed.
+
+        If cancelled, no process of it is left.
+
+        Args:
+            where: The command of the agent, whose directory and environment it gets.
+            left_s: How long it may take.
+            held_fds: Descriptors that its guard keeps open until no process of it is left.
+        """
+        self._left -= 1
+        self._run.tell(Progress(f"Running the verify command: {shown(self._command)}"))
+        printed = bytearray()
+        # The agent's turn is over, so there is none to interrupt.
+        interrupt, self._run.interrupt = self._run.interrupt, self._run.cancel
+        with trio.move_on_after(left_s) as patience:
+            self._found = await self._judge(where, held_fds, printed)
+        self._run.interrupt = interrupt
+        if patience.cancelled_caught:
+            output = kept_output(bytes(printed))
+            self._found = Verdict("the time of the run was up before it had ended", output)
+        how = "passed" if self.has_passed else "failed"
+        self._run.tell(Progress(f"The verify command {how}"))
+        return self.has_passed
+
+    async def _judge(self, where: Command, held_fds: Sequence[int], printed: bytearray) -> Verdict:
+        def keep(chunk: bytes) -> None:
+            printed.extend(chunk)
+            if len(printed) > 2 * TAIL_BYTES:
+                del printed[:-TAIL_BYTES]
+
+        name, *arguments = self._command
+        program = await in_thread(_find, name, where.cwd, where.env)
+        if program is None:
+            return Verdict(f"it cannot be started: {name!r} was not found")
+        env = {**where.env, MARKER_VARIABLE: f"{where.env[MARKER_VARIABLE]}.{secrets.token_hex(4)}"}
+        command = Command((program, *arguments), where.cwd, env)
+        try:
+            exit_code = await self._run_program(
+                command,
+                on_output=keep,
+                on_errors=keep,
+                held_fds=[*held_fds, *self._run.owned.held_fds],
+                on_child=self._run.helpers.append,
+            )
+        except ChildStartError as error:
+            return Verdict(f"it cannot be started: {error}")
+        return verdict(exit_code, bytes(printed))
+
+    def applied(self, result: DispatchResult) -> DispatchResult:
+        """Return the result of the run as the last check decides about it."""
+        return result if self._found is None else judged(result, self._command, self._found)
+
+    def cancelled(self, result: DispatchResult, by: str) -> DispatchResult:
+        """Return the result of the run that was cancelled at this point."""
+        if not self._command or self.has_passed:
+            return self.applied(result)
+        if self._found is not None:
+            result = msgspec.structs.replace(result, verify_output=self._found.output or None)
+        return unjudged(result, by)
+
+
+def _find(name: str, directory: str, env: Mapping[str, str]) -> str | None:
+    """Find a program as a shell in `directory` would, relative folders of PATH left out."""
+    if "/" in name:
+        path = os.path.join(directory, name)
+        return path if os.path.exists(path) else None
+    folders = env.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(name, path=os.pathsep.join(filter(os.path.isabs, folders)))
