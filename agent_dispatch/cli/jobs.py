@@ -36,6 +36,7 @@ from agent_dispatch.cli.results import exit_status, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.values import check_choice, check_range, since_time
 from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
@@ -56,7 +57,14 @@ _WAIT_S = 60.0
 
 def open_store(shell: Shell) -> JobStore:
     """The jobs that this environment points at."""
-    return JobStore(jobs_path(shell.environ, config_path(shell.environ)))
+    path = config_path(shell.environ)
+
+    def tell_end(job: Job) -> None:
+        from agent_dispatch.run.notify import Notifier
+
+        Notifier(Registry(path, environ=shell.environ), shell.environ).job_ended(job)
+
+    return JobStore(jobs_path(shell.environ, path), on_end=tell_end)
 
 
 def jobs(

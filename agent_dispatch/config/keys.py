@@ -441,6 +441,7 @@ SETTING_KEYS: Mapping[str, Key] = {
     "max_concurrency": _whole(1, 10_000),
     "permission_prompts": _PROMPTS,
     "question_seconds": _number(1, 604_800, "seconds"),
+    "notify": Key(_read_argv),
     "mcp_may_widen_permissions": _FLAG,
     "patience_seconds": _number(-604_800, 604_800, "seconds"),
     "task_after_seconds": _number(0, 604_800, "seconds"),

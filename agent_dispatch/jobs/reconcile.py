@@ -33,13 +33,18 @@ class Reconciler:
         *,
         now: Callable[[], float],
         end_processes: Callable[[str], object],
+        on_end: Callable[[Job], object],
     ) -> None:
-        """Read `records` and `locks`; `end_processes` ends what is left of a lost job."""
+        """Read `records` and `locks`; `end_processes` ends what is left of a lost job.
+
+        `on_end` is told of each end that is recorded here.
+        """
         self._records = records
         self._locks = locks
         self._disk = disk
         self._now = now
         self._end_processes = end_processes
+        self._on_end = on_end
 
     def settle(self, job_id: str) -> Job:
         """Read a job, and end it first if it has no owner; see `JobStore.settle`."""
@@ -54,9 +59,12 @@ class Reconciler:
         if lock is None:
             return job
         try:
-            return self._settle_locked(job_id, lock)
+            settled, is_news = self._settle_locked(job_id, lock)
         finally:
             self._disk.close(lock)
+        if is_news:
+            self._on_end(settled)
+        return settled
 
     def is_held(self, job_id: str) -> bool:
         """Whether a process holds a job's lock; a "no" stays true, a "yes" may be old at once."""
@@ -97,7 +105,8 @@ class Reconciler:
                 raise
             return self._locks.try_lock(job_id, create=False)
 
-    def _settle_locked(self, job_id: str, lock: int) -> Job:
+    def _settle_locked(self, job_id: str, lock: int) -> tuple[Job, bool]:
+        """Settle a job whose lock is ours; say whether its end was recorded just now."""
         try:
             claim = self._records.claim(job_id)
         except UnknownJobError:
@@ -105,7 +114,7 @@ class Reconciler:
             raise
         if claim.job.status.is_terminal:
             self._remove_live_files(job_id, lock)
-            return claim.job
+            return claim.job, False
         # Owner and guard are gone; killed together, they leave what had detached itself.
         self._end_processes(job_id)
         job = self._verdict(claim.job)
@@ -113,7 +122,7 @@ class Reconciler:
         if is_written:
             self._remove_live_files(job_id, lock)
         # True even if it is not written; then the next reader tries again.
-        return job
+        return job, is_written
 
     def _remove_live_files(self, job_id: str, lock: int) -> None:
         # `gc` removes what is left; that is no reason to fail a reader.

@@ -58,6 +58,10 @@ from agent_dispatch.model.question import PastQuestion
 __all__ = ["NO_DESCRIPTORS", "NO_FD", "Claim", "Collected", "Finished", "JobStore", "Listing"]
 
 
+def _ignore_end(_job: Job) -> None:
+    """Tell nobody of the end of a lost job."""
+
+
 class Finished(NamedTuple):
     """How the end of a job was recorded."""
 
@@ -86,6 +90,7 @@ class JobStore:
         now: Callable[[], float] = time.time,
         ids: IdSource | None = None,
         end_processes: Callable[[str], object] | None = None,
+        on_end: Callable[[Job], object] = _ignore_end,
     ) -> None:
         """Use `directory`.
 
@@ -95,6 +100,7 @@ class JobStore:
             now: The time to be recorded, in seconds since the epoch.
             ids: Where new ids come from.
             end_processes: Ends what is left of a job whose owner and guard are gone, by its id.
+            on_end: Told of each lost job whose end is recorded here; must not raise.
         """
         self._directory = str(directory)
         self._logs = os.path.join(self._directory, "logs")
@@ -105,7 +111,12 @@ class JobStore:
         self._locks = Locks(live, disk)
         self._records = RecordFiles(self._directory, live, disk)
         self._reconciler = Reconciler(
-            self._records, self._locks, disk, now=now, end_processes=end_processes or _end_processes
+            self._records,
+            self._locks,
+            disk,
+            now=now,
+            end_processes=end_processes or _end_processes,
+            on_end=on_end,
         )
         self.ledger = Ledger(self._directory, is_held=self._reconciler.is_held, disk=disk, now=now)
         """What the runs of these jobs cost."""

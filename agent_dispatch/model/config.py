@@ -117,6 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     need it; negative: with no limit."""
     task_after_seconds: float = 2
     """A call of a client that takes tasks becomes one after this time."""
+    notify: list[str] | None = None
+    """The command, with its arguments, that is told of questions and of ended background jobs."""
     mcp_may_widen_permissions: bool = False
     """A model may give agents more rights by `add_agent` and `update_agent`."""
     call_retention_days: float = 7

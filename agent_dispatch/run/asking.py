@@ -75,11 +75,24 @@ class Asking:
     """The questions of one job; made with its `JobRun`."""
 
     def __init__(
-        self, owned: Ownership, tell: OnProgress, *, now: Callable[[], float] = time.time
+        self,
+        owned: Ownership,
+        tell: OnProgress,
+        *,
+        on_question: Callable[[Question], object],
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """Record questions in the job that `owned` is, and tell of them as progress."""
+        """Record questions in the job that `owned` is, and tell of them as progress.
+
+        Args:
+            owned: The job.
+            tell: Gets a line for each change.
+            on_question: Gets each question that a person is asked; must not wait.
+            now: Gives the time to be recorded.
+        """
         self._owned = owned
         self._tell = tell
+        self._on_question = on_question
         self._now = now
         self._open: list[_Asked] = []
         self._past: list[PastQuestion] = []
@@ -134,6 +147,7 @@ class Asking:
             self._open.append(asked)
             self._record()
             self._tell_all(f"Waiting for permission: {call.tool_name}")
+            self._on_question(question)
             child.start_soon(self._see_through, asked, patience_s)
 
     def _has_room(self, given: object) -> bool:

@@ -9,6 +9,7 @@ reader settles the record.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -21,10 +22,13 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
 from agent_dispatch.jobs.store import Finished
+from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.model.event import TellEvent, end_event, ignore_event, question_event
+from agent_dispatch.model.job import JobKind
 from agent_dispatch.model.message import KEEP_MAIL, MESSAGE_MAIL, Keep, MessageBody
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.model.question import ANSWER_MAIL, Answer
+from agent_dispatch.model.question import ANSWER_MAIL, Answer, Question
 from agent_dispatch.run.accounts import Account
 from agent_dispatch.run.asking import Asking
 from agent_dispatch.run.messages import Messages
@@ -44,8 +48,17 @@ class JobRun:
         nursery: trio.Nursery,
         on_progress: OnProgress,
         cancel: Callable[[str], object],
+        tell: TellEvent = ignore_event,
     ) -> None:
-        """Run what `owned` records, with work beside the run in `nursery`; `cancel` cancels it."""
+        """Run what `owned` records.
+
+        Args:
+            owned: The job.
+            nursery: For work beside the run.
+            on_progress: Gets what the record gets.
+            cancel: Cancels the run on behalf of somebody.
+            tell: Told of permission questions.
+        """
         self.owned = owned
         self.children: list[Child] = []
         """Every claude that was started for it."""
@@ -61,7 +74,8 @@ class JobRun:
         self._is_ending = False
         self._mail_handlers: dict[str, OnMail] = {}
         self._unhandled: dict[str, list[Mail]] = {}
-        self.asking = Asking(owned, self.tell)
+        self._tell_event = tell
+        self.asking = Asking(owned, self.tell, on_question=self._notify)
         self.on_mail(ANSWER_MAIL, Answer, self.asking.take_answer)
         self.messages = Messages(owned)
         self.on_mail(MESSAGE_MAIL, MessageBody, self.messages.take)
@@ -111,6 +125,13 @@ class JobRun:
         self.owned.report(progress.message)
         self._on_progress(progress)
 
+    def _notify(self, question: Question) -> None:
+        if self._tell_event is not ignore_event:
+            event = question_event(self.owned.job, question)
+            self.nursery.start_soon(
+                partial(in_own_thread, self._tell_event, event, abandon_on_cancel=True)
+            )
+
     def _keep(self, _mail: Mail, keep: Keep) -> None:
         # Should this process be killed on the way, the job was cancelled, not lost.
         self.nursery.start_soon(self.owned.note_cancelled, keep.by)
@@ -135,6 +156,7 @@ async def run_job(
     *,
     on_behalf_of: str,
     beside: Callable[[], Awaitable[object]] | None = None,
+    tell: TellEvent = ignore_event,
 ) -> DispatchResult:
     """Do the work of the job that `owned` stands for, and record how it ended.
 
@@ -149,6 +171,7 @@ async def run_job(
         on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
         beside: Something to do meanwhile. It must not raise, which would end the work, and is cut
             off when the work is done.
+        tell: Told of permission questions, and of the end of a background job.
 
     Raises:
         DispatchError: The request is wrong, or nothing can be started; recorded, too.
@@ -159,7 +182,7 @@ async def run_job(
     run: JobRun | None = None
     try:
         async with trio.open_nursery() as nursery:
-            run = JobRun(owned, nursery, on_progress, cancelling.cancel)
+            run = JobRun(owned, nursery, on_progress, cancelling.cancel, tell)
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen, run.take_mail)
             if beside is not None:
@@ -180,13 +203,16 @@ async def run_job(
     finally:
         if result is None:
             result = (nothing_begun(owned) if run is None else run.cancelled)(cancelling.by)
-        # The steps have bounds of their own, of 2, 20 and 20 seconds.
+        # The steps have bounds of their own, of 2, 20, 20 and 10 seconds.
         with trio.CancelScope(shield=True):
             if not result.success and await owned.ends_with_its_parent():
                 result = _with_parent(result, owned.job.parent)
             if run is not None and run.account is not None:
                 result = await run.account.settle(result)
             finished = await owned.finish(result, tree_ended=run is None or run.tree_ended)
+            if owned.job.kind is JobKind.BACKGROUND and tell is not ignore_event:
+                # The record is there, and nobody waits for this.
+                await in_own_thread(tell, end_event(finished.job))
     if failure is not None:
         raise failure
     return _answer(finished, owned.job.id, result)

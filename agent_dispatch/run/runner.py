@@ -23,6 +23,7 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
+from agent_dispatch.model.event import TellEvent, ignore_event
 from agent_dispatch.model.job import JobKind
 from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.accounts import Accounts, capped
@@ -52,8 +53,13 @@ class Runner:
         work_trees: WorkTrees,
         run_program: RunProgram,
         parent: str | None,
+        tell: TellEvent = ignore_event,
     ) -> None:
-        """Run what `planner` plans, within `limits`, recorded in `store` below the job `parent`."""
+        """Run what `planner` plans, within `limits`, recorded in `store` below the job `parent`.
+
+        `tell` is told of permission questions, and of the ends of background jobs.
+        """
+        self._tell = tell
         self._store = store
         self._planner = planner
         self._limits = limits
@@ -151,6 +157,7 @@ class Runner:
                 ignore_progress,
                 on_behalf_of="a signal to its worker",
                 beside=partial(end_with_lease, self._store, job_id),
+                tell=self._tell,
             )
 
     async def _recorded(
@@ -172,7 +179,12 @@ class Runner:
             try:
                 on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
                 result = await run_job(
-                    owned, work, on_progress, on_behalf_of="its caller", beside=tidy
+                    owned,
+                    work,
+                    on_progress,
+                    on_behalf_of="its caller",
+                    beside=tidy,
+                    tell=self._tell,
                 )
             finally:
                 del self._calls[owned.job.id]

@@ -41,6 +41,7 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
+from agent_dispatch.model.event import TellEvent, ignore_event
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.message import Sending
 from agent_dispatch.model.next_step import NextStep, StepKind
@@ -51,6 +52,7 @@ from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.answering import Answering
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.limits import Limits
+from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.parallel import dispatch_parallel
 from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import nothing_begun
@@ -88,6 +90,7 @@ class Service:
         nursery: trio.Nursery,
         environ: Mapping[str, str],
         claude: Sequence[str] | None = None,
+        tell: TellEvent = ignore_event,
     ) -> None:
         """Wire a service; `open_service` does it for real.
 
@@ -101,6 +104,7 @@ class Service:
             nursery: Where runs live that several callers wait for.
             environ: What agents inherit; also names the nesting depth and holds PATH.
             claude: The program and its first arguments; None: `claude` on PATH.
+            tell: Told of permission questions, and of the ends of background jobs.
         """
         self._registry = registry
         self._store = store
@@ -118,6 +122,7 @@ class Service:
             work_trees=WorkTrees(run_program, self._lookouts),
             run_program=run_program,
             parent=self._parent,
+            tell=tell,
         )
         self._flight = SingleFlight(nursery)
         self._answering = Answering(store, self.submit, is_nested=current_depth(environ) > 0)
@@ -688,12 +693,13 @@ async def open_service(
     registry = registry or Registry(config_path(environ), environ=environ)
     jobs = jobs_path(environ, registry.path)
     launcher = Launcher(fork_server)
+    notifier = Notifier(registry, environ)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
             yield make(
                 registry=registry,
-                store=JobStore(jobs),
+                store=JobStore(jobs, on_end=notifier.job_ended),
                 limits=Limits(jobs, current_depth(environ)),
                 open_claude=open_claude or partial(open_real_claude, launcher),
                 run_program=partial(run_program, launcher),
@@ -701,6 +707,7 @@ async def open_service(
                 nursery=nursery,
                 environ=environ,
                 claude=claude,
+                tell=notifier.tell,
             )
         except Exception as error:
             # Raised outside the nursery, which would wrap it in a group.

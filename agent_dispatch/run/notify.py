@@ -1,0 +1,85 @@
+"""Runs the user's `notify` command with an event on its stdin.
+
+Nothing waits for what it does but its end, which is bounded, and nothing depends on it: a failure
+is only logged.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from agent_dispatch.config.registry import Registry
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.log import write_to_stderr
+from agent_dispatch.model.event import Event, end_event
+from agent_dispatch.model.job import Job, JobKind
+
+TIMEOUT_S = 10.0
+
+
+class Notifier:
+    """Tells the command that the settings name; made once per service or command."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        environ: Mapping[str, str],
+        *,
+        report: Callable[[str], object] = write_to_stderr,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """Read the command from the configuration of `registry` at each event.
+
+        Args:
+            registry: Where the settings are.
+            environ: Of the command.
+            report: Gets lines about failures.
+            timeout_s: How long the command may take; it is killed then, with what it started.
+        """
+        self._registry = registry
+        self._environ = environ
+        self._report = report
+        self._timeout_s = timeout_s
+
+    def job_ended(self, job: Job) -> None:
+        """Tell of the end of a job in the background; never raises."""
+        if job.kind is JobKind.BACKGROUND:
+            self.tell(end_event(job))
+
+    def tell(self, event: Event) -> None:
+        """Run the command to its end, if there is one; never raises."""
+        try:
+            argv = self._registry.load().settings.notify
+        except DispatchError:
+            return  # Whatever else reads the configuration reports it.
+        if argv:
+            problem = self._run(argv, msgspec.json.encode(event) + b"\n")
+            if problem:
+                self._report(f"agent-dispatch: notify ({argv[0]}) {problem}\n")
+
+    def _run(self, argv: list[str], line: bytes) -> str:
+        """Run the command, and say what went wrong."""
+        import subprocess  # Only a user who has such a command needs it.
+
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # Not the directory of some project, in which a relative path would be its own.
+                cwd=self._registry.path.parent,
+                env=dict(self._environ),
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            return f"cannot be run: {error}"
+        try:
+            process.communicate(line, timeout=self._timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return f"was killed: it had not ended after {self._timeout_s:g} s"
+        return f"ended with status {process.returncode}" if process.returncode else ""
