@@ -166,6 +166,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         _stopped_by_hook(report, results[-1]),
         went_on,
         _unfounded(report, text),
+        _steered(report),
         denied,
         _failed_servers(report),
         _left(report),
@@ -193,6 +194,16 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         left_running=report.left_running or None,
         earlier_results=answers[:-1] or None,
         next_steps=[*steps, *_why_servers_failed(report)] or None,
+    )
+
+
+def _steered(report: RunReport) -> str:
+    """Say that the answer is to more than was asked. So no other call gets it from the cache."""
+    if not report.messages:
+        return ""
+    return (
+        f"While it worked, the agent was told something more ({report.messages} message(s)); they"
+        " are in the job's record."
     )
 
 

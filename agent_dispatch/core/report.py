@@ -195,6 +195,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     start_failure: StartFailure | None = None
     program: str = "claude"
     """What was started, for messages."""
+    messages: int = 0
+    """What the agent was told more while it worked."""
     left_running: int = 0
     """Processes that the agent left behind and that were ended with it."""
     changes: TreeChanges | None = None

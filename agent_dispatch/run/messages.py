@@ -85,6 +85,11 @@ class Messages:
     def _any(self, *fates: _Fate) -> bool:
         return self._child is not None and any(entry.fate in fates for entry in self._entries)
 
+    @property
+    def delivered(self) -> int:
+        """How many messages the agent has taken in."""
+        return sum(entry.message.delivered_at is not None for entry in self._entries)
+
     def go_to(self, child: Child) -> None:
         """Write the messages to this claude from now on, those first that none has taken in."""
         if self._child is child:

@@ -244,6 +244,7 @@ class Runner:
                 turns.report(),
                 response_format=request.response_format,
                 json_schema=request.json_schema,
+                messages=run.messages.delivered,
                 left_running=sum(child.left_running for child in run.children),
                 cancelled_by=cancelled_by,
             )

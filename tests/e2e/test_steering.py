@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from tests.e2e.messages_api import (
     call,
     script,
 )
-from tests.e2e.world import World
+from tests.e2e.world import Finished, Witness, World
+from tests.jobs.holders import holder_of
 
 pytestmark = pytest.mark.e2e
 
@@ -115,6 +117,35 @@ async def test_a_message_to_a_pending_job_goes_with_its_first_turn(
     assert job["result"]["result"] == "pods and nodes"
     [message] = job["messages"]
     assert message["delivered_at"] >= job["started_at"]
+
+
+async def test_a_message_to_a_job_whose_worker_is_killed_says_how_to_go_on(
+    world: World, api: MessagesApi, witness: Witness
+) -> None:
+    await world.add_agent("infra", *BYPASS)
+    api.decide = script(("take your time", bash(witness.command)))
+    jobs = world.home / ".config" / "agent-dispatch" / "jobs"
+    sent: list[Finished] = []
+    with trio.fail_after(90):
+        job_id = await submitted(world, "infra", "take your time")
+        await witness.begun()
+
+        async def send() -> None:
+            sent.append(await world.product("send", job_id, "and also the nodes", "--json"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            while not list((jobs / "live").glob(f"{job_id}.mail")):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            os.kill(holder_of(jobs, job_id, "worker"), signal.SIGKILL)
+        await witness.ended()
+        job = (await world.product("job", job_id, "--json")).json()
+    assert (job["status"], job["error_type"]) == ("failed", "lost")
+    answer = sent[0].json()
+    assert (sent[0].exit_code, answer["outcome"]) == (1, "already_terminal")
+    assert answer["session_id"] == job["session_id"]
+    assert job["session_id"] in answer["next"]
+    await world.nothing_left(within_s=3)
 
 
 async def test_a_call_takes_messages_from_another_process(world: World, api: MessagesApi) -> None:

@@ -105,6 +105,8 @@ async def test_a_message_reaches_the_running_turn_and_its_delivery_is_recorded(
     assert message.text == "and the nodes"
     assert message.delivered_at is not None
     assert message.sent_at <= message.delivered_at
+    # With a hint it is kept for no other call.
+    assert "told something more (1 message(s))" in (at.result.hint or "")
 
 
 async def test_messages_come_in_the_order_in_which_they_were_sent(stage: Stage) -> None:
