@@ -39,9 +39,10 @@ from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import Cancellation, Purged, WaitedFor
-from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus, status_named
+from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus, JobSummary, status_named
 from agent_dispatch.remote.notes import with_noted
 
 MAX_AGE_DAYS = 1_000_000
@@ -72,6 +73,7 @@ def jobs(
     agent: str = "",
     since: str = "",
     status: str = "",
+    mine: bool = False,
     limit: int = 50,
     json: bool = False,
     shell: Shell,
@@ -82,6 +84,7 @@ def jobs(
         agent: Only jobs on which this agent works, also as a member of a group or dialogue.
         since: Only jobs created since then: 24h, 7d, or a date like 2026-11-28.
         status: Only those: pending, running, done, failed or cancelled.
+        mine: Only jobs that were started from this directory.
         limit: How many, 1 to 1000.
         json: Print what the MCP tool `dispatch_jobs` answers.
         shell: The outside world.
@@ -91,10 +94,15 @@ def jobs(
         check_choice("--status", status, JobStatus)
     wanted = status_named(status)
     now = time.time()
+    here = Origin({}) if mine else None
+
+    def is_wanted(row: JobSummary) -> bool:
+        return (here is None or here.is_mine(row)) and (not agent or agent in agents_of(row))
+
     listing = open_store(shell).list_jobs(
         status=wanted,
         limit=limit,
-        matches=(lambda row: agent in agents_of(row)) if agent else None,
+        matches=is_wanted if agent or mine else None,
         since=since_time(since, now) if since else 0,
     )
     listing = with_noted(
@@ -112,7 +120,16 @@ def jobs(
     elif listing.jobs:
         write_lines(shell, job_table(listing.jobs, shell, now))
     else:
-        those = " ".join(filter(None, [wanted and f"that are {wanted}", agent and f"of {agent}"]))
+        those = " ".join(
+            filter(
+                None,
+                [
+                    wanted and f"that are {wanted}",
+                    agent and f"of {agent}",
+                    "from here" if mine else "",
+                ],
+            )
+        )
         write_lines(shell, [f"No jobs {those}".rstrip() + (f" since {since}." if since else ".")])
     _warn(shell, listing.warnings)
     return _DONE

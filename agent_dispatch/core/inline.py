@@ -141,18 +141,27 @@ def refer(
 
 
 def inline_job(job: Job) -> Job:
-    """Cut a job down to what an answer about it shows: its result in part, and what was asked."""
+    """Cut a job down to what an answer about it shows: its result in part, and what was asked.
+
+    The caller knows what it asked, so the context is left out and the task cut.
+    """
     result = job.result
     if result is not None:
         result = inline(msgspec.structs.replace(result, job_id=job.id))
-    asked = {name: _clipped(getattr(job, name)) for name in ("task", "context", "caller", "goal")}
     progress = job.progress and [_clipped(line) for line in job.progress[-PROGRESS_LINES:]]
     messages = job.messages and [
         msgspec.structs.replace(message, text=_begun(message.text))
         for message in job.messages[-PROGRESS_LINES:]
     ]
     return msgspec.structs.replace(
-        job, result=result, progress=progress, messages=messages, **asked
+        job,
+        task=job.task[:SUMMARY_TASK_CHARS],
+        context="",
+        caller=_clipped(job.caller),
+        goal=_clipped(job.goal),
+        result=result,
+        progress=progress,
+        messages=messages,
     )
 
 

@@ -40,6 +40,7 @@ from agent_dispatch.jobs.locks import (
     Locks,
 )
 from agent_dispatch.jobs.mailbox import Delivery, Mail, append, new_mail, read_new
+from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.reconcile import Reconciler
 from agent_dispatch.jobs.record_files import Claim, RecordFiles
 from agent_dispatch.jobs.retention import LOG_SUFFIX, Collected, Retention
@@ -91,6 +92,7 @@ class JobStore:
         ids: IdSource | None = None,
         end_processes: Callable[[str], object] | None = None,
         on_end: Callable[[Job], object] = _ignore_end,
+        origin: Origin | None = None,
     ) -> None:
         """Use `directory`.
 
@@ -99,6 +101,7 @@ class JobStore:
             disk: The system calls.
             now: The time to be recorded, in seconds since the epoch.
             ids: Where new ids come from.
+            origin: What new jobs are recorded with; None for a store that makes none for a client.
             end_processes: Ends what is left of a job whose owner and guard are gone, by its id.
             on_end: Told of each lost job whose end is recorded here; must not raise.
         """
@@ -107,6 +110,7 @@ class JobStore:
         self._disk = disk
         self._now = now
         self._ids = ids or IdSource()
+        self.origin = origin
         live = os.path.join(self._directory, "live")
         self._locks = Locks(live, disk)
         self._records = RecordFiles(self._directory, live, disk)
@@ -171,7 +175,7 @@ class JobStore:
             parent=parent,
             tree=tree or job_id,
             ref=ref,
-            fields=fields,
+            fields={**(self.origin.fields() if self.origin else {}), **(fields or {})},
         )
         with self._told("The job cannot be recorded, so nothing was started"):
             make_private_directory(self._locks.directory, self._disk)

@@ -109,6 +109,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The call asked for the agent's `verify` command."""
     parent: str | None = None
     """The job inside whose agent this one was started; it ends with that one."""
+    client_session: str | None = None
+    """The session of the client that asked for it, as far as it is known."""
+    started_from: str | None = None
+    """The working directory of the server or command that it was asked of."""
     tree: str | None = None
     """The id of the outermost call or command that this job is a part of."""
     ref: bool = False
@@ -235,6 +239,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_usd: float | None = None
     error_type: ErrorType | None = None
     last_progress: str | None = None
+    client_session: str | None = None
+    started_from: str | None = None
     has_questions: bool = False
     host: str | None = None
     unreachable_since: float | None = None
@@ -255,6 +261,8 @@ def summarise(job: Job) -> JobSummary:
         held_until=job.held_until,
         session_id=job.session_id,
         parent=job.parent,
+        client_session=job.client_session,
+        started_from=job.started_from,
         ref=job.ref,
         success=success if job.result is None else job.result.success,
         cost_usd=None if job.result is None else job.result.cost_usd,

@@ -26,6 +26,7 @@ from agent_dispatch.core.dialogue import agent_of_session, check_dialogue
 from agent_dispatch.core.parallel import wrong_items
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
 from agent_dispatch.jobs.threads import Pool, in_pool
@@ -42,11 +43,11 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.event import TellEvent, ignore_event
-from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
+from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus, JobSummary
 from agent_dispatch.model.message import Sending
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
-from agent_dispatch.model.question import AnsweredBy, Verdict
+from agent_dispatch.model.question import AnsweredBy, Question, Verdict
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.answering import Answering
@@ -505,12 +506,15 @@ class Service:
             DispatchError: As for `job`.
         """
         seen_at: float | None = None
+        asked: tuple[Question, ...] = ()
 
         def tell(job: Job) -> None:
-            nonlocal seen_at
+            nonlocal seen_at, asked
             if job.progress and job.progress_updated_at != seen_at:
                 seen_at = job.progress_updated_at
-                on_progress(Progress(job.progress[-1]))
+                was, asked = asked, tuple(job.open_questions)
+                changed = None if asked == was else asked
+                on_progress(Progress(job.progress[-1], questions=changed))
 
         with trio.move_on_after(patience_s):
             return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)
@@ -539,9 +543,32 @@ class Service:
         """
         return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S, keep=keep)
 
-    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
-        """The newest jobs, or the newest of one status, each settled."""
-        return await in_pool(Pool.BULK, partial(self._store.list_jobs, status=status, limit=limit))
+    async def jobs(
+        self,
+        status: JobStatus | None = None,
+        limit: int = 50,
+        *,
+        mine: bool = False,
+        matches: Callable[[JobSummary], bool] | None = None,
+    ) -> Listing:
+        """The newest jobs, or the newest of one status, each settled.
+
+        Args:
+            status: Only jobs with this status.
+            limit: At most so many.
+            mine: Only jobs of this client's session, or if that is not known, those that were
+                started from the directory of this process.
+            matches: Only jobs that it accepts.
+        """
+        origin = self._store.origin
+
+        def is_mine(row: JobSummary) -> bool:
+            return origin is not None and origin.is_mine(row) and (not matches or matches(row))
+
+        look = partial(
+            self._store.list_jobs, status=status, limit=limit, matches=is_mine if mine else matches
+        )
+        return await in_pool(Pool.BULK, look)
 
     async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
         """Remove jobs that ended before that, and what dead processes left."""
@@ -699,7 +726,7 @@ async def open_service(
         try:
             yield make(
                 registry=registry,
-                store=JobStore(jobs, on_end=notifier.job_ended),
+                store=JobStore(jobs, on_end=notifier.job_ended, origin=Origin(environ)),
                 limits=Limits(jobs, current_depth(environ)),
                 open_claude=open_claude or partial(open_real_claude, launcher),
                 run_program=partial(run_program, launcher),

@@ -2,21 +2,25 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as types
 import trio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
+from mcp.server.models import InitializationOptions
 
 import agent_dispatch
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.origin import REQUEST_SESSION
 from agent_dispatch.run.service import Service
+from agent_dispatch.server import tasks
 from agent_dispatch.server.cancel_notices import CancelNotices
 from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
-from agent_dispatch.server.ongoing import Caller, Ongoing
-from agent_dispatch.server.resources import TEMPLATE, link_to, read_result
-from agent_dispatch.server.tools import Answer, Tool, Toolbox, refusal
+from agent_dispatch.server.ongoing import Caller, Ongoing, TaskWish
+from agent_dispatch.server.resources import TEMPLATE, read_result
+from agent_dispatch.server.results import call_result
+from agent_dispatch.server.tools import Tool, Toolbox, refusal
 from agent_dispatch.server.tools_agents import (
     ADD_AGENT,
     CACHE_CLEAR,
@@ -41,9 +45,8 @@ from agent_dispatch.server.tools_jobs import (
 from agent_dispatch.server.tools_parallel import DISPATCH_PARALLEL
 
 SERVER_NAME = "agent-dispatch"
-WARNINGS = "agent-dispatch/warnings"
-"""In `_meta` of a list: what was passed over for it."""
-
+_SESSION = "claudecode/sessionId"
+"""In `_meta` of a request: the session of Claude Code, where it is not that of the environment."""
 TOOLS: Sequence[Tool[Any]] = (
     LIST_AGENTS,
     INSPECT_AGENT,
@@ -92,8 +95,9 @@ aggregate=<agent> for one answer of all. Two agents that work something out: dis
 A task of minutes: dispatch_async(...) answers a job_id at once; go on with \
 your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \
 dispatch_send tells the agent more, dispatch_cancel ends it). Such a job outlives this session, \
-and any session can fetch it. Every answer has a job_id, by which fetch_result(ref) gives it \
-again; an answer with `truncated` goes on there. return_ref=true on dispatch gives a summary only.
+and any session can fetch it; dispatch_jobs(mine=true) lists yours. Every answer has a job_id, by \
+which fetch_result(ref) gives it again; an answer with `truncated` goes on there. return_ref=true \
+on dispatch gives a summary only.
 
 Dispatch when a task needs another project's files, tools or knowledge; do it yourself when you \
 can: a dispatch is a whole session and costs money. inspect_agent(name) shows an agent's tools and \
@@ -106,6 +110,7 @@ def build_server(
 ) -> Server[Ongoing]:
     """The server over `service`, ready for `Server.run` or the library's in-memory client."""
     toolbox = Toolbox(service, tools)
+    job_tasks = tasks.Tasks(service)
     notices = CancelNotices()
     listing = types.ListToolsResult(
         tools=[types.Tool.model_validate(entry) for entry in toolbox.listing()]
@@ -125,17 +130,31 @@ def build_server(
 
     async def call_tool(
         ctx: ServerRequestContext[Ongoing], params: types.CallToolRequestParams
-    ) -> types.CallToolResult:
+    ) -> types.CallToolResult | dict[str, Any]:
         async def report(number: float, message: str) -> None:
             await ctx.session.report_progress(number, message=message)
 
-        client = ctx.session.client_params
-        caller = Caller(client=client.client_info.name if client else "")
+        caller = _caller(ctx)
+        REQUEST_SESSION.set(_session_of(ctx))
         with notices.noted(ctx, caller):
             answer = await toolbox.call(
                 params.name, params.arguments, report, caller, ctx.lifespan_context
             )
-        return _result(answer, ctx.protocol_version)
+        if answer.task_id is not None:
+            return tasks.created(ctx, await job_tasks.job(answer.task_id))
+        return call_result(answer, ctx.protocol_version)
+
+    async def call_as_task(
+        ctx: ServerRequestContext[Ongoing], call_next: CallNext
+    ) -> HandlerResult:
+        """Answer a call that becomes an older task: the library refuses such answers of a tool."""
+        name = (ctx.params or {}).get("name")
+        if ctx.method != "tools/call" or not tasks.wants_task(ctx):
+            return await call_next(ctx)
+        if not isinstance(name, str) or not toolbox.may_be_task(name):
+            return await call_next(ctx)
+        params = types.CallToolRequestParams.model_validate(ctx.params, by_name=False)
+        return await call_tool(ctx, params)
 
     async def list_resources(
         ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
@@ -155,20 +174,59 @@ def build_server(
         modern = ctx.protocol_version not in HANDSHAKE_VERSIONS
         return await read_result(service, params.uri, modern=modern)
 
-    server: Server[Ongoing] = Server(
+    server = _Server(
         SERVER_NAME,
         lifespan=open_ongoing,
         version=agent_dispatch.__version__,
         instructions=INSTRUCTIONS,
         on_list_tools=list_tools,
-        on_call_tool=call_tool,
+        # Its type knows no tasks; its code passes on the results of extensions.
+        on_call_tool=cast("Any", call_tool),
         on_list_resources=list_resources,
         on_list_resource_templates=list_templates,
         on_read_resource=read_resource,
     )
     # Without the library's OpenTelemetry spans, which nothing here exports.
-    server.middleware[:] = [notices.listen, _check_call]
+    server.middleware[:] = [notices.listen, _check_call, _declare_tasks, call_as_task]
+    server.extensions[tasks.EXTENSION] = {}
+    for method, params, handler in job_tasks.handlers():
+        server.add_request_handler(method, params, handler)
     return server
+
+
+async def _declare_tasks(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+    """Declare the older tasks to clients of the one revision that has them."""
+    result = await call_next(ctx)
+    if ctx.method != "initialize" or not isinstance(result, dict):
+        return result
+    if result.get("protocolVersion") != tasks.FIRST_VERSION:
+        result["capabilities"].pop("tasks", None)
+    return result
+
+
+class _Server(Server[Ongoing]):
+    """The library's server, which knows the older tasks as types only."""
+
+    def create_initialization_options(self, *args: Any, **kwargs: Any) -> InitializationOptions:
+        options = super().create_initialization_options(*args, **kwargs)
+        capabilities = options.capabilities.model_copy(update={"tasks": tasks.capabilities()})
+        return options.model_copy(update={"capabilities": capabilities})
+
+
+def _caller(ctx: ServerRequestContext[Any]) -> Caller:
+    client = ctx.session.client_params
+    task = TaskWish.NONE
+    if tasks.wants_task(ctx):
+        task = TaskWish.AT_ONCE
+    elif tasks.takes_tasks(ctx):
+        task = TaskWish.IF_LONG
+    return Caller(task=task, client=client.client_info.name if client else "")
+
+
+def _session_of(ctx: ServerRequestContext[Any]) -> str | None:
+    """Return the client's session, if the request names it."""
+    session = dict(ctx.meta or {}).get(_SESSION)
+    return session if isinstance(session, str) and session else None
 
 
 async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
@@ -176,19 +234,7 @@ async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> Ha
     if ctx.method == "tools/call":
         params = ctx.params or {}
         if not isinstance(params.get("name"), str):
-            return _result(refusal("A tool call needs `name`, the tool's name as text."))
+            return call_result(refusal("A tool call needs `name`, the tool's name as text."))
         if not isinstance(params.get("arguments"), dict | None):
-            return _result(refusal("`arguments` of a tool call must be an object."))
+            return call_result(refusal("`arguments` of a tool call must be an object."))
     return await call_next(ctx)
-
-
-def _result(answer: Answer, version: str = "") -> types.CallToolResult:
-    content: list[types.ContentBlock] = [types.TextContent(text=answer.text)]
-    if answer.ref is not None:
-        content += link_to(answer.ref, version)
-    return types.CallToolResult(
-        _meta={WARNINGS: list(answer.warnings)} if answer.warnings else None,
-        content=content,
-        structured_content=answer.structured,
-        is_error=answer.is_error,
-    )

@@ -11,6 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import trio
 
@@ -40,9 +41,21 @@ class Early:
     job_id: str
 
 
+class TaskWish(Enum):
+    """Whether a caller takes a task for an answer."""
+
+    NONE = auto()
+    IF_LONG = auto()
+    """It does, if the answer takes long."""
+    AT_ONCE = auto()
+    """It takes nothing else."""
+
+
 @dataclass(eq=False)
 class Caller:
     """Who makes one call."""
+
+    task: TaskWish = TaskWish.NONE
 
     client: str = ""
     """The name that its client gave; empty if it gave none."""
@@ -50,7 +63,7 @@ class Caller:
     """On Trio's clock."""
     left_because: str | None = None
     """The reason of its cancel notice, once one came."""
-    answered: tuple[bytes, object] | None = None
+    answered: "tuple[bytes, _Kept] | None" = None
     """The key of its call and the answer that was given to it."""
 
     @property
@@ -59,13 +72,31 @@ class Caller:
         return self.left_because is not None and _CLOCK.search(self.left_because) is not None
 
 
+class _Kept:
+    """An answer that may have reached nobody."""
+
+    def __init__(self, call: "_Call") -> None:
+        self.at = trio.current_time()
+        self.answer = call.answer
+        self.job_id = call.job_id if call.job_ids else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """What a caller does meanwhile."""
+
+    sink: OnProgress
+    scope: trio.CancelScope
+    """Around its wait for the answer."""
+
+
 @dataclass(eq=False)
 class _Call:
     """One piece of work and the callers that wait for it."""
 
     detached: bool
     """Its job runs in a process of its own: that goes on unless it is cancelled."""
-    callers: dict[Caller, OnProgress] = field(default_factory=dict)
+    callers: dict[Caller, _Waiting] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     over: trio.Event = field(default_factory=trio.Event)
     answer: object = None
@@ -99,7 +130,7 @@ class Ongoing:
         self._service = service
         self._calls: dict[bytes, _Call] = {}
         """The newest work of each key."""
-        self._kept: OrderedDict[bytes, tuple[float, object]] = OrderedDict()
+        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
 
     async def wait(
         self,
@@ -132,16 +163,18 @@ class Ongoing:
             DispatchError: What `work` raised.
         """
         if (kept := self._take_kept(key)) is not None:
-            return kept[0]
+            if caller.task is TaskWish.AT_ONCE and kept.job_id is not None:
+                return Early(kept.job_id)
+            return kept.answer
         call = self._calls.get(key)
         if call is None or not call.is_free or call.detached is not detached:
             call = self._calls[key] = _Call(detached)
             self._nursery.start_soon(self._run, key, call, work)
         elif call.job_ids:
             on_progress(Progress(f"The same was asked before: job {call.job_id}", call.job_id))
-        call.callers[caller] = on_progress
+        waiting = call.callers[caller] = _Waiting(on_progress, trio.CancelScope(deadline=until))
         try:
-            with trio.move_on_at(until):
+            with waiting.scope:
                 await call.over.wait()
             if not call.over.is_set():
                 await call.has_job.wait()
@@ -149,12 +182,12 @@ class Ongoing:
             await self._leave(key, call, caller)
             raise
         del call.callers[caller]
-        if not call.over.is_set():
-            call.is_told = True
-            return Early(call.job_id)
         if call.failure is not None:
             raise call.failure
-        caller.answered = key, call.answer
+        if not call.over.is_set() or (caller.task is TaskWish.AT_ONCE and call.job_ids):
+            call.is_told = True
+            return Early(call.job_id)
+        caller.answered = key, _Kept(call)
         if caller.left_by_clock:
             self.take_back(caller)
         return call.answer
@@ -177,7 +210,7 @@ class Ongoing:
             if not caller.left_by_clock:
                 await self._end(call, caller)
             elif call.over.is_set():
-                self._keep(key, call.answer)
+                self._keep(key, _Kept(call))
             else:
                 call.is_left = True
                 for job_id in call.job_ids:
@@ -205,8 +238,11 @@ class Ongoing:
                 call.has_job.set()
                 if call.is_left:
                     self._keep_record(progress.job_id)
-            for sink in call.callers.values():
-                sink(progress)
+            for caller, waiting in call.callers.items():
+                waiting.sink(progress)
+                if progress.questions and caller.task is not TaskWish.NONE:
+                    # A person can answer once the call is a task.
+                    waiting.scope.cancel()
 
         try:
             with call.scope:
@@ -225,26 +261,25 @@ class Ongoing:
             if self._calls.get(key) is call:
                 del self._calls[key]
             if not call.callers and not call.is_told:
-                self._keep(key, call.answer)
+                self._keep(key, _Kept(call))
             call.has_job.set()
             call.over.set()
 
-    def _keep(self, key: bytes, answer: object) -> None:
+    def _keep(self, key: bytes, kept: _Kept) -> None:
         """Keep an answer for the next identical call."""
-        if answer is None or _is_cancelled(answer):
+        if kept.answer is None or _is_cancelled(kept.answer):
             return
-        self._kept[key] = (trio.current_time(), answer)
+        self._kept[key] = kept
         self._kept.move_to_end(key)
         if len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
 
-    def _take_kept(self, key: bytes) -> tuple[object] | None:
+    def _take_kept(self, key: bytes) -> _Kept | None:
         """Take an answer that no caller waited for; forget those that are too old."""
         oldest = trio.current_time() - KEPT_S
-        while self._kept and next(iter(self._kept.values()))[0] < oldest:
+        while self._kept and next(iter(self._kept.values())).at < oldest:
             self._kept.popitem(last=False)
-        found = self._kept.pop(key, None)
-        return None if found is None else (found[1],)
+        return self._kept.pop(key, None)
 
 
 def _is_cancelled(answer: object) -> bool:

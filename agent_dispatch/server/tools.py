@@ -26,7 +26,7 @@ from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.ongoing import Caller, Early, Ongoing
+from agent_dispatch.server.ongoing import Caller, Early, Ongoing, TaskWish
 from agent_dispatch.server.patience import patience_s
 from agent_dispatch.server.progress import Report, report_progress
 from agent_dispatch.server.schema import input_schema
@@ -72,6 +72,11 @@ class Tool(Generic[ParamsT]):
     max_result_chars: int | None = None
     """Up to this size the client should show a result whole (Claude Code: 50,000 by itself)."""
 
+    @property
+    def may_be_task(self) -> bool:
+        """Whether a call of it can become a task."""
+        return self.detached is not None
+
     def listing(self) -> dict[str, Any]:
         """Its entry in `tools/list`, as it is on the wire."""
         # Claude Code defers the tools of a server behind a search unless told otherwise.
@@ -84,6 +89,7 @@ class Tool(Generic[ParamsT]):
             "description": self.description,
             "inputSchema": input_schema(self.params, self.described),
             "annotations": self._annotations(),
+            **({"execution": {"taskSupport": "optional"}} if self.may_be_task else {}),
             "_meta": meta,
         }
 
@@ -108,6 +114,8 @@ class Answer:
     """What there is to say beside a list, which itself has no place for it."""
     ref: str | None = None
     """The job whose result can be read as a resource, where the answer only refers to it."""
+    task_id: str | None = None
+    """The job that goes on as a task, which is all that there is to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,11 @@ class Toolbox:
         self._service = service
         self._tools = {tool.name: tool for tool in tools}
         self._decoders = {tool.name: ArgumentDecoder(tool.name, tool.params) for tool in tools}
+
+    def may_be_task(self, name: str) -> bool:
+        """Whether a call of the tool of that name can become a task."""
+        tool = self._tools.get(name)
+        return tool is not None and tool.may_be_task
 
     def listing(self) -> list[dict[str, Any]]:
         """The tools as `tools/list` shows them."""
@@ -192,13 +205,7 @@ class Toolbox:
             if not tool.creates_config:
                 await self._service.require_config()
             result = await _run(tool, self._service, params, on_progress, caller, ongoing)
-            match result:
-                case WithWarnings(items, warnings):
-                    return replace(_success(items), warnings=scrubbed(list(warnings)))
-                case ResultRef(ref=ref):
-                    return replace(_success(result), ref=ref)
-                case _:
-                    return _success(result)
+            return answered(result)
         except DispatchError as error:
             return refusal(told_error(error, in_tools))
         except Exception as error:
@@ -224,8 +231,9 @@ async def _run(
     caller: Caller,
     ongoing: Ongoing | None,
 ) -> object:
-    """Run a tool; its client gets an answer before its patience is over."""
-    until = await _answer_until(service, caller)
+    """Run a tool; its client gets an answer, or a task, before its patience is over."""
+    wish = caller.task if tool.may_be_task and ongoing is not None else TaskWish.NONE
+    until = await _answer_until(service, caller, wish)
     if tool.within is not None and until < math.inf:
         params = tool.within(params, max(until - trio.current_time(), 0))
     if not tool.waits or ongoing is None:
@@ -236,19 +244,26 @@ async def _run(
         return await ongoing.wait(key, work, on_progress, caller)
     work = partial(tool.detached, service, params)
     answer = await ongoing.wait(key, work, on_progress, caller, detached=True, until=until)
-    if isinstance(answer, Early):
+    if isinstance(answer, Early) and caller.task is TaskWish.NONE:
         return still_running(await service.job(answer.job_id))
     return answer
 
 
-async def _answer_until(service: Service, caller: Caller) -> float:
+async def _answer_until(service: Service, caller: Caller, wish: TaskWish) -> float:
     """Return when the answer to a call is due, on Trio's clock."""
     try:
-        setting = (await service.settings()).patience_seconds
+        settings = await service.settings()
     except DispatchError:
-        setting = Settings().patience_seconds  # The tool says what is wrong, if it matters to it.
-    patience = patience_s(setting, caller.client)
-    return math.inf if patience is None else caller.arrived_at + patience
+        settings = Settings()  # The tool says what is wrong, if it matters to it.
+    patience = patience_s(settings.patience_seconds, caller.client)
+    until = math.inf if patience is None else caller.arrived_at + patience
+    match wish:
+        case TaskWish.AT_ONCE:
+            return -math.inf
+        case TaskWish.IF_LONG:
+            return min(until, caller.arrived_at + settings.task_after_seconds)
+        case TaskWish.NONE:
+            return until
 
 
 def still_running(job: Job) -> StillRunning:
@@ -267,6 +282,19 @@ def refusal(message: str) -> Answer:
     """The envelope of a call that is wrong."""
     text = msgspec.json.encode({"error": scrubbed(message)}).decode()
     return Answer(text, is_error=True)
+
+
+def answered(result: object) -> Answer:
+    """The envelope of what a tool answered."""
+    match result:
+        case Early(job_id):
+            return Answer("", task_id=job_id)
+        case WithWarnings(items, warnings):
+            return replace(_success(items), warnings=scrubbed(list(warnings)))
+        case ResultRef(ref=ref):
+            return replace(_success(result), ref=ref)
+        case _:
+            return _success(result)
 
 
 def _success(result: object) -> Answer:

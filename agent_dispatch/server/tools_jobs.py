@@ -70,6 +70,7 @@ class DispatchJobsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         msgspec.Meta(description="pending, running, done, failed or cancelled; empty = all"),
     ] = ""
     limit: Annotated[int, msgspec.Meta(description="How many (1-1000)")] = 20
+    mine: Annotated[bool, msgspec.Meta(description="Only those of this session")] = False
 
 
 class DispatchGcParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,8 +144,12 @@ async def dispatch_jobs(
     service: Service, params: DispatchJobsParams, _on_progress: OnProgress
 ) -> WithWarnings:
     """The newest jobs; a limit out of range is brought into it."""
-    listing = await service.jobs(status_named(params.status), min(max(params.limit, 1), MAX_LISTED))
-    return WithWarnings(listing.jobs, listing.warnings)
+    limit = min(max(params.limit, 1), MAX_LISTED)
+    listing = await service.jobs(status_named(params.status), limit, mine=params.mine)
+    shown = [
+        msgspec.structs.replace(row, client_session=None, started_from=None) for row in listing.jobs
+    ]
+    return WithWarnings(shown, listing.warnings)
 
 
 async def dispatch_gc(

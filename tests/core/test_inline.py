@@ -262,8 +262,8 @@ def job(**fields: Any) -> Job:
 
 def test_a_job_of_usual_size_is_shown_as_it_is() -> None:
     done = job(status=JobStatus.DONE, result=result("fine"), progress=["one", "two"])
-    assert inline_job(done) == done
-    assert inline_job(job()) == job()
+    assert inline_job(done) == msgspec.structs.replace(done, context="")
+    assert inline_job(job()) == job(context="")
 
 
 def test_a_job_is_shown_with_the_beginning_of_what_was_asked() -> None:
@@ -273,8 +273,8 @@ def test_a_job_is_shown_with_the_beginning_of_what_was_asked() -> None:
     assert [message.id for message in shown.messages] == [str(n) for n in range(80, 100)]
     assert len(msgspec.json.encode(shown)) < 6_000
     shown = inline_job(job(task="t" * 10**6, context="c" * 10**6, progress=["p" * 10**6] * 100))
-    assert shown.task == "t" * 2_000 + "… (1000000 characters in all)"
-    assert shown.context == "c" * 2_000 + "… (1000000 characters in all)"
+    assert shown.task == "t" * 120
+    assert shown.context == ""
     assert shown.progress is not None
     assert len(shown.progress) == 20
     assert wire_bytes(shown) < MOST_BYTES_ON_THE_WIRE

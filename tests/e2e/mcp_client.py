@@ -46,6 +46,13 @@ class McpClient:
         [result] = await self.answers([await self.post(method, parameters)])
         return result
 
+    async def exchange(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and wait for its answer, a result or an error."""
+        request_id = await self.post(method, parameters)
+        while (message := await self._receive()).get("id") != request_id:
+            pass
+        return message
+
     async def answers(self, request_ids: Sequence[int]) -> list[Any]:
         """Wait for the results of requests; returns them in the order of the ids."""
         results: dict[int, Any] = {}

@@ -59,11 +59,12 @@ class House(Census):
         }
 
     @asynccontextmanager
-    async def serving(self, *prefix: str) -> AsyncIterator[McpClient]:
+    async def serving(self, *prefix: str, handshake: bool = True) -> AsyncIterator[McpClient]:
         """A server after its handshake, in a separate process group; killed when the block ends.
 
         Args:
             prefix: A program that becomes the server.
+            handshake: False: without one.
         """
         process = await trio.lowlevel.open_process(
             [*prefix, *PRODUCT, "serve"],
@@ -75,7 +76,8 @@ class House(Census):
         )
         try:
             client = McpClient(process)
-            await client.initialize()
+            if handshake:
+                await client.initialize()
             yield client
         finally:
             process.kill()

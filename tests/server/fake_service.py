@@ -1,7 +1,7 @@
 """A service that answers at once, or as the task says, and records the requests."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -29,7 +29,7 @@ from agent_dispatch.model.dispatch import (
     Progress,
     ignore_progress,
 )
-from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job, summarise
+from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, new_job, summarise
 from agent_dispatch.model.message import Sending, SendOutcome
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import Member, ParallelResult
@@ -277,7 +277,14 @@ class FakeService(Service):
             return CancelOutcome.ALREADY_TERMINAL
         return CancelOutcome.CANCELLED
 
-    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
+    async def jobs(
+        self,
+        status: JobStatus | None = None,
+        limit: int = 50,
+        *,
+        mine: bool = False,
+        matches: Callable[[JobSummary], bool] | None = None,
+    ) -> Listing:
         await trio.lowlevel.checkpoint()
         self.calls.append(("jobs", (status, limit)))
         return Listing([summarise(self.kept)] if self.kept else [], self.warnings)

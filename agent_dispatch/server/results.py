@@ -1,0 +1,22 @@
+"""The answer of a tool as the protocol's result of a call."""
+
+import mcp_types as types
+
+from agent_dispatch.server.resources import link_to
+from agent_dispatch.server.tools import Answer
+
+WARNINGS = "agent-dispatch/warnings"
+"""In `_meta` of a list: what was passed over for it."""
+
+
+def call_result(answer: Answer, version: str = "") -> types.CallToolResult:
+    """Return the result, in the form of a revision of the protocol."""
+    content: list[types.ContentBlock] = [types.TextContent(text=answer.text)]
+    if answer.ref is not None:
+        content += link_to(answer.ref, version)
+    return types.CallToolResult(
+        _meta={WARNINGS: list(answer.warnings)} if answer.warnings else None,
+        content=content,
+        structured_content=answer.structured,
+        is_error=answer.is_error,
+    )

@@ -1,0 +1,280 @@
+"""MCP Tasks: a job seen through the two generations of the protocol's tasks.
+
+The extension `io.modelcontextprotocol/tasks` belongs to the revision 2026-07-28, and each request
+says whether its client takes tasks. The older form belongs to 2025-11-25, and each call says
+whether it wants to be a task. The id of a task is the id of its job, and everything else is in the
+job's record, so any server process serves the tasks of an earlier one.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from pydantic import Field
+
+from agent_dispatch.core.questions import NoQuestionError, shown_input
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.errors import InvalidJobIdError, UnknownJobError
+from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary
+from agent_dispatch.model.question import AnsweredBy, Question, Verdict
+from agent_dispatch.run.service import Service
+from agent_dispatch.server.answers import answer_of
+from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
+from agent_dispatch.server.results import call_result
+from agent_dispatch.server.tools import answered
+
+Handler = Callable[[ServerRequestContext[Any], Any], Awaitable[dict[str, Any]]]
+
+EXTENSION = "io.modelcontextprotocol/tasks"
+FIRST_VERSION = "2025-11-25"
+"""The only revision that has the older form."""
+_RELATED = "io.modelcontextprotocol/related-task"
+_POLL_MS = 1000
+"""Progress is recorded at most once a second."""
+_PAGE = 100
+
+_VERDICTS = {"accept": Verdict.ALLOW, "decline": Verdict.DENY}
+"""Any other action leaves the question open."""
+
+
+class TaskIdParams(types.RequestParams):
+    """Parameters of a request about one task."""
+
+    task_id: str
+
+
+class UpdateParams(TaskIdParams):
+    """Parameters of `tasks/update`."""
+
+    input_responses: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+def is_modern(ctx: ServerRequestContext[Any]) -> bool:
+    """Whether a request is of a revision whose tasks are an extension."""
+    return ctx.protocol_version not in HANDSHAKE_VERSIONS
+
+
+def takes_tasks(ctx: ServerRequestContext[Any]) -> bool:
+    """Whether the client of a modern request declares that it takes tasks."""
+    declared = ctx.session.client_capabilities
+    return is_modern(ctx) and declared is not None and EXTENSION in (declared.extensions or {})
+
+
+def wants_task(ctx: ServerRequestContext[Any]) -> bool:
+    """Whether an older call asks to be a task."""
+    wish = (ctx.params or {}).get("task")
+    return ctx.protocol_version == FIRST_VERSION and isinstance(wish, Mapping)
+
+
+def created(ctx: ServerRequestContext[Any], job: Job) -> dict[str, Any]:
+    """Return the answer to a call that became a task."""
+    if is_modern(ctx):
+        return {"resultType": "task", **_modern(job)}
+    return {"task": _old(job)}
+
+
+def capabilities() -> types.ServerTasksCapability:
+    """Return what the older form declares."""
+    call = types.TasksToolsCapability(call=types.TasksCallCapability())
+    return types.ServerTasksCapability(
+        list=types.TasksListCapability(),
+        cancel=types.TasksCancelCapability(),
+        requests=types.ServerTasksRequestsCapability(tools=call),
+    )
+
+
+class Tasks:
+    """Answers requests about tasks from the jobs of one service."""
+
+    def __init__(self, service: Service | DispatchError) -> None:
+        """Serve the jobs of `service`; without one, each request fails with the reason."""
+        self._maybe = service
+
+    async def get(self, ctx: ServerRequestContext[Any], params: TaskIdParams) -> dict[str, Any]:
+        """Say how a task is; a modern one that has ended comes with its result."""
+        self._check(ctx, params.task_id)
+        job = await self.job(params.task_id)
+        if not is_modern(ctx):
+            return _old(job)
+        task: dict[str, Any] = {"resultType": "complete", **_modern(job)}
+        if task["status"] == "completed":
+            task["result"] = _result(job, ctx)
+        elif task["status"] == "input_required":
+            task["inputRequests"] = {q.id: _form(q) for q in job.open_questions}
+        return task
+
+    async def update(self, ctx: ServerRequestContext[Any], params: UpdateParams) -> dict[str, Any]:
+        """Take a person's answers to questions of a task."""
+        if not is_modern(ctx):
+            raise _no_such_method("tasks/update")
+        self._check(ctx, params.task_id)
+        job = await self.job(params.task_id)
+        for question_id, response in params.input_responses.items():
+            verdict = _VERDICTS.get(str(response.get("action")))
+            if verdict is None or question_id not in {q.id for q in job.open_questions}:
+                continue
+            try:
+                await self._service.answer(job.id, verdict, AnsweredBy.TASK, question_id)
+            except NoQuestionError:
+                continue  # Somebody else was faster.
+            except DispatchError as error:
+                raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+        return {"resultType": "complete"}
+
+    async def cancel(self, ctx: ServerRequestContext[Any], params: TaskIdParams) -> dict[str, Any]:
+        """Cancel a task; returns when its processes are gone."""
+        self._check(ctx, params.task_id)
+        job = await self.job(params.task_id)
+        if job.status.is_terminal and not is_modern(ctx):
+            raise _invalid(f"The task has ended: it is {_status(job)}.")
+        if not job.status.is_terminal:
+            outcome = await self._service.cancel(job.id, by="its client")
+            job = await self.job(job.id)
+            if outcome is CancelOutcome.ALREADY_TERMINAL and not is_modern(ctx):
+                raise _invalid(f"The task has ended: it is {_status(job)}.")
+        return {"resultType": "complete"} if is_modern(ctx) else _old(job)
+
+    async def result(self, ctx: ServerRequestContext[Any], params: TaskIdParams) -> dict[str, Any]:
+        """Wait for the result of an older task."""
+        if is_modern(ctx):
+            raise _no_such_method("tasks/result")
+        self._check(ctx, params.task_id)
+        job = await self.job(params.task_id)
+        if not job.status.is_terminal:
+            job = await self._service.wait(job.id, float("inf"))
+        result = _result(job, ctx)
+        return {**result, "_meta": {**result.get("_meta", {}), _RELATED: {"taskId": job.id}}}
+
+    async def list(
+        self, ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams
+    ) -> dict[str, Any]:
+        """List the older tasks of this client's session, the newest first."""
+        if is_modern(ctx):
+            raise _no_such_method("tasks/list")
+        self._check(ctx, None)
+
+        def is_listed(row: JobSummary) -> bool:
+            is_older = params.cursor is None or row.id < params.cursor
+            return row.kind is not JobKind.CALL and is_older
+
+        try:
+            listing = await self._service.jobs(limit=_PAGE + 1, mine=True, matches=is_listed)
+            jobs = [await self._service.job(row.id) for row in listing.jobs[:_PAGE]]
+        except DispatchError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+        more = {"nextCursor": jobs[-1].id} if len(listing.jobs) > _PAGE else {}
+        return {"tasks": [_old(job) for job in jobs], **more}
+
+    def handlers(self) -> Sequence[tuple[str, type[types.RequestParams], Handler]]:
+        """Return the methods, their parameters, and what answers them."""
+        return (
+            ("tasks/get", TaskIdParams, self.get),
+            ("tasks/update", UpdateParams, self.update),
+            ("tasks/cancel", TaskIdParams, self.cancel),
+            ("tasks/result", TaskIdParams, self.result),
+            ("tasks/list", types.PaginatedRequestParams, self.list),
+        )
+
+    @property
+    def _service(self) -> Service:
+        if isinstance(self._maybe, DispatchError):
+            raise MCPError(types.INTERNAL_ERROR, str(self._maybe))
+        return self._maybe
+
+    async def job(self, task_id: str) -> Job:
+        """Read the job of a task.
+
+        Raises:
+            MCPError: There is none, or it cannot be read.
+        """
+        try:
+            return await self._service.job(task_id)
+        except (InvalidJobIdError, UnknownJobError) as error:
+            raise _invalid(f"No such task: {task_id[:80]}") from error
+        except DispatchError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+
+    @staticmethod
+    def _check(ctx: ServerRequestContext[Any], task_id: str | None) -> None:
+        """Refuse a request of a client that cannot take tasks, or that names two of them."""
+        if not is_modern(ctx):
+            if ctx.protocol_version != FIRST_VERSION:
+                raise _no_such_method(ctx.method)
+            return
+        if not takes_tasks(ctx):
+            required: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+            message = f"This request needs the client capability {EXTENSION}."
+            raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, message, required)
+        named = None if ctx.request is None else ctx.request.headers.get("mcp-name")
+        if named is not None and named.strip() != task_id:
+            message = "The header Mcp-Name and params.taskId differ."
+            raise MCPError(types.HEADER_MISMATCH, message)
+
+
+def _status(job: Job) -> str:
+    match job.status:
+        case JobStatus.PENDING | JobStatus.RUNNING:
+            return "working" if job.question is None else "input_required"
+        case JobStatus.DONE | JobStatus.FAILED:
+            return "completed"
+        case JobStatus.CANCELLED:
+            return "cancelled"
+
+
+def _view(job: Job) -> dict[str, Any]:
+    times = (job.created_at, job.started_at, job.progress_updated_at, job.completed_at)
+    view = {
+        "taskId": job.id,
+        "status": _status(job),
+        "createdAt": _iso(job.created_at),
+        "lastUpdatedAt": _iso(max(time for time in times if time is not None)),
+    }
+    if job.progress:
+        view["statusMessage"] = job.progress[-1]
+    return view
+
+
+def _modern(job: Job) -> dict[str, Any]:
+    return {**_view(job), "ttlMs": None, "pollIntervalMs": _POLL_MS}
+
+
+def _old(job: Job) -> dict[str, Any]:
+    return {**_view(job), "ttl": None, "pollInterval": _POLL_MS}
+
+
+def _iso(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _result(job: Job, ctx: ServerRequestContext[Any]) -> dict[str, Any]:
+    """Return what the call would have been answered, had its client waited."""
+    answer = call_result(answered(answer_of(job)), ctx.protocol_version)
+    result: dict[str, Any] = answer.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return result
+
+
+def _form(question: Question) -> dict[str, Any]:
+    return {
+        "method": "elicitation/create",
+        "params": {
+            "mode": "form",
+            "message": (
+                f"Agent {question.agent!r} asks for a permission: {question.tool}"
+                f"\n{shown_input(question.input)}\nAccept allows this one call."
+            ),
+            "requestedSchema": {"type": "object", "properties": {}},
+        },
+    }
+
+
+def _invalid(message: str) -> MCPError:
+    return MCPError(types.INVALID_PARAMS, message)
+
+
+def _no_such_method(method: str) -> MCPError:
+    return MCPError(types.METHOD_NOT_FOUND, "Method not found", method)

@@ -1,0 +1,256 @@
+"""MCP Tasks of both generations, with real servers, workers and a scripted claude."""
+
+import json
+from typing import Any
+
+import pytest
+import trio
+
+from agent_dispatch.model.job import JobKind, JobStatus
+from tests.e2e.mcp_client import McpClient
+from tests.faults.conftest import MakeHouse, make_house
+from tests.faults.house import House
+
+__all__ = ["make_house"]
+
+GATED = """
+turn = json.dumps(read_turn())
+init()
+if "slow" in turn:
+    gate()
+result("the answer")
+"""
+NOW = "task_after_seconds = 0.3"
+EXTENSION = "io.modelcontextprotocol/tasks"
+PREFIX = "io.modelcontextprotocol/"
+SLOW = {"agent": "infra", "task": "slow"}
+QUICK = {"agent": "infra", "task": "quick"}
+BLOCKING = {
+    "dispatch": SLOW,
+    "dispatch_stream": SLOW,
+    "dispatch_session": SLOW,
+}
+
+
+def modern(takes_tasks: bool = True, **parameters: Any) -> dict[str, Any]:
+    capabilities: dict[str, Any] = {"extensions": {EXTENSION: {}}} if takes_tasks else {}
+    meta = {
+        PREFIX + "protocolVersion": "2026-07-28",
+        PREFIX + "clientInfo": {"name": "test", "version": "1"},
+        PREFIX + "clientCapabilities": capabilities,
+    }
+    return {**parameters, "_meta": meta}
+
+
+async def ended(server: McpClient, task_id: str) -> dict[str, Any]:
+    """Poll a modern task, as clients do, until it has ended."""
+    with trio.fail_after(20):
+        while True:
+            task = await server.request("tasks/get", modern(taskId=task_id))
+            if task["status"] not in ("working", "input_required"):
+                return dict(task)
+            await trio.sleep(0.02)
+
+
+async def is_over(house: House, job_id: str) -> JobStatus:
+    return (await house.over(job_id)).status
+
+
+@pytest.mark.parametrize("tool", BLOCKING)
+async def test_a_long_call_becomes_a_task_that_a_later_server_serves(
+    make_house: MakeHouse, tool: str
+) -> None:
+    house = make_house(GATED, settings=NOW)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            call = modern(name=tool, arguments=BLOCKING[tool])
+            task = await server.request("tools/call", call)
+            assert task["resultType"] == "task"
+            assert task["status"] == "working"
+            assert task["ttlMs"] is None
+            assert task["pollIntervalMs"] > 0
+            assert task["createdAt"].endswith("Z")
+            assert task["lastUpdatedAt"] >= task["createdAt"]
+            task_id = task["taskId"]
+            assert house.store.read(task_id).kind is JobKind.BACKGROUND
+            server.process.kill()
+        async with house.serving(handshake=False) as server:
+            now = await server.request("tasks/get", modern(taskId=task_id))
+            assert now["resultType"] == "complete"
+            assert now["status"] == "working"
+            await house.open_gate()
+            done = await ended(server, task_id)
+            assert done["status"] == "completed"
+            assert done["result"]["structuredContent"]["result"] == "the answer"
+            assert done["result"]["structuredContent"]["job_id"] == task_id
+            assert json.loads(done["result"]["content"][0]["text"])["success"]
+
+
+async def test_a_short_call_is_answered_and_a_wrong_one_refused(make_house: MakeHouse) -> None:
+    house = make_house(GATED, settings="task_after_seconds = 20")
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            answer = await server.request("tools/call", modern(name="dispatch", arguments=QUICK))
+            assert answer["resultType"] == "complete"
+            assert answer["structuredContent"]["result"] == "the answer"
+            for wrong in ({"agent": "nobody", "task": "x"}, {"agent": "infra"}):
+                call = modern(name="dispatch", arguments=wrong)
+                assert (await server.request("tools/call", call))["isError"]
+            await server.exchange("tools/call", modern(name="list_agents", arguments={}))
+
+
+async def test_a_client_that_takes_no_tasks_gets_none(make_house: MakeHouse) -> None:
+    house = make_house(GATED, settings=NOW)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            arguments = modern(takes_tasks=False, name="dispatch", arguments=SLOW)
+            request_id = await server.post("tools/call", arguments)
+            await house.open_gate()
+            [answer] = await server.answers([request_id])
+            assert answer["structuredContent"]["result"] == "the answer"
+            job_id = answer["structuredContent"]["job_id"]
+            assert house.store.read(job_id).kind is JobKind.CALL
+            refused = await server.exchange("tasks/get", modern(takes_tasks=False, taskId=job_id))
+            assert refused["error"]["code"] == -32021
+            assert EXTENSION in refused["error"]["data"]["requiredCapabilities"]["extensions"]
+
+
+async def test_only_tasks_cancel_ends_a_task(make_house: MakeHouse) -> None:
+    house = make_house(GATED, settings=NOW)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            call = modern(name="dispatch", arguments=SLOW)
+            request_id = await server.post("tools/call", call)
+            [task] = await server.answers([request_id])
+            notice = {"requestId": request_id, "reason": "AbortError: user-cancel"}
+            await server.notify("notifications/cancelled", notice)
+            # Another call of the same joins it, and its cancellation ends nothing.
+            [again] = await server.answers([await server.post("tools/call", call)])
+            assert again["taskId"] == task["taskId"]
+            assert not house.store.read(task["taskId"]).status.is_terminal
+            cancelled = await server.request("tasks/cancel", modern(taskId=task["taskId"]))
+            assert cancelled["resultType"] == "complete"
+            assert (await ended(server, task["taskId"]))["status"] == "cancelled"
+            await server.request("tasks/cancel", modern(taskId=task["taskId"]))
+            for method in ("tasks/get", "tasks/cancel", "tasks/update"):
+                for unknown in ("0" * 32, "no id"):
+                    refused = await server.exchange(method, modern(taskId=unknown))
+                    assert refused["error"]["code"] == -32602
+            for method in ("tasks/list", "tasks/result"):
+                refused = await server.exchange(method, modern(taskId=task["taskId"]))
+                assert refused["error"]["code"] == -32601
+        assert house.agents() == []
+
+
+async def test_a_person_who_cancels_before_there_is_a_task_ends_the_job(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(GATED, settings="task_after_seconds = 60")
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            request_id = await server.post("tools/call", modern(name="dispatch", arguments=SLOW))
+            job_id = await house.newest_running(beside="")
+            await house.with_session(job_id)
+            notice = {"requestId": request_id, "reason": "AbortError: user-cancel"}
+            await server.notify("notifications/cancelled", notice)
+            assert await is_over(house, job_id) is JobStatus.CANCELLED
+        assert house.agents() == []
+
+
+async def test_a_failed_run_is_a_completed_task(make_house: MakeHouse) -> None:
+    house = make_house("read_turn(); init(); gate(); sys.exit(3)", settings=NOW)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            task = await server.request("tools/call", modern(name="dispatch", arguments=SLOW))
+            await house.open_gate()
+            done = await ended(server, task["taskId"])
+            assert done["status"] == "completed"
+            assert done["result"]["structuredContent"]["success"] is False
+
+
+# -- the older form
+
+
+async def test_an_older_call_with_task_is_always_a_task(make_house: MakeHouse) -> None:
+    house = make_house(GATED)
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            wish = {"name": "dispatch", "arguments": SLOW, "task": {"ttl": 60000}}
+            created = await server.request("tools/call", wish)
+            task = created["task"]
+            assert task["status"] == "working"
+            assert task["ttl"] is None
+            assert task["pollInterval"] > 0
+            task_id = task["taskId"]
+            server.process.kill()
+        async with house.serving() as server:
+            assert (await server.request("tasks/get", {"taskId": task_id}))["status"] == "working"
+            listed = await server.request("tasks/list", {})
+            assert [one["taskId"] for one in listed["tasks"]] == [task_id]
+            waiting = await server.post("tasks/result", {"taskId": task_id})
+            await house.open_gate()
+            [result] = await server.answers([waiting])
+            assert result["structuredContent"]["result"] == "the answer"
+            assert result["_meta"][PREFIX + "related-task"] == {"taskId": task_id}
+            refused = await server.exchange("tasks/cancel", {"taskId": task_id})
+            assert refused["error"]["code"] == -32602
+            # A call of another tool, and a wrong one, are answered as such.
+            other = {"name": "list_agents", "arguments": {}, "task": {}}
+            assert "content" in await server.request("tools/call", other)
+            wrong = {"name": "dispatch", "arguments": {"agent": "nobody", "task": "x"}, "task": {}}
+            assert (await server.request("tools/call", wrong))["isError"]
+
+
+async def test_an_older_task_is_cancelled_with_its_result(make_house: MakeHouse) -> None:
+    house = make_house(GATED)
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            wish = {"name": "dispatch", "arguments": SLOW, "task": {}}
+            task_id = (await server.request("tools/call", wish))["task"]["taskId"]
+            await house.with_session(task_id)
+            cancelled = await server.request("tasks/cancel", {"taskId": task_id})
+            assert cancelled["status"] == "cancelled"
+            result = await server.request("tasks/result", {"taskId": task_id})
+            assert result["structuredContent"]["error_type"] == "cancelled"
+        assert house.agents() == []
+
+
+async def test_a_call_that_the_cache_answers_is_the_completed_task_of_that_job(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(GATED)
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            first = await server.call("dispatch", **QUICK)
+            wish = {"name": "dispatch", "arguments": QUICK, "task": {}}
+            task = (await server.request("tools/call", wish))["task"]
+            assert (task["taskId"], task["status"]) == (first["job_id"], "completed")
+
+
+async def test_a_task_is_a_reference_where_one_was_asked_for(make_house: MakeHouse) -> None:
+    house = make_house(GATED)
+    arguments = {**QUICK, "return_ref": True, "summary_chars": 3}
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            wish = {"name": "dispatch", "arguments": arguments, "task": {}}
+            task_id = (await server.request("tools/call", wish))["task"]["taskId"]
+            result = await server.request("tasks/result", {"taskId": task_id})
+            assert result["structuredContent"]["ref"] == task_id
+            assert result["structuredContent"]["summary"] == "the"
+            assert result["content"][1]["type"] == "resource_link"
+
+
+async def test_only_the_revision_that_has_older_tasks_is_told_of_them(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(GATED)
+    client = {"name": "test", "version": "1"}
+    with trio.fail_after(60):
+        for version, has_tasks in (("2025-11-25", True), ("2025-06-18", False)):
+            async with house.serving(handshake=False) as server:
+                hello = {"protocolVersion": version, "clientInfo": client, "capabilities": {}}
+                said = await server.request("initialize", hello)
+                assert ("tasks" in said["capabilities"]) is has_tasks
+                await server.notify("notifications/initialized", {})
+                answer = await server.exchange("tasks/list", {})
+                assert ("result" in answer) is has_tasks
