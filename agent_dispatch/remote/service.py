@@ -1,7 +1,7 @@
 """The service in front of the local one: what is about another machine goes there."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
@@ -231,14 +231,22 @@ class Routed(Service):
             return refused(job.agent, job.error or "", job.error_type or ErrorType.CLI_ERROR)
         return job.result
 
-    async def jobs(self, status: JobStatus | None = None, limit: int = 50) -> Listing:
+    async def jobs(
+        self,
+        status: JobStatus | None = None,
+        limit: int = 50,
+        *,
+        mine: bool = False,
+        matches: Callable[[JobSummary], bool] | None = None,
+    ) -> Listing:
         """As `Service.jobs`, with what was last known of those elsewhere; contacts nobody."""
-        listing = await super().jobs(status, limit)
+        listing = await super().jobs(status, limit, mine=mine, matches=matches)
+        is_listed = self._mine(matches) if mine else matches
 
-        def matches(row: JobSummary) -> bool:
-            return status in (None, row.status)
+        def is_wanted(row: JobSummary) -> bool:
+            return status in (None, row.status) and (is_listed is None or is_listed(row))
 
-        return await in_pool(Pool.BULK, with_noted, listing, self._hosts.notes, limit, matches)
+        return await in_pool(Pool.BULK, with_noted, listing, self._hosts.notes, limit, is_wanted)
 
     async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
         """As `Service.gc`; old notes go as well, and nothing of a host."""

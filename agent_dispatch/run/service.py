@@ -560,15 +560,18 @@ class Service:
                 started from the directory of this process.
             matches: Only jobs that it accepts.
         """
+        matches = self._mine(matches) if mine else matches
+        look = partial(self._store.list_jobs, status=status, limit=limit, matches=matches)
+        return await in_pool(Pool.BULK, look)
+
+    def _mine(self, matches: Callable[[JobSummary], bool] | None) -> Callable[[JobSummary], bool]:
+        """Narrow down what `matches` accepts to the jobs of this client."""
         origin = self._store.origin
 
         def is_mine(row: JobSummary) -> bool:
             return origin is not None and origin.is_mine(row) and (not matches or matches(row))
 
-        look = partial(
-            self._store.list_jobs, status=status, limit=limit, matches=is_mine if mine else matches
-        )
-        return await in_pool(Pool.BULK, look)
+        return is_mine
 
     async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
         """Remove jobs that ended before that, and what dead processes left."""
