@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.core.secrets import mask
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.log import write_to_stderr
 from agent_dispatch.model.event import Event, end_event
@@ -55,7 +56,7 @@ class Notifier:
         except DispatchError:
             return  # Whatever else reads the configuration reports it.
         if argv:
-            problem = self._run(argv, msgspec.json.encode(event) + b"\n")
+            problem = self._run(argv, msgspec.json.encode(_without_keys(event)) + b"\n")
             if problem:
                 self._report(f"agent-dispatch: notify ({argv[0]}) {problem}\n")
 
@@ -83,3 +84,10 @@ class Notifier:
             process.communicate()
             return f"was killed: it had not ended after {self._timeout_s:g} s"
         return f"ended with status {process.returncode}" if process.returncode else ""
+
+
+def _without_keys(event: Event) -> Event:
+    """Mask keys in the summary; a question is shown as the person has to decide about it."""
+    if isinstance(event.summary, str):
+        return msgspec.structs.replace(event, summary=mask(event.summary))
+    return event
