@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from agent_dispatch.cli.agents import mention_unimported, open_registry
+from agent_dispatch.cli.byte_code import write_byte_code
 from agent_dispatch.cli.claude_cli import ClaudeConfigError
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.offers import Offered, next_line, offer_projects
@@ -98,6 +99,7 @@ def register_client(
         as_json: Print what was done as JSON.
     """
     client = _client(name)
+    write_byte_code()
     config = config_path(shell.environ)
     created = create_config(config)
     registry = open_registry(shell)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.cli.agents import mention_unimported, open_registry
+from agent_dispatch.cli.byte_code import write_byte_code
 from agent_dispatch.cli.claude_cli import ClaudeConfigError
 from agent_dispatch.cli.offers import Offered, next_line, offer_projects
 from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
@@ -109,6 +110,7 @@ def init(
             return print_entry(shell, client)
         consents = partial(_consent, shell, yes=yes)
         return register_client(shell, client, consents, add_all=all, as_json=json)
+    write_byte_code()
     path = config_path(shell.environ)
     created = create_config(path)
     problems = [] if created else _config_problems(shell)

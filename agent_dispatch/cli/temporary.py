@@ -23,6 +23,7 @@ import msgspec
 from agent_dispatch.cli.registration import SERVER_NAME, command_words, wanted_registration
 from agent_dispatch.cli.shell import Shell
 
+_PACKAGE = "agent_dispatch"
 _UV_FOLDER = re.compile(r"(?:archive|builds|environments)-v\d+")
 _PIPX_FOLDER = re.compile(r"[0-9a-f]{10,}")
 _TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/private/tmp")
@@ -73,11 +74,13 @@ def source_of_this() -> str | None:
     A name from a package index does not count: the index is not recorded, and another index may
     have a different package of that name.
     """
+    # By its command, because the distribution may have another name.
+    commands = importlib.metadata.entry_points(group="console_scripts", name=SERVER_NAME)
+    ours = (it.dist for it in commands if it.module.partition(".")[0] == _PACKAGE)
     try:
-        text = importlib.metadata.distribution(SERVER_NAME).read_text("direct_url.json")
+        text = next((it.read_text("direct_url.json") for it in ours if it is not None), None)
         return None if text is None else source_of(msgspec.json.decode(text, type=Origin))
-    except (importlib.metadata.PackageNotFoundError, msgspec.DecodeError):
-        # Run from a source tree, or installed without that record.
+    except msgspec.DecodeError:
         return None
 
 

@@ -54,8 +54,8 @@ Claude Code do so, run: agent-dispatch init
 """
 
 HTTP_NEEDS = (
-    "agent-dispatch serve --http needs hypercorn. Install it with: pip install"
-    " 'agent-dispatch[http]'\n"
+    "agent-dispatch serve --http needs hypercorn. Install it beside agent-dispatch:"
+    f" {sys.executable} -m pip install hypercorn\n"
 )
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8642
 

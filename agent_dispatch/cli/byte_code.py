@@ -1,0 +1,49 @@
+"""Byte code, written at `init`: installers such as uv leave it out, and a first start is slow then.
+
+Each session of a client starts the server, and each command a Python, so all of them gain.
+"""
+
+import compileall
+import contextlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import agent_dispatch
+
+_SLOW = "mcp"
+"""The library whose import takes longest; with its byte code, the others have theirs."""
+_IMPORTS = "agent_dispatch.server.host, agent_dispatch.worker, agent_dispatch.cli.app, cyclopts"
+_TIMEOUT_S = 120.0
+
+
+def write_byte_code() -> None:
+    """Compile this package, and what it imports; quick if that was done before.
+
+    A directory that cannot be written is passed over, as Python does. Like an installer, this does
+    not ask PYTHONDONTWRITEBYTECODE, which is about what programs leave behind when they run.
+    """
+    compileall.compile_dir(Path(agent_dispatch.__file__).parent, quiet=2)
+    if _has_byte_code(_SLOW):
+        return
+    # A Python that imports them writes their byte code. If it takes too long, the first start of
+    # the server writes the rest.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            [sys.executable, "-P", "-c", f"import {_IMPORTS}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+
+
+def _has_byte_code(package: str) -> bool:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return True
+    return Path(importlib.util.cache_from_source(spec.origin)).exists()
