@@ -100,6 +100,7 @@ def detail_lines(
     rows = [
         ("health", _health(details.healthy, shell).rstrip()),
         ("problem", one_line(details.problem or "")),
+        ("host", one_line(details.host or "")),
         ("directory", one_line(details.directory)),
         ("description", one_line(details.description)),
         ("timeout", _inherited(f"{details.timeout:g} s", own.timeout is None)),

@@ -19,8 +19,9 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.values import check_agent
 from agent_dispatch.config.file import config_path
+from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.model.agent import AgentChange
+from agent_dispatch.model.agent import AgentChange, AgentDetails
 from agent_dispatch.model.config import AgentConfig
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 
 _SHOWN_NAMES = 8
+_PREVIEW_LINES = 40
+"""Of the documents of an agent, as the tool `inspect_agent` shows by default."""
 
 
 def open_registry(shell: Shell) -> Registry:
@@ -57,7 +60,8 @@ def add(
 
     Args:
         name: Letters, digits, hyphens and underscores.
-        directory: An existing directory; `~` is expanded, relative paths are resolved.
+        directory: An existing directory; `~` is expanded, relative paths are resolved. HOST:PATH
+            is one on another machine (write ./a:b for a path here).
         description: What the agent can do; by default made from the project's files.
         timeout: Seconds a run may take; 0 takes the default of the settings.
         max_budget_usd: US dollars a run may cost; 0 inherits the limit of the settings.
@@ -73,6 +77,19 @@ def add(
 
         raise no_directory(open_registry(shell), shell)
     check_agent(timeout, max_budget_usd, permission_mode, is_new=True)
+    if (place := remote_directory(directory)) is not None:
+        from agent_dispatch.cli.remote_agents import add_remote
+
+        granted = {
+            "timeout": timeout,
+            "max_budget_usd": max_budget_usd,
+            "model": model,
+            "permission_mode": permission_mode,
+            "allowed_tools": allowed_tools,
+            "disallowed_tools": disallowed_tools,
+        }
+        change = add_remote(shell, name, *place, description, granted)
+        return _show_change(change, shell, as_json=json)
     change = open_registry(shell).add_agent(
         name,
         directory,
@@ -213,12 +230,25 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     registry = open_registry(shell)
-    if json:
-        write_json(shell, registry.inspect_agent(name))
-        return 0
-    details = registry.inspect_agent(name, preview_lines=0)
     config = registry.load()
-    own = config.agents.get(name) or AgentConfig(directory=details.directory)
+    configured = config.agents.get(name)
+
+    def inspect(preview_lines: int) -> AgentDetails:
+        if configured is None or configured.host is None:
+            return registry.inspect_agent(name, preview_lines)
+        from agent_dispatch.cli.remote_agents import describe_remote
+
+        return describe_remote(shell, name, preview_lines)
+
+    if json:
+        write_json(shell, inspect(_PREVIEW_LINES))
+        return 0
+    details = inspect(0)
+    own = configured or AgentConfig(directory=details.directory)
+    if own.host is not None:
+        # All that its host says is the agent's own, as seen from here.
+        fields = set(AgentConfig.__struct_fields__) & set(AgentDetails.__struct_fields__)
+        own = AgentConfig(**{field: getattr(details, field) for field in fields})
     write_lines(shell, detail_lines(details, own, config.settings, shell))
     return 0
 

@@ -27,16 +27,17 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     checks: list[Check]
 
 
-def doctor(*, strict: bool = False, json: bool = False, shell: Shell) -> int:
+def doctor(*, host: str = "", strict: bool = False, json: bool = False, shell: Shell) -> int:
     """Check the installation and print a fix for each failure. Costs nothing.
 
     Args:
+        host: Check this host of the configuration instead, over the link that a run uses.
         strict: Fail on warnings too.
         json: Print the checks as JSON.
         shell: The outside world.
     """
     bad = {Status.FAIL, Status.WARN} if strict else {Status.FAIL}
-    checks = _checks(shell)
+    checks = _checks_of(host, shell) if host else _checks(shell)
     if json:
         found = list(checks)
         ok = not any(check.status in bad for check in found)
@@ -52,6 +53,12 @@ def doctor(*, strict: bool = False, json: bool = False, shell: Shell) -> int:
     closing = f"{counted(failed, 'check')} failed." if failed else "All checks passed."
     write_lines(shell, [closing])
     return 1 if failed else 0
+
+
+def _checks_of(host: str, shell: Shell) -> Iterator[Check]:
+    from agent_dispatch.cli.remote_agents import check_remote
+
+    yield from check_remote(shell, open_registry(shell), host)
 
 
 def _checks(shell: Shell) -> Iterator[Check]:

@@ -35,13 +35,13 @@ def is_remote(job_id: str) -> bool:
 
 def remote_job(shell: Shell, job_id: str) -> Job:
     """The job as it is now, or was last known."""
-    return _ask(shell, lambda service: service.job(job_id))
+    return ask_service(shell, lambda service: service.job(job_id))
 
 
 def remote_cancel(shell: Shell, job_id: str, *, keep: bool) -> "CancelOutcome":
     """End the job; with `keep`, what its agent said is kept."""
     by = "agent-dispatch cancel"
-    return _ask(shell, lambda service: service.cancel(job_id, by=by, keep=keep))
+    return ask_service(shell, lambda service: service.cancel(job_id, by=by, keep=keep))
 
 
 def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) -> Job:
@@ -53,7 +53,7 @@ def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) ->
             passed_s = time.monotonic() - began
             remark(shell, f"[{passed_s:>3.0f} s] {one_line(progress.message)}")
 
-    return _ask(shell, lambda service: service.wait(job_id, max(patience_s, 0), on_progress))
+    return ask_service(shell, lambda service: service.wait(job_id, max(patience_s, 0), on_progress))
 
 
 def remote_follow(shell: Shell, job_id: str, *, as_json: bool) -> Job:
@@ -70,10 +70,11 @@ def remote_follow(shell: Shell, job_id: str, *, as_json: bool) -> Job:
             if job.status.is_terminal:
                 return job
 
-    return _ask(shell, follow)
+    return ask_service(shell, follow)
 
 
-def _ask(shell: Shell, ask: "Callable[[Service], Awaitable[T]]") -> T:
+def ask_service(shell: Shell, ask: "Callable[[Service], Awaitable[T]]") -> T:
+    """Ask the service something; raises what it raises, and `KeyboardInterrupt` for Ctrl-C."""
     with closing(shell.start_fork_server()) as fork_server:
         from agent_dispatch.cli.attend import unattended
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from agent_dispatch.config.file import ConfigFile, config_path
 from agent_dispatch.config.installed import CLAUDE_CODE, Written, installing, record_written
 from agent_dispatch.config.known_projects import KnownProject
 from agent_dispatch.errors import ConfigError
+from agent_dispatch.remote.surroundings import keep_path
 
 TEMPLATE = """\
 # agent-dispatch: the agents, and what they may do. Read on every call; no restart is needed.
@@ -114,6 +116,9 @@ def init(
     path = config_path(shell.environ)
     created = create_config(path)
     problems = [] if created else _config_problems(shell)
+    # Best effort: only runs that come from other machines need it.
+    with suppress(OSError):
+        keep_path(shell.environ, path)
     lasting = registration_of_this(shell)
     wanted = lasting.registration
     outcome = register(shell, wanted, lambda verdict: _consent(shell, verdict.reasons, yes=yes))

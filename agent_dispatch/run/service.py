@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import msgspec
 import trio
@@ -667,6 +667,25 @@ class Service:
         update = partial(self._registry.update_agent, name, by=by, **fields)
         return await self._lookouts.run(f"update {name}", update)
 
+    async def add_remote_agent(
+        self, name: str, host: str, directory: str, description: str = ""
+    ) -> AgentChange:
+        """Register a directory of another machine there, and link the agent here.
+
+        Raises:
+            DispatchError: The host refuses or cannot be reached, or the name is taken; nothing is
+                written on this machine.
+        """
+        raise _no_hosts(host)
+
+    async def check_host(self, host: str) -> list[dict[str, Any]]:
+        """What `doctor` finds on another machine, over the very link that a run uses.
+
+        Raises:
+            DispatchError: There is no such host, or it cannot be reached.
+        """
+        raise _no_hosts(host)
+
     async def remove_agent(self, name: str) -> AgentChange:
         """Forget an agent; its directory stays as it is."""
         remove = partial(self._registry.remove_agent, name)
@@ -687,6 +706,10 @@ def _is_own_run(plan: Plan) -> bool:
     """Whether a run answers its own call and no other."""
     resumes = plan.request.session_id is not None
     return resumes or plan.verify is not None or not plan.settings.cache.enabled
+
+
+def _no_hosts(host: str) -> DispatchError:
+    return DispatchError(f"This process has no way to other machines, such as {host}.")
 
 
 def _hangs(name: str) -> str:

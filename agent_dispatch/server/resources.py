@@ -12,7 +12,7 @@ from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import encode
 
 _URI = "dispatch://result/"
-_RESULT_URI = re.compile(re.escape(_URI) + "([0-9a-f]{32})")
+_RESULT_URI = re.compile(re.escape(_URI) + r"([0-9a-f]{32}(?:@[A-Za-z0-9_.-]+)?)")
 _JSON = "application/json"
 _RETIRED_NOT_FOUND = -32002
 """An unknown resource in the revisions that begin with `initialize`; later ones say -32602."""
