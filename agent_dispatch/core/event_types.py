@@ -36,6 +36,12 @@ class TaskPatch(msgspec.Struct, frozen=True, kw_only=True):
     is_backgrounded: bool | None = None
 
 
+class TaskUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a subagent has used so far."""
+
+    tool_uses: int = 0
+
+
 class PromptOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What the hooks made of a prompt that they did not let through."""
 
@@ -84,6 +90,11 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_f
     status: str | None = None
     summary: str | None = None
     patch: TaskPatch | None = None
+
+    # task_progress, task_notification
+    run_id: str | None = None
+    usage: TaskUsage | None = None
+    last_tool_name: str | None = None
 
     # hook_started, hook_response
     hook_id: str | None = None

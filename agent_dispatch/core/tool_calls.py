@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from agent_dispatch.core.event_types import AssistantEvent, UserEvent
+from agent_dispatch.core.event_types import AssistantEvent, SystemEvent, UserEvent
 from agent_dispatch.core.report import CallsMade
 
 _READ_ONLY = frozenset(
@@ -15,7 +15,7 @@ _READ_ONLY = frozenset(
         "TodoWrite",
         "ToolSearch",
         "StructuredOutput",
-        # The calls of a subagent are events of their own, and each of them is looked at.
+        # The calls of a subagent are looked at one by one.
         "Task",
         "Agent",
     }
@@ -25,6 +25,7 @@ _WRITERS = frozenset({"Write", "Edit", "NotebookEdit"})
 
 _MAX_CALLS = 20_000
 """Calls that are known by their ids; later ones are only counted."""
+_MAX_TASKS = 1000
 _MAX_NAMES = 100
 """Different tools that are counted by name."""
 _MAX_PATHS = 200
@@ -39,11 +40,27 @@ class _Call(NamedTuple):
     """Of a tool that writes a file."""
 
 
+class _Told:
+    """The calls of one subagent, as the CLI told their number."""
+
+    def __init__(self) -> None:
+        self.by_run: dict[str, int] = {}
+        self.names: dict[str, int] = {}
+
+
 class ToolCalls:
-    """Counts calls, and remembers the files that were written."""
+    """Counts calls, and remembers the files that were written.
+
+    The calls of a subagent's own subagents are not in the stream (measured with 2.1.332). Of these
+    only their number is told, and the name of one now and then.
+    """
 
     def __init__(self) -> None:
         self._calls: dict[str, _Call] = {}
+        self._below: dict[str, int] = {}
+        """Calls that were seen of each subagent, by the id of the call that started it."""
+        self._told: dict[str, _Told] = {}
+        """By the same id."""
         self._denied: set[str] = set()
         self._tools: dict[str, int] = {}
         self._total = 0
@@ -52,8 +69,39 @@ class ToolCalls:
 
     def made(self) -> CallsMade:
         """Return what was counted so far."""
-        tools = {name: count for name, count in self._tools.items() if count}
-        return CallsMade(self._total, tools, tuple(self._written), self._read_only)
+        tools, total, read_only = dict(self._tools), self._total, self._read_only
+        hidden = 0
+        for call_id, told in self._told.items():
+            missing = sum(told.by_run.values()) - self._below.get(call_id, 0)
+            if missing <= 0:
+                continue
+            hidden += missing
+            named = sum(told.names.values()) if call_id not in self._below else 0
+            read_only &= named >= missing and told.names.keys() <= _READ_ONLY
+            for name, count in told.names.items() if named else ():
+                tools[name] = tools.get(name, 0) + count
+        if hidden:
+            # Those that were denied are among them.
+            total += max(hidden - len(self._denied - self._calls.keys()), 0)
+        counted = {name: count for name, count in tools.items() if count}
+        return CallsMade(total, counted, tuple(self._written), read_only)
+
+    def add_task(self, event: SystemEvent) -> None:
+        """Take in how many calls a subagent has made."""
+        if event.usage is None or event.usage.tool_uses <= 0 or not event.tool_use_id:
+            return
+        if len(self._told) >= _MAX_TASKS:
+            self._read_only = False
+            return
+        told = self._told.setdefault(event.tool_use_id[:_ID_CHARS], _Told())
+        run = (event.run_id or event.task_id or "")[:_ID_CHARS]
+        known = told.by_run.get(run, 0)
+        if event.usage.tool_uses <= known or (not known and len(told.by_run) >= _MAX_TASKS):
+            return
+        told.by_run[run] = event.usage.tool_uses
+        name = (event.last_tool_name or "")[:_NAME_CHARS]
+        if name and (name in told.names or len(told.names) < _MAX_NAMES):
+            told.names[name] = told.names.get(name, 0) + 1
 
     def add_assistant(self, event: AssistantEvent) -> None:
         """Count the calls in a message; one that comes again, by its id, is counted once."""
@@ -64,6 +112,9 @@ class ToolCalls:
             self._read_only &= tool in _READ_ONLY
             if call_id in self._calls:
                 continue
+            if event.parent_tool_use_id and len(self._below) < _MAX_CALLS:
+                parent = event.parent_tool_use_id[:_ID_CHARS]
+                self._below[parent] = self._below.get(parent, 0) + 1
             if call_id and len(self._calls) < _MAX_CALLS:
                 path = block.input.file_path or block.input.notebook_path
                 self._calls[call_id] = _Call(tool, path if tool in _WRITERS else "")

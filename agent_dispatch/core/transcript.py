@@ -246,6 +246,7 @@ class Transcript:
         return Progress(line) if line else None
 
     def _add_system(self, event: SystemEvent) -> str:
+        self._calls.add_task(event)
         match event.subtype:
             case "init":
                 return self._add_init(event)

@@ -6,7 +6,7 @@ from agent_dispatch.core.evidence import MAX_FILES
 from agent_dispatch.core.outcome import Ending, classify
 from agent_dispatch.core.report import Seen
 from agent_dispatch.model.dispatch import Evidence
-from tests.core.builders import agent, denial, denied, init, report, result, text
+from tests.core.builders import agent, denial, denied, init, report, result, task, text
 
 
 def use(tool: str, call_id: str, parent: str | None = None, **given: Any) -> dict[str, Any]:
@@ -65,6 +65,55 @@ def test_calls_of_subagents_count_and_spoil_what_was_read_only() -> None:
     assert seen == Evidence(tool_calls=3, tools={"Agent": 2, "Read": 1}, read_only=True)
     seen = evidence(init(), *reading, use("Bash", "4", parent="3"), result())
     assert (seen.tool_calls, seen.read_only) == (4, False)
+
+
+def progress(
+    call_id: str,
+    uses: int,
+    tool: str = "",
+    *,
+    subtype: str = "task_progress",
+    run: str = "r",
+    **more: Any,
+) -> dict[str, Any]:
+    return task(
+        subtype,
+        task_id=f"task of {call_id}",
+        run_id=run,
+        tool_use_id=call_id,
+        usage={"total_tokens": 9, "tool_uses": uses, "duration_ms": 3},
+        last_tool_name=tool or None,
+        **more,
+    )
+
+
+def test_what_the_cli_tells_of_calls_that_were_seen_adds_none() -> None:
+    calls = [use("Agent", "1"), use("Read", "2", parent="1"), progress("1", 1, "Read")]
+    done = progress("1", 1, subtype="task_notification", status="completed")
+    assert evidence(init(), *calls, done, result()).tool_calls == 2
+
+
+def test_calls_of_subagents_of_subagents_are_counted_as_the_cli_tells_them() -> None:
+    calls = [use("Agent", "1"), use("Agent", "2", parent="1"), progress("1", 1, "Agent")]
+    inner = [progress("2", 1, "Bash"), progress("2", 1, "Bash"), progress("2", 2, "Read")]
+    done = progress("2", 2, subtype="task_notification", status="completed")
+    seen = evidence(init(), *calls, *inner, done, result())
+    assert seen == Evidence(tool_calls=4, tools={"Agent": 2, "Bash": 1, "Read": 1}, read_only=False)
+
+
+def test_calls_that_nobody_named_may_have_changed_something() -> None:
+    calls = [use("Agent", "1"), use("Agent", "2", parent="1")]
+    read = [progress("2", 1, "Read"), progress("2", 2, "Grep")]
+    assert evidence(init(), *calls, *read, result()).read_only
+    unnamed = progress("2", 3, subtype="task_notification", status="completed")
+    seen = evidence(init(), *calls, *read, unnamed, result())
+    assert (seen.tool_calls, seen.read_only) == (5, False)
+
+
+def test_each_run_of_a_subagent_has_calls_of_its_own() -> None:
+    calls = [use("Agent", "1"), use("Agent", "2", parent="1")]
+    runs = [progress("2", 2, "Read"), progress("2", 1, "Read", run="again")]
+    assert evidence(init(), *calls, *runs, result()).tool_calls == 5
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ async def test_files_commits_and_the_calls_of_subagents_are_evidence(
         ("do it all", ToolCalls(calls=(read, write))),
         ("File created", bash(f"echo two >> notes.txt && {COMMIT} more && echo went on")),
         ("went on", call("Agent", **helper)),
-        ("please count", bash("echo counted > counted.txt && echo that is it")),
+        ("please count", call("Agent", **helper | {"prompt": "count below me"})),
+        ("count below me", bash("echo counted > counted.txt && echo that is it")),
         ("that is it", answer("counted it")),
         ("counted it", answer("all of it is done")),
     )
@@ -57,8 +58,8 @@ async def test_files_commits_and_the_calls_of_subagents_are_evidence(
     result = done.json()
     assert result["success"], result
     evidence = result["evidence"]
-    assert evidence["tools"] == {"Read": 1, "Write": 1, "Bash": 2, "Agent": 1}
-    assert (evidence["tool_calls"], evidence["read_only"]) == (5, False)
+    assert evidence["tools"] == {"Read": 1, "Write": 1, "Bash": 2, "Agent": 2}
+    assert (evidence["tool_calls"], evidence["read_only"]) == (6, False)
     assert evidence["files_changed"] == ["counted.txt", "made.txt", "notes.txt"]
     assert evidence["commits"] == [await git(world, directory, "rev-parse", "HEAD")]
     assert "tool call" not in result.get("hint", "")
