@@ -33,8 +33,12 @@ _SECRET_WORD = (
     r"|(?:api|access|secret|account|private|auth)[_-]?key)"
 )
 _ASSIGNED = _QUOTE + r"\s*(?:=|:(?!:)|=>)\s*"
-_NO_PROSE = r"(?!(?<=(?i:token): |ntial: )[A-Za-z]+(?:\s|$))"
-_NO_VALUE = r"(?!(?:null|none|nil|true|false|undefined|string|str|bytes|optional|required)\b)"
+# "Unexpected token: end", `token = Name.Function`: words that also mean something else.
+_NO_PROSE = r"(?!(?<=(?i:token: |oken = )|ntial: )[A-Za-z_.]+(?:[\s,;)]|$))"
+_NO_VALUE = (
+    r"(?!(?:null|none|nil|true|false|undefined|string|str|bytes|optional|required"
+    r"|secret(?:str|bytes))\b)"
+)
 _NO_PATH = r"(?!(?:~|\.{1,2})?/[\w.-]+(?:/|\.|$|\s))"
 _NO_REFERENCE = r"(?!\$)"
 
