@@ -1,3 +1,4 @@
+import os
 import signal
 import tempfile
 from collections.abc import Generator, Iterator
@@ -11,6 +12,8 @@ from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.worker import ENTRIES
+from tests.e2e.claude_cli import download_notice
+from tests.npm import cache_folder
 
 _MEMORY = Path("/dev/shm")
 
@@ -24,6 +27,14 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what is about to be downloaded, before it is."""
+    ignored = config.getoption("ignore") or ()
+    markers = config.getoption("markexpr")
+    notice = download_notice(cache_folder(os.environ), config.args, ignored, markers)
+    return [] if notice is None else [notice]
 
 
 @pytest.hookimpl(wrapper=True)
