@@ -11,6 +11,7 @@ from agent_dispatch.cli.output import (
     cell_width,
     columns_of,
     counted,
+    dollars,
     fit,
     one_line,
     pad,
@@ -110,7 +111,7 @@ def _cells(row: Row, *, with_timeout: bool) -> tuple[str, ...]:
     cells = (
         str(row.runs),
         str(row.failed),
-        "-" if row.cost_usd is None else f"${row.cost_usd:.2f}",
+        "-" if row.cost_usd is None else dollars(row.cost_usd),
         _seconds(row.p50_seconds),
         _seconds(row.p90_seconds),
         str(row.denied),

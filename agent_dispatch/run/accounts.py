@@ -18,6 +18,7 @@ from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.ledger import TREE_VARIABLE, AccountLimits, LedgerLine
+from agent_dispatch.model.next_step import run
 
 _SETTLE_S = 20.0
 """How long an answer waits for its cost to be entered: longer than a disk is busy."""
@@ -141,5 +142,6 @@ class Accounts:
             self._ledger.book, lines, settings, limiter=self._threads
         )
         if booked.refusal is not None:
-            return refused(agents[0].name, booked.refusal, ErrorType.BUDGET)
+            look = run("agent-dispatch stats --since 24h")
+            return refused(agents[0].name, booked.refusal, ErrorType.BUDGET, (look,))
         return Account(self._ledger, settings, booked.bookings, booked.hints, close)
