@@ -8,12 +8,14 @@ import pytest
 
 from agent_dispatch.core.command import (
     DEPTH_VARIABLE,
+    EXCLUSIVE_VARIABLE,
     MARKER_VARIABLE,
     UNREADABLE_DEPTH,
     Command,
     RefusedValueError,
     build_command,
     current_depth,
+    exclusive_above,
 )
 from tests.core.builders import SESSION, agent
 
@@ -45,7 +47,7 @@ def build(**changes: Any) -> Command:
     return build_command(["claude"], agent(**about_agent), **(values | changes))
 
 
-AGENT_FIELDS = set(agent().__struct_fields__) - {"timeout_s"}
+AGENT_FIELDS = set(agent().__struct_fields__) - {"timeout_s", "exclusive"}
 
 
 def flags(**changes: Any) -> tuple[str, ...]:
@@ -97,7 +99,7 @@ def flags(**changes: Any) -> tuple[str, ...]:
                 "--system-prompt-snapshot=off",
             ),
         ),
-        ({"exclusive": True, "capabilities": ("sql",)}, ()),
+        ({"capabilities": ("sql",)}, ()),
     ],
 )
 def test_each_setting_has_its_flag(changes: dict[str, Any], expected: tuple[str, ...]) -> None:
@@ -186,6 +188,14 @@ def test_the_child_belongs_to_no_session_of_ours() -> None:
         "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS": "300000",
     }
     assert command.cwd == "/srv/infra"
+
+
+def test_a_child_knows_which_exclusive_agents_are_held_above_it() -> None:
+    assert EXCLUSIVE_VARIABLE not in build().env
+    above = {EXCLUSIVE_VARIABLE: "shop"}
+    env = build(environ=above, exclusive=["infra", "db"], env_allow=(), env_deny=("*",)).env
+    assert exclusive_above(env) == ["shop", "infra", "db"]
+    assert exclusive_above(build(environ=env).env) == ["shop", "infra", "db"]
 
 
 LOCAL_TO_A_REPOSITORY = (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -365,3 +366,19 @@ async def test_an_agent_without_nesting_has_no_server_of_ours_under_either_name(
         "plugin_agent-dispatch_agent-dispatch",
     }
     assert _servers(api) == []
+
+
+async def test_an_exclusive_agent_cannot_be_dispatched_from_within_itself(
+    world: World, api: MessagesApi
+) -> None:
+    await world.add_agent("infra", *BYPASS)
+    write_table(world, "infra", "exclusive = true")
+    again = shlex.join(world.product_command("run", "infra", "again", "--json"))
+    api.decide = script(("begin", bash(f"{again} > inner.json; true")))
+    with trio.fail_after(90):
+        outer = (await world.product("run", "infra", "begin", "--json")).json()
+        inner = json.loads((world.root / "infra" / "inner.json").read_text())
+        after = (await world.product("run", "infra", "hello", "--json")).json()
+    assert outer["success"], outer
+    assert (inner["success"], inner["error_type"]) == (False, "recursion")
+    assert after["success"]
