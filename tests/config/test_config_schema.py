@@ -288,3 +288,31 @@ def test_no_value_of_any_type_is_taken_for_a_bug(
 ) -> None:
     config = parse_config({"agents": {"a": agent}, "settings": section})
     assert ("a" in config.agents) != ("a" in config.broken)
+
+
+def test_the_settings_about_money_are_read() -> None:
+    config = _parse("""
+        [settings]
+        max_cost_per_day_usd = 5
+        max_cost_per_tree_usd = 0.5
+        max_runs_per_tree = 20
+        hold_at_usage_limit = true
+        max_holds = 0
+    """)
+    read = config.settings
+    assert (read.max_cost_per_day_usd, read.max_cost_per_tree_usd) == (5.0, 0.5)
+    assert (read.max_runs_per_tree, read.hold_at_usage_limit, read.max_holds) == (20, True, 0)
+    assert config.broken_settings == {}
+
+
+@pytest.mark.parametrize("key", ["max_cost_per_day_usd", "max_cost_per_tree_usd"])
+@pytest.mark.parametrize("value", ["0", "-1", "true", '"5"', "nan", "inf"])
+def test_a_ceiling_is_an_amount_above_nothing(key: str, value: str) -> None:
+    config = _parse(f"[settings]\n{key} = {value}")
+    assert "an amount of US dollars above 0" in config.broken_settings[f"settings.{key}"]
+
+
+@pytest.mark.parametrize("value", ["0", "1.5", "true", '"20"'])
+def test_a_number_of_runs_is_a_whole_number_from_one(value: str) -> None:
+    config = _parse(f"[settings]\nmax_runs_per_tree = {value}")
+    assert "a whole number" in config.broken_settings["settings.max_runs_per_tree"]
