@@ -22,6 +22,8 @@ from agent_dispatch.model.next_step import run
 
 _SETTLE_S = 20.0
 """How long an answer waits for its cost to be entered: longer than a disk is busy."""
+_THREADS = 4
+"""How many runs are entered at once: more would only wait for the lock."""
 _TRACEPARENT = re.compile(r"[0-9A-Za-z-]{1,200}")
 
 Close = Callable[[DispatchResult], Sequence[Share | None]]
@@ -52,12 +54,14 @@ class Account:
         bookings: Sequence[Booking],
         hints: Sequence[str],
         close: Close,
+        threads: trio.CapacityLimiter,
     ) -> None:
         self._ledger = ledger
         self._settings = settings
         self._bookings = bookings
         self._hints = hints
         self._close = close
+        self._threads = threads
 
     async def settle(self, result: DispatchResult) -> DispatchResult:
         """Enter what the runs cost; return the result of the job with what is to be said of it.
@@ -80,7 +84,7 @@ class Account:
                     lines,
                     limits,
                     abandon_on_cancel=True,
-                    limiter=trio.CapacityLimiter(1),
+                    limiter=self._threads,
                 )
         except trio.TooSlowError:
             remarks.append(f"The cost was not entered in the ledger within {_SETTLE_S:g} s.")
@@ -109,7 +113,9 @@ class Accounts:
         self._ledger = ledger
         traceparent = environ.get("TRACEPARENT", "")
         self._traceparent = traceparent if _TRACEPARENT.fullmatch(traceparent) else UNSET
-        self._threads = trio.CapacityLimiter(1)
+        # Apart: no answer that was paid for waits in line behind runs that are to start.
+        self._booking = trio.CapacityLimiter(1)
+        self._settling = trio.CapacityLimiter(_THREADS)
 
     async def book(
         self, job: Job, agents: Sequence[EffectiveAgent], settings: Settings, close: Close
@@ -139,9 +145,9 @@ class Accounts:
             for agent in agents
         ]
         booked = await trio.to_thread.run_sync(
-            self._ledger.book, lines, settings, limiter=self._threads
+            self._ledger.book, lines, settings, limiter=self._booking
         )
         if booked.refusal is not None:
             look = run("agent-dispatch stats --since 24h")
             return refused(agents[0].name, booked.refusal, ErrorType.BUDGET, (look,))
-        return Account(self._ledger, settings, booked.bookings, booked.hints, close)
+        return Account(self._ledger, settings, booked.bookings, booked.hints, close, self._settling)
