@@ -1,7 +1,7 @@
 """A claude for tests of other machines: notes each start, works as its prompt says, answers.
 
 The prompt's task may hold `sleep=SECONDS`, `lines=NUMBER` and `chars=NUMBER`. Each start is a line
-`start PID` in the file that FAKE_LOG names; the answer is the same for the same task.
+`start PID` in ~/starts; the answer is the same for the same task.
 """
 
 import json
@@ -38,7 +38,7 @@ def main() -> None:
         say(loggedIn=True)
         return
     prompt = sys.stdin.readline()
-    with open(os.environ["FAKE_LOG"], "a") as log:
+    with open(os.path.expanduser("~/starts"), "a") as log:
         log.write(f"start {os.getpid()}\n")
     say(type="system", subtype="init", session_id=SESSION)
     lines = int(number("lines", prompt))

@@ -37,8 +37,7 @@ class Machine:
         self._script(self.program, run)
         self.environ = {
             "HOME": str(home),
-            "PATH": f"{folder}:/usr/bin:/bin",
-            "FAKE_LOG": str(self.log),
+            "PATH": f"{folder}:/usr/bin:/bin:/usr/sbin:/sbin",
         }
 
     @staticmethod
@@ -46,12 +45,16 @@ class Machine:
         path.write_text(f"#!/bin/sh\n{line}\n")
         path.chmod(0o755)
 
+    def command(self, *argv: str) -> list[str]:
+        """The command line of ours on this machine."""
+        return [str(self.program), *argv]
+
     def cli(
         self, *argv: str, check: bool = True, **environ: str
     ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
         done = subprocess.run(
-            [str(self.program), *argv],
+            self.command(*argv),
             env={**self.environ, **environ},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -69,7 +72,7 @@ class Machine:
     def start(self, *argv: str) -> "subprocess.Popen[str]":
         """Start one command."""
         return subprocess.Popen(
-            [str(self.program), *argv],
+            self.command(*argv),
             env=self.environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
