@@ -263,6 +263,10 @@ class Locks:
         with suppress(FileExistsError):
             write_new(self.path(job_id, ENDING), b"", self._disk, durable=False)
 
+    def unmark_ending(self, job_id: str) -> None:
+        """Take that back: the job goes on with other processes."""
+        remove(self.path(job_id, ENDING), self._disk)
+
     def cancelled_by(self, job_id: str) -> str | None:
         """Who asked for the job to be cancelled; None: nobody.
 

@@ -239,6 +239,10 @@ class Ownership:
         """Note that the run's processes are about to be ended, so that nested jobs end as such."""
         await _noted(partial(self._store.mark_ending, self._claim))
 
+    async def unmark_ending(self) -> None:
+        """Take that back, because the job goes on with other processes."""
+        await _noted(partial(self._store.unmark_ending, self._claim))
+
     async def ends_with_its_parent(self) -> bool:
         """Whether the job inside whose agent this one was started has ended, or is being ended.
 

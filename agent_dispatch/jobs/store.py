@@ -290,6 +290,11 @@ class JobStore:
         with suppress(OSError):
             self._locks.mark_ending(claim.job.id)
 
+    def unmark_ending(self, claim: Claim) -> None:
+        """Take that back, because the job goes on with other processes; best effort as well."""
+        with suppress(OSError):
+            self._locks.unmark_ending(claim.job.id)
+
     # -- for all other processes
 
     def comes_to_its_end(self, job_id: str) -> bool:

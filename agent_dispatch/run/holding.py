@@ -102,6 +102,7 @@ class Holds:
                 await trio.sleep(min(left_s, _LOOK_EVERY_S))
         finally:
             run.owned.note(held_until=None)
+        await run.go_on()
 
     def _cancelled(self, by: str) -> DispatchResult:
         session_id = None if self._before is None else self._before.session_id

@@ -144,6 +144,15 @@ class JobRun:
             self._is_ending = True
             self.nursery.start_soon(self.owned.mark_ending)
 
+    async def go_on(self) -> None:
+        """Note that further processes of the run are about to start; none is left of those before.
+
+        Else what is started inside them would be taken for ending with them.
+        """
+        if self._is_ending:
+            self._is_ending = False
+            await self.owned.unmark_ending()
+
 
 Work = Callable[[JobRun], Awaitable[DispatchResult]]
 """Does what a job stands for; if cancelled, it ends all that it started."""

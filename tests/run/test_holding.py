@@ -129,6 +129,21 @@ async def test_a_held_job_has_no_slot_and_keeps_its_session(stage: Stage) -> Non
     assert (line.error_type, line.cost_usd, len(lines)) == ("cancelled", 0.02, 2)
 
 
+async def test_what_a_resumed_run_starts_does_not_end_with_what_the_first_one_left(
+    stage: Stage,
+) -> None:
+    stage.configure(settings=HOLDS)
+    body = once(stage, 1).replace("limited(time", "fork_away('setsid', 'quiet'); limited(time")
+    marker = f"{str(stage.directory / 'jobs' / 'live')!r} + '/' + os.environ['AGENT_DISPATCH_JOB']"
+    body = body.replace('result("done"', f"result(str(os.path.exists({marker} + '.ending'))")
+    async with stage.open(stage.tree(body)) as service:
+        submitted = await service.submit(task("go"))
+        with trio.fail_after(60):
+            job = await service.wait(submitted.id, 60)
+    assert job.result is not None
+    assert (job.result.result, job.result.left_running) == ("False", 1)
+
+
 async def test_the_last_of_max_holds_is_the_last(stage: Stage) -> None:
     stage.configure(settings=f"{HOLDS}\nmax_holds = 2")
     async with stage.open(stage.tree(once(stage, 0, times=99))) as service:
