@@ -16,6 +16,7 @@ from agent_dispatch.remote.notes import Notes
 
 if TYPE_CHECKING:
     from agent_dispatch.jobs.waiting import CancelOutcome
+    from agent_dispatch.model.message import Sending
     from agent_dispatch.run.service import Service
 
 T = TypeVar("T")
@@ -42,6 +43,11 @@ def remote_cancel(shell: Shell, job_id: str, *, keep: bool) -> "CancelOutcome":
     """End the job; with `keep`, what its agent said is kept."""
     by = "agent-dispatch cancel"
     return ask_service(shell, lambda service: service.cancel(job_id, by=by, keep=keep))
+
+
+def remote_send(shell: Shell, job_id: str, text: str) -> "Sending":
+    """Tell the agent of the job something."""
+    return ask_service(shell, lambda service: service.send(job_id, text))
 
 
 def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) -> Job:

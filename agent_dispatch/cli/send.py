@@ -6,6 +6,7 @@ from agent_dispatch.cli.job_text import short_id
 from agent_dispatch.cli.jobs import open_store
 from agent_dispatch.cli.next_steps import tips
 from agent_dispatch.cli.output import write_json, write_lines
+from agent_dispatch.cli.remote_jobs import is_remote, remote_send
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
@@ -35,13 +36,16 @@ def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
         json: Print what came of it as JSON.
         shell: The outside world.
     """
-    import trio
-
-    from agent_dispatch.run.steering import send as send_to_job
-
     store = open_store(shell)
     full = find_job(store, job_id)
-    sending = trio.run(send_to_job, store, full, text)
+    if is_remote(full):
+        sending = remote_send(shell, full, text)
+    else:
+        import trio
+
+        from agent_dispatch.run.steering import send as send_to_job
+
+        sending = trio.run(send_to_job, store, full, text)
     outcome, step = sending.outcome, sending.next_step
     if json:
         answer = Sent(

@@ -86,6 +86,15 @@ def test_a_job_is_cancelled_from_either_side(linked: Machine, gpu: Machine) -> N
     assert gpu.running() == []
 
 
+def test_a_message_to_a_job_that_has_ended_says_how_to_go_on_there(linked: Machine) -> None:
+    job_id = linked.answer("run", "train", "echo=1", "--background")["job_id"]
+    job = linked.answer("wait", job_id)
+    sent = linked.answer("send", job_id, "more", check=False)
+    assert (sent["job_id"], sent["outcome"]) == (job_id, "already_terminal")
+    assert sent["session_id"] == job["session_id"]
+    assert "agent-dispatch run train more" in sent["next"]
+
+
 def test_a_session_goes_on_and_stays_on_its_host(
     linked: Machine, gpu: Machine, tmp_path: Path
 ) -> None:
