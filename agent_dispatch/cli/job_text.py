@@ -13,6 +13,7 @@ from agent_dispatch.model.question import PastQuestion, Question
 
 _HEADINGS = ("ID", "AGE", "STATUS", "AGENT", "TOOK", "COST", "TASK")
 _STATUS = _HEADINGS.index("STATUS")
+_VERDICTS: Mapping[bool | None, str] = {None: "", True: "passed", False: "did not pass"}
 _MANY = 20
 """How many names of one kind are shown."""
 _SHORT_ID_CHARS = 8
@@ -76,6 +77,7 @@ def details(job: Job, now: float) -> list[str]:
         ("session", one_line(job.session_id or "")),
         ("cost", "" if result is None or result.cost_usd is None else dollars(result.cost_usd)),
         *_evidence_rows(None if result is None else result.evidence),
+        ("verify", "" if result is None else _VERDICTS[result.verified]),
         *(("asks for", _asked(question)) for question in waiting(job)),
         ("progress", one_line(job.progress[-1]) if job.progress else ""),
         ("error", one_line(job.error or "")),

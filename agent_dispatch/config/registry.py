@@ -373,6 +373,8 @@ class Registry:
                 keys = widened(self._rights(known, before.settings), rights)
             else:
                 keys = widened_by_adding(inherited, rights)
+            if agent.verify and (known is None or known.verify != agent.verify):
+                keys.append("verify")
             self._require_right(name, keys, ChangedBy.CLI, before.settings, "")
         keys = widened(inherited, self._rights(AgentConfig(directory=""), after.settings))
         if after.settings.mcp_may_widen_permissions > before.settings.mcp_may_widen_permissions:

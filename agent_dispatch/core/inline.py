@@ -136,6 +136,7 @@ def refer(
         parsed_result=parsed,
         denied_tools=result.denied_tools,
         evidence=evidence,
+        verified=result.verified,
         hint=hint,
     )
 
@@ -187,6 +188,10 @@ def _shown(
             left_out.append("files_changed and commits")
         else:
             room_bytes -= size
+    verify_output = result.verify_output
+    if verify_output is not None and wire_bytes(verify_output) > room_bytes:
+        verify_output = verify_output[-_MIN_SHARE_CHARS:]
+        left_out.append("the beginning of verify_output")
     earlier = _newest(result.earlier_results or [], room_bytes)
     if missing := len(result.earlier_results or ()) - len(earlier):
         left_out.append(f"the oldest {missing} of earlier_results")
@@ -212,6 +217,7 @@ def _shown(
         result=text,
         parsed_result=parsed,
         evidence=evidence,
+        verify_output=verify_output,
         earlier_results=earlier or None,
         hint=joined(*notes),
         truncated=True,

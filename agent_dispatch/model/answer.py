@@ -28,6 +28,7 @@ class ResultRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parsed_result: Any | msgspec.UnsetType = msgspec.UNSET
     denied_tools: list[str] | None = None
     evidence: Evidence | None = None
+    verified: bool | None = None
     hint: str | None = None
 
 

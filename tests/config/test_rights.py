@@ -9,6 +9,7 @@ import pytest
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.yaml_import import import_yaml
 from agent_dispatch.core.rights import WideningError
+from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.rights import ChangedBy
 
 SETTINGS = """
@@ -190,3 +191,46 @@ def test_a_change_that_cannot_be_written_down_is_made_and_says_so(
     config.with_name("agents.rights.jsonl").mkdir()
     change = registry_at(config).add_agent("a", project, allowed_tools="Read")
     assert any("could not be logged" in warning for warning in change.warnings or ())
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("make test", ["make", "test"]),
+        ("sh -c 'make test && echo ok'", ["sh", "-c", "make test && echo ok"]),
+        ('["./check", "a b"]', ["./check", "a b"]),
+    ],
+)
+def test_a_person_sets_the_command_that_verifies(
+    text: str, command: list[str], config: Path, project: str
+) -> None:
+    registry = registry_at(config)
+    registry.add_agent("a", project)
+    assert registry.update_agent("a", verify=text).changed == ["verify"]
+    assert registry.inspect_agent("a").verify == command
+    assert registry.update_agent("a", verify=text).action == "unchanged"
+    assert registry.update_agent("a", verify="none").changed == ["verify"]
+    assert registry.inspect_agent("a").verify is None
+
+
+@pytest.mark.parametrize("text", ["make 'test", '["make", 7]', '["make"', "''"])
+def test_a_command_that_cannot_be_read_is_refused(text: str, config: Path, project: str) -> None:
+    registry = registry_at(config)
+    registry.add_agent("a", project)
+    with pytest.raises(InvalidRequestError, match="verify"):
+        registry.update_agent("a", verify=text)
+
+
+def test_a_dispatched_agent_sets_no_command_that_we_run(
+    config: Path, project: str, tmp_path: Path
+) -> None:
+    registry_at(config).add_agent("a", project)
+    nested = registry_at(config, depth="1")
+    with pytest.raises(WideningError, match="verify"):
+        nested.update_agent("a", verify="make test")
+    file = tmp_path / "agents.yaml"
+    file.write_text(f"agents:\n  b:\n    directory: {project}\n    verify: [make, test]\n")
+    with pytest.raises(WideningError, match="verify"):
+        import_yaml(file, nested)
+    registry_at(config).update_agent("a", verify="make test")
+    assert nested.update_agent("a", verify="none").changed == ["verify"]
