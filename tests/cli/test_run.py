@@ -31,6 +31,12 @@ def test_one_run_has_a_model_and_an_effort_of_its_own(world: World) -> None:
     assert [(r.model, r.effort) for r in world.service.requests] == [("opus", "high")]
 
 
+def test_a_run_asks_for_the_verify_command(world: World) -> None:
+    assert world.run("run", "infra", "x", "--verify") == 0
+    assert world.run("run", "infra", "x") == 0
+    assert [request.verify for request in world.service.requests] == [True, False]
+
+
 def test_test_has_a_task_of_its_own(world: World) -> None:
     assert world.run("test", "infra") == 0
     assert world.run("test", "infra", "say hello") == 0

@@ -134,8 +134,11 @@ async def test_a_dispatch_request_carries_every_argument() -> None:
         group="shop",
         model="opus",
         effort="high",
+        verify=True,
+        fresh=True,
     )
     request = service.requests[0]
+    assert (request.verify, service.calls[0]) == (True, ("dispatch", (False, True)))
     assert request.group == "shop"
     assert (request.model, request.effort) == ("opus", "high")
     assert (request.context, request.caller, request.goal) == ("c", "me", "g")
@@ -233,12 +236,13 @@ async def test_a_conversation_goes_on_by_its_session_id() -> None:
             session_id=session_id,
             model="opus",
             effort="high",
+            verify=True,
         )
         assert not answer.is_error
     first, second = service.requests
     assert (first.session_id, second.session_id) == (None, session)
     assert (second.task, second.timeout_s) == ("go on", 60)
-    assert (second.model, second.effort) == ("opus", "high")
+    assert (second.model, second.effort, second.verify) == ("opus", "high", True)
 
 
 def test_the_list_of_tools_stays_small() -> None:

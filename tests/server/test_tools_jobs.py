@@ -68,6 +68,7 @@ async def test_a_background_job_is_answered_by_its_id() -> None:
         group="shop",
         model="opus",
         effort="high",
+        verify=True,
     )
     assert answer == {"job_id": JOB_ID, "status": "pending", "agent": "infra"}
     assert service.requests == [
@@ -82,6 +83,7 @@ async def test_a_background_job_is_answered_by_its_id() -> None:
             group="shop",
             model="opus",
             effort="high",
+            verify=True,
         )
     ]
 

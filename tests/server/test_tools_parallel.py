@@ -41,6 +41,7 @@ async def test_an_item_carries_every_argument() -> None:
         "return_ref": True,
         "summary_chars": 7,
         "group": "shop",
+        "verify": True,
     }
     await call("dispatch_parallel", service, dispatches=[item])
     (request,) = service.requests
@@ -48,7 +49,7 @@ async def test_an_item_carries_every_argument() -> None:
     assert request.group == "shop"
     assert (request.response_format, request.timeout_s) == ("json", 60)
     assert request.json_schema == '{"type":"object"}'
-    assert (request.model, request.effort) == ("opus", "high")
+    assert (request.model, request.effort, request.verify) == ("opus", "high", True)
 
 
 async def test_a_member_may_be_answered_by_a_ref() -> None:
