@@ -39,7 +39,7 @@ from agent_dispatch.config.clients import (
     make_entry,
 )
 from agent_dispatch.config.file import config_path, home_directory
-from agent_dispatch.config.installed import Written, installing, record_written
+from agent_dispatch.config.installed import Written, installing, read_record, record_written
 from agent_dispatch.config.known_projects import KnownProject
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.model.next_step import run
@@ -109,10 +109,12 @@ def register_client(
     path = client_file(client, shell.environ, home_directory(shell.environ))
     try:
         with installing(str(config)):
+            read_record(str(config))  # A broken one is told before anything is written.
             file = read_client_file(client, path)
             _require_ours(file, consents)
+            written = Written(client=name, file=path, made=file.missing)
             changed = put_entry(file, make_entry(client, words, shell.environ))
-            record_written(str(config), Written(client=name, file=path))
+            record_written(str(config), written)
     except ConfigError as error:
         step = run(f"agent-dispatch init --client {name} --print")
         raise ConfigError(str(error), *error.next_steps, step) from error

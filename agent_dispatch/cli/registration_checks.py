@@ -57,7 +57,7 @@ def check_registration(shell: Shell, directories: Sequence[str]) -> Iterator[Che
         yield _finding(Status.FAIL, str(error), fix)
         return
     present = registered_server(claude_config)
-    plugin = _enabled_plugin(shell.environ)
+    plugin = enabled_plugin(shell.environ)
     if present is None and plugin is not None:
         yield _check_plugin(plugin, shell.environ)
     else:
@@ -79,7 +79,7 @@ def _finding(status: Status, message: str, fix: str | None = None) -> Check:
     return Check("registration", status, message, fix)
 
 
-def _enabled_plugin(environ: Mapping[str, str]) -> str | None:
+def enabled_plugin(environ: Mapping[str, str]) -> str | None:
     """The plugin of ours that is switched on for all sessions, as `NAME@MARKETPLACE`."""
     for file in _user_settings(environ):
         for name, enabled in _mapping(_read(file).get("enabledPlugins")).items():

@@ -24,7 +24,13 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.temporary import registration_of_this
 from agent_dispatch.config.claude_settings import claude_config_path
 from agent_dispatch.config.file import ConfigFile, config_path
-from agent_dispatch.config.installed import CLAUDE_CODE, Written, installing, record_written
+from agent_dispatch.config.installed import (
+    CLAUDE_CODE,
+    Written,
+    installing,
+    read_record,
+    record_written,
+)
 from agent_dispatch.config.known_projects import KnownProject
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.remote.surroundings import keep_path
@@ -116,6 +122,7 @@ def init(
     path = config_path(shell.environ)
     created = create_config(path)
     problems = [] if created else _config_problems(shell)
+    read_record(str(path))  # A broken one is told before anything is written.
     # Best effort: only runs that come from other machines need it.
     with suppress(OSError):
         keep_path(shell.environ, path)

@@ -17,6 +17,7 @@ from agent_dispatch.cli.registration import (
     registered_server,
     starts_us,
 )
+from agent_dispatch.cli.registration_checks import enabled_plugin
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.claude_settings import claude_config_path
 from agent_dispatch.config.client_files import backup_of, read_client_file, take_out_entry
@@ -47,6 +48,8 @@ class Uninstalled(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Files with an entry of our name that starts something else -> what it starts."""
     kept: list[str] = []
     """What stays: the configuration, the jobs, copies of files."""
+    plugin: str | None = None
+    """Our plugin for Claude Code, which is still installed."""
     problems: list[str] = []
 
 
@@ -81,6 +84,7 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     jobs = jobs_path(shell.environ, config)
     copies = [backup_of(place.file) for place in places]
     report.kept = [path for path in (str(config), str(jobs), *copies) if os.path.lexists(path)]
+    report.plugin = enabled_plugin(shell.environ)
     if json:
         write_json(shell, report)
     else:
@@ -125,7 +129,7 @@ def _take_out(place: Written, report: Uninstalled, environ: Mapping[str, str]) -
     if file.present is None:
         return
     if is_ours(file.present):
-        take_out_entry(file)
+        take_out_entry(file, place.made)
         report.removed.append(place.file)
     else:
         report.left[place.file] = shlex.join(command_of(file.present)) or "no program"
@@ -169,5 +173,9 @@ def _show(report: Uninstalled, shell: Shell) -> None:
     for path, runs in report.left.items():
         write_lines(shell, [f"Left in {one_line(path)}: the entry runs {one_line(runs)}"])
     write_lines(shell, [f"Kept {one_line(path)}" for path in report.kept])
+    if report.plugin is not None:
+        remark(
+            shell, f"note: the plugin is still installed: claude plugin uninstall {report.plugin}"
+        )
     for problem in report.problems:
         remark(shell, f"error: {problem}", Colour.BAD)

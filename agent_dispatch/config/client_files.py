@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.config.clients import ENTRY_NAME, Client, changes_to
+from agent_dispatch.config.installed import Made
 from agent_dispatch.config.jsonc_edit import JsoncDraft
 from agent_dispatch.config.toml_edit import Draft, SpliceError
 from agent_dispatch.errors import ConfigError
@@ -32,6 +33,13 @@ class ClientFile(msgspec.Struct, frozen=True):
     """None: there is no file yet."""
     status: os.stat_result | None
     has_mark: bool
+
+    @property
+    def missing(self) -> Made:
+        """What `put_entry` would have to make."""
+        if self.content is None:
+            return Made.FILE
+        return Made.ENTRY if self.client.table in self.draft.data else Made.TABLE
 
     @property
     def present(self) -> object:
@@ -94,17 +102,23 @@ def put_entry(file: ClientFile, entry: Mapping[str, Any]) -> bool:
     return True
 
 
-def take_out_entry(file: ClientFile) -> None:
-    """Remove our entry; the copy of the file stays.
+def take_out_entry(file: ClientFile, made: Made) -> None:
+    """Remove our entry, and what was made for it if nothing else is in there; copies stay.
 
     Raises:
         ConfigError: The file cannot be changed in place or written; it is as it was.
     """
+    table = file.client.table
     try:
-        file.draft.remove_table((file.client.table, ENTRY_NAME))
+        file.draft.remove_table((table, ENTRY_NAME))
+        if made is not Made.ENTRY and file.draft.data.get(table) == {}:
+            file.draft.remove_table((table,))
     except SpliceError as error:
         raise _not_changed(file.path, error) from error
-    _write(file)
+    if made is Made.FILE and not file.draft.data and not os.path.islink(file.path):
+        _remove(file)
+    else:
+        _write(file)
 
 
 def backup_of(path: str) -> str:
@@ -136,6 +150,14 @@ def _write(file: ClientFile) -> None:
         raise ConfigError(
             f"{file.path} cannot be changed: {error.strerror} ({error.filename}). {fix}"
         ) from error
+
+
+def _remove(file: ClientFile) -> None:
+    try:
+        _require_unchanged(file)
+        os.unlink(file.path)
+    except OSError as error:
+        raise ConfigError(f"{file.path} cannot be removed: {error.strerror}.") from error
 
 
 def _require_unchanged(file: ClientFile) -> None:

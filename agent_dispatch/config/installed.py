@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 
 import msgspec
 
@@ -22,12 +23,22 @@ _MAX_BYTES = 1024 * 1024
 _LOCK_TIMEOUT_S = 10.0
 
 
+class Made(StrEnum):
+    """What there was not before `init` wrote it."""
+
+    ENTRY = "entry"
+    TABLE = "table"
+    """The table that holds the servers."""
+    FILE = "file"
+
+
 class Written(msgspec.Struct, frozen=True, kw_only=True):
     """A file that `init` wrote our entry into."""
 
     client: str
     """A name of `CLIENTS`, or `claude-code`."""
     file: str
+    made: Made = Made.ENTRY
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -78,9 +89,9 @@ def write_record(config: str, record: Record) -> None:
 
 
 def record_written(config: str, written: Written) -> None:
-    """Note that `init` wrote our entry somewhere; safe to call again."""
+    """Note that `init` wrote our entry somewhere; what was noted first stays."""
     record = read_record(config) or Record()
-    if written not in record.written:
+    if not any((it.client, it.file) == (written.client, written.file) for it in record.written):
         write_record(config, Record([*record.written, written]))
 
 

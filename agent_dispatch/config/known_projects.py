@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from agent_dispatch.config.keys import is_agent_name
+from agent_dispatch.config.keys import is_agent_name, is_one_line
 from agent_dispatch.config.scan import directory_problem
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
@@ -56,7 +56,7 @@ def known_projects(
     names = set(taken)
     found = []
     for path, entry in sorted(entries.items(), key=lambda item: -_last_start(item[1])):
-        if not os.path.isabs(path) or directory_problem(path):
+        if not os.path.isabs(path) or not is_one_line(path) or directory_problem(path):
             continue
         directory = os.path.realpath(path)
         if directory in known:

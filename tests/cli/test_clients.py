@@ -106,6 +106,29 @@ def test_a_missing_file_is_created_where_its_directory_is(world: World, client: 
     assert world.run("init", "--client", client) == 0
     assert entry_in(client, path.read_text())
     assert not path.with_name(f"{path.name}.bak").exists()
+    # Safe to run again, and taken back whole.
+    assert world.run("init", "--client", client) == 0
+    assert world.run("uninstall") == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("client", NAMES)
+def test_a_table_that_was_made_goes_with_the_entry(world: World, client: str) -> None:
+    path = with_sample(world, client)
+    before = "# mine\n" if client == "codex" else '{\n  "mine": 1\n}\n'
+    path.write_text(before)
+    assert world.run("init", "--client", client) == 0
+    assert world.run("uninstall") == 0
+    assert path.read_text() == before
+
+
+def test_a_file_that_was_made_stays_if_something_else_is_in_it(world: World) -> None:
+    path = path_of(world, "cursor")
+    path.parent.mkdir()
+    world.run("init", "--client", "cursor")
+    path.write_text(path.read_text().replace("{", '{\n  "mine": 1,', 1))
+    assert world.run("uninstall") == 0
+    assert parse_jsonc(path.read_text()) == {"mine": 1}
 
 
 @pytest.mark.parametrize("client", NAMES)

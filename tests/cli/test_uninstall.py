@@ -115,3 +115,26 @@ def test_yes_asks_nothing(installed: World) -> None:
 def test_where_nothing_was_installed_nothing_is_made(world: World) -> None:
     assert world.run("uninstall") == 0
     assert not world.config.parent.exists()
+
+
+def test_a_broken_record_is_told_before_anything_is_written(installed: World) -> None:
+    record = installed.config.parent / "installed.json"
+    record.write_text("{")
+    before = installed.claude_config.read_bytes()
+    path = installed.home / SAMPLES["cursor"][0]
+    path.parent.mkdir()
+    for argv in (("uninstall",), ("init",), ("init", "--client", "cursor")):
+        assert installed.run(*argv) == 1
+        assert f"{record} cannot be read" in installed.err
+    assert installed.claude_config.read_bytes() == before
+    assert not path.exists()
+    record.unlink()
+    assert installed.run("uninstall") == 0
+
+
+def test_the_plugin_that_stays_is_named(installed: World) -> None:
+    settings = installed.home / ".claude" / "settings.json"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text('{"enabledPlugins": {"agent-dispatch@market": true}}')
+    assert installed.run("uninstall") == 0
+    assert "claude plugin uninstall agent-dispatch@market" in installed.err

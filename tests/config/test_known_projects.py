@@ -46,7 +46,17 @@ def test_missing_directories_agents_home_and_root_are_left_out(home: Path) -> No
     work = home / "work"
     (home / "file").write_text("")
     (home / "link").symlink_to(work / "agent")
-    paths = [home, "/", work / "gone", home / "file", home / "link", work / "agent", "work/old"]
+    (home / "two\nlines").mkdir()
+    paths = [
+        home / "two\nlines",
+        home,
+        "/",
+        work / "gone",
+        home / "file",
+        home / "link",
+        work / "agent",
+        "work/old",
+    ]
     projects: dict[str, object] = {str(path): {} for path in [*paths, work / "new"]}
     found = _known(home, projects, registered=[str(work / "agent")])
     assert [project.directory for project in found] == [str(work / "new")]
