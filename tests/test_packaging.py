@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +122,39 @@ def test_the_plugin_starts_without_the_clone() -> None:
     [plugin] = _json(".claude-plugin/marketplace.json")["plugins"]
     assert (ROOT / plugin["source"] / ".claude-plugin" / "plugin.json").is_file()
     assert plugin["source"].startswith("./")
+
+
+@pytest.mark.parametrize("name", [PROJECT["name"], "another-name"])
+def test_wheel_and_sdist_are_built_and_pass_the_checks_of_the_index(
+    tmp_path: Path, name: str
+) -> None:
+    # The name is one setting: nothing else has to change with it.
+    tree = tmp_path / "tree"
+    shutil.copytree(
+        ROOT,
+        tree,
+        ignore=shutil.ignore_patterns(".*cache*", ".venv", ".git", ".hypothesis", "__pycache__"),
+    )
+    text = (tree / "pyproject.toml").read_text()
+    (tree / "pyproject.toml").write_text(
+        text.replace(f'name = "{PROJECT["name"]}"', f'name = "{name}"')
+    )
+    built = tmp_path / "dist"
+    for command in (
+        ("hatchling", "build", "-d", str(built)),
+        ("twine", "check", "--strict", f"{built}/*"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=tree, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = built.glob("*.whl")
+    assert wheel.name.startswith(f"{name.replace('-', '_')}-{agent_dispatch.__version__}-")
+    with zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+    assert {"agent_dispatch/__main__.py", "agent_dispatch/server/front_door.tsv"} <= names
+    assert {path.split("/")[0] for path in names if ".dist-info/" not in path} == {"agent_dispatch"}
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        kept = {path.partition("/")[2] for path in archive.getnames()}
+    assert {"plugin/.mcp.json", ".claude-plugin/marketplace.json", "server.json"} <= kept
