@@ -12,8 +12,7 @@ from agent_dispatch.cli.output import is_plain_terminal
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.watch import Watcher, follow_changes
 from agent_dispatch.model.dialogue import DialogueRequest
-from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.model.parallel import Member
+from agent_dispatch.model.dispatch import DispatchRequest, Member
 
 if TYPE_CHECKING:
     from agent_dispatch.claude.fork_server import ForkServer

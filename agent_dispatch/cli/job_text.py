@@ -47,7 +47,7 @@ def job_table(jobs: Sequence[JobSummary], shell: Shell, now: float) -> list[str]
 
 def agents_of(job: JobSummary) -> list[str]:
     """The agents that work on a job."""
-    return [job.agent]
+    return job.agents or [job.agent]
 
 
 def _took(job: JobSummary, now: float) -> str:

@@ -17,10 +17,11 @@ from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
     ErrorType,
+    Member,
     OnProgress,
     Progress,
 )
-from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.model.parallel import ParallelResult
 
 if TYPE_CHECKING:
     # For type checkers only: it imports what a refused command does not need.

@@ -219,6 +219,18 @@ def as_dispatch(request: DialogueRequest) -> DispatchRequest:
     )
 
 
+def dialogue_of(job: Job) -> DialogueRequest:
+    """Rebuild the request of a dialogue that a worker is to have."""
+    requester, responder = job.agents or (job.caller, job.agent)
+    return DialogueRequest(
+        requester=requester,
+        responder=responder,
+        topic=job.task,
+        max_rounds=job.max_rounds or MAX_ROUNDS,
+        timeout_s=job.timeout_seconds,
+    )
+
+
 def to_record(request: DialogueRequest, dialogue: DialogueResult) -> DispatchResult:
     """Return the result of a dialogue as that of a dispatch, with all of it as parsed result."""
     denied = [tool for turn in dialogue.conversation for tool in turn.denied_tools or ()]

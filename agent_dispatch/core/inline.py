@@ -158,6 +158,7 @@ def inline_job(job: Job) -> Job:
         job,
         task=job.task[:SUMMARY_TASK_CHARS],
         context="",
+        dispatches=None,
         caller=_clipped(job.caller),
         goal=_clipped(job.goal),
         result=result,

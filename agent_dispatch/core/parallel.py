@@ -11,8 +11,8 @@ from agent_dispatch.core.inline import fair_shares
 from agent_dispatch.core.prompt import check_request, schema_text
 from agent_dispatch.core.quoting import cut_middle, quote
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
-from agent_dispatch.model.parallel import DispatchItem, Member
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Member
+from agent_dispatch.model.parallel import DispatchItem
 
 MAX_ITEMS = 1000
 MAX_AGGREGATED_CHARS = 400_000

@@ -8,6 +8,7 @@ that gets the lock reads the record again and writes, the others find it written
 from collections.abc import Callable
 from contextlib import suppress
 
+from agent_dispatch.core.group_job import looks_at
 from agent_dispatch.files import READ_ONLY, Disk, make_private_directory
 from agent_dispatch.jobs.errors import BrokenJobError, UnknownJobError
 from agent_dispatch.jobs.ids import is_job_id
@@ -15,7 +16,7 @@ from agent_dispatch.jobs.locks import Locks
 from agent_dispatch.jobs.record import ended
 from agent_dispatch.jobs.record_files import RecordFiles
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
-from agent_dispatch.model.job import Job
+from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import NextStep, StepKind
 
 
@@ -157,6 +158,9 @@ def verdict(
     else:
         error_type = ErrorType.LOST
         why = "The process that ran this job died before the job ended; its agent was ended too."
+    steps = [NextStep(kind=StepKind.RESUME, agent=job.agent, session_id=job.session_id)]
+    if job.kind is JobKind.GROUP:
+        steps = looks_at(job.members or ())
     result = DispatchResult(
         agent=job.agent,
         success=False,
@@ -164,6 +168,6 @@ def verdict(
         session_id=job.session_id,
         error=why,
         error_type=error_type,
-        next_steps=[NextStep(kind=StepKind.RESUME, agent=job.agent, session_id=job.session_id)],
+        next_steps=steps or None,
     )
     return ended(job, result, now)

@@ -63,6 +63,19 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     `Service.answer` gives one."""
 
 
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One dispatch among several."""
+
+    request: DispatchRequest
+    ref: bool = False
+    """Its caller gets a ref in place of the answer, as with `dispatch`."""
+    summary_chars: int = 500
+    fresh: bool = False
+    """Run it whatever was asked before."""
+    job_id: str | None = None
+    """Its answer is that of this job, which somebody asked for before."""
+
+
 class Progress(msgspec.Struct, frozen=True):
     """One line on what a dispatch does right now; newest wins, none is worth waiting for."""
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Member
 from agent_dispatch.model.message import Message
 from agent_dispatch.model.question import PastQuestion, Question
 
@@ -21,6 +21,7 @@ it end with it, and what outlived everybody who watched over it is found by it."
 
 SUMMARY_TASK_CHARS = 120
 SUMMARY_PROGRESS_CHARS = 200
+SUMMARY_AGENTS = 20
 PROGRESS_LINES = 20
 PROGRESS_LINE_CHARS = 500
 
@@ -32,6 +33,8 @@ class JobKind(StrEnum):
     """The server or command that serves its caller; the job ends with the call."""
     BACKGROUND = "background"
     """A detached worker; the job outlives the process that submitted it."""
+    GROUP = "group"
+    """A detached worker that runs several dispatches, each under a job of its own."""
 
 
 class JobStatus(StrEnum):
@@ -89,7 +92,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: JobKind
     agent: str
     agents: list[str] | None = None
-    """All agents of a job that has several, such as a dialogue."""
+    """All agents of a job that has several: of a dialogue the requester and the responder, or of a
+    group."""
+    max_rounds: int | None = None
+    """Of a dialogue that a worker runs."""
+    dispatches: list[Member] | None = None
+    """What a group was asked for."""
+    aggregate: str = ""
+    """The agent that makes one answer of all of them; empty for none."""
+    members: list[str] | None = None
+    """The jobs of a group, in the order of `dispatches`, as far as they have begun."""
     task: str
     context: str = ""
     caller: str = ""
@@ -241,6 +253,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_progress: str | None = None
     client_session: str | None = None
     started_from: str | None = None
+    agents: list[str] | None = None
+    """The first of several."""
     has_questions: bool = False
     host: str | None = None
     unreachable_since: float | None = None
@@ -263,6 +277,7 @@ def summarise(job: Job) -> JobSummary:
         parent=job.parent,
         client_session=job.client_session,
         started_from=job.started_from,
+        agents=None if job.agents is None else job.agents[:SUMMARY_AGENTS],
         ref=job.ref,
         success=success if job.result is None else job.result.success,
         cost_usd=None if job.result is None else job.result.cost_usd,

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.model.answer import ResultRef
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from agent_dispatch.model.dispatch import DispatchResult
 
 
 class DispatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,17 +27,6 @@ class DispatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     verify: bool = False
     model: str = ""
     effort: str = ""
-
-
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """One dispatch among several."""
-
-    request: DispatchRequest
-    ref: bool = False
-    """Its caller gets a ref in place of the answer, as with `dispatch`."""
-    summary_chars: int = 500
-    fresh: bool = False
-    """Run it whatever was asked before."""
 
 
 class ParallelResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -102,6 +102,11 @@ class Routed(Service):
         on_progress(Progress(f"Job {job.id}", job.id))
         return of_job(await self.wait(job.id, math.inf, on_progress))
 
+    async def are_local(self, names: Sequence[str]) -> bool:
+        """As `Service.are_local`: a worker knows no hosts."""
+        agents = (await self._planner.snapshot()).config.agents
+        return all(name not in agents or agents[name].host is None for name in names)
+
     async def _as_sent(self, request: DispatchRequest) -> DispatchRequest:
         """What a host gets: the shared context of a group, which it does not know, goes along."""
         if not request.group:

@@ -46,7 +46,7 @@ class Notifier:
 
     def job_ended(self, job: Job) -> None:
         """Tell of the end of a job in the background; never raises."""
-        if job.kind is JobKind.BACKGROUND:
+        if job.kind is not JobKind.CALL:
             self.tell(end_event(job))
 
     def tell(self, event: Event) -> None:

@@ -8,8 +8,8 @@ import trio
 from agent_dispatch.core.outcome import refused, refused_by
 from agent_dispatch.core.parallel import aggregate_request
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.dispatch import DispatchResult, OnProgress, Progress
-from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.model.dispatch import DispatchResult, Member, OnProgress, Progress
+from agent_dispatch.model.parallel import ParallelResult
 
 logger = logging.getLogger(__name__)
 

@@ -219,7 +219,7 @@ async def run_job(
             if run is not None and run.account is not None:
                 result = await run.account.settle(result)
             finished = await owned.finish(result, tree_ended=run is None or run.tree_ended)
-            if owned.job.kind is JobKind.BACKGROUND and tell is not ignore_event:
+            if owned.job.kind is not JobKind.CALL and tell is not ignore_event:
                 # The record is there, and nobody waits for this.
                 await in_own_thread(tell, end_event(finished.job))
     if failure is not None:

@@ -24,7 +24,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.event import TellEvent, ignore_event
-from agent_dispatch.model.job import JobKind
+from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.accounts import Accounts, capped
 from agent_dispatch.run.dialogue import Dialogue, not_begun
@@ -115,31 +115,45 @@ class Runner:
         Raises:
             DispatchError: As for `call`.
         """
-        agents = {role: capped(agent, settings) for role, agent in agents.items()}
-
-        async def work(run: JobRun) -> DispatchResult:
-            run.owned.note(agents=[request.requester, request.responder])
-            dialogue = Dialogue(request, agents, settings, run, self._planner)
-            commands = await dialogue.prepare()
-            if isinstance(commands, DispatchResult):
-                return not_begun(request, commands)
-            session_ids = [command.session_id for command in commands]
-            async with self._limits.hold(
-                run, settings.max_concurrency, session_ids, agents.values()
-            ) as held:
-                account = await self._accounts.book(
-                    run.owned.job, list(agents.values()), settings, dialogue.shares
-                )
-                if isinstance(account, DispatchResult):
-                    return not_begun(request, account)
-                run.account = account
-                return await dialogue.go(self._open_claude, held.fds)
-
+        work = partial(self.run_dialogue, request, agents, settings)
         recorded = as_dispatch(request)
         return from_record(await self._recorded(recorded, settings, False, tree, on_progress, work))
 
-    async def background(self, job_id: str, fds: Sequence[int]) -> None:
+    async def run_dialogue(
+        self,
+        request: DialogueRequest,
+        agents: dict[Role, EffectiveAgent],
+        settings: Settings,
+        run: JobRun,
+    ) -> DispatchResult:
+        """Have a dialogue under the job of `run`; returns what is to be recorded."""
+        agents = {role: capped(agent, settings) for role, agent in agents.items()}
+        run.owned.note(agents=[request.requester, request.responder])
+        dialogue = Dialogue(request, agents, settings, run, self._planner)
+        commands = await dialogue.prepare()
+        if isinstance(commands, DispatchResult):
+            return not_begun(request, commands)
+        session_ids = [command.session_id for command in commands]
+        async with self._limits.hold(
+            run, settings.max_concurrency, session_ids, agents.values()
+        ) as held:
+            account = await self._accounts.book(
+                run.owned.job, list(agents.values()), settings, dialogue.shares
+            )
+            if isinstance(account, DispatchResult):
+                return not_begun(request, account)
+            run.account = account
+            return await dialogue.go(self._open_claude, held.fds)
+
+    async def background(
+        self, job_id: str, fds: Sequence[int], joint_work: Callable[[Job], Work | None]
+    ) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
+
+        Args:
+            job_id: The job.
+            fds: Its descriptors.
+            joint_work: Says what to do for the job, if it is not a dispatch.
 
         Raises:
             DispatchError: It cannot be run; its record says so.
@@ -147,6 +161,8 @@ class Runner:
         async with adopt_job(self._store, job_id, fds) as owned:
 
             async def work(run: JobRun) -> DispatchResult:
+                if (joint := joint_work(owned.job)) is not None:
+                    return await joint(run)
                 await begin_from_afar(self._store, job_id)
                 plan = plan_run(await self._planner.snapshot(), owned.job.request())
                 return await self._dispatch(plan, TimeLimit(plan.timeout_s), run)

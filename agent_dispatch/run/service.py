@@ -19,10 +19,16 @@ from agent_dispatch.config.file import (
     require_named_config,
     with_absolute_paths,
 )
-from agent_dispatch.config.registry import Registry
-from agent_dispatch.core import outcome
+from agent_dispatch.config.registry import ConfigSnapshot, Registry
+from agent_dispatch.core import group_job, outcome
 from agent_dispatch.core.command import current_depth
-from agent_dispatch.core.dialogue import agent_of_session, check_dialogue
+from agent_dispatch.core.dialogue import (
+    agent_of_session,
+    as_dispatch,
+    check_dialogue,
+    dialogue_of,
+    from_record,
+)
 from agent_dispatch.core.parallel import wrong_items
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.ids import IdSource
@@ -38,6 +44,7 @@ from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
+    Member,
     OnProgress,
     Progress,
     ignore_progress,
@@ -46,7 +53,7 @@ from agent_dispatch.model.event import TellEvent, ignore_event
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus, JobSummary
 from agent_dispatch.model.message import Sending
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.question import AnsweredBy, Question, Verdict
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.accounts import tree_around
@@ -56,7 +63,7 @@ from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.parallel import dispatch_parallel
 from agent_dispatch.run.plan import Plan, Planner, plan_run
-from agent_dispatch.run.run_job import nothing_begun
+from agent_dispatch.run.run_job import JobRun, Work, nothing_begun
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.single_flight import SingleFlight
 from agent_dispatch.run.steering import send
@@ -312,18 +319,7 @@ class Service:
             ConfigError: `agents.toml` cannot be read.
         """
         snapshot = await self._planner.snapshot()
-        if aggregate:
-            snapshot.effective(aggregate)
-        plans: dict[DispatchRequest, Plan] = {}
-        problems = []
-        for index, member in enumerate(members):
-            try:
-                plans[member.request] = plan_run(snapshot, member.request)
-            except DispatchError as error:
-                problems.append(f"dispatches[{index}]: {error}")
-        if problems:
-            raise wrong_items(problems)
-
+        plans = _plan_members(snapshot, members, aggregate)
         tree = self._tree or self._ids.next()
 
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
@@ -332,6 +328,83 @@ class Service:
             return await self._run(plan, report, tree, ref=member.ref, fresh=member.fresh)
 
         return await dispatch_parallel(members, aggregate, dispatch, on_progress)
+
+    async def parallel_detached(
+        self,
+        members: Sequence[Member],
+        aggregate: str = "",
+        on_progress: OnProgress = ignore_progress,
+    ) -> Job:
+        """Give several tasks to agents at once, as one background job, and wait for its end.
+
+        The cache and runs under way are asked first, as by `parallel`. If cancelled, the job goes
+        on; see `submit` for a cancellation before it was handed over.
+
+        Returns:
+            The job, whose members have records of their own.
+
+        Raises:
+            DispatchError: As for `parallel` and `submit`.
+        """
+        plans = _plan_members(await self._planner.snapshot(), members, aggregate)
+        asked = [await self._with_known_job(member, plans[member.request]) for member in members]
+        job = await self._to_worker(
+            group_job.as_dispatch(asked, aggregate),
+            JobKind.GROUP,
+            fields={
+                "agents": group_job.agents_of(asked, aggregate),
+                "dispatches": asked,
+                "aggregate": aggregate,
+                "members": [member.job_id for member in asked if member.job_id] or None,
+            },
+        )
+        on_progress(Progress(f"Job {job.id}", job.id))
+        ended = await self.wait(job.id, math.inf, on_progress)
+        came = group_job.from_record(outcome.of_job(ended))
+        if came is not None and ended.completed_at is not None:
+            for member, result in zip(asked, came.individual_results, strict=True):
+                plan = plans[member.request]
+                if member.job_id is None and plan.settings.cache.enabled:
+                    self._flight.keep(plan, result, ended.completed_at)
+        return ended
+
+    async def _with_known_job(self, member: Member, plan: Plan) -> Member:
+        """Name the job whose answer is that of a member, if it is kept or under way."""
+        if member.fresh or not plan.settings.cache.enabled:
+            return member
+        await self._flight.forget_unless(plan, self.is_recorded)
+        return msgspec.structs.replace(member, job_id=self._flight.known_job(plan))
+
+    async def _run_group(self, run: JobRun) -> DispatchResult:
+        """Run the dispatches of a group in the process that was made for it."""
+        job, began = run.owned.job, trio.current_time()
+        if self._store.origin is not None:
+            self._store.origin.inherit(job)
+        members = job.dispatches or []
+        ids = {at: member.job_id for at, member in enumerate(members) if member.job_id}
+
+        def report(progress: Progress) -> None:
+            at = progress.member
+            if progress.job_id is not None and at is not None and at < len(members):
+                ids.setdefault(at, progress.job_id)
+                run.owned.note(members=[ids[known] for known in sorted(ids)])
+            run.tell(progress)
+
+        snapshot = await self._planner.snapshot()
+
+        async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
+            if member.job_id is not None and await self.is_recorded(member.job_id):
+                known = outcome.of_job(await self.wait(member.job_id, math.inf, report))
+                return msgspec.structs.replace(known, cached=True)
+            plan = plan_run(snapshot, member.request)
+            # Kept until `gc`, as the group refers to it.
+            return await self._run(plan, report, job.tree, ref=True, fresh=member.fresh)
+
+        run.cancelled = lambda by: group_job.cancelled(job.agent, list(ids.values()), by)
+        run.owned.note_started()
+        came = await dispatch_parallel(members, job.aggregate, dispatch, report)
+        duration_ms = round((trio.current_time() - began) * 1000)
+        return group_job.to_record(job.agent, came, duration_ms)
 
     async def dialogue(
         self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
@@ -358,6 +431,38 @@ class Service:
             request, agents, snapshot.settings, on_progress, tree=self._tree
         )
 
+    async def dialogue_detached(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
+        """Let two agents talk as a background job, and wait for its end.
+
+        If cancelled, the job goes on; see `submit` for a cancellation before it was handed over.
+
+        Raises:
+            DispatchError: As for `submit`.
+        """
+        request = check_dialogue(request)
+        snapshot = await self._planner.snapshot()
+        for name in (request.responder, request.requester):
+            snapshot.effective(name)
+        fields = {
+            "agents": [request.requester, request.responder],
+            "max_rounds": request.max_rounds,
+        }
+        job = await self._to_worker(as_dispatch(request), JobKind.BACKGROUND, fields=fields)
+        on_progress(Progress(f"Job {job.id}", job.id))
+        return from_record(outcome.of_job(await self.wait(job.id, math.inf, on_progress)))
+
+    async def _run_dialogue(self, run: JobRun) -> DispatchResult:
+        """Have the dialogue of a background job."""
+        request = dialogue_of(run.owned.job)
+        snapshot = await self._planner.snapshot()
+        agents = {
+            Role.RESPONDER: snapshot.effective(request.responder),
+            Role.REQUESTER: snapshot.effective(request.requester),
+        }
+        return await self._runner.run_dialogue(request, agents, snapshot.settings, run)
+
     async def cache_stats(self) -> CacheStats:
         """How full the cache is and how often it helped."""
         return self._flight.stats((await self._planner.snapshot()).settings.cache)
@@ -366,6 +471,11 @@ class Service:
         """Forget all answers that are kept."""
         await trio.lowlevel.checkpoint()
         return CacheCleared(cleared=self._flight.clear())
+
+    async def are_local(self, names: Sequence[str]) -> bool:
+        """Whether a worker of this machine can reach all of these agents by itself."""
+        await trio.lowlevel.checkpoint()
+        return True
 
     async def settings(self) -> Settings:
         """Read the settings.
@@ -468,7 +578,13 @@ class Service:
         Raises:
             DispatchError: It cannot be run; its record says so.
         """
-        await self._runner.background(job_id, fds)
+        await self._runner.background(job_id, fds, self._joint_work)
+
+    def _joint_work(self, job: Job) -> Work | None:
+        """What a worker does for a job of several agents; None for a dispatch."""
+        if job.kind is JobKind.GROUP:
+            return self._run_group
+        return None if job.max_rounds is None else self._run_dialogue
 
     async def job(self, job_id: str) -> Job:
         """One job as it is now: a job whose owner died has ended, and says so.
@@ -690,6 +806,24 @@ class Service:
         """Forget an agent; its directory stays as it is."""
         remove = partial(self._registry.remove_agent, name)
         return await self._lookouts.run(f"remove {name}", remove)
+
+
+def _plan_members(
+    snapshot: ConfigSnapshot, members: Sequence[Member], aggregate: str
+) -> dict[DispatchRequest, Plan]:
+    """Plan all that several tasks need, or refuse them with what is wrong with each."""
+    if aggregate:
+        snapshot.effective(aggregate)
+    plans: dict[DispatchRequest, Plan] = {}
+    problems = []
+    for index, member in enumerate(members):
+        try:
+            plans[member.request] = plan_run(snapshot, member.request)
+        except DispatchError as error:
+            problems.append(f"dispatches[{index}]: {error}")
+    if problems:
+        raise wrong_items(problems)
+    return plans
 
 
 class JobNotEndedError(DispatchError):

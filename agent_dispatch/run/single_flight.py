@@ -77,6 +77,18 @@ class SingleFlight:
         now = trio.current_time()
         self._cache.put(key, result, now, plan.settings.cache, ended_at=ended_at)
 
+    def known_job(self, plan: Plan) -> str | None:
+        """The job whose answer to this question is kept, or that is under way."""
+        key = request_key(plan.request, plan.agent, plan.prompt)
+        kept = self._cache.get(key, trio.current_time(), plan.settings.cache)
+        if kept is not None:
+            return kept.job_id
+        run = self._runs.get(key)
+        if run is None or run.is_ending or run.job_id is None:
+            return None
+        self._cache.count_shared()
+        return run.job_id
+
     async def forget_unless(
         self, plan: Plan, is_recorded: Callable[[str], Awaitable[bool]]
     ) -> None:
@@ -170,7 +182,7 @@ class _SharedRun:
         self.result: DispatchResult | None = None
         self.failure: Exception | None = None
         self._callers: list[_Caller] = []
-        self._job_id: str | None = None
+        self.job_id: str | None = None
 
     @property
     def is_ending(self) -> bool:
@@ -178,7 +190,7 @@ class _SharedRun:
         return self.limit.has_passed or self.scope.cancel_called
 
     def report(self, progress: Progress) -> None:
-        self._job_id = progress.job_id or self._job_id
+        self.job_id = progress.job_id or self.job_id
         for caller in self._callers:
             caller.on_progress(progress)
 
@@ -187,9 +199,9 @@ class _SharedRun:
         self.over.set()
 
     async def wait(self, caller: _Caller) -> DispatchResult:
-        if self._job_id is not None:
-            same = f"The same is being asked already: job {self._job_id}"
-            caller.on_progress(Progress(same, self._job_id))
+        if self.job_id is not None:
+            same = f"The same is being asked already: job {self.job_id}"
+            caller.on_progress(Progress(same, self.job_id))
         self._callers.append(caller)
         self._retime()
         try:
@@ -219,9 +231,9 @@ class _SharedRun:
             f"Timed out after {caller.timeout_s:g} s. Another caller asked the same and has more"
             " time, so the run goes on."
         )
-        wait = NextStep(kind=StepKind.WAIT, job_id=self._job_id or "")
+        wait = NextStep(kind=StepKind.WAIT, job_id=self.job_id or "")
         result = refused(caller.agent, error, ErrorType.TIMEOUT, (wait,))
-        return msgspec.structs.replace(result, job_id=self._job_id)
+        return msgspec.structs.replace(result, job_id=self.job_id)
 
     def _retime(self) -> None:
         """Give the run the time of its most patient caller; the others leave before."""

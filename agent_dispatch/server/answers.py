@@ -1,15 +1,28 @@
 """What the call of a job is answered when the job has ended, from its record alone."""
 
+from agent_dispatch.core import group_job
+from agent_dispatch.core.dialogue import from_record
+from agent_dispatch.core.dialogue_inline import inline_dialogue
 from agent_dispatch.core.inline import inline, refer
 from agent_dispatch.core.next_step import told
 from agent_dispatch.core.outcome import of_job
 from agent_dispatch.model.answer import ResultRef
+from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import DispatchResult
-from agent_dispatch.model.job import Job
+from agent_dispatch.model.job import Job, JobKind
+from agent_dispatch.model.parallel import ParallelAnswer
 from agent_dispatch.server.next_steps import in_tools
 
 
-def answer_of(job: Job) -> DispatchResult | ResultRef:
+def answer_of(
+    job: Job,
+) -> (
+    DispatchResult | ResultRef | DialogueResult | list[DispatchResult | ResultRef] | ParallelAnswer
+):
     """Return what the tool answers whose call is this job, which has ended."""
     result = told(of_job(job), in_tools)
+    if job.kind is JobKind.GROUP and (outcome := group_job.from_record(of_job(job))) is not None:
+        return group_job.answer(outcome, job.dispatches or (), in_tools)
+    if job.max_rounds is not None:
+        return inline_dialogue(from_record(result))
     return inline(result) if job.summary_chars is None else refer(result, job.summary_chars)

@@ -67,6 +67,8 @@ class Tool(Generic[ParamsT]):
     """It waits for an agent, so its caller may leave before the answer is there."""
     detached: Callable[[Service, ParamsT, OnProgress], Awaitable[object]] | None = None
     """Does what `run` does as a background job, which goes on if the wait is cancelled."""
+    joint: Callable[[ParamsT], Sequence[str]] | None = None
+    """The agents of such a job, if they are several: one worker has to reach them all."""
     within: Callable[[ParamsT, float], ParamsT] | None = None
     """Bounds the call's own wait by so many seconds."""
     max_result_chars: int | None = None
@@ -232,17 +234,20 @@ async def _run(
     ongoing: Ongoing | None,
 ) -> object:
     """Run a tool; its client gets an answer, or a task, before its patience is over."""
-    wish = caller.task if tool.may_be_task and ongoing is not None else TaskWish.NONE
+    detached = None if ongoing is None else tool.detached
+    if tool.joint is not None and not await service.are_local(tool.joint(params)):
+        detached = None
+    wish = caller.task if detached is not None else TaskWish.NONE
     until = await _answer_until(service, caller, wish)
     if tool.within is not None and until < math.inf:
         params = tool.within(params, max(until - trio.current_time(), 0))
     if not tool.waits or ongoing is None:
         return await tool.run(service, params, on_progress)
     key = _key(tool, params)
-    if tool.detached is None or until == math.inf:
+    if detached is None or until == math.inf:
         work = partial(tool.run, service, params)
         return await ongoing.wait(key, work, on_progress, caller)
-    work = partial(tool.detached, service, params)
+    work = partial(detached, service, params)
     answer = await ongoing.wait(key, work, on_progress, caller, detached=True, until=until)
     if isinstance(answer, Early) and caller.task is TaskWish.NONE:
         return still_running(await service.job(answer.job_id))
@@ -269,7 +274,13 @@ async def _answer_until(service: Service, caller: Caller, wish: TaskWish) -> flo
 def still_running(job: Job) -> StillRunning:
     """Return the answer to a call whose job goes on."""
     wait = NextStep(kind=StepKind.WAIT, job_id=job.id)
-    return StillRunning(status="running", job_id=job.id, agent=job.agent, next=in_tools(wait))
+    return StillRunning(
+        status="running",
+        job_id=job.id,
+        agent=None if job.agents else job.agent,
+        agents=job.agents,
+        next=in_tools(wait),
+    )
 
 
 def _key(tool: Tool[ParamsT], params: ParamsT) -> bytes:

@@ -36,15 +36,30 @@ async def dispatch_dialogue(
     service: Service, params: DialogueParams, on_progress: OnProgress
 ) -> DialogueResult:
     """Let two agents talk; a dialogue that fails is a result too."""
-    request = DialogueRequest(
+    dialogue = await service.dialogue(_request(params), on_progress)
+    return inline_dialogue(told(dialogue, in_tools))
+
+
+async def dispatch_dialogue_detached(
+    service: Service, params: DialogueParams, on_progress: OnProgress
+) -> DialogueResult:
+    """Let them talk as a background job, and wait for it."""
+    dialogue = await service.dialogue_detached(_request(params), on_progress)
+    return inline_dialogue(told(dialogue, in_tools))
+
+
+def _request(params: DialogueParams) -> DialogueRequest:
+    return DialogueRequest(
         requester=params.requester,
         responder=params.responder,
         topic=params.topic,
         max_rounds=params.max_rounds,
         timeout_s=call_timeout_s(params.timeout_seconds),
     )
-    dialogue = await service.dialogue(request, on_progress)
-    return inline_dialogue(told(dialogue, in_tools))
+
+
+def _agents(params: DialogueParams) -> list[str]:
+    return [params.requester, params.responder]
 
 
 DISPATCH_DIALOGUE = Tool(
@@ -57,6 +72,8 @@ DISPATCH_DIALOGUE = Tool(
     ),
     params=DialogueParams,
     run=dispatch_dialogue,
+    detached=dispatch_dialogue_detached,
+    joint=_agents,
     destructive=True,
     open_world=True,
     reports_progress=True,

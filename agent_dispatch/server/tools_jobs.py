@@ -5,8 +5,10 @@ from typing import Annotated
 
 import msgspec
 
+from agent_dispatch.core.group_job import with_answers
 from agent_dispatch.core.inline import cut, inline_job
 from agent_dispatch.core.next_step import told, told_job
+from agent_dispatch.core.outcome import of_job
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.answer import Cancellation, Purged, Sent, Submitted, WaitedFor
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
@@ -99,7 +101,7 @@ async def dispatch_async(
 
 async def dispatch_status(service: Service, params: JobParams, _on_progress: OnProgress) -> Job:
     """One job as it is now."""
-    return inline_job(told_job(await service.job(params.job_id), in_tools))
+    return _shown(await service.job(params.job_id))
 
 
 async def dispatch_wait(
@@ -108,8 +110,12 @@ async def dispatch_wait(
     """One job when it has ended, or when the time to wait has passed."""
     patience_s = min(max(params.timeout_seconds, 0), MAX_PATIENCE_S)
     job = await service.wait(params.job_id, patience_s, on_progress)
-    job = inline_job(told_job(job, in_tools))
+    job = _shown(job)
     return WaitedFor(**msgspec.structs.asdict(job), timed_out_waiting=not job.status.is_terminal)
+
+
+def _shown(job: Job) -> Job:
+    return inline_job(told_job(with_answers(job, in_tools), in_tools))
 
 
 def _wait_within(params: DispatchWaitParams, patience_s: float) -> DispatchWaitParams:
@@ -169,6 +175,9 @@ async def fetch_result(
 ) -> DispatchResult:
     """The result of one job, or a page of it; negative numbers are taken for 0."""
     result = told(await service.result(params.ref), in_tools)
+    if result.parsed_result is not msgspec.UNSET:
+        job = with_answers(await service.job(params.ref), in_tools, whole=True)
+        result = msgspec.structs.replace(result, parsed_result=of_job(job).parsed_result)
     return cut(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
 
 

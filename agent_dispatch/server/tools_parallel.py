@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent_dispatch.core.inline import INLINE_CHARS, inline, inline_all
-from agent_dispatch.core.next_step import told
+from agent_dispatch.core.group_job import agents_of, answer
 from agent_dispatch.core.parallel import read_members
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.parallel import ParallelAnswer
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.answers import answer_of
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools import Tool
 from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS
@@ -42,19 +42,20 @@ async def dispatch_parallel(
     """Run all; one that fails is a result among the others."""
     members = read_members(params.dispatches)
     outcome = await service.parallel(members, params.aggregate, on_progress)
-    summaries = [member.summary_chars if member.ref else None for member in members]
-    results = [told(result, in_tools) for result in outcome.individual_results]
-    if outcome.aggregated is None:
-        return inline_all(results, summaries)
-    # What was asked for is this one: it has half of the room or more, the others what it leaves.
-    others_chars = sum(len(result.result) for result in results)
-    room_chars = max(INLINE_CHARS // 2, INLINE_CHARS - others_chars)
-    aggregated = inline(told(outcome.aggregated, in_tools), room_chars)
-    room_chars = INLINE_CHARS - len(aggregated.result)
-    return ParallelAnswer(
-        individual_results=inline_all(results, summaries, room_chars),
-        aggregated=aggregated,
-    )
+    return answer(outcome, members, in_tools)
+
+
+async def dispatch_parallel_detached(
+    service: Service, params: ParallelParams, on_progress: OnProgress
+) -> object:
+    """Run all as one background job, and wait for it."""
+    members = read_members(params.dispatches)
+    job = await service.parallel_detached(members, params.aggregate, on_progress)
+    return answer_of(job)
+
+
+def _agents(params: ParallelParams) -> list[str]:
+    return agents_of(read_members(params.dispatches), params.aggregate)
 
 
 DISPATCH_PARALLEL = Tool(
@@ -67,6 +68,8 @@ DISPATCH_PARALLEL = Tool(
     ),
     params=ParallelParams,
     run=dispatch_parallel,
+    detached=dispatch_parallel_detached,
+    joint=_agents,
     destructive=True,
     open_world=True,
     reports_progress=True,

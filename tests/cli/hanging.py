@@ -19,12 +19,13 @@ from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
+    Member,
     OnProgress,
     Progress,
     ignore_progress,
 )
 from agent_dispatch.model.job import Job
-from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.run.service import Service
 
 

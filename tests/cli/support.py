@@ -25,12 +25,13 @@ from agent_dispatch.model.dialogue import (
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
+    Member,
     OnProgress,
     Progress,
     ignore_progress,
 )
 from agent_dispatch.model.job import Job, JobKind, new_job
-from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.run.service import Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"

@@ -13,12 +13,12 @@ from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
     ErrorType,
+    Member,
     OnProgress,
     Progress,
     ignore_progress,
 )
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.model.parallel import Member
 from agent_dispatch.run.service import Service
 from tests.cli.support import ANSWER, JOB_ID, FakeService
 

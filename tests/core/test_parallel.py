@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from agent_dispatch.core.inline import fair_shares
 from agent_dispatch.core.parallel import MAX_AGGREGATED_CHARS, aggregate_request, read_members
 from agent_dispatch.core.prompt import build_prompt, check_request
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType
-from agent_dispatch.model.parallel import Member
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Member
 
 JOB = "1" * 32
 

@@ -11,9 +11,8 @@ import trio
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dialogue import DialogueRequest
-from agent_dispatch.model.dispatch import DispatchRequest, ErrorType, Progress
+from agent_dispatch.model.dispatch import DispatchRequest, ErrorType, Member, Progress
 from agent_dispatch.model.ledger import TREE_VARIABLE, LedgerLine
-from agent_dispatch.model.parallel import Member
 from agent_dispatch.run.service import Service, open_service
 from tests.run.stage import SESSION, Stage, task
 

@@ -11,12 +11,12 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import (
     DispatchResult,
     ErrorType,
+    Member,
     OnProgress,
     Progress,
     ignore_progress,
 )
 from agent_dispatch.model.job import JobStatus
-from agent_dispatch.model.parallel import Member
 from agent_dispatch.run.parallel import dispatch_parallel
 from agent_dispatch.run.service import Service
 from tests.run.stage import Stage

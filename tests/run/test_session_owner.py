@@ -8,8 +8,7 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.model.parallel import Member
+from agent_dispatch.model.dispatch import DispatchRequest, Member
 from tests.run.stage import SESSION, Stage, task
 
 UNKNOWN = "99999999-2222-4333-8444-555555555555"

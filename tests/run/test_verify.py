@@ -13,9 +13,8 @@ from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.core.text import quoted
 from agent_dispatch.errors import InvalidRequestError, UnusableAgentError
 from agent_dispatch.model.dialogue import DialogueRequest
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Member
 from agent_dispatch.model.job import JobStatus
-from agent_dispatch.model.parallel import Member
 from agent_dispatch.run.service import Service
 from tests.claude.trees import Tree
 from tests.run.stage import Stage, task

@@ -25,6 +25,7 @@ from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
     ErrorType,
+    Member,
     OnProgress,
     Progress,
     ignore_progress,
@@ -32,7 +33,7 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, new_job, summarise
 from agent_dispatch.model.message import Sending, SendOutcome
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.model.parallel import Member, ParallelResult
+from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.run.service import JobNotEndedError, Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
@@ -229,6 +230,10 @@ class FakeService(Service):
         assert self.kept is not None
         assert self.kept.result is not None
         return self.kept.result
+
+    async def are_local(self, names: Sequence[str]) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
 
     def keep_record(self, job_id: str) -> None:
         self.calls.append(("keep_record", job_id))

@@ -1,11 +1,15 @@
 """MCP Tasks of both generations, with real servers, workers and a scripted claude."""
 
 import json
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobKind, JobStatus
 from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
@@ -254,3 +258,166 @@ async def test_only_the_revision_that_has_older_tasks_is_told_of_them(
                 await server.notify("notifications/initialized", {})
                 answer = await server.exchange("tasks/list", {})
                 assert ("result" in answer) is has_tasks
+
+
+# -- several agents
+
+TWO = """
+turn = json.dumps(read_turn())
+init()
+if "slow" in turn and "Combine" not in turn:
+    gate()
+if "bad" in turn:
+    sys.exit(3)
+result("So it is. [RESOLVED]" if "discuss" in turn else "the answer")
+"""
+
+
+def several(house: House) -> None:
+    """Add a second agent."""
+    project = house.config.parent.parent / "web"
+    project.mkdir()
+    with house.config.open("a") as file:
+        file.write(f'[agents.web]\ndirectory = "{project}"\n')
+
+
+def is_worker(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text().strip() == "dispatch-work"
+
+
+async def with_members(house: House, group_id: str, count: int) -> list[str]:
+    """Wait, as any observer does, until the members of a group have begun."""
+    with trio.fail_after(20):
+        while len(members := house.store.read(group_id).members or []) < count:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    return members
+
+
+async def test_a_parallel_call_that_becomes_a_task_is_one_group_job(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(TWO, settings=NOW)
+    several(house)
+    items = [SLOW, {"agent": "web", "task": "bad"}, {**QUICK, "return_ref": True}]
+    call = modern(name="dispatch_parallel", arguments={"dispatches": items})
+    with trio.fail_after(90):
+        async with house.serving(handshake=False) as server:
+            task = await server.request("tools/call", call)
+            assert task["resultType"] == "task"
+            group_id = task["taskId"]
+            server.process.kill()
+        members = await with_members(house, group_id, 3)
+        group = house.store.read(group_id)
+        assert group.kind is JobKind.GROUP
+        assert group.agents == ["infra", "web"]
+        await house.open_gate()
+        async with house.serving(handshake=False) as server:
+            done = await ended(server, group_id)
+            assert done["status"] == "completed"
+            assert done["result"].get("structuredContent") is None
+            first, second, third = json.loads(done["result"]["content"][0]["text"])
+            assert (first["result"], first["job_id"]) == ("the answer", members[0])
+            assert second["success"] is False
+            assert third["summary"] == "the answer"
+            record = await house.over(group_id)
+            assert record.status is JobStatus.DONE
+            assert record.result is not None
+            assert record.result.success
+            shown = await server.exchange(
+                "tools/call", modern(name="dispatch_wait", arguments={"job_id": group_id})
+            )
+            content = shown["result"]["structuredContent"]
+            assert content["result"]["parsed_result"][0]["result"] == "the answer"
+            assert "dispatches" not in content
+            assert content["members"] == members
+            fetched = await server.exchange(
+                "tools/call", modern(name="fetch_result", arguments={"ref": group_id})
+            )
+            parsed = fetched["result"]["structuredContent"]["parsed_result"]
+            assert parsed[2]["result"] == "the answer"
+            assert "next_steps" not in json.dumps(parsed)
+
+
+async def test_the_members_of_a_group_end_with_it(make_house: MakeHouse) -> None:
+    house = make_house(TWO, settings=NOW)
+    items = [SLOW, {**SLOW, "task": "slow too"}]
+    wish = {"name": "dispatch_parallel", "arguments": {"dispatches": items}, "task": {}}
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            group_id = (await server.request("tools/call", wish))["task"]["taskId"]
+            members = await with_members(house, group_id, 2)
+            for member in members:
+                await house.with_session(member)
+            listed = await server.request("tasks/list", {})
+            assert [one["taskId"] for one in listed["tasks"]] == [group_id]
+            cancelled = await server.request("tasks/cancel", {"taskId": group_id})
+            assert cancelled["status"] == "cancelled"
+            for member in members:
+                assert house.store.read(member).status is JobStatus.CANCELLED
+            result = await server.request("tasks/result", {"taskId": group_id})
+            assert result["structuredContent"]["error_type"] == "cancelled"
+        assert house.agents() == []
+
+
+async def test_a_group_takes_what_is_cached_and_what_is_under_way(make_house: MakeHouse) -> None:
+    house = make_house(TWO)
+    aggregate = {"dispatches": [QUICK, SLOW, {**QUICK, "fresh": True}], "aggregate": "infra"}
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            cached = (await server.call("dispatch", **QUICK))["job_id"]
+            running = await server.post("tools/call", {"name": "dispatch", "arguments": SLOW})
+            under_way = await house.newest_running(beside="")
+            wish = {"name": "dispatch_parallel", "arguments": aggregate, "task": {}}
+            group_id = (await server.request("tools/call", wish))["task"]["taskId"]
+            await house.open_gate()
+            waiting = await server.post("tasks/result", {"taskId": group_id})
+            _, result = await server.answers([running, waiting])
+            one, two, three = result["structuredContent"]["individual_results"]
+            assert (one["job_id"], one["cached"]) == (cached, True)
+            assert (two["job_id"], two["cached"]) == (under_way, True)
+            assert three["job_id"] not in (cached, under_way)
+            assert result["structuredContent"]["aggregated"]["result"] == "the answer"
+            # What a member answered is in the cache of the server.
+            again = await server.call("dispatch", **QUICK)
+            assert again["job_id"] == three["job_id"]
+
+
+async def test_the_members_of_a_lost_group_are_named(make_house: MakeHouse) -> None:
+    house = make_house(TWO)
+    wish = {"name": "dispatch_parallel", "arguments": {"dispatches": [SLOW]}, "task": {}}
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            group_id = (await server.request("tools/call", wish))["task"]["taskId"]
+            [member] = await with_members(house, group_id, 1)
+            await house.with_session(member)
+            for pid in filter(is_worker, house.alive()):
+                os.kill(pid, signal.SIGKILL)
+            lost = await house.over(group_id)
+            assert lost.error_type is ErrorType.LOST
+            shown = await server.call("dispatch_status", job_id=group_id)
+            assert f'dispatch_status(job_id="{member}")' in shown["error"]
+            assert (await house.over(member)).error_type is ErrorType.LOST
+        await house.only_agents_left([])
+
+
+async def test_a_dialogue_becomes_a_background_job(make_house: MakeHouse) -> None:
+    house = make_house(TWO, settings="patience_seconds = 0.5")
+    several(house)
+    slow = {"requester": "infra", "responder": "web", "topic": "discuss, but slow"}
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            answer = await server.call("dispatch_dialogue", **slow)
+            assert answer["status"] == "running"
+            assert answer["agents"] == ["infra", "web"]
+            assert "success" not in answer
+            await house.open_gate()
+            record = await house.over(answer["job_id"])
+            assert record.kind is JobKind.BACKGROUND
+            assert record.status is JobStatus.DONE
+            quick = {**slow, "topic": "discuss"}
+            wish = {"name": "dispatch_dialogue", "arguments": quick, "task": {}}
+            task_id = (await server.request("tools/call", wish))["task"]["taskId"]
+            result = await server.request("tasks/result", {"taskId": task_id})
+            assert result["structuredContent"]["resolved"]
+            assert result["structuredContent"]["rounds"] == 1
+            assert result["structuredContent"]["job_id"] == task_id

@@ -1,0 +1,133 @@
+"""Several dispatches under one background job: its record, and the answer that it stands for.
+
+The record holds what came of each member as values; a surface words their next steps.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from agent_dispatch.core.inline import INLINE_CHARS, inline, inline_all
+from agent_dispatch.core.next_step import Say, told
+from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.transcript import one_line
+from agent_dispatch.model.answer import ResultRef
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Member
+from agent_dispatch.model.job import Job, JobKind
+from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
+
+_NAMED_AGENTS = 5
+_NAMED_TASKS = 20
+_SHOWN_MEMBERS = 5
+
+
+def agents_of(members: Sequence[Member], aggregate: str) -> list[str]:
+    """Return all agents that work on a group, each once."""
+    names = [member.request.agent for member in members]
+    return list(dict.fromkeys([*names, *filter(None, [aggregate])]))
+
+
+def as_dispatch(members: Sequence[Member], aggregate: str) -> DispatchRequest:
+    """Return what a group is recorded as: one request that names its agents and tasks."""
+    agents = agents_of(members, aggregate)
+    more = ["…"] if len(agents) > _NAMED_AGENTS else []
+    tasks = [
+        f"{member.request.agent}: {one_line(member.request.task)}"
+        for member in members[:_NAMED_TASKS]
+    ]
+    left_out = [f"and {len(members) - _NAMED_TASKS} more"] if len(members) > _NAMED_TASKS else []
+    first = members[0].request
+    return DispatchRequest(
+        agent=", ".join([*agents[:_NAMED_AGENTS], *more]),
+        task=f"{len(members)} dispatches: {'; '.join([*tasks, *left_out])}",
+        caller=first.caller,
+        goal=first.goal,
+    )
+
+
+def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> DispatchResult:
+    """Return the result of a group that ran to its end, whatever came of its members."""
+    results = outcome.individual_results
+    done = sum(result.success for result in results)
+    text = f"{done} of {len(results)} dispatches succeeded; parsed_result has the answers."
+    every = [*results, *([outcome.aggregated] if outcome.aggregated else [])]
+    if outcome.aggregated is not None and outcome.aggregated.success:
+        text = outcome.aggregated.result
+    costs = [result.cost_usd for result in every if result.cost_usd is not None]
+    parsed = outcome if outcome.aggregated is not None else results
+    return DispatchResult(
+        agent=agent,
+        success=True,
+        result=text,
+        cost_usd=sum(costs) if costs else None,
+        duration_ms=duration_ms,
+        parsed_result=msgspec.to_builtins(parsed),
+    )
+
+
+def cancelled(agent: str, members: Sequence[str], by: str) -> DispatchResult:
+    """Return the result of a group that was cancelled; its members have results of their own."""
+    return refused(agent, f"Cancelled by {by}.", ErrorType.CANCELLED, looks_at(members))
+
+
+def looks_at(members: Sequence[str]) -> list[NextStep]:
+    """Return how to see what came of the members."""
+    return [NextStep(kind=StepKind.LOOK_AT_JOB, job_id=job_id) for job_id in members][
+        :_SHOWN_MEMBERS
+    ]
+
+
+def from_record(result: DispatchResult) -> ParallelResult | None:
+    """Return what came of the members; None for a group that did not run to its end."""
+    parsed = result.parsed_result
+    if isinstance(parsed, list):
+        parsed = {"individual_results": parsed}
+    try:
+        return msgspec.convert(parsed, ParallelResult)
+    except msgspec.ValidationError:
+        return None
+
+
+def answer(
+    outcome: ParallelResult, members: Sequence[Member], say: Say
+) -> list[DispatchResult | ResultRef] | ParallelAnswer:
+    """Return the answer of `dispatch_parallel`: what goes out with one call."""
+    summaries = [member.summary_chars if member.ref else None for member in members]
+    results = [told(result, say) for result in outcome.individual_results]
+    if outcome.aggregated is None:
+        return inline_all(results, summaries)
+    # What was asked for is this one: it has half of the room or more, the others what it leaves.
+    others_chars = sum(len(result.result) for result in results)
+    room_chars = max(INLINE_CHARS // 2, INLINE_CHARS - others_chars)
+    aggregated = inline(told(outcome.aggregated, say), room_chars)
+    room_chars = INLINE_CHARS - len(aggregated.result)
+    return ParallelAnswer(
+        individual_results=inline_all(results, summaries, room_chars),
+        aggregated=aggregated,
+    )
+
+
+def with_answers(job: Job, say: Say, *, whole: bool = False) -> Job:
+    """Word what came of the members of a group; any other job stays as it is.
+
+    Args:
+        job: The job.
+        say: How the surface words a step.
+        whole: Cut no answer.
+    """
+    if job.kind is not JobKind.GROUP or job.result is None:
+        return job
+    outcome = from_record(job.result)
+    if outcome is None:
+        return job
+    if whole:
+        results = [told(result, say) for result in outcome.individual_results]
+        aggregated = None if outcome.aggregated is None else told(outcome.aggregated, say)
+        shown: object = results
+        if aggregated is not None:
+            shown = ParallelResult(individual_results=results, aggregated=aggregated)
+    else:
+        shown = answer(outcome, job.dispatches or (), say)
+    result = msgspec.structs.replace(job.result, parsed_result=msgspec.to_builtins(shown))
+    return msgspec.structs.replace(job, result=result)
