@@ -29,7 +29,7 @@ _WORD_START = r"(?<![A-Za-z0-9])"
 _VALUE = r"[^\s\"'`,;&|<>(){}\[\]\\…]"
 _QUOTE = r"(?:\\?[\"'])?"
 _SECRET_WORD = (
-    r"(?:password|passwd|passphrase|pwd|(?<=_)pass|secret|token|credential"
+    r"(?:password|passwd|passphrase|pwd|(?<=_)pass|secret|token|credentials?"
     r"|(?:api|access|secret|account|private|auth)[_-]?key)"
 )
 _ASSIGNED = _QUOTE + r"\s*(?:=|:(?!:)|=>)\s*"
@@ -50,7 +50,9 @@ PATTERNS = (
     ),
     SecretPattern(
         "openai",
-        _WORD_START + r"sk-(?:proj-|svcacct-|admin-|None-)?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}",
+        _WORD_START + r"sk-(?:(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{6,}"
+        # Without such a word: names of packages begin so too.
+        r"|(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}|[A-Za-z0-9]{20,})",
         "OpenAI API reference, keys begin with sk-, sk-proj-, sk-svcacct- or sk-admin-",
     ),
     SecretPattern(
@@ -114,7 +116,7 @@ PATTERNS = (
     ),
     SecretPattern(
         "hugging_face",
-        _WORD_START + r"hf_(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{10,}",
+        _WORD_START + r"hf_(?:(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{10,}|[A-Za-z0-9]{20,})",
         "Hugging Face Hub documentation, user access tokens",
     ),
     SecretPattern(
@@ -125,6 +127,31 @@ PATTERNS = (
         r"|ntn_\w{16,}|PMAK-[0-9a-f-]{16,}|dapi[0-9a-f]{16,}|SG\.[\w-]{16,}(?:\.[\w-]+)?)",
         "Documentation of DigitalOcean, HashiCorp Vault, Doppler, Shopify, Grafana, Linear, Notion,"
         " Postman, Databricks and SendGrid: token formats",
+    ),
+    SecretPattern(
+        "messages",
+        _WORD_START + r"(?:SK[0-9a-f]{20,32}(?![0-9A-Za-z])|key-[0-9a-f]{20,32}(?![0-9A-Za-z]))",
+        "Twilio documentation, API keys; Mailgun documentation, private API keys",
+    ),
+    SecretPattern(
+        "square",
+        _WORD_START + r"(?:sq0(?:atp|csp|idp)-[A-Za-z0-9_-]{6,}|EAAA[A-Za-z0-9_-]{40,})",
+        "Square developer documentation, access tokens and secrets",
+    ),
+    SecretPattern(
+        "signed_address",
+        r"(?i:[?&](?:sig|x-amz-(?:signature|security-token|credential)|x-goog-signature))="
+        r"(?P<signed_address>[^&\s\"'…]{6,}+)(?!…)",
+        "AWS, Azure and Google Cloud documentation of presigned addresses",
+    ),
+    SecretPattern(
+        "cookie",
+        r"(?i:(?<![A-Za-z])(?:set-)?cookie)"
+        + _QUOTE
+        + r":\s*"
+        + _QUOTE
+        + r"(?P<cookie>[A-Za-z0-9_.-]+=[^\"'\r\n…]{4,}+)(?!…)",
+        "RFC 6265, sections 4.1 and 4.2: the Cookie and Set-Cookie headers",
     ),
     SecretPattern(
         "telegram",
@@ -159,7 +186,7 @@ PATTERNS = (
         + r"\s*[:=]\s*"
         + _QUOTE
         + r"(?>(?:(?i:bearer|basic|token|digest|negotiate|apikey)\s+)?)"
-        r"(?P<authorization>" + _NO_REFERENCE + _VALUE + r"{6,}+)(?!…)",
+        r"(?P<authorization>" + _NO_REFERENCE + _VALUE + r"{4,}+)(?!…)",
         "RFC 9110, section 11.6.2: the Authorization header",
     ),
     SecretPattern(
@@ -230,6 +257,7 @@ PATTERNS = (
 _HINT = (
     r"sk-|A[KSBC][IC]A|gh[pousr]_|github_pat|gl[a-z]{2,5}-|xox|xapp-|slack|[sr]k_|whsec|AIza|ya29"
     r"|GOCSPX|npm_|pypi-|dckr|rubygems|hf_|_v1_|hvs\.|dp\.|shp|glsa|lin_api|ntn_|PMAK|dapi|SG\.|:AA"
+    r"|SK[0-9]|SK[a-f]|sq0|EAAA|[sS]ig=|[sS]ignature|(?i:amz-|cookie)"
     r"|eyJ|PRIVATE KEY|SECRET|@|(?i:key|secret|token|passw|passphrase|pwd|_pass"
     r"|credential|bearer|author)"
 )
