@@ -8,6 +8,7 @@ from agent_dispatch.cli.job_names import find_job
 from agent_dispatch.cli.job_text import age, short_id
 from agent_dispatch.cli.jobs import open_store
 from agent_dispatch.cli.output import Colour, one_line, remark, write_json, write_lines
+from agent_dispatch.cli.remote_jobs import ask_service, open_notes
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.values import check_choice
 from agent_dispatch.core.questions import QuestionRow, rows, shown_input
@@ -25,6 +26,11 @@ def questions(*, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     found = waiting_questions(open_store(shell))
+    if open_notes(shell).ids():
+        elsewhere, problems = ask_service(shell, lambda service: service.questions_elsewhere())
+        found = sorted([*found, *elsewhere], key=lambda row: row.asked_at)
+        for problem in problems:
+            remark(shell, f"warning: {one_line(problem)}", Colour.DOUBTFUL)
     if json:
         write_json(shell, found)
     elif found:
@@ -51,7 +57,7 @@ def answer(
         shell: The outside world.
     """
     check_choice("The answer", answer, _ANSWERS)
-    full = find_job(open_store(shell), job_id)
+    full = find_job(open_store(shell), job_id, open_notes(shell))
     with closing(shell.start_fork_server()) as fork_server:
         from agent_dispatch.cli.attend import unattended
 

@@ -18,6 +18,7 @@ from agent_dispatch.config.hosts import AgentSeen, Sightings, host_named
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.next_step import on_host
 from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import IdSource
@@ -54,6 +55,7 @@ from agent_dispatch.remote.frames import (
 )
 from agent_dispatch.remote.link import Connection, Link, LinkLostError, UnreachableError
 from agent_dispatch.remote.notes import Note, Notes, at_host, split_id
+from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.threads import in_thread
 
 _CANCEL_S = 3.0
@@ -62,6 +64,8 @@ _ASK_S = 30.0
 """How long a host may take to answer a question about its files."""
 _LOOK_AGAIN_S = 5.0
 _PAUSE_S = (0.02, 0.2)
+_NOTIFY_S = 1.0
+_ASKED_S = 7 * 86_400.0
 
 
 class Place(NamedTuple):
@@ -110,6 +114,7 @@ class Hosts:
         self._ids = IdSource()
         self._links: dict[str, Link] = {}
         self._sightings = Sightings.of(environ, registry.path)
+        self._notifier = Notifier(registry, environ)
 
     # -- finding
 
@@ -385,6 +390,36 @@ class Hosts:
             await self.job(place)
         return CancelOutcome(answer.outcome)
 
+    async def questions(self) -> tuple[list[QuestionRow], list[str]]:
+        """What the jobs of this machine elsewhere ask, and the hosts that could not be asked."""
+        noted = await in_thread(lambda: [*self.notes.all()])
+        agents = {note.shown_id: note.agent for note in noted}
+        # A job that ended may still be asked about: its call can be allowed later.
+        recent = time.time() - _ASKED_S
+        hosts = {
+            note.host
+            for note in noted
+            if not note.is_withdrawn and (not note.job.status.is_terminal or note.noted_at > recent)
+        }
+        found: list[QuestionRow] = []
+        problems: list[str] = []
+
+        async def ask(host: str) -> None:
+            try:
+                rows = msgspec.convert(await self.ask(host, "questions"), list[QuestionRow])
+            except DispatchError as error:
+                problems.append(str(error))
+                return
+            for row in rows:
+                shown = at_host(row.job_id, host)
+                if shown in agents:
+                    found.append(msgspec.structs.replace(row, job_id=shown, agent=agents[shown]))
+
+        async with trio.open_nursery() as nursery:
+            for host in hosts:
+                nursery.start_soon(ask, host)
+        return found, problems
+
     # -- everything else
 
     async def ask(
@@ -441,16 +476,23 @@ class Hosts:
     async def _learned(self, place: Place, job: Job) -> Job:
         """Keep what is known of a job now, enter its cost once, and give it as it reads here."""
         note = place.note
-        await in_thread(self._learn, place, job)
-        return self._here(job, place, job.agent if note is None else note.agent)
+        here = self._here(job, place, job.agent if note is None else note.agent)
+        if await in_thread(self._learn, place, job):
+            with trio.move_on_after(_NOTIFY_S):
+                # Abandoned after that: the command goes on, and has a bound of its own.
+                await in_thread(self._notifier.job_ended, here)
+        return here
 
-    def _learn(self, place: Place, job: Job) -> None:
+    def _learn(self, place: Place, job: Job) -> bool:
+        """Keep what is known; whether this is the first process here that sees the job ended."""
         self.notes.learn(place.id, job)
         result = job.result
-        if place.note is None or result is None or result.duration_ms is None:
-            return
+        if place.note is None or not job.status.is_terminal:
+            return False
         if not self.notes.claim_entry(place.id):
-            return
+            return False
+        if result is None or result.duration_ms is None:
+            return True
         line = LedgerLine(
             at=time.time(),
             job_id=place.shown_id,
@@ -467,6 +509,7 @@ class Hosts:
         # It is booked and recorded on its host; here it is a copy for this machine's view.
         with suppress(DispatchError):
             self._store.ledger.settle([], [line], Settings())
+        return True
 
     def _last_known(self, note: Note) -> Job:
         job = self._here(note.job, Place(note.id, note.host, note), note.agent)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 import trio
@@ -12,15 +12,18 @@ import trio
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.config.file import jobs_path, with_absolute_paths
-from agent_dispatch.config.hosts import link_agent, require_free_name
+from agent_dispatch.config.hosts import link_agent, remote_directory, require_free_name
+from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue import Exchange, check_dialogue, time_was_up
 from agent_dispatch.core.next_step import more_time, on_host
 from agent_dispatch.core.outcome import of_job, refused
+from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.threads import Pool, in_pool
 from agent_dispatch.jobs.waiting import CancelOutcome
-from agent_dispatch.model.agent import AgentChange, AgentDetails
+from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields
+from agent_dispatch.model.answer import Answered
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
@@ -33,8 +36,10 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.job import Job, JobStatus, JobSummary
 from agent_dispatch.model.message import Sending
+from agent_dispatch.model.question import AnsweredBy, Verdict
+from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.remote.client import Hosts
-from agent_dispatch.remote.notes import with_noted
+from agent_dispatch.remote.notes import at_host, with_noted
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.service import JobNotEndedError, Service, open_service
 from agent_dispatch.run.threads import in_thread
@@ -49,6 +54,7 @@ class Routed(Service):
         """Send to `hosts` what is about them; `parts` are those of the local service."""
         super().__init__(**parts)
         self._hosts = hosts
+        self._is_nested = current_depth(parts["environ"]) > 0
 
     # -- dispatches
 
@@ -220,6 +226,22 @@ class Routed(Service):
             step = on_host(step, place.host, place.note.agent, place.shown_id)
         return msgspec.structs.replace(sending, job_id=place.shown_id, next_step=step)
 
+    async def answer(
+        self, job_id: str, verdict: Verdict, by: AnsweredBy, question_id: str = ""
+    ) -> Answered:
+        """As `Service.answer`."""
+        if (place := await self._hosts.place_of(job_id)) is None:
+            return await super().answer(job_id, verdict, by, question_id)
+        if verdict is Verdict.ALLOW and self._is_nested:
+            raise InvalidRequestError("A dispatched agent cannot allow anything.")
+        args = {"job_id": place.id, "verdict": verdict, "by": by, "question_id": question_id}
+        answered = msgspec.convert(await self._hosts.ask(place.host, "answer", args), Answered)
+        return msgspec.structs.replace(answered, job_id=at_host(answered.job_id, place.host))
+
+    async def questions_elsewhere(self) -> tuple[list[QuestionRow], list[str]]:
+        """As `Service.questions_elsewhere`."""
+        return await self._hosts.questions()
+
     async def result(self, ref: str) -> DispatchResult:
         """As `Service.result`."""
         if (place := await self._hosts.place_of(ref)) is None:
@@ -261,6 +283,19 @@ class Routed(Service):
         return collected
 
     # -- agents
+
+    async def add_agent(
+        self, name: str, directory: str, *, by: ChangedBy, **fields: Unpack[AgentFields]
+    ) -> AgentChange:
+        """As `Service.add_agent`; `HOST:DIRECTORY` is added on that host."""
+        if (place := remote_directory(directory)) is None:
+            return await super().add_agent(name, directory, by=by, **fields)
+        given = [key for key, value in fields.items() if value and key != "description"]
+        if given:
+            raise InvalidRequestError(
+                f"{', '.join(given)}: what an agent may do is set on its own host. Leave it out."
+            )
+        return await self.add_remote_agent(name, *place, fields.get("description", ""))
 
     async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
         """As `Service.inspect_agent`; asks the host of the agent."""

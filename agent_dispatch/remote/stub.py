@@ -21,15 +21,17 @@ import agent_dispatch
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import DEPTH_VARIABLE
+from agent_dispatch.core.questions import rows
 from agent_dispatch.errors import DispatchError, InvalidRequestError, UnknownAgentError
 from agent_dispatch.jobs.afar import EventReader, Submission
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_time_ordered
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.threads import in_own_thread
+from agent_dispatch.jobs.threads import Pool, in_own_thread, in_pool
 from agent_dispatch.jobs.waiting import CancelOutcome, settled, wait_until_over
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind
+from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.remote.frames import (
     Accepted,
@@ -423,6 +425,13 @@ class _Stub:
             await self._require_own(job_id)
             return await service.send(job_id, text)
 
+        async def questions() -> object:
+            asked = await in_pool(Pool.BULK, self._store.asked)
+            return [row for job in asked for row in rows(job)]
+
+        async def answer(job_id: str, verdict: str, by: str, question_id: str = "") -> object:
+            return await service.answer(job_id, Verdict(verdict), AnsweredBy(by), question_id)
+
         async def doctor() -> object:
             return await in_thread(self._doctor)
 
@@ -434,7 +443,12 @@ class _Stub:
         }
         if what in open_to_all:
             return open_to_all[what]
-        of_this_user: dict[str, Callable[..., Awaitable[object]]] = {"add": add, "doctor": doctor}
+        of_this_user: dict[str, Callable[..., Awaitable[object]]] = {
+            "add": add,
+            "answer": answer,
+            "doctor": doctor,
+            "questions": questions,
+        }
         if what not in of_this_user:
             raise InvalidRequestError(f"This version does not know the question {what!r}.")
         if self._rights.agents is not None:

@@ -30,6 +30,7 @@ from agent_dispatch.core.dialogue import (
     from_record,
 )
 from agent_dispatch.core.parallel import wrong_items
+from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.origin import Origin
@@ -571,6 +572,11 @@ class Service:
     ) -> Answered:
         """Give a person's answer to a permission question; see `Answering.answer`."""
         return await self._answering.answer(job_id, verdict, by, question_id)
+
+    async def questions_elsewhere(self) -> tuple[list[QuestionRow], list[str]]:
+        """What the jobs of this machine on others ask, and which of those cannot be asked."""
+        await trio.lowlevel.checkpoint()
+        return [], []
 
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.

@@ -1,7 +1,7 @@
 """A claude for tests of other machines: notes each start, works as its prompt says, answers.
 
-The prompt's task may hold `sleep=SECONDS`, `lines=NUMBER` and `chars=NUMBER`. Each start is a line
-`start PID` in ~/starts; the answer is the same for the same task.
+The prompt's task may hold `sleep=SECONDS`, `lines=NUMBER`, `chars=NUMBER` and `ask=1`. Each start
+is a line `start PID` in ~/starts; the answer is the same for the same task.
 """
 
 import json
@@ -46,6 +46,10 @@ def main() -> None:
         block = {"type": "text", "text": f"step {line + 1}"}
         message = {"id": f"m{line}", "role": "assistant", "content": [block]}
         say(type="assistant", session_id=SESSION, message=message)
+    if "ask=1" in prompt:
+        asked = {"subtype": "can_use_tool", "tool_name": "Bash", "tool_use_id": "t1"}
+        say(type="control_request", request_id="r1", request={**asked, "input": {"command": "ls"}})
+        sys.stdin.readline()
     time.sleep(number("sleep", prompt))
     words = re.findall(r"[a-z]+=[0-9.]+|echo=\S+", prompt)
     answer = f"answer to {' '.join(words)} \u2028é🎉" + "x" * int(number("chars", prompt))

@@ -164,3 +164,45 @@ def test_the_cost_of_a_remote_run_is_entered_here_with_its_host(linked: Machine)
     [file] = (linked.jobs / "ledger").glob("*.jsonl")
     [line] = [json.loads(text) for text in file.read_text().splitlines()]
     assert (line["host"], line["job_id"], line["cost_usd"]) == ("gpu", answer["job_id"], 0.01)
+
+
+def test_questions_of_remote_jobs_are_listed_and_answered_here(
+    linked: Machine, gpu: Machine
+) -> None:
+    gpu.cli("update", "train", "--permission-prompts", "ask")
+    job_id = linked.answer("run", "train", "ask=1", "--background")["job_id"]
+    wait_for(lambda: bool(linked.answer("questions")))
+    [row] = linked.answer("questions")
+    assert (row["job_id"], row["agent"], row["tool"]) == (job_id, "train", "Bash")
+    answered = linked.cli("answer", job_id, "allow", "--json").stdout
+    assert json.loads(answered)["job_id"] == job_id
+    assert linked.answer("wait", job_id)["status"] == "done"
+    assert linked.answer("questions") == []
+
+
+def test_notify_tells_once_of_a_remote_background_job(linked: Machine) -> None:
+    told = linked.home / "told"
+    settings = f"[settings]\nnotify = ['sh', '-c', 'cat >>{told}']\n"
+    linked.config.write_text(settings + linked.config.read_text())
+    job_id = linked.answer("run", "train", "echo=1", "--background")["job_id"]
+    linked.answer("wait", job_id)
+    linked.answer("wait", job_id)
+    wait_for(lambda: told.exists() and told.read_text().endswith("\n"))
+    [event] = [json.loads(line) for line in told.read_text().split("\n") if line]
+    assert event["job_id"] == job_id
+
+
+def test_the_hosts_verify_command_decides_when_the_caller_asks_for_it(
+    linked: Machine, gpu: Machine
+) -> None:
+    refused = linked.answer("run", "train", "echo=1", "--verify", check=False)
+    assert "verify" in refused["error"]
+    gpu.cli("update", "train", "--verify", "true")
+    answer = linked.answer("run", "train", "echo=2", "--verify")
+    assert answer["success"]
+
+
+def test_another_model_than_the_hosts_is_refused(linked: Machine) -> None:
+    refused = linked.answer("run", "train", "echo=1", "--model", "opus", check=False)
+    assert "model of agent 'train'" in refused["error"]
+    assert linked.answer("jobs") == []
