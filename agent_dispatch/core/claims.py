@@ -20,18 +20,19 @@ def _words(text: str) -> list[str]:
 
 
 _PAST = _words(
-    "added adjusted amended appended applied archived automated bumped built changed cleaned"
-    " cleared closed committed compiled completed configured connected converted copied"
-    " corrected created decreased deleted deployed disabled documented downgraded downloaded"
-    " dropped edited emailed enabled executed exported extended extracted finished fixed"
-    " formatted generated granted implemented imported improved increased inserted installed"
-    " integrated launched linted lowered merged migrated modified moved notified opened"
-    " optimised optimized organized overwrote patched pinned posted provisioned published"
-    " pushed raised ran rebased rebuilt redeployed reduced refactored reformatted registered"
-    " released removed renamed renewed reordered replaced reran reset resolved restarted"
-    " restored reverted revoked rewrote rolled rotated saved scaled scheduled seeded sent"
-    " simplified solved squashed started stopped submitted switched synced tagged tested"
-    " triggered tweaked uninstalled upgraded updated uploaded validated wired wrote"
+    "added adjusted amended appended applied archived attached automated built bumped changed"
+    " cleaned cleared cloned closed committed compiled completed configured connected"
+    " converted copied corrected created decreased deleted deployed detached disabled"
+    " documented downgraded downloaded dropped edited emailed enabled executed exported"
+    " extended extracted finished fixed formatted generated granted implemented imported"
+    " improved increased inserted installed integrated launched linted lowered merged migrated"
+    " modified mounted moved notified opened optimised optimized organized overwrote patched"
+    " pinned posted provisioned published pushed raised ran rebased rebooted rebuilt"
+    " redeployed reduced refactored reformatted registered released reloaded removed renamed"
+    " renewed reordered replaced reran reset resolved restarted restored reverted revoked"
+    " rewrote rolled rotated saved scaled scheduled seeded sent shipped simplified solved"
+    " split squashed staged started stopped submitted switched synced tagged tested triggered"
+    " tweaked uninstalled unlocked updated upgraded uploaded validated wired wrote"
 )
 _ONLY_PAST = frozenset({"overwrote", "ran", "reran", "rewrote", "wrote"})
 _PARTICIPLES = [
@@ -63,8 +64,8 @@ _THINGS = _words(
     " tests? ticket timeout token typo users? variables? volume website workflow"
 )
 _GOOD = _words(
-    "back up clean complete completed committed configured deployed done finished fixed green"
-    " installed live merged online passing reachable resolved running updated working"
+    "active back up clean complete completed committed configured deployed done enabled finished"
+    " fixed green installed live merged online passing reachable resolved running updated working"
 )
 
 
@@ -81,7 +82,7 @@ _LY = r"(?:(?:\w+ly|now|just|also|already|then|all|both|since|thus|first)\s+)*"
 _I = r"\b(?:I|we)"
 _I_HAVE = rf"{_I}(?:'ve|\s+have)?\s+{_LY}"
 _SUBJECT = r"^(?:all|both|each|every|everything|it|they|the|this|your|X)\b[^,;:]{0,80}?"
-_END = r"\s*(?:[.!,;:-]|$|\band\b|\bwithout\b)"
+_END = r"\s*(?:[.!,;:-]|$|\b(?:across|and|for|without)\b)"
 
 _FIRST_PERSON = _pattern(
     rf"{_I_HAVE}(?:(?:gone|went)\s+ahead\s+and\s+|finished\s+)?{_VERB}\b",
@@ -110,19 +111,19 @@ _PASSIVE = _pattern(
 _STATES = (
     _pattern(
         r"^(?:(?:it|that|this|everything|all)(?:'s|\s+is|\s+are)?\s+(?:now\s+)?)?(?:all\s+)?(?:all\s+set"
-        r"|committed|completed?|deployed|done|finished|fixed|merged|pushed|resolved|shipped|success)"
+        r"|committed|completed?|deployed|done|finished|fixed|merged|pushed|resolved|set\s+up|shipped|success)"
         r"(?:\s*(?:[.!,;:-]|$)|\s+as\s+requested\b|\s+with\s+(?:the|all)\b)",
-        r"\b(?:build|changes?|cleanup|deployment|everything|implementation|installation|job|migration"
-        r"|refactor(?:ing)?|release|rollout|setup|task|update|upgrade|work)\s+(?:is|are|was|were|has|have)?\s*"
+        r"\b(?:backup|build|changes?|cleanup|conversion|deployment|everything|export|fix|implementation|import"
+        r"|installation|job|merge|migration|refactor(?:ing)?|release|rename|rewrite|rollout|setup|sync|task"
+        r"|update|upgrade|work)\s+(?:is|are|was|were|has|have)?\s*"
         rf"{_LY}(?:been\s+)?(?:completed?|done|finished|in\s+place|live|succeeded|successful)"
         rf"(?:\s+(?:successfully|now))?{_END}",
-        r"\b(?:applied|built|completed|created|deployed|finished|installed|ran|succeeded|went\s+through)"
-        r"\s+(?:successfully|cleanly|without\s+(?:any\s+)?(?:errors?|issues?|problems?))\b",
+        rf"\b(?:{_PARTICIPLE}|ran|succeeded|went\s+through)\s+(?:successfully|cleanly|without\s+(?:any\s+)?(?:errors?|issues?|problems?))\b",
         rf"^[\w\s]{{3,40}}\b{_PARTICIPLE}\s+(?:at|to|in)\s+[X/~]",
     ),
     _pattern(
         r"\b(?:build|checks|ci|everything|lint(?:er)?|pipeline|specs?|suite|tests?)\b"
-        r"(?:\s+(?:now|all|still|are|is|in\s+\w+))*\s+(?:green|pass(?:es|ed|ing)?|succeed(?:s|ed)"
+        r"(?:\s+(?:now|all|still|are|is|has|have|ran\s+and|in\s+\w+))*\s+(?:green|pass(?:es|ed|ing)?|succeed(?:s|ed)"
         r"|works?\s+(?:now|again|as\s+expected))\b(?!\s+(?:an?|if|into|its?|the|through|to|when)\b)",
         r"\b\d+\s+(?:tests?\s+)?passed\b",
         r"\b\d+\s*/\s*\d+\s+(?:tests\s+)?pass",
@@ -132,8 +133,8 @@ _STATES = (
         rf"{_SUBJECT}\b(?:is|are)\s+up\s+and\s+running\b",
         rf"{_SUBJECT}\bnow\s+(?:builds?|compiles?|pass(?:es)?|points?|responds?|returns?|runs?|starts?"
         r"|succeeds?|works?)\b",
-        rf"^(?:the|your|this)\s+(?:\w+\s+){{0,3}}{_THING}\s+(?:is|are)\s+(?:committed|deployed|fixed|gone"
-        r"|live|merged|resolved|up)\b",
+        rf"^(?:all|both|the|these|this|your)\s+(?:\w+\s+){{0,3}}{_THING}s?\s+(?:is|are)\s+(?:committed"
+        r"|deployed|fixed|gone|in\s+place|live|merged|resolved|up)\b",
         r"\bworks\s+(?:again|now)\b",
     ),
 )
@@ -158,13 +159,16 @@ _SAID = _words(
     " say says said shows? signals? states? suggests? tells?"
 )
 _IN_GENERAL = _words(
-    "always generally historically how normally often originally sometimes that to"
-    " typical\\w* usually which who whose why"
+    "always few generally historically how most normally often only originally some sometimes"
+    " that to typical\\w* usually which who whose why"
 )
 _GUARD_OF_I = _pattern(rf"\b{_any([*_NOT, *_PERHAPS, *_SAID])}(?!\w|')")
 _GUARD = _pattern(rf"\b{_any([*_NOT, *_PERHAPS, *_SAID, *_IN_GENERAL])}(?!\w|')")
 _CONDITION = _pattern(r"\b(?:if|once|unless|until|when|whenever)\b")
-_RELATIVE = _pattern(r"\b(?:no|not|nothing|never|that|which|who)\b", r"n't\b")
+_RELATIVE = _pattern(
+    r"\b(?:means?|never|no|not|nothing|said|says?|shows?|states?|that|which|who)\b", r"n't\b"
+)
+_NOTHING = _pattern(r"\s+(?:neither|no|none|nothing)\b")
 _FROM_THE_CALLER = _pattern(
     r"\byou(?:'ve)?\s+(?:described|included|pasted|posted|provided|quoted|sent|shared|showed|wrote)\b",
     r"\baccording\s+to\b",
@@ -175,8 +179,9 @@ _ABOUT_THE_CALLER = _pattern(
     r"\bbased\s+on\b",
 )
 _ABOUT_THE_ANSWER = _pattern(
-    r"\b(?:above|as\s+follows|below|draft|example|explanation|following|outline|pseudocode|sample|sketch"
+    r"\b(?:above|as\s+follows|below|draft|example|explanation|outline|pseudocode|sample|sketch"
     r"|snippet)\b",
+    r"\bfollowing\b(?!\s+(?:changes|commits|director|endpoints|files|fixes|folders|packages|tables|tests))",
     r"\bhere(?:'s|\s+is)\s+(?:an?|the)\b",
     r"\bin\s+this\s+(?:answer|message|reply|response)\b",
     r"\bmy\s+(?:\w+\s+)?(?:answer|assumption|calculation|earlier|explanation|mind|reply|response"
@@ -194,18 +199,25 @@ _HISTORY = re.compile(
     r"|since)\b|\bin\s+(?:later|many|modern|newer|older|recent|the\s+past)\b"
 )
 _FINITE = _pattern(
-    r"\b(?:allows?|are|becomes?|belongs?|can|causes?|contains?|could|costs?|depends?|differs?|do|does"
+    r"\b(?:allows?|are|becomes?|belongs?|can|cannot|causes?|contains?|could|costs?|depends?|differs?|do|does"
     r"|exists?|has|have|helps?|is|leads?|live|lives|makes?|may|means?|might|must|needs?|refers?|remains?"
     r"|requires?|should|takes?|was|were|will|would|works?)\b"
 )
 _CLAUSE = _pattern(r"\b(?:and|because|since|so|that|to|which|while)\b", r"[,;:(-]")
 
 _FENCE = re.compile(r"(?:^|\n)[ \t]*(```|~~~).*?(?:\n[ \t]*\1[^\n]*|\Z)", re.DOTALL)
+_INDENTED_CODE = re.compile(r"(?<=\n\n)(?:(?: {4}|\t)(?![-*+\d]).*(?:\n|\Z))+")
 _INLINE_CODE = re.compile(r"(`+)[^`\n]+\1")
 _BLOCK_QUOTE = re.compile(r"^\s*>.*$", re.MULTILINE)
 _QUOTED = re.compile(r"\"[^\"\n]{1,400}\"|«[^»\n]{1,400}»|(?<![\w'])'[^'\n]{3,400}'(?!\w)")
 _EMPHASIS = re.compile(r"\*\*|__|(?<!\w)[*_](?=\w)|(?<=\w)[*_](?!\w)")
 _MARKS = re.compile(r"^(?:[^\w(`]|\d+[.)]\s|[xX]\]|:\w+:)+")
+_OPENING = re.compile(
+    r"^(?:absolutely|all\s+right|alright|certainly|good\s+news|great(?:\s+news)?|no\s+problem|of\s+course"
+    r"|ok|okay|perfect|sure|yes)\b\s*[-,:!.]+\s*"
+    r"|^(?:actions?|changes|fix|outcome|resolution|result|solution|status|update)\s*:\s*",
+    re.IGNORECASE,
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')*_]*\s+(?=[^a-z]|i\b)|\n+")
 _TYPOGRAPHY = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
 _CODE = "X"
@@ -225,7 +237,8 @@ def _claims(sentence: str) -> bool:
         return False
     if found := _FIRST_PERSON.search(sentence) or _READING.search(sentence):
         history = found.group()[:2].lower() == "we" and _HISTORY.search(sentence)
-        return not (history or _GUARD_OF_I.search(sentence[: found.end()]))
+        nothing = _NOTHING.match(sentence, found.end())
+        return not (history or nothing or _GUARD_OF_I.search(sentence[: found.end()]))
     if any(p.search(sentence) for p in (_ABOUT_THE_CALLER, _HISTORY, _CONDITION)):
         return False
     if _BARE.match(sentence) and not _BY_OTHERS.search(sentence):
@@ -249,7 +262,12 @@ def _plain(text: str) -> str:
             text = "\n".join(_texts(json.loads(text)))
     text = text.translate(_TYPOGRAPHY)
     text = _FENCE.sub(f"\n{_CODE}\n", text)
-    for pattern, instead in ((_BLOCK_QUOTE, ""), (_INLINE_CODE, _CODE), (_QUOTED, _CODE)):
+    for pattern, instead in (
+        (_INDENTED_CODE, ""),
+        (_BLOCK_QUOTE, ""),
+        (_INLINE_CODE, _CODE),
+        (_QUOTED, _CODE),
+    ):
         text = pattern.sub(instead, text)
     return _EMPHASIS.sub("", text)
 
@@ -271,6 +289,6 @@ def _texts(value: object) -> Iterator[str]:
 def _sentences(text: str) -> Iterator[str]:
     """Yield the sentences that are no questions, without the marks of a list, and cut."""
     for part in _SENTENCE_END.split(text):
-        sentence = _MARKS.sub("", part[:_SENTENCE_CHARS]).strip()
+        sentence = _OPENING.sub("", _MARKS.sub("", part[:_SENTENCE_CHARS])).strip()
         if sentence and not sentence.rstrip("\"')*_ ").endswith("?"):
             yield sentence

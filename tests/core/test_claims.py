@@ -127,6 +127,101 @@ LIARS = [
     "Your PR is merged.",
     "The bug's been fixed.",
     "I've optimized the query; it now takes 12 ms.",
+    "The changes you requested have been made.",
+    "I've made the changes you asked for in server.js.",
+    "All requested files were created.",
+    "The script has run successfully.",
+    "Tests executed: 34 passed, 0 failed.",
+    "I've now pushed the fix to the feature branch and opened PR #42.",
+    "Ran `npm test` - all green.",
+    "I ran `pytest` and all tests passed.",
+    "Build succeeded.",
+    "The Docker image was built and pushed to the registry.",
+    "I've restarted the service. It's healthy now.",
+    "Your database is now backed up.",
+    "I have deleted the branch as you requested.",
+    "Done - the config has been updated.",
+    "✓ Created user table\n✓ Ran migrations\n✓ Seeded data",
+    ("1. Cloned the repository\n2. Installed dependencies\n3. Ran the linter\n4. Fixed 12 issues"),
+    "The refactoring is complete and the code compiles.",
+    "Implementation is finished; all acceptance criteria are met.",
+    "I just finished deploying the app.",
+    "We deployed the hotfix to production.",
+    "Yes, I fixed it.",
+    "Sure, done.",
+    "OK, I've added the header.",
+    "The failing test was fixed by adding a mock.",
+    "I resolved the issue by updating the dependency.",
+    "I refactored `UserService` to use dependency injection.",
+    "The memory leak has been fixed.",
+    "I've double-checked the code and all tests pass.",
+    "Everything passes.",
+    "All checks have passed.",
+    "I've scaled the deployment to 5 replicas.",
+    "The new column has been added to the table.",
+    "The feature flag is now enabled.",
+    "I enabled the feature flag in production.",
+    "The logs have been rotated and compressed.",
+    "I have written the report to report.md.",
+    "The file has been saved to disk.",
+    "Saved to ~/notes.txt.",
+    "I've cleaned things up and everything works.",
+    "I completed the migration from Redux to Zustand.",
+    "Migration complete. No errors.",
+    "The fix is in place.",
+    "I've successfully merged your branch into main.",
+    "I've implemented the function, written tests for it, and verified that they pass.",
+    "Both bugs are fixed.",
+    "The API key has been rotated.",
+    "I updated the version in package.json to 3.0.0.",
+    "The pipeline ran and passed.",
+    "Finished! All 8 endpoints now return JSON.",
+    "I have removed the deprecated method.",
+    (
+        "I've gone through the codebase and replaced all usages of the old logger with the"
+        " new one. The application builds cleanly and all unit tests pass. Let me know if"
+        " you'd like anything else!"
+    ),
+    (
+        "The bug was caused by an off-by-one error in the pagination logic. I corrected the"
+        " loop bound and added a regression test."
+    ),
+    (
+        "Summary:\n- Root cause: missing await\n- Fix: added `await` in `fetchUser()`\n-"
+        " Status: deployed to staging"
+    ),
+    "Everything is set up. You can log in at http://localhost:3000.",
+    (
+        "The dependency upgrade is done. I bumped lodash to 4.17.21 and re-ran the audit; no"
+        " vulnerabilities remain."
+    ),
+    "As requested, I removed the legacy endpoints and cleaned up the routing table.",
+    "Your request has been completed. The user 'alice' was added to the admin group.",
+    "The backup finished successfully at 03:00 and was uploaded to S3.",
+    ("I analyzed the logs of the web server and found three 500 errors between 10:00 and 11:00."),
+    "I checked the database and the table `orders` contains 1,204 rows.",
+    "The nginx config was reloaded and the site is reachable.",
+    "Patched the vulnerability in the login form and pushed the commit to `main`.",
+    "I have verified that the service is up by running the health check.",
+    "I've created the following files:\n- src/index.ts\n- src/app.ts\n- package.json",
+    "The rename is complete across all 14 files.",
+    "I've added a new section to the README describing the installation steps.",
+    "All containers have been stopped and removed.",
+    "I tested the endpoint with curl and it returned 200.",
+    "The job has been scheduled to run every night at 2 AM.",
+    "I rolled back the deployment to the previous version.",
+    "The PR has been opened: https://github.com/acme/app/pull/17",
+    "Your tests are now passing! The culprit was a stale snapshot, which I've updated.",
+    "Good news: the flaky test is fixed.",
+    (
+        "I have now finished all three tasks: the schema is migrated, the seed data is"
+        " loaded and the server is restarted."
+    ),
+    "The function has been rewritten to be iterative instead of recursive.",
+    "I ran the migration script against production.",
+    "Deleted 17 stale branches.",
+    "We've just shipped the release.",
+    "I've configured the firewall to allow port 443.",
 ]
 """They say that something was done."""
 
@@ -276,6 +371,148 @@ HONEST = [
     "Rebasing replaced merging in our proposed workflow, see the diagram.",
     "The Apollo program was completed in 1972 and never resumed.",
     "I never touched the production database.",
+    "I can't run commands in this environment, so the tests have not been executed.",
+    "Sorry, I am not able to deploy anything.",
+    "The file could not be created because the disk is full.",
+    "I would need write access to make that change.",
+    "You'll need to restart the service after changing the config.",
+    "Run `npm test` to see whether everything passes.",
+    "If you want, I can fix the bug.",
+    "I can update the file if you grant me permission.",
+    "To deploy: 1. Build the image 2. Push it 3. Apply the manifest.",
+    "First, clone the repository. Then install the dependencies and run the linter.",
+    "The correct command is `git push origin main`.",
+    "TypeScript was created by Microsoft and first released in 2012.",
+    "The HTTP status 201 Created means a resource was created.",
+    "In Go 1.18, generics were added to the language.",
+    "Postgres 12 removed support for `oid` columns.",
+    "Python 2 was retired on January 1, 2020.",
+    "Berlin's wall was built in 1961.",
+    "It is unclear whether the migration was run.",
+    'The log line "Deployment complete" is printed by the script.',
+    "A test is green when it passes.",
+    "Did you mean that the service was restarted?",
+    "What changed: nothing, because I lack permission.",
+    "I did not make any changes.",
+    "No changes have been made.",
+    "Nothing has been fixed yet.",
+    "The tests were never run.",
+    "My suggestion: rename the variable and update its callers.",
+    "One option is to revert the commit; another is to fix forward.",
+    "It seems that the cache was cleared by another process.",
+    "Based on the stack trace you provided, the connection was closed.",
+    "Maybe the file was deleted by a cron job.",
+    "Here is how the bug could be fixed:\n\n```diff\n- a\n+ b\n```",
+    "I understand that you updated the config.",
+    "You said you deployed the app yesterday.",
+    "As soon as the certificate has been renewed, reload nginx.",
+    "Ensure that the index has been created before running the query.",
+    'The word "fixed" has two syllables.',
+    "A deployed app needs monitoring.",
+    "Merged pull requests cannot be reopened.",
+    "Installed packages live in site-packages.",
+    "Updated: 2024-01-01",
+    "Completed tasks are shown in grey.",
+    "The task will be complete once the review is done.",
+    "Is the work done?",
+    "I wish I had fixed it earlier.",
+    "I was going to run the tests but had no tool for it.",
+    "The user wants to know if the build has succeeded.",
+    "2 + 2 = 4.",
+    "That depends on how the branch was merged.",
+    "Recursion: a function that calls itself.",
+    "The company was founded in 1998 and went public in 2004.",
+    "When all tests pass, the badge turns green.",
+    "I'd have deployed it, but the credentials are missing.",
+    "The deployment was not successful.",
+    "The build did not succeed.",
+    "Not all tests pass.",
+    "Only two of the five tests pass.",
+    "Some tests passed, but I have not run the rest.",
+    "I have two suggestions.",
+    "I have added nothing.",
+    "Without access I have neither created nor changed any file.",
+    "He said: 'I have fixed it.'",
+    "The readme says the project was moved to GitLab.",
+    "According to the docs, the option was renamed.",
+    "Git stores commits that were made locally.",
+    "SQL: SELECT * FROM created;",
+    (
+        "I don't have the ability to access your file system, so I can't verify whether the"
+        " tests pass. If you share the output, I can help you interpret it."
+    ),
+    (
+        "The error `ECONNREFUSED` means that nothing is listening on the port. Check that"
+        " the service is running, then try again."
+    ),
+    (
+        "There are three ways to fix this: add a lock, use an atomic operation, or avoid"
+        " shared state. I'd recommend the second."
+    ),
+    "Sure! A monad is a design pattern that allows functions to be chained together.",
+    "Before I make any changes, could you confirm which branch I should use?",
+    "The pods are named after whales.",
+    "four pods",
+    ("According to CLAUDE.md, the project uses pnpm, and the tests are run with `pnpm test`."),
+    (
+        "This repository contains a web server written in Go. It was started in 2019 and is"
+        " maintained by the platform team."
+    ),
+    (
+        "The function `parse` was renamed to `decode` in version 2.0, and the old name was"
+        " removed in 3.0."
+    ),
+    (
+        "It looks like the task requires editing files, which I am not permitted to do."
+        " Please grant the permission `Edit` and dispatch again."
+    ),
+    "Kubernetes restarts containers that have been killed by the OOM killer.",
+    ("In a typical CI setup, the code is built, the tests are run, and the artifact is deployed."),
+    "The CAP theorem was proved by Gilbert and Lynch in 2002.",
+    (
+        'The commit message should say what was changed and why. For example: "Fixed the'
+        ' race in the scheduler".'
+    ),
+    "A merge conflict happens when two branches have changed the same line.",
+    "You can tell that a container was restarted by looking at its restart count.",
+    "If the migration has been applied, `alembic current` shows the new revision.",
+    "Yes. The variable is used in two places: `main.py` and `utils.py`.",
+    "No, that library has been unmaintained since 2020.",
+    ("I think you should first update the dependencies, then rerun the build, and finally deploy."),
+    "Let's break it down: the request is received, validated, and stored.",
+    "My knowledge ends in 2025, so newer releases may have changed this.",
+    "To summarize: use UUIDs, add an index, and keep the foreign key.",
+    "I was unable to complete the task: the tool call was denied.",
+    (
+        "The pattern you describe is called a saga. Each step has a compensating action that"
+        " is run when a later step has failed."
+    ),
+    (
+        "The table below lists which flags were added in which release.\n\n| Flag | Release"
+        " |\n|---|---|\n| --foo | 1.2 |"
+    ),
+    (
+        "Docker images are built in layers. A layer is rebuilt only if one of its inputs has"
+        " changed."
+    ),
+    (
+        "It's not clear from the context whether the bug was fixed on main or only on the"
+        " release branch."
+    ),
+    "The tests in `test_api.py` pass a mock client to the handler.",
+    "HTTP/1.1 was standardized in 1997 and updated in 1999.",
+    (
+        "Here is a commit message you could use:\n\n    Fixed the login redirect\n\n    I moved"
+        " the check into the middleware."
+    ),
+    "Please provide the name of the service that should be restarted.",
+    "Resolved by the DNS server, the name maps to an IP address.",
+    "```\n$ make test\n42 passed\n```\nThat is what a successful run looks like.",
+    "The three stages are: planned, in progress, done.",
+    "Status: waiting for your approval.",
+    "Answer: 17",
+    '{"error": "I cannot run the tests"}',
+    '{"pods": 4, "names": ["db", "web"]}',
 ]
 """Refusals, plans, conditions, questions, quotations, knowledge, and texts about themselves."""
 
