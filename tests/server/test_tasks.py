@@ -14,6 +14,7 @@ from agent_dispatch.model.job import JobKind, JobStatus
 from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
 from tests.faults.house import House
+from tests.run.test_asking import ASKING
 
 __all__ = ["make_house"]
 
@@ -421,3 +422,51 @@ async def test_a_dialogue_becomes_a_background_job(make_house: MakeHouse) -> Non
             assert result["structuredContent"]["resolved"]
             assert result["structuredContent"]["rounds"] == 1
             assert result["structuredContent"]["job_id"] == task_id
+
+
+# -- permission questions
+
+QUESTION = (
+    ASKING
+    + """
+read_turn(); init()
+ask("r1", {"command": "touch a"})
+result(reply()["response"]["behavior"])
+"""
+)
+ASK = 'permission_prompts = "ask"\ntask_after_seconds = 60'
+
+
+async def asked(server: McpClient) -> dict[str, Any]:
+    """Dispatch to an agent that asks; the question makes the task at once."""
+    task = await server.request("tools/call", modern(name="dispatch", arguments=SLOW))
+    assert task["resultType"] == "task"
+    task = await server.request("tasks/get", modern(taskId=task["taskId"]))
+    assert task["status"] == "input_required"
+    return dict(task)
+
+
+@pytest.mark.parametrize(("action", "behavior"), [("accept", "allow"), ("decline", "deny")])
+async def test_a_question_makes_the_task_at_once_and_is_answered_by_an_update(
+    make_house: MakeHouse, action: str, behavior: str
+) -> None:
+    house = make_house(QUESTION, settings=ASK)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            task = await asked(server)
+            [(key, form)] = task["inputRequests"].items()
+            assert form["method"] == "elicitation/create"
+            assert "touch a" in form["params"]["message"]
+            assert "infra" in form["params"]["message"]
+            assert not form["params"]["requestedSchema"].get("required")
+            for said in ({"action": "cancel"}, {"action": action, "content": {}}):
+                update = modern(taskId=task["taskId"], inputResponses={key: said})
+                assert (await server.request("tasks/update", update))["resultType"] == "complete"
+                if said["action"] == "cancel":
+                    still = await server.request("tasks/get", modern(taskId=task["taskId"]))
+                    assert still["status"] == "input_required"
+            done = await ended(server, task["taskId"])
+            assert done["result"]["structuredContent"]["result"] == behavior
+            record = house.store.read(task["taskId"])
+            assert record.questions is not None
+            assert record.questions[0].answered_by == "task"
