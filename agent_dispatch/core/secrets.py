@@ -269,15 +269,18 @@ def mask(text: str) -> str:
 
     What is masked once stays as it is when it is masked again.
     """
-    hint, any_key = _compiled()
-    return any_key.sub(_masked, text) if hint.search(text) else text
+    return _keys().sub(_masked, text) if _hints().search(text) else text
 
 
 @functools.cache
-def _compiled() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Compile on first use: it takes longer than a command that only reads."""
-    any_key = "|".join(f"(?:{pattern.regex})" for pattern in PATTERNS)
-    return re.compile(_HINT), re.compile(any_key)
+def _hints() -> re.Pattern[str]:
+    return re.compile(_HINT)
+
+
+@functools.cache
+def _keys() -> re.Pattern[str]:
+    # Compiled on first use: it takes some milliseconds, and most runs need none of it.
+    return re.compile("|".join(f"(?:{pattern.regex})" for pattern in PATTERNS))
 
 
 def _masked(match: re.Match[str]) -> str:
