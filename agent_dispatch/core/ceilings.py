@@ -63,30 +63,29 @@ def refusal(booked: list[float], spending: Spending, settings: Settings, now: fl
     """
     wanted_usd, runs = sum(booked), len(booked)
     day, tree = settings.max_cost_per_day_usd, settings.max_cost_per_tree_usd
+    reasons = []
     if day is not None and _is_above(wanted_usd, spending.day, day):
         frees = f"The day's ceiling is free again at {next_midnight(now).isoformat()}."
-        return _no_money(wanted_usd, spending.day, "max_cost_per_day_usd", day, "today", frees)
+        setting = "max_cost_per_day_usd"
+        reasons.append(_no_money(wanted_usd, spending.day, setting, day, "today", frees))
     if tree is not None and _is_above(wanted_usd, spending.tree, tree):
-        frees = "It does not become free: only a new call outside of any agent begins a new tree."
+        frees = _NEVER
         if not _is_above(wanted_usd, Purse(spent_usd=spending.tree.spent_usd), tree):
             frees = "It becomes free as runs of the tree end that cost less than they booked."
-        where = "in this tree of runs"
-        return _no_money(wanted_usd, spending.tree, "max_cost_per_tree_usd", tree, where, frees)
+        setting, where = "max_cost_per_tree_usd", "in this tree of runs"
+        reasons.append(_no_money(wanted_usd, spending.tree, setting, tree, where, frees))
     most = settings.max_runs_per_tree
     if most is not None and spending.tree_runs + runs > most:
-        return (
-            f"Not started: max_runs_per_tree is {most}, and {spending.tree_runs} run(s) were"
-            f" started in this tree of runs{_more(runs)}. It does not become free: only a new call"
-            f" outside of any agent begins a new tree. {_RAISE}"
+        more = f"; this needs {runs} more" if runs > 1 else ""
+        reasons.append(
+            f"max_runs_per_tree is {most}, and {spending.tree_runs} run(s) were started in this"
+            f" tree of runs{more}. {_NEVER}"
         )
-    return None
+    return f"Not started: {' '.join(reasons)} {_RAISE}" if reasons else None
 
 
+_NEVER = "It does not become free: only a new call outside of any agent begins a new tree."
 _RAISE = "Do the task without another run, or let a person raise the setting in agents.toml."
-
-
-def _more(runs: int) -> str:
-    return f"; this needs {runs} more" if runs > 1 else ""
 
 
 def _no_money(
@@ -95,9 +94,11 @@ def _no_money(
     booked = (
         f" and ${amount(purse.booked_usd)} booked by runs under way" if purse.booked_usd else ""
     )
+    if _is_above(wanted_usd, Purse(), ceiling):
+        frees += " A cap above the ceiling does not fit even then: a smaller max_budget_usd would."
     return (
-        f"Not started: {setting} is ${amount(ceiling)}; ${amount(purse.spent_usd)} is spent {where}"
-        f"{booked}, so a cap of ${amount(wanted_usd)} does not fit. {frees} {_RAISE}"
+        f"{setting} is ${amount(ceiling)}; ${amount(purse.spent_usd)} is spent {where}{booked}, so"
+        f" a cap of ${amount(wanted_usd)} does not fit. {frees}"
     )
 
 

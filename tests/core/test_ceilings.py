@@ -74,6 +74,18 @@ def test_the_refusal_of_a_tree_says_whether_running_runs_may_free_it() -> None:
     assert "does not become free" in never
 
 
+def test_each_ceiling_that_is_in_the_way_is_named() -> None:
+    settings = Settings(max_cost_per_day_usd=1, max_cost_per_tree_usd=2, max_runs_per_tree=1)
+    said = refusal([0.5], spending(day=(0.9, 0), tree=(1.9, 0), runs=1), settings, NOW) or ""
+    for setting in ("max_cost_per_day_usd", "max_cost_per_tree_usd", "max_runs_per_tree"):
+        assert said.count(f"{setting} is ") == 1
+
+
+def test_a_cap_above_the_ceiling_itself_is_said_never_to_fit() -> None:
+    said = refusal([1.5], spending(), Settings(max_cost_per_day_usd=1), NOW) or ""
+    assert "does not fit even then" in said
+
+
 def test_the_number_of_runs_in_a_tree_is_a_ceiling() -> None:
     settings = Settings(max_runs_per_tree=3)
     assert refusal([0.0], spending(runs=2), settings, NOW) is None
