@@ -34,7 +34,7 @@ from agent_dispatch.run.threads import Lookouts
 
 LOOK_S = 2.0
 """How long one look may take. Without it the run has no evidence from Git."""
-_ALONE_S = 0.25
+_ALONE_S = 0.5
 """How long the agent waits to be started for the first look; then it is started meanwhile."""
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_SETTINGS = 1000
@@ -62,11 +62,13 @@ _BEFORE = f"""{_NO_FILTERS}
 printf '\\0'
 git for-each-ref --format='%(objectname)'
 """
+# Other agents may be at work in other work trees of the repository: the branches there are theirs.
+_BRANCHES = "%(if)%(worktreepath)%(then)HEAD%(else)%(objectname)%(end)"
 _AFTER = f"""{_NO_FILTERS}
 {_STATUS} || exit 3
 printf '\\0'
-ids=$(git rev-list --reverse --date-order --ignore-missing --max-count={MAX_COMMITS} \\
-  --stdin HEAD --branches)
+ids=$({{ cat; git for-each-ref --format='{_BRANCHES}' refs/heads; }} |
+  git rev-list --reverse --date-order --ignore-missing --max-count={MAX_COMMITS} --stdin HEAD)
 printf '%s\\n\\0' "$ids"
 [ -z "$ids" ] || printf '%s\\n' "$ids" |
   git diff-tree --stdin -r -M --root --always --name-only --ignore-submodules=dirty -z

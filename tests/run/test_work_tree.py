@@ -210,6 +210,17 @@ async def test_a_linked_work_tree_is_looked_at(repository: Repository, tmp_path:
     assert len(seen.commits or []) == 1
 
 
+async def test_commits_in_another_work_tree_are_somebody_elses(
+    repository: Repository, tmp_path: Path
+) -> None:
+    repository.git("worktree", "add", "-q", str(tmp_path / "linked"))
+    seen = await repository.evidence(f"""
+os.chdir({str(tmp_path / "linked")!r})
+write("one.txt", "x"); git("commit", "-aqm", "theirs")
+""")
+    assert (seen.commits, seen.files_changed) == (None, None)
+
+
 async def test_odd_names_are_named(repository: Repository) -> None:
     seen = await repository.evidence(r"""
 for name in ("a b", "ü", "line\nfeed", '"quoted"', "tab\there", "e" * 40):
