@@ -360,3 +360,54 @@ async def test_a_cancellation_during_the_last_look_costs_no_answer(
             result = await service.result(job.id)
     assert (result.success, result.result) == (True, "paid for")
     assert result.evidence == Evidence(tool_calls=0, read_only=True)
+
+
+async def test_a_repository_of_the_newer_hash_is_looked_at_as_well(
+    repository: Repository,
+) -> None:
+    shutil.rmtree(repository.top / ".git")
+    repository.git("init", "-q", "--object-format=sha256")
+    repository.git("add", ".")
+    repository.git("commit", "-qm", "begin")
+    repository.write("dirty.txt", "mine")
+    seen = await repository.evidence("""
+os.rename("one.txt", "uno.txt"); write("two.txt", "x"); git("commit", "-qm", "two", "two.txt")
+""")
+    assert seen.files_changed == ["two.txt", "uno.txt"]
+    assert [len(commit) for commit in seen.commits or []] == [64]
+
+
+async def test_a_submodule_is_a_repository_of_its_own(
+    repository: Repository, tmp_path: Path
+) -> None:
+    allow = ("-c", "protocol.file.allow=always")
+    repository.git(*allow, "clone", "-q", str(repository.top), str(tmp_path / "other"))
+    repository.git(*allow, "submodule", "add", "-q", str(tmp_path / "other"), "part")
+    repository.git("commit", "-qm", "part")
+    repository.agent = repository.top / "part"
+    seen = await repository.evidence('write("one.txt", "x"); git("commit", "-aqm", "inside")')
+    assert (seen.files_changed, len(seen.commits or [])) == (["one.txt"], 1)
+    repository.agent = repository.top
+    repository.configure()
+    seen = await repository.evidence('write("part/two.txt", "x"); write("one.txt", "x")')
+    assert seen.files_changed == ["one.txt"]
+
+
+async def test_more_changes_than_can_be_read_are_no_evidence(repository: Repository) -> None:
+    seen = await repository.evidence("""
+for number in range(20_000):
+    open(f"{number:05}" + "x" * 240, "w").close()
+""")
+    assert seen.files_changed is None
+
+
+async def test_what_is_no_file_is_not_read(repository: Repository) -> None:
+    os.mkfifo(repository.top / "pipe")
+    (repository.top / "link").symlink_to("/dev/zero")
+    (repository.top / "one.txt").unlink()
+    (repository.top / "one.txt").symlink_to("/etc/hostname")
+    seen = await repository.evidence("""
+os.unlink("link"); os.symlink("/dev/null", "link")
+os.mkfifo("new-pipe"); write("two.txt", "x")
+""")
+    assert seen.files_changed == ["link", "two.txt"]
