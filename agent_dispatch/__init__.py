@@ -11,7 +11,8 @@ The rooms, from the surfaces down. Imports go one way, which `lint-imports` chec
     run/            runs dispatches: the service that the surfaces call, the run loop, dialogues,
                     shared runs, and the machine-wide limit
     jobs/           one durable record per dispatch, and a lock that shows whether its owner lives
-    claude/         one `claude` and the processes around it: fork server, guard, conversation
+    claude/         one `claude` and the processes around it: fork server, guard, conversation;
+                    and other programs under a guard
     config/         `agents.toml`, and the settings and documents of a project directory
     files           private durable files
     core/           decisions: values in, values out; imports no event loop
