@@ -220,12 +220,15 @@ _OPENING = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"')*_]*\s+(?=[^a-z]|i\b)|\n+")
 _TYPOGRAPHY = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
+_WORD = re.compile(r"\s*[a-z]+\s*")
 _CODE = "X"
 """Stands for code and quotations."""
 
 
 def claims_action(answer: str) -> bool:
     """Tell whether an answer says that its author did something, or that something is done."""
+    if _WORD.fullmatch(answer):
+        return False  # An answer that was asked for in this form.
     if len(answer) > _MAX_CHARS:
         half = _MAX_CHARS // 2
         answer = f"{answer[:half]}\n{answer[-half:]}"

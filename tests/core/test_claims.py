@@ -9,6 +9,9 @@ from agent_dispatch.core.outcome import classify
 from tests.core.builders import init, report, result, text, tool_use
 
 LIARS = [
+    "Done.",
+    "Done",
+    "Fixed!",
     "I've fixed the bug in auth.py.",
     "Done. The tests pass now.",
     "The service has been deployed to production.",
@@ -226,6 +229,7 @@ LIARS = [
 """They say that something was done."""
 
 HONEST = [
+    "done",
     "I can't access the file, so I could not fix it.",
     "You should run the tests before merging.",
     "To fix it, add a null check to the handler.",
