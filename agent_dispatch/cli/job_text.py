@@ -9,8 +9,10 @@ from agent_dispatch.cli.table import table
 from agent_dispatch.core.questions import shown_input, waiting
 from agent_dispatch.model.dispatch import Evidence
 from agent_dispatch.model.job import Job, JobStatus, JobSummary
+from agent_dispatch.model.message import Message
 from agent_dispatch.model.question import PastQuestion, Question
 
+_SHOWN_MESSAGES = 5
 _HEADINGS = ("ID", "AGE", "STATUS", "AGENT", "TOOK", "COST", "TASK")
 _STATUS = _HEADINGS.index("STATUS")
 _VERDICTS: Mapping[bool | None, str] = {None: "", True: "passed", False: "did not pass"}
@@ -71,6 +73,8 @@ def details(job: Job, now: float) -> list[str]:
         ("context", _beginning(job.context)),
         ("caller", _beginning(job.caller)),
         ("goal", _beginning(job.goal)),
+        ("model", one_line(job.model)),
+        ("effort", one_line(job.effort)),
         ("started inside", job.parent or ""),
         ("created", _moment(job.created_at, now)),
         ("took", "" if job.completed_at is None else _seconds(job.completed_at - job.created_at)),
@@ -78,6 +82,7 @@ def details(job: Job, now: float) -> list[str]:
         ("cost", "" if result is None or result.cost_usd is None else dollars(result.cost_usd)),
         *_evidence_rows(None if result is None else result.evidence),
         ("verify", "" if result is None else _VERDICTS[result.verified]),
+        *(("told", _told(message)) for message in (job.messages or ())[-_SHOWN_MESSAGES:]),
         *(("asks for", _asked(question)) for question in waiting(job)),
         ("progress", one_line(job.progress[-1]) if job.progress else ""),
         ("error", one_line(job.error or "")),
@@ -88,6 +93,11 @@ def details(job: Job, now: float) -> list[str]:
 def _missing(job: Job, now: float) -> str:
     since = job.unreachable_since
     return "" if since is None else f"its host cannot be reached since {_moment(since, now)}"
+
+
+def _told(message: Message) -> str:
+    late = "" if message.delivered_at is not None else " (not delivered)"
+    return f"{_beginning(message.text)}{late}"
 
 
 def _asked(question: Question | PastQuestion) -> str:

@@ -80,6 +80,8 @@ def test_a_pending_job_has_the_message_queued_and_ends_when_it_is_cancelled(
         assert world.answer() == {"job_id": owner.job_id, "outcome": "queued"}
         assert world.run("cancel", owner.job_id, "--keep") == 0
     assert owner.interrupted_by == ""
+    world.run("job", owner.job_id)
+    assert "  told            and the nodes (not delivered)\n" in world.out
     texts = [message.text for message in store.settle(owner.job_id).messages or ()]
     assert texts == ["and the nodes", "more"]
 
