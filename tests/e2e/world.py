@@ -73,6 +73,11 @@ class World(Census):
             "DISABLE_AUTOUPDATER": "1",
         }
 
+    @property
+    def place(self) -> Place:
+        """The network that its programs are started in."""
+        return self._place
+
     def project(self, name: str, *, claude_md: str = "") -> Path:
         """Make a project directory for an agent."""
         directory = self.root / name
