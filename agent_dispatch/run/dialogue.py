@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime
 
 import msgspec
 import trio
@@ -11,11 +12,16 @@ from agent_dispatch.core.accounting import Share, share_of, together
 from agent_dispatch.core.call_timeout import clamped_timeout_s
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue import Exchange, Step, refused, time_was_up, to_record
+from agent_dispatch.core.failure import resets_at
+from agent_dispatch.core.holding import joined, stopped
 from agent_dispatch.core.next_step import more_time
 from agent_dispatch.core.outcome import refused as turn_refused
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, Role
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
+from agent_dispatch.model.next_step import CONTINUE
+from agent_dispatch.run.holding import cancelled_while_held, wait_for_reset, with_cap_left
+from agent_dispatch.run.limits import Held
 from agent_dispatch.run.plan import Planner
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
@@ -43,8 +49,19 @@ class Dialogue:
         settings: Settings,
         run: JobRun,
         planner: Planner,
+        *,
+        max_holds: int = 0,
     ) -> None:
-        """Let `agents` talk about what `request`, which is checked, asks for."""
+        """Let `agents` talk about what `request`, which is checked, asks for.
+
+        Args:
+            request: What they are to talk about.
+            agents: The two, with the caps of their runs.
+            settings: What their commands are made from.
+            run: The job.
+            planner: Makes their commands.
+            max_holds: How often it may wait for a limit of the account to reset.
+        """
         self._request = request
         self._agents = agents
         self._settings = settings
@@ -58,6 +75,9 @@ class Dialogue:
         self._sessions: dict[Role, str] = {}
         self._shares: dict[Role, Share] = {}
         """What each cost so far."""
+        self._holds_left = max_holds
+        self._before_hold: tuple[Step, DispatchResult] | None = None
+        """What the turn in hand came to before it was held."""
         self._in_hand: tuple[Step, Turns, bool] | None = None
         """The turn that is not over, and whether the time of the whole dialogue bounds it."""
         self._stood_still_s = 0.0
@@ -76,25 +96,26 @@ class Dialogue:
         return list(self._commands.values())
 
     async def _command(self, role: Role, resume: str | None = None) -> Command | DispatchResult:
-        agent = self._agents[role]
+        share = self._shares.get(role)
+        agent = with_cap_left(self._agents[role], None if share is None else share.cost_usd)
         return await self._planner.command(
             agent,
             self._settings,
             timeout_s=agent.timeout_s,
             job=self._run.owned.job,
             resume=resume,
-            beside=[other for other in self._agents.values() if other is not agent],
+            beside=[other for name, other in self._agents.items() if name is not role],
             asks=agent.asks,
         )
 
-    async def go(self, open_claude: OpenClaude, held_fds: Sequence[int]) -> DispatchResult:
+    async def go(self, open_claude: OpenClaude, held: Held) -> DispatchResult:
         """Have it, and give what is to be recorded; if cancelled, nothing of it is left."""
         self._began = trio.current_time()
         self._run.cancelled = self._cancelled
         self._run.owned.note_started()
         async with contextlib.AsyncExitStack() as stack:
             try:
-                await self._talk(stack, open_claude, held_fds)
+                await self._talk(stack, open_claude, held)
                 async with trio.open_nursery() as nursery:
                     for turns in self._turns.values():
                         nursery.start_soon(turns.leave)
@@ -110,7 +131,7 @@ class Dialogue:
         )
 
     async def _talk(
-        self, stack: contextlib.AsyncExitStack, open_claude: OpenClaude, held_fds: Sequence[int]
+        self, stack: contextlib.AsyncExitStack, open_claude: OpenClaude, held: Held
     ) -> None:
         while (step := self._exchange.next_step()) is not None:
             left_s = self._began + self._stood_still_s + self._timeout_s - trio.current_time()
@@ -120,24 +141,85 @@ class Dialogue:
                 self._exchange.stop(error, ErrorType.TIMEOUT, [longer])
                 return
             self._tell(step.role, f"Round {step.round}: {step.agent} ({step.role})")
-            turns = self._turns.get(step.role)
-            if turns is None or turns.over:
-                prepared = await self._next_claude(step.role)
-                if isinstance(prepared, DispatchResult):
-                    self._exchange.fail(step, prepared)
-                    return
-                turns = self._turns[step.role] = prepared
-                await stack.enter_async_context(turns.running(open_claude, held_fds))
             timeout_s = self._agents[step.role].timeout_s
-            self._in_hand = step, turns, left_s < timeout_s
-            limit = TimeLimit(min(left_s, timeout_s))
-            await turns.ask(step.prompt, limit, is_last=False)
-            self._stood_still_s += limit.stood_still_s
-            await turns.explain_denials()
+            ends_all, limit = left_s < timeout_s, TimeLimit(min(left_s, timeout_s))
+            prompt = step.prompt
+            while True:
+                turns = self._turns.get(step.role)
+                if turns is None or turns.over:
+                    prepared = await self._next_claude(step.role)
+                    if isinstance(prepared, DispatchResult):
+                        self._fail(step, prepared)
+                        return
+                    turns = self._turns[step.role] = prepared
+                    await stack.enter_async_context(turns.running(open_claude, held.fds))
+                self._in_hand = step, turns, ends_all
+                await turns.ask(prompt, limit, is_last=False)
+                self._stood_still_s += limit.stood_still_s
+                await turns.explain_denials()
+                turn_left_s = limit.left_s
+                until = self._reset_to_wait_for(turns, turn_left_s)
+                if until is None:
+                    break
+                await self._hold(stack, held, until)
+                prompt, limit = CONTINUE, TimeLimit(turn_left_s)
             if not turns.result().success:
                 # Reported when its process has ended and all that it said was read.
                 return
             self._close_turn()
+
+    def _reset_to_wait_for(self, turns: Turns, left_s: float) -> datetime | None:
+        report = turns.report()
+        if not self._holds_left or not left_s or report.seen.session_id is None:
+            return None
+        is_at_limit = turns.result().error_type is ErrorType.USAGE_LIMIT
+        return resets_at(report) if is_at_limit else None
+
+    async def _hold(self, stack: contextlib.AsyncExitStack, held: Held, until: datetime) -> None:
+        """Wait for a limit to reset, without a slot and without a claude."""
+        self._holds_left -= 1
+        began = trio.current_time()
+        self._put_aside()
+        try:
+            await self._leave(stack)
+            async with held.without_slot():
+                await wait_for_reset(self._run, until)
+        finally:
+            self._began += trio.current_time() - began
+
+    async def _leave(self, stack: contextlib.AsyncExitStack) -> None:
+        """Let both leave; others go on with their sessions."""
+        async with trio.open_nursery() as nursery:
+            for turns in self._turns.values():
+                nursery.start_soon(turns.leave)
+        for turns in self._turns.values():
+            turns.end()
+        await stack.aclose()
+        self._turns.clear()
+
+    def _put_aside(self) -> None:
+        """Keep what the turn in hand came to, until it goes on."""
+        if self._in_hand is not None:
+            (step, turns, _), self._in_hand = self._in_hand, None
+            result = turns.result()
+            self._learn_session(step.role, turns.transcript.session_id)
+            self._add_share(step.role, turns, result)
+            self._before_hold = step, self._with_before_hold(step.role, result)
+
+    def _with_before_hold(self, role: Role, result: DispatchResult) -> DispatchResult:
+        before, self._before_hold = self._before_hold, None
+        if before is None:
+            return result
+        return joined(before[1], result, self._agents[role].max_budget_usd)
+
+    def _add_share(self, role: Role, turns: Turns, result: DispatchResult) -> None:
+        share = share_of(turns.transcript.seen(), result)
+        self._shares[role] = together(self._shares.get(role), share)
+
+    def _fail(self, step: Step, failure: DispatchResult) -> None:
+        """Let the dialogue end with a turn that was not begun, or that did not go on."""
+        before, self._before_hold = self._before_hold, None
+        self._exchange.fail(step, failure if before is None else stopped(before[1], failure))
 
     async def _next_claude(self, role: Role) -> Turns | DispatchResult:
         resume = None
@@ -170,6 +252,7 @@ class Dialogue:
     def shares(self, result: DispatchResult) -> list[Share | None]:
         """Say what each of the two came to, in the order of the agents; None: never started."""
         begun = {role for role, turns in self._turns.items() if turns.has_started}
+        begun |= self._shares.keys()
         unknown = Share(error_type=result.error_type)
         return [self._shares.get(role, unknown) if role in begun else None for role in self._agents]
 
@@ -190,8 +273,8 @@ class Dialogue:
             return
         (step, turns, ends_all), self._in_hand = self._in_hand, None
         result = turns.result(cancelled_by)
-        share = share_of(turns.transcript.seen(), result)
-        self._shares[step.role] = together(self._shares.get(step.role), share)
+        self._add_share(step.role, turns, result)
+        result = self._with_before_hold(step.role, result)
         if result.success:
             self._exchange.add(step, result)
             self._learn_session(step.role, turns.transcript.session_id)
@@ -204,6 +287,10 @@ class Dialogue:
 
     def _cancelled(self, by: str) -> DispatchResult:
         self._close_turn(by)
+        if self._before_hold is not None:
+            step, before = self._before_hold
+            agent = self._agents[step.role]
+            self._fail(step, cancelled_while_held(agent, before.session_id, by))
         return self._record(f"Cancelled by {by}.", ErrorType.CANCELLED)
 
     def _record(self, error: str, error_type: ErrorType) -> DispatchResult:

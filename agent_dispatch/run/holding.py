@@ -17,9 +17,8 @@ from agent_dispatch.core.next_step import resume
 from agent_dispatch.core.outcome import refused
 from agent_dispatch.core.report import RunReport, Seen
 from agent_dispatch.core.usage import Usage, added
-from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
-from agent_dispatch.model.job import JobKind
 from agent_dispatch.run.run_job import JobRun
 
 _LOOK_EVERY_S = 30.0
@@ -30,13 +29,11 @@ _LEAST_CAP_USD = 0.000_001
 class Holds:
     """The holds of one dispatch, and what came of its runs before them."""
 
-    def __init__(self, run: JobRun, agent: EffectiveAgent, settings: Settings) -> None:
-        """Hold `run`, which `agent` does, where the settings and its kind allow it."""
+    def __init__(self, run: JobRun, agent: EffectiveAgent, max_holds: int) -> None:
+        """Hold `run`, which `agent` does, at most so often."""
         self._run = run
         self._agent = agent
-        self._left = 0
-        if settings.hold_at_usage_limit and run.owned.job.kind is JobKind.BACKGROUND:
-            self._left = settings.max_holds
+        self._left = max_holds
         self._before: DispatchResult | None = None
         self._usage: Usage = {}
         self._denied = 0
@@ -49,10 +46,7 @@ class Holds:
     @property
     def agent(self) -> EffectiveAgent:
         """The agent with what is left of its cap."""
-        cap, spent = self._agent.max_budget_usd, self._before and self._before.cost_usd
-        if not cap or not spent:
-            return self._agent
-        return msgspec.structs.replace(self._agent, max_budget_usd=max(cap - spent, _LEAST_CAP_USD))
+        return with_cap_left(self._agent, None if self._before is None else self._before.cost_usd)
 
     def joined(self, result: DispatchResult) -> DispatchResult:
         """Return the result of the run in hand together with those before it."""
@@ -91,21 +85,38 @@ class Holds:
         self._before = result
         self._usage = added(self._usage, report.seen.model_usage)
         self._denied += len(report.seen.denials)
-        run, moment = self._run, until.timestamp()
-        run.cancelled = self._cancelled
-        run.owned.note(held_until=moment)
-        when = f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        run.tell(Progress(f"Waiting for the account's usage limit to reset, at {when}"))
-        try:
-            # No event tells that the clock on the wall has come to a time.
-            while (left_s := moment - time.time()) > 0:  # noqa: ASYNC110
-                await trio.sleep(min(left_s, _LOOK_EVERY_S))
-        finally:
-            run.owned.note(held_until=None)
-        await run.go_on()
+        self._run.cancelled = self._cancelled
+        await wait_for_reset(self._run, until)
 
     def _cancelled(self, by: str) -> DispatchResult:
         session_id = None if self._before is None else self._before.session_id
-        text = f"Cancelled by {by} while it waited for the account's usage limit to reset."
-        again = resume(self._agent, session_id)
-        return self.stopped(refused(self._agent.name, text, ErrorType.CANCELLED, (again,)))
+        return self.stopped(cancelled_while_held(self._agent, session_id, by))
+
+
+def with_cap_left(agent: EffectiveAgent, spent_usd: float | None) -> EffectiveAgent:
+    """Return an agent with what is left of its cap, if that is known."""
+    cap = agent.max_budget_usd
+    if not cap or not spent_usd:
+        return agent
+    return msgspec.structs.replace(agent, max_budget_usd=max(cap - spent_usd, _LEAST_CAP_USD))
+
+
+async def wait_for_reset(run: JobRun, until: datetime) -> None:
+    """Wait until that time, as the record of the job says meanwhile."""
+    moment = until.timestamp()
+    run.owned.note(held_until=moment)
+    when = f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    run.tell(Progress(f"Waiting for the account's usage limit to reset, at {when}"))
+    try:
+        # No event tells that the clock on the wall has come to a time.
+        while (left_s := moment - time.time()) > 0:  # noqa: ASYNC110
+            await trio.sleep(min(left_s, _LOOK_EVERY_S))
+    finally:
+        run.owned.note(held_until=None)
+    await run.go_on()
+
+
+def cancelled_while_held(agent: EffectiveAgent, session_id: str | None, by: str) -> DispatchResult:
+    """Return the end of a run that was cancelled while it was held."""
+    text = f"Cancelled by {by} while it waited for the account's usage limit to reset."
+    return refused(agent.name, text, ErrorType.CANCELLED, (resume(agent, session_id),))

@@ -67,6 +67,8 @@ class Runner:
         self._work_trees = work_trees
         self._run_program = run_program
         self._parent = parent
+        self._may_hold = False
+        """It runs a background job, which may wait for a limit of the account to reset."""
         self._accounts = Accounts(store.ledger, planner.environ)
         self._calls: dict[str, Ownership] = {}
         """The calls that run in this process, by the ids of their jobs."""
@@ -129,7 +131,8 @@ class Runner:
         """Have a dialogue under the job of `run`; returns what is to be recorded."""
         agents = {role: capped(agent, settings) for role, agent in agents.items()}
         run.owned.note(agents=[request.requester, request.responder])
-        dialogue = Dialogue(request, agents, settings, run, self._planner)
+        max_holds = self._max_holds(settings)
+        dialogue = Dialogue(request, agents, settings, run, self._planner, max_holds=max_holds)
         commands = await dialogue.prepare()
         if isinstance(commands, DispatchResult):
             return not_begun(request, commands)
@@ -143,7 +146,7 @@ class Runner:
             if isinstance(account, DispatchResult):
                 return not_begun(request, account)
             run.account = account
-            return await dialogue.go(self._open_claude, held.fds)
+            return await dialogue.go(self._open_claude, held)
 
     async def background(
         self, job_id: str, fds: Sequence[int], joint_work: Callable[[Job], Work | None]
@@ -159,6 +162,8 @@ class Runner:
             DispatchError: It cannot be run; its record says so.
         """
         async with adopt_job(self._store, job_id, fds) as owned:
+            # A call from another machine has a worker too, but does not wait.
+            self._may_hold = owned.job.kind is not JobKind.CALL
 
             async def work(run: JobRun) -> DispatchResult:
                 if (joint := joint_work(owned.job)) is not None:
@@ -175,6 +180,9 @@ class Runner:
                 beside=partial(end_with_lease, self._store, job_id),
                 tell=self._tell,
             )
+
+    def _max_holds(self, settings: Settings) -> int:
+        return settings.max_holds if self._may_hold and settings.hold_at_usage_limit else 0
 
     async def _recorded(
         self,
@@ -231,7 +239,7 @@ class Runner:
     async def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> DispatchResult:
         """Run one turn of one agent."""
         request, settings = plan.request, plan.settings
-        holds = Holds(run, capped(plan.agent, settings), settings)
+        holds = Holds(run, capped(plan.agent, settings), self._max_holds(settings))
 
         async def command_for(timeout_s: float, resume: str | None) -> Command | DispatchResult:
             return await self._planner.command(

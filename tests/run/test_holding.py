@@ -15,7 +15,8 @@ from agent_dispatch.core.holding import joined, stopped
 from agent_dispatch.core.outcome import refused
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence, Member
 from agent_dispatch.model.job import Job, JobStatus
 from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.service import Service
@@ -239,3 +240,89 @@ def test_two_runs_of_one_dispatch_are_one_result() -> None:
     assert unknown.cost_usd is None
     ended = stopped(before, refused("infra", "gone", ErrorType.NOT_FOUND))
     assert (ended.cost_usd, ended.error, ended.error_type) == (0.1, "gone", ErrorType.NOT_FOUND)
+
+
+PAIR = """
+me = os.path.basename(os.getcwd())
+SESSION = SESSION[:-1] + ("1" if me == "asks" else "2")
+first = True
+while line := sys.stdin.readline():
+    text = json.loads(line)["message"]["content"]
+    before = attempts()
+    note(text)
+    if before == 1:
+        # As with stdin open: the process stays, and takes further lines.
+        init()
+        emit(type="rate_limit_event", rate_limit_info={"status": "rejected",
+             "resetsAt": time.time() + WAIT_S})
+        emit(**{"type": "result", "subtype": "success", "is_error": True, "num_turns": 1,
+                "result": "limit", "session_id": SESSION, "terminal_reason": "api_error",
+                "api_error_status": 429, "api_error": "usage_limit_reached",
+                "model_usage_since_last_result": {"opus": {"costUSD": 0.02}}})
+        continue
+    init()
+    last = "[RESOLVED]" if before == 3 else "which?"
+    result(last, model_usage_since_last_result={"opus": {"costUSD": 0.01}})
+"""
+
+
+def configure_pair(stage: Stage) -> None:
+    tables = ""
+    for name in ("asks", "knows"):
+        (stage.directory / name).mkdir()
+        tables += f'[agents.{name}]\ndirectory = "{stage.directory / name}"\ntimeout = 60\n'
+    (stage.directory / "agents.toml").write_text(f"{tables}[settings]\n{HOLDS}\n")
+
+
+async def test_a_held_dialogue_goes_on_with_both_sessions(stage: Stage) -> None:
+    configure_pair(stage)
+    request = DialogueRequest(requester="asks", responder="knows", topic="why")
+    tree = stage.tree(script(stage, f"WAIT_S = 1\n{PAIR}"))
+    async with stage.open(tree) as service:
+        with trio.fail_after(60):
+            done = await service.dialogue_detached(request)
+    assert done.resolved, done
+    assert [turn.message for turn in done.conversation] == ["which?", "which?", "[RESOLVED]"]
+    assert [turn.cost_usd for turn in done.conversation] == [0.01, 0.03, 0.01]
+    resumed = [flags for _, flags in prompts(stage)][2:]
+    assert all(any(flag.startswith("--resume=") for flag in flags) for flags in resumed)
+    assert prompts(stage)[2][0] == CONTINUE
+    lines = {line.agent: line for line in JobStore(stage.directory / "jobs").ledger.lines(0)}
+    assert {name: line.cost_usd for name, line in lines.items()} == {"asks": 0.03, "knows": 0.02}
+
+
+async def test_a_dialogue_can_be_cancelled_while_it_is_held(stage: Stage) -> None:
+    configure_pair(stage)
+    request = DialogueRequest(requester="asks", responder="knows", topic="why")
+    tree = stage.tree(script(stage, f"WAIT_S = 600\n{PAIR}"))
+    done: list[DialogueResult] = []
+
+    async def talk(service: Service) -> None:
+        done.append(await service.dialogue_detached(request))
+
+    async with stage.open(tree) as service:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(talk, service)
+                while not (jobs := (await service.jobs()).jobs):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+                await until_held(service, jobs[0].id)
+                assert tree.living() == []
+                assert await service.cancel(jobs[0].id) is CancelOutcome.CANCELLED
+    (result,) = done
+    assert result.error_type is ErrorType.CANCELLED
+    assert "while it waited" in (result.error or "")
+    assert result.total_cost_usd == 0.03
+
+
+async def test_a_member_of_a_background_group_is_held(stage: Stage) -> None:
+    stage.configure(settings=HOLDS)
+    members = [Member(request=task("go"))]
+    async with stage.open(stage.tree(once(stage, 1))) as service:
+        with trio.fail_after(60):
+            group = await service.parallel_detached(members)
+            assert group.members is not None
+            (job,) = [await service.job(job_id) for job_id in group.members]
+    assert job.result is not None
+    assert (job.status, job.result.result, job.result.cost_usd) == (JobStatus.DONE, "done", 0.05)
+    assert job.tree == group.tree
