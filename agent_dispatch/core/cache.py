@@ -33,10 +33,12 @@ def request_key(request: DispatchRequest, agent: EffectiveAgent, prompt: str = "
 def is_clean(result: DispatchResult) -> bool:
     """Tell whether an answer may be given again.
 
-    It is a success that nothing has to be said about, of a run that did nothing but read.
+    It is a success that nothing has to be said about, of a run that did nothing but read and that
+    no command had to verify.
     """
-    did = result.evidence
-    return result.success and not result.hint and did is not None and did.read_only
+    if not result.success or result.hint or result.verified is not None:
+        return False
+    return result.evidence is not None and result.evidence.read_only
 
 
 class Cache:

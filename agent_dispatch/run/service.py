@@ -845,7 +845,9 @@ class JobNotEndedError(DispatchError):
 def _is_own_run(plan: Plan) -> bool:
     """Whether a run answers its own call and no other."""
     resumes = plan.request.session_id is not None
-    return resumes or plan.verify is not None or not plan.settings.cache.enabled
+    # Of an agent on another host, the call alone says here that it is verified.
+    verifies = plan.verify is not None or plan.request.verify
+    return resumes or verifies or not plan.settings.cache.enabled
 
 
 def _no_hosts(host: str) -> DispatchError:

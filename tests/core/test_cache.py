@@ -86,6 +86,7 @@ def test_how_long_a_caller_waits_is_no_part_of_the_question() -> None:
         ({"evidence": Evidence(tool_calls=0, read_only=True)}, True),
         ({"evidence": Evidence(tool_calls=1, tools={"Bash": 1}, read_only=False)}, False),
         ({"evidence": None}, False),
+        ({"verified": True}, False),
     ],
 )
 def test_only_a_clean_answer_of_a_run_that_only_read_is_kept(
