@@ -18,6 +18,7 @@ from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence, Member
 from agent_dispatch.model.job import Job, JobStatus
+from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.service import Service
 from tests.jobs.holders import holder_of
@@ -107,6 +108,49 @@ async def test_a_held_job_goes_on_with_its_session(stage: Stage) -> None:
     assert [(line.cost_usd, line.success) for line in lines] == [(0.05, True)]
     assert lines[0].model_usage is not None
     assert lines[0].model_usage["opus"].cost_usd == 0.05
+
+
+async def test_a_message_to_a_held_job_is_queued_and_goes_with_its_next_turn(
+    stage: Stage,
+) -> None:
+    body = """
+before = attempts()
+note(read_turn())
+if before < 1:
+    limited(time.time() + 4)
+init()
+message = json.loads(sys.stdin.readline())
+for state in ("queued", "started", "completed"):
+    emit(type="command_lifecycle", command_uuid=message["uuid"], state=state)
+result("done with " + message["message"]["content"])
+sys.stdin.read()
+"""
+    stage.configure(settings=HOLDS)
+    async with stage.open(stage.tree(script(stage, body))) as service:
+        submitted = await service.submit(task("go"))
+        await until_held(service, submitted.id)
+        with trio.fail_after(60):
+            sending = await service.send(submitted.id, "the nodes")
+            held = await service.job(submitted.id)
+            job = await service.wait(submitted.id, 60)
+    assert (sending.outcome, held.status) == (SendOutcome.QUEUED, JobStatus.RUNNING)
+    assert job.result is not None
+    assert job.result.result == "done with the nodes"
+    [message] = job.messages or []
+    assert message.delivered_at is not None
+
+
+async def test_a_held_job_whose_words_are_to_be_kept_is_cancelled(stage: Stage) -> None:
+    stage.configure(settings=HOLDS)
+    async with stage.open(stage.tree(once(stage, 600))) as service:
+        submitted = await service.submit(task("go"))
+        await until_held(service, submitted.id)
+        with trio.fail_after(60):
+            outcome = await service.cancel(submitted.id, keep=True)
+            job = await service.job(submitted.id)
+    assert (outcome, job.status) == (CancelOutcome.CANCELLED, JobStatus.CANCELLED)
+    assert job.result is not None
+    assert job.result.session_id == SESSION
 
 
 async def test_a_held_job_has_no_slot_and_keeps_its_session(stage: Stage) -> None:
