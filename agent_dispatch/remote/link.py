@@ -49,6 +49,8 @@ _FAREWELL = "\n" + encode(Bye()).decode() + "\n"
 """What the guard says for us: the first line feed ends a frame that we had begun."""
 _SHOWN_LINES = 3
 _LEAVE_S = 1.0
+_KILLED = 128
+"""Shells and container tools add the number of the signal to it."""
 
 _FOR_GOOD = (
     "Host key verification failed",
@@ -56,6 +58,7 @@ _FOR_GOOD = (
     "Permission denied",
     "Too many authentication failures",
     "Bad configuration option",
+    "Bad owner or permissions",
     "terminating, ",
 )
 """What ssh says where no second try can help."""
@@ -362,8 +365,9 @@ class Link:
             return True
         if any(words in said for words in _ONCE_REACHED_IT_PASSES):
             return not self._was_reached
-        if child is None or not child.exited or (child.exit_code or 0) < 0:
-            return False  # Silent, or killed.
+        status = None if child is None or not child.exited else child.exit_code
+        if status is None or status < 0 or status > _KILLED:
+            return False  # Silent, or killed; ssh says 255 of whatever happens to it.
         # A container that starts anew answers by its tool's own words.
         return not self._was_reached and not any(words in said for words in _PASSING)
 

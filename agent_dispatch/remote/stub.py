@@ -64,6 +64,8 @@ MAX_LEASE_S = 3600.0
 _RENEW_EVERY_S = 0.5
 _EVENTS_EVERY_S = 0.25
 _CHUNK_BYTES = 64 * 1024
+_ADMIT_S = 30.0
+"""Longer than the lock of a submission, the disk and the start of a worker take together."""
 _BYE_S = 15.0
 """How long the calls of a caller that leaves may take to end; their workers go on with it."""
 
@@ -248,7 +250,9 @@ class _Stub:
         is_call = frame.kind == JobKind.CALL
         if is_call and not frame.fresh and (kept := service.kept_answer(plan)) is not None:
             return _answered(frame, kept)
-        job, again = await self._admit(service, frame, plan)
+        # A cut is no wish of the caller: what is being taken is taken, for it asks again.
+        with trio.fail_after(_ADMIT_S, shield=True):
+            job, again = await self._admit(service, frame, plan)
         if is_call and frame.lease_s and not job.status.is_terminal:
             self._leases[job.id] = min(frame.lease_s, MAX_LEASE_S)
         return Accepted(n=frame.n, id=job.id, status=job.status, again=again)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from bench import concurrency, jobs, overhead, soak
+from bench import concurrency, cuts, jobs, overhead, soak
 from bench.chaos.__main__ import main as chaos
 from bench.chaos.spending import main as spending
 from bench.compare import __main__ as compare
@@ -49,6 +49,12 @@ def test_a_command_measures_what_is_wanted(
     assert expected in {row["name"] for row in told["rows"]}
     assert told["failed"] == []
     assert told["command"].startswith(f"python -m {command.__name__} ")  # type: ignore[attr-defined]
+
+
+def test_cuts_play_a_run_by_its_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cuts.make_plan(7) == cuts.make_plan(7) != cuts.make_plan(8)
+    assert cuts.main(["--runs", "1", "--seed", "7"]) == 0
+    assert "1 runs with cuts" in capsys.readouterr().out
 
 
 @needs_a_compiler

@@ -51,7 +51,7 @@ def main() -> None:
         say(type="control_request", request_id="r1", request={**asked, "input": {"command": "ls"}})
         sys.stdin.readline()
     time.sleep(number("sleep", prompt))
-    words = re.findall(r"[a-z]+=[0-9.]+|echo=\S+", prompt)
+    words = re.findall(r"[a-z]+=[0-9.]+|echo=\w+", prompt)
     answer = f"answer to {' '.join(words)} \u2028é🎉" + "x" * int(number("chars", prompt))
     if "environ=1" in prompt:
         answer = json.dumps(dict(os.environ))
