@@ -198,3 +198,16 @@ def test_what_was_added_can_be_removed_and_the_rest_says_the_same(
     added = _added(text)
     assert parse_jsonc(added) == {**document, "servers": {**servers, "ours": ENTRY}}
     assert parse_jsonc(_removed(added)) == document
+
+
+@given(_DOCUMENTS, st.dictionaries(st.text(max_size=4), _VALUES, max_size=3), _VALUES, st.data())
+def test_a_key_is_set_and_the_rest_says_the_same(
+    data: dict[str, Any], ours: dict[str, Any], value: object, draw: st.DataObject
+) -> None:
+    document = {**data, "servers": {"ours": ours, "other": {"n": 1}}}
+    text = _decorated(document, draw).replace("\n", draw.draw(st.sampled_from(["\n", "\r\n"])))
+    after = _set(text, n=value)
+    assert parse_jsonc(after) == {
+        **document,
+        "servers": {"ours": {**ours, "n": value}, "other": {"n": 1}},
+    }
