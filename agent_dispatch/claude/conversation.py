@@ -59,7 +59,7 @@ async def open_claude(
 
     def take(events: Iterable[Event]) -> None:
         for event in events:
-            if (progress := transcript.add(event)) is not None:
+            for progress in transcript.add(event):
                 on_progress(progress)
             if isinstance(event, ControlEvent):
                 on_control(child, event)

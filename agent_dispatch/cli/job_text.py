@@ -8,7 +8,7 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.table import table
 from agent_dispatch.core.questions import shown_input, waiting
 from agent_dispatch.model.dispatch import Evidence
-from agent_dispatch.model.job import Job, JobStatus, JobSummary
+from agent_dispatch.model.job import Job, JobStatus, JobSummary, summarise
 from agent_dispatch.model.message import Message
 from agent_dispatch.model.question import PastQuestion, Question
 
@@ -58,6 +58,18 @@ def _took(job: JobSummary, now: float) -> str:
         return ""
     end = job.completed_at if job.status.is_terminal else now
     return "" if end is None else age(end - job.started_at)
+
+
+def end_line(job: Job) -> list[str]:
+    """The last line of a job that has ended: how, after how long, and what it cost."""
+    if not job.status.is_terminal:
+        return []
+    cost = None if job.result is None else job.result.cost_usd
+    parts = [" + ".join(map(one_line, agents_of(summarise(job)))), job.status.value]
+    if job.completed_at is not None:
+        began = job.created_at if job.started_at is None else job.started_at
+        parts.append(f"{max(job.completed_at - began, 0):.0f} s")
+    return [" · ".join([*parts, *([] if cost is None else [dollars(cost)])])]
 
 
 def details(job: Job, now: float) -> list[str]:

@@ -13,7 +13,7 @@ import msgspec
 
 from agent_dispatch.cli.errors import report_error, show_error
 from agent_dispatch.cli.job_names import NEWEST, find_job
-from agent_dispatch.cli.job_text import agents_of, details, job_table, short_id
+from agent_dispatch.cli.job_text import agents_of, details, end_line, job_table, short_id
 from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import (
     Colour,
@@ -225,7 +225,7 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
         if json:
             write_json(shell, {"id": found.id, "status": found.status, "progress": lines})
         else:
-            write_lines(shell, map(one_line, lines))
+            write_lines(shell, [*map(one_line, lines), *end_line(found)])
         return _DONE
     if is_remote(full):
         found = remote_follow(shell, full, as_json=json)
@@ -234,20 +234,23 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
     if json:
         write_lines(shell, [_compact({"id": found.id, "status": found.status})])
     else:
-        remark(shell, f"Job {short_id(found.id)} is {found.status}.", Colour.FAINT)
+        write_lines(shell, end_line(found))
     return _exit_status(found)
 
 
 def _follow(shell: Shell, store: JobStore, job_id: str, *, as_json: bool) -> Job:
     with closing(_looks(store, job_id, float("inf"))) as looks:
         shown: Sequence[str] = ()
+        clock = ""
         for found in looks:
             new = new_lines(shown, found.progress or ())
             shown = found.progress or ()
-            texts = (
-                [_compact({"progress": line}) for line in new] if as_json else map(one_line, new)
-            )
+            texts = [
+                _compact({"progress": line}) if as_json else clock + one_line(line) for line in new
+            ]
             write_lines(shell, texts, at_once=True)
+            # Of the lines that were there before, nobody knows when they came.
+            clock = time.strftime("%H:%M:%S  ")
     return found
 
 

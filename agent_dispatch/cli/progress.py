@@ -68,9 +68,10 @@ class ProgressView:
     def on_progress(self, progress: Progress) -> None:
         """Note a message and return at once."""
         message = one_line(progress.message)
-        if not message or message == self._latest.get(progress.member):
+        shown = one_line(progress.stem) or message
+        if not message or shown == self._latest.get(progress.member):
             return
-        self._latest[progress.member] = message
+        self._latest[progress.member] = shown
         self._pending.append((progress.member, message))
         self._news.set()
 
@@ -113,7 +114,7 @@ class ProgressView:
                 if self._style is Style.LINE:
                     self._put(f"{self._to_first_line()}{_ERASE_BELOW}")
                 else:
-                    self._put(self._take_lines(self._elapsed_s()))
+                    self._put(self._take_lines())
             finally:
                 self._writing.release()
         self._closed = True
@@ -129,7 +130,7 @@ class ProgressView:
             if self._style is Style.LINE:
                 self._put(self._rewritten(elapsed_s))
             else:
-                self._put(self._take_lines(elapsed_s))
+                self._put(self._take_lines())
 
     def _rewritten(self, elapsed_s: int) -> str:
         columns, rows = _size(self._stderr)
@@ -144,12 +145,12 @@ class ProgressView:
         above = self._lines_shown - 1
         return f"\r\x1b[{above}A" if above > 0 else "\r"
 
-    def _take_lines(self, elapsed_s: int) -> str:
+    def _take_lines(self) -> str:
         taken = [self._pending.popleft() for _ in range(len(self._pending))]
         if self._style is Style.LOG:
             newest = {member: place for place, (member, _) in enumerate(taken)}
             taken = [taken[place] for place in sorted(newest.values())]
-        return "".join(f"[{elapsed_s:>3} s] {message}\n" for _, message in taken)
+        return "".join(f"{message}\n" for _, message in taken)
 
     def _put(self, text: str) -> None:
         if self._closed or not text:

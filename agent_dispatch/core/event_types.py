@@ -116,8 +116,17 @@ class ToolInput(msgspec.Struct, frozen=True, kw_only=True):
     shell_id: str = ""
     """What `TaskStop` takes as well, and what `KillShell` took before it."""
     file_path: str = ""
-    """Of `Write` and `Edit`."""
+    """Of `Read`, `Write` and `Edit`."""
     notebook_path: str = ""
+    command: str = ""
+    """Of `Bash`."""
+    pattern: str = ""
+    """Of `Grep` and `Glob`."""
+    path: str = ""
+    url: str = ""
+    """Of `WebFetch`."""
+    query: str = ""
+    """Of `WebSearch`."""
 
 
 class ContentBlock(msgspec.Struct, frozen=True, kw_only=True):

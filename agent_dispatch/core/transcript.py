@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 
@@ -20,6 +21,7 @@ from agent_dispatch.core.event_types import (
     ToolResultMeta,
     UserEvent,
 )
+from agent_dispatch.core.progress_text import tool_line
 from agent_dispatch.core.report import Denial, Seen
 from agent_dispatch.core.secrets import mask
 from agent_dispatch.core.tool_calls import ToolCalls
@@ -41,6 +43,8 @@ _MAX_RULE_CHARS = 1000
 _SERVER_FAILURES = frozenset({"failed", "needs-auth"})
 _MAX_NOISE_LINES = 20
 _LINE_CHARS = 200
+_MAX_TOLD_CALLS = 20
+"""Of the tool calls of one message."""
 
 _AUTH_STATUSES = (401, 403)
 _TASK_OVER = frozenset({"completed", "failed", "killed", "stopped"})
@@ -65,6 +69,8 @@ class Transcript:
         """Tasks that have started and not ended, and whether each runs in the background."""
         self._live_tasks: tuple[str, ...] | None = None
         """Background tasks that the CLI itself last listed; outranks `_tasks`."""
+        self._foreground: set[str] = set()
+        """Tasks that started in the foreground and stayed there."""
         self._stopped_by_agent: set[str] = set()
         """Tasks that the model, or a subagent, stopped by a tool."""
         self._hooks: dict[str, str] = {}
@@ -218,13 +224,13 @@ class Transcript:
             noise_tail="\n".join(self._noise),
         )
 
-    def add(self, event: Event) -> Progress | None:
-        """Take in the next event; return a progress line if it is worth one."""
+    def add(self, event: Event) -> Sequence[Progress]:
+        """Take in the next event; return the progress lines that it is worth."""
         match event:
             case SystemEvent():
                 line = self._add_system(event)
             case AssistantEvent():
-                line = self._add_assistant(event)
+                return self._add_assistant(event)
             case UserEvent():
                 self._work_goes_on(event.parent_tool_use_id)
                 self._add_refusals(event)
@@ -243,7 +249,7 @@ class Transcript:
                 line = "A line of output was too long and was cut"
             case _:
                 line = ""
-        return Progress(line) if line else None
+        return (Progress(line),) if line else ()
 
     def _add_system(self, event: SystemEvent) -> str:
         self._calls.add_task(event)
@@ -304,6 +310,8 @@ class Transcript:
             background = event.is_backgrounded is not False and not event.ambient
             if len(self._tasks) < _MAX_NAMES:
                 self._tasks[task_id] = background
+            if not background and len(self._foreground) < _MAX_NAMES:
+                self._foreground.add(task_id)
             self._had_tasks |= background
             return f"Background task started: {about}" if background else ""
         if status in _TASK_OVER:
@@ -312,17 +320,19 @@ class Transcript:
                 self._cut_off.add(task_id)
         elif task_id in self._tasks and event.patch and event.patch.is_backgrounded is not None:
             self._tasks[task_id] = event.patch.is_backgrounded
-        if event.subtype == "task_notification":
+            if event.patch.is_backgrounded:
+                self._foreground.discard(task_id)
+        if event.subtype == "task_notification" and task_id not in self._foreground:
             return f"Background task {one_line(status or 'ended')}: {about}"
         return ""
 
-    def _add_assistant(self, event: AssistantEvent) -> str:
+    def _add_assistant(self, event: AssistantEvent) -> Sequence[Progress]:
         self._work_goes_on(event.parent_tool_use_id)
         if event.error is not None:
             self._api_error = event.error
             if event.api_error_params and event.api_error_params.rate_limit_info:
                 self._rate_limit = event.api_error_params.rate_limit_info
-            return ""
+            return ()
         self._auth_failures = 0
         self._last_retry = None
         self._calls.add_assistant(event)
@@ -336,9 +346,10 @@ class Transcript:
             self._last_words = text[:_MAX_TEXT_CHARS] or self._last_words
             self._last_text = self._last_words or self._last_text
             self._text = "" if tools else (text[:_MAX_TEXT_CHARS] or self._text)
-        if tools:
-            return one_line(f"Using tool: {', '.join(tools)}")
-        return one_line(text.strip().partition("\n")[0])
+        sentence = one_line(text.strip().partition("\n")[0])
+        said = (Progress(sentence),) if sentence else ()
+        called = [block for block in blocks if block.type == "tool_use" and block.name]
+        return (*said, *map(tool_line, called[:_MAX_TOLD_CALLS]))
 
     def _add_result(self, event: ResultEvent) -> str:
         # Empty where a hook kept the turn from ending by itself (measured with 2.1.330).

@@ -129,6 +129,11 @@ class Ownership:
             self._changed.set()
             self._urgent.set()
 
+    @property
+    def run_s(self) -> float:
+        """Seconds since the run began; 0 before."""
+        return 0 if self._started_at is None else max(0, self._now() - self._started_at)
+
     def report(self, line: str) -> None:
         """Add a line to the progress tail; `keep_record` writes it. Returns at once."""
         # A line may be the whole of a large answer: only its beginning is looked at.

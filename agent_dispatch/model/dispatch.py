@@ -86,6 +86,14 @@ class Progress(msgspec.Struct, frozen=True):
     """Which of several that go at once it is about, counted from 0."""
     questions: tuple[Question, ...] | None = None
     """The permission questions that are open now, if they have changed."""
+    agent: str = ""
+    """Whom it is about; empty: the agent of the job."""
+    is_tool: bool = False
+    """It is about a tool call; a newer one may take its place, but not that of a sentence."""
+    stem: str = ""
+    """The message without the time, for a reader that goes on counting; empty: the message."""
+    run_s: float = 0
+    """Seconds since the run began, when this was told."""
 
 
 OnProgress = Callable[[Progress], None]

@@ -18,6 +18,7 @@ from agent_dispatch.config.hosts import AgentSeen, Sightings, host_named
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.next_step import on_host
 from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.progress_text import about, started
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
@@ -171,7 +172,7 @@ class Hosts:
         following, place = await self._note(
             link, agent, request, JobKind.CALL, ref=ref, fresh=fresh, tree=tree
         )
-        on_progress(Progress(f"Job {place.shown_id}", place.shown_id))
+        on_progress(about(agent.name, started(place.shown_id), 0))
 
         def on_event(event: Event) -> None:
             if following.event(event.seq):

@@ -17,6 +17,7 @@ from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue import Exchange, check_dialogue, time_was_up
 from agent_dispatch.core.next_step import more_time, on_host
 from agent_dispatch.core.outcome import of_job, refused
+from agent_dispatch.core.progress_text import about, started
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.store import Collected, Listing
@@ -105,7 +106,7 @@ class Routed(Service):
                 request, on_progress, fresh=fresh, alone=alone, summary_chars=summary_chars
             )
         job = await self.submit(request)
-        on_progress(Progress(f"Job {job.id}", job.id))
+        on_progress(about(job.agent, started(job.id), 0))
         return of_job(await self.wait(job.id, math.inf, on_progress))
 
     async def are_local(self, names: Sequence[str]) -> bool:
@@ -162,19 +163,14 @@ class Routed(Service):
                     longer = more_time(request.timeout_s)
                     exchange.stop(time_was_up(request.timeout_s), ErrorType.TIMEOUT, [longer])
                     break
-            on_progress(Progress(f"Round {step.round}: {step.agent} ({step.role})"))
+            on_progress(about(step.agent, Progress(f"round {step.round}, as {step.role}"), 0))
             asked = DispatchRequest(
                 agent=step.agent,
                 task=step.prompt,
                 timeout_s=left_s,
                 session_id=sessions.get(step.role),
             )
-            label = f"{step.agent}: "
-
-            def report(progress: Progress, label: str = label) -> None:
-                on_progress(Progress(label + progress.message, progress.job_id))
-
-            result = await self.dispatch(asked, report, fresh=True)
+            result = await self.dispatch(asked, on_progress, fresh=True)
             job_id = result.job_id or job_id
             if not result.success:
                 exchange.fail(step, result)

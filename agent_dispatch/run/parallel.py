@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import trio
 
 from agent_dispatch.core.outcome import refused, refused_by
 from agent_dispatch.core.parallel import aggregate_request
+from agent_dispatch.core.progress_text import about
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, Member, OnProgress, Progress
 from agent_dispatch.model.parallel import ParallelResult
@@ -36,20 +38,30 @@ async def _run_all(
     results: dict[int, DispatchResult] = {}
 
     async def run_one(index: int, member: Member) -> None:
-        label = f"[{index + 1}/{len(members)}] {member.request.agent}"
+        label = f"[{index + 1}/{len(members)}] "
 
         def report(progress: Progress) -> None:
-            on_progress(Progress(f"{label}: {progress.message}", progress.job_id, index))
+            on_progress(labelled(label, progress, index))
 
         result = results[index] = await _or_refused(member, dispatch, report)
         how = "done" if result.success else f"failed ({result.error_type})"
-        over = f"{len(results)} of {len(members)} are over"
-        on_progress(Progress(f"{label}: {how}; {over}", member=index))
+        ended = Progress(f"{how}, {len(results)} of {len(members)} ended")
+        report(about(member.request.agent, ended, 0))
 
     async with trio.open_nursery() as nursery:
         for index, member in enumerate(members):
             nursery.start_soon(run_one, index, member)
     return [results[index] for index in range(len(members))]
+
+
+def labelled(label: str, progress: Progress, member: int) -> Progress:
+    """Return the progress of one of several dispatches, labelled as that."""
+    return msgspec.structs.replace(
+        progress,
+        message=f"{label}{progress.message}",
+        stem=f"{label}{progress.stem or progress.message}",
+        member=member,
+    )
 
 
 async def _or_refused(
@@ -79,8 +91,7 @@ async def _aggregate(
         return refused(agent, error)
 
     def report(progress: Progress) -> None:
-        message = f"{agent} combines the answers: {progress.message}"
-        on_progress(Progress(message, progress.job_id, len(members)))
+        on_progress(labelled("[all] ", progress, len(members)))
 
     request = aggregate_request(agent, members, results)
     return await _or_refused(Member(request=request), dispatch, report)

@@ -17,6 +17,7 @@ import trio
 
 from agent_dispatch.claude.child import Child
 from agent_dispatch.core import outcome
+from agent_dispatch.core.progress_text import about, started
 from agent_dispatch.core.secrets import mask
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.mailbox import Mail
@@ -121,7 +122,8 @@ class JobRun:
 
     def tell(self, progress: Progress) -> None:
         """Record progress, and pass it on, without keys."""
-        progress = msgspec.structs.replace(progress, message=mask(progress.message))
+        masked = msgspec.structs.replace(progress, message=mask(progress.message))
+        progress = about(self.owned.job.agent, masked, self.owned.run_s)
         self.owned.report(progress.message)
         self._on_progress(progress)
 
@@ -192,6 +194,7 @@ async def run_job(
     try:
         async with trio.open_nursery() as nursery:
             run = JobRun(owned, nursery, on_progress, cancelling.cancel, tell)
+            run.tell(started(owned.job.id))
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen, run.take_mail)
             if beside is not None:

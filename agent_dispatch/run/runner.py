@@ -201,7 +201,6 @@ class Runner:
         ) as owned:
             self._calls[owned.job.id] = owned
             try:
-                on_progress(Progress(f"Job {owned.job.id}", owned.job.id))
                 result = await run_job(
                     owned,
                     work,

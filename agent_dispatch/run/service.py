@@ -30,6 +30,7 @@ from agent_dispatch.core.dialogue import (
     from_record,
 )
 from agent_dispatch.core.parallel import wrong_items
+from agent_dispatch.core.progress_text import about, started
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.ids import IdSource
@@ -252,7 +253,7 @@ class Service:
             # The worker keeps the time itself, from when its agent starts.
             fields = {"summary_chars": summary_chars}
             job = await self._to_worker(plan.request, JobKind.BACKGROUND, fields=fields)
-            report(Progress(f"Job {job.id}", job.id))
+            report(about(job.agent, started(job.id), 0))
             return outcome.of_job(await self.wait(job.id, math.inf, report))
 
         if alone or _is_own_run(plan):
@@ -359,7 +360,7 @@ class Service:
                 "members": [member.job_id for member in asked if member.job_id] or None,
             },
         )
-        on_progress(Progress(f"Job {job.id}", job.id))
+        on_progress(about(job.agent, started(job.id), 0))
         ended = await self.wait(job.id, math.inf, on_progress)
         came = group_job.from_record(outcome.of_job(ended))
         if came is not None and ended.completed_at is not None:
@@ -451,7 +452,7 @@ class Service:
             "max_rounds": request.max_rounds,
         }
         job = await self._to_worker(as_dispatch(request), JobKind.BACKGROUND, fields=fields)
-        on_progress(Progress(f"Job {job.id}", job.id))
+        on_progress(about(job.agent, started(job.id), 0))
         return from_record(outcome.of_job(await self.wait(job.id, math.inf, on_progress)))
 
     async def _run_dialogue(self, run: JobRun) -> DispatchResult:

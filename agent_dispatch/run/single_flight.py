@@ -15,6 +15,7 @@ import trio
 
 from agent_dispatch.core.cache import Cache, request_key
 from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.progress_text import about
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.answer import CacheStats
 from agent_dispatch.model.config import CacheSettings
@@ -56,7 +57,8 @@ class SingleFlight:
         key, settings = request_key(plan.request, plan.agent, plan.prompt), plan.settings.cache
         kept = self._cache.get(key, trio.current_time(), settings)
         if kept is not None:
-            on_progress(Progress("Answered from the cache", kept.job_id))
+            cached = Progress("answered from the cache", kept.job_id)
+            on_progress(about(plan.request.agent, cached, 0))
             return kept
         run = self._runs.get(key)
         if run is None or run.is_ending:
@@ -200,8 +202,8 @@ class _SharedRun:
 
     async def wait(self, caller: _Caller) -> DispatchResult:
         if self.job_id is not None:
-            same = f"The same is being asked already: job {self.job_id}"
-            caller.on_progress(Progress(same, self.job_id))
+            same = Progress(f"asked the same already, job {self.job_id[-8:]}", self.job_id)
+            caller.on_progress(about(caller.agent, same, 0))
         self._callers.append(caller)
         self._retime()
         try:

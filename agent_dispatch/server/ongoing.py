@@ -171,7 +171,8 @@ class Ongoing:
             call = self._calls[key] = _Call(detached)
             self._nursery.start_soon(self._run, key, call, work)
         elif call.job_ids:
-            on_progress(Progress(f"The same was asked before: job {call.job_id}", call.job_id))
+            same = f"The same was asked before: job {call.job_id[-8:]}"
+            on_progress(Progress(same, call.job_id))
         waiting = call.callers[caller] = _Waiting(on_progress, trio.CancelScope(deadline=until))
         try:
             with waiting.scope:

@@ -5,11 +5,13 @@ Claude Code gives up on a call that is silent for long, and shows what it is tol
 """
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
+from agent_dispatch.core.progress_text import with_seconds
 from agent_dispatch.model.dispatch import OnProgress, Progress
 
 logger = logging.getLogger(__name__)
@@ -20,11 +22,16 @@ Report = Callable[[float, str], Awaitable[None]]
 MIN_GAP_S = 0.1
 KEEP_ALIVE_S = 8.0
 MAX_MESSAGE_CHARS = 500
+FLUSH_S = 0.2
+MAX_UNSENT = 100
+"""An agent may say more than a client reads; the oldest are dropped then."""
 
 
 @asynccontextmanager
 async def report_progress(report: Report, subject: str) -> AsyncIterator[OnProgress]:
-    """Give a sink for the progress of one call; what was posted to it is sent while this is open.
+    """Give a sink for the progress of one call.
+
+    What was posted to it is sent while this is open; what is left at its end, before the answer.
 
     Args:
         report: Sends one notification; waiting there delays further ones only.
@@ -35,43 +42,64 @@ async def report_progress(report: Report, subject: str) -> AsyncIterator[OnProgr
         nursery.start_soon(pacer.run)
         yield pacer.post
         nursery.cancel_scope.cancel()
+    await pacer.flush()
 
 
 class _Pacer:
-    """A mailbox with one slot: the newest message wins, the others are counted."""
+    """What is still to be sent: all sentences, and of the tool calls in a row the newest."""
 
     def __init__(self, report: Report, subject: str) -> None:
         self._report = report
-        self._last = subject
-        self._unsent = 0
+        self._last = Progress(subject, stem=subject)
+        self._last_at = trio.current_time()
+        self._unsent: deque[Progress] = deque(maxlen=MAX_UNSENT)
         self._posted = trio.Event()
+        self._number = 0
+        self._failed = False
 
     def post(self, progress: Progress) -> None:
         """The sink: takes a message and returns."""
-        self._last = progress.message
-        self._unsent += 1
+        if progress.is_tool and self._unsent and self._unsent[-1].is_tool:
+            self._unsent.pop()
+        self._unsent.append(progress)
         self._posted.set()
 
     async def run(self) -> None:
         """Send until cancelled. Failing to send ends the reporting, not the call."""
-        started = trio.current_time()
-        number = 0
         try:
             while True:
                 with trio.move_on_after(KEEP_ALIVE_S - MIN_GAP_S):
                     await self._posted.wait()
-                number += 1
-                await self._report(number, self._take(trio.current_time() - started))
+                await self._send()
                 await trio.sleep(MIN_GAP_S)
         except Exception:
+            self._failed = True
             logger.exception("progress is no longer reported")
 
-    def _take(self, elapsed_s: float) -> str:
-        message = self._last.strip()
-        if len(message) > MAX_MESSAGE_CHARS:
-            message = f"{message[:MAX_MESSAGE_CHARS]}…"
-        omitted, self._unsent = self._unsent - 1, 0
-        self._posted = trio.Event()
-        if omitted < 0:
-            return f"{message} ({elapsed_s:.0f} s so far)"
-        return f"{message} (+{omitted} before)" if omitted else message
+    async def flush(self) -> None:
+        """Send what is left, for a moment: the answer is waiting behind it."""
+        with trio.move_on_after(FLUSH_S):
+            while self._unsent and not self._failed:
+                try:
+                    await self._send()
+                except Exception:
+                    self._failed = True
+                    logger.exception("progress is no longer reported")
+
+    async def _send(self) -> None:
+        self._number += 1
+        await self._report(self._number, self._take())
+
+    def _take(self) -> str:
+        """The oldest message that was not sent; or the last one again, with the time by now."""
+        if self._unsent:
+            self._last, self._last_at = self._unsent.popleft(), trio.current_time()
+            said = self._last.message
+        else:
+            run_s = self._last.run_s + trio.current_time() - self._last_at
+            stem = self._last.stem
+            said = with_seconds(stem, run_s) if stem else self._last.message
+        if not self._unsent:
+            self._posted = trio.Event()
+        said = said.strip()
+        return said if len(said) <= MAX_MESSAGE_CHARS else f"{said[:MAX_MESSAGE_CHARS]}…"

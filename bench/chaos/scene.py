@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +20,7 @@ from tests.faults.house import PRODUCT, House
 
 _SMALL_PIPE_BYTES = 4096
 _QUIET_LOOKS = 5
-_TOLD_ID = "Job "
+_TOLD_ID = re.compile(r" · started · job ([0-9a-f]{8})$")
 _HANGING = """
 import os, threading
 scandir = os.scandir
@@ -141,7 +142,7 @@ class Scene(House):
         limit = "" if file_blocks is None else f"ulimit -f {file_blocks}; "
         loosely = ("sh", "-c", f'{limit}umask 000; exec "$@" 2>>{self.said}', "sh")
         async with self.serving(*loosely) as mcp, trio.open_nursery() as nursery:
-            client = Client(mcp.process)
+            client = Client(mcp.process, self.directory)
             nursery.start_soon(client.read)
             yield client
             nursery.cancel_scope.cancel()
@@ -150,9 +151,10 @@ class Scene(House):
 class Client:
     """Talks to one server: sends requests without waiting, and keeps the answers."""
 
-    def __init__(self, process: trio.Process) -> None:
-        """Use a server after its handshake."""
+    def __init__(self, process: trio.Process, directory: Path) -> None:
+        """Use a server after its handshake; its records are somewhere below `directory`."""
         self.process = process
+        self._directory = directory
         self.asked: dict[int, str] = {}
         """The tool of each request that has no answer yet."""
         self.answers: dict[int, Any] = {}
@@ -265,8 +267,10 @@ class Client:
     def _hear(self, message: dict[str, Any]) -> None:
         if message.get("method") == "notifications/progress":
             text = message["params"]["message"]
-            if text.startswith(_TOLD_ID):
-                self.acknowledged.add(text.removeprefix(_TOLD_ID)[:32])
+            if told := _TOLD_ID.search(text):
+                # The message has the end of the id; without a record it stays that end.
+                records = self._directory.rglob(f"*{told[1]}.json")
+                self.acknowledged.add(next((path.stem for path in records), told[1]))
         elif "id" in message:
             self._take(message)
 

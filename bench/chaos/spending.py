@@ -138,7 +138,7 @@ async def _spend(house: House, outcome: Outcome, chance: random.Random, notes: P
         clients: list[Client] = []
         for _ in range(SERVERS):
             mcp = await stack.enter_async_context(house.serving())
-            clients.append(Client(mcp.process))
+            clients.append(Client(mcp.process, house.config.parent))
         doomed = chance.sample(range(SERVERS), outcome.killed)
         async with trio.open_nursery() as nursery:
             for client in clients:

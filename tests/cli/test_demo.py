@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def test_the_stand_in_is_what_answers_and_it_is_said(world: World) -> None:
     assert "costs nothing" in world.out
     for shown in ("tides: ", "ferry: ", "## Goal", "All is well.", "Cost: $0.02", "Time: 5.0 s"):
         assert shown in world.out
-    assert "] Using tool: Read\n" in world.err
+    assert "Using tool: Read\n" in world.err
 
 
 def test_the_real_one_is_said_to_cost_money(world: World) -> None:
@@ -107,7 +108,8 @@ def test_the_whole_demonstration_runs_and_cleans_up(world: World) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "High water on Tuesday is at 05:01 and 17:24 (from tides.csv)." in ended.stdout
     assert "Cost: $0.00 (a stand-in)" in ended.stdout
-    assert "Using tool: Read" in ended.stderr
+    assert re.search(r"^tides · started · job [0-9a-f]{8}$", ended.stderr, re.MULTILINE)
+    assert re.search(r"^tides · Read: .*tides\.csv", ended.stderr, re.MULTILINE)
     assert os.listdir(temporary) == []
     assert not world.config.exists()
 

@@ -1,5 +1,6 @@
 import json
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -417,8 +418,25 @@ def test_a_tail_that_follows_prints_each_line_once_until_the_end(
         assert progress == [{"progress": line} for line in lines]
         assert last == {"id": claim.job.id, "status": "failed"}
     else:
-        assert stdout.text.splitlines() == lines
-        assert stderr.text == f"Job {claim.job.id[-8:]} is failed.\n"
+        *shown, last_line = stdout.text.splitlines()
+        # What comes while it follows is told with the time of day.
+        assert shown[:20] == lines[:20]
+        assert [line[:8].count(":") for line in shown[20:]] == [2, 2]
+        assert [line[10:] for line in shown[20:]] == lines[20:]
+        assert re.fullmatch(r"infra · failed · \d+ s", last_line)
+        assert stderr.text == ""
+
+
+def test_a_tail_ends_with_how_it_ended_after_how_long_and_what_it_cost(
+    world: World, store: JobStore
+) -> None:
+    claim = running(store)
+    report(store, claim, "infra · Bash: make")
+    end(store, claim)
+    assert world.run("tail") == 0
+    first, last = world.out.splitlines()
+    assert first == "infra · Bash: make"
+    assert re.fullmatch(r"infra · done · \d+ s · \$0\.25", last)
 
 
 def test_a_job_without_an_owner_is_cancelled_at_once(world: World, store: JobStore) -> None:

@@ -117,5 +117,5 @@ def test_a_file_that_is_missing_is_named(world: World) -> None:
 def test_each_agent_has_its_own_progress(world: World, tasks: str) -> None:
     world.service = FakeService(progress=[(0, "Using tool: Read"), (0, "Using tool: Bash")])
     world.run("parallel", tasks, "--stream")
-    lines = [line.partition("] ")[2] for line in world.err.splitlines() if line.startswith("[")]
+    lines = [line for line in world.err.splitlines() if line.startswith("Using")]
     assert lines == ["Using tool: Read", "Using tool: Bash"] * 2

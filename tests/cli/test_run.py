@@ -122,19 +122,16 @@ def test_each_message_is_a_line_when_streaming(world: World) -> None:
         progress=[(0, "Using tool: Read"), (0, "Using tool: Bash"), (0, "Using tool: Bash")]
     )
     world.run("test", "infra", "--stream")
-    progress = [line for line in world.err.splitlines() if line.startswith("[")]
-    assert [line.partition("] ")[2] for line in progress] == [
-        "Using tool: Read",
-        "Using tool: Bash",
-    ]
+    progress = [line for line in world.err.splitlines() if line.startswith("Using")]
+    assert progress == ["Using tool: Read", "Using tool: Bash"]
 
 
 def test_a_file_gets_few_lines_and_the_last_one_surely(world: World) -> None:
     world.service = FakeService(progress=[(0, f"step {n}") for n in range(500)])
     world.run("run", "infra", "x")
-    progress = [line for line in world.err.splitlines() if line.startswith("[")]
+    progress = [line for line in world.err.splitlines() if line.startswith("step")]
     assert len(progress) <= 2
-    assert progress[-1] == "[  0 s] step 499"
+    assert progress[-1] == "step 499"
 
 
 def test_a_terminal_gets_one_line_that_is_gone_at_the_end(world: World) -> None:

@@ -12,7 +12,7 @@ def progress(*events: dict[str, Any]) -> list[str]:
     """The lines shown for the last of `events`."""
     seen = Transcript()
     shown = [seen.add(event) for event in EventDecoder().feed(builders.lines(*events))]
-    return [line.message for line in shown[-1:] if line is not None]
+    return [line.message for line in shown[-1]]
 
 
 def test_a_session_is_known_from_its_init() -> None:
@@ -197,7 +197,7 @@ def test_an_answer_outlives_any_number_of_empty_results() -> None:
             ),
             "Started Claude Code; MCP servers that failed: pg",
         ),
-        (builders.tool_use("Bash"), "Using tool: Bash"),
+        (builders.tool_use("Bash"), "Bash: touch x"),
         (builders.text("\n  First line.\nSecond."), "First line."),
         (builders.text("x" * 500), "x" * 199 + "…"),
         (builders.text("I use password=hunter2 for it."), "I use password=h… for it."),

@@ -54,7 +54,7 @@ async def test_two_agents_talk_for_two_rounds_in_one_process_each(
     assert outcome["total_cost_usd"] == pytest.approx(sum(costs))
     assert (job["success"], job["result"]) == (True, "Applied.")
     assert job["parsed_result"]["conversation"] == outcome["conversation"]
-    assert "backend: Using tool: Bash" in " ".join(lines)
+    assert "backend · Bash: " in " ".join(lines)
     await world.nothing_left(within_s=3)
 
 

@@ -193,7 +193,7 @@ class _Playing(Child):
             self._exit(self._fake._will_exit_with)
 
     def _add(self, event: Event) -> None:
-        if (progress := self._transcript.add(event)) is not None:
+        for progress in self._transcript.add(event):
             self._on_progress(progress)
         if isinstance(event, ControlEvent):
             self._on_control(self, event)

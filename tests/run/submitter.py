@@ -22,8 +22,8 @@ def say(job_id: str) -> None:
 
 
 def say_id(progress: Progress) -> None:
-    if progress.message.startswith("Job "):
-        say(progress.message.removeprefix("Job "))
+    if progress.job_id is not None:
+        say(progress.job_id)
 
 
 async def main() -> None:

@@ -235,7 +235,10 @@ async def test_a_dialogue_is_a_job_that_gives_the_whole_conversation(pair: Pair)
         assert outcome.job_id is not None
         job = await service.job(outcome.job_id)
         result = await service.result(outcome.job_id)
-    assert (said[0].job_id, said[0].message) == (outcome.job_id, f"Job {outcome.job_id}")
+    assert (said[0].job_id, said[0].message) == (
+        outcome.job_id,
+        f"db · started · job {outcome.job_id[-8:]}",
+    )
     assert (job.kind, job.status) == (JobKind.CALL, JobStatus.DONE)
     assert (job.agent, job.caller, job.task) == ("db", "backend", "Are we migrated?")
     assert job.session_id == SESSIONS["db"]
@@ -243,9 +246,9 @@ async def test_a_dialogue_is_a_job_that_gives_the_whole_conversation(pair: Pair)
     assert recorded(job) == msgspec.structs.replace(outcome, job_id=None)
     assert job.agents == ["backend", "db"]
     lines = [progress.message for progress in said]
-    assert "Round 1: db (responder)" in lines
-    assert f"backend: session {SESSIONS['backend']}" in lines
-    assert job.progress == lines[1:][-20:]
+    assert "db · round 1, as responder" in lines
+    assert f"backend · session {SESSIONS['backend']}" in lines
+    assert job.progress == lines[-20:]
 
 
 async def test_without_retention_a_dialogue_leaves_no_record_and_goes_out_whole(
@@ -269,12 +272,14 @@ async def test_a_pair_takes_one_slot(pair: Pair) -> None:
 async def test_who_waits_for_a_slot_is_told_the_place_and_starts_nothing(pair: Pair) -> None:
     pair.set_up("max_concurrency = 1")
     async with pair.having("hear(); stay()", until=SESSIONS["db"]) as live:
-        said: list[str] = []
+        said: list[Progress] = []
         with trio.move_on_after(0.3) as patience:
-            await live.service.dialogue(REQUEST, lambda progress: said.append(progress.message))
+            await live.service.dialogue(REQUEST, said.append)
         assert patience.cancelled_caught
-        assert said[1:] == ["Waiting for a free slot, place 1 in line"]
-        job = await live.service.job(said[0].removeprefix("Job "))
+        assert [progress.message for progress in said[1:]] == [
+            "db · Waiting for a free slot, place 1 in line"
+        ]
+        job = await live.service.job(said[0].job_id or "")
         assert (job.status, job.started_at) == (JobStatus.CANCELLED, None)
 
 

@@ -241,9 +241,9 @@ async def test_the_place_in_the_queue_is_progress(bench: Bench, autojump_clock: 
             await wait_all_tasks_blocked(0.05)
         autojump_clock.autojump_threshold = 0
     assert [line for line in said if "place" in line] == [
-        "Waiting for a free slot, place 1 in line",
-        "Waiting for a free slot, place 2 in line",
-        "Waiting for a free slot, place 1 in line",
+        "infra · Waiting for a free slot, place 1 in line",
+        "infra · Waiting for a free slot, place 2 in line",
+        "infra · Waiting for a free slot, place 1 in line",
     ]
 
 
@@ -334,7 +334,7 @@ async def test_a_session_is_resumed_by_one_run_at_a_time(
     assert claude.peak == 1
     assert len(claude.commands) == 2
     assert all(f"--resume={SESSION}" in command.argv for command in claude.commands)
-    assert "Waiting for another run of this session to end" in said
+    assert "infra · Waiting for another run of this session to end" in said
 
 
 async def test_an_exclusive_agent_has_one_run_at_a_time_and_the_others_queue(
@@ -354,7 +354,7 @@ async def test_an_exclusive_agent_has_one_run_at_a_time_and_the_others_queue(
                 lambda progress: said.append(progress.message),
             )
     assert (claude.peak, len(claude.commands)) == (1, 2)
-    assert "Waiting for another run of agent infra to end" in said
+    assert "infra · Waiting for another run of agent infra to end" in said
     assert list((tmp_path / "sessions").iterdir()) == []
 
 

@@ -81,7 +81,7 @@ async def test_an_answer_can_be_fetched_again_by_its_id(stage: Stage) -> None:
     async with stage.open(stage.tree(ANSWER)) as service:
         outcome = await service.dispatch(task("go"), lambda progress: said.append(progress.message))
         assert outcome.job_id is not None
-        assert said[0] == f"Job {outcome.job_id}"
+        assert said[0] == f"infra · started · job {outcome.job_id[-8:]}"
         job = await service.job(outcome.job_id)
         assert (job.kind, job.status, job.task) == (JobKind.CALL, JobStatus.DONE, "go")
         assert await service.result(outcome.job_id) == outcome
@@ -160,7 +160,7 @@ async def test_a_cancelled_call_is_recorded_with_its_session(stage: Stage) -> No
     ids: list[str] = []
 
     def note_id(progress: Progress) -> None:
-        ids.append(progress.message.removeprefix("Job "))
+        ids.extend(filter(None, [progress.job_id]))
 
     async with stage.open(tree) as service:
         with trio.fail_after(30):
@@ -223,7 +223,7 @@ async def test_a_waiter_is_told_what_the_agent_does(stage: Stage) -> None:
     seen = trio.Event()
 
     def note(progress: Progress) -> None:
-        if progress.message == "reading":
+        if progress.message == "infra · reading":
             seen.set()
 
     async with stage.open(tree) as service:

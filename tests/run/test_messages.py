@@ -78,7 +78,7 @@ class At:
     async def run(self, service: Service) -> None:
         def on_progress(progress: Progress) -> None:
             self.job_id = progress.job_id or self.job_id
-            if progress.message.startswith("Started Claude Code"):
+            if progress.message.startswith("infra · Started Claude Code"):
                 self.begun.set()
 
         self.result = await service.dispatch(task("go"), on_progress)
@@ -339,7 +339,9 @@ emit(type="assistant", message={"content": [{"type": "text", "text": "I heard."}
     )
     async with running(stage, script) as at:
         await at.send("more", patience_s=0)
-        await wait_to_see(at.store, at.job_id, lambda job: "I heard." in (job.progress or ()))
+        await wait_to_see(
+            at.store, at.job_id, lambda job: "infra · I heard." in (job.progress or ())
+        )
         assert await at.keep() is CancelOutcome.CANCELLED
     assert at.result is not None
     assert at.result.result == "I heard."

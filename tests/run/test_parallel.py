@@ -166,10 +166,10 @@ async def test_progress_says_whose_it_is(stage: Stage) -> None:
             await service.parallel(
                 ask("do echo-1", "die"), on_progress=lambda p: told.append(p.message)
             )
-    assert any(line.startswith("[1/2] infra: Job ") for line in told)
-    assert any(line.startswith("[1/2] infra: done") for line in told)
-    assert any(line.startswith("[2/2] infra: failed (cli_error)") for line in told)
-    assert told[-1].endswith("; 2 of 2 are over")
+    assert any(line.startswith("[1/2] infra · started · job ") for line in told)
+    assert any(line.startswith("[1/2] infra · done") for line in told)
+    assert any(line.startswith("[2/2] infra · failed (cli_error)") for line in told)
+    assert told[-1].endswith(", 2 of 2 ended")
 
 
 async def test_cancelling_the_call_ends_all_and_frees_the_slots(stage: Stage) -> None:

@@ -136,7 +136,7 @@ async def test_the_same_asked_at_once_is_run_once(call: MakeCall, runs: Runs) ->
     assert (first.result, first.cached, first.cost_usd) == ("fine", None, 0.5)
     assert others == [first] * 7
     assert calls[0].told == [f"Job {JOB}"]
-    assert calls[1].told == [f"The same is being asked already: job {JOB}"]
+    assert calls[1].told == [f"infra · asked the same already, job {JOB[-8:]}"]
 
 
 async def test_another_question_is_run_beside_it(call: MakeCall, runs: Runs) -> None:
@@ -158,7 +158,7 @@ async def test_the_same_asked_later_is_answered_from_the_cache(
     assert second.result == msgspec.structs.replace(
         first.result, cached=True, cached_at=second.result.cached_at, cost_usd=0
     )
-    assert second.told == ["Answered from the cache"]
+    assert second.told == ["infra · answered from the cache"]
     stats = sharing.stats(SETTINGS)
     assert (stats.hits, stats.misses, stats.size) == (1, 1, 1)
 

@@ -4,8 +4,14 @@ import pytest
 import trio
 import trio.testing
 
+from agent_dispatch.core.progress_text import about
 from agent_dispatch.model.dispatch import Progress
-from agent_dispatch.server.progress import KEEP_ALIVE_S, MAX_MESSAGE_CHARS, report_progress
+from agent_dispatch.server.progress import (
+    KEEP_ALIVE_S,
+    MAX_MESSAGE_CHARS,
+    MAX_UNSENT,
+    report_progress,
+)
 
 
 class Recorder:
@@ -34,28 +40,61 @@ async def test_a_message_goes_out_at_once(autojump_clock: trio.testing.MockClock
     assert report.sent == [(3, 1, "Using tool: Bash")]
 
 
-async def test_a_flood_is_thinned_to_ten_a_second_and_counted(
+def called(tool: str, run_s: float = 0) -> Progress:
+    return about("infra", Progress(tool, is_tool=True), run_s)
+
+
+async def test_a_flood_of_calls_is_thinned_to_ten_a_second(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     report = Recorder()
     async with report_progress(report, "Dispatch") as post:
         for number in range(1000):
-            post(Progress(f"step {number}"))
+            post(called(f"Bash: step {number}"))
             await trio.sleep(0.001)
-    assert len(report.sent) <= 11
-    gaps = [b[0] - a[0] for a, b in itertools.pairwise(report.sent)]
+    assert len(report.sent) <= 12
+    gaps = [b[0] - a[0] for a, b in itertools.pairwise(report.sent[:-1])]
     assert min(gaps) > 0.099
-    shown = sum(1 + int(m.partition("(+")[2].partition(" ")[0] or 0) for m in report.messages)
-    assert 900 <= shown <= 1000
+    assert report.messages[-1] == "infra · Bash: step 999"
 
 
-async def test_the_newest_message_wins(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_newest_call_wins_and_no_sentence_is_dropped_for_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     report = Recorder()
     async with report_progress(report, "Dispatch") as post:
-        for message in ("one", "two", "three"):
-            post(Progress(message))
-        await trio.sleep(1)
-    assert report.messages == ["three (+2 before)"]
+        post(about("infra", Progress("I look at the pods."), 1))
+        for tool in ("Bash: one", "Bash: two", "Read: three"):
+            post(called(tool, 2))
+        post(about("infra", Progress("Three are down."), 3))
+        post(called("Grep: error", 3.6))
+    assert report.messages == [
+        "infra · I look at the pods.",
+        "infra · Read: three · 2 s",
+        "infra · Three are down.",
+        "infra · Grep: error · 4 s",
+    ]
+
+
+async def test_of_endless_sentences_the_newest_are_sent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    report = Recorder()
+    async with report_progress(report, "Dispatch") as post:
+        for number in range(10_000):
+            post(Progress(f"step {number}"))
+    assert report.messages[-1] == "step 9999"
+    assert len(report.messages) <= MAX_UNSENT
+
+
+async def test_a_client_that_is_slow_delays_the_answer_for_a_moment_only(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    report = Recorder(takes_s=60)
+    async with report_progress(report, "Dispatch") as post:
+        post(Progress("one"))
+        post(Progress("two"))
+    assert trio.current_time() < 1
 
 
 async def test_silence_is_broken_with_the_elapsed_time(
@@ -64,10 +103,10 @@ async def test_silence_is_broken_with_the_elapsed_time(
     report = Recorder()
     async with report_progress(report, "Dispatch a task") as post:
         await trio.sleep(9)
-        post(Progress("Using tool: Bash"))
+        post(called("Bash: make", 5))
         await trio.sleep(60)
-    assert report.messages[0] == "Dispatch a task (8 s so far)"
-    assert report.messages[1:3] == ["Using tool: Bash", "Using tool: Bash (17 s so far)"]
+    assert report.messages[0] == "Dispatch a task · 8 s"
+    assert report.messages[1:3] == ["infra · Bash: make · 5 s", "infra · Bash: make · 13 s"]
     times = [at for at, _, _ in report.sent]
     assert max(b - a for a, b in itertools.pairwise(times)) <= KEEP_ALIVE_S
 
@@ -90,7 +129,7 @@ async def test_a_client_that_takes_nothing_holds_up_nobody(
         for number in range(1000):
             post(Progress(f"step {number}"))
             await trio.sleep(0.01)
-    assert len(report.sent) == 1
+    assert len(report.sent) == 2
     assert trio.current_time() < 100
 
 
