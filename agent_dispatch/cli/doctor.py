@@ -6,6 +6,7 @@ import msgspec
 
 from agent_dispatch.cli.agents import open_registry
 from agent_dispatch.cli.checks import Check, Status, check_claude, check_config, check_jobs
+from agent_dispatch.cli.client_checks import check_clients
 from agent_dispatch.cli.money_checks import check_money
 from agent_dispatch.cli.output import Colour, counted, one_line, paint, write_json, write_lines
 from agent_dispatch.cli.registration_checks import check_registration
@@ -68,6 +69,7 @@ def _checks(shell: Shell) -> Iterator[Check]:
         directories = []  # `check_config` reports it.
     yield from check_claude(shell)
     yield from check_registration(shell, directories)
+    yield from check_clients(shell)
     yield from check_config(shell)
     yield from check_jobs(shell)
     yield from check_money(shell)

@@ -16,6 +16,7 @@ import msgspec
 
 from agent_dispatch.cli.checks import Check, Status
 from agent_dispatch.cli.claude_cli import ClaudeConfigError, read_claude_config
+from agent_dispatch.cli.client_checks import clients_registered
 from agent_dispatch.cli.registration import (
     REMOVE,
     SERVER_NAME,
@@ -36,6 +37,7 @@ from agent_dispatch.cli.temporary import (
     why_temporary,
 )
 from agent_dispatch.config.claude_settings import claude_folder
+from agent_dispatch.errors import ConfigError
 
 _INIT = "agent-dispatch init"
 _MAX_BYTES = 4 * 1024 * 1024
@@ -60,6 +62,9 @@ def check_registration(shell: Shell, directories: Sequence[str]) -> Iterator[Che
     plugin = enabled_plugin(shell.environ)
     if present is None and plugin is not None:
         yield _check_plugin(plugin, shell.environ)
+    elif present is None and _has_other_client(shell):
+        message = "not registered with Claude Code, but with another client"
+        yield _finding(Status.NOTE, message, _INIT)
     else:
         yield from _check_present(present, registration_of_this(shell), shell.environ)
     if present is not None and plugin is not None:
@@ -77,6 +82,13 @@ def check_registration(shell: Shell, directories: Sequence[str]) -> Iterator[Che
 
 def _finding(status: Status, message: str, fix: str | None = None) -> Check:
     return Check("registration", status, message, fix)
+
+
+def _has_other_client(shell: Shell) -> bool:
+    try:
+        return bool(clients_registered(shell))
+    except ConfigError:
+        return False  # `check_clients` reports it.
 
 
 def enabled_plugin(environ: Mapping[str, str]) -> str | None:

@@ -415,3 +415,29 @@ def test_the_plugin_counts_as_a_registration(healthy: World) -> None:
     settings.write_text('{"enabledPlugins": {"agent-dispatch@market": false}}')
     healthy.run("doctor", "--json")
     assert "not registered" in found(healthy, "registration")[0][1]
+
+
+def test_a_client_that_init_registered_with_is_checked(world: World) -> None:
+    world.install_claude()
+    codex = world.home / ".codex"
+    codex.mkdir()
+    world.run("init", "--client", "codex")
+    world.run("add", "infra", str(world.project("infra")))
+    assert world.run("doctor") == 0
+    assert "note  registration: not registered with Claude Code, but with another client" in (
+        world.out
+    )
+    assert f"ok    client codex: {codex / 'config.toml'}" in world.out
+    text = (codex / "config.toml").read_text()
+    again = "agent-dispatch init --client codex"
+    for broken, status, said, fix in (
+        ("", "warn", "has no entry of ours any more", again),
+        ("[x", "fail", "is not valid TOML", f"correct it in {codex / 'config.toml'}"),
+        (text.replace(world.program, "/opt/other"), "warn", "runs /opt/other", f"{again} --yes"),
+        (text.replace(world.program, "/gone/agent-dispatch"), "fail", "which is missing", again),
+    ):
+        (codex / "config.toml").write_text(broken)
+        world.run("doctor", "--json")
+        [(found_status, message, found_fix)] = found(world, "client codex")
+        assert (found_status, found_fix) == (status, fix)
+        assert said in message
