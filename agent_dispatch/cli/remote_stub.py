@@ -5,14 +5,15 @@ stands in a line of `authorized_keys`; of the command that the caller asked for 
 and nothing else.
 """
 
-import logging
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
-from agent_dispatch.cli.shell import Shell, this_shell
+from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
+from agent_dispatch.claude.open_files import raise_soft_limit
 from agent_dispatch.worker import ENTRIES
 
 MISUSED = 2
@@ -36,43 +37,45 @@ def run_stub(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    from agent_dispatch.remote.stub import Rights, serve
-    from agent_dispatch.remote.surroundings import host_environ
-
-    rights = Rights()
+    caller, agents = "", ""
+    nonce = argv[0] if len(argv) == 1 else ""
     if argv[:1] == ["--forced"]:
         options = dict(zip(argv[1::2], argv[2::2], strict=False))
-        asked = _ASKED.search(environ.get("SSH_ORIGINAL_COMMAND", ""))
-        nonce = asked[1] if asked else ""
         caller, agents = options.get("--caller", ""), options.get("--agents", "")
-        if len(argv) != 5 or not caller or not agents:
-            nonce = ""
-        rights = Rights(caller, frozenset(filter(None, agents.split(","))))
-    else:
-        nonce = argv[0] if len(argv) == 1 else ""
+        asked = _ASKED.search(environ.get("SSH_ORIGINAL_COMMAND", ""))
+        nonce = asked[1] if asked and len(argv) == 5 and caller and agents else ""
     if not _NONCE.fullmatch(nonce):
         sys.stderr.write(_USAGE)
         return MISUSED
-    logging.basicConfig(format="agent-dispatch: %(message)s")
-    environ = host_environ(environ, sys.argv[0])
-    _run(serve, stdin, stdout, nonce, environ, rights)
+    # While few modules are loaded: what it forks is small then.
+    with closing(start_fork_server(ENTRIES)) as fork_server:
+        raise_soft_limit()
+        _serve(stdin, stdout, nonce, environ, fork_server, caller, agents)
     return 0
 
 
-def _run(
-    serve: Any, stdin: int, stdout: int, nonce: str, environ: Mapping[str, str], rights: Any
+def _serve(
+    stdin: int,
+    stdout: int,
+    nonce: str,
+    environ: Mapping[str, str],
+    fork_server: ForkServer,
+    caller: str,
+    agents: str,
 ) -> None:
-    from agent_dispatch.claude.fork_server import start_fork_server
-    from agent_dispatch.claude.open_files import raise_soft_limit
+    import logging
 
-    fork_server = start_fork_server(ENTRIES)
-    raise_soft_limit()
     import trio
 
     from agent_dispatch.late import import_late_modules
     from agent_dispatch.remote.service import open_routed
+    from agent_dispatch.remote.stub import Rights, serve
+    from agent_dispatch.remote.surroundings import host_environ
 
     import_late_modules()
+    logging.basicConfig(format="agent-dispatch: %(message)s")
+    environ = host_environ(environ, sys.argv[0])
+    rights = Rights(caller, frozenset(filter(None, agents.split(",")))) if caller else Rights()
 
     async def main() -> None:
         await serve(
@@ -85,10 +88,7 @@ def _run(
             doctor=lambda: _checks(environ),
         )
 
-    try:
-        trio.run(main)
-    finally:
-        fork_server.close()
+    trio.run(main)
 
 
 def _checks(environ: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -96,7 +96,8 @@ def _checks(environ: Mapping[str, str]) -> list[dict[str, Any]]:
     import msgspec
 
     from agent_dispatch.cli.remote_checks import check_host
+    from agent_dispatch.cli.shell import this_shell
 
-    shell: Shell = msgspec.structs.replace(this_shell(lambda argv: MISUSED), environ=environ)
+    shell = msgspec.structs.replace(this_shell(lambda argv: MISUSED), environ=environ)
     checks: list[dict[str, Any]] = msgspec.to_builtins(list(check_host(shell)))
     return checks

@@ -1,0 +1,202 @@
+"""What an agent on another machine costs: over cold ssh, a shared connection and an open link.
+
+    uv run python -m bench.hosts            needs root and sshd: makes namespaces of its own
+
+Two machines in network namespaces, a scripted claude, medians of `--rounds`. A round trip of 50 ms
+is made by a proxy that holds all bytes for 25 ms each way.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from agent_dispatch.claude.fork_server import start_fork_server
+from agent_dispatch.model.dispatch import DispatchRequest
+from agent_dispatch.remote.service import open_routed
+from agent_dispatch.worker import ENTRIES
+from tests.remote.network import NetworkedMachine, missing, network
+
+ROOT = Path(__file__).parents[1]
+DELAY = """
+import os, selectors, socket, sys, threading, time, queue
+def carry(take, give):
+    held = queue.Queue()
+    def out():
+        while (item := held.get()) is not None:
+            at, data = item
+            time.sleep(max(0, at - time.monotonic()))
+            give(data)
+        give(b"")
+    threading.Thread(target=out, daemon=True).start()
+    while data := take(): held.put((time.monotonic() + 0.025, data))
+    held.put(None)
+s = socket.create_connection((sys.argv[1], 22))
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def to_socket(data): s.sendall(data) if data else s.shutdown(socket.SHUT_WR)
+def to_ssh(data):
+    if not data: os._exit(0)
+    while data: data = data[os.write(1, data):]
+threading.Thread(target=carry, args=(lambda: os.read(0, 65536), to_socket), daemon=True).start()
+carry(lambda: s.recv(65536), to_ssh); time.sleep(1)
+"""
+
+
+async def _timed(call: Callable[[], Awaitable[object]]) -> float:
+    began = time.perf_counter()
+    await call()
+    return (time.perf_counter() - began) * 1000
+
+
+async def _measure(rounds: int, fork_server: Any) -> dict[str, Any]:
+    """Inside the laptop's namespace: one process, one link."""
+    found: dict[str, Any] = {}
+    async with open_routed(environ=os.environ, fork_server=fork_server) as service:
+        number = 0
+
+        def request(task: str = "echo") -> DispatchRequest:
+            nonlocal number
+            number += 1
+            return DispatchRequest(agent="train", task=f"{task} {number}")
+
+        async def submit() -> None:
+            jobs.append(await service.submit(request()))
+
+        async def call() -> None:
+            result = await service.dispatch(request(), fresh=True)
+            assert result.success, result
+
+        jobs: list[Any] = []
+        found["connect and submit"] = [await _timed(submit)]
+        found["submit"] = [await _timed(submit) for _ in range(rounds)]
+        for job in jobs:
+            await service.wait(job.id, 60)
+        found["instant answer"] = [await _timed(call) for _ in range(rounds)]
+
+        async def fifty() -> None:
+            async with trio.open_nursery() as nursery:
+                for _ in range(50):
+                    nursery.start_soon(submit)
+
+        del jobs[:]
+        found["50 submits on one link"] = [await _timed(fifty)]
+        for job in jobs:
+            await service.wait(job.id, 120)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def _inside(rounds: int) -> int:
+    fork_server = start_fork_server(ENTRIES)
+    try:
+        print(json.dumps(trio.run(_measure, rounds, fork_server)))
+    finally:
+        fork_server.close()
+    return 0
+
+
+def _plain(laptop: NetworkedMachine, alias: str, rounds: int) -> float:
+    """`ssh HOST agent-dispatch run`, as a person would type it."""
+    times = []
+    for number in range(rounds):
+        there = f".local/bin/agent-dispatch run train 'echo {number}{alias}' --json"
+        began = time.perf_counter()
+        subprocess.run([*laptop.entering, "ssh", alias, there], check=True, capture_output=True)
+        times.append((time.perf_counter() - began) * 1000)
+    return statistics.median(times)
+
+
+def _pss_mib(pids: Sequence[int], word: bytes) -> float:
+    total = 0
+    for pid in pids:
+        try:
+            if word in Path(f"/proc/{pid}/cmdline").read_bytes():
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                found = re.search(r"Pss:\s+(\d+)", rollup)
+                total += int(found[1]) if found else 0
+        except OSError:
+            continue
+    return total / 1024
+
+
+def _run(rounds: int) -> dict[str, dict[str, float]]:
+    table: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as place, network(Path(place)) as net:
+        laptop, gpu = net.machine("lap"), net.machine("gpu")
+        gpu.start_sshd()
+        gpu.admits(laptop, "gpu")
+        gpu.project("train")
+        config = laptop.home / ".ssh" / "config"
+        proxy = laptop.home / "delay.py"
+        proxy.write_text(DELAY)
+        plain = config.read_text()
+        slow = plain.replace(
+            "Host gpu\n", f"Host slow\n ProxyCommand {sys.executable} {proxy} {gpu.address}\n"
+        )
+        master = f"Host *\n ControlPath {laptop.home}/.ssh/cm-%n\n"
+        config.write_text(plain + slow + master)
+        laptop.cli("hosts", "add", "gpu")
+        laptop.link("train", "gpu")
+        environ = {**laptop.environ, "PYTHONPATH": str(ROOT)}
+        for alias, rtt in (("gpu", 0), ("slow", 50)):
+            laptop.config.write_text(
+                f'[hosts.gpu]\nssh = "{alias}"\n[agents.train]\nhost = "gpu"\n'
+            )
+            for way in ("cold", "shared"):
+                if way == "shared":
+                    begin = ["ssh", "-M", "-N", "-f", alias]
+                    subprocess.run([*laptop.entering, *begin], check=True)
+                inside = [sys.executable, "-m", "bench.hosts", "--inside", "--rounds", str(rounds)]
+                done = subprocess.run(
+                    [*laptop.entering, *inside],
+                    env=environ,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                row = {f"{name}": ms for name, ms in json.loads(done.stdout).items()}
+                row["plain ssh … run"] = _plain(laptop, alias, min(rounds, 5))
+                table[f"{way} ssh, round trip {rtt} ms"] = row
+        caller = laptop.start("run", "train", "sleep=5", "--json")
+        gpu.wait_until_started(1 + len(gpu.starts))
+        stub = _pss_mib(gpu.processes(), b"_remote")
+        ssh = _pss_mib(laptop.processes(), b"/usr/bin/ssh")
+        caller.communicate()
+        table["memory of one link, MiB"] = {"stub and its fork server": stub, "ssh": ssh}
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.hosts", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.inside:
+        return _inside(options.rounds)
+    if (reason := missing()) is not None:
+        print(f"skipped: {reason}")
+        return 0
+    table = _run(options.rounds)
+    if options.json:
+        print(json.dumps(table, indent=2))
+        return 0
+    for heading, row in table.items():
+        print(heading)
+        for name, value in row.items():
+            print(f"  {name:<28}{value:8.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
