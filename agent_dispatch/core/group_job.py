@@ -12,7 +12,13 @@ from agent_dispatch.core.next_step import Say, told
 from agent_dispatch.core.outcome import refused
 from agent_dispatch.core.transcript import one_line
 from agent_dispatch.model.answer import ResultRef
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Member
+from agent_dispatch.model.dispatch import (
+    COST_DECIMALS,
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+    Member,
+)
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
@@ -54,13 +60,15 @@ def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> Dispatch
     every = [*results, *([outcome.aggregated] if outcome.aggregated else [])]
     if outcome.aggregated is not None and outcome.aggregated.success:
         text = outcome.aggregated.result
-    costs = [result.cost_usd for result in every if result.cost_usd is not None]
+    # Tasks that are the same share a run, which is paid for once.
+    paid = {result.job_id or number: result for number, result in enumerate(every)}
+    costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
     parsed = outcome if outcome.aggregated is not None else results
     return DispatchResult(
         agent=agent,
         success=True,
         result=text,
-        cost_usd=sum(costs) if costs else None,
+        cost_usd=round(sum(costs), COST_DECIMALS) if costs else None,
         duration_ms=duration_ms,
         parsed_result=msgspec.to_builtins(parsed),
     )

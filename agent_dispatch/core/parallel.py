@@ -116,7 +116,7 @@ def aggregate_request(
         agent=agent,
         task=_AGGREGATE_TASK,
         context="\n\n".join(quoted),
-        aggregates=True,
+        words_only=True,
         caller=_common([member.request.caller for member in members]),
         goal=_common([member.request.goal for member in members]),
     )

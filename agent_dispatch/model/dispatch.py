@@ -56,8 +56,9 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The same for the effort."""
     verify: bool = False
     """Run the agent's `verify` command on its work; `verify_always` of the agent does so too."""
-    aggregates: bool = False
-    """It combines answers of other agents, which `verify_always` is not about."""
+    words_only: bool = False
+    """It asks for words about what others said: a turn of a dialogue, or one answer of many.
+    `verify_always` is not about it."""
     allow_once: PastQuestion | None = None
     """A question that a person answered after its job had ended: its call is allowed once. Only
     `Service.answer` gives one."""

@@ -169,8 +169,9 @@ class Routed(Service):
                 task=step.prompt,
                 timeout_s=left_s,
                 session_id=sessions.get(step.role),
+                words_only=True,
             )
-            result = await self.dispatch(asked, on_progress, fresh=True)
+            result = await self.dispatch(asked, on_progress, alone=True)
             job_id = result.job_id or job_id
             if not result.success:
                 exchange.fail(step, result)

@@ -134,6 +134,7 @@ class Answering:
             session_id=session_id,
             model=job.model,
             effort=job.effort,
+            verify=job.verify,
             allow_once=answered,
         )
         try:

@@ -91,7 +91,7 @@ def plan_run(snapshot: ConfigSnapshot, request: DispatchRequest) -> Plan:
 
 
 def _verify_command(agent: EffectiveAgent, request: DispatchRequest) -> tuple[str, ...] | None:
-    wanted = request.verify or (agent.verify_always and not request.aggregates)
+    wanted = request.verify or (agent.verify_always and not request.words_only)
     # An agent on another host is checked there, by its own table.
     if not wanted or agent.host is not None:
         return None
