@@ -10,7 +10,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from agent_dispatch.errors import InvalidRequestError
@@ -184,7 +184,8 @@ class Retention:
         with self._left_alone(f"logs/{log}", self._logs, warnings):
             remove(os.path.join(self._logs, log), self._disk)
         is_removed = remove(self._records.path(job_id), self._disk)
-        with self._left_alone(f"answers/{job_id}", self._answers.directory, warnings):
+        # The record is gone. What cannot be removed now is litter, and is removed as such later.
+        with suppress(OSError):
             self._answers.remove(job_id)
         return is_removed
 

@@ -10,6 +10,7 @@ from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.core.next_step import Say, told, told_error, told_job
 from agent_dispatch.core.outcome import classify, recursion_refused, refused
 from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
+from agent_dispatch.core.verify import Verdict, judged
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs.reconcile import verdict
 from agent_dispatch.jobs.record import decode_record, encode_record
@@ -180,6 +181,17 @@ FAILURES: dict[ErrorType, DispatchResult] = {
     ErrorType.CANCELLED: classify(_report(ending=Ending.CANCELLED)),
     ErrorType.LOST: _LOST.result,
     ErrorType.SCHEMA: classify(_report(builders.result("words"), json_schema='{"type":"object"}')),
+    ErrorType.UNVERIFIED: judged(
+        DispatchResult(agent="infra", success=True, result="Done."),
+        ["pytest", "-q"],
+        Verdict("it exited with status 1", "1 failed"),
+    ),
+    ErrorType.UNREACHABLE: refused(
+        "train",
+        "Host 'gpu' cannot be reached: connection refused.",
+        ErrorType.UNREACHABLE,
+        [run("ssh gpu true"), NextStep(kind=StepKind.WAIT, job_id=f"{JOB_ID}@gpu")],
+    ),
     ErrorType.CLI_ERROR: classify(report(exit_code=1)),
 }
 

@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from agent_dispatch.errors import ConfigError
+from agent_dispatch.server.app import TOOLS
 from agent_dispatch.server.http_server import is_loopback, read_token
 from tests.server.processes import COMMAND, INITIALIZE, LEAVE_S, Server, serving
 
@@ -49,7 +50,7 @@ async def test_it_serves_what_stdio_serves_in_both_eras(tmp_path: Path, mode: st
         httpx2.AsyncClient(headers=headers) as http,
         Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
-        assert len((await client.list_tools()).tools) == 19
+        assert len((await client.list_tools()).tools) == len(TOOLS)
         answer = await client.call_tool("dispatch", {"agent": "infra", "task": "x"})
         assert answer.structured_content is not None
         assert answer.structured_content["result"] == "did: x"

@@ -32,6 +32,7 @@ async def test_every_tool_works_when_nothing_can_be_imported_any_more(tmp_path: 
         "PYTHONPATH": str(tmp_path / "site"),
         "PATH": str(tmp_path / "bin"),
     }
+    (tmp_path / "agents.toml").write_text("[settings]\nmcp_may_widen_permissions = true\n")
     (tmp_path / "bin").mkdir()
     claude = tmp_path / "bin" / "claude"
     claude.write_text("#!/bin/sh\nexit 1\n")
@@ -74,6 +75,7 @@ async def test_every_tool_works_when_nothing_can_be_imported_any_more(tmp_path: 
         await server.say(server.request("job", "tools/call", name="dispatch_async", arguments=task))
         submitted = await server.hear_answer("job")
         [content] = submitted["result"]["content"]
+        assert "job_id" in content["text"], (content, server.stderr)
         job_id = json.loads(content["text"])["job_id"]
         await server.say(
             server.request("w", "tools/call", name="dispatch_wait", arguments={"job_id": job_id})
