@@ -32,10 +32,23 @@ if TYPE_CHECKING:
 DONE, FAILED, MISUSED = 0, 1, 2
 
 _NEEDS_NO_CONFIG = frozenset(
-    ("init", "add", "import", "uninstall", "demo", "doctor", "serve", "help", "version")
+    (
+        "init",
+        "add",
+        "import",
+        "uninstall",
+        "demo",
+        "doctor",
+        "serve",
+        "completion",
+        "help",
+        "version",
+    )
 )
 """Commands that create the configuration, report a missing one, or do not read it."""
-_READS_JOBS = frozenset(("wait", "job", "tail", "send", "cancel", "gc"))
+_READS_JOBS = frozenset(
+    ("wait", "job", "tail", "watch", "why", "send", "answer", "questions", "cancel", "gc", "stats")
+)
 """Commands that need the configuration only to find the jobs beside it."""
 
 _PACKAGE = "agent_dispatch.cli"
@@ -71,6 +84,7 @@ COMMANDS = {
     "tail": _Command("jobs:tail", "Print a job's latest progress; --follow keeps printing."),
     "watch": _Command("watch:watch", "Watch all jobs live, and act on them with a key."),
     "send": _Command("send:send", "Tell a running agent something more."),
+    "why": _Command("why:why", "Explain what decided how a job went."),
     "cancel": _Command("jobs:cancel", "Cancel a pending or running job."),
     "questions": _Command("questions:questions", "List what agents ask permission for."),
     "answer": _Command("questions:answer", "Allow or deny the call that an agent asks for."),
@@ -80,6 +94,7 @@ COMMANDS = {
     "doctor": _Command("doctor:doctor", "Check the installation and print a fix for each failure."),
     "demo": _Command("demo:demo", "Show a dispatch at work, without Claude and without cost."),
     "serve": _Command("app:serve", "Run the MCP server on stdin and stdout, for Claude Code."),
+    "completion": _Command("completion:completion", "Print the completion of bash, zsh or fish."),
     "help": _Command("app:show_help", "Explain a command or a topic."),
     "version": _Command("app:show_version", "Print the version."),
 }

@@ -23,9 +23,9 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Run": ("run", "test", "parallel", "dialogue"),
     "Jobs": (
         *("jobs", "job", "wait", "tail", "watch"),
-        *("send", "cancel", "questions", "answer", "gc", "stats"),
+        *("send", "why", "cancel", "questions", "answer", "gc", "stats"),
     ),
-    "Set-up": ("init", "uninstall", "doctor", "demo", "serve", "help", "version"),
+    "Set-up": ("init", "uninstall", "doctor", "demo", "serve", "completion", "help", "version"),
 }
 """Every command, in the order of the first page."""
 
@@ -48,6 +48,7 @@ EXAMPLES: Mapping[str, str] = {
     "tail": "agent-dispatch tail --follow",
     "watch": "agent-dispatch watch",
     "send": 'agent-dispatch send last "Leave the tests as they are"',
+    "why": "agent-dispatch why",
     "cancel": "agent-dispatch cancel last",
     "questions": "agent-dispatch questions",
     "answer": "agent-dispatch answer last allow",
@@ -58,6 +59,7 @@ EXAMPLES: Mapping[str, str] = {
     "doctor": "agent-dispatch doctor",
     "demo": "agent-dispatch demo",
     "serve": "agent-dispatch serve",
+    "completion": "agent-dispatch completion bash",
     "help": "agent-dispatch help exit-codes",
     "version": "agent-dispatch version",
 }

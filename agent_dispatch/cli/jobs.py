@@ -143,9 +143,7 @@ def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
         json: Print the whole record.
         shell: The outside world.
     """
-    store = open_store(shell)
-    full = find_job(store, job_id, open_notes(shell))
-    found = remote_job(shell, full) if is_remote(full) else store.settle(full)
+    found = read_job(shell, job_id)
     if json:
         write_json(shell, told_job(found, in_shell))
         return _DONE
@@ -154,6 +152,13 @@ def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
         write_lines(shell, [""])
         write_answer(shell, found.result.result)
     return _DONE
+
+
+def read_job(shell: Shell, name: str) -> Job:
+    """Read the job that a person named, here or on another machine, settled."""
+    store = open_store(shell)
+    full = find_job(store, name, open_notes(shell))
+    return remote_job(shell, full) if is_remote(full) else store.settle(full)
 
 
 def wait(

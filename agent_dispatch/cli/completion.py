@@ -1,0 +1,152 @@
+"""Shell completion: the scripts for three shells, and the words that they ask for.
+
+The scripts know nothing but how to ask: each key press runs `agent-dispatch completion words`, so
+they need no renewal when commands or agents change.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from agent_dispatch.cli.agents import open_registry
+from agent_dispatch.cli.app import COMMANDS, function_of, options_of
+from agent_dispatch.cli.help_pages import ALIASES, TOPICS
+from agent_dispatch.cli.job_text import short_id
+from agent_dispatch.cli.jobs import open_store
+from agent_dispatch.cli.output import write_lines
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.values import check_choice
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.config import PERMISSION_MODES
+from agent_dispatch.model.job import JobStatus
+
+_ASK = "words"
+_MAX_JOBS = 50
+
+_BASH = r"""# agent-dispatch completion bash >> ~/.bashrc
+_agent_dispatch() {
+    local line word
+    COMPREPLY=()
+    # The words up to the cursor, one a line; the dot keeps an empty last word.
+    line="$(printf '%s\n' "${COMP_WORDS[@]:1:COMP_CWORD}"; printf .)"
+    while IFS= read -r word; do
+        COMPREPLY+=("$word")
+    done < <(agent-dispatch completion words -- "$line" 2>/dev/null)
+    # Without a candidate, files are proposed (`complete -o default`).
+}
+complete -o default -F _agent_dispatch agent-dispatch
+"""
+
+_ZSH = r"""#compdef agent-dispatch
+# agent-dispatch completion zsh >> ~/.zshrc, after compinit
+_agent_dispatch() {
+    local -a found
+    local line="${(F)words[2,CURRENT]}"$'\n.'
+    found=("${(@f)$(agent-dispatch completion words -- "$line" 2>/dev/null)}")
+    if [[ -n "${found[1]}" ]]; then
+        compadd -- "${found[@]}"
+    else
+        _files
+    fi
+}
+compdef _agent_dispatch agent-dispatch
+"""
+
+_FISH = r"""# agent-dispatch completion fish > ~/.config/fish/completions/agent-dispatch.fish
+function __agent_dispatch_words
+    set -l before (commandline -opc)
+    set -l current (commandline -ct)
+    set -l line (string join \n -- $before[2..] "$current" . | string collect)
+    agent-dispatch completion words -- $line 2>/dev/null
+end
+complete -c agent-dispatch -f -a '(__agent_dispatch_words)'
+"""
+
+SCRIPTS: Mapping[str, str] = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+_AGENT, _JOB, _TOPIC = "agent", "job", "topic"
+_POSITIONS: Mapping[str, Sequence[str]] = {
+    "describe": (_AGENT,),
+    "update": (_AGENT,),
+    "remove": (_AGENT,),
+    "run": (_AGENT,),
+    "test": (_AGENT,),
+    "dialogue": (_AGENT, _AGENT),
+    "job": (_JOB,),
+    "wait": (_JOB,),
+    "tail": (_JOB,),
+    "why": (_JOB,),
+    "watch": (_JOB,),
+    "cancel": (_JOB,),
+    "send": (_JOB,),
+    "answer": (_JOB,),
+    "help": (_TOPIC,),
+}
+"""What the words without a name are, for commands that take an agent or a job."""
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "--status": [status.value for status in JobStatus],
+    "--permission-mode": sorted(PERMISSION_MODES),
+    "--response-format": ["json"],
+}
+
+
+def completion(shell_name: str, line: str = "", /, *, shell: Shell) -> int:
+    """Print the completion script of a shell: bash, zsh or fish.
+
+    For bash: `eval "$(agent-dispatch completion bash)"` in ~/.bashrc. Agent names and job ids are
+    completed too.
+
+    Args:
+        shell_name: bash, zsh or fish; `words` is how the scripts ask for candidates.
+        line: For `words`: the words up to the cursor, one a line, and a dot.
+        shell: The outside world.
+    """
+    if shell_name == _ASK:
+        write_lines(shell, _candidates(line.removesuffix(".").split("\n")[:-1], shell))
+        return 0
+    check_choice("SHELL", shell_name, SCRIPTS)
+    write_lines(shell, [SCRIPTS[shell_name].rstrip("\n")])
+    return 0
+
+
+def _candidates(words: Sequence[str], shell: Shell) -> list[str]:
+    """Return what the last of the words may become."""
+    *before, current = words or [""]
+    return sorted({word for word in _all(before, current, shell) if word.startswith(current)})
+
+
+def _all(before: Sequence[str], current: str, shell: Shell) -> Iterable[str]:
+    if not before:
+        return [*COMMANDS, *ALIASES]
+    name = ALIASES.get(before[0], before[0])
+    if name not in COMMANDS:
+        return []
+    options = options_of(function_of(name))
+    option, given, _ = current.partition("=")
+    if given and option in options:
+        return [f"{option}={value}" for value in _values(option, shell)]
+    if current.startswith("-"):
+        return options
+    if options.get(before[-1]):
+        return _values(before[-1], shell)
+    words = 0
+    for previous, word in zip(["", *before[1:]], before[1:], strict=False):
+        words += not word.startswith("-") and not options.get(previous)
+    positions = _POSITIONS.get(name, ())
+    return _named(positions[words], shell) if words < len(positions) else []
+
+
+def _values(option: str, shell: Shell) -> Iterable[str]:
+    if option in ("--agent", "--aggregate", "--member"):
+        return _named(_AGENT, shell)
+    return _CHOICES.get(option, ())
+
+
+def _named(kind: str, shell: Shell) -> Iterable[str]:
+    try:
+        if kind == _AGENT:
+            config = open_registry(shell).load()
+            return [*config.agents, *config.broken]
+        if kind == _JOB:
+            return [short_id(row.id) for row in open_store(shell).list_jobs(limit=_MAX_JOBS).jobs]
+    except DispatchError:
+        return []  # A key press is no place for an error; the command itself will tell.
+    return [*COMMANDS, *ALIASES, *TOPICS]
