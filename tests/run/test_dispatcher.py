@@ -141,7 +141,7 @@ async def test_an_answer_is_a_success(bench: Bench, autojump_clock: MockClock) -
 async def test_a_result_that_arrived_outranks_the_deadline(
     bench: Bench, autojump_clock: MockClock
 ) -> None:
-    claude = FakeClaude((1, INIT), (1, ANSWER), (0, tasks(1)), then_hangs=True)
+    claude = FakeClaude((1, INIT), (0, tasks(1)), (1, ANSWER), then_hangs=True)
     result = await bench.dispatch(claude)
     assert (result.success, result.result) == (True, "all is well")
     assert claude.ended_by == ["end"]
