@@ -62,6 +62,8 @@ def parse_status(printed: bytes) -> Status:
             entries[rest] = Entry(is_untracked=True)
         elif kind in _FIELDS_BEFORE_PATH:
             *fields, path = record.split(" ", _FIELDS_BEFORE_PATH[kind])
+            if len(fields) < _FIELDS_BEFORE_PATH[kind]:
+                continue
             if kind == "2":
                 next(records, None)  # The old name.
             deleted_oid = fields[7] if kind == "1" and "D" in fields[1] else ""
