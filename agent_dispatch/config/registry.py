@@ -28,6 +28,7 @@ from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.describe import describe
 from agent_dispatch.core.rights import (
     WideningError,
+    changes_in,
     command_for,
     rights_of,
     widened,
@@ -264,12 +265,12 @@ class Registry:
         def add(draft: Draft) -> None:
             require_free(draft.data, name)
             settings = parse_config(draft.data).settings
-            keys = widened_by_adding(
-                self._rights(AgentConfig(directory=path), settings),
-                self._rights(parse_agent(name, values), settings),
-            )
+            inherited = self._rights(AgentConfig(directory=path), settings)
+            rights = self._rights(parse_agent(name, values), settings)
+            keys = widened_by_adding(inherited, rights)
             said = {key: value for key, value in values.items() if key in given}
-            self._require_right(name, keys, by, settings, command_for(["add", name, path], said))
+            command = command_for(["add", name, path], said)
+            self._require_right(name, changes_in(inherited, rights, keys), by, settings, command)
             draft.add_table(("agents", name), values)
 
         self.file.edit(add)
@@ -336,11 +337,12 @@ class Registry:
                 agent = parse_agent(name, after)
             except BadTableError as error:
                 raise UnusableAgentError(name, str(error)) from error
-            keys = widened(old_rights, self._rights(agent, settings))
+            rights = self._rights(agent, settings)
+            wider = changes_in(old_rights, rights, widened(old_rights, rights))
             if real.get("verify"):
                 # We run it, and nobody is asked for a permission.
-                keys.append("verify")
-            self._require_right(name, keys, by, settings, command_for(["update", name], real))
+                wider["verify"] = f"{table.get('verify') or 'none'} -> {real['verify']}"
+            self._require_right(name, wider, by, settings, command_for(["update", name], real))
             if real:
                 draft.set_keys(("agents", name), real)
             return dict(table), real, agent
@@ -375,11 +377,13 @@ class Registry:
                 keys = widened_by_adding(inherited, rights)
             if agent.verify and (known is None or known.verify != agent.verify):
                 keys.append("verify")
-            self._require_right(name, keys, ChangedBy.CLI, before.settings, "")
+            wider = dict.fromkeys(keys, "")
+            self._require_right(name, wider, ChangedBy.CLI, before.settings, "")
         keys = widened(inherited, self._rights(AgentConfig(directory=""), after.settings))
         if after.settings.mcp_may_widen_permissions > before.settings.mcp_may_widen_permissions:
             keys.append("mcp_may_widen_permissions")
-        self._require_right("[settings]", keys, ChangedBy.CLI, before.settings, "")
+        wider = dict.fromkeys(keys, "")
+        self._require_right("[settings]", wider, ChangedBy.CLI, before.settings, "")
 
     def log_import(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         """Log the rights that an import gave to agents; return what went wrong with that."""
@@ -401,12 +405,17 @@ class Registry:
             return self._rights(AgentConfig(directory=""), settings)
 
     def _require_right(
-        self, name: str, keys: list[str], by: ChangedBy, settings: Settings, command: str
+        self,
+        name: str,
+        wider: Mapping[str, str],
+        by: ChangedBy,
+        settings: Settings,
+        command: str,
     ) -> None:
-        """Refuse a change that widens the rights in `keys` unless a person asks for it."""
+        """Refuse a change that gives more rights by the keys of `wider`, unless a person asks."""
         may_widen = by is not ChangedBy.MCP or settings.mcp_may_widen_permissions
-        if keys and (self._is_nested or not may_widen):
-            raise WideningError(name, keys, command, is_nested=self._is_nested)
+        if wider and (self._is_nested or not may_widen):
+            raise WideningError(name, wider, command, is_nested=self._is_nested)
 
     def _log_change(
         self, name: str, old: Mapping[str, Any], new: Mapping[str, Any], by: ChangedBy

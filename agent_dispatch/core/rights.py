@@ -26,19 +26,29 @@ _MODES: Mapping[str, int] = {
 class WideningError(DispatchError):
     """A change would give an agent more rights, and nobody who may decide that has."""
 
-    def __init__(self, agent: str, keys: list[str], command: str, *, is_nested: bool) -> None:
+    def __init__(
+        self, agent: str, changes: Mapping[str, str], command: str, *, is_nested: bool
+    ) -> None:
+        """Refuse a change.
+
+        Args:
+            agent: Whose rights it is about.
+            changes: What would be changed, in words, by the key that gives more rights.
+            command: The shell command that makes it; empty if there is none.
+            is_nested: It was asked for inside a dispatch.
+        """
         why = (
             "A dispatched agent does not widen rights (AGENT_DISPATCH_DEPTH is set)."
             if is_nested
             else "That is for your user to decide."
         )
         super().__init__(
-            f"This would give agent {agent!r} more rights ({', '.join(keys)}). {why} Nothing was"
+            f"This would give agent {agent!r} more rights ({', '.join(changes)}). {why} Nothing was"
             " changed.",
             *((run(command, agent),) if command else ()),
         )
         self.agent = agent
-        self.keys = keys
+        self.changes = changes
         self.is_nested = is_nested
 
 
@@ -50,6 +60,24 @@ def rights_of(agent: EffectiveAgent) -> Rights:
         disallowed_tools=agent.disallowed_tools or (),
         max_budget_usd=agent.max_budget_usd,
     )
+
+
+def changes_in(before: Rights, after: Rights, keys: list[str]) -> dict[str, str]:
+    """What a change does to some keys, in words for a person."""
+    return {
+        key: f"{_in_words(getattr(before, key))} -> {_in_words(getattr(after, key))}"
+        for key in keys
+    }
+
+
+def _in_words(value: object) -> str:
+    match value:
+        case tuple():
+            return ", ".join(map(str, value)) or "none"
+        case None:
+            return "no limit"
+        case _:
+            return str(value)
 
 
 def widened(before: Rights, after: Rights) -> list[str]:

@@ -86,7 +86,8 @@ class Progress(msgspec.Struct, frozen=True):
     member: int | None = None
     """Which of several that go at once it is about, counted from 0."""
     questions: tuple[Question, ...] | None = None
-    """The permission questions that are open now, if they have changed."""
+    """The permission questions of the job that are open now, if they have changed; `job_id` is set
+    then, too."""
     agent: str = ""
     """Whom it is about; empty: the agent of the job."""
     is_tool: bool = False

@@ -34,6 +34,9 @@ from agent_dispatch.model.question import (
 _TAKEN_S = 10.0
 """How long the owner of a job may take to read an answer; it needs milliseconds."""
 
+_RECORDED_S = 2.0
+"""How long a question may take to stand in the record: a moment, as the owner writes it at once."""
+
 Submit = Callable[[DispatchRequest], Awaitable[Job]]
 
 
@@ -81,7 +84,7 @@ class Answering:
                 "A dispatched agent does not allow itself anything: this process runs inside a"
                 " dispatch (AGENT_DISPATCH_DEPTH is set). Answer from a shell of your own."
             )
-        job = await settled(self._store, job_id)
+        job = await self._job(job_id, question_id)
         question = question_for(job, question_id)
         if isinstance(question, Question):
             job = await self._answer_owner(
@@ -99,6 +102,17 @@ class Answering:
         if not isinstance(question, PastQuestion):
             raise AssertionError("an open question of a job that has ended")
         return await self._answer_late(job, question, verdict, by)
+
+    async def _job(self, job_id: str, question_id: str) -> Job:
+        """Read a job; a question that was asked just now may not be in its record yet."""
+
+        def knows(job: Job) -> bool:
+            known = [*job.open_questions, *(job.questions or ())]
+            return not question_id or any(question.id == question_id for question in known)
+
+        with trio.move_on_after(_RECORDED_S):
+            return await wait_to_see(self._store, job_id, knows)
+        return await settled(self._store, job_id)
 
     async def _answer_owner(self, job_id: str, answer: Answer) -> Job:
         def is_closed(job: Job) -> bool:

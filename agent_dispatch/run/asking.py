@@ -212,7 +212,7 @@ class Asking:
 
     def _tell_all(self, message: str) -> None:
         waiting = tuple(asked.question for asked in self._open)
-        self._tell(Progress(message, questions=waiting))
+        self._tell(Progress(message, self._owned.job.id, questions=waiting))
 
     def _record(self) -> None:
         waiting = [asked.question for asked in self._open]

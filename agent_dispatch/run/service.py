@@ -579,6 +579,16 @@ class Service:
         await trio.lowlevel.checkpoint()
         return [], []
 
+    async def may_ask(self) -> bool:
+        """Whether some agent asks a person for permissions; no, if that cannot be read."""
+        try:
+            snapshot = await self._planner.snapshot()
+        except DispatchError:
+            return False
+        agents = snapshot.config.agents.values()
+        by_default = snapshot.settings.permission_prompts == "ask"
+        return by_default or any(agent.permission_prompts == "ask" for agent in agents)
+
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
 
@@ -637,7 +647,8 @@ class Service:
                 seen_at = job.progress_updated_at
                 was, asked = asked, tuple(job.open_questions)
                 changed = None if asked == was else asked
-                on_progress(Progress(job.progress[-1], questions=changed))
+                job_id = None if changed is None else job.id
+                on_progress(Progress(job.progress[-1], job_id, questions=changed))
 
         with trio.move_on_after(patience_s):
             return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)

@@ -1,7 +1,7 @@
 """The MCP server: our tools on the library's low-level `Server`, which speaks both eras."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import mcp_types as types
@@ -16,8 +16,9 @@ from agent_dispatch.jobs.origin import REQUEST_SESSION
 from agent_dispatch.run.service import Service
 from agent_dispatch.server import tasks
 from agent_dispatch.server.cancel_notices import CancelNotices
+from agent_dispatch.server.forms import Forms, can_show_forms, input_required, response_in
 from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
-from agent_dispatch.server.ongoing import Caller, Ongoing, TaskWish
+from agent_dispatch.server.ongoing import Caller, Ongoing, ShowsForms, TaskWish
 from agent_dispatch.server.resources import TEMPLATE, read_result
 from agent_dispatch.server.results import call_result
 from agent_dispatch.server.tools import Tool, Toolbox, refusal
@@ -134,12 +135,12 @@ def build_server(
         async def report(number: float, message: str) -> None:
             await ctx.session.report_progress(number, message=message)
 
-        caller = _caller(ctx)
+        caller, ongoing = _caller(ctx), ctx.lifespan_context
         REQUEST_SESSION.set(_session_of(ctx))
-        with notices.noted(ctx, caller):
-            answer = await toolbox.call(
-                params.name, params.arguments, report, caller, ctx.lifespan_context
-            )
+        with notices.noted(ctx, caller), _forms_for(ctx, caller, service):
+            answer = await toolbox.call(params.name, params.arguments, report, caller, ongoing)
+        if answer.asks is not None:
+            return input_required(answer.asks)
         if answer.task_id is not None:
             return tasks.created(ctx, await job_tasks.job(answer.task_id))
         return call_result(answer, ctx.protocol_version)
@@ -220,7 +221,31 @@ def _caller(ctx: ServerRequestContext[Any]) -> Caller:
         task = TaskWish.AT_ONCE
     elif tasks.takes_tasks(ctx):
         task = TaskWish.IF_LONG
-    return Caller(task=task, client=client.client_info.name if client else "")
+    shows_forms = ShowsForms.NO
+    if can_show_forms(ctx):
+        shows_forms = ShowsForms.BY_RETRY if tasks.is_modern(ctx) else ShowsForms.IN_CALL
+    return Caller(
+        task=task,
+        client=client.client_info.name if client else "",
+        shows_forms=shows_forms,
+        response=response_in(ctx) if tasks.is_modern(ctx) else None,
+    )
+
+
+@contextmanager
+def _forms_for(
+    ctx: ServerRequestContext[Ongoing], caller: Caller, service: Service | DispatchError
+) -> Iterator[None]:
+    """Show forms during a call of the older era, and take them back at its end."""
+    if caller.shows_forms is not ShowsForms.IN_CALL or isinstance(service, DispatchError):
+        yield
+        return
+    forms = Forms(ctx.lifespan_context.nursery, ctx, service)
+    caller.show, caller.accepts = forms.on_progress, forms.accepts
+    try:
+        yield
+    finally:
+        forms.close()
 
 
 def _session_of(ctx: ServerRequestContext[Any]) -> str | None:

@@ -9,15 +9,21 @@ import logging
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 import trio
 
+from agent_dispatch.core.rights import WideningError
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.model.question import Question
 from agent_dispatch.run.service import Service
+
+if TYPE_CHECKING:
+    from agent_dispatch.server.retry import Response
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +47,16 @@ class Early:
     job_id: str
 
 
+class ShowsForms(Enum):
+    """How a client that takes no task has its user asked something."""
+
+    NO = auto()
+    IN_CALL = auto()
+    """The server asks while the call goes on."""
+    BY_RETRY = auto()
+    """The answer asks, and the client repeats its call with the response."""
+
+
 class TaskWish(Enum):
     """Whether a caller takes a task for an answer."""
 
@@ -57,6 +73,17 @@ class Caller:
 
     task: TaskWish = TaskWish.NONE
 
+    shows_forms: ShowsForms = ShowsForms.NO
+
+    """How its client has its user asked something."""
+    show: OnProgress | None = None
+    """Gets what is asked while the call goes on, if its client shows forms then."""
+    accepts: Callable[[WideningError], Awaitable[bool]] | None = None
+    """The same for a change that gives an agent more rights: whether its user accepts it."""
+    response: "Response | None" = None
+    """What it brings, if it repeats an earlier call."""
+    asked: frozenset[str] = frozenset()
+    """The questions that its user was asked by earlier answers, by their ids."""
     client: str = ""
     """The name that its client gave; empty if it gave none."""
     arrived_at: float = field(default_factory=trio.current_time)
@@ -65,6 +92,13 @@ class Caller:
     """The reason of its cancel notice, once one came."""
     answered: "tuple[bytes, _Kept] | None" = None
     """The key of its call and the answer that was given to it."""
+
+    def must_hear_of(self, questions: Iterable[Question]) -> bool:
+        """Whether it is to be answered now because its user is asked something."""
+        if self.task is not TaskWish.NONE:
+            return bool(tuple(questions))
+        is_new = any(question.id not in self.asked for question in questions)
+        return self.shows_forms is ShowsForms.BY_RETRY and is_new
 
     @property
     def left_by_clock(self) -> bool:
@@ -126,7 +160,8 @@ class Ongoing:
 
     def __init__(self, nursery: trio.Nursery, service: Service | DispatchError) -> None:
         """Work in `nursery`, on jobs of `service`."""
-        self._nursery = nursery
+        self.nursery = nursery
+        """For what goes on beside the calls; cancelled when the server ends."""
         self._service = service
         self._calls: dict[bytes, _Call] = {}
         """The newest work of each key."""
@@ -169,7 +204,7 @@ class Ongoing:
         call = self._calls.get(key)
         if call is None or not call.is_free or call.detached is not detached:
             call = self._calls[key] = _Call(detached)
-            self._nursery.start_soon(self._run, key, call, work)
+            self.nursery.start_soon(self._run, key, call, work)
         elif call.job_ids:
             same = f"The same was asked before: job {call.job_id[-8:]}"
             on_progress(Progress(same, call.job_id))
@@ -241,8 +276,10 @@ class Ongoing:
                     self._keep_record(progress.job_id)
             for caller, waiting in call.callers.items():
                 waiting.sink(progress)
-                if progress.questions and caller.task is not TaskWish.NONE:
-                    # A person can answer once the call is a task.
+                if caller.show is not None:
+                    caller.show(progress)
+                if call.detached and caller.must_hear_of(progress.questions or ()):
+                    # A person can answer once the call is answered.
                     waiting.scope.cancel()
 
         try:

@@ -15,16 +15,19 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from pydantic import Field
 
-from agent_dispatch.core.questions import NoQuestionError, shown_input
+from agent_dispatch.core.questions import NoQuestionError
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import InvalidJobIdError, UnknownJobError
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary
-from agent_dispatch.model.question import AnsweredBy, Question, Verdict
+from agent_dispatch.model.question import AnsweredBy
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.answers import answer_of
+from agent_dispatch.server.form_texts import question_text
+from agent_dispatch.server.forms import Forms, as_request, can_show_forms
 from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
 from agent_dispatch.server.results import call_result
+from agent_dispatch.server.retry import VERDICTS
 from agent_dispatch.server.tools import answered
 
 Handler = Callable[[ServerRequestContext[Any], Any], Awaitable[dict[str, Any]]]
@@ -36,9 +39,6 @@ _RELATED = "io.modelcontextprotocol/related-task"
 _POLL_MS = 1000
 """Progress is recorded at most once a second."""
 _PAGE = 100
-
-_VERDICTS = {"accept": Verdict.ALLOW, "decline": Verdict.DENY}
-"""Any other action leaves the question open."""
 
 
 class TaskIdParams(types.RequestParams):
@@ -104,7 +104,7 @@ class Tasks:
         if task["status"] == "completed":
             task["result"] = _result(job, ctx)
         elif task["status"] == "input_required":
-            task["inputRequests"] = {q.id: _form(q) for q in job.open_questions}
+            task["inputRequests"] = {q.id: as_request(question_text(q)) for q in job.open_questions}
         return task
 
     async def update(self, ctx: ServerRequestContext[Any], params: UpdateParams) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Tasks:
         self._check(ctx, params.task_id)
         job = await self.job(params.task_id)
         for question_id, response in params.input_responses.items():
-            verdict = _VERDICTS.get(str(response.get("action")))
+            verdict = VERDICTS.get(str(response.get("action")))
             if verdict is None or question_id not in {q.id for q in job.open_questions}:
                 continue
             try:
@@ -145,9 +145,19 @@ class Tasks:
         self._check(ctx, params.task_id)
         job = await self.job(params.task_id)
         if not job.status.is_terminal:
-            job = await self._service.wait(job.id, float("inf"))
+            job = await self._wait(ctx, job.id)
         result = _result(job, ctx)
         return {**result, "_meta": {**result.get("_meta", {}), _RELATED: {"taskId": job.id}}}
+
+    async def _wait(self, ctx: ServerRequestContext[Any], job_id: str) -> Job:
+        """Wait for the end of a job, and have its questions answered by the client's user."""
+        if not can_show_forms(ctx):
+            return await self._service.wait(job_id, float("inf"))
+        forms = Forms(ctx.lifespan_context.nursery, ctx, self._service)
+        try:
+            return await self._service.wait(job_id, float("inf"), forms.on_progress)
+        finally:
+            forms.close()
 
     async def list(
         self, ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams
@@ -256,20 +266,6 @@ def _result(job: Job, ctx: ServerRequestContext[Any]) -> dict[str, Any]:
     answer = call_result(answered(answer_of(job)), ctx.protocol_version)
     result: dict[str, Any] = answer.model_dump(by_alias=True, mode="json", exclude_none=True)
     return result
-
-
-def _form(question: Question) -> dict[str, Any]:
-    return {
-        "method": "elicitation/create",
-        "params": {
-            "mode": "form",
-            "message": (
-                f"Agent {question.agent!r} asks for a permission: {question.tool}"
-                f"\n{shown_input(question.input)}\nAccept allows this one call."
-            ),
-            "requestedSchema": {"type": "object", "properties": {}},
-        },
-    }
 
 
 def _invalid(message: str) -> MCPError:

@@ -17,24 +17,29 @@ import trio
 
 from agent_dispatch.core.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.core.next_step import told_error
+from agent_dispatch.core.rights import WideningError
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.answer import ResultRef, StillRunning
 from agent_dispatch.model.config import Settings
-from agent_dispatch.model.dispatch import OnProgress, ignore_progress
+from agent_dispatch.model.dispatch import OnProgress, Progress, ignore_progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.form_texts import widening_text
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.ongoing import Caller, Early, Ongoing, TaskWish
+from agent_dispatch.server.ongoing import Caller, Early, Ongoing, ShowsForms, TaskWish
 from agent_dispatch.server.patience import patience_s
 from agent_dispatch.server.progress import Report, report_progress
+from agent_dispatch.server.retry import Asks, State, follow, give_answers
 from agent_dispatch.server.schema import input_schema
 
 logger = logging.getLogger(__name__)
 
 ParamsT = TypeVar("ParamsT", bound=msgspec.Struct)
 
+_WIDEN = "widen"
+"""The key of the form that asks for more rights."""
 _HINT_DEFAULTS: Mapping[str, bool] = {
     "readOnlyHint": False,
     "destructiveHint": True,
@@ -69,6 +74,8 @@ class Tool(Generic[ParamsT]):
     """Does what `run` does as a background job, which goes on if the wait is cancelled."""
     joint: Callable[[ParamsT], Sequence[str]] | None = None
     """The agents of such a job, if they are several: one worker has to reach them all."""
+    granted: Callable[[Service, ParamsT, OnProgress], Awaitable[object]] | None = None
+    """Does what `run` does when a person has accepted that it gives an agent more rights."""
     within: Callable[[ParamsT, float], ParamsT] | None = None
     """Bounds the call's own wait by so many seconds."""
     max_result_chars: int | None = None
@@ -118,6 +125,8 @@ class Answer:
     """The job whose result can be read as a resource, where the answer only refers to it."""
     task_id: str | None = None
     """The job that goes on as a task, which is all that there is to say."""
+    asks: Asks | None = None
+    """What the client's user is to be asked before there is an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,16 +251,66 @@ async def _run(
     if tool.within is not None and until < math.inf:
         params = tool.within(params, max(until - trio.current_time(), 0))
     if not tool.waits or ongoing is None:
-        return await tool.run(service, params, on_progress)
+        return await _run_alone(tool, service, params, on_progress, caller)
     key = _key(tool, params)
-    if detached is None or until == math.inf:
+    by_retry = await _asks_by_retry(detached, service, caller)
+    if caller.response is not None:
+        state = caller.response.state_of(key)
+        await give_answers(service, state.job_id, caller.response.actions)
+        caller.asked = frozenset(state.asked)
+        early: object = Early(state.job_id)
+    elif detached is None or (until == math.inf and not by_retry):
         work = partial(tool.run, service, params)
         return await ongoing.wait(key, work, on_progress, caller)
-    work = partial(detached, service, params)
-    answer = await ongoing.wait(key, work, on_progress, caller, detached=True, until=until)
-    if isinstance(answer, Early) and caller.task is TaskWish.NONE:
-        return still_running(await service.job(answer.job_id))
-    return answer
+    else:
+        work = partial(detached, service, params)
+        early = await ongoing.wait(key, work, on_progress, caller, detached=True, until=until)
+    if not isinstance(early, Early) or caller.task is not TaskWish.NONE:
+        return early
+    if not by_retry and caller.response is None:
+        return still_running(await service.job(early.job_id))
+    answer = await follow(service, ongoing, key, early.job_id, on_progress, caller, until=until)
+    return still_running(answer) if isinstance(answer, Job) else answer
+
+
+async def _asks_by_retry(detached: object, service: Service, caller: Caller) -> bool:
+    """Whether the answer of a call may be a question, so that its run has to outlive the call."""
+    can = caller.shows_forms is ShowsForms.BY_RETRY and caller.task is TaskWish.NONE
+    return can and detached is not None and await service.may_ask()
+
+
+async def _run_alone(
+    tool: Tool[ParamsT],
+    service: Service,
+    params: ParamsT,
+    on_progress: OnProgress,
+    caller: Caller,
+) -> object:
+    """Run a tool that starts no work; if it gives more rights, a person is asked first."""
+    key = _key(tool, params)
+    response, show = caller.response, caller.show
+    if response is not None:
+        response.state_of(key)
+
+    def report(progress: Progress) -> None:
+        on_progress(progress)
+        if show is not None:
+            show(progress)
+
+    try:
+        return await tool.run(service, params, report)
+    except WideningError as error:
+        if tool.granted is None or error.is_nested:
+            raise
+        if response is not None:
+            accepted = response.actions.get(_WIDEN) == "accept"
+        elif caller.shows_forms is ShowsForms.BY_RETRY:
+            return Asks({_WIDEN: widening_text(error)}, State(call=key.hex()).encode())
+        else:
+            accepted = caller.accepts is not None and await caller.accepts(error)
+        if not accepted:
+            raise
+    return await tool.granted(service, params, on_progress)
 
 
 async def _answer_until(service: Service, caller: Caller, wish: TaskWish) -> float:
@@ -300,6 +359,8 @@ def answered(result: object) -> Answer:
     match result:
         case Early(job_id):
             return Answer("", task_id=job_id)
+        case Asks():
+            return Answer("", asks=result)
         case WithWarnings(items, warnings):
             return replace(_success(items), warnings=scrubbed(list(warnings)))
         case ResultRef(ref=ref):

@@ -138,6 +138,9 @@ ADD_AGENT = Tool(
     run=lambda service, params, _on_progress: service.add_agent(
         **_fields(params), by=ChangedBy.MCP
     ),
+    granted=lambda service, params, _on_progress: service.add_agent(
+        **_fields(params), by=ChangedBy.ELICITATION
+    ),
 )
 
 UPDATE_AGENT = Tool(
@@ -151,6 +154,9 @@ UPDATE_AGENT = Tool(
     params=UpdateAgentParams,
     run=lambda service, params, _on_progress: service.update_agent(
         **_fields(params), by=ChangedBy.MCP
+    ),
+    granted=lambda service, params, _on_progress: service.update_agent(
+        **_fields(params), by=ChangedBy.ELICITATION
     ),
     destructive=True,
     idempotent=True,

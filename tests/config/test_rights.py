@@ -69,7 +69,7 @@ def test_a_model_narrows_rights_and_asks_for_more(
         return
     with pytest.raises(WideningError) as refused:
         registry.update_agent("a", by=ChangedBy.MCP, **fields)
-    assert refused.value.keys == keys
+    assert list(refused.value.changes) == keys
     assert config.read_text() == before
     (step,) = refused.value.next_steps
     assert step.command.startswith("agent-dispatch update a --")
@@ -102,7 +102,7 @@ def test_a_model_adds_agents_with_what_they_inherit(
         return
     with pytest.raises(WideningError) as refused:
         registry.add_agent("a", project, by=ChangedBy.MCP, **fields)
-    assert refused.value.keys == keys
+    assert list(refused.value.changes) == keys
     assert refused.value.next_steps[0].command.startswith(f"agent-dispatch add a {project} --")
     assert config.read_text() == SETTINGS
 

@@ -1,0 +1,357 @@
+"""Questions that clients put to their users, in both eras, with real servers and workers."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from agent_dispatch.model.job import Job, JobKind
+from tests.e2e.mcp_client import McpClient
+from tests.faults.conftest import MakeHouse, make_house
+from tests.faults.house import House
+from tests.run.test_asking import ASKING
+
+__all__ = ["make_house"]
+
+ASK = 'permission_prompts = "ask"\n'
+ASKS = ASKING + "read_turn(); init(); ask('r1', {'command': 'touch a'})\n"
+ANSWERS = "result(reply()['response']['behavior'])"
+ASKS_TWICE = (
+    ASKING
+    + """
+read_turn(); init()
+said = []
+for number in range(2):
+    ask(f"r{number}", {"n": number})
+    said.append(reply()["response"]["behavior"])
+result(json.dumps(said))
+"""
+)
+PREFIX = "io.modelcontextprotocol/"
+CALL = {"name": "dispatch", "arguments": {"agent": "infra", "task": "go"}}
+
+
+class FormClient:
+    """A client of the older era, whose user does with each form what the test says."""
+
+    def __init__(self, client: McpClient, *actions: str) -> None:
+        self.client = client
+        self.forms: list[dict[str, Any]] = []
+        self.cancelled: list[Any] = []
+        self._actions = list(actions)
+
+    async def initialize(self, version: str = "2025-11-25", **capabilities: Any) -> None:
+        info = {"name": "test", "version": "1"}
+        params = {
+            "protocolVersion": version,
+            "capabilities": capabilities or {"elicitation": {}},
+            "clientInfo": info,
+        }
+        await self.client.request("initialize", params)
+        await self.client.notify("notifications/initialized", {})
+
+    async def call(self, **params: Any) -> Any:
+        """Call a tool, and answer the forms that come meanwhile."""
+        return await self.request("tools/call", **params)
+
+    async def request(self, method: str, **params: Any) -> Any:
+        request_id = await self.client.post(method, params)
+        while (message := await self.client._receive()).get("id") != request_id or (
+            "method" in message
+        ):
+            if message.get("method") == "elicitation/create":
+                self.forms.append(message["params"])
+                if self._actions:
+                    await self._answer(message["id"], self._actions.pop(0))
+            if message.get("method") == "notifications/cancelled":
+                self.cancelled.append(message["params"])
+        assert "error" not in message, message
+        return message["result"]
+
+    async def _answer(self, request_id: Any, action: str) -> None:
+        if action == "error":
+            error = {"code": -32603, "message": "no"}
+            await self.client._send({"id": request_id, "error": error})
+        elif action != "nothing":
+            await self.client._send({"id": request_id, "result": {"action": action}})
+
+
+def modern(**parameters: Any) -> dict[str, Any]:
+    meta = {
+        PREFIX + "protocolVersion": "2026-07-28",
+        PREFIX + "clientInfo": {"name": "test", "version": "1"},
+        PREFIX + "clientCapabilities": {"elicitation": {"form": {}}},
+    }
+    return {**parameters, "_meta": meta}
+
+
+def said(result: dict[str, Any]) -> Any:
+    return json.loads(result["content"][0]["text"])
+
+
+def only_job(house: House) -> Job:
+    (row,) = house.store.list_jobs().jobs
+    return house.store.settle(row.id)
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", "2025-11-25"])
+@pytest.mark.parametrize(("action", "verdict"), [("accept", "allow"), ("decline", "deny")])
+async def test_an_older_client_shows_a_form_while_the_call_goes_on(
+    action: str, verdict: str, version: str, make_house: MakeHouse
+) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            client = FormClient(server, action)
+            await client.initialize(version)
+            result = said(await client.call(**CALL))
+    assert result["result"] == verdict
+    (form,) = client.forms
+    assert "infra" in form["message"]
+    assert '{"command":"touch a"}' in form["message"]
+    assert form["requestedSchema"] == {"type": "object", "properties": {}}
+    job = only_job(house)
+    assert job.kind is JobKind.CALL
+    assert [(past.answer, past.answered_by) for past in job.questions or ()] == [
+        (verdict, "elicitation")
+    ]
+
+
+@pytest.mark.parametrize("action", ["cancel", "error"])
+async def test_a_form_that_is_closed_leaves_the_question_open_for_others(
+    action: str, make_house: MakeHouse
+) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    results: list[Any] = []
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server, trio.open_nursery() as nursery:
+            client = FormClient(server, action)
+            await client.initialize()
+
+            async def call() -> None:
+                results.append(said(await client.call(**CALL)))
+
+            nursery.start_soon(call)
+            await until(lambda: client.forms and only_job(house).question)
+            await house.command("answer", only_job(house).id, "allow")
+    assert results[0]["result"] == "allow"
+    assert [past.answered_by for past in only_job(house).questions or ()] == ["cli"]
+    assert len(client.forms) == 1
+
+
+async def test_a_form_is_taken_back_when_somebody_else_has_answered(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    results: list[Any] = []
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server, trio.open_nursery() as nursery:
+            client = FormClient(server, "nothing")
+            await client.initialize()
+
+            async def call() -> None:
+                results.append(said(await client.call(**CALL)))
+
+            nursery.start_soon(call)
+            await until(lambda: client.forms and only_job(house).question)
+            await house.command("answer", only_job(house).id, "deny")
+    assert results[0]["result"] == "deny"
+
+
+async def test_a_client_without_forms_is_asked_nothing(make_house: MakeHouse) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK + "question_seconds = 1\n")
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            client = FormClient(server)
+            await client.initialize(roots={})
+            result = said(await client.call(**CALL))
+            listed = said(await client.call(name="list_agents", arguments={}))
+    assert result["result"] == "deny"
+    assert client.forms == []
+    assert [row["name"] for row in listed] == ["infra"]
+
+
+async def test_a_wait_for_a_job_shows_its_questions_too(make_house: MakeHouse) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            client = FormClient(server, "accept")
+            await client.initialize()
+            submitted = said(await client.call(name="dispatch_async", arguments=CALL["arguments"]))
+            wait = {"job_id": submitted["job_id"], "timeout_seconds": 40}
+            job = said(await client.call(name="dispatch_wait", arguments=wait))
+    assert job["status"] == "done"
+    assert job["result"]["result"] == "allow"
+
+
+async def test_an_older_task_shows_its_questions_while_its_result_is_waited_for(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            client = FormClient(server, "accept")
+            await client.initialize()
+            task = (await client.call(**CALL, task={}))["task"]
+            result = await client.request("tasks/result", taskId=task["taskId"])
+    assert said(result)["result"] == "allow"
+
+
+# -- the newer era
+
+
+async def test_a_newer_client_is_answered_with_the_question_and_repeats_its_call(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(ASKS_TWICE, settings=ASK)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            first = await server.request("tools/call", modern(**CALL))
+            assert first["resultType"] == "input_required"
+            ((key, form),) = first["inputRequests"].items()
+            assert form["method"] == "elicitation/create"
+            assert '{"n":0}' in form["params"]["message"]
+            assert form["params"]["requestedSchema"] == {"type": "object", "properties": {}}
+            assert only_job(house).kind is JobKind.BACKGROUND
+            second = await server.request(
+                "tools/call", retry(first, {key: {"action": "accept", "content": {}}})
+            )
+            assert second["resultType"] == "input_required"
+            ((other, form),) = second["inputRequests"].items()
+            assert '{"n":1}' in form["params"]["message"]
+            last = await server.request("tools/call", retry(second, {other: {"action": "decline"}}))
+    result = said(last)
+    assert json.loads(result["result"]) == ["allow", "deny"]
+    assert result["job_id"] == only_job(house).id
+    assert [past.answered_by for past in only_job(house).questions or ()] == ["elicitation"] * 2
+
+
+async def test_a_later_server_takes_a_repeated_call(make_house: MakeHouse) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            first = await server.request("tools/call", modern(**CALL))
+            server.process.kill()
+        async with house.serving(handshake=False) as server:
+            (key,) = first["inputRequests"]
+            repeated = retry(first, {key: {"action": "accept"}})
+            assert said(await server.request("tools/call", repeated))["result"] == "allow"
+
+
+async def test_a_form_that_is_closed_is_not_shown_again(make_house: MakeHouse) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    answers: list[Any] = []
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server, trio.open_nursery() as nursery:
+            first = await server.request("tools/call", modern(**CALL))
+            (key,) = first["inputRequests"]
+
+            async def repeat() -> None:
+                repeated = retry(first, {key: {"action": "cancel"}})
+                answers.append(await server.request("tools/call", repeated))
+
+            nursery.start_soon(repeat)
+            await until(lambda: only_job(house).question)
+            await house.command("answer", only_job(house).id, "allow")
+    assert said(answers[0])["result"] == "allow"
+
+
+async def test_an_agent_that_does_not_ask_runs_in_the_server_as_ever(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house("read_turn(); init(); result()")
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            result = await server.request("tools/call", modern(**CALL))
+    assert said(result)["result"] == "fine"
+    assert only_job(house).kind is JobKind.CALL
+
+
+@pytest.mark.parametrize(
+    "state", ["", "{}", "nonsense", json.dumps({"call": "00", "job_id": "1" * 32})]
+)
+async def test_a_state_of_another_call_is_refused(state: str, make_house: MakeHouse) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            params = modern(**CALL, requestState=state, inputResponses={})
+            result = await server.request("tools/call", params)
+    assert "requestState" in said(result)["error"]
+    assert house.store.list_jobs().jobs == []
+
+
+# -- more rights
+
+
+WIDER = {"name": "update_agent", "arguments": {"name": "infra", "allowed_tools": ["Bash"]}}
+
+
+@pytest.mark.parametrize("action", ["accept", "decline", "cancel", "error"])
+async def test_more_rights_need_an_accepted_form_in_the_older_era(
+    action: str, make_house: MakeHouse
+) -> None:
+    house = make_house("")
+    before = house.config.read_text()
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            client = FormClient(server, action)
+            await client.initialize()
+            result = said(await client.call(**WIDER))
+            shown = said(await client.call(name="inspect_agent", arguments={"name": "infra"}))
+    (form,) = client.forms
+    assert "allowed_tools: none -> Bash" in form["message"]
+    if action == "accept":
+        assert result["action"] == "updated"
+        assert [change["by"] for change in shown["rights_changes"]] == ["elicitation"]
+    else:
+        assert "Ask your user to run: agent-dispatch update infra" in result["error"]
+        assert house.config.read_text() == before
+
+
+@pytest.mark.parametrize("action", ["accept", "decline", "cancel"])
+async def test_more_rights_need_an_accepted_form_in_the_newer_era(
+    action: str, make_house: MakeHouse
+) -> None:
+    house = make_house("")
+    before = house.config.read_text()
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            asked = await server.request("tools/call", modern(**WIDER))
+            assert asked["resultType"] == "input_required"
+            (key,) = asked["inputRequests"]
+            assert house.config.read_text() == before
+            other = {**WIDER, "arguments": {"name": "infra", "allowed_tools": ["Bash", "Write"]}}
+            responses = {key: {"action": action}}
+            refused = said(await server.request("tools/call", retry(asked, responses, other)))
+            assert "requestState" in refused["error"]
+            result = said(await server.request("tools/call", retry(asked, responses, WIDER)))
+    if action == "accept":
+        assert result["action"] == "updated"
+    else:
+        assert "Ask your user to run: agent-dispatch update infra" in result["error"]
+        assert house.config.read_text() == before
+
+
+async def test_a_dispatched_agent_is_shown_no_form(make_house: MakeHouse) -> None:
+    house = make_house("", settings="mcp_may_widen_permissions = true\n")
+    house.environ["AGENT_DISPATCH_DEPTH"] = "1"
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            client = FormClient(server, "accept")
+            await client.initialize()
+            result = said(await client.call(**WIDER))
+    assert "dispatched agent" in result["error"]
+    assert client.forms == []
+
+
+def retry(
+    answer: dict[str, Any], responses: dict[str, Any], call: dict[str, Any] = CALL
+) -> dict[str, Any]:
+    return modern(**call, requestState=answer["requestState"], inputResponses=responses)
+
+
+async def until(seen: Callable[[], object]) -> None:
+    while not seen():  # noqa: ASYNC110  # as the person at the client sees it
+        await trio.sleep(0.02)
