@@ -46,6 +46,7 @@ from agent_dispatch.model.agent import (
     AgentDetails,
     AgentFields,
     AgentSummary,
+    Membership,
     ProjectFacts,
 )
 from agent_dispatch.model.config import AgentConfig, Config, EffectiveAgent, Settings
@@ -222,6 +223,7 @@ class Registry:
             verify_attempts=agent.verify_attempts if agent.verify else None,
             nested=None if agent.nested else False,
             max_budget_usd=agent.max_budget_usd,
+            memberships=_memberships(config, name) or None,
             warnings=warnings or None,
             instruction_files=list(files) or None,
             rights_changes=self._rights_log.of(name) or None,
@@ -524,6 +526,16 @@ def groups_of(config: Config, agent: str) -> list[str]:
         name
         for name, group in config.groups.items()
         if any(member.agent == agent for member in group.members)
+    ]
+
+
+def _memberships(config: Config, agent: str) -> list[Membership]:
+    """Say what the groups of an agent say of themselves, and of it."""
+    return [
+        Membership(group=name, description=group.description, use_for=member.use_for)
+        for name, group in config.groups.items()
+        for member in group.members
+        if member.agent == agent and (group.description or member.use_for)
     ]
 
 

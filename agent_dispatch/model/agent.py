@@ -45,6 +45,16 @@ class AgentSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     capabilities: list[str] | None = None
 
 
+class Membership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a caller should know of an agent's place in a group."""
+
+    group: str
+    description: str = ""
+    """How to work with the group."""
+    use_for: str = ""
+    """When to give this agent a task of the group."""
+
+
 class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`inspect_agent`: the summary, what takes effect for a run, and previews of its documents."""
 
@@ -71,6 +81,8 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
     groups: list[str] | None = None
+    memberships: list[Membership] | None = None
+    """What its groups say, where they say anything."""
     capabilities: list[str] | None = None
     fallback_model: str | None = None
     tools: list[str] | None = None
@@ -78,10 +90,11 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     env_deny: list[str] | None = None
     instructions: str | None = None
     exclusive: bool | None = None
+    """True, or left out."""
     verify: list[str] | None = None
     verify_always: bool | None = None
-    verify_attempts: int | None = None
     """True, or left out."""
+    verify_attempts: int | None = None
     nested: bool | None = None
     """False, or left out."""
     warnings: list[str] | None = None

@@ -112,6 +112,14 @@ def test_each_agent_is_listed_with_its_groups(registry: Registry) -> None:
     assert registry.inspect_agent("infra").groups == ["shop", "quiet"]
 
 
+def test_a_caller_can_see_what_a_group_says_of_an_agent(registry: Registry) -> None:
+    shown = msgspec.to_builtins(registry.inspect_agent("backend").memberships)
+    assert shown == [{"group": "shop", "description": "Ask infra first", "use_for": "code"}]
+    assert registry.inspect_agent("other").memberships is None
+    # The group `quiet` says nothing.
+    assert [m.group for m in registry.inspect_agent("infra").memberships or ()] == ["shop"]
+
+
 def test_a_task_for_a_member_goes_with_the_shared_context(registry: Registry) -> None:
     request = DispatchRequest(agent="infra", task="look", context="c", goal="g", group="shop")
     plan = plan_run(registry.snapshot(), request)

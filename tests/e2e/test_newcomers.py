@@ -51,6 +51,11 @@ async def test_projects_that_claude_code_knows_answer_after_two_commands(
     settings = json.loads((newcomer.home / ".claude.json").read_text())
     assert settings["projects"].keys() >= projects.keys()
     assert settings["mcpServers"]["agent-dispatch"]["command"].endswith("agent-dispatch")
+    with trio.fail_after(_BOUND_S):
+        assert f"Removed from {newcomer.home / '.claude.json'}" in await does(newcomer, "uninstall")
+    settings = json.loads((newcomer.home / ".claude.json").read_text())
+    assert settings["mcpServers"] == {}
+    assert settings["projects"].keys() >= projects.keys()
 
 
 async def test_the_server_that_is_written_for_codex_answers(newcomer: World) -> None:
