@@ -32,17 +32,19 @@ from agent_dispatch.cli.remote_jobs import (
     remote_job,
     remote_wait,
 )
-from agent_dispatch.cli.results import exit_status, show_result
+from agent_dispatch.cli.results import exit_status, show_parallel, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.values import check_choice, check_range, since_time
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.core.group_job import from_record, with_answers
 from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.answer import Cancellation, Purged, WaitedFor
-from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus, JobSummary, status_named
+from agent_dispatch.model.job import MAX_LISTED, Job, JobKind, JobStatus, JobSummary, status_named
+from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.remote.notes import with_noted
 
 MAX_AGE_DAYS = 1_000_000
@@ -145,10 +147,13 @@ def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
     """
     found = read_job(shell, job_id)
     if json:
-        write_json(shell, told_job(found, in_shell))
+        write_json(shell, _told(found))
         return _DONE
     write_lines(shell, details(found, time.time()))
-    if found.result is not None and found.result.result:
+    if (members := _members(found)) is not None:
+        write_lines(shell, [""])
+        show_parallel(shell, members)
+    elif found.result is not None and found.result.result:
         write_lines(shell, [""])
         write_answer(shell, found.result.result)
     return _DONE
@@ -190,15 +195,29 @@ def wait(
         found = _wait(shell, store, full, timeout_seconds, quiet=json)
     is_over = found.status.is_terminal
     if json:
-        fields = msgspec.structs.asdict(told_job(found, in_shell))
+        fields = msgspec.structs.asdict(_told(found))
         write_json(shell, WaitedFor(**fields, timed_out_waiting=not is_over))
     elif not is_over:
         remark(shell, f"Job {short_id(found.id)} is {found.status}; it goes on.", Colour.DOUBTFUL)
+    elif (members := _members(found)) is not None:
+        show_parallel(shell, members)
     elif found.result is not None:
         show_result(shell, found.result)
     else:
         show_error(shell, found.error or "It ended without a result.", [], found.error_type or "")
     return _exit_status(found)
+
+
+def _told(job: Job) -> Job:
+    """The whole record, with its next steps in words."""
+    return told_job(with_answers(job, in_shell, whole=True), in_shell)
+
+
+def _members(job: Job) -> ParallelResult | None:
+    """What came of the members of a group that ran to its end."""
+    if job.kind is not JobKind.GROUP or job.result is None:
+        return None
+    return from_record(job.result)
 
 
 def _wait(shell: Shell, store: JobStore, job_id: str, patience_s: float, *, quiet: bool) -> Job:

@@ -5,10 +5,19 @@ from collections.abc import Iterable
 
 from agent_dispatch.cli.errors import all_tips, show_error
 from agent_dispatch.cli.job_text import short_id
-from agent_dispatch.cli.output import Colour, counted, dollars, one_line, remark, write_answer
+from agent_dispatch.cli.output import (
+    Colour,
+    counted,
+    dollars,
+    one_line,
+    remark,
+    write_answer,
+    write_lines,
+)
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.next_step import NextStep
+from agent_dispatch.model.parallel import ParallelResult
 
 _TIMEOUT_STATUS = 124
 
@@ -56,6 +65,27 @@ def show_result(shell: Shell, result: DispatchResult) -> None:
     if facts:
         remark(shell, one_line(f"{result.agent}: {', '.join(facts)}"), Colour.FAINT)
     show_failure(shell, result.error, result.error_type, result.next_steps)
+
+
+def show_parallel(shell: Shell, outcome: ParallelResult) -> None:
+    """Print several answers on stdout, and remarks about them on stderr."""
+    results = outcome.individual_results
+    for number, result in enumerate(results, start=1):
+        heading = f"## {number}. {one_line(result.agent)}"
+        write_lines(shell, [heading if number == 1 else f"\n{heading}", ""])
+        show_result(shell, result)
+    if outcome.aggregated is not None:
+        write_lines(shell, [f"\n## All together, by {one_line(outcome.aggregated.agent)}", ""])
+        show_result(shell, outcome.aggregated)
+    failed = sum(not result.success for result in results)
+    denied = sum(result.success and bool(result.denied_tools) for result in results)
+    # Tasks that are the same share a run, which is paid for once.
+    shown = [result for result in (*results, outcome.aggregated) if result is not None]
+    paid = {result.job_id or number: result for number, result in enumerate(shown)}
+    costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
+    cost = f", {dollars(sum(costs))}" if costs else ""
+    tasks = counted(len(results), "task")
+    remark(shell, f"{tasks}, {failed} failed, {denied} denied{cost}", Colour.FAINT)
 
 
 def _facts(result: DispatchResult) -> list[str]:

@@ -20,6 +20,7 @@ from agent_dispatch.cli.results import (
     failures_of,
     show_failure,
     show_hint,
+    show_parallel,
     show_result,
 )
 from agent_dispatch.cli.shell import Shell
@@ -167,7 +168,7 @@ def parallel(
     if json:
         _write_parallel(shell, _told(outcome))
     else:
-        _show_parallel(shell, outcome)
+        show_parallel(shell, outcome)
     failures = failures_of(*outcome.individual_results, outcome.aggregated)
     return exit_status(failures, attended.signum)
 
@@ -304,26 +305,6 @@ def _write_parallel(shell: Shell, outcome: ParallelResult) -> None:
         write_json(
             shell, ParallelAnswer(individual_results=[*results], aggregated=outcome.aggregated)
         )
-
-
-def _show_parallel(shell: Shell, outcome: ParallelResult) -> None:
-    results = outcome.individual_results
-    for number, result in enumerate(results, start=1):
-        heading = f"## {number}. {one_line(result.agent)}"
-        write_lines(shell, [heading if number == 1 else f"\n{heading}", ""])
-        show_result(shell, result)
-    if outcome.aggregated is not None:
-        write_lines(shell, [f"\n## All together, by {one_line(outcome.aggregated.agent)}", ""])
-        show_result(shell, outcome.aggregated)
-    failed = sum(not result.success for result in results)
-    denied = sum(result.success and bool(result.denied_tools) for result in results)
-    # Tasks that are the same share a run, which is paid for once.
-    shown = [result for result in (*results, outcome.aggregated) if result is not None]
-    paid = {result.job_id or number: result for number, result in enumerate(shown)}
-    costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
-    cost = f", {dollars(sum(costs))}" if costs else ""
-    tasks = counted(len(results), "task")
-    remark(shell, f"{tasks}, {failed} failed, {denied} denied{cost}", Colour.FAINT)
 
 
 def _show_dialogue(shell: Shell, result: DialogueResult) -> None:

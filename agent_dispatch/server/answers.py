@@ -1,5 +1,7 @@
 """What the call of a job is answered when the job has ended, from its record alone."""
 
+import msgspec
+
 from agent_dispatch.core import group_job
 from agent_dispatch.core.dialogue import from_record
 from agent_dispatch.core.dialogue_inline import inline_dialogue
@@ -11,7 +13,21 @@ from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.parallel import ParallelAnswer
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
+
+
+async def whole_result(service: Service, ref: str) -> DispatchResult:
+    """Return the result of a job that has ended, with the next steps in words and nothing cut.
+
+    Raises:
+        DispatchError: As `Service.result`.
+    """
+    result = told(await service.result(ref), in_tools)
+    if result.parsed_result is msgspec.UNSET:
+        return result
+    job = group_job.with_answers(await service.job(ref), in_tools, whole=True)
+    return msgspec.structs.replace(result, parsed_result=of_job(job).parsed_result)
 
 
 def answer_of(

@@ -7,14 +7,14 @@ import msgspec
 
 from agent_dispatch.core.group_job import with_answers
 from agent_dispatch.core.inline import cut, inline_job
-from agent_dispatch.core.next_step import told, told_job
-from agent_dispatch.core.outcome import of_job
+from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.answer import Cancellation, Purged, Sent, Submitted, WaitedFor
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.answers import whole_result
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools import Tool, WithWarnings
 from agent_dispatch.server.tools_dispatch import (
@@ -174,10 +174,7 @@ async def fetch_result(
     service: Service, params: FetchResultParams, _on_progress: OnProgress
 ) -> DispatchResult:
     """The result of one job, or a page of it; negative numbers are taken for 0."""
-    result = told(await service.result(params.ref), in_tools)
-    if result.parsed_result is not msgspec.UNSET:
-        job = with_answers(await service.job(params.ref), in_tools, whole=True)
-        result = msgspec.structs.replace(result, parsed_result=of_job(job).parsed_result)
+    result = await whole_result(service, params.ref)
     return cut(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
 
 
