@@ -144,9 +144,12 @@ def exclusive_refused(agent: str) -> DispatchResult:
 def _without_own_abort(report: RunReport) -> tuple[ResultEvent, ...]:
     """Return the results without the one that our own interrupt made: it is no answer."""
     results = report.seen.results
-    if results and report.ending in _OUR_ENDINGS and _aborted(results[-1]):
-        return results[:-1]
-    return results
+    if not results or report.ending not in _OUR_ENDINGS:
+        return results
+    last = results[-1]
+    # Other versions may not name the reason.
+    is_nameless = last.terminal_reason is None and last.subtype == "error_during_execution"
+    return results[:-1] if _aborted(last) or (is_nameless and last.num_turns) else results
 
 
 def _aborted(result: ResultEvent) -> bool:

@@ -327,6 +327,14 @@ async def test_what_was_said_is_kept_when_a_run_is_interrupted(stage: Stage) -> 
     assert await at.keep() is CancelOutcome.ALREADY_TERMINAL
 
 
+async def test_an_interruption_that_ends_without_a_reason_is_one_too(stage: Stage) -> None:
+    nameless = OBEYS.replace('terminal_reason="aborted_tools"', "terminal_reason=None")
+    async with running(stage, f"seen = []{TALKS}{nameless}") as at:
+        assert await at.keep() is CancelOutcome.CANCELLED
+    assert at.result is not None
+    assert (at.result.error_type, at.result.result) == (ErrorType.CANCELLED, "Half is done.")
+
+
 async def test_a_queued_message_is_taken_back_before_the_interruption(stage: Stage) -> None:
     script = (
         f"{TOLD_OF}seen = []{TALKS}"
