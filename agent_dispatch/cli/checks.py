@@ -195,7 +195,9 @@ def _check_settings(config: Config, path: Path) -> Iterator[Check]:
             message += f"; did you mean {unknown.nearest!r}?"
         yield Check("config", Status.WARN, message, fix)
     for warning in config.warnings:
-        yield Check("config", Status.WARN, str(warning), fix)
+        # With another mode Claude Code ends at once, so no run would work.
+        is_mode = warning.key.endswith("permission_mode")
+        yield Check("config", Status.FAIL if is_mode else Status.WARN, str(warning), fix)
 
 
 def _check_groups(config: Config, path: Path) -> Iterator[Check]:

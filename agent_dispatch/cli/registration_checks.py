@@ -17,6 +17,7 @@ import msgspec
 from agent_dispatch.cli.checks import Check, Status
 from agent_dispatch.cli.claude_cli import ClaudeConfigError, read_claude_config
 from agent_dispatch.cli.client_checks import clients_registered
+from agent_dispatch.cli.handshake import shake_hands
 from agent_dispatch.cli.registration import (
     REMOVE,
     SERVER_NAME,
@@ -107,6 +108,22 @@ def _check_plugin(plugin: str, environ: Mapping[str, str]) -> Check:
     return _finding(Status.OK, f"the plugin {plugin} starts {SERVER_NAME} serve")
 
 
+def _check_handshake(present: Mapping[str, object], environ: Mapping[str, str]) -> Check:
+    """Start the registered command, as Claude Code does, and count its tools."""
+    own = {
+        name: value
+        for name, value in _mapping(present.get("env")).items()
+        if isinstance(value, str)
+    }
+    command = command_words(present)
+    found = shutil.which(command[0], path=environ.get("PATH", os.defpath)) or command[0]
+    done = shake_hands([found, *command[1:]], {**environ, **own})
+    if done.tools is None:
+        message = f"{command_line(present)} does not complete a handshake: {done.complaint}"
+        return Check("server", Status.FAIL, message, _INIT)
+    return Check("server", Status.OK, f"{done.tools} tools in {done.took_s:.2f} s")
+
+
 def _check_present(
     present: object, lasting: Lasting, environ: Mapping[str, str]
 ) -> Iterator[Check]:
@@ -130,6 +147,7 @@ def _check_present(
         yield _finding(Status.FAIL, f"it starts {command_line(present)}, but {missing}", _INIT)
         return
     yield _finding(Status.OK, command_line(present))
+    yield _check_handshake(present, environ)
     if (why := why_temporary(program)) is not None:
         message = f"it starts {program}; {why.reason}"
         yield _finding(Status.WARN, message, lasting.advice or _INIT)

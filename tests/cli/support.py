@@ -35,6 +35,7 @@ from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.run.service import Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
+REPOSITORY = Path(__file__).parents[2]
 FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")
 
 ANSWER = DispatchResult(
@@ -231,7 +232,7 @@ class World:
         place.mkdir(exist_ok=True)
         scripts = {
             "claude": f'exec {sys.executable} -I -S {FAKE_CLAUDE} "$@"',
-            "agent-dispatch": "",
+            "agent-dispatch": f'cd {REPOSITORY}; exec {sys.executable} -m agent_dispatch "$@"',
         }
         for name, line in scripts.items():
             (place / name).write_text(f"#!/bin/sh\n{line}\n")

@@ -1,10 +1,12 @@
 import json
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
 from agent_dispatch.cli.checks import Status, check_agent
+from agent_dispatch.cli.handshake import shake_hands
 from agent_dispatch.model.agent import AgentSummary
 from tests.cli.support import World
 
@@ -31,10 +33,41 @@ def test_a_whole_installation_passes(healthy: World) -> None:
     lines = healthy.out.splitlines()
     assert lines[-1] == "All checks passed."
     assert {line.split()[0] for line in lines[:-1]} == {"ok"}
-    assert len(lines) == 7
+    assert len(lines) == 8
+    assert re.fullmatch(r"ok    server: \d\d tools in \d\.\d\d s", lines[4])
     assert healthy.err == ""
     assert healthy.run("doctor", "--json") == 0
     assert healthy.answer()["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ("exit 3", "it ended without an answer"),
+        ("echo Boom >&2; exit 3", "it ended without an answer: Boom"),
+        ("echo '{}'; echo; exit 0", "it ended without an answer"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_a_failure(
+    healthy: World, script: str, complaint: str
+) -> None:
+    program = healthy.home / "bin" / "agent-dispatch"
+    program.write_text(f"#!/bin/sh\ncat >/dev/null & {script}\n")
+    assert healthy.run("doctor", "--json") == 1
+    [(status, message, fix)] = found(healthy, "server")
+    assert (status, fix) == ("fail", "agent-dispatch init")
+    assert message.endswith(f"does not complete a handshake: {complaint}")
+
+
+def test_a_server_that_hangs_is_given_up_and_nothing_of_it_is_left(tmp_path: Path) -> None:
+    note = tmp_path / "pids"
+    script = f"trap '' TERM; sleep 600 & echo $$ $! >{note}; while :; do sleep 600; done"
+    done = shake_hands(["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, within_s=0.5)
+    assert (done.tools, done.complaint) == (None, "it did not answer in time")
+    for pid in note.read_text().split():
+        stat = Path(f"/proc/{pid}/stat")
+        # A zombie that its new parent has not reaped yet is no process that is left.
+        assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_nothing_is_changed_and_no_model_is_asked(healthy: World) -> None:
@@ -171,11 +204,12 @@ def test_unknown_keys_and_doubtful_values_are_warned_about(healthy: World) -> No
         "[settings]\ndefault_timout = 5\n"
         f'[agents.infra]\ndirectory = "{directory}"\nmodle = "x"\npermission_mode = "yolo"\n'
     )
-    assert healthy.run("doctor", "--json") == 0
+    assert healthy.run("doctor", "--json") == 1
+    failures = [message for status, message, _ in found(healthy, "config") if status == "fail"]
+    assert ["yolo" in text for text in failures] == [True]
     warnings = [message for status, message, _ in found(healthy, "config") if status == "warn"]
     assert any("'default_timout'; did you mean 'default_timeout'" in text for text in warnings)
     assert any("'modle'; did you mean 'model'" in text for text in warnings)
-    assert any("yolo" in text for text in warnings)
     assert healthy.run("doctor", "--strict") == 1
 
 
