@@ -6,7 +6,7 @@ import msgspec
 
 from agent_dispatch.core.text import quoted
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.model.job import Job
+from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import NextStep, StepKind, run
 from agent_dispatch.model.question import PastQuestion, Question, Verdict
 
@@ -40,19 +40,23 @@ def waiting(job: Job) -> list[Question | PastQuestion]:
 
 
 def rows(job: Job) -> list[QuestionRow]:
-    """The same as rows of a listing."""
-    return [
-        QuestionRow(
-            job_id=job.id,
-            id=question.id,
-            agent=question.agent,
-            tool=question.tool,
-            input=question.input,
-            asked_at=question.asked_at,
-            state="open" if isinstance(question, Question) else "unanswered",
-        )
-        for question in waiting(job)
-    ]
+    """The same as rows of a listing; those of a group are rows of its members."""
+    return (
+        []
+        if job.kind is JobKind.GROUP
+        else [
+            QuestionRow(
+                job_id=job.id,
+                id=question.id,
+                agent=question.agent,
+                tool=question.tool,
+                input=question.input,
+                asked_at=question.asked_at,
+                state="open" if isinstance(question, Question) else "unanswered",
+            )
+            for question in waiting(job)
+        ]
+    )
 
 
 def shown_input(given: object) -> str:

@@ -7,6 +7,7 @@ exactly that call is allowed, once.
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -14,14 +15,15 @@ import trio
 
 from agent_dispatch.core.dialogue import session_of_agent
 from agent_dispatch.core.prompt import allowed_later_task
-from agent_dispatch.core.questions import question_for
+from agent_dispatch.core.questions import NoQuestionError, question_for, waiting
 from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.jobs.waiting import post, settled, wait_to_see
 from agent_dispatch.model.answer import Answered
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.model.job import Job
+from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.question import (
     ANSWER_MAIL,
     Answer,
@@ -85,6 +87,9 @@ class Answering:
                 " dispatch (AGENT_DISPATCH_DEPTH is set). Answer from a shell of your own."
             )
         job = await self._job(job_id, question_id)
+        if job.kind is JobKind.GROUP:
+            job, question_id = await self._member_that_asks(job, question_id)
+            job_id = job.id
         question = question_for(job, question_id)
         if isinstance(question, Question):
             job = await self._answer_owner(
@@ -113,6 +118,26 @@ class Answering:
         with trio.move_on_after(_RECORDED_S):
             return await wait_to_see(self._store, job_id, knows)
         return await settled(self._store, job_id)
+
+    async def _member_that_asks(self, group: Job, question_id: str) -> tuple[Job, str]:
+        """The member of a group that an answer to the group is for, and the question's id.
+
+        Raises:
+            NoQuestionError: No member has such a question.
+        """
+        found: list[tuple[bool, float, Job, str]] = []
+        for member_id in group.members or ():
+            with suppress(UnknownJobError):
+                member = await settled(self._store, member_id)
+                found += [
+                    (isinstance(each, PastQuestion), each.asked_at, member, each.id)
+                    for each in waiting(member)
+                    if question_id in ("", each.id)
+                ]
+        if not found:
+            raise NoQuestionError(f"Job {group.id} has no question that waits for an answer.")
+        *_, member, found_id = min(found, key=lambda each: each[:2])
+        return member, found_id
 
     async def _answer_owner(self, job_id: str, answer: Answer) -> Job:
         def is_closed(job: Job) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Unpack
 
 import msgspec
@@ -384,9 +385,17 @@ class Service:
             self._store.origin.inherit(job)
         members = job.dispatches or []
         ids = {at: member.job_id for at, member in enumerate(members) if member.job_id}
+        asked: dict[str, tuple[Question, ...]] = {}
+        """What the members ask, by their jobs: the record of the group shows it, too."""
 
         def report(progress: Progress) -> None:
             at = progress.member
+            if progress.job_id is not None and progress.questions is not None:
+                asked[progress.job_id] = progress.questions
+                waiting = sorted(chain(*asked.values()), key=lambda each: each.asked_at)
+                run.owned.note(
+                    question=waiting[0] if waiting else None, later_questions=waiting[1:] or None
+                )
             if progress.job_id is not None and at is not None and at < len(members):
                 ids.setdefault(at, progress.job_id)
                 run.owned.note(members=[ids[known] for known in sorted(ids)])

@@ -228,6 +228,52 @@ async def test_a_newer_client_is_answered_with_the_question_and_repeats_its_call
     assert [past.answered_by for past in only_job(house).questions or ()] == ["elicitation"] * 2
 
 
+async def test_the_members_of_a_group_ask_by_the_call_that_waits_for_all(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    both = [{"agent": "infra", "task": task} for task in ("one", "two")]
+    call = {"name": "dispatch_parallel", "arguments": {"dispatches": both}}
+    with trio.fail_after(90):
+        async with house.serving(handshake=False) as server:
+            answer = await server.request("tools/call", modern(**call))
+            forms = 0
+            while answer.get("resultType") == "input_required":
+                keys = list(answer["inputRequests"])
+                forms += len(keys)
+                responses = {key: {"action": "accept"} for key in keys}
+                answer = await server.request("tools/call", retry(answer, responses, call))
+            left = json.loads(await house.command("questions", "--json"))
+    assert forms == 2
+    assert [result["result"] for result in said(answer)] == ["allow", "allow"]
+    assert left == []
+
+
+async def test_an_answer_to_a_group_goes_to_the_member_that_asks(make_house: MakeHouse) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK + "task_after_seconds = 600\n")
+    both = [{"agent": "infra", "task": task} for task in ("one", "two")]
+    call = {"name": "dispatch_parallel", "arguments": {"dispatches": both}}
+    with trio.fail_after(90):
+        async with house.serving(handshake=False) as server:
+            params = modern(**call)
+            params["_meta"][PREFIX + "clientCapabilities"] = {"extensions": {PREFIX + "tasks": {}}}
+            task = await server.request("tools/call", params)
+            assert task["resultType"] == "task"
+            group = house.store.settle(task["taskId"])
+            assert group.kind is JobKind.GROUP
+            for _ in range(2):
+                await until(lambda: house.store.settle(group.id).question)
+                listed = json.loads(await house.command("questions", "--json"))
+                assert group.id not in {row["job_id"] for row in listed}
+                answered = json.loads(await house.command("answer", group.id, "deny", "--json"))
+                assert answered["job_id"] in (house.store.settle(group.id).members or [])
+            ended = await house.over(group.id)
+    assert ended.question is None
+    assert ended.result is not None
+    answers: Any = ended.result.parsed_result
+    assert [each["result"] for each in answers] == ["deny", "deny"]
+
+
 async def test_a_later_server_takes_a_repeated_call(make_house: MakeHouse) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK)
     with trio.fail_after(60):
