@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.remote.machine import Machine, wait_for
+from tests.remote.machine import FAKE_CLAUDE, Machine, wait_for
 
 
 @pytest.fixture
@@ -206,3 +208,68 @@ def test_another_model_than_the_hosts_is_refused(linked: Machine) -> None:
     refused = linked.answer("run", "train", "echo=1", "--model", "opus", check=False)
     assert "model of agent 'train'" in refused["error"]
     assert linked.answer("jobs") == []
+
+
+def test_a_caller_that_sleeps_for_less_than_its_lease_finds_its_call_again(
+    laptop: Machine, gpu: Machine
+) -> None:
+    laptop.reach(gpu, "gpu", lease_seconds=15)
+    laptop.link("train", "gpu")
+    caller = laptop.start("run", "train", "sleep=11 echo=slept", "--json")
+    gpu.wait_until_started()
+    os.kill(caller.pid, signal.SIGSTOP)
+    # Longer than the silence that both sides take for the end of the link.
+    time.sleep(8)
+    os.kill(caller.pid, signal.SIGCONT)
+    out, err = caller.communicate(timeout=60)
+    assert caller.returncode == 0, err
+    assert "echo=slept" in out
+    assert len(gpu.starts) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nsenter") is None, reason="needs root")
+def test_an_agent_in_a_container_ends_with_its_caller_and_with_the_container(
+    laptop: Machine, gpu: Machine
+) -> None:
+    # A PID namespace, and a relay into it that leaves its command behind when it is killed.
+    init = "mount -t proc proc /proc && echo $$ && exec sleep 1000"
+    begin = ["unshare", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", init]
+    container = subprocess.Popen(begin, stdout=subprocess.PIPE)
+    try:
+        assert container.stdout is not None
+        assert container.stdout.readline()
+        [pid] = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
+        environ = [f"{key}={value}" for key, value in gpu.environ.items()]
+        relay = ["nsenter", "-t", pid, "-p", "-m", "env", "-i", *environ]
+        laptop.cli("hosts", "add", "dev", "--lease-seconds", "5", "--exec", "--", *relay)
+        laptop.link("train", "dev")
+        assert laptop.answer("run", "train", "echo=inside")["success"]
+
+        def left() -> list[int]:
+            # Pids in the log are those of the namespace; the command line tells them here.
+            numbers = map(int, filter(str.isdecimal, os.listdir("/proc")))
+            return [number for number in numbers if is_agent_of(gpu, number)]
+
+        caller = laptop.start("run", "train", "sleep=300", "--json")
+        wait_for(lambda: bool(left()))
+        os.kill(caller.pid, signal.SIGKILL)
+        wait_for(lambda: not left())
+        caller.communicate()
+        job_id = laptop.answer("run", "train", "sleep=300 echo=2", "--background")["job_id"]
+        wait_for(lambda: bool(left()))
+        os.kill(int(pid), signal.SIGKILL)
+        wait_for(lambda: not left())
+        waited = laptop.answer("wait", job_id, "--timeout-seconds", "1", check=False)
+        assert waited["unreachable_since"]
+    finally:
+        container.kill()
+        container.communicate()
+
+
+def is_agent_of(machine: Machine, pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return FAKE_CLAUDE.name.encode() in command and str(machine.home).encode() in environ

@@ -233,3 +233,29 @@ def _names(pid: int, word: str) -> bool:
     if word == "ssh":
         return words[0] == b"/usr/bin/ssh"
     return word.encode() in words and not comm.startswith("dispatch-")
+
+
+def test_a_host_that_refuses_connections_is_tried_until_it_is_up(world: World) -> None:
+    world.link()
+    assert world.gpu.sshd is not None
+    world.gpu.crash()
+    caller = world.laptop.start("run", "train", "echo=patient", "--json")
+    time.sleep(3)
+    world.gpu.start_sshd()
+    out, err = caller.communicate(timeout=60)
+    assert caller.returncode == 0, err
+    assert "echo=patient" in out
+
+
+def test_a_status_while_the_host_is_away_tells_since_when(world: World) -> None:
+    world.link()
+    job_id = world.laptop.answer("run", "train", "sleep=3", "--background")["job_id"]
+    world.gpu.crash()
+    job = world.laptop.answer("job", job_id)
+    assert job["status"] in ("pending", "running")
+    since = job["unreachable_since"]
+    time.sleep(1)
+    assert world.laptop.answer("job", job_id)["unreachable_since"] == since
+    [row] = world.laptop.answer("jobs")
+    assert row["unreachable_since"] == since
+    assert "cannot be reached since" in world.laptop.cli("job", job_id).stdout
