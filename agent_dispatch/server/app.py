@@ -20,7 +20,7 @@ from agent_dispatch.server.forms import Forms, can_show_forms, input_required, r
 from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
 from agent_dispatch.server.ongoing import Caller, Ongoing, ShowsForms, TaskWish
 from agent_dispatch.server.resources import TEMPLATE, read_result
-from agent_dispatch.server.results import call_result
+from agent_dispatch.server.results import call_result, written
 from agent_dispatch.server.tools import Tool, Toolbox, refusal
 from agent_dispatch.server.tools_agents import (
     ADD_AGENT,
@@ -155,7 +155,8 @@ def build_server(
         if not isinstance(name, str) or not toolbox.may_be_task(name):
             return await call_next(ctx)
         params = types.CallToolRequestParams.model_validate(ctx.params, by_name=False)
-        return await call_tool(ctx, params)
+        result = await call_tool(ctx, params)
+        return result if isinstance(result, dict) else written(result, ctx.protocol_version)
 
     async def list_resources(
         ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
@@ -254,12 +255,16 @@ def _session_of(ctx: ServerRequestContext[Any]) -> str | None:
     return session if isinstance(session, str) and session else None
 
 
+def _refuse(ctx: ServerRequestContext[Any], message: str) -> dict[str, Any]:
+    return written(call_result(refusal(message)), ctx.protocol_version)
+
+
 async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
     """Answer a tool call whose shape the library would refuse without saying what is wrong."""
     if ctx.method == "tools/call":
         params = ctx.params or {}
         if not isinstance(params.get("name"), str):
-            return call_result(refusal("A tool call needs `name`, the tool's name as text."))
+            return _refuse(ctx, "A tool call needs `name`, the tool's name as text.")
         if not isinstance(params.get("arguments"), dict | None):
-            return call_result(refusal("`arguments` of a tool call must be an object."))
+            return _refuse(ctx, "`arguments` of a tool call must be an object.")
     return await call_next(ctx)

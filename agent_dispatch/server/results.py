@@ -1,7 +1,10 @@
 """The answer of a tool as the protocol's result of a call."""
 
+from typing import Any
+
 import mcp_types as types
 
+from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
 from agent_dispatch.server.resources import link_to
 from agent_dispatch.server.tools import Answer
 
@@ -20,3 +23,11 @@ def call_result(answer: Answer, version: str = "") -> types.CallToolResult:
         structured_content=answer.structured,
         is_error=answer.is_error,
     )
+
+
+def written(result: types.CallToolResult, version: str) -> dict[str, Any]:
+    """Return a result as it is on the wire, for what the library does not write itself."""
+    fields: dict[str, Any] = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    if version in HANDSHAKE_VERSIONS:
+        fields.pop("resultType", None)
+    return fields

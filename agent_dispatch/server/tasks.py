@@ -18,6 +18,7 @@ from pydantic import Field
 from agent_dispatch.core.questions import NoQuestionError
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import InvalidJobIdError, UnknownJobError
+from agent_dispatch.jobs.ids import is_job_id
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary
 from agent_dispatch.model.question import AnsweredBy
@@ -26,7 +27,7 @@ from agent_dispatch.server.answers import answer_of
 from agent_dispatch.server.form_texts import question_text
 from agent_dispatch.server.forms import Forms, as_request, can_show_forms
 from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
-from agent_dispatch.server.results import call_result
+from agent_dispatch.server.results import call_result, written
 from agent_dispatch.server.retry import VERDICTS
 from agent_dispatch.server.tools import answered
 
@@ -166,6 +167,8 @@ class Tasks:
         if is_modern(ctx):
             raise _no_such_method("tasks/list")
         self._check(ctx, None)
+        if params.cursor is not None and not is_job_id(params.cursor):
+            raise _invalid("The cursor is not one that tasks/list gave.")
 
         def is_listed(row: JobSummary) -> bool:
             is_older = params.cursor is None or row.id < params.cursor
@@ -263,9 +266,8 @@ def _iso(seconds: float) -> str:
 
 def _result(job: Job, ctx: ServerRequestContext[Any]) -> dict[str, Any]:
     """Return what the call would have been answered, had its client waited."""
-    answer = call_result(answered(answer_of(job)), ctx.protocol_version)
-    result: dict[str, Any] = answer.model_dump(by_alias=True, mode="json", exclude_none=True)
-    return result
+    version = ctx.protocol_version
+    return written(call_result(answered(answer_of(job)), version), version)
 
 
 def _invalid(message: str) -> MCPError:

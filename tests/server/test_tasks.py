@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import trio
 
-from agent_dispatch.model.dispatch import ErrorType
-from agent_dispatch.model.job import JobKind, JobStatus
+from agent_dispatch.jobs.origin import Origin
+from agent_dispatch.jobs.record import ended as ended_job
+from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
+from agent_dispatch.model.job import Job, JobKind, JobStatus
 from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
 from tests.faults.house import House
@@ -55,6 +58,11 @@ async def ended(server: McpClient, task_id: str) -> dict[str, Any]:
             if task["status"] not in ("working", "input_required"):
                 return dict(task)
             await trio.sleep(0.02)
+
+
+def end(job: Job) -> Job:
+    result = DispatchResult(agent="infra", success=False, result="", error="no")
+    return ended_job(job, result, job.created_at)
 
 
 async def is_over(house: House, job_id: str) -> JobStatus:
@@ -203,7 +211,38 @@ async def test_an_older_call_with_task_is_always_a_task(make_house: MakeHouse) -
             other = {"name": "list_agents", "arguments": {}, "task": {}}
             assert "content" in await server.request("tools/call", other)
             wrong = {"name": "dispatch", "arguments": {"agent": "nobody", "task": "x"}, "task": {}}
-            assert (await server.request("tools/call", wrong))["isError"]
+            refusal = await server.request("tools/call", wrong)
+            assert refusal["isError"]
+            # What the library does not write itself has no fields of a later revision.
+            assert "resultType" not in refusal
+            assert "resultType" not in result
+            bad_cursor = await server.exchange("tasks/list", {"cursor": "zzz"})
+            assert bad_cursor["error"]["code"] == -32602
+
+
+async def test_older_tasks_are_listed_by_pages_the_newest_first(make_house: MakeHouse) -> None:
+    house = make_house(GATED)
+    origin = Origin({}, str(house.config.parent))
+    store = JobStore(house.jobs, origin=origin)
+    request = DispatchRequest(agent="infra", task="x")
+    made = []
+    for number in range(150):
+        kind = JobKind.CALL if number % 15 == 0 else JobKind.BACKGROUND
+        claim = store.create(request, kind=kind)
+        store.finish(claim, end(claim.job))
+        if kind is not JobKind.CALL:
+            made.append(claim.job.id)
+    stranger = JobStore(house.jobs, origin=Origin({}, "/elsewhere"))
+    claim = stranger.create(request, kind=JobKind.BACKGROUND)
+    stranger.finish(claim, end(claim.job))
+    with trio.fail_after(60):
+        async with house.serving() as server:
+            first = await server.request("tasks/list", {})
+            second = await server.request("tasks/list", {"cursor": first["nextCursor"]})
+    assert len(first["tasks"]) == 100
+    assert "nextCursor" not in second
+    listed = [task["taskId"] for task in (*first["tasks"], *second["tasks"])]
+    assert listed == made[::-1]
 
 
 async def test_an_older_task_is_cancelled_with_its_result(make_house: MakeHouse) -> None:
