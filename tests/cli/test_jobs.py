@@ -14,13 +14,23 @@ import trio
 from agent_dispatch.cli import jobs as jobs_commands
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.job_text import age
+from agent_dispatch.core import group_job
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs import record
 from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.jobs.origin import SESSION_VARIABLE, Origin
 from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import Claim, JobStore
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Evidence
+from agent_dispatch.model.dispatch import (
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+    Evidence,
+    Member,
+)
 from agent_dispatch.model.job import JobKind
+from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.model.parallel import ParallelResult
 from tests.cli.support import JOB_ID, FakeService, Stream, World
 from tests.jobs.support import CANCELLED, DONE, FAILED, end, ended, running
 
@@ -135,6 +145,53 @@ def test_a_listing_is_of_one_agent_and_of_some_time(world: World, jobs_dir: Path
     assert "Not a time: 'yesterday'. Give a period such as 7d or 24h, or a date" in world.err
     assert world.run("jobs", "--since", "1h", "--status", "done", "--agent", "db") == 0
     assert world.out == "No jobs that are done of db since 1h.\n"
+
+
+def test_a_listing_is_of_the_jobs_that_were_started_from_here(
+    world: World, jobs_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ids = {}
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        origin = Origin({SESSION_VARIABLE: "s"}, str(tmp_path / place))
+        claim = JobStore(jobs_dir, origin=origin).create(
+            DispatchRequest(agent="infra", task="look"), kind=JobKind.BACKGROUND
+        )
+        JobStore(jobs_dir).release(claim)
+        ids[place] = claim.job.id
+    monkeypatch.chdir(tmp_path / "here")
+    assert world.run("jobs", "--mine", "--json") == 0
+    assert [row["id"] for row in world.answer()] == [ids["here"]]
+    assert world.run("jobs", "--mine", "--agent", "db") == 0
+    assert world.out == "No jobs of db from here.\n"
+
+
+def test_the_answers_of_a_group_are_shown_one_by_one(world: World, store: JobStore) -> None:
+    members = [Member(request=DispatchRequest(agent=name, task="look")) for name in ("infra", "db")]
+    step = NextStep(kind=StepKind.LOOK_AT_JOB, job_id=JOB_ID)
+    came = ParallelResult(
+        individual_results=[
+            DispatchResult(agent="infra", success=True, result="four pods"),
+            DispatchResult(
+                agent="db", success=False, result="", error="It was down.", next_steps=[step]
+            ),
+        ]
+    )
+    claim = store.create(
+        group_job.as_dispatch(members, ""),
+        kind=JobKind.GROUP,
+        fields={"agents": ["infra", "db"], "dispatches": members},
+    )
+    result = group_job.to_record("infra, db", came, 10)
+    store.update(claim, record.started(claim.job, 1e9))
+    store.finish(claim, record.ended(claim.job, result, 1e9))
+    assert world.run("wait", claim.job.id) == 0
+    assert "## 1. infra\n\nfour pods" in world.out
+    assert "It was down." in world.err
+    assert world.run("job", claim.job.id, "--json") == 0
+    failed = world.answer()["result"]["parsed_result"][1]
+    assert "tip: agent-dispatch job " in failed["error"]
+    assert "next_steps" not in failed
 
 
 def test_what_is_no_job_is_warned_about_beside_the_answer(
