@@ -111,9 +111,11 @@ def register_client(
         with installing(str(config)):
             read_record(str(config))  # A broken one is told before anything is written.
             file = read_client_file(client, path)
-            _require_ours(file, consents)
+            keep = is_ours(file.present)
+            if not keep:
+                _require_consent(file, consents)
             written = Written(client=name, file=path, made=file.missing)
-            changed = put_entry(file, make_entry(client, words, shell.environ))
+            changed = put_entry(file, make_entry(client, words, shell.environ), keep=keep)
             record_written(str(config), written)
     except ConfigError as error:
         step = run(f"agent-dispatch init --client {name} --print")
@@ -151,8 +153,8 @@ def _client(name: str) -> Client:
     return CLIENTS[name]
 
 
-def _require_ours(file: ClientFile, consents: Callable[[Sequence[str]], bool]) -> None:
-    if file.present is None or is_ours(file.present):
+def _require_consent(file: ClientFile, consents: Callable[[Sequence[str]], bool]) -> None:
+    if file.present is None:
         return
     runs = shlex.join(command_of(file.present)) or "no program"
     if not consents([f"it runs {runs}"]):

@@ -21,7 +21,7 @@ from agent_dispatch.cli.registration_checks import enabled_plugin
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.claude_settings import claude_config_path
 from agent_dispatch.config.client_files import backup_of, read_client_file, take_out_entry
-from agent_dispatch.config.clients import CLIENTS, client_file, command_of
+from agent_dispatch.config.clients import CLIENTS, command_of, possible_files
 from agent_dispatch.config.file import config_path, home_directory, jobs_path
 from agent_dispatch.config.installed import (
     CLAUDE_CODE,
@@ -62,9 +62,7 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     config = config_path(shell.environ)
-    record = read_record(str(config))
-    places = _default_places(shell.environ) if record is None else record.written
-    if not yes and not _consents(places, shell):
+    if not yes and not _consents(_places(read_record(str(config)), shell.environ), shell):
         remark(shell, "Nothing was changed.")
         return 1
     report = Uninstalled()
@@ -72,6 +70,8 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
         # Without our directory, no `init` is writing, and none is to be made.
         if os.path.isdir(os.path.dirname(record_path(str(config)))):
             stack.enter_context(installing(str(config)))
+        record = read_record(str(config))
+        places = _places(record, shell.environ)
         failed = []
         for place in places:
             try:
@@ -92,14 +92,18 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     return 1 if report.problems else 0
 
 
-def _default_places(environ: Mapping[str, str]) -> list[Written]:
+def _places(record: Record | None, environ: Mapping[str, str]) -> Sequence[Written]:
+    """Say where our entries may be: where the record says, or everywhere without one."""
+    if record is not None:
+        return record.written
     home = home_directory(environ)
     return [
         Written(client=CLAUDE_CODE, file=str(claude_config_path(environ))),
         *(
             Written(client=name, file=path)
             for name, client in CLIENTS.items()
-            if os.path.lexists(path := client_file(client, environ, home))
+            for path in possible_files(client, environ, home)
+            if os.path.lexists(path)
         ),
     ]
 

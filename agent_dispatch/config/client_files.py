@@ -78,8 +78,13 @@ def read_client_file(client: Client, path: str) -> ClientFile:
     return ClientFile(client, path, draft, content, status, has_mark)
 
 
-def put_entry(file: ClientFile, entry: Mapping[str, Any]) -> bool:
+def put_entry(file: ClientFile, entry: Mapping[str, Any], *, keep: bool) -> bool:
     """Write our entry, or bring the present one up to date; False if nothing had to change.
+
+    Args:
+        file: The file.
+        entry: The entry.
+        keep: Other keys of the present entry, because it is ours; else it is replaced whole.
 
     Raises:
         ConfigError: The file cannot be changed in place or written; it is as it was.
@@ -87,7 +92,7 @@ def put_entry(file: ClientFile, entry: Mapping[str, Any]) -> bool:
     table = (file.client.table, ENTRY_NAME)
     present = file.present
     try:
-        if isinstance(present, Mapping):
+        if keep and isinstance(present, Mapping):
             changes = changes_to(present, entry)
             if not changes:
                 return False

@@ -130,8 +130,13 @@ _DEFAULT_FOLDERS = {"$XDG_CONFIG_HOME": ".config", "$CODEX_HOME": ".codex"}
 
 def client_file(client: Client, environ: Mapping[str, str], home: str) -> str:
     """Say where the file of a client is, or would be."""
-    paths = [_expanded(path, environ, home) for path in client.files]
+    paths = possible_files(client, environ, home)
     return next(filter(os.path.lexists, paths), paths[0])
+
+
+def possible_files(client: Client, environ: Mapping[str, str], home: str) -> list[str]:
+    """List where the file of a client may be."""
+    return [_expanded(path, environ, home) for path in client.files]
 
 
 def _expanded(path: str, environ: Mapping[str, str], home: str) -> str:

@@ -257,6 +257,14 @@ def test_a_foreign_entry_of_our_name_is_kept_unless_its_user_agrees(
     assert world.program in path.read_text()
 
 
+def test_a_foreign_entry_is_replaced_whole(world: World) -> None:
+    path = with_sample(world, "cursor")
+    path.write_text('{"mcpServers": {"agent-dispatch": {"url": "https://example.com/mcp"}}}')
+    assert world.run("init", "--client", "cursor") == 1
+    assert world.run("init", "--client", "cursor", "--yes") == 0
+    assert entry_in("cursor", path.read_text()) == {"command": world.program, "args": ["serve"]}
+
+
 def test_an_outdated_entry_of_ours_is_replaced(world: World) -> None:
     path = with_sample(world, "cursor")
     path.write_text('{"mcpServers": {"agent-dispatch": {"command": "/old/agent-dispatch"}}}')
