@@ -15,7 +15,7 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
 from agent_dispatch.model.next_step import NextStep
 from agent_dispatch.model.parallel import ParallelResult
 
@@ -93,12 +93,24 @@ def _facts(result: DispatchResult) -> list[str]:
     facts = [
         f"cached, from {result.cached_at}" if result.cached else None,
         None if result.num_turns is None else counted(result.num_turns, "turn"),
+        *_evidence_facts(result.evidence),
         None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
         None if result.cost_usd is None else dollars(result.cost_usd),
         None if result.session_id is None else f"session {result.session_id}",
         None if result.job_id is None else f"job {short_id(result.job_id)}",
     ]
     return [fact for fact in facts if fact is not None]
+
+
+def _evidence_facts(evidence: Evidence | None) -> list[str]:
+    """What the run was seen to do, in numbers."""
+    if evidence is None:
+        return []
+    lists = (("changed file", evidence.files_changed), ("commit", evidence.commits))
+    return [
+        counted(evidence.tool_calls, "tool call"),
+        *(counted(len(items), noun) for noun, items in lists if items),
+    ]
 
 
 def _remarks(result: DispatchResult) -> list[str]:

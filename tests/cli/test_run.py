@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from agent_dispatch.cli.run import DEFAULT_TASK
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
 from tests.cli.support import ANSWER, FakeService, World
 
 
@@ -73,6 +73,9 @@ def test_what_there_is_to_know_about_an_answer_is_said_beside_it(world: World) -
             left_running=3,
             earlier_results=["one"],
             cached=True,
+            evidence=Evidence(
+                tool_calls=3, files_changed=["a", "b"], commits=["1" * 40], read_only=False
+            ),
         )
     )
     world.run("run", "infra", "x")
@@ -83,6 +86,7 @@ def test_what_there_is_to_know_about_an_answer_is_said_beside_it(world: World) -
         "more than its cap",
         "processes running; they were ended: 3",
         "1 earlier answer",
+        "3 tool calls, 2 changed files, 1 commit",
         "cached",
     ):
         assert remark in world.err
