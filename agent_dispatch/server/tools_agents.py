@@ -13,6 +13,7 @@ from agent_dispatch.run.service import Service
 from agent_dispatch.server.tools import Tool
 
 MAX_PREVIEW_LINES = 200
+MAX_INSTRUCTIONS_CHARS = 2000
 
 _Name = Annotated[str, msgspec.Meta(description="Agent name from list_agents")]
 _Tools = str | list[str]
@@ -94,7 +95,11 @@ async def inspect_agent(
 ) -> AgentDetails:
     """One agent in full; `preview_lines` out of range is brought into it."""
     lines = min(max(params.preview_lines, 0), MAX_PREVIEW_LINES)
-    return await service.inspect_agent(params.name, lines)
+    details = await service.inspect_agent(params.name, lines)
+    if len(text := details.instructions or "") > MAX_INSTRUCTIONS_CHARS:
+        text = f"{text[: MAX_INSTRUCTIONS_CHARS - 1]}…"
+        details = msgspec.structs.replace(details, instructions=text)
+    return details
 
 
 def _fields(params: AddAgentParams | UpdateAgentParams) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class FakeService(Service):
             has_mcp_config=False,
             stacks=["Python"],
             timeout=300,
+            instructions="i" * 5000,
             claude_md_preview="# Infra\n",
         )
 

@@ -152,6 +152,12 @@ async def test_preview_lines_are_brought_into_their_range(asked: object, meant: 
     assert service.calls == [("inspect_agent", meant)]
 
 
+async def test_long_instructions_are_shown_by_their_beginning() -> None:
+    answer = await call("inspect_agent", name="infra")
+    assert answer.structured is not None
+    assert answer.structured["instructions"] == "i" * 1999 + "…"
+
+
 async def test_agents_are_changed_with_every_argument() -> None:
     service = FakeService()
     settings = {
