@@ -1,6 +1,8 @@
 """The agent's own `verify` command decides about success, through the whole service."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -240,6 +242,37 @@ async def test_a_cancellation_during_the_check_keeps_the_answer(stage: Verified)
     assert (job.status, result.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
     assert (result.result, result.verified) == ("I fixed it", None)
     assert not alive((stage.directory / "pid").read_text())
+
+
+async def test_a_killed_server_leaves_nothing_of_the_check(stage: Verified) -> None:
+    script = "(setsid sleep 1000 & echo $! > new && mv new pid); sleep 1000"
+    stage.agent(shell(script), verify_always=True)
+    tree = stage.tree(ANSWERING)
+    pid = stage.directory / "pid"
+    owner = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "tests.run.submitter", "call", json.dumps(tree.command.argv)],
+        env=stage.environ,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        with trio.fail_after(60):
+            while not pid.exists():  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            owner.kill()
+            await owner.wait()
+            while alive(pid.read_text()):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+    finally:
+        if owner.poll() is None:
+            owner.kill()
+    async with stage.open(tree) as service:
+        with trio.fail_after(30):
+            (listed,) = (await service.jobs()).jobs
+            job = await service.wait(listed.id, 20)
+    assert (job.status, job.error_type) == (JobStatus.FAILED, ErrorType.LOST)
+    assert job.session_id is not None
 
 
 async def test_a_call_that_asks_for_it_shares_no_run(stage: Verified) -> None:
