@@ -13,6 +13,7 @@ import msgspec
 
 _WITHIN_S = 10.0
 _LEAVE_S = 2.0
+_LOOK_EVERY_S = 0.01
 _CHUNK_BYTES = 64 * 1024
 _MAX_BYTES = 16 * 1024 * 1024
 _VERSION = "2025-11-25"
@@ -122,9 +123,15 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_LEAVE_S)
-    # The whole session: what the server started may outlive it.
+    # The whole group: what the server started may outlive it. The kernel tells nobody when the last
+    # member of a group is gone, so that is asked for.
+    deadline = time.monotonic() + _LEAVE_S
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(_LOOK_EVERY_S)
     process.wait()
     for stream in (process.stdout, process.stderr):
         if stream is not None:

@@ -45,7 +45,7 @@ def test_a_whole_installation_passes(healthy: World) -> None:
     [
         ("exit 3", "it ended without an answer"),
         ("echo Boom >&2; exit 3", "it ended without an answer: Boom"),
-        ("echo '{}'; echo; exit 0", "it ended without an answer"),
+        ("echo '{}'; echo; read line; exit 0", "it ended without an answer"),
     ],
 )
 def test_a_server_that_does_not_answer_is_a_failure(
