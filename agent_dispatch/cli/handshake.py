@@ -81,7 +81,7 @@ def _ask(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[int | Non
         process.stdin.write(b"\n".join([*lines, b""]))
         process.stdin.flush()
     except OSError:
-        return None, _last_words(process, "it ended at once")
+        return None, _last_words(process, "it ended without an answer")
     heard = b""
     while len(heard) < _MAX_BYTES:
         left_s = deadline - time.monotonic()

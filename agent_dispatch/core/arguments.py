@@ -32,9 +32,18 @@ class ArgumentDecoder(Generic[ParamsT]):
     Lax where the meaning is plain: `"15"` for 15, `"true"` for true, null for what has a default.
     """
 
-    def __init__(self, tool: str, params: type[ParamsT]) -> None:
-        """Read the struct's fields. `tool` begins a sentence on what it takes."""
+    def __init__(
+        self, tool: str, params: type[ParamsT], elsewhere: Mapping[str, str] | None = None
+    ) -> None:
+        """Read the struct's fields.
+
+        Args:
+            tool: Begins a sentence on what it takes.
+            params: The struct.
+            elsewhere: Arguments that it does not take, and what to say of each.
+        """
         self._tool = tool
+        self._elsewhere = elsewhere or {}
         self._params = params
         self._fields = msgspec.structs.fields(params)
         self._names = [field.name for field in self._fields]
@@ -53,7 +62,7 @@ class ArgumentDecoder(Generic[ParamsT]):
             raise InvalidRequestError(
                 f"{self._tool} takes an object, got {_show(arguments)}. {self._usage}"
             )
-        problems = list(_unknown_names(arguments, self._names))
+        problems = list(_unknown_names(arguments, self._names, self._elsewhere))
         values: dict[str, object] = {}
         for field in self._fields:
             value = arguments.get(field.name)
@@ -76,10 +85,13 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _unknown_names(arguments: Mapping[object, object], known: list[str]) -> Iterator[str]:
+def _unknown_names(
+    arguments: Mapping[object, object], known: list[str], elsewhere: Mapping[str, str]
+) -> Iterator[str]:
     unknown = [name for name in arguments if name not in known]
     for name in unknown[:_SHOWN_NAMES]:
-        yield f"unknown argument {_clip(repr(name))}{nearest_name(str(name), known)}"
+        hint = elsewhere.get(str(name)) or nearest_name(str(name), known)
+        yield f"unknown argument {_clip(repr(name))}{hint}"
     if len(unknown) > _SHOWN_NAMES:
         yield f"{len(unknown) - _SHOWN_NAMES} more unknown arguments"
 

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -66,6 +66,8 @@ class Tool(Generic[ParamsT]):
     idempotent: bool = False
     open_world: bool = False
     reports_progress: bool = False
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Arguments that only other tools take, and what to say of each."""
     creates_config: bool = False
     """Works although the configuration that the environment names does not exist yet."""
     waits: bool = False
@@ -144,7 +146,9 @@ class Toolbox:
         """Offer `tools`, in this order; without a service each call answers why there is none."""
         self._service = service
         self._tools = {tool.name: tool for tool in tools}
-        self._decoders = {tool.name: ArgumentDecoder(tool.name, tool.params) for tool in tools}
+        self._decoders = {
+            tool.name: ArgumentDecoder(tool.name, tool.params, tool.elsewhere) for tool in tools
+        }
 
     def may_be_task(self, name: str) -> bool:
         """Whether a call of the tool of that name can become a task."""

@@ -46,6 +46,10 @@ JsonSchema = Annotated[
 ]
 
 
+ELSEWHERE = {"session_id": " (to continue a session, call dispatch_session with it)"}
+"""What tools without sessions say of an argument of the one with them."""
+
+
 class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Arguments of every tool that gives one task to one agent."""
 
@@ -198,6 +202,7 @@ def request_from(params: TaskParams) -> DispatchRequest:
 DISPATCH = Tool(
     name="dispatch",
     title="Dispatch a task",
+    elsewhere=ELSEWHERE,
     description=(
         "Give one task to an agent: a Claude Code session in that agent's project directory, with"
         " its CLAUDE.md, MCP servers and tools. Waits for the answer; if it only read, the same"
@@ -238,6 +243,7 @@ DISPATCH_SESSION = Tool(
 DISPATCH_STREAM = Tool(
     name="dispatch_stream",
     title="Dispatch a task, with live progress",
+    elsewhere=ELSEWHERE,
     description="dispatch without the cache; parameters as there.",
     params=TaskParams,
     described=DispatchParams,

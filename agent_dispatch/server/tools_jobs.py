@@ -7,6 +7,7 @@ import msgspec
 
 from agent_dispatch.core.group_job import with_answers
 from agent_dispatch.core.inline import cut, inline_job
+from agent_dispatch.core.job_rows import short_row
 from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.answer import Cancellation, Purged, Sent, Submitted, WaitedFor
@@ -18,6 +19,7 @@ from agent_dispatch.server.answers import whole_result
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools import Tool, WithWarnings
 from agent_dispatch.server.tools_dispatch import (
+    ELSEWHERE,
     WHOLE_RESULT_CHARS,
     DispatchParams,
     TaskParams,
@@ -152,10 +154,7 @@ async def dispatch_jobs(
     """The newest jobs; a limit out of range is brought into it."""
     limit = min(max(params.limit, 1), MAX_LISTED)
     listing = await service.jobs(status_named(params.status), limit, mine=params.mine)
-    shown = [
-        msgspec.structs.replace(row, client_session=None, started_from=None) for row in listing.jobs
-    ]
-    return WithWarnings(shown, listing.warnings)
+    return WithWarnings([short_row(row) for row in listing.jobs], listing.warnings)
 
 
 async def dispatch_gc(
@@ -181,6 +180,7 @@ async def fetch_result(
 DISPATCH_ASYNC = Tool(
     name="dispatch_async",
     title="Dispatch in the background",
+    elsewhere=ELSEWHERE,
     description=(
         "Start a task as a background job and return its job_id at once. The job goes on when this"
         " session ends. Use it for tasks of minutes; collect the answers with dispatch_wait."
