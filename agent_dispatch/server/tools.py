@@ -247,6 +247,8 @@ async def _run(
     ongoing: Ongoing | None,
 ) -> object:
     """Run a tool; its client gets an answer, or a task, before its patience is over."""
+    if not tool.waits and tool.within is None:
+        return await _run_alone(tool, service, params, on_progress, caller)
     detached = None if ongoing is None else tool.detached
     if tool.joint is not None and not await service.are_local(tool.joint(params)):
         detached = None
