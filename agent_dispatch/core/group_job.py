@@ -10,6 +10,7 @@ import msgspec
 from agent_dispatch.core.inline import INLINE_CHARS, inline, inline_all
 from agent_dispatch.core.next_step import Say, told
 from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.text import scrubbed
 from agent_dispatch.core.transcript import one_line
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import (
@@ -70,7 +71,8 @@ def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> Dispatch
         result=text,
         cost_usd=round(sum(costs), COST_DECIMALS) if costs else None,
         duration_ms=duration_ms,
-        parsed_result=msgspec.to_builtins(parsed),
+        # One answer that is no text in UTF-8 must not cost the others their place in the record.
+        parsed_result=scrubbed(msgspec.to_builtins(parsed)),
     )
 
 
