@@ -66,6 +66,8 @@ _ASK_S = 30.0
 _LOOK_AGAIN_S = 5.0
 _PAUSE_S = (0.02, 0.2)
 _NOTIFY_S = 1.0
+_KEEP_NOTES_DAYS = 30.0
+"""How long it is known here where a job is; `gc` forgets sooner."""
 _ASKED_S = 7 * 86_400.0
 
 
@@ -114,6 +116,7 @@ class Hosts:
         self._nursery = nursery
         self._ids = IdSource()
         self._links: dict[str, Link] = {}
+        self._is_tidy = False
         self._sightings = Sightings.of(environ, registry.path)
         self._notifier = Notifier(registry, environ)
 
@@ -243,6 +246,9 @@ class Hosts:
         job = new_job(self._ids.next(), request, time.time(), kind=kind, ref=ref)
         note = Note(id=job.id, host=link.name, agent=agent.name, noted_at=job.created_at, job=job)
         await in_own_thread(self.notes.create, note)
+        if not self._is_tidy:
+            self._is_tidy = True
+            self._nursery.start_soon(in_thread, self.notes.clean, _KEEP_NOTES_DAYS)
         lease_s = link.host.lease_seconds
         submit = Submit(
             n=0,
@@ -335,12 +341,21 @@ class Hosts:
             return self._last_known(place.note)
         try:
             value = await self.ask(place.host, "status", {"job_id": place.id})
+        except UnknownJobError:
+            raise await self._unknown(place) from None
         except UnreachableError:
             note = await in_thread(self.notes.miss, place.id)
             if note is None:
                 raise
             return self._last_known(note)
         return await self._learned(place, _job(value))
+
+    async def _unknown(self, place: Place) -> UnknownJobError:
+        """Keep that the host does not know a job, and give the error that says so."""
+        if place.note is not None and not place.note.job.status.is_terminal:
+            said = f"Host {place.host} does not know this job: it never arrived, or was removed."
+            await in_thread(self.notes.withdraw, place.id, said)
+        return UnknownJobError(place.shown_id)
 
     async def wait(
         self, place: Place, patience_s: float, on_progress: OnProgress = ignore_progress
@@ -363,6 +378,8 @@ class Hosts:
             while True:
                 try:
                     ended = await self._follow(link, following, on_event)
+                except UnknownJobError:
+                    raise await self._unknown(place) from None
                 except UnreachableError:
                     # Not before the time is over: the way may be open again until then.
                     await trio.sleep(_LOOK_AGAIN_S)
