@@ -5,9 +5,9 @@ The rooms, from the surfaces down. Imports go one way, which `lint-imports` chec
     __main__        the entry point: chooses a surface before anything heavy is imported
     server/         the MCP surface over stdio: a small front door, and the MCP library behind it
     cli/            the command line
+    worker          the third surface: a process that runs one background job
     remote/         agents on other machines: the service in front of the local one, the link, the
                     notes, and the fourth surface, which serves callers elsewhere
-    worker          the third surface: a process that runs one background job
     run/            runs dispatches: the service that the surfaces call, the run loop, dialogues,
                     shared runs, and the machine-wide limit
     jobs/           one durable record per dispatch, and a lock that shows whether its owner lives

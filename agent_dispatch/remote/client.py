@@ -244,6 +244,8 @@ class Hosts:
         """Make the id of a job and note it, before anything is sent."""
         there = agent.agent or agent.name
         job = new_job(self._ids.next(), request, time.time(), kind=kind, ref=ref)
+        if (origin := self._store.origin) is not None:
+            job = msgspec.structs.replace(job, **origin.fields())
         note = Note(id=job.id, host=link.name, agent=agent.name, noted_at=job.created_at, job=job)
         await in_own_thread(self.notes.create, note)
         if not self._is_tidy:

@@ -106,7 +106,13 @@ class Notes:
     def learn(self, job_id: str, job: Job) -> None:
         """Keep what is now known of a job; best effort, as its host knows better."""
         if (note := self.read(job_id)) is not None:
-            known = msgspec.structs.replace(job, result=_without_text(job))
+            known = msgspec.structs.replace(
+                job,
+                result=_without_text(job),
+                # Whose it is here; its host has names of its own for that.
+                client_session=note.job.client_session,
+                started_from=note.job.started_from,
+            )
             self._write(msgspec.structs.replace(note, job=known, unreachable_since=None))
 
     def miss(self, job_id: str) -> Note | None:

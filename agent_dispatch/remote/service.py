@@ -110,7 +110,7 @@ class Routed(Service):
         return of_job(await self.wait(job.id, math.inf, on_progress))
 
     async def are_local(self, names: Sequence[str]) -> bool:
-        """As `Service.are_local`: a worker knows no hosts."""
+        """As `Service.are_local`: the processes of a worker are on this machine."""
         agents = (await self._planner.snapshot()).config.agents
         return all(name not in agents or agents[name].host is None for name in names)
 
@@ -148,6 +148,17 @@ class Routed(Service):
         if all(agent.host is None for agent in agents):
             return await super().dialogue(request, on_progress)
         return await self._turn_by_turn(request, on_progress)
+
+    async def dialogue_detached(
+        self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
+    ) -> DialogueResult:
+        """As `Service.dialogue_detached`; one with an agent elsewhere ends with this call."""
+        checked = check_dialogue(request)
+        snapshot = await self._planner.snapshot()
+        agents = [snapshot.effective(name) for name in (checked.responder, checked.requester)]
+        if all(agent.host is None for agent in agents):
+            return await super().dialogue_detached(request, on_progress)
+        return await self._turn_by_turn(checked, on_progress)
 
     async def _turn_by_turn(
         self, request: DialogueRequest, on_progress: OnProgress

@@ -367,7 +367,8 @@ class Service:
         if came is not None and ended.completed_at is not None:
             for member, result in zip(asked, came.individual_results, strict=True):
                 plan = plans[member.request]
-                if member.job_id is None and plan.settings.cache.enabled:
+                is_ours = member.job_id is None and plan.agent.host is None
+                if is_ours and plan.settings.cache.enabled:
                     self._flight.keep(plan, result, ended.completed_at)
         return ended
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent_dispatch.core.group_job import agents_of, answer
+from agent_dispatch.core.group_job import answer
 from agent_dispatch.core.parallel import read_members
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
@@ -54,10 +54,6 @@ async def dispatch_parallel_detached(
     return answer_of(job)
 
 
-def _agents(params: ParallelParams) -> list[str]:
-    return agents_of(read_members(params.dispatches), params.aggregate)
-
-
 DISPATCH_PARALLEL = Tool(
     name="dispatch_parallel",
     title="Dispatch several tasks at once",
@@ -69,7 +65,6 @@ DISPATCH_PARALLEL = Tool(
     params=ParallelParams,
     run=dispatch_parallel,
     detached=dispatch_parallel_detached,
-    joint=_agents,
     destructive=True,
     open_world=True,
     reports_progress=True,

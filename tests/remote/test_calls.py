@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -273,3 +274,41 @@ def is_agent_of(machine: Machine, pid: int) -> bool:
     except OSError:
         return False
     return FAKE_CLAUDE.name.encode() in command and str(machine.home).encode() in environ
+
+
+def test_a_background_group_has_members_here_and_there(linked: Machine, gpu: Machine) -> None:
+    linked.project("local")
+    script = linked.home / "group.py"
+    script.write_text(GROUP)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=linked.environ,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    status, *members = done.stdout.split()
+    assert status == "done"
+    assert [member.endswith("@gpu") for member in members] == [True, False]
+    assert len(gpu.starts) == 1
+
+
+GROUP = """
+import os, trio
+from agent_dispatch.claude.fork_server import start_fork_server
+from agent_dispatch.model.dispatch import DispatchRequest, Member
+from agent_dispatch.remote.service import open_routed
+from agent_dispatch.worker import ENTRIES
+
+async def main():
+    async with open_routed(environ=os.environ, fork_server=fork_server) as service:
+        agents = ("train", "local")
+        requests = [DispatchRequest(agent=agent, task="echo=x") for agent in agents]
+        job = await service.parallel_detached([Member(request=request) for request in requests])
+        print(job.status, *job.members)
+
+fork_server = start_fork_server(ENTRIES)
+trio.run(main)
+"""
