@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.model.next_step import NextStep
-from agent_dispatch.model.question import PastQuestion, Question
+from agent_dispatch.model.question import Question
 
 COST_DECIMALS = 6
 """Of an amount in US dollars; the CLI's sums have more, from binary fractions."""
@@ -59,9 +59,6 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     words_only: bool = False
     """It asks for words about what others said: a turn of a dialogue, or one answer of many.
     `verify_always` is not about it."""
-    allow_once: PastQuestion | None = None
-    """A question that a person answered after its job had ended: its call is allowed once. Only
-    `Service.answer` gives one."""
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

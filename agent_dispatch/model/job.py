@@ -156,7 +156,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     questions: list[PastQuestion] | None = None
     """Those that are closed, in the order in which they were."""
     allow_once: PastQuestion | None = None
-    """The question, answered late, whose call this job was started to let its session make."""
+    """The question, answered late, whose call this job was started to let its session make. It is
+    no part of a request: only `Service.answer` gives one, never a caller."""
     host: str | None = None
     """Where it is, as a caller on another machine sees it; never in a record."""
     unreachable_since: float | None = None
@@ -189,7 +190,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             model=self.model,
             effort=self.effort,
             verify=self.verify,
-            allow_once=self.allow_once,
         )
 
 
@@ -221,7 +221,6 @@ def new_job(
         model=request.model,
         effort=request.effort,
         verify=request.verify,
-        allow_once=request.allow_once,
         parent=parent,
         tree=tree,
         ref=ref,

@@ -39,7 +39,8 @@ _TAKEN_S = 10.0
 _RECORDED_S = 2.0
 """How long a question may take to stand in the record: a moment, as the owner writes it at once."""
 
-Submit = Callable[[DispatchRequest], Awaitable[Job]]
+Submit = Callable[[DispatchRequest, PastQuestion], Awaitable[Job]]
+"""Starts a background job in which the call of the question is allowed once."""
 
 
 class Answering:
@@ -57,7 +58,7 @@ class Answering:
 
         Args:
             store: The jobs.
-            submit: Starts a background job.
+            submit: Starts the job that makes a call which was allowed late.
             is_nested: This process belongs to a dispatched agent, which must not allow itself
                 anything.
             now: Gives the time to be recorded.
@@ -174,10 +175,9 @@ class Answering:
             model=job.model,
             effort=job.effort,
             verify=job.verify,
-            allow_once=answered,
         )
         try:
-            resumed = await self._submit(request)
+            resumed = await self._submit(request, answered)
         except (DispatchError, trio.Cancelled):
             # Nothing runs, and nothing will.
             undo = partial(self._store.take_back_answer, job.id, question.id)

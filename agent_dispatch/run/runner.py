@@ -248,7 +248,7 @@ class Runner:
                 job=run.owned.job,
                 resume=resume,
                 json_schema=request.json_schema,
-                asks=plan.agent.asks or request.allow_once is not None,
+                asks=plan.agent.asks or run.owned.job.allow_once is not None,
             )
 
         def turns_of(command: Command, resumed: str | None) -> Turns:

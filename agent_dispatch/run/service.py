@@ -57,7 +57,7 @@ from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus, JobS
 from agent_dispatch.model.message import Sending
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelResult
-from agent_dispatch.model.question import AnsweredBy, Question, Verdict
+from agent_dispatch.model.question import AnsweredBy, PastQuestion, Question, Verdict
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.answering import Answering
@@ -136,7 +136,9 @@ class Service:
             tell=tell,
         )
         self._flight = SingleFlight(nursery)
-        self._answering = Answering(store, self.submit, is_nested=current_depth(environ) > 0)
+        self._answering = Answering(
+            store, self._submit_allowed, is_nested=current_depth(environ) > 0
+        )
 
     # -- dispatches
 
@@ -512,6 +514,13 @@ class Service:
         plan_run(await self._planner.snapshot(), request)
         await self._check_owner_of_session(request)
         return await self._to_worker(request, JobKind.BACKGROUND)
+
+    async def _submit_allowed(self, request: DispatchRequest, allowed: PastQuestion) -> Job:
+        """Start a background job, as `submit` does, in which one call is allowed once."""
+        plan_run(await self._planner.snapshot(), request)
+        await self._check_owner_of_session(request)
+        fields = {"allow_once": allowed}
+        return await self._to_worker(request, JobKind.BACKGROUND, fields=fields)
 
     async def submit_from_afar(
         self,

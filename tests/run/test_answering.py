@@ -13,7 +13,7 @@ from agent_dispatch.core.questions import NoQuestionError
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import AnsweredError
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
 from agent_dispatch.model.question import AnsweredBy, PastQuestion, Question, Verdict
 from agent_dispatch.run.service import Service
@@ -27,11 +27,16 @@ LATE = (
     + """
 prompt = read_turn(); init()
 resumed = any(word.startswith("--resume=") for word in sys.argv)
+calls = [("Bash", {"n": 1})]
+if resumed:
+    others = [("Bash", {"n": True}), ("Write", {"n": 1}), ("Bash", {"n": 1, "more": 0})]
+    calls = [*others, *calls, *calls]
 said = []
-for number in range(3 if resumed else 1):
-    ask(f"r{number}", {"command": "touch a"})
+for number, (tool, given) in enumerate(calls):
+    ask(f"r{number}", given, tool)
     said.append(reply()["response"]["behavior"])
-result(json.dumps([resumed, prompt, said]))
+asks = "--permission-prompt-tool=stdio" in sys.argv
+result(json.dumps([resumed, prompt, said, asks]))
 """
 )
 
@@ -56,8 +61,9 @@ async def finished(service: Service, job_id: str) -> Job:
     return job
 
 
+@pytest.mark.parametrize("asks_later", [True, False])
 async def test_a_call_that_is_allowed_later_is_made_once_in_a_job_of_its_own(
-    stage: Stage, store: JobStore
+    asks_later: bool, stage: Stage, store: JobStore
 ) -> None:
     stage.configure(settings=BRIEF)
     with trio.fail_after(60):
@@ -70,6 +76,7 @@ async def test_a_call_that_is_allowed_later_is_made_once_in_a_job_of_its_own(
             (past,) = first.questions
             assert past.answer is Verdict.UNANSWERED
 
+            stage.configure(settings=BRIEF if asks_later else "")
             answered = await service.answer(first.id, Verdict.ALLOW, AnsweredBy.CLI)
             assert answered.outcome == "resumed"
             assert answered.job_id != first.id
@@ -82,14 +89,16 @@ async def test_a_call_that_is_allowed_later_is_made_once_in_a_job_of_its_own(
     assert second.kind is JobKind.BACKGROUND
     assert second.resume_session_id == SESSION
     assert second.result is not None
-    resumed, prompt, said = json.loads(second.result.result)
+    resumed, prompt, said, asks = json.loads(second.result.result)
     assert resumed
-    assert '{"command":"touch a"}' in prompt
-    assert said == ["allow", "deny", "deny"]
+    assert asks
+    assert '{"n":1}' in prompt
+    assert said == ["deny", "deny", "deny", "allow", "deny"]
+    unanswered = [Verdict.UNANSWERED] * 3 if asks_later else []
     assert [each.answer for each in second.questions or ()] == [
+        *unanswered,
         Verdict.ALLOW,
-        Verdict.UNANSWERED,
-        Verdict.UNANSWERED,
+        *unanswered[:1],
     ]
     recorded = store.read(first.id).questions
     assert recorded is not None
@@ -246,3 +255,7 @@ def test_jobs_with_questions_are_found_among_the_others(store: JobStore) -> None
     claim = running(store)
     end(store, claim)
     assert [job.id for job in store.asked()] == [asked]
+
+
+def test_no_request_can_carry_a_permission() -> None:
+    assert "allow_once" not in DispatchRequest.__struct_fields__

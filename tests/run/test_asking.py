@@ -22,7 +22,7 @@ from agent_dispatch.jobs.waiting import post
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import Job, JobStatus
-from agent_dispatch.model.question import Answer, AnsweredBy, PastQuestion, Verdict
+from agent_dispatch.model.question import Answer, AnsweredBy, Verdict
 from agent_dispatch.run.service import Service
 from tests.run.fake_claude import INIT, FakeClaude, answer
 from tests.run.stage import Stage, task
@@ -300,42 +300,6 @@ async def test_what_is_too_large_to_show_is_denied_at_once(
     assert claude.replied_after_s == pytest.approx([1, 1], abs=0.5)
     assert [reply["behavior"] for reply in claude.replies] == ["deny", "deny"]
     assert job_of(tmp_path).questions is None
-
-
-def allowed(given: Any) -> PastQuestion:
-    return PastQuestion(
-        id="q",
-        tool="Bash",
-        input=given,
-        asked_at=1,
-        agent="infra",
-        answer=Verdict.ALLOW,
-        answered_by=AnsweredBy.CLI,
-        answered_at=2,
-    )
-
-
-@pytest.mark.parametrize("asks", [False, True])
-async def test_a_call_that_was_allowed_later_is_allowed_exactly_once(
-    asks: bool, bench: Bench, tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    bench.change_agent(permission_prompts="ask" if asks else "deny")
-    claude = FakeClaude(
-        (1, INIT),
-        (0, request("r1", {"n": True})),
-        (0, request("r2", {"n": 1}, "Write")),
-        (0, request("r3", {"n": 1, "more": 0})),
-        (0, request("r4", {"n": 1})),
-        (0, request("r5", {"n": 1})),
-        (0, answer("ok")),
-    )
-    resumed = DispatchRequest(agent="infra", task="again", allow_once=allowed({"n": 1}))
-    assert (await bench.dispatch(claude, resumed)).success
-    assert [reply["behavior"] for reply in claude.replies] == ["deny"] * 3 + ["allow", "deny"]
-    assert "--permission-prompt-tool=stdio" in claude.commands[0].argv
-    past = job_of(tmp_path).questions or []
-    assert [each.answer for each in past].count(Verdict.ALLOW) == 1
-    assert len(past) == (5 if asks else 1)
 
 
 async def test_a_withdrawal_of_nothing_changes_nothing(
