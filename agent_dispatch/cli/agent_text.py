@@ -123,6 +123,7 @@ def detail_lines(
         ("stacks", listing(details.stacks)),
         ("databases", listing(details.dbs)),
         ("groups", listing(details.groups)),
+        ("asks", "a person, for permissions that it lacks" if details.permission_prompts else ""),
         *_rights_rows(details),
         *(("warning", one_line(warning)) for warning in details.warnings or ()),
     ]

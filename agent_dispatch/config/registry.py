@@ -226,6 +226,7 @@ class Registry:
             memberships=_memberships(config, name) or None,
             warnings=warnings or None,
             instruction_files=list(files) or None,
+            permission_prompts=agent.permission_prompts if agent.asks else None,
             rights_changes=self._rights_log.of(name) or None,
             claude_md_preview=_preview(agent.directory, "CLAUDE.md", lines),
             readme_preview=_preview(agent.directory, "README.md", lines),

@@ -102,6 +102,8 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Those that Claude Code sends; AGENTS.md only where no CLAUDE.md has content."""
     host: str | None = None
     """Where it is, if not on this machine."""
+    permission_prompts: str | None = None
+    """`ask`, if a person is asked for the permissions that it lacks."""
     rights_changes: list[RightsChange] | None = None
     """How its rights were changed, oldest first."""
     claude_md_preview: str | None = None

@@ -234,3 +234,16 @@ def test_a_dispatched_agent_sets_no_command_that_we_run(
         import_yaml(file, nested)
     registry_at(config).update_agent("a", verify="make test")
     assert nested.update_agent("a", verify="none").changed == ["verify"]
+
+
+def test_an_agent_that_asks_shows_it(config: Path, project: str) -> None:
+    registry = registry_at(config)
+    registry.add_agent("a", project)
+    assert registry.inspect_agent("a").permission_prompts is None
+    registry.update_agent("a", permission_prompts="ask")
+    assert registry.inspect_agent("a").permission_prompts == "ask"
+    registry.update_agent("a", permission_prompts="none")
+    config.write_text(config.read_text() + '[settings]\npermission_prompts = "ask"\n')
+    assert registry.inspect_agent("a").permission_prompts == "ask"
+    registry.update_agent("a", permission_prompts="deny")
+    assert registry.inspect_agent("a").permission_prompts is None
