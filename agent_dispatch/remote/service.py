@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any, Unpack
 
@@ -200,6 +200,13 @@ class Routed(Service):
         if (place := await self._hosts.place_of(job_id)) is None:
             return await super().job(job_id)
         return await self._hosts.job(place)
+
+    async def shown_id(self, job_id: str) -> str:
+        """As `Service.shown_id`."""
+        with suppress(DispatchError):
+            if (place := await self._hosts.place_of(job_id)) is not None:
+                return place.shown_id
+        return job_id
 
     async def is_recorded(self, job_id: str) -> bool:
         """As `Service.is_recorded`; what a host keeps is not asked for."""

@@ -145,7 +145,8 @@ async def dispatch_cancel(
 ) -> Cancellation:
     """End one job; that there is none is an answer too."""
     outcome = await service.cancel(params.job_id, keep=params.keep)
-    return Cancellation(job_id=params.job_id, outcome=outcome, hint=_HINTS.get(outcome))
+    job_id = await service.shown_id(params.job_id)
+    return Cancellation(job_id=job_id, outcome=outcome, hint=_HINTS.get(outcome))
 
 
 async def dispatch_jobs(

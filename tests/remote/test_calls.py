@@ -312,3 +312,40 @@ async def main():
 fork_server = start_fork_server(ENTRIES)
 trio.run(main)
 """
+
+
+@pytest.mark.parametrize(
+    ("hello", "said"),
+    [
+        ('{"t":"hello","proto":99,"oldest":99,"version":"9.9"}', "protocol 99"),
+        ("{broken", "without a greeting"),
+    ],
+)
+def test_what_speaks_no_common_protocol_is_told_at_once(
+    laptop: Machine, hello: str, said: str
+) -> None:
+    nonce = 'echo "$3" | sed "s/.*_remote \\([0-9a-f]*\\).*/\\1/"'
+    script = f"printf '\\nADR1 %s %s\\n' \"$({nonce})\" '{hello}'"
+    laptop.cli("hosts", "add", "odd", "--exec", "--", "sh", "-c", script, "odd")
+    laptop.link("x", "odd")
+    answer = laptop.answer("run", "x", "task", check=False)
+    assert answer["error_type"] == "unreachable"
+    assert said in answer["error"]
+
+
+def test_install_runs_only_with_from_and_gives_the_wheel_to_a_tool_there(
+    linked: Machine, gpu: Machine
+) -> None:
+    uv = gpu.program.with_name("uv")
+    uv.write_text('#!/bin/sh\necho "$@" >~/uv\ncat "$4" >~/wheel\n')
+    uv.chmod(0o755)
+    linked.cli("hosts", "install", "gpu")
+    assert not (gpu.home / "uv").exists()
+    wheel = linked.home / "agent_dispatch-1.2.3-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel\0")
+    linked.cli("hosts", "install", "gpu", "--from", str(wheel))
+    assert (gpu.home / "uv").read_text().startswith("tool install --force /")
+    assert (gpu.home / "wheel").read_bytes() == b"a wheel\0"
+    linked.cli("hosts", "install", "gpu", "--from", "https://example.org/a.whl", check=False)
+    assert (gpu.home / "uv").read_text() == "tool install --force https://example.org/a.whl\n"
+    assert linked.cli("hosts", "install", "gpu", "--from", "agent-dispatch", check=False).returncode
