@@ -36,6 +36,7 @@ UNLIMITED_MS = 100_000_000
 AskClaude = Callable[[Sequence[str]], Answer]
 """Runs `claude` with these arguments."""
 
+_CONFIG_VARIABLE = "AGENT_DISPATCH_CONFIG"
 _MODULE = "agent_dispatch"
 _RUNNERS = ("uvx", "uv", "pipx")
 _CLAUDE_TIMEOUT_S = 30.0
@@ -135,7 +136,17 @@ def shortcomings(present: Mapping[str, object]) -> list[str]:
     limit_ms = present.get("timeout")
     if isinstance(limit_ms, int | float) and limit_ms < UNLIMITED_MS:
         found.append(f"its timeout cuts every call off after {limit_ms / 1000:g} s")
+    if (yaml := _yaml_config(present)) is not None:
+        found.append(f"its {_CONFIG_VARIABLE} names {yaml}, a file of the predecessor")
     return found
+
+
+def _yaml_config(present: object) -> str | None:
+    """The `agents.yaml` of the predecessor that a registration names; with it, no tool works."""
+    environment = present.get("env") if isinstance(present, Mapping) else None
+    named = environment.get(_CONFIG_VARIABLE) if isinstance(environment, Mapping) else None
+    is_yaml = isinstance(named, str) and named.lower().endswith((".yaml", ".yml"))
+    return named if is_yaml else None
 
 
 def add_arguments(registration: object) -> list[str]:
@@ -225,6 +236,10 @@ def register(
         return replace(ask, present, wanted, claude)
     remark(shell, f"The registration is outdated: {'; '.join(verdict.reasons)}. Replacing it.")
     environment = present.get("env") if isinstance(present, Mapping) else None
+    if environment and (yaml := _yaml_config(present)) is not None:
+        environment = {k: v for k, v in environment.items() if k != _CONFIG_VARIABLE}
+        remark(shell, f"note: {_CONFIG_VARIABLE}={yaml} was left out of it.")
+        remark(shell, f"tip: agent-dispatch import {shlex.quote(yaml)}")
     renewed = {**wanted, "env": environment} if environment else wanted
     return replace(ask, present, renewed, claude)
 

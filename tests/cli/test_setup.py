@@ -315,3 +315,19 @@ def test_the_manual_commands_name_a_claude_that_path_lacks(claude: World) -> Non
     claude.environ |= {"PATH": "/usr/bin:/bin", "FAKE_CLAUDE": "add"}
     assert claude.run("init") == 1
     assert f"  {shlex.quote(str(place / 'claude'))} mcp add-json" in claude.err
+
+
+def test_a_registration_that_names_the_predecessors_file_is_renewed_without_it(
+    claude: World,
+) -> None:
+    yaml = f"{claude.home}/my agents.yaml"
+    environment = {"AGENT_DISPATCH_CONFIG": yaml, "A": "b"}
+    claude.register({**wanted(claude), "env": environment})
+    claude.run("doctor", "--json")
+    messages = [check["message"] for check in claude.answer()["checks"]]
+    assert any("a file of the predecessor" in message for message in messages)
+    assert claude.run("init") == 0
+    assert claude.registered() == {**wanted(claude), "env": {"A": "b"}}
+    assert f"tip: agent-dispatch import '{yaml}'" in claude.err
+    assert claude.run("init") == 0
+    assert "MCP server is already registered" in claude.out
