@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import mcp_types as types
 import pytest
 import trio
+from mcp import Client, StdioServerParameters
 
 from agent_dispatch.model.job import Job, JobKind
 from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
-from tests.faults.house import House
+from tests.faults.house import PRODUCT, House
 from tests.run.test_asking import ASKING
 
 __all__ = ["make_house"]
@@ -30,7 +32,7 @@ result(json.dumps(said))
 """
 )
 PREFIX = "io.modelcontextprotocol/"
-CALL = {"name": "dispatch", "arguments": {"agent": "infra", "task": "go"}}
+CALL: dict[str, Any] = {"name": "dispatch", "arguments": {"agent": "infra", "task": "go"}}
 
 
 class FormClient:
@@ -328,10 +330,39 @@ async def test_a_state_of_another_call_is_refused(state: str, make_house: MakeHo
     assert house.store.list_jobs().jobs == []
 
 
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+@pytest.mark.parametrize(("action", "verdict"), [("accept", "allow"), ("decline", "deny")])
+async def test_the_librarys_own_client_shows_forms_in_both_eras(
+    action: Any, verdict: str, mode: str, make_house: MakeHouse
+) -> None:
+    house = make_house(ASKS_TWICE, settings=ASK)
+    shown: list[str] = []
+
+    async def show(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        await trio.lowlevel.checkpoint()
+        shown.append(params.message)
+        return types.ElicitResult(action=action, content={} if action == "accept" else None)
+
+    server = StdioServerParameters(
+        command=PRODUCT[0], args=[*PRODUCT[1:], "serve"], env=house.environ
+    )
+    with trio.fail_after(90):
+        async with Client(server, mode=mode, elicitation_callback=show) as client:
+            result = await client.call_tool(CALL["name"], CALL["arguments"])
+            change = await client.call_tool(WIDER["name"], WIDER["arguments"])
+    assert result.structured_content is not None
+    assert json.loads(result.structured_content["result"]) == [verdict] * 2
+    assert change.is_error is (action == "decline")
+    assert len(shown) == 3
+
+
 # -- more rights
 
 
-WIDER = {"name": "update_agent", "arguments": {"name": "infra", "allowed_tools": ["Bash"]}}
+WIDER: dict[str, Any] = {
+    "name": "update_agent",
+    "arguments": {"name": "infra", "allowed_tools": ["Bash"]},
+}
 
 
 @pytest.mark.parametrize("action", ["accept", "decline", "cancel", "error"])
