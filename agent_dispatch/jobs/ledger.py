@@ -63,6 +63,8 @@ _OLD_IN_A_ROW = 100
 """Lines stand nearly in the order of their times; only those of dead owners come late. After so
 many others that are too old, nothing younger is expected."""
 _CLOCK_SLACK_S = 2.0
+_LATEST_AT = 1e11
+"""In the year 5138; calendars have no days for much later times."""
 
 _decoder: msgspec.json.Decoder[LedgerLine] = msgspec.json.Decoder(LedgerLine)
 
@@ -317,6 +319,8 @@ class Ledger:
                     line = _decoder.decode(text)
                 except ValueError:
                     continue  # Torn.
+                if not 0 <= line.at <= _LATEST_AT:
+                    continue  # None of ours.
                 if line.error_type != ErrorType.LOST:
                     old_in_a_row = old_in_a_row + 1 if line.at < since else 0
                 if old_in_a_row > _OLD_IN_A_ROW:

@@ -203,6 +203,7 @@ def test_torn_lines_are_passed_over_and_never_run_into_the_next(house: House) ->
     house.settle(house.book(FREE), 0.02)
     with house.month_file().open("ab") as file:
         file.write(b"\xff\xfe\n\n[]\n{}\n")
+        file.write(b'{"at": 1e300, "job_id": "x", "agent": "y"}\n')
     house.settle(house.book(FREE), 0.03)
     assert [line.cost_usd for line in house.lines()] == [0.03, 0.02, 0.01]
 
