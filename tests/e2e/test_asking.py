@@ -1,12 +1,13 @@
 """A call without a permission asks a person, and the real CLI does what the answer says."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from tests.e2e.messages_api import MessagesApi, answer, bash, call, script
+from tests.e2e.messages_api import MessagesApi, answer, bash, call, dispatch, script
 from tests.e2e.world import World
 
 pytestmark = pytest.mark.e2e
@@ -120,3 +121,22 @@ async def test_the_models_own_question_is_not_put_to_a_person(
         left = (await world.product("questions", "--json")).json()
     assert result["result"] == "Which colour?"
     assert left == []
+
+
+async def test_a_session_without_a_person_gets_the_answer_of_an_agent_that_asks(
+    world: World, api: MessagesApi
+) -> None:
+    await world.product("init")
+    await world.add_agent("infra")
+    ask(world, seconds=2)
+    api.decide = script(
+        ("nobody was there to allow it", answer("made.txt is missing")),
+        ("make a file, agent", bash(COMMAND)),
+        ("made.txt is missing", answer("the agent could not")),
+        ("delegate this", dispatch("infra", "make a file, agent")),
+        otherwise=answer("something else"),
+    )
+    flags = ("-p", "--output-format=json", "--allowedTools=mcp__agent-dispatch")
+    with trio.fail_after(90):
+        outer = await world.claude(*flags, stdin="delegate this")
+    assert json.loads(outer.stdout)["result"] == "the agent could not"
