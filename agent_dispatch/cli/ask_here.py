@@ -10,7 +10,7 @@ import trio
 
 from agent_dispatch.cli.output import Colour, is_plain_terminal, one_line, paint
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.core.questions import shown_input
+from agent_dispatch.core.questions import shown_input, shown_text
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.question import Question, Verdict
@@ -142,7 +142,7 @@ def make_asker(
 
 def _text(question: Question) -> str:
     return (
-        f"{one_line(question.agent)} asks for permission to use {one_line(question.tool)}:\n"
+        f"{one_line(question.agent)} asks for permission to use {shown_text(question.tool)}:\n"
         f"  {shown_input(question.input)}\n"
         "Allow this call? y allows it, Enter leaves it open, anything else denies it: "
     )

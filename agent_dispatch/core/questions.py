@@ -60,12 +60,16 @@ def rows(job: Job) -> list[QuestionRow]:
 
 
 def shown_input(given: object) -> str:
-    """What a tool would be given, as JSON on one line, nothing cut.
+    """What a tool would be given, as JSON on one line, nothing cut."""
+    return shown_text(msgspec.json.encode(given).decode())
+
+
+def shown_text(text: str) -> str:
+    """Text on one line, nothing cut.
 
     What a terminal or a form would obey, hide or turn around is escaped, as JSON can: a person
     has to see what would be done.
     """
-    text = msgspec.json.encode(given).decode()
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
