@@ -160,7 +160,7 @@ async def test_when_the_patience_runs_out_the_job_is_shown_as_it_is(
 async def test_a_patience_is_brought_into_its_range(
     autojump_clock: MockClock, asked: object, meant: float
 ) -> None:
-    service = FakeService(kept=job())
+    service = FakeService(kept=job(status=JobStatus.DONE))
     await answer_of("dispatch_wait", service, job_id=JOB_ID, timeout_seconds=asked)
     assert service.calls == [("wait", meant)]
 
