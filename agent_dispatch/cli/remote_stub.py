@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
+from agent_dispatch.claude.fork_server import start_fork_server
 from agent_dispatch.claude.open_files import raise_soft_limit
 from agent_dispatch.worker import ENTRIES
 
@@ -47,21 +47,12 @@ def run_stub(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if not _NONCE.fullmatch(nonce):
         sys.stderr.write(_USAGE)
         return MISUSED
-    # While few modules are loaded: what it forks is small then.
-    with closing(start_fork_server(ENTRIES)) as fork_server:
-        raise_soft_limit()
-        _serve(stdin, stdout, nonce, environ, fork_server, caller, agents)
+    _serve(stdin, stdout, nonce, environ, caller, agents)
     return 0
 
 
 def _serve(
-    stdin: int,
-    stdout: int,
-    nonce: str,
-    environ: Mapping[str, str],
-    fork_server: ForkServer,
-    caller: str,
-    agents: str,
+    stdin: int, stdout: int, nonce: str, environ: Mapping[str, str], caller: str, agents: str
 ) -> None:
     import logging
 
@@ -76,19 +67,23 @@ def _serve(
     logging.basicConfig(format="agent-dispatch: %(message)s")
     environ = host_environ(environ, sys.argv[0])
     rights = Rights(caller, frozenset(filter(None, agents.split(",")))) if caller else Rights()
+    # With all modules loaded, unlike in other owners: its workers share them, and each job saves
+    # the time that they take to load. The two processes share their memory.
+    with closing(start_fork_server(ENTRIES)) as fork_server:
+        raise_soft_limit()
 
-    async def main() -> None:
-        await serve(
-            stdin,
-            stdout,
-            nonce,
-            environ=environ,
-            open_service=lambda environ: open_routed(environ=environ, fork_server=fork_server),
-            rights=rights,
-            doctor=lambda: _checks(environ),
-        )
+        async def main() -> None:
+            await serve(
+                stdin,
+                stdout,
+                nonce,
+                environ=environ,
+                open_service=lambda environ: open_routed(environ=environ, fork_server=fork_server),
+                rights=rights,
+                doctor=lambda: _checks(environ),
+            )
 
-    trio.run(main)
+        trio.run(main)
 
 
 def _checks(environ: Mapping[str, str]) -> list[dict[str, Any]]:
