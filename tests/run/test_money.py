@@ -194,7 +194,7 @@ async def test_a_cancelled_run_leaves_a_line(stage: Stage) -> None:
     begun = trio.Event()
 
     def watch(progress: Progress) -> None:
-        if progress.message.startswith("Started"):
+        if "Started Claude Code" in progress.message:
             begun.set()
 
     async with stage.open(stage.tree("read_turn(); init(); stay(ignore=False)")) as service:
