@@ -302,4 +302,4 @@ def _check_questions(directory: str) -> Iterator[Check]:
         short = short_id(row.job_id)
         message = f"{row.agent} asks for {row.tool}: {fit(shown_input(row.input), _SHOWN_INPUT)}"
         fix = f"agent-dispatch answer {short} allow --question {row.id}  (or deny)"
-        yield Check(f"question of job {short}", Status.WARN, message, fix)
+        yield Check(f"question of job {short}", Status.NOTE, message, fix)

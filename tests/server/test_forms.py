@@ -251,6 +251,36 @@ async def test_the_members_of_a_group_ask_by_the_call_that_waits_for_all(
     assert left == []
 
 
+async def test_an_agent_of_a_dialogue_asks_by_the_call(make_house: MakeHouse) -> None:
+    script = (
+        ASKING
+        + """
+for line in sys.stdin:
+    init(); ask("r1", {"command": "touch a"})
+    result(f"{reply()['response']['behavior']} [RESOLVED]")
+"""
+    )
+    house = make_house(script, settings=ASK)
+    agents = house.config.read_text()
+    house.config.write_text(
+        agents.replace("[settings]", "[agents.db]\n" + agents.split("\n")[1] + "\n[settings]")
+    )
+    arguments = {"requester": "infra", "responder": "db", "topic": "What now?"}
+    call = {"name": "dispatch_dialogue", "arguments": arguments}
+    with trio.fail_after(90):
+        async with house.serving(handshake=False) as server:
+            answer = await server.request("tools/call", modern(**call))
+            asked = []
+            while answer.get("resultType") == "input_required":
+                keys = list(answer["inputRequests"])
+                asked += [form["params"]["message"] for form in answer["inputRequests"].values()]
+                responses = {key: {"action": "decline"} for key in keys}
+                answer = await server.request("tools/call", retry(answer, responses, call))
+    assert "db" in asked[0]
+    assert said(answer)["resolved"]
+    assert "deny" in said(answer)["final_answer"]
+
+
 async def test_an_answer_to_a_group_goes_to_the_member_that_asks(make_house: MakeHouse) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK + "task_after_seconds = 600\n")
     both = [{"agent": "infra", "task": task} for task in ("one", "two")]
