@@ -35,7 +35,7 @@ def share_of(seen: Seen, result: DispatchResult) -> Share:
         # Older versions tell the total alone; the model is the one that the session began with.
         usage = {seen.model[:MAX_NAME_CHARS]: ModelCost(cost_usd=result.cost_usd)}
     return Share(
-        session_id=result.session_id,
+        session_id=result.session_id and result.session_id[:MAX_NAME_CHARS],
         model_usage=usage or None,
         cost_usd=result.cost_usd,
         duration_ms=result.duration_ms,

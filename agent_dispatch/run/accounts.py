@@ -12,7 +12,7 @@ from agent_dispatch.core.accounting import Share, account_limits, entered
 from agent_dispatch.core.ceilings import booked_usd, cap_usd
 from agent_dispatch.core.outcome import refused
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs.ids import is_time_ordered
+from agent_dispatch.jobs.ids import is_job_id, is_time_ordered
 from agent_dispatch.jobs.ledger import Booking, Ledger
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
@@ -22,6 +22,8 @@ from agent_dispatch.model.next_step import run
 
 _SETTLE_S = 20.0
 """How long an answer waits for its cost to be entered: longer than a disk is busy."""
+_MAX_NAME_CHARS = 200
+"""Of what others name: a booking must stay small enough to be read."""
 _THREADS = 4
 """How many runs are entered at once: more would only wait for the lock."""
 _TRACEPARENT = re.compile(r"[0-9A-Za-z-]{1,200}")
@@ -134,9 +136,10 @@ class Accounts:
                 job_id=job.id,
                 agent=agent.name,
                 # Of the two in a dialogue, the one who asks is the caller of the other.
-                caller=(job.caller or None) if job.caller != agent.name else None,
-                session_id=job.session_id,
-                parent=job.parent,
+                caller=None if job.caller == agent.name else job.caller[:_MAX_NAME_CHARS] or None,
+                session_id=(job.session_id or "")[:_MAX_NAME_CHARS] or None,
+                # As the environment says, which an agent may have changed.
+                parent=job.parent if is_job_id(job.parent or "") else None,
                 tree=job.tree or job.id,
                 booked_usd=booked_usd(agent.max_budget_usd, settings),
                 error_type=ErrorType.LOST,

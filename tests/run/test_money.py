@@ -11,7 +11,7 @@ import trio
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dialogue import DialogueRequest
-from agent_dispatch.model.dispatch import DispatchRequest, ErrorType, Member, Progress
+from agent_dispatch.model.dispatch import DispatchRequest, ErrorType, Member
 from agent_dispatch.model.ledger import TREE_VARIABLE, LedgerLine
 from agent_dispatch.run.service import Service, open_service
 from tests.run.stage import SESSION, Stage, task
@@ -60,6 +60,22 @@ async def test_a_run_leaves_a_line_with_all_that_is_known_of_it(stage: Stage) ->
     assert line.traceparent == stage.environ["TRACEPARENT"]
     assert began <= line.at <= time.time()
     assert result.hint is None
+
+
+async def test_names_of_any_length_hide_no_booking(stage: Stage) -> None:
+    stage.configure(settings="max_runs_per_tree = 1")
+    stage.environ["AGENT_DISPATCH_JOB"] = "j" * 100_000
+    request = DispatchRequest(agent="infra", task="go", caller="c" * 100_000)
+    script = f"""
+read_turn()
+init()
+name = os.listdir({str(stage.directory / "jobs" / "ledger" / "open")!r})
+result(str(len(open({str(stage.directory / "jobs" / "ledger" / "open")!r} + "/" + name[0]).read())))
+"""
+    result = await stage.play(script, request)
+    assert int(result.result) < 1_000
+    (line,) = ledger(stage)
+    assert (line.caller, line.parent) == ("c" * 200, None)
 
 
 async def test_a_failed_run_of_unknown_cost_leaves_a_line_that_says_so(stage: Stage) -> None:
@@ -191,17 +207,12 @@ async def test_a_dialogue_needs_room_for_both(stage: Stage) -> None:
 
 
 async def test_a_cancelled_run_leaves_a_line(stage: Stage) -> None:
-    begun = trio.Event()
-
-    def watch(progress: Progress) -> None:
-        if "Started Claude Code" in progress.message:
-            begun.set()
-
     async with stage.open(stage.tree("read_turn(); init(); stay(ignore=False)")) as service:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(service.dispatch, task("go"), watch)
-                await begun.wait()
+                nursery.start_soon(service.dispatch, task("go"))
+                while not any(job.session_id for job in (await service.jobs()).jobs):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
                 nursery.cancel_scope.cancel()
     (line,) = ledger(stage)
     assert (line.error_type, line.cost_usd) == ("cancelled", None)
