@@ -34,6 +34,8 @@ class Item(NamedTuple):
     cost_usd: float | None
     evidence: str
     parent: str | None
+    members: tuple[str, ...] = ()
+    """The jobs of a parallel call."""
     question_id: str = ""
     """Of the question that waits for a person."""
 
@@ -55,7 +57,7 @@ def item_of(job: Job) -> Item:
     """Cut a job down to its row."""
     return Item(
         id=job.id,
-        agent=one_line(job.agent),
+        agent=" + ".join(map(one_line, job.agents or [job.agent])),
         status=ASKING if job.question is not None else job.status.value,
         doing=_doing(job),
         task=one_line(job.task[:_TEXT_CHARS]),
@@ -64,6 +66,7 @@ def item_of(job: Job) -> Item:
         cost_usd=None if job.result is None else job.result.cost_usd,
         evidence=evidence_text(None if job.result is None else job.result.evidence),
         parent=job.parent,
+        members=tuple(job.members or ()),
         question_id="" if job.question is None else job.question.id,
     )
 
@@ -99,11 +102,13 @@ def evidence_text(evidence: Evidence | None) -> str:
 def as_trees(items: Sequence[Item]) -> list[Row]:
     """Order jobs as trees: those at work first, the newest first, children below their parent."""
     known = {item.id for item in items}
+    groups = {member: item.id for item in items for member in item.members}
     children: dict[str, list[Item]] = {}
     roots: list[Item] = []
     for item in sorted(items, key=lambda item: (item.created_at, item.id)):
-        if item.parent in known and item.parent != item.id:
-            children.setdefault(item.parent or "", []).append(item)
+        above = groups.get(item.id, item.parent)
+        if above in known and above != item.id:
+            children.setdefault(above or "", []).append(item)
         else:
             roots.append(item)
 

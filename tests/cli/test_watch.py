@@ -72,6 +72,17 @@ def test_jobs_at_work_come_first_and_children_stand_below_their_parent() -> None
     ]
 
 
+def test_the_members_of_a_parallel_call_stand_below_it() -> None:
+    members = [job(2, "db"), done(3)]
+    group = job(1, agents=["db", "infra"], members=[member.id for member in members])
+    rows = as_trees(items(*members, group))
+    assert [(row.stem, row.item.agent) for row in rows] == [
+        ("", "db + infra"),
+        ("├ ", "db"),
+        ("└ ", "infra"),
+    ]
+
+
 def test_a_child_at_work_keeps_its_ended_parent_above() -> None:
     parent = done(1)
     rows = as_trees(items(done(5), parent, job(2, parent=parent.id)))
