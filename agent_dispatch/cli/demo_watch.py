@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from agent_dispatch.cli.attend import until_signal
 from agent_dispatch.cli.jobs import open_store
 from agent_dispatch.cli.output import is_plain_terminal
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.watch import Watcher, follow_changes
+from agent_dispatch.cli.watch import Watcher, follow_changes, status_of
 from agent_dispatch.model.dialogue import DialogueRequest
 from agent_dispatch.model.dispatch import DispatchRequest, Member
 
@@ -34,7 +35,7 @@ def watch_demo(
     watcher = Watcher(open_store(shell))
     opening = shell.open_service(environ=environ, fork_server=fork_server, claude=claude)
 
-    async def show() -> int:
+    async def show() -> int | Exception:
         async with opening as service:
             if shell.stdin.isatty() and is_plain_terminal(shell.stdout, environ):
                 from agent_dispatch.cli.watch_terminal import watch_terminal
@@ -44,14 +45,25 @@ def watch_demo(
                     await trio.sleep(_LAST_LOOK_S)
 
                 return await watch_terminal(shell, watcher, service, beside=work)
-            done = trio.Event()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(follow_changes, shell, watcher, may_end=done.is_set))
-                await _work(service)
-                done.set()
-            return 0
+            return await until_signal(partial(_in_lines, shell, watcher, service), lambda: None)
 
-    return trio.run(show)
+    return status_of(trio.run(show))
+
+
+async def _in_lines(shell: Shell, watcher: Watcher, service: "Service") -> int | Exception:
+    done = trio.Event()
+    ended: list[int | Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def follow() -> None:
+            ended.append(await follow_changes(shell, watcher, may_end=done.is_set))
+            # Without a reader the work is for nobody.
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(follow)
+        await _work(service)
+        done.set()
+    return ended[0]
 
 
 async def _work(service: "Service") -> None:

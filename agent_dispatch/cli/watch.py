@@ -8,7 +8,7 @@ from typing import NamedTuple
 from agent_dispatch.cli.job_names import find_job
 from agent_dispatch.cli.job_text import short_id
 from agent_dispatch.cli.jobs import open_store
-from agent_dispatch.cli.output import is_plain_terminal, one_line, write_lines
+from agent_dispatch.cli.output import OutputError, is_plain_terminal, one_line, write_lines
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.watch_rows import KEPT_S, Item, as_trees, item_of
 from agent_dispatch.errors import DispatchError
@@ -88,18 +88,27 @@ def watch(job_id: str = "", /, *, shell: Shell) -> int:
 
         opening = shell.open_service(environ=shell.environ, fork_server=None)
 
-        async def show() -> int:
-            async with opening as service:
-                return await watch_terminal(shell, watcher, service, opened)
+        async def show() -> int | DispatchError:
+            try:
+                async with opening as service:
+                    return await watch_terminal(shell, watcher, service, opened)
+            except DispatchError as error:
+                return error
 
-        return trio.run(show)
+        return status_of(trio.run(show))
     from agent_dispatch.cli.attend import until_signal
 
-    async def follow() -> None:
-        await follow_changes(shell, watcher, opened)
+    async def follow() -> int | Exception:
+        return await follow_changes(shell, watcher, opened)
 
-    ended_by = trio.run(until_signal, follow, lambda: None)
-    return 128 + ended_by if isinstance(ended_by, signal.Signals) else 0
+    return status_of(trio.run(until_signal, follow, lambda: None))
+
+
+def status_of(ended: int | Exception) -> int:
+    """Give the exit status; an error that was handed out as a value is raised."""
+    if isinstance(ended, Exception):
+        raise ended
+    return 128 + ended if isinstance(ended, signal.Signals) else ended
 
 
 def _always() -> bool:
@@ -108,7 +117,7 @@ def _always() -> bool:
 
 async def follow_changes(
     shell: Shell, watcher: Watcher, only: str = "", may_end: Callable[[], bool] = _always
-) -> None:
+) -> int | Exception:
     """Print a line for each change, until no job runs.
 
     Args:
@@ -116,7 +125,18 @@ async def follow_changes(
         watcher: Looks at the jobs.
         only: Print this job's changes alone; empty for all.
         may_end: Whether no more jobs are about to start.
+
+    Returns:
+        The exit status, or what failed: raised, it would leave nurseries as a group.
     """
+    try:
+        await _follow(shell, watcher, only, may_end)
+    except (DispatchError, OutputError, OSError) as error:
+        return error
+    return 0
+
+
+async def _follow(shell: Shell, watcher: Watcher, only: str, may_end: Callable[[], bool]) -> None:
     import trio
 
     from agent_dispatch.run.threads import in_thread

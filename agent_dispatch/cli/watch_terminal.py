@@ -177,7 +177,10 @@ class _Screen:
         while True:
             self._look_now = trio.Event()
             opened = self._view.opened
-            self._seen = await in_thread(self._watcher.look, opened)
+            try:
+                self._seen = await in_thread(self._watcher.look, opened)
+            except DispatchError as error:
+                self._notice(one_line(str(error)))
             if (job := self._seen.opened) is not None:
                 lines = self._transcripts.setdefault(job.id, [])
                 lines += new_lines(lines, job.progress or ())

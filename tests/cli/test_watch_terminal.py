@@ -1,8 +1,11 @@
 """`watch` and `demo --watch` as a person uses them: on a terminal, with keys."""
 
+import signal
 import subprocess
 import sys
 import time
+
+import pytest
 
 from agent_dispatch.jobs.record_files import Claim
 from agent_dispatch.jobs.store import JobStore
@@ -124,3 +127,38 @@ def test_a_job_that_is_not_there_is_an_error(world: World) -> None:
     ended = run_plain(world, "watch", "abcd1234")
     assert ended.returncode == 1
     assert "abcd1234" in ended.stderr
+
+
+def test_a_reader_that_leaves_ends_it_quietly(world: World) -> None:
+    script = f"{sys.executable} -P -m agent_dispatch demo --watch | head -n 1"
+    ended = subprocess.run(
+        ["sh", "-c", script],
+        env=environ_of(world),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stdout.count("\n") == 1
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("command", [["watch"], ["demo", "--watch"]])
+def test_ctrl_c_ends_the_lines_with_the_status_of_the_signal(
+    world: World, command: list[str]
+) -> None:
+    make_job(world, "waits")
+    with subprocess.Popen(
+        [*PROGRAM, *command],
+        env=environ_of(world),
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "")
