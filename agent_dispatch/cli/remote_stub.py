@@ -59,8 +59,9 @@ def _serve(
     import trio
 
     from agent_dispatch.late import import_late_modules
+    from agent_dispatch.remote.answers import Rights
     from agent_dispatch.remote.service import open_routed
-    from agent_dispatch.remote.stub import Rights, serve
+    from agent_dispatch.remote.stub import serve
     from agent_dispatch.remote.surroundings import host_environ
 
     import_late_modules()

@@ -16,11 +16,10 @@ import trio
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.config.hosts import AgentSeen, Sightings, host_named
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.core.next_step import on_host
 from agent_dispatch.core.outcome import refused
 from agent_dispatch.core.progress_text import about, started
 from agent_dispatch.core.questions import QuestionRow
-from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.store import JobStore
@@ -47,7 +46,6 @@ from agent_dispatch.remote.frames import (
     Cancelled,
     End,
     Event,
-    Failed,
     Following,
     Frame,
     Stage,
@@ -56,6 +54,7 @@ from agent_dispatch.remote.frames import (
 )
 from agent_dispatch.remote.link import Connection, Link, LinkLostError, UnreachableError
 from agent_dispatch.remote.notes import Note, Notes, at_host, split_id
+from agent_dispatch.remote.translate import job_here, read_job, result_here, wrong_answer
 from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.threads import in_thread
 
@@ -195,7 +194,7 @@ class Hosts:
         if isinstance(answer, Accepted):
             await in_thread(self.notes.remove, place.id)
             result = msgspec.convert(answer.result, DispatchResult)
-            return _result_here(result, agent.name, link.name)
+            return result_here(result, agent.name, link.name)
         job = await self._learned(place, answer)
         return job.result or refused(agent.name, job.error or "", job.error_type or ErrorType.LOST)
 
@@ -228,7 +227,7 @@ class Hosts:
             raise DispatchError(f"on {link.name}: {result.error}")
         note = await in_thread(self.notes.read, place.id)
         assert note is not None
-        return self._here(note.job, place, agent.name)
+        return job_here(note.job, place.shown_id, place.host, agent.name)
 
     async def _note(
         self,
@@ -295,8 +294,8 @@ class Hosts:
                 continue
             if isinstance(answer, End):
                 following.ended()
-                return _job(answer.job)
-            raise _wrong(link.name, answer)
+                return read_job(answer.job)
+            raise wrong_answer(link.name, answer)
 
     async def _unreachable(
         self,
@@ -331,7 +330,7 @@ class Hosts:
         with suppress(LinkLostError):
             await connection.ask(lambda n: Cancel(n=n, id=place.id, by="its caller"))
             status = await self._asked(connection, link, "status", {"job_id": place.id})
-            await self._learned(place, _job(status))
+            await self._learned(place, read_job(status))
 
     async def job(self, place: Place) -> Job:
         """A job as it is now; what was last known of it, if its host cannot be reached.
@@ -350,7 +349,7 @@ class Hosts:
             if note is None:
                 raise
             return self._last_known(note)
-        return await self._learned(place, _job(value))
+        return await self._learned(place, read_job(value))
 
     async def _unknown(self, place: Place) -> UnknownJobError:
         """Keep that the host does not know a job, and give the error that says so."""
@@ -405,7 +404,7 @@ class Hosts:
             place.host, lambda n: Cancel(n=n, id=place.id, by=by, keep=keep), FIRST_CONTACT_S
         )
         if not isinstance(answer, Cancelled):
-            raise _wrong(place.host, answer)
+            raise wrong_answer(place.host, answer)
         with suppress(DispatchError):
             await self.job(place)
         return CancelOutcome(answer.outcome)
@@ -461,7 +460,7 @@ class Hosts:
             host, lambda n: Ask(n=n, what=what, args=dict(args or {})), patience_s
         )
         if not isinstance(answer, Told):
-            raise _wrong(host, answer)
+            raise wrong_answer(host, answer)
         return answer.value
 
     async def _on_link(
@@ -485,7 +484,7 @@ class Hosts:
     ) -> Any:
         answer = await connection.ask(lambda n: Ask(n=n, what=what, args=dict(args)))
         if not isinstance(answer, Told):
-            raise _wrong(link.name, answer)
+            raise wrong_answer(link.name, answer)
         return answer.value
 
     async def saw(self, host: str, agent: str, *, healthy: bool, problem: str | None) -> None:
@@ -496,7 +495,7 @@ class Hosts:
     async def _learned(self, place: Place, job: Job) -> Job:
         """Keep what is known of a job now, enter its cost once, and give it as it reads here."""
         note = place.note
-        here = self._here(job, place, job.agent if note is None else note.agent)
+        here = job_here(job, place.shown_id, place.host, job.agent if note is None else note.agent)
         if await in_thread(self._learn, place, job):
             with trio.move_on_after(_NOTIFY_S):
                 # Abandoned after that: the command goes on, and has a bound of its own.
@@ -532,56 +531,5 @@ class Hosts:
         return True
 
     def _last_known(self, note: Note) -> Job:
-        job = self._here(note.job, Place(note.id, note.host, note), note.agent)
+        job = job_here(note.job, note.shown_id, note.host, note.agent)
         return msgspec.structs.replace(job, unreachable_since=note.unreachable_since)
-
-    def _here(self, job: Job, place: Place, agent: str) -> Job:
-        """A job as callers here read it."""
-        result = None if job.result is None else _result_here(job.result, agent, place.host)
-        error = job.error
-        if result is not None and error is not None:
-            error = result.error
-        return msgspec.structs.replace(
-            job,
-            id=place.shown_id,
-            agent=agent,
-            host=place.host,
-            parent=None,
-            result=result,
-            error=error,
-        )
-
-
-def _job(fields: object) -> Job:
-    """Read a job as its host sent it; what a newer version knows more is left out."""
-    try:
-        return msgspec.convert(fields, Job)
-    except msgspec.ValidationError as error:
-        raise InvalidRequestError(f"The host's answer cannot be read: {error}.") from error
-
-
-def _result_here(result: DispatchResult, agent: str, host: str) -> DispatchResult:
-    """A result as callers here read it: its names are those of this machine."""
-    shown_id = result.job_id and at_host(result.job_id, host)
-    steps = [on_host(step, host, agent, shown_id or "") for step in result.next_steps or ()]
-    return msgspec.structs.replace(
-        result,
-        agent=agent,
-        job_id=shown_id,
-        error=result.error and f"on {host}: {result.error}",
-        hint=result.hint and f"on {host}: {result.hint}",
-        next_steps=steps or None,
-    )
-
-
-def _wrong(host: str, answer: AnyFrame) -> DispatchError:
-    """The error that a host answered with."""
-    if not isinstance(answer, Failed):
-        return DispatchError(f"on {host}: it gave an answer of the wrong kind.")
-    if answer.kind == "unknown_job":
-        return UnknownJobError(f"…@{host}")
-    steps = []
-    with suppress(msgspec.ValidationError):
-        steps = msgspec.convert(answer.steps, list[NextStep])
-    shown = [on_host(step, host, step.agent, step.job_id) for step in steps]
-    return InvalidRequestError(f"on {host}: {answer.error}", *shown)

@@ -12,7 +12,6 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
-from typing import Any
 
 import msgspec
 import trio
@@ -21,18 +20,16 @@ import agent_dispatch
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.core import outcome
 from agent_dispatch.core.command import DEPTH_VARIABLE
-from agent_dispatch.core.questions import rows
 from agent_dispatch.errors import DispatchError, InvalidRequestError, UnknownAgentError
 from agent_dispatch.jobs.afar import EventReader, Submission
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_time_ordered
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.threads import Pool, in_own_thread, in_pool
+from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.jobs.waiting import CancelOutcome, settled, wait_until_over
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind
-from agent_dispatch.model.question import AnsweredBy, Verdict
-from agent_dispatch.model.rights import ChangedBy
+from agent_dispatch.remote.answers import Answers, Doctor, Rights
 from agent_dispatch.remote.frames import (
     Accepted,
     AnyFrame,
@@ -71,16 +68,6 @@ _BYE_S = 15.0
 
 OpenService = Callable[[Mapping[str, str]], AbstractAsyncContextManager[Service]]
 """Opens a service with this environment, as `run.service.open_service` does."""
-Doctor = Callable[[], Sequence[dict[str, Any]]]
-"""Checks the installation here; blocks."""
-
-
-class Rights(msgspec.Struct, frozen=True):
-    """What a caller may do: everything here, or what its forced command says."""
-
-    caller: str = ""
-    agents: frozenset[str] | None = None
-    """The agents that it sees; None: all, and it may do what no forced caller may."""
 
 
 async def serve(
@@ -236,7 +223,7 @@ class _Stub:
             request = msgspec.convert(frame.request, DispatchRequest)
         except msgspec.ValidationError as error:
             raise InvalidRequestError(f"The request cannot be read: {error}.") from error
-        self._require_agent(request.agent)
+        self._rights.require_agent(request.agent)
         if self._is_in_chain:
             said = (
                 "This host is in the chain of hosts that the dispatch came through, so it was"
@@ -330,7 +317,7 @@ class _Stub:
 
     async def _cancel(self, frame: Cancel) -> Frame:
         service = await self._open()
-        await self._require_own(frame.id)
+        await self._rights.require_own(self._store, frame.id)
         by = frame.by or "a caller on another machine"
         result = await service.cancel(frame.id, by=by, keep=frame.keep)
         if result is CancelOutcome.NOT_FOUND:
@@ -340,20 +327,8 @@ class _Stub:
         return Cancelled(n=frame.n, outcome=result)
 
     async def _require_job(self, job_id: str) -> None:
-        await self._require_own(job_id)
+        await self._rights.require_own(self._store, job_id)
         await in_thread(self._store.head, job_id)
-
-    async def _require_own(self, job_id: str) -> None:
-        """Refuse a forced caller what it did not submit itself."""
-        if self._rights.agents is None:
-            return
-        submission = await in_thread(self._store.submissions.of, job_id)
-        if submission is None or submission.caller != self._rights.caller:
-            raise UnknownJobError(job_id)
-
-    def _require_agent(self, name: str) -> None:
-        if self._rights.agents is not None and name not in self._rights.agents:
-            raise UnknownAgentError(name, self._rights.agents)
 
     async def _renew_leases(self) -> None:
         """Renew the leases for as long as bytes come."""
@@ -390,89 +365,9 @@ class _Stub:
 
     async def _tell(self, frame: Ask) -> Frame:
         service = await self._open()
-        try:
-            ask = self._asked(service, frame.what)
-            value = await ask(**frame.args)
-        except TypeError as error:
-            raise InvalidRequestError(f"Wrong arguments for {frame.what!r}: {error}.") from error
+        answers = Answers(service, self._store, self._rights, self._doctor)
+        value = await answers.to(frame.what, frame.args)
         return Told(n=frame.n, value=msgspec.to_builtins(value))
-
-    def _asked(self, service: Service, what: str) -> Callable[..., Awaitable[object]]:
-        """Find who answers a question.
-
-        Raises:
-            InvalidRequestError: Nobody does, or this caller may not ask it.
-        """
-
-        async def agents() -> object:
-            rows = await service.list_agents()
-            allowed = self._rights.agents
-            return [row for row in rows if allowed is None or row.name in allowed]
-
-        async def inspect(name: str, preview_lines: int = 40) -> object:
-            self._require_agent(name)
-            return await service.inspect_agent(name, preview_lines)
-
-        async def status(job_id: str) -> object:
-            await self._require_own(job_id)
-            return await service.job(job_id)
-
-        async def add(name: str, directory: str, description: str = "") -> object:
-            for agent in await service.list_agents():
-                if agent.name == name:
-                    return await self._same_directory(service, name, directory)
-            return await service.add_agent(
-                name, directory, by=ChangedBy.CLI, description=description
-            )
-
-        async def send(job_id: str, text: str) -> object:
-            await self._require_own(job_id)
-            return await service.send(job_id, text)
-
-        async def questions() -> object:
-            asked = await in_pool(Pool.BULK, self._store.asked)
-            return [row for job in asked for row in rows(job)]
-
-        async def answer(job_id: str, verdict: str, by: str, question_id: str = "") -> object:
-            return await service.answer(job_id, Verdict(verdict), AnsweredBy(by), question_id)
-
-        async def doctor() -> object:
-            return await in_thread(self._doctor)
-
-        open_to_all: dict[str, Callable[..., Awaitable[object]]] = {
-            "agents": agents,
-            "inspect": inspect,
-            "status": status,
-            "send": send,
-        }
-        if what in open_to_all:
-            return open_to_all[what]
-        of_this_user: dict[str, Callable[..., Awaitable[object]]] = {
-            "add": add,
-            "answer": answer,
-            "doctor": doctor,
-            "questions": questions,
-        }
-        if what not in of_this_user:
-            raise InvalidRequestError(f"This version does not know the question {what!r}.")
-        if self._rights.agents is not None:
-            raise InvalidRequestError(f"A forced command does not allow {what!r}.")
-        return of_this_user[what]
-
-    async def _same_directory(self, service: Service, name: str, directory: str) -> object:
-        """Answer with an agent that is there already, if it is the one that was meant."""
-        details = await service.inspect_agent(name, 0)
-        same = await in_thread(
-            lambda: (
-                os.path.realpath(os.path.expanduser(directory))
-                == os.path.realpath(details.directory)
-            )
-        )
-        if not same:
-            raise InvalidRequestError(
-                f"Agent {name!r} exists there already, with the directory {details.directory}."
-            )
-        return details
 
 
 def _answered(frame: Submit, result: DispatchResult) -> Accepted:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_dispatch.remote.surroundings import host_id
 from tests.remote.machine import FAKE_CLAUDE, Machine, wait_for
 
 
@@ -349,3 +350,18 @@ def test_install_runs_only_with_from_and_gives_the_wheel_to_a_tool_there(
     linked.cli("hosts", "install", "gpu", "--from", "https://example.org/a.whl", check=False)
     assert (gpu.home / "uv").read_text() == "tool install --force https://example.org/a.whl\n"
     assert linked.cli("hosts", "install", "gpu", "--from", "agent-dispatch", check=False).returncode
+
+
+def test_a_host_on_the_way_back_refuses_with_recursion_and_depth_counts_on(
+    laptop: Machine, gpu: Machine
+) -> None:
+    laptop.project("back")
+    gpu.reach(laptop, "laptop")
+    gpu.link("back", "laptop")
+    # What an agent has that was dispatched from the laptop to the GPU box.
+    environ = {"AGENT_DISPATCH_HOSTS": host_id(laptop.environ), "AGENT_DISPATCH_DEPTH": "1"}
+    there_and_back = gpu.cli("run", "back", "echo=x", "--json", check=False, **environ)
+    assert json.loads(there_and_back.stdout)["error_type"] == "recursion"
+    too_deep = gpu.cli("run", "back", "x", "--json", check=False, AGENT_DISPATCH_DEPTH="3")
+    assert json.loads(too_deep.stdout)["error_type"] == "recursion"
+    assert laptop.starts == []

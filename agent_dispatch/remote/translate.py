@@ -1,0 +1,60 @@
+"""What a host says, as callers here read it: ids with their host, names of this machine's file."""
+
+from contextlib import suppress
+
+import msgspec
+
+from agent_dispatch.core.next_step import on_host
+from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.model.dispatch import DispatchResult
+from agent_dispatch.model.job import Job
+from agent_dispatch.model.next_step import NextStep
+from agent_dispatch.remote.frames import AnyFrame, Failed
+from agent_dispatch.remote.notes import at_host
+
+
+def read_job(fields: object) -> Job:
+    """Read a job as its host sent it; what a newer version knows more is left out."""
+    try:
+        return msgspec.convert(fields, Job)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(f"The host's answer cannot be read: {error}.") from error
+
+
+def result_here(result: DispatchResult, agent: str, host: str) -> DispatchResult:
+    """A result as callers here read it: its names are those of this machine."""
+    shown_id = result.job_id and at_host(result.job_id, host)
+    steps = [on_host(step, host, agent, shown_id or "") for step in result.next_steps or ()]
+    return msgspec.structs.replace(
+        result,
+        agent=agent,
+        job_id=shown_id,
+        error=result.error and f"on {host}: {result.error}",
+        hint=result.hint and f"on {host}: {result.hint}",
+        next_steps=steps or None,
+    )
+
+
+def wrong_answer(host: str, answer: AnyFrame) -> DispatchError:
+    """The error that a host answered with."""
+    if not isinstance(answer, Failed):
+        return DispatchError(f"on {host}: it gave an answer of the wrong kind.")
+    if answer.kind == "unknown_job":
+        return UnknownJobError(f"…@{host}")
+    steps = []
+    with suppress(msgspec.ValidationError):
+        steps = msgspec.convert(answer.steps, list[NextStep])
+    shown = [on_host(step, host, step.agent, step.job_id) for step in steps]
+    return InvalidRequestError(f"on {host}: {answer.error}", *shown)
+
+
+def job_here(job: Job, shown_id: str, host: str, agent: str) -> Job:
+    """A job as callers here read it."""
+    result = None if job.result is None else result_here(job.result, agent, host)
+    error = job.error
+    if result is not None and error is not None:
+        error = result.error
+    return msgspec.structs.replace(
+        job, id=shown_id, agent=agent, host=host, parent=None, result=result, error=error
+    )
