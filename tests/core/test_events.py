@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_dispatch.core.event_types import ToolInput
 from agent_dispatch.core.events import (
     AssistantEvent,
     BackgroundTask,
@@ -67,7 +68,9 @@ def test_an_assistant_event_gives_its_blocks() -> None:
     event = decode_one(builders.tool_use("Bash", parent_tool_use_id="toolu_1"))
     assert isinstance(event, AssistantEvent)
     assert event.parent_tool_use_id == "toolu_1"
-    assert event.message.content == (ContentBlock(type="tool_use", id="toolu_2", name="Bash"),)
+    given = ToolInput(command="touch x")
+    block = ContentBlock(type="tool_use", id="toolu_2", name="Bash", input=given)
+    assert event.message.content == (block,)
 
 
 def test_a_result_gives_all_that_an_outcome_needs() -> None:

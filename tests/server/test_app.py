@@ -160,9 +160,9 @@ async def test_progress_arrives_while_a_dispatch_runs_and_while_it_is_silent(
             "dispatch", {"agent": "infra", "task": "sleep 30"}, progress_callback=on_progress
         )
     assert received == [
-        (1, "Dispatch a task (8 s so far)"),
-        (2, "Dispatch a task (16 s so far)"),
-        (3, "Dispatch a task (24 s so far)"),
+        (1, "Dispatch a task · 8 s"),
+        (2, "Dispatch a task · 16 s"),
+        (3, "Dispatch a task · 24 s"),
     ]
 
 
