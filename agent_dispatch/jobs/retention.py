@@ -206,12 +206,12 @@ class Retention:
         for job_id in owners_of(names):
             try:
                 with self._left_alone(f"live/{job_id}", live, warnings):
-                    litter += self._remove_live_files(job_id)
+                    litter += self.remove_live_files(job_id)
             except BrokenJobError as error:
                 warnings.left_alone(job_id + SUFFIX, error.reason)
         return litter + self._remove_logs(warnings) + self._remove_answers(warnings)
 
-    def _remove_live_files(self, job_id: str) -> int:
+    def remove_live_files(self, job_id: str) -> int:
         """Remove what is in `live/` of a job that has ended; settle one without an owner."""
         try:
             lock = self._locks.try_lock(job_id, create=False)

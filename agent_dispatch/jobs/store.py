@@ -25,7 +25,7 @@ from agent_dispatch.files import (
 )
 from agent_dispatch.jobs.afar import Lease, Submissions
 from agent_dispatch.jobs.answers import Answers
-from agent_dispatch.jobs.errors import JobOverError, JobStoreError, store_error
+from agent_dispatch.jobs.errors import JobOverError, JobStoreError, UnknownJobError, store_error
 from agent_dispatch.jobs.ids import IdSource, check_job_id
 from agent_dispatch.jobs.ledger import Ledger
 from agent_dispatch.jobs.listing import Lister, Listing, Warnings
@@ -443,9 +443,14 @@ class JobStore:
             return next(filter(matches, self._lister.naming(word)), None)
 
     def forget_unbegun(self, job_id: str) -> None:
-        """Remove the record of a job that was lost before it began, so that its id can be used."""
+        """Remove what is left of a job that was lost before it began, so that its id can be used.
+
+        A process that dies while it takes a job leaves a record, or only the files in `live/`.
+        """
         with self._told(f"Job {job_id} cannot be removed"):
-            self._retention.forget(check_job_id(job_id), for_good=False)
+            with suppress(UnknownJobError):
+                self._retention.forget(check_job_id(job_id), for_good=False)
+            self._retention.remove_live_files(job_id)
 
     def forget(self, job_id: str) -> None:
         """Remove the record of a job that has ended.

@@ -272,6 +272,7 @@ class _Stub:
         try:
             job = await settled(self._store, job_id)
         except UnknownJobError:
+            await in_thread(self._store.forget_unbegun, job_id)
             return None
         if job.error_type is ErrorType.LOST and not await in_thread(
             self._store.submissions.has_begun, job_id

@@ -257,3 +257,18 @@ def test_a_wrong_command_line_is_refused(gpu: Machine, argv: tuple[str, ...]) ->
     done = gpu.cli(*argv, check=False, SSH_ORIGINAL_COMMAND=f"_remote {NONCE}")
     assert done.returncode == 2
     assert done.stdout == ""
+
+
+def test_what_a_killed_stub_left_of_a_submission_does_not_keep_it_from_being_taken(
+    gpu: Machine,
+) -> None:
+    # It died between the lock and the record.
+    live = gpu.jobs / "live"
+    live.mkdir(parents=True)
+    (live / f"{ID}.lock").touch()
+    for name in ("alive", "bell"):
+        os.mkfifo(live / f"{ID}.{name}")
+    with calling(gpu) as caller:
+        assert caller.submit("train", "echo=1", ID, lease_s=30)["t"] == "accepted"
+        assert caller.attach(ID, lease_s=30)["status"] == "done"
+    assert len(gpu.starts) == 1
