@@ -6,11 +6,7 @@ from functools import partial
 import msgspec
 
 from agent_dispatch.claude.program import RunProgram
-from agent_dispatch.core.accounting import Share
-from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue import as_dispatch, from_record
-from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.report import RunReport, Seen, TreeChanges
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
@@ -20,23 +16,20 @@ from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
     OnProgress,
-    Progress,
     ignore_progress,
 )
 from agent_dispatch.model.event import TellEvent, ignore_event
 from agent_dispatch.model.job import Job, JobKind
-from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.accounts import Accounts, capped
 from agent_dispatch.run.dialogue import Dialogue, not_begun
-from agent_dispatch.run.holding import Holds
+from agent_dispatch.run.dispatching import Dispatching
 from agent_dispatch.run.housekeeping import Housekeeping
 from agent_dispatch.run.lease import begin_from_afar, end_with_lease
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
 from agent_dispatch.run.threads import in_thread
-from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
-from agent_dispatch.run.verify import Verification
+from agent_dispatch.run.turns import OpenClaude, TimeLimit
 from agent_dispatch.run.work_tree import WorkTrees
 
 
@@ -236,114 +229,27 @@ class Runner:
         return True
 
     async def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> DispatchResult:
-        """Run one turn of one agent."""
-        request, settings = plan.request, plan.settings
-        holds = Holds(run, capped(plan.agent, settings), self._max_holds(settings))
-
-        async def command_for(timeout_s: float, resume: str | None) -> Command | DispatchResult:
-            return await self._planner.command(
-                holds.agent,
-                settings,
-                timeout_s=timeout_s,
-                job=run.owned.job,
-                resume=resume,
-                json_schema=request.json_schema,
-                asks=plan.agent.asks or run.owned.job.allow_once is not None,
-            )
-
-        def turns_of(command: Command, resumed: str | None) -> Turns:
-            question_s = settings.question_seconds
-            return Turns(
-                holds.agent, command, run, on_progress, resumed=resumed, question_s=question_s
-            )
-
-        def on_progress(progress: Progress) -> None:
-            if turns is not None and turns.transcript.session_id is not None:
-                run.owned.note(session_id=turns.transcript.session_id)
-            run.tell(progress)
-
-        def report(turns: Turns, cancelled_by: str = "") -> RunReport:
-            return msgspec.structs.replace(
-                turns.report(),
-                response_format=request.response_format,
-                json_schema=request.json_schema,
-                messages=run.messages.delivered,
-                left_running=sum(child.left_running for child in run.children),
-                cancelled_by=cancelled_by,
-            )
-
-        def may_go_on(turns: Turns) -> bool:
-            answered = not turns.over and turns.transcript.answered
-            return answered and classify(report(turns)).success
-
-        def shares(result: DispatchResult) -> list[Share | None]:
-            if turns is not None and not turns.has_started and not holds.has_held:
-                return [None]
-            return [holds.share(Seen() if turns is None else turns.transcript.seen(), result)]
-
-        attempts = plan.agent.verify_attempts
-        checks = Verification(plan.verify, attempts, run, self._run_program)
-        turns: Turns | None = None
-        command = await command_for(limit.timeout_s, request.session_id)
+        """Run one dispatch under a slot, once it is booked."""
+        settings = plan.settings
+        dispatching = Dispatching(
+            plan,
+            limit,
+            run,
+            self._planner,
+            max_holds=self._max_holds(settings),
+            work_trees=self._work_trees,
+            run_program=self._run_program,
+        )
+        command = await dispatching.prepare()
         if isinstance(command, DispatchResult):
             return command
-        current = turns = turns_of(command, request.session_id)
-        max_concurrency = plan.settings.max_concurrency
         async with self._limits.hold(
-            run, max_concurrency, [command.session_id], [plan.agent]
+            run, settings.max_concurrency, [command.session_id], [plan.agent]
         ) as held:
-            account = await self._accounts.book(run.owned.job, [holds.agent], settings, shares)
+            agents, shares = [dispatching.agent], dispatching.shares
+            account = await self._accounts.book(run.owned.job, agents, settings, shares)
             if isinstance(account, DispatchResult):
                 return account
             run.account = account
             run.owned.note_started()
-            watch = self._work_trees.watch(command, run.nursery)
-            prompt = plan.prompt
-            changes: TreeChanges | None = None
-            while True:
-                run.cancelled = partial(_cancelled, holds, checks, partial(report, current))
-                run.interrupt = current.interrupt
-                await watch.may_start()
-                async with current.running(self._open_claude, held.fds):
-                    await watch.may_act()
-                    await current.ask(prompt, limit, is_last=not checks.may_repair)
-                    while checks.may_repair and may_go_on(current):
-                        changes = await watch.changes()
-                        if await checks.check(command, limit.left_s, held.fds):
-                            break
-                        limit = TimeLimit(limit.left_s)
-                        is_last = not checks.may_repair
-                        prompt = checks.repair_prompt
-                        await current.ask(prompt, limit, is_last=is_last, goes_on=True)
-                    await current.leave()
-                    if not run.tree_ended:
-                        run.mark_ending()
-                await current.explain_denials()
-                ended = report(current, current.interrupted_by or "")
-                if ended.seen.calls is not None:
-                    # If cancelled, the answer is recorded at once, without this.
-                    changes = changes if checks.has_passed else await watch.changes()
-                    ended = msgspec.structs.replace(ended, changes=changes)
-                result = holds.joined(classify(ended))
-                may_check = current.transcript.answered and current.interrupted_by is None
-                if result.success and checks.is_due and may_check:
-                    await checks.check(command, limit.left_s, held.fds)
-                result = checks.applied(result)
-                left_s = limit.left_s
-                if (until := holds.until(ended, result, left_s)) is None:
-                    return result
-                turns = None
-                run.interrupt = run.cancel
-                async with held.without_slot():
-                    await holds.wait(until, ended, result)
-                command = await command_for(left_s, result.session_id)
-                if isinstance(command, DispatchResult):
-                    return holds.stopped(command)
-                current = turns = turns_of(command, result.session_id)
-                prompt, limit = CONTINUE, TimeLimit(left_s)
-
-
-def _cancelled(
-    holds: Holds, checks: Verification, report: Callable[[str], RunReport], by: str
-) -> DispatchResult:
-    return checks.cancelled(holds.joined(classify(report(by))), by)
+            return await dispatching.go(self._open_claude, held)

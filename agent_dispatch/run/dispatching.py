@@ -1,0 +1,173 @@
+"""A dispatch as it runs: turns of one claude after another, its checks, and its holds."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from agent_dispatch.claude.program import RunProgram
+from agent_dispatch.core.accounting import Share
+from agent_dispatch.core.command import Command
+from agent_dispatch.core.outcome import classify
+from agent_dispatch.core.report import RunReport, Seen, TreeChanges
+from agent_dispatch.model.config import EffectiveAgent
+from agent_dispatch.model.dispatch import DispatchResult, Progress
+from agent_dispatch.model.next_step import CONTINUE
+from agent_dispatch.run.accounts import capped
+from agent_dispatch.run.holding import Holds
+from agent_dispatch.run.limits import Held
+from agent_dispatch.run.plan import Plan, Planner
+from agent_dispatch.run.run_job import JobRun
+from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
+from agent_dispatch.run.verify import Verification
+from agent_dispatch.run.work_tree import WorkTrees
+
+
+class Dispatching:
+    """One dispatch, from its command to its result.
+
+    It keeps one claude for the task and the repairs that a check asks for. Only after a hold at a
+    usage limit another one goes on with the session.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        limit: TimeLimit,
+        run: JobRun,
+        planner: Planner,
+        *,
+        max_holds: int,
+        work_trees: WorkTrees,
+        run_program: RunProgram,
+    ) -> None:
+        """Run what `plan` says, within `limit`, as the job that `run` stands for."""
+        self._plan = plan
+        self._limit = limit
+        self._run = run
+        self._planner = planner
+        self._work_trees = work_trees
+        self._holds = Holds(run, capped(plan.agent, plan.settings), max_holds)
+        self._checks = Verification(plan.verify, plan.agent.verify_attempts, run, run_program)
+        self._turns: Turns | None = None
+        """None while it is held."""
+        self._changes: TreeChanges | None = None
+
+    @property
+    def agent(self) -> EffectiveAgent:
+        """The agent with what is left of its cap."""
+        return self._holds.agent
+
+    async def prepare(self) -> Command | DispatchResult:
+        """Make the command that begins it, or say why there can be none."""
+        return await self._prepare(self._limit.timeout_s, self._plan.request.session_id)
+
+    async def _prepare(self, timeout_s: float, resume: str | None) -> Command | DispatchResult:
+        command = await self._planner.command(
+            self.agent,
+            self._plan.settings,
+            timeout_s=timeout_s,
+            job=self._run.owned.job,
+            resume=resume,
+            json_schema=self._plan.request.json_schema,
+            asks=self._plan.agent.asks or self._run.owned.job.allow_once is not None,
+        )
+        if not isinstance(command, DispatchResult):
+            self._command = command
+            self._turns = Turns(
+                self.agent,
+                command,
+                self._run,
+                self._on_progress,
+                resumed=resume,
+                question_s=self._plan.settings.question_seconds,
+            )
+        return command
+
+    def _on_progress(self, progress: Progress) -> None:
+        if self._turns is not None and self._turns.transcript.session_id is not None:
+            self._run.owned.note(session_id=self._turns.transcript.session_id)
+        self._run.tell(progress)
+
+    def shares(self, result: DispatchResult) -> list[Share | None]:
+        """Return what is booked for it; nothing if no claude was started."""
+        turns = self._turns
+        if turns is not None and not turns.has_started and not self._holds.has_held:
+            return [None]
+        return [self._holds.share(Seen() if turns is None else turns.transcript.seen(), result)]
+
+    async def go(self, open_claude: OpenClaude, held: Held) -> DispatchResult:
+        """Run what was prepared; if cancelled, nothing of it is left."""
+        run, prompt = self._run, self._plan.prompt
+        self._watch = self._work_trees.watch(self._command, run.nursery)
+        while True:
+            assert self._turns is not None
+            ended = await self._see_through(self._turns, prompt, open_claude, held.fds)
+            result = await self._checked(self._turns, ended, held.fds)
+            left_s = self._limit.left_s
+            if (until := self._holds.until(ended, result, left_s)) is None:
+                return result
+            self._turns = None
+            run.interrupt = run.cancel
+            async with held.without_slot():
+                await self._holds.wait(until, ended, result)
+            command = await self._prepare(left_s, result.session_id)
+            if isinstance(command, DispatchResult):
+                return self._holds.stopped(command)
+            prompt, self._limit = CONTINUE, TimeLimit(left_s)
+
+    async def _see_through(
+        self, turns: Turns, prompt: str, open_claude: OpenClaude, fds: Sequence[int]
+    ) -> RunReport:
+        """Put the task to one claude, and report on it when it has ended."""
+        run, checks, watch = self._run, self._checks, self._watch
+        run.cancelled = partial(self._cancelled, turns)
+        run.interrupt = turns.interrupt
+        await watch.may_start()
+        async with turns.running(open_claude, fds):
+            await watch.may_act()
+            await turns.ask(prompt, self._limit, is_last=not checks.may_repair)
+            while checks.may_repair and self._may_go_on(turns):
+                self._changes = await watch.changes()
+                if await checks.check(self._command, self._limit.left_s, fds):
+                    break
+                self._limit = TimeLimit(self._limit.left_s)
+                repair, is_last = checks.repair_prompt, not checks.may_repair
+                await turns.ask(repair, self._limit, is_last=is_last, goes_on=True)
+            await turns.leave()
+            if not run.tree_ended:
+                run.mark_ending()
+        await turns.explain_denials()
+        ended = self._report(turns, turns.interrupted_by or "")
+        if ended.seen.calls is None:
+            return ended
+        if not checks.has_passed:
+            # If cancelled, the answer is recorded at once, without this.
+            self._changes = await watch.changes()
+        return msgspec.structs.replace(ended, changes=self._changes)
+
+    def _may_go_on(self, turns: Turns) -> bool:
+        answered = not turns.over and turns.transcript.answered
+        return answered and classify(self._report(turns)).success
+
+    async def _checked(self, turns: Turns, ended: RunReport, fds: Sequence[int]) -> DispatchResult:
+        """Return what came of it, once the last check has decided."""
+        result = self._holds.joined(classify(ended))
+        may_check = turns.transcript.answered and turns.interrupted_by is None
+        if result.success and self._checks.is_due and may_check:
+            await self._checks.check(self._command, self._limit.left_s, fds)
+        return self._checks.applied(result)
+
+    def _report(self, turns: Turns, cancelled_by: str = "") -> RunReport:
+        return msgspec.structs.replace(
+            turns.report(),
+            response_format=self._plan.request.response_format,
+            json_schema=self._plan.request.json_schema,
+            messages=self._run.messages.delivered,
+            left_running=sum(child.left_running for child in self._run.children),
+            cancelled_by=cancelled_by,
+        )
+
+    def _cancelled(self, turns: Turns, by: str) -> DispatchResult:
+        report = msgspec.structs.replace(self._report(turns, by), changes=self._changes)
+        return self._checks.cancelled(self._holds.joined(classify(report)), by)
