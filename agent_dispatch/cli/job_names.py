@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from agent_dispatch.cli.job_text import short_id
 from agent_dispatch.cli.output import counted, fit, one_line
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.jobs.errors import InvalidJobIdError, UnknownJobError
+from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_job_id
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.next_step import NextStep, StepKind
@@ -17,6 +17,7 @@ NEWEST = "last"
 
 _PART_OF_ID = re.compile(r"[0-9a-f]{4,31}")
 _SHOWN_CANDIDATES = 10
+_SHOWN_CHARS = 60
 _TASK_COLUMNS = 40
 
 
@@ -25,6 +26,17 @@ class NoJobsError(DispatchError):
 
     def __init__(self) -> None:
         super().__init__("There are no jobs yet.", NextStep(kind=StepKind.LIST_AGENTS))
+
+
+class NotAJobError(InvalidRequestError):
+    """The text cannot be a part of an id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            f"Not a job id: {text[:_SHOWN_CHARS]!r}. Give at least 4 hex digits of its beginning or"
+            f" end, or `{NEWEST}`.",
+            NextStep(kind=StepKind.LIST_JOBS),
+        )
 
 
 class AmbiguousJobError(InvalidRequestError):
@@ -48,7 +60,7 @@ def find_job(store: JobStore, name: str, notes: Notes | None = None) -> str:
 
     Raises:
         NoJobsError: There is no newest job.
-        InvalidJobIdError: The text cannot be a part of an id.
+        NotAJobError: The text cannot be a part of an id.
         UnknownJobError: No job matches.
         AmbiguousJobError: Several do.
     """
@@ -60,7 +72,7 @@ def find_job(store: JobStore, name: str, notes: Notes | None = None) -> str:
         note = None if notes is None or host else notes.read(part)
         return f"{part}@{host}" if host else part if note is None else note.shown_id
     if not _PART_OF_ID.fullmatch(part):
-        raise InvalidJobIdError(name)
+        raise NotAJobError(name)
     found = [] if host else list(_matching(store.ids(), part))
     if notes is not None:
         noted = map(notes.read, _matching(notes.ids(), part))

@@ -53,7 +53,7 @@ class UnknownHostError(DispatchError):
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(
             f"Unknown host: {name[:100]!r}. Known: {', '.join(known) or 'none yet'}",
-            run("agent-dispatch hosts add NAME"),
+            run("agent-dispatch hosts --help"),
         )
 
 
