@@ -112,8 +112,10 @@ class FakeService(Service):
             case "sleep":
                 await trio.sleep(float(rest))
             case "forever":
+                on_progress(Progress("begun"))
                 await self._run_until_cancelled(clean_up_s=0.01)
             case "stubborn":
+                on_progress(Progress("begun"))
                 await self._run_until_cancelled(clean_up_s=30)
             case "progress":
                 for number in range(int(rest)):

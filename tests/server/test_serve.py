@@ -35,10 +35,11 @@ def resident_kib(pid: int) -> int:
 
 
 async def start_run(server: Server, task: str, *, modern: bool = False) -> None:
-    """Leave a dispatch in flight: it is, once the request behind it has been answered."""
+    """Leave a dispatch in flight: it is, once it reports progress."""
     await server.shake_hands(modern=modern)
-    await server.say(server.dispatch(1, task), server.request(2, "tools/list"))
-    await server.hear_answer(2)
+    await server.say(server.dispatch(1, task, _meta={"progressToken": "run"}))
+    while (await server.hear()).get("method") != "notifications/progress":
+        pass
 
 
 @both_eras
