@@ -1,9 +1,9 @@
-"""What a host keeps of jobs that callers on other machines submitted.
+"""A host's files about jobs that callers on other machines submitted.
 
-    remote/jobs/ID.json    who submitted it, and the digest of what: so that it is taken only once
-    remote/jobs/ID.begun   its worker has begun: nothing may start it again
-    remote/jobs/ID.gone    its record was removed; kept for 7 days, or a late repetition would run
-    live/ID.lease          for how long it goes on without its caller, and when that was heard last
+    remote/jobs/ID.json    the submitter and a digest of the request, so that a job is taken once
+    remote/jobs/ID.begun   the worker has begun; nothing may start the job again
+    remote/jobs/ID.gone    the record was removed; kept for 7 days against late repetitions
+    live/ID.lease          how long the job goes on without its caller, last heard when
     live/ID.events         numbered lines of progress
 
 A lease is kept by CLOCK_MONOTONIC, which stands still while the host sleeps: a job must not end
@@ -43,7 +43,7 @@ _MAX_BYTES = 64 * 1024
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """Who submitted a job, and what."""
+    """The submitter of a job, and what was submitted."""
 
     digest: str
     """Of the request: the same id with another one is refused."""
@@ -129,7 +129,7 @@ class Submissions:
         return os.path.exists(self._path(job_id, _BEGUN))
 
     def bury(self, job_id: str, *, only_known: bool = False) -> None:
-        """Note that a job must not run any more: its record goes, or its caller withdrew it."""
+        """Note that a job must never start: its record goes, or its caller withdrew it."""
         if only_known and not os.path.exists(self._path(job_id, _TAKEN)):
             return
         make_private_directory(self._directory, self._disk)
@@ -194,13 +194,13 @@ class Lease:
 
 
 class EventLog:
-    """Numbered lines of progress, from the worker of a job to whoever reads for its caller.
+    """Numbered lines of progress, from the worker of a job to the process that serves its caller.
 
-    They are worth nothing once the job has ended, so a disk that takes none stops the log alone.
+    They are useless once the job has ended, so a full disk stops only the log.
     """
 
     def __init__(self, path: str) -> None:
-        """Append to `path`, if it is there: it is made with a job that came from afar."""
+        """Append to `path` if it exists; only a job from another machine is made with one."""
         self._fd: int | None = None
         with suppress(OSError):
             self._fd = open_private(path, os.O_WRONLY | os.O_APPEND, DISK)
@@ -230,7 +230,7 @@ class EventReader:
     """Reads an event log from its beginning, also when its file was removed meanwhile."""
 
     def __init__(self, path: str, after: int) -> None:
-        """Read what comes behind the event `after`; there is nothing to read without a file."""
+        """Read the events after number `after`; without a file there are none."""
         self._fd: int | None = None
         with suppress(OSError):
             self._fd = open_private(path, os.O_RDONLY, DISK)
@@ -247,7 +247,7 @@ class EventReader:
         return [event for event in events if event[0] > self._after]
 
     def close(self) -> None:
-        """Let go of the file. May be called twice."""
+        """Close the file. Safe to call twice."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -1,7 +1,7 @@
 """Answers that came after their job had ended, each in a file beside the final record.
 
 `answers/JOB.QUESTION.json` holds the question as it is to be read from then on. It is created
-exclusively, so of several people one answers. It goes with the record of its job.
+exclusively, so only the first of several answers counts. It goes with the record of its job.
 """
 
 import os
@@ -107,5 +107,5 @@ class Answers:
 
     def _path(self, job_id: str, question_id: str) -> str:
         if not re.fullmatch(_QUESTION_ID, question_id):
-            raise ValueError(f"{question_id!r} is no id of a question of ours")
+            raise ValueError(f"{question_id!r} is not the id of a question")
         return os.path.join(self.directory, f"{job_id}.{question_id}.json")

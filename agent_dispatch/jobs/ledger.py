@@ -6,9 +6,9 @@
     ledger/lock             held while bookings and lines are read or changed
 
 A booking is written before its run starts, and removed once the ledger has the run's line, so a
-crash at any moment leaves one of the two. If it leaves both, the line counts. A booking whose job
-has no owner any more becomes a line when somebody looks next. All of it blocks and belongs in a
-worker thread or on a command line.
+crash at any moment leaves one of the two. If it leaves both, the line counts. The next reader
+turns a booking whose owner has died into a line. All of it blocks and belongs in a worker thread
+or on a command line.
 """
 
 import os
@@ -60,8 +60,8 @@ _MONTH_FILE = re.compile(r"\d{4}-\d{2}\.jsonl")
 _CHUNK_BYTES = 256 * 1024
 _BOOKING_BYTES = 64 * 1024
 _OLD_IN_A_ROW = 100
-"""Lines stand nearly in the order of their times; only those of dead owners come late. After so
-many others that are too old, nothing younger is expected."""
+"""Lines are nearly in order of time; only those of dead owners come late. Reading stops after so
+many lines in a row that are too old."""
 _CLOCK_SLACK_S = 2.0
 _LATEST_AT = 1e11
 """In the year 5138; calendars have no days for much later times."""
@@ -83,7 +83,7 @@ class Booked(NamedTuple):
     bookings: list[Booking]
     refusal: str | None
     hints: list[str]
-    """Ceilings that came to be spent to 80 % by starting them."""
+    """Ceilings of which starting them used up 80 %."""
 
 
 class Ledger:
@@ -147,7 +147,7 @@ class Ledger:
     def settle(
         self, bookings: Sequence[Booking], lines: Sequence[LedgerLine | None], settings: Settings
     ) -> list[str]:
-        """Replace bookings by what came of their runs.
+        """Replace the bookings of runs with their final lines.
 
         If the ledger cannot be written, the lines are kept in place of the bookings where that is
         possible, and entered when somebody looks next.
@@ -158,7 +158,7 @@ class Ledger:
             settings: The ceilings.
 
         Returns:
-            Names of the ceilings that came to be spent to 80 %, each with the figures.
+            The ceilings that this brought to 80 %, each with its figures.
         """
         try:
             with self._locked("The cost of the run cannot be entered in the ledger"):

@@ -46,7 +46,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """Names it in the job's record."""
     kind: str
-    """Says who handles it, and what is in `body`."""
+    """Decides which part of the owner handles it, and what `body` holds."""
     sent_at: float
     """Seconds since the epoch."""
     body: msgspec.Raw = msgspec.Raw(b"{}")
@@ -54,7 +54,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery(NamedTuple):
-    """What was new in a mailbox."""
+    """The mail that was new at one look into a mailbox."""
 
     mails: Sequence[Mail]
     read_bytes: int
@@ -86,7 +86,7 @@ def append(path: str, mail: Mail, disk: Disk) -> None:
 
     Raises:
         JobStoreError: The mailbox is full, or other senders keep it locked.
-        OSError: It cannot be written; a part of the line may be there, which nobody reads.
+        OSError: It cannot be written. Readers ignore a partial line.
     """
     line = msgspec.json.encode(mail) + b"\n"
     lock = _locked(path, disk)
@@ -119,9 +119,9 @@ def _locked(path: str, disk: Disk) -> int:
 
 
 def read_new(path: str, read_bytes: int, disk: Disk) -> Delivery:
-    """Read the whole lines of a mailbox behind the first `read_bytes`; none if it is missing.
+    """Read the whole lines of a mailbox after the first `read_bytes`; none if it is missing.
 
-    What is not a mail is skipped, and so is anything but a file: it must not end a run.
+    Lines that are no mail are skipped, and so is a path that is no file: they must not end a run.
 
     Raises:
         OSError: It cannot be read.

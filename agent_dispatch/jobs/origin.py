@@ -12,7 +12,7 @@ MAX_CHARS = 1000
 """Of a session or directory; longer ones are cut in a record."""
 
 REQUEST_SESSION: ContextVar[str | None] = ContextVar("REQUEST_SESSION", default=None)
-"""The session that the request in hand names, before the one of the environment."""
+"""The session that the current request names; without one, that of the environment."""
 
 
 class Origin:

@@ -387,7 +387,7 @@ class JobStore:
         return mail
 
     def mail(self, job_id: str, read_bytes: int) -> Delivery:
-        """Read what is new in the mailbox of a job, behind the bytes that were read before."""
+        """Read the mail of a job that came after the bytes that were read before."""
         with self._told(f"The messages to job {job_id} cannot be read"):
             return read_new(self._locks.path(check_job_id(job_id), MAIL), read_bytes, self._disk)
 

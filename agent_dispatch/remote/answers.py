@@ -1,4 +1,4 @@
-"""What a host answers to the questions of callers on other machines, and who may ask them."""
+"""Answers questions of callers on other machines, within the rights of each caller."""
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ class Rights(msgspec.Struct, frozen=True):
 
     caller: str = ""
     agents: frozenset[str] | None = None
-    """The agents that it sees; None: all, and it may do what no forced caller may."""
+    """The agents that it sees; None: all, and no forced command limits it."""
 
     def require_agent(self, name: str) -> None:
         """Refuse a forced caller the agents of others.
@@ -63,7 +63,7 @@ class Answers:
         """Answer one question.
 
         Raises:
-            InvalidRequestError: Nobody knows it, its arguments are wrong, or this caller may not
+            InvalidRequestError: It is unknown, its arguments are wrong, or this caller may not
                 ask it.
             DispatchError: As the service raises it.
         """
@@ -117,7 +117,7 @@ class Answers:
         return await in_thread(self._doctor)
 
     async def _add(self, name: str, directory: str, description: str = "") -> object:
-        """Register a directory; one that is registered already is answered as it is."""
+        """Register a directory; if it is an agent already, return that agent unchanged."""
         if name not in {agent.name for agent in await self._service.list_agents()}:
             return await self._service.add_agent(
                 name, directory, by=ChangedBy.CLI, description=description

@@ -1,7 +1,7 @@
 """The caller's side of jobs on other machines: note, submit, follow through any cut, translate.
 
-The host owns the job. Here are the id, which is made and noted before anything is sent, and what
-was last known. `unreachable` is how this process sees it, and never the end of a job.
+The host owns the job. This side makes its id, notes it before anything is sent, and keeps what was
+last known. `unreachable` says how this process sees the host; it is never the end of a job.
 """
 
 import random
@@ -289,7 +289,7 @@ class Hosts:
                         answer = await connection.ask(following.next_frame)
             except LinkLostError:
                 following.cut(trio.current_time())
-                # A host whose every link is cut at once must not keep us busy.
+                # Pause: a host that cuts every link at once must not keep us busy.
                 await trio.sleep(random.uniform(*_PAUSE_S))
                 continue
             if isinstance(answer, End):
@@ -382,7 +382,7 @@ class Hosts:
                 except UnknownJobError:
                     raise await self._unknown(place) from None
                 except UnreachableError:
-                    # Not before the time is over: the way may be open again until then.
+                    # Not an error yet: the host may be back before the time has passed.
                     await trio.sleep(_LOOK_AGAIN_S)
                     continue
                 assert isinstance(ended, Job)
@@ -410,7 +410,7 @@ class Hosts:
         return CancelOutcome(answer.outcome)
 
     async def questions(self) -> tuple[list[QuestionRow], list[str]]:
-        """What the jobs of this machine elsewhere ask, and the hosts that could not be asked."""
+        """The questions of our jobs elsewhere, and the hosts that could not be reached for them."""
         noted = await in_thread(lambda: [*self.notes.all()])
         agents = {note.shown_id: note.agent for note in noted}
         # A job that ended may still be asked about: its call can be allowed later.

@@ -23,15 +23,15 @@ SSH_OPTIONS = (
     "ForwardX11=no",
     "-o",
     "PermitLocalCommand=no",
-    # A shared connection is used, and none is left behind that would end with us.
+    # Use a shared connection, but do not become its master: it would end with us.
     "-o",
     "ControlMaster=no",
     "-o",
     "ConnectTimeout=10",
 )
-"""What is safe with any configuration of the user's; host keys are checked as it says."""
+"""Options that are safe with any user configuration; that decides how host keys are checked."""
 _WITHOUT_MASTER = ("-o", "ControlPath=none")
-"""Behind a cut a shared connection that is dead makes new ones hang, whatever the time limits."""
+"""After a cut, a dead shared connection makes new ones hang, whatever the time limits."""
 _FOLDERS = (
     '"$HOME/.local/bin"',
     '"$HOME/bin"',

@@ -13,9 +13,9 @@ frame whose JSON is longer than `CHUNK_BYTES` travels as `part`s, between which 
     bye
     ping, pong, part                       ping, pong, part, failed
 
-Every question has a number, `n`, which its answer repeats. What follows a cut is decided by
-`Following`: a submission is repeated until it is known to be accepted, which the host takes only
-once for each id, and from then on the caller attaches behind the last event that it saw.
+Every question has a number, `n`, which its answer repeats. `Following` decides
+what to send after a cut. It repeats the submission until it knows that the host has accepted it;
+the host takes each id only once. From then on it attaches after the last event that it saw.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ import msgspec
 PROTOCOL = 1
 OLDEST_PROTOCOL = 1
 GREETING = "ADR1"
-"""Begins the line by which a host shows that the program itself speaks, and no start-up file."""
+"""Begins the greeting: the line that comes from the program itself and not a start-up file."""
 MISSING = "ADR-MISSING"
 """What the probe prints where there is no such program."""
 MAX_LINE_BYTES = 1024 * 1024
@@ -40,7 +40,7 @@ MAX_OPEN_MESSAGES = 64
 MAX_NOISE_BYTES = 64 * 1024
 
 FIRST_CONTACT_S = 30.0
-"""How long a host that was not reached yet may be tried."""
+"""How long to try a host that was not reached yet."""
 _DEAD_S = 20.0
 
 
@@ -89,7 +89,7 @@ class Attach(Frame, frozen=True):
     id: str
     after: int = 0
     lease_s: float = 0
-    """Not 0: it is our call, which goes on for as long as we are heard."""
+    """Not 0: this is our call, which goes on for as long as the host hears us."""
 
 
 class Cancel(Frame, frozen=True):
@@ -121,7 +121,7 @@ class Ping(Frame, frozen=True):
 
 
 class Pong(Frame, frozen=True):
-    """Says no more than any other byte."""
+    """Answers `ping`; any other byte is a sign of life too."""
 
 
 class Part(Frame, frozen=True):
@@ -213,7 +213,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class BadFrameError(Exception):
-    """A line is no frame that we know; `n` is the number of the question, or 0."""
+    """A line is not a known frame; `n` is the number of the question, or 0."""
 
     def __init__(self, reason: str, n: int = 0) -> None:
         super().__init__(reason)
@@ -334,7 +334,7 @@ class NoGreetingError(Exception):
 
 
 class Greeting:
-    """Finds, behind whatever start-up files print, the line in which the program greets."""
+    """Finds the greeting of the program after any output of start-up files."""
 
     def __init__(self, nonce: str) -> None:
         """Look for the greeting that repeats `nonce`."""
@@ -349,7 +349,7 @@ class Greeting:
         return self._seen.decode(errors="replace").strip()
 
     def feed(self, chunk: bytes) -> tuple[Hello, bytes] | None:
-        """Give the greeting and the bytes behind it, once it has come.
+        """Give the greeting and the bytes after it, once it has come.
 
         Raises:
             NoGreetingError: Too much came before, or the greeting cannot be read.
@@ -481,7 +481,7 @@ class Following:
 
     @property
     def is_background(self) -> bool:
-        """It is submitted, and then left to itself."""
+        """Whether the job is submitted and then not followed."""
         return self._submit is not None and self._submit.kind != "call"
 
     @property

@@ -1,8 +1,8 @@
 """The way to one host: one process, made when it is needed, and made again when it is cut.
 
-All callers of this process share it. A link that is idle for a minute is closed. What
-waiting does not cure, such as a refused key, is told at once; everything else is tried again for
-as long as the caller of `connection` says.
+All callers of this process share it. A link that is idle for a minute is closed. A
+failure that waiting does not cure, such as a refused key, is reported at once. After any other
+failure the link tries again for as long as the caller of `connection` says.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ from agent_dispatch.remote.wire import Wire
 from agent_dispatch.run.places import SYSTEM_FOLDERS
 
 HANDSHAKE_S = 15.0
-"""By our own clock: what hangs behind a cut heeds no time limit of its own."""
+"""By our own clock: a process that hangs after a cut ignores its own time limits."""
 IDLE_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.3, 5.0
 _FAREWELL = "\n" + encode(Bye()).decode() + "\n"
@@ -50,7 +50,7 @@ _FAREWELL = "\n" + encode(Bye()).decode() + "\n"
 _SHOWN_LINES = 3
 _LEAVE_S = 1.0
 _KILLED = 128
-"""Shells and container tools add the number of the signal to it."""
+"""A larger exit status of a shell or container tool means that a signal ended the command."""
 
 _FOR_GOOD = (
     "Host key verification failed",
@@ -61,7 +61,7 @@ _FOR_GOOD = (
     "Bad owner or permissions",
     "terminating, ",
 )
-"""What ssh says where no second try can help."""
+"""Messages of ssh after which no second try can help."""
 _ONCE_REACHED_IT_PASSES = ("Could not resolve hostname",)
 _PASSING = (
     "Connection refused",
@@ -151,7 +151,7 @@ class Connection:
             waiting.answered.set()
 
     def end(self) -> None:
-        """Tell all who wait that nothing comes any more."""
+        """Tell all waiting calls that no more answers will come."""
         self.lost.set()
         for waiting in self._waiting.values():
             waiting.answered.set()
@@ -367,7 +367,7 @@ class Link:
             return not self._was_reached
         status = None if child is None or not child.exited else child.exit_code
         if status is None or status < 0 or status > _KILLED:
-            return False  # Silent, or killed; ssh says 255 of whatever happens to it.
+            return False  # Silent, or killed; ssh exits with 255 after any failure of its own.
         # A container that starts anew answers by its tool's own words.
         return not self._was_reached and not any(words in said for words in _PASSING)
 

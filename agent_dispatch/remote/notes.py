@@ -1,8 +1,8 @@
-"""What a caller keeps of its jobs on other machines: where each is, and what was last known.
+"""A caller's notes about its jobs on other machines: where each is, and what was last known.
 
 A note is durable before its job is sent, so that the job can be found whatever happens to this
-process. It is no job record: nobody settles it, and only the owning host says that a job is lost.
-The answer itself stays on the host.
+process. It is not a job record: only the host that owns a job says how it ended, or that it is
+lost. The answer itself stays on the host.
 """
 
 import os
@@ -48,7 +48,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     job: Job
     """As it was last known, without its answer; its ids are those of the host."""
     is_withdrawn: bool = False
-    """Its host was never reached, and it is not sent any more."""
+    """Its host was never reached, and it will not be sent."""
     unreachable_since: float | None = None
     """When its host could not be reached for the first time since; seconds since the epoch."""
 
@@ -64,7 +64,7 @@ def at_host(job_id: str, host: str) -> str:
 
 
 def split_id(text: str) -> tuple[str, str | None]:
-    """Split an id from the host behind it; None: it names none."""
+    """Split `ID@HOST`; None if it names no host."""
     found = _ID_AT_HOST.fullmatch(text)
     return (text, None) if found is None else (found[1], found[2])
 
@@ -109,7 +109,7 @@ class Notes:
             known = msgspec.structs.replace(
                 job,
                 result=_without_text(job),
-                # Whose it is here; its host has names of its own for that.
+                # The caller as this machine names it; the host uses other names.
                 client_session=note.job.client_session,
                 started_from=note.job.started_from,
             )

@@ -1,4 +1,4 @@
-"""The service in front of the local one: what is about another machine goes there."""
+"""The service in front of the local one: it sends to a host what concerns that host."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -49,10 +49,10 @@ _ADD_S = 30.0
 
 
 class Routed(Service):
-    """The local service, and behind it those of the hosts."""
+    """The local service, and through it those of the hosts."""
 
     def __init__(self, hosts: Hosts, **parts: Any) -> None:
-        """Send to `hosts` what is about them; `parts` are those of the local service."""
+        """Send to `hosts` what concerns them; `parts` are those of the local service."""
         super().__init__(**parts)
         self._hosts = hosts
         self._is_nested = current_depth(parts["environ"]) > 0
@@ -115,7 +115,7 @@ class Routed(Service):
         return all(name not in agents or agents[name].host is None for name in names)
 
     async def _as_sent(self, request: DispatchRequest) -> DispatchRequest:
-        """What a host gets: the shared context of a group, which it does not know, goes along."""
+        """The request as a host gets it: it does not know groups, so the context goes along."""
         if not request.group:
             return request
         snapshot = await self._planner.snapshot()
@@ -363,7 +363,7 @@ def open_routed(
     fork_server: ForkServer | None,
     claude: Sequence[str] | None = None,
 ) -> AbstractAsyncContextManager[Service]:
-    """Open the service as `open_service` does, with the hosts of the configuration behind it."""
+    """Open the service as `open_service` does, and add the hosts of the configuration."""
     environ = with_absolute_paths(environ)
 
     def make(**parts: Any) -> Service:

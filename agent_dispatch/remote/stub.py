@@ -148,7 +148,7 @@ class _Stub:
                 await trio.sleep_forever()
 
     async def _watch(self) -> None:
-        # Nobody reads any more.
+        # The caller has stopped reading.
         with suppress(trio.BrokenResourceError):
             await self._wire.run()
         self._leave()
@@ -237,7 +237,7 @@ class _Stub:
         is_call = frame.kind == JobKind.CALL
         if is_call and not frame.fresh and (kept := service.kept_answer(plan)) is not None:
             return _answered(frame, kept)
-        # A cut is no wish of the caller: what is being taken is taken, for it asks again.
+        # A cut does not withdraw a submission: finish taking it, because the caller asks again.
         with trio.fail_after(_ADMIT_S, shield=True):
             job, again = await self._admit(service, frame, plan)
         if is_call and frame.lease_s and not job.status.is_terminal:
@@ -295,20 +295,20 @@ class _Stub:
                 nursery.start_soon(self._send_events, frame.id, events)
                 job = await wait_until_over(self._store, frame.id)
                 nursery.cancel_scope.cancel()
-            # What was written last, from the file that may be gone by its name.
+            # The last events, from the open file: its name may be gone.
             self._post_events(frame.id, await in_thread(events.read))
         finally:
             events.close()
             self._leases.pop(frame.id, None)
         if job.result is not None:
-            # Whatever became of the configuration: the answer is given.
+            # The answer is given even if the configuration is broken by now.
             with suppress(DispatchError):
                 await service.keep_answer(job)
         return End(n=frame.n, id=job.id, job=msgspec.to_builtins(job))
 
     async def _send_events(self, job_id: str, events: EventReader) -> None:
         while True:
-            # Not abandoned: the reader is used again, and closed, behind this.
+            # Not abandoned: the reader is used again, and closed, after this.
             self._post_events(job_id, await trio.to_thread.run_sync(events.read))
             await trio.sleep(_EVENTS_EVERY_S)
 
@@ -338,7 +338,7 @@ class _Stub:
             await trio.sleep(_RENEW_EVERY_S)
             if self._wire.heard_bytes != seen and self._leases:
                 seen = self._wire.heard_bytes
-                # Whatever the disk says: the run goes on, and the next bytes try it again.
+                # The run goes on after a disk error, and the next bytes try again.
                 with suppress(OSError):
                     await in_thread(self._write_leases, dict(self._leases))
 

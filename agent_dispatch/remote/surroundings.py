@@ -1,4 +1,4 @@
-"""Who and where a host is, and the environment in which it runs what other machines ask for."""
+"""The identity of this host, and the environment of runs that other machines ask for."""
 
 import getpass
 import hashlib

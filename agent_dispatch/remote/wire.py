@@ -20,7 +20,7 @@ from agent_dispatch.remote.frames import (
 
 
 class Wire:
-    """Says and hears frames; `send` and whoever calls `feed` carry the bytes."""
+    """Sends and receives frames; `send` and the caller of `feed` carry the bytes."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from agent_dispatch.model.next_step import run
 _SETTLE_S = 20.0
 """How long an answer waits for its cost to be entered: longer than a disk is busy."""
 _MAX_NAME_CHARS = 200
-"""Of what others name: a booking must stay small enough to be read."""
+"""Of a name that others choose: a booking must stay small enough to be read."""
 _THREADS = 4
 """How many runs are entered at once: more would only wait for the lock."""
 _TRACEPARENT = re.compile(r"[0-9A-Za-z-]{1,200}")
@@ -66,7 +66,7 @@ class Account:
         self._threads = threads
 
     async def settle(self, result: DispatchResult) -> DispatchResult:
-        """Enter what the runs cost; return the result of the job with what is to be said of it.
+        """Enter what the runs cost; return the result of the job with remarks about its cost.
 
         Takes no longer than `_SETTLE_S`, and then goes on in a thread. The caller shields it.
         """
@@ -135,7 +135,7 @@ class Accounts:
                 at=now,
                 job_id=job.id,
                 agent=agent.name,
-                # Of the two in a dialogue, the one who asks is the caller of the other.
+                # In a dialogue, the requester is the caller of the responder.
                 caller=None if job.caller == agent.name else job.caller[:_MAX_NAME_CHARS] or None,
                 session_id=(job.session_id or "")[:_MAX_NAME_CHARS] or None,
                 # As the environment says, which an agent may have changed.

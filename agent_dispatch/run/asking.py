@@ -1,7 +1,7 @@
 """Permission questions of a running job: put to people, and answered to the agent.
 
-A question stands in the job's record, where every surface and every process finds it. The answer
-comes by the job's mailbox, whoever gives it. While a question is open, the time limit of its turn
+A question stands in the job's record, where every surface and every process finds it. Every
+answer comes by the job's mailbox. While a question is open, the time limit of its turn
 stands still. Nothing here lets a model answer: no tool of ours sends such mail.
 """
 
@@ -48,7 +48,7 @@ _SAID = {
     Verdict.ALLOW: "given",
     Verdict.DENY: "denied",
     Verdict.UNANSWERED: "denied, because nobody answered",
-    Verdict.WITHDRAWN: "not needed any more",
+    Verdict.WITHDRAWN: "no longer needed",
 }
 
 
@@ -112,7 +112,7 @@ class Asking:
         """Take a permission request of `child`, and see that it gets its answer. Returns at once.
 
         Args:
-            child: Who asks.
+            child: The claude that asks.
             request: What it asks.
             agent: Whose claude it is.
             patience_s: How long the question waits for a person; None: nobody is asked.
@@ -163,7 +163,7 @@ class Asking:
         return has_room
 
     def withdraw(self, child: Child, request_id: str) -> None:
-        """Forget a question that `child` does not ask any more. Returns at once."""
+        """Close a question that `child` has withdrawn. Returns at once."""
         for asked in list(self._open):
             if asked.child is child and asked.request.request_id == request_id:
                 self._close(asked, Verdict.WITHDRAWN)

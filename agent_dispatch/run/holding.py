@@ -22,7 +22,7 @@ from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.run.run_job import JobRun
 
 _LOOK_EVERY_S = 30.0
-"""The clock on the wall may be set, and a sleeping machine does not count."""
+"""Between looks at the wall clock: it may be set, and timers stop while the machine sleeps."""
 _LEAST_CAP_USD = 0.000_001
 
 
@@ -30,7 +30,7 @@ class Holds:
     """The holds of one dispatch, and what came of its runs before them."""
 
     def __init__(self, run: JobRun, agent: EffectiveAgent, max_holds: int) -> None:
-        """Hold `run`, which `agent` does, at most so often."""
+        """Hold `run`, a run of `agent`, at most `max_holds` times."""
         self._run = run
         self._agent = agent
         self._left = max_holds
@@ -108,7 +108,7 @@ async def wait_for_reset(run: JobRun, until: datetime) -> None:
     when = f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     run.tell(Progress(f"Waiting for the account's usage limit to reset, at {when}"))
     try:
-        # No event tells that the clock on the wall has come to a time.
+        # No event tells that the wall clock has reached a time.
         while (left_s := moment - time.time()) > 0:  # noqa: ASYNC110
             await trio.sleep(min(left_s, _LOOK_EVERY_S))
     finally:

@@ -1,7 +1,7 @@
 """Messages to the agent of a running job: written to its claude, and recorded.
 
 A message comes by the job's mailbox and is a user line with an id of its own. During a turn Claude
-Code gives it to the model with the result of the next tool; behind the last tool it becomes a turn
+Code gives it to the model with the result of the next tool; after the last tool it becomes a turn
 of its own. `command_lifecycle` events say what became of each (measured with 2.1.330): `queued`
 when the line was read, `started` when the model gets it, then `completed` or `cancelled`.
 """
@@ -79,7 +79,7 @@ class Messages:
 
     @property
     def at_work(self) -> bool:
-        """Claude has a message that it still has to see to."""
+        """Claude has a message that it has not finished with."""
         return self._any(_Fate.QUEUED, _Fate.STARTED)
 
     def _any(self, *fates: _Fate) -> bool:

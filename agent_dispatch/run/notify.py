@@ -1,7 +1,6 @@
 """Runs the user's `notify` command with an event on its stdin.
 
-Nothing waits for what it does but its end, which is bounded, and nothing depends on it: a failure
-is only logged.
+We wait for its end, within a bound. Nothing depends on its success: a failure is only logged.
 """
 
 import os

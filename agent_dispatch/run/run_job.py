@@ -68,7 +68,7 @@ class JobRun:
         self.cancelled: CancelledBy = nothing_begun(owned)
         """Replaced by the work once it has something to say."""
         self.nursery = nursery
-        """For work beside the run; cancelled when the run is over."""
+        """For work beside the run; cancelled when the run has ended."""
         self.account: Account | None = None
         """What its runs are booked as, once they may start."""
         self._on_progress = on_progress

@@ -790,7 +790,7 @@ class Service:
         try:
             settings = (await self._planner.snapshot()).settings
         except DispatchError:
-            return  # Whoever needs the configuration is told.
+            return  # Callers that need the configuration get the error.
         await self._runner.tidy(settings)
 
     async def require_config(self) -> None:

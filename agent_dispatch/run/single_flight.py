@@ -94,7 +94,7 @@ class SingleFlight:
     async def forget_unless(
         self, plan: Plan, is_recorded: Callable[[str], Awaitable[bool]]
     ) -> None:
-        """Forget the answer to this question if its job is not recorded any more."""
+        """Forget the answer to this question if its job's record was removed."""
         key = request_key(plan.request, plan.agent, plan.prompt)
         kept = self._cache.peek(key)
         if kept is not None and (kept.job_id is None or not await is_recorded(kept.job_id)):

@@ -26,7 +26,7 @@ async def send(
         store: Where the job is.
         job_id: The job.
         text: What to say.
-        patience_s: Seconds to wait; the message stays queued behind them.
+        patience_s: Seconds to wait; after that, the message stays queued.
 
     Raises:
         InvalidRequestError: Not an id, a job of several agents, or the text cannot be sent.

@@ -41,12 +41,12 @@ class Verification:
 
     @property
     def is_due(self) -> bool:
-        """The work has to be checked, or to be checked again."""
+        """Whether the work still has to be checked."""
         return self._left > 0 and not self.has_passed
 
     @property
     def may_repair(self) -> bool:
-        """Should the next check fail, the agent gets another turn."""
+        """Whether the agent gets another turn if the next check fails."""
         return self._left > 1 and not self.has_passed
 
     @property
@@ -73,7 +73,7 @@ class Verification:
         self._left -= 1
         self._run.tell(Progress(f"Running the verify command: {shown(self._command)}"))
         printed = bytearray()
-        # The agent's turn is over, so there is none to interrupt.
+        # The agent's turn has ended, so there is none to interrupt.
         interrupt, self._run.interrupt = self._run.interrupt, self._run.cancel
         with trio.move_on_after(left_s) as patience:
             self._found = await self._judge(where, held_fds, printed)

@@ -187,12 +187,12 @@ class Watch:
             self._has_looked.set()
 
     async def may_start(self) -> None:
-        """Wait until the agent may be started: a moment, as a quick look is over by then."""
+        """Wait until the agent may be started: a moment, in which a quick look ends."""
         with trio.move_on_after(_ALONE_S):
             await self._has_looked.wait()
 
     async def may_act(self) -> None:
-        """Wait until the agent may be given its task: the look is over, or takes too long."""
+        """Wait until the agent may get its task: the look has ended, or takes too long."""
         with trio.move_on_after(LOOK_S):
             await self._has_looked.wait()
 
