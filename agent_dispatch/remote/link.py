@@ -248,7 +248,7 @@ class Link:
             await trio.sleep(min(random.uniform(pause_s / 2, pause_s), left_s))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    async def _session(
+    async def _session(  # noqa: ASYNC114  # only this module starts it
         self, is_retry: bool, task_status: trio.TaskStatus[Connection | _Failure]
     ) -> None:
         """Be one process from its start to its end; tell how its handshake went."""
@@ -285,7 +285,7 @@ class Link:
         argv[0] = _find(argv[0], environ)
         return Command(tuple(argv), "/", environ)
 
-    async def _talk(
+    async def _talk(  # noqa: ASYNC114  # part of `_session`
         self,
         child: Child,
         connection: Connection,
