@@ -17,7 +17,7 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.values import check_agent
+from agent_dispatch.cli.values import check_agent, check_choice
 from agent_dispatch.config.file import config_path
 from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.registry import Registry
@@ -143,6 +143,8 @@ def update(
         shell: The outside world.
     """
     check_agent(timeout, max_budget_usd, permission_mode, is_new=False)
+    if permission_prompts.strip():
+        check_choice("--permission-prompts", permission_prompts.strip(), ("ask", "deny", "none"))
     change = open_registry(shell).update_agent(
         name,
         description=description,

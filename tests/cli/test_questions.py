@@ -111,6 +111,18 @@ def test_a_dispatched_agent_is_refused(world: World, store: JobStore) -> None:
     assert [each.answer for each in store.read(job_id).questions or ()] == [Verdict.UNANSWERED]
 
 
+def test_an_agent_asks_or_does_not(world: World) -> None:
+    project = world.project("infra")
+    assert world.run("add", "infra", str(project)) == 0
+    before = world.config.read_text()
+    assert world.run("update", "infra", "--permission-prompts", "maybe") == 2
+    assert "It takes: ask, deny, none" in world.err
+    assert world.config.read_text() == before
+    for word in ("ask", "deny", "none"):
+        assert world.run("update", "infra", "--permission-prompts", word) == 0
+    assert world.config.read_text() == before
+
+
 # -- on the terminal
 
 
