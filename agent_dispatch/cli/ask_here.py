@@ -77,7 +77,7 @@ class AskHere:
                     self._say("\n")  # The answer of the run does not go on in our line.
                     raise
                 if line is None:
-                    self._say("\nIt is not asked any more.\n")
+                    self._say("\nThe agent no longer asks.\n")
                     continue
                 if not line:
                     self._say("\n")
@@ -88,7 +88,7 @@ class AskHere:
     async def _line_while_open(self, question: Question) -> str | None:
         """What is typed, with its line feed; None if the question is closed before."""
         stdin = self._stdin()
-        # What was typed before the question was shown is no answer to it.
+        # Input typed before the question was shown does not answer it.
         with contextlib.suppress(termios.error):
             termios.tcflush(stdin, termios.TCIFLUSH)
         lines: list[str] = []

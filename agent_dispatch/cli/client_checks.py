@@ -44,7 +44,7 @@ def _check(place: Written, shell: Shell) -> Check:
     except ConfigError as error:
         return Check(name, Status.FAIL, str(error), f"correct it in {place.file}")
     if present is None:
-        return Check(name, Status.WARN, f"{place.file} has no entry of ours any more", again)
+        return Check(name, Status.WARN, f"{place.file} no longer has our entry", again)
     words = command_of(present)
     if not is_ours(present):
         runs = words[0] if words else "nothing"

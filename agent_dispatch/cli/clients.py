@@ -109,7 +109,7 @@ def register_client(
     path = client_file(client, shell.environ, home_directory(shell.environ))
     try:
         with installing(str(config)):
-            read_record(str(config))  # A broken one is told before anything is written.
+            read_record(str(config))  # Raises if it is broken, before anything is written.
             file = read_client_file(client, path)
             keep = is_ours(file.present)
             if not keep:

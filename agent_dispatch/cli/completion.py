@@ -80,7 +80,7 @@ _POSITIONS: Mapping[str, Sequence[str]] = {
     "answer": (_JOB,),
     "help": (_TOPIC,),
 }
-"""What the words without a name are, for commands that take an agent or a job."""
+"""The kinds of the positional arguments of commands that take an agent, a job or a topic."""
 _CHOICES: Mapping[str, Sequence[str]] = {
     "--status": [status.value for status in JobStatus],
     "--permission-mode": sorted(PERMISSION_MODES),

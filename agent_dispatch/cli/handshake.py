@@ -123,8 +123,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_LEAVE_S)
-    # The whole group: what the server started may outlive it. The kernel tells nobody when the last
-    # member of a group is gone, so that is asked for.
+    # End the whole group: a child of the server may outlive it. The kernel does not report when the
+    # last member of a group is gone, so poll.
     deadline = time.monotonic() + _LEAVE_S
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -17,7 +17,7 @@ _DONE, _FAILED = 0, 1
 
 
 class JobEndedError(DispatchError):
-    """The job takes no message any more."""
+    """The job has ended and takes no messages."""
 
     def __init__(self, sending: Sending) -> None:
         """Say how to go on with its session, if it had one."""

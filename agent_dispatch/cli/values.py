@@ -1,6 +1,6 @@
-"""Checks of values on the command line: what cannot work is refused, with what would.
+"""Checks values on the command line: refuses what cannot work, and names what would.
 
-The MCP tools bring such numbers into their range instead, because their caller is a model.
+The MCP tools clamp such numbers instead, because their caller is a model.
 """
 
 from collections.abc import Iterable

@@ -66,7 +66,7 @@ class Watcher:
         try:
             return self._store.settle(job_id)
         except DispatchError:
-            return None  # Removed since it was listed, or not readable: `jobs` warns of it.
+            return None  # Removed since it was listed, or unreadable: `jobs` warns about it.
 
 
 def watch(job_id: str = "", /, *, shell: Shell) -> int:

@@ -1,4 +1,4 @@
-"""`why`: what decided how a job went, one line each; what decided nothing is left out."""
+"""`why`: the facts that decided how a job went, one line each."""
 
 from collections.abc import Iterator
 

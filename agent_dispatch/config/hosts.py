@@ -64,7 +64,7 @@ def remote_directory(text: str) -> tuple[str, str] | None:
 
 
 def list_hosts(config: Config) -> list[HostRow]:
-    """All hosts in the order of the file, the unusable ones behind them."""
+    """All hosts in the order of the file, the unusable ones last."""
     rows = [
         HostRow(
             name=name,

@@ -24,11 +24,11 @@ _LOCK_TIMEOUT_S = 10.0
 
 
 class Made(StrEnum):
-    """What there was not before `init` wrote it."""
+    """The largest part of a file that was missing before `init` wrote it."""
 
     ENTRY = "entry"
     TABLE = "table"
-    """The table that holds the servers."""
+    """The table of servers, which holds the entry."""
     FILE = "file"
 
 

@@ -1,8 +1,8 @@
 """JSON with comments, changed one table at a time; every other byte is left as it is.
 
-Editors write such files: `//` and `/* */` comments, and commas behind the last member. Like
-`toml_edit`, each operation splices the text, parses what came out and compares it with the data
-that was meant, so that a text that would say anything else is not accepted.
+Editors write such files: `//` and `/* */` comments, and commas after the last member. Like
+`toml_edit`, each operation splices the text, parses the outcome, compares it with the data that was
+meant, and refuses any difference.
 """
 
 import copy
@@ -187,7 +187,7 @@ def _set_in(text: str, plain: str, start: int, path: KeyPath, value: object) -> 
 def _insert(
     text: str, start: int, members: list[_Member], close: int, key: str, value: object
 ) -> str:
-    """Add a member behind the last one of the object from `start` to `close`."""
+    """Add a member after the last one of the object from `start` to `close`."""
     newline = "\r\n" if "\r\n" in text else "\n"
     outer = _indent_at(text, start)
     is_one_line = "\n" not in text[start:close]

@@ -18,7 +18,7 @@ from agent_dispatch.config.scan import directory_problem
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME_CHARS = 90
-"""Leaves room for a number behind it."""
+"""Leaves room for a number after it."""
 
 
 class KnownProject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,7 +13,7 @@ _MAX_WINDOWS = 20
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent's part of a job: what its line in the ledger says beside who it was."""
+    """One agent's part of a job: what its line in the ledger says apart from its names."""
 
     session_id: str | None = None
     model_usage: Usage | None = None

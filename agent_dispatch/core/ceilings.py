@@ -19,7 +19,7 @@ _ROUNDING_USD = 1e-9
 
 
 class Purse(msgspec.Struct, frozen=True, kw_only=True):
-    """What has gone from a day or from a tree."""
+    """What was spent, and is booked, of a day or a tree."""
 
     spent_usd: float = 0.0
     """By runs that have ended."""
@@ -103,7 +103,7 @@ def _no_money(
 
 
 def nearly_spent(before: Spending, after: Spending, settings: Settings) -> list[str]:
-    """Name each ceiling that came to be spent to 80 % between the two."""
+    """Name each ceiling that reached 80 % between the two."""
     day, tree = settings.max_cost_per_day_usd, settings.max_cost_per_tree_usd
     table = (
         ("max_cost_per_day_usd", "$", day, before.day.spent_usd, after.day.spent_usd),

@@ -139,7 +139,7 @@ _STATES = (
     ),
 )
 
-# -- what makes it no claim
+# -- words that rule out a claim
 
 _NOT = _words(
     "aren't can't cannot couldn't didn't doesn't don't hasn't haven't isn't neither never no"

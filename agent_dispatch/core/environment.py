@@ -101,7 +101,7 @@ _NEEDED = (
     "NODE_EXTRA_CA_CERTS",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
-    # Names of a trace, not secrets: with a hole in the chain it would be of no use.
+    # Names of a trace, not secrets: a trace with a gap would be useless.
     "TRACEPARENT",
     "TRACESTATE",
 )

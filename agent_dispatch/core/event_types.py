@@ -299,7 +299,7 @@ class ControlRequestEvent(
 class ControlCancelRequestEvent(
     msgspec.Struct, frozen=True, kw_only=True, tag="control_cancel_request", tag_field="type"
 ):
-    """The CLI does not wait for the answer to one of its requests any more."""
+    """The CLI no longer waits for the answer to one of its requests."""
 
     request_id: str = ""
 

@@ -107,7 +107,7 @@ def answer(
     results = [told(result, say) for result in outcome.individual_results]
     if outcome.aggregated is None:
         return inline_all(results, summaries)
-    # What was asked for is this one: it has half of the room or more, the others what it leaves.
+    # The caller asked for this one: it gets at least half of the room, the others get the rest.
     others_chars = sum(len(result.result) for result in results)
     room_chars = max(INLINE_CHARS // 2, INLINE_CHARS - others_chars)
     aggregated = inline(told(outcome.aggregated, say), room_chars)

@@ -30,7 +30,7 @@ def joined(before: DispatchResult, after: DispatchResult, cap_usd: float | None)
 
 
 def stopped(before: DispatchResult, failure: DispatchResult) -> DispatchResult:
-    """Return what a held dispatch came to that never went on, because of `failure`."""
+    """Return the result of a held dispatch that never went on, because of `failure`."""
     return msgspec.structs.replace(
         before,
         error=failure.error,

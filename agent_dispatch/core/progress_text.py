@@ -48,7 +48,7 @@ def about(agent: str, progress: Progress, run_s: float) -> Progress:
 
 
 def with_seconds(said: str, seconds: float) -> str:
-    """Return a line with the whole seconds behind it, if there is one at least."""
+    """Return a line with the whole seconds after it, if there is at least one."""
     return f"{said}{SEPARATOR}{seconds:.0f} s" if seconds >= 1 else said
 
 

@@ -103,7 +103,7 @@ def question_for(job: Job, question_id: str = "") -> Question | PastQuestion:
 def _why_none(job: Job, question_id: str) -> str:
     for question in job.questions or ():
         if question.id == question_id and question.answer is Verdict.WITHDRAWN:
-            return f"Question {question_id} was withdrawn: the agent does not ask any more."
+            return f"Question {question_id} was withdrawn: the agent no longer asks."
         if question.id == question_id:
             by = f" (by {question.answered_by})" if question.answered_by is not None else ""
             return f"Question {question_id} was answered already: {question.answer}{by}."

@@ -24,7 +24,7 @@ _MODES: Mapping[str, int] = {
 
 
 class WideningError(DispatchError):
-    """A change would give an agent more rights, and nobody who may decide that has."""
+    """A change would give an agent more rights, and nobody with the right to do so approved it."""
 
     def __init__(
         self, agent: str, changes: Mapping[str, str], command: str, *, is_nested: bool
@@ -130,7 +130,7 @@ def _as_text(value: object) -> str:
 def _is_wider_mode(before: str, after: str) -> bool:
     if before == after:
         return False
-    # A mode that we do not know may allow anything, and nothing is known to be left of it but plan.
+    # An unknown mode may allow anything as the new one, and counts as the narrowest as the old one.
     return after not in _MODES or _MODES[after] > _MODES.get(before, 0)
 
 
@@ -138,7 +138,7 @@ def _added_rules(before: tuple[str, ...], after: tuple[str, ...]) -> list[str]:
     return [
         rule
         for rule in after
-        # A tool that is allowed by its bare name is allowed whatever it is given.
+        # A bare tool name allows the tool with any arguments.
         if rule not in before and rule.partition("(")[0] not in before
     ]
 

@@ -54,7 +54,7 @@ def next_wait(
         message_unread: A message was written to it. Versions of the CLI that do not tell of such
             lines never say that they have read it.
     """
-    # An answer that arrived outranks what came of the turns behind it.
+    # An answer that arrived outranks the outcome of later turns.
     if seen.fail_fast and not (seen.answered and is_last):
         return Wait.REFUSED
     if exited:

@@ -13,7 +13,7 @@ from agent_dispatch.core.secrets import mask
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 
 TAIL_BYTES = 64 * 1024
-"""Of the output, looked at for what is kept of it."""
+"""Of the end of the output; the rest is dropped."""
 _OUTPUT_CHARS = 4000
 _LAST_LINES = 10
 _LAST_CHARS = 1000
@@ -30,7 +30,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """The work is as it should be."""
+        """The command accepted the work."""
         return not self.problem
 
 
@@ -74,7 +74,7 @@ def judged(result: DispatchResult, command: Sequence[str], found: Verdict) -> Di
         success=False,
         error=f"{error} The command said last:\n{said}" if said else f"{error} It printed nothing.",
         error_type=ErrorType.UNVERIFIED,
-        # They would stand behind the last lines.
+        # Steps would come after the last lines of the command.
         next_steps=None,
     )
 

@@ -152,7 +152,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     question: Question | None = None
     """The oldest permission question that waits for a person."""
     later_questions: list[Question] | None = None
-    """The open ones behind it, oldest first."""
+    """The open ones after it, oldest first."""
     questions: list[PastQuestion] | None = None
     """Those that are closed, in the order in which they were."""
     allow_once: PastQuestion | None = None

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 MAX_EDITS = 2
 _MAX_CHARS = 100
-"""Longer texts are no mistyped names."""
+"""Longer texts are not mistyped names."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

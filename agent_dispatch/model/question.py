@@ -19,7 +19,7 @@ class Verdict(StrEnum):
     UNANSWERED = "unanswered"
     """Nobody answered in time, so the call was denied; it can still be answered."""
     WITHDRAWN = "withdrawn"
-    """The agent does not ask any more: its turn or its job was ended."""
+    """The agent no longer asks: its turn or its job has ended."""
 
     @property
     def is_answer(self) -> bool:
@@ -58,7 +58,7 @@ class PastQuestion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     agent: str
     answer: Verdict
     answered_by: AnsweredBy | None = None
-    """None: nobody did."""
+    """None: nobody answered."""
     answered_at: float | None = None
 
 

@@ -1,6 +1,6 @@
 """Why a client cancelled a call: the MCP library cancels it and does not tell it the reason.
 
-A middleware of the library's sees each cancel notice, right behind the cancellation itself.
+A middleware of the library's sees each cancel notice, right after the cancellation itself.
 """
 
 from collections import OrderedDict

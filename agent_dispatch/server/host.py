@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 CLEAN_UP_S = 0.2
 """How long cancelled work may take to end; the guards end the processes without us."""
 CLEAN_UP_AFTER_GRACE_S = 0.08
-"""The same behind the time that a client that left had for its answers: 0.4 s are all there is."""
+"""The same after the time that a client that left had for its answers: 0.4 s are all there is."""
 FLUSH_S = 0.05
 """How long the last frames may take."""
 

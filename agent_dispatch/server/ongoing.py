@@ -62,14 +62,14 @@ class TaskWish(Enum):
 
     NONE = auto()
     IF_LONG = auto()
-    """It does, if the answer takes long."""
+    """It takes one if the answer takes long."""
     AT_ONCE = auto()
-    """It takes nothing else."""
+    """It takes nothing but a task."""
 
 
 @dataclass(eq=False)
 class Caller:
-    """Who makes one call."""
+    """The maker of one call."""
 
     task: TaskWish = TaskWish.NONE
 
@@ -192,7 +192,7 @@ class Ongoing:
             until: When an answer is due, on Trio's clock; only for what is detached.
 
         Returns:
-            The answer; `Early` if the work was not over in time.
+            The answer; `Early` if the work had not ended in time.
 
         Raises:
             DispatchError: What `work` raised.
@@ -235,7 +235,7 @@ class Ongoing:
 
     async def _leave(self, key: bytes, call: _Call, caller: Caller) -> None:
         with trio.CancelScope(shield=True):
-            # The MCP library cancels a call first and reports the notice right behind it.
+            # The MCP library cancels a call first and reports the notice right after it.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
             del call.callers[caller]

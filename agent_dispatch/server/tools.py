@@ -246,7 +246,7 @@ async def _run(
     caller: Caller,
     ongoing: Ongoing | None,
 ) -> object:
-    """Run a tool; its client gets an answer, or a task, before its patience is over."""
+    """Run a tool; its client gets an answer, or a task, before its patience ends."""
     if not tool.waits and tool.within is None:
         return await _run_alone(tool, service, params, on_progress, caller)
     detached = None if ongoing is None else tool.detached

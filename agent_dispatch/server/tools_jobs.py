@@ -198,7 +198,7 @@ DISPATCH_STATUS = Tool(
     name="dispatch_status",
     title="Look at a job",
     description=(
-        "Show a job without waiting: status, the last lines of progress, and when it is over its"
+        "Show a job without waiting: status, the last lines of progress, and once it has ended its"
         " result, session_id and error."
     ),
     params=JobParams,
@@ -211,8 +211,8 @@ DISPATCH_WAIT = Tool(
     name="dispatch_wait",
     title="Wait for a job",
     description=(
-        "Wait until a job is over and return it with its result. With `timed_out_waiting` it still"
-        " runs: wait again, or do something else meanwhile."
+        "Wait until a job has ended and return it with its result. With `timed_out_waiting` it"
+        " still runs: wait again, or do something else meanwhile."
     ),
     params=DispatchWaitParams,
     run=dispatch_wait,

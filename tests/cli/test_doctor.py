@@ -465,7 +465,7 @@ def test_a_client_that_init_registered_with_is_checked(world: World) -> None:
     text = (codex / "config.toml").read_text()
     again = "agent-dispatch init --client codex"
     for broken, status, said, fix in (
-        ("", "warn", "has no entry of ours any more", again),
+        ("", "warn", "no longer has our entry", again),
         ("[x", "fail", "is not valid TOML", f"correct it in {codex / 'config.toml'}"),
         (text.replace(world.program, "/opt/other"), "warn", "runs /opt/other", f"{again} --yes"),
         (text.replace(world.program, "/gone/agent-dispatch"), "fail", "which is missing", again),

@@ -241,7 +241,7 @@ async def test_a_question_that_is_closed_elsewhere_is_asked_no_more(terminal: Te
         terminal.asks(OPEN)
         await terminal.until("Allow this call?")
         terminal.asks()
-        await terminal.until("not asked any more")
+        await terminal.until("no longer asks")
         nursery.cancel_scope.cancel()
     assert terminal.given == []
 
