@@ -13,20 +13,20 @@ BLOCK = "chaos"
 """The name of the block in docs/reliability.md and of the kept file."""
 
 _PROMISES = {
-    "I1": ("what was said to be recorded is there, whole", "acknowledged jobs"),
-    "I2": ("the record of a job that is over never changes", "jobs"),
-    "I3": ("a job that is not over has an owner, or is over for whoever reads it next", "jobs"),
+    "I1": ("every acknowledged job is recorded, whole", "acknowledged jobs"),
+    "I2": ("the record of a job that has ended never changes", "jobs"),
+    "I3": ("a job that has not ended has an owner, or its next reader records its end", "jobs"),
     "I4": ("no process of a job lives three seconds after its end", "jobs"),
     "I5": ("no more agents run at once than the limit allows", "runs"),
-    "I6": ("what is said to have succeeded was answered by its agent, in these words", "done"),
+    "I6": ("every reported success was answered by its agent, in these words", "done"),
     "I7": ("files and directories are for their owner only", "runs"),
     "I8": ("no server and no worker grows by more than 64 MiB, whatever its agents print", "runs"),
 }
 """By the mark of a violation: the invariant, and what its checks are counted in. `witness` checks
 them. Kept results contain these texts."""
 _BESIDE = (
-    "who waits is woken, what no fault has touched ends as its agent made it end, every request"
-    " is answered while its server lives, no litter stays, no bug leaves a traceback"
+    "waiters are woken, a job that no fault touched ends as its agent made it end, every request is"
+    " answered while its server lives, nothing is left behind, no bug leaves a traceback"
 )
 
 _HEAD: tuple[str, ...] = (

@@ -20,10 +20,10 @@ def outcome(seed: int, *violations: str) -> Outcome:
 def test_each_promise_is_told_with_how_often_it_was_kept_and_broken() -> None:
     outcomes = [outcome(1, "I2: changed", "slept: 9 s"), outcome(2, "I2: changed"), outcome(3)]
     told = as_markdown(as_result(outcomes, {"command": "chaos", "seed": 1}))
-    assert "| the record of a job that is over never changes | 6 jobs | 2 |" in told
+    assert "| the record of a job that has ended never changes | 6 jobs | 2 |" in told
     assert "answered by its agent, in these words | 3 done | 0 |" in told
     assert "no bug leaves a traceback | 3 runs | 1 |" in told
-    assert "recorded is there, whole | 3 acknowledged jobs | 0 |" in told
+    assert "job is recorded, whole | 3 acknowledged jobs | 0 |" in told
     assert "command: chaos" in told
 
 
