@@ -3,21 +3,25 @@
 The rooms, from the surfaces down. Imports go one way, which `lint-imports` checks:
 
     __main__        the entry point: chooses a surface before anything heavy is imported
-    server/         the MCP surface over stdio: a small front door, and the MCP library behind it
-    cli/            the command line
+    server/         the MCP surface, over stdio or HTTP: a small front door, the MCP library behind
+                    it, calls that outlive their callers, MCP Tasks, and forms
+    cli/            the command line, and the live view `watch`
     worker          the third surface: a process that runs one background job
     remote/         agents on other machines: the service in front of the local one, the link, the
                     notes, and the fourth surface, which serves callers elsewhere
     run/            runs dispatches: the service that the surfaces call, the run loop, dialogues,
-                    shared runs, and the machine-wide limit
-    jobs/           one durable record per dispatch, and a lock that shows whether its owner lives
+                    shared runs, the machine-wide limit, permission questions, evidence, and money
+    jobs/           one durable record per dispatch, a lock that shows whether its owner lives, the
+                    mailbox of a running job, and the ledger
     claude/         one `claude` and the processes around it: fork server, guard, conversation;
                     and other programs under a guard
-    config/         `agents.toml`, and the settings and documents of a project directory
+    config/         `agents.toml`, the settings and documents of a project directory, and the
+                    configuration files of MCP clients
     files           private durable files
     core/           decisions: values in, values out; imports no event loop
     model/          frozen msgspec structs: stored records and wire formats
     errors          exceptions for wrong calls
+    late            imports early, in servers and workers, what others import only when needed
 
 The life of a dispatch: a surface turns its arguments into a `DispatchRequest`. The service checks
 the request and records a job durably before anything starts. The run waits for a slot, and then a
@@ -31,7 +35,8 @@ are one nursery. A dialogue keeps the processes of its two agents from the first
 
 The life of a job: `pending`, `running`, then `done`, `failed` or `cancelled`. A terminal status
 never changes. A `call` belongs to the process that serves its caller. A `background` job belongs
-to a worker, which takes over the job's lock from the submitter. If a reader finds a job that has
+to a worker, which takes over the job's lock from the submitter; so does a `group`, a parallel call
+in the background, and each job that another machine submits. If a reader finds a job that has
 not ended and whose lock is free, its owner has died. The reader then records the end: `cancelled`
 if that was requested or the surrounding job has ended, else `failed` with `lost`.
 
