@@ -248,7 +248,7 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
     details = inspect(0)
     own = configured or AgentConfig(directory=details.directory)
     if own.host is not None:
-        # All that its host says is the agent's own, as seen from here.
+        # Seen from here, all that its host says is the agent's own.
         fields = set(AgentConfig.__struct_fields__) & set(AgentDetails.__struct_fields__)
         own = AgentConfig(**{field: getattr(details, field) for field in fields})
     write_lines(shell, detail_lines(details, own, config.settings, shell))

@@ -1,4 +1,4 @@
-"""Dispatches with somebody attending: live progress, signals, a bounded end; or without."""
+"""Dispatches that a person attends, with live progress and signals, and unattended ones."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LEAVE_WITHIN_S = 5.0
-"""How long the end of the agent's processes is waited for; their guard ends them in any case."""
+"""How long to wait for the end of the agent's processes; their guard ends them in any case."""
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -273,7 +273,7 @@ def _follow(shell: Shell, store: JobStore, job_id: str, *, as_json: bool) -> Job
                 _compact({"progress": line}) if as_json else clock + one_line(line) for line in new
             ]
             write_lines(shell, texts, at_once=True)
-            # Of the lines that were there before, nobody knows when they came.
+            # The times of the earlier lines are not known.
             clock = time.strftime("%H:%M:%S  ")
     return found
 
@@ -348,7 +348,7 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
         write_lines(shell, collected.purged)
     if collected.litter:
         litter = counted(collected.litter, "file")
-        write_lines(shell, [f"Removed {litter} that dead processes had left behind."])
+        write_lines(shell, [f"Removed {litter} that dead processes had left."])
     _warn(shell, collected.warnings)
     return _DONE
 
@@ -357,7 +357,7 @@ def _looks(store: JobStore, job_id: str, patience_s: float) -> Generator[Job]:
     """Look at a job again and again, until it has ended or the time to wait has passed."""
     deadline = time.monotonic() + max(patience_s, 0)
     while True:
-        # Opened before looking: what happens after the look is told by it.
+        # Opened before the look, so that it reports every change after it.
         watch = store.watch(job_id)
         try:
             found = store.settle(job_id)

@@ -21,7 +21,7 @@ _MAX_AGENTS = 1000
 _CLOSE_WITHIN_S = 0.2
 _DEFAULT_COLUMNS, _DEFAULT_ROWS = 80, 24
 _ERASE_REST = "\x1b[K"
-"""ECMA-48 EL: also what the terminal echoed behind the line, such as ^C."""
+"""ECMA-48 EL: also what the terminal echoed after the line, such as ^C."""
 _ERASE_BELOW = "\x1b[J"
 """ECMA-48 ED."""
 
@@ -95,7 +95,7 @@ class ProgressView:
     async def show(self) -> None:
         """Write what comes until cancelled."""
         pace_s = _LOG_PACE_S if self._style is Style.LOG else _PACE_S
-        # A terminal sees the seconds go by; whatever keeps the lines need not.
+        # A terminal shows the seconds go by; a file needs no such lines.
         patience_s = 1 - pace_s if self._style is Style.LINE else float("inf")
         while True:
             self._news = trio.Event()

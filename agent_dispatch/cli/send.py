@@ -26,7 +26,7 @@ class JobEndedError(DispatchError):
 
 
 def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
-    """Tell a running agent something more; it reads it after its present tool call.
+    """Tell a running agent something more; it reads it after its current tool call.
 
     The exit status is 0 if the agent has it, or gets it as soon as it can.
 

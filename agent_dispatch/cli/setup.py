@@ -122,7 +122,7 @@ def init(
     path = config_path(shell.environ)
     created = create_config(path)
     problems = [] if created else _config_problems(shell)
-    read_record(str(path))  # A broken one is told before anything is written.
+    read_record(str(path))  # Raises if it is broken, before anything is written.
     # Best effort: only runs that come from other machines need it.
     with suppress(OSError):
         keep_path(shell.environ, path)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agent_dispatch.run.service import Service
 
 _READ_S = 2.0
-"""How long to read what was recorded behind a signal: less than the process may take to leave."""
+"""How long to read the records after a signal: less than the process may take to leave."""
 
 
 class OneDispatch:

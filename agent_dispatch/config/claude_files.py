@@ -124,7 +124,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _syntax_error(text: str, error: json.JSONDecodeError) -> _UnreadableError:
-    # Parsers of different ages put the mark at the comma, behind it, or at the bracket.
+    # Parsers of different ages put the mark at the comma, after it, or at the bracket.
     offset = error.pos
     comma = re.compile(r",\s*[}\]]").match(text, text.rfind(",", 0, offset + 1))
     if comma is not None and comma.end() > offset:

@@ -1,7 +1,7 @@
 """Keys and tables written into a TOML text, and cut out of it, in whichever form they stand.
 
 A table may be `[a.b]`, dotted keys, or an inline table. The functions trust their text to be one
-that `tomllib` accepts; whether their own result is what was meant is asked by `toml_edit`.
+that `tomllib` accepts; `toml_edit` checks whether the result is what was meant.
 """
 
 import re

@@ -224,7 +224,7 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
 
 
 class Unimported(msgspec.Struct, frozen=True):
-    """An `agents.yaml` beside our file, with agents that our file does not have."""
+    """An `agents.yaml` beside our file that has agents which our file lacks."""
 
     path: Path
     agents: tuple[str, ...]

@@ -17,7 +17,7 @@ _OPENED = re.compile(r"[*_]{0,3}$")
 _SMILEY = re.compile(r"[:;]-?\)")
 
 _MAX_BEHIND = 100
-"""Characters behind the marker that are looked at: punctuation, emoji, a rule, blank lines."""
+"""Characters after the marker that are looked at: punctuation, emoji, a rule, blank lines."""
 _MAX_SENTENCE = 2_000
 _NOT_BEHIND = frozenset("\"'/\\@%&#?\uff1f\u061f\u203d")
 """Punctuation that makes the marker a quotation, a part of something, or a question."""
@@ -69,7 +69,7 @@ _HARMLESS_WORDS = _COURTESY_WORDS | frozenset(_FILLERS.split())
 def without_marker(message: str) -> str | None:
     """Return what a message says beside its last word, if that is the marker; None if it is not.
 
-    Punctuation and emoji behind the marker do not count. A marker inside the message, in a code
+    Punctuation and emoji after the marker do not count. A marker inside the message, in a code
     block or in a quotation is talk about it, and so is one whose sentence holds a negation.
     """
     text = message.rstrip(_BLANKS)

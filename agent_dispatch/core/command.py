@@ -123,7 +123,7 @@ def build_command(
         # An empty list leaves no built-in tool.
         argv.append(_flag(agent, "--tools", ",".join(filter(None, agent.tools))))
     if agent.instructions:
-        # The text may begin with a dash: behind `=` the CLI takes it for nothing else.
+        # The text may begin with a dash: after `=` the CLI takes it as a value.
         text = _usable(agent, "--append-system-prompt", agent.instructions)
         argv.append(f"--append-system-prompt={text}")
         # Without it a resumed session keeps the text that it began with (measured with 2.1.330).

@@ -275,7 +275,7 @@ def check_text(name: str, text: str) -> None:
 
 
 def _check_word(name: str, text: str) -> None:
-    """Check that a command line can carry `text` behind a flag."""
+    """Check that a command line can carry `text` after a flag."""
     check_text(name, text)
     if text.lstrip().startswith("-") or not text.isprintable():
         raise InvalidRequestError(

@@ -4,7 +4,7 @@ Claude Code puts the content of a file or directory into a prompt that mentions 
 tells its model to call an agent mentioned as `@agent-name`. Measured with Claude Code 2.1.330: an
 `@` is read so at the beginning of the text, behind JavaScript's white space and behind four marks
 of Chinese and Japanese punctuation, also inside a fence; not inside a word or behind a bracket,
-a quotation mark or a backtick. With a word joiner right behind it, it is read as a mention of
+a quotation mark or a backtick. With a word joiner right after it, it is read as a mention of
 nothing.
 """
 

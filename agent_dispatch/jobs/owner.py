@@ -88,7 +88,7 @@ class Ownership:
         self._is_noted = False
         """The job ends on purpose, and the mark that says so is ours."""
         self._is_left = False
-        """A thread records the job's end, and lets go of the job behind that."""
+        """A thread records the job's end, and then lets go of the job."""
         self._writing = trio.Lock()
         self._changed = trio.Event()
         self._urgent = trio.Event()

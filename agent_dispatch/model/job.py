@@ -161,8 +161,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str | None = None
     """Where it is, as a caller on another machine sees it; never in a record."""
     unreachable_since: float | None = None
-    """Since when that host cannot be reached, in seconds since the epoch: what is said of the job
-    is what was known before."""
+    """Since when that host cannot be reached, in seconds since the epoch; the rest of the job is as
+    it was last known."""
 
     @property
     def open_questions(self) -> list[Question]:

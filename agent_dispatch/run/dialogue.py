@@ -79,9 +79,9 @@ class Dialogue:
         self._before_hold: tuple[Step, DispatchResult] | None = None
         """What the turn in hand came to before it was held."""
         self._in_hand: tuple[Step, Turns, bool] | None = None
-        """The turn that is not over, and whether the time of the whole dialogue bounds it."""
+        """The turn in hand, and whether the time of the whole dialogue bounds it."""
         self._stood_still_s = 0.0
-        """How long people were asked something."""
+        """How long questions to people were open."""
         self._timeout_s = math.inf
         if request.timeout_s is not None:
             self._timeout_s = clamped_timeout_s(request.timeout_s)
@@ -109,7 +109,7 @@ class Dialogue:
         )
 
     async def go(self, open_claude: OpenClaude, held: Held) -> DispatchResult:
-        """Have it, and give what is to be recorded; if cancelled, nothing of it is left."""
+        """Run the dialogue and return its record; if cancelled, no process of it is left."""
         self._began = trio.current_time()
         self._run.cancelled = self._cancelled
         self._run.owned.note_started()
@@ -188,7 +188,7 @@ class Dialogue:
             self._began += trio.current_time() - began
 
     async def _leave(self, stack: contextlib.AsyncExitStack) -> None:
-        """Let both leave; others go on with their sessions."""
+        """Let both claudes exit; others go on with their sessions."""
         async with trio.open_nursery() as nursery:
             for turns in self._turns.values():
                 nursery.start_soon(turns.leave)

@@ -57,7 +57,7 @@ def is_on_path(program: str, environ: Mapping[str, str]) -> bool:
 def with_program_on_path(environ: Mapping[str, str], program: str) -> dict[str, str]:
     """The environment to run an absolute `program` in.
 
-    One that was found elsewhere gets its folder added to PATH, behind the rest: a script of npm
+    One that was found elsewhere gets its folder added to the end of PATH: a script of npm
     needs the `node` beside it.
     """
     if is_on_path(program, environ):

@@ -277,7 +277,7 @@ def nothing_begun(owned: Ownership) -> CancelledBy:
 
 
 def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:
-    """Say that a run was ended with the one around it, which it would otherwise blame on itself."""
+    """Say that a run was ended with the run around it; its own text may blame the run itself."""
     return msgspec.structs.replace(
         result,
         error=f"Cancelled with the dispatch that started it (job {parent}), which ended.",

@@ -502,7 +502,7 @@ class Service:
     # -- jobs
 
     async def submit(self, request: DispatchRequest) -> Job:
-        """Start a background job; it goes on whatever becomes of this process.
+        """Start a background job; it goes on when this process ends.
 
         If cancelled, either no worker has it, and its record says that it was cancelled; or the
         job was handed over (`run.background`), and is returned as if nothing had happened.
@@ -594,7 +594,7 @@ class Service:
         return await self._answering.answer(job_id, verdict, by, question_id)
 
     async def questions_elsewhere(self) -> tuple[list[QuestionRow], list[str]]:
-        """What the jobs of this machine on others ask, and which of those cannot be asked."""
+        """The questions of our jobs on other machines, and the machines that cannot be reached."""
         await trio.lowlevel.checkpoint()
         return [], []
 
@@ -739,7 +739,7 @@ class Service:
         """The whole result of a job that has ended.
 
         Raises:
-            DispatchError: As for `job`; or the job is not over, or has no result.
+            DispatchError: As for `job`; or the job has not ended, or has no result.
         """
         job = await self.job(ref)
         if not job.status.is_terminal:
@@ -756,7 +756,7 @@ class Service:
             return await self._list_one_by_one()
 
     async def _list_one_by_one(self) -> list[AgentSummary]:
-        """List them, each with a bound of its own, as a directory does not answer."""
+        """List them, each with a bound of its own, because a directory does not answer."""
         unseen = partial(self._registry.list_agents, look=False)
         rows = {row.name: row for row in await self._lookouts.run("list unseen", unseen)}
 

@@ -1,6 +1,6 @@
 """One claude and the turns that it is given: the loop of every run.
 
-A dispatch is one turn, with stdin closed behind its answer; a dialogue puts several turns to each
+A dispatch is one turn, with stdin closed after its answer; a dialogue gives several turns to each
 of two. `core.turn_rules` says what a turn waits for. Leaving the block of `Turns.running` ends
 every process of the run, so a cancellation needs no code here.
 """
@@ -47,7 +47,7 @@ _INTERRUPT_S = 2.0
 0.04 s; a SIGINT to the process group took up to 1.6 s."""
 _KEEP_S = 6.0
 """The same for one whose session is to be kept: it may have to load first. Measured with 2.1.330:
-an interruption behind the first line ends the turn as soon as Claude Code has loaded, and the
+an interruption after the first line ends the turn as soon as Claude Code has loaded, and the
 session can be resumed."""
 _EXIT_S = 3.0
 """How long to wait for one that was stopped: the longest grace, with room for a loaded machine."""

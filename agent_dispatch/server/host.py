@@ -115,7 +115,7 @@ async def _serve_client(
     outbox = Outbox(wire.write_fd, on_gone=leaving.set, unwritten=wire.unwritten)
     unanswered = Unanswered()
     work = trio.CancelScope()
-    # The receiver stays until the end: the client sends SIGTERM right behind SIGINT.
+    # The receiver stays until the end: the client sends SIGTERM right after SIGINT.
     with closing(lines), closing(outbox), trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outbox.run)

@@ -77,7 +77,7 @@ class _Pacer:
             logger.exception("progress is no longer reported")
 
     async def flush(self) -> None:
-        """Send what is left, for a moment: the answer is waiting behind it."""
+        """Send what is left, for a moment: the answer has to wait for it."""
         with trio.move_on_after(FLUSH_S):
             while self._unsent and not self._failed:
                 try:

@@ -226,7 +226,7 @@ DISPATCH_SEND = Tool(
     name="dispatch_send",
     title="Send a message to a running agent",
     description=(
-        "Tell a working agent something more; it reads it after its present tool call. `outcome`:"
+        "Tell a working agent something more; it reads it after its current tool call. `outcome`:"
         " delivered, queued, already_terminal (`next` says how to go on) or not_found."
     ),
     params=DispatchSendParams,

@@ -46,7 +46,7 @@ class LineReader:
     def __init__(
         self, fd: int, unread: bytes = b"", *, max_line_bytes: int = MAX_LINE_BYTES
     ) -> None:
-        """Read `unread`, and behind it `fd`, which stays the caller's to close.
+        """Read `unread`, and then `fd`, which stays the caller's to close.
 
         A pipe or socket becomes non-blocking.
         """
@@ -72,7 +72,7 @@ class LineReader:
                 self._drop_middle()
             chunk = b"" if self._ended else await self._read()
             if not chunk:
-                # A terminal would have more to read behind its end of file.
+                # A terminal may have more to read after its end of file.
                 self._ended = True
                 return self._take(len(self._buffer)) if self._buffer else None
             self._buffer += chunk
