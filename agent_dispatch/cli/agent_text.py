@@ -1,7 +1,6 @@
 """How agents are shown to people."""
 
 import shlex
-import time
 from collections.abc import Sequence
 
 from agent_dispatch.cli.output import (
@@ -9,6 +8,7 @@ from agent_dispatch.cli.output import (
     columns_of,
     fit_end,
     listing,
+    local_time,
     one_line,
     pad,
     paint,
@@ -166,9 +166,8 @@ def _rights_rows(details: AgentDetails) -> list[tuple[str, str]]:
 
 
 def _rights_change(change: RightsChange) -> str:
-    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(change.at))
     old, new = (_right(value) for value in (change.old, change.new))
-    return f"{at} {change.key}: {old} -> {new} (by {change.by})"
+    return f"{local_time(change.at)} {change.key}: {old} -> {new} (by {change.by})"
 
 
 def _right(value: object) -> str:

@@ -1,9 +1,8 @@
 """How jobs are shown to people."""
 
-import time
 from collections.abc import Mapping, Sequence
 
-from agent_dispatch.cli.output import Colour, dollars, fit, one_line
+from agent_dispatch.cli.output import Colour, dollars, fit, local_time, one_line
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.table import table
 from agent_dispatch.core.questions import shown_input, waiting
@@ -151,7 +150,7 @@ def age(seconds: float) -> str:
 
 def _status(job: Job | JobSummary) -> str:
     if job.held_until is not None:
-        return f"held until {time.strftime('%m-%d %H:%M', time.localtime(job.held_until))}"
+        return f"held until {local_time(job.held_until, '%m-%d %H:%M')}"
     if job.status is JobStatus.FAILED and job.error_type is not None:
         return f"{job.status}: {job.error_type}"
     return job.status.value
@@ -162,11 +161,7 @@ def _beginning(text: str) -> str:
 
 
 def _moment(seconds: float, now: float) -> str:
-    try:
-        local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-    except (OverflowError, ValueError, OSError):
-        return f"{seconds} (no time that a calendar has)"
-    return f"{local} ({age(now - seconds)} ago)"
+    return f"{local_time(seconds, '%Y-%m-%d %H:%M:%S')} ({age(now - seconds)} ago)"
 
 
 def _seconds(seconds: float) -> str:

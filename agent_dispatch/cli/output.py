@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TextIO
@@ -167,6 +168,14 @@ def _delivery() -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"The answer could not be written: {error.strerror}") from error
+
+
+def local_time(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
+    """A time of the epoch in this machine's zone; records of others may hold any number."""
+    try:
+        return time.strftime(form, time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g} (no calendar has this time)"
 
 
 def listing(items: Sequence[str] | None) -> str:

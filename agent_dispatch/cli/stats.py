@@ -13,6 +13,7 @@ from agent_dispatch.cli.output import (
     counted,
     dollars,
     fit,
+    local_time,
     one_line,
     pad,
     paint,
@@ -52,7 +53,7 @@ def stats(*, since: str = "7d", by: str = "agent", json: bool = False, shell: Sh
     if found:
         write_lines(shell, _table(found, total(lines), grouping, shell))
     else:
-        write_lines(shell, [f"No runs since {_moment(begin)}."])
+        write_lines(shell, [f"No runs since {local_time(begin)}."])
     if (limits := ledger.limits()) is not None:
         write_lines(shell, [f"Account: {account_use(limits, now)}"])
     return 0
@@ -67,7 +68,7 @@ def account_use(limits: AccountLimits, now: float) -> str:
 
 
 def _window(window: LimitWindow) -> str:
-    resets = "" if window.resets_at is None else f", resets {_moment(window.resets_at)}"
+    resets = "" if window.resets_at is None else f", resets {local_time(window.resets_at)}"
     return f"{window.used:.0%} of the limit {window.name} in use{resets}"
 
 
@@ -126,7 +127,3 @@ def _right(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 def _seconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.1f} s"
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,6 +8,7 @@ from agent_dispatch.cli.output import (
     Colour,
     cell_width,
     fit,
+    local_time,
     one_line,
     pad,
     paint,
@@ -62,6 +65,22 @@ def test_a_cut_is_shown_by_dots(text: str, width: int, fitted: str) -> None:
 
 def test_padding_counts_columns_not_characters() -> None:
     assert pad("日本", 6) == "日本  "
+
+
+@pytest.mark.parametrize("seconds", [1e300, -1e300, 1e18, float("inf"), float("nan")])
+def test_a_time_that_no_calendar_has_is_shown_as_its_number(seconds: float) -> None:
+    assert local_time(seconds) == f"{seconds:g} (no calendar has this time)"
+
+
+def test_a_time_is_shown_in_the_zone_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC-2")
+    time.tzset()
+    try:
+        assert local_time(1_790_000_000) == "2026-09-21 16:13"
+        assert local_time(1_790_000_000, "%H:%M:%S") == "16:13:20"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(
