@@ -13,6 +13,11 @@ _SHOWN_CHARS = 100
 """As many as an agent's name may have."""
 
 
+def quoted(text: str, max_chars: int = 60) -> str:
+    """Return `text` in quotation marks for an error, cut to `max_chars` characters."""
+    return repr(text[:max_chars]) + ("…" if len(text) > max_chars else "")
+
+
 class DispatchError(Exception):
     """The call cannot be carried out as asked; `str(error)` is written for the caller."""
 
@@ -35,7 +40,7 @@ class UnknownAgentError(DispatchError):
     def __init__(self, name: str, available: Iterable[str]) -> None:
         known = sorted(available)
         super().__init__(
-            f"Unknown agent: {_shown(name)}.{did_you_mean(name, known)}"
+            f"Unknown agent: {quoted(name, _SHOWN_CHARS)}.{did_you_mean(name, known)}"
             f" Available: {', '.join(known) or 'none yet'}",
             *(() if known else (NextStep(kind=StepKind.ADD_AGENT),)),
         )
@@ -47,7 +52,7 @@ class UnknownGroupError(DispatchError):
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
         names = ", ".join(sorted(available)) or "none yet"
-        super().__init__(f"Unknown group: {_shown(name)}. Available: {names}")
+        super().__init__(f"Unknown group: {quoted(name, _SHOWN_CHARS)}. Available: {names}")
 
 
 class ConfigError(DispatchError):
@@ -67,7 +72,3 @@ class UnusableAgentError(DispatchError):
         )
         self.name = name
         self.reason = reason
-
-
-def _shown(name: str) -> str:
-    return repr(name[:_SHOWN_CHARS]) + ("…" if len(name) > _SHOWN_CHARS else "")

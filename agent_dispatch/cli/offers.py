@@ -14,6 +14,7 @@ from agent_dispatch.cli.output import Colour, cell_width, one_line, pad, remark,
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.known_projects import KnownProject, known_projects
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.errors import quoted
 from agent_dispatch.model.next_step import run
 
 _SEPARATORS = re.compile(r"[\s,]+")
@@ -134,7 +135,7 @@ def chosen(answer: str, projects: Sequence[KnownProject]) -> list[KnownProject]:
     for word in words:
         if word not in numbers:
             raise MisuseError(
-                f"{word[:40]!r} is not a number from 1 to {len(projects)}, nor `all`. No agent was"
+                f"{quoted(word)} is not a number from 1 to {len(projects)}, nor `all`. No agent was"
                 " added."
             )
     return [project for number, project in numbers.items() if number in words]

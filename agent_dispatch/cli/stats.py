@@ -23,6 +23,7 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.values import since_time
 from agent_dispatch.core.stats import By, Row, rows, total
+from agent_dispatch.errors import quoted
 from agent_dispatch.model.ledger import AccountLimits, LimitWindow
 
 _HEADINGS = ("RUNS", "FAILED", "COST", "P50", "P90", "DENIED")
@@ -74,7 +75,7 @@ def _window(window: LimitWindow) -> str:
 
 def _grouping(by: str) -> By:
     if by not in list(By):
-        raise MisuseError(f"Not a grouping: {by[:40]!r}. Use one of: {', '.join(By)}.")
+        raise MisuseError(f"Not a grouping: {quoted(by)}. Use one of: {', '.join(By)}.")
     return By(by)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S, MIN_TIMEOUT_S
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.errors import InvalidRequestError, quoted
 from agent_dispatch.model.config import PERMISSION_MODES
 from agent_dispatch.model.names import did_you_mean
 
@@ -36,7 +36,7 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
     known = list(choices)
     if value not in known:
         raise MisuseError(
-            f"{option} cannot be {value[:40]!r}.{did_you_mean(value, known)}"
+            f"{option} cannot be {quoted(value)}.{did_you_mean(value, known)}"
             f" It takes: {', '.join(known)}."
         )
 

@@ -13,14 +13,14 @@ from agent_dispatch.config.keys import (
     is_one_line,
 )
 from agent_dispatch.config.scan import directory_problem
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.errors import InvalidRequestError, quoted
 from agent_dispatch.model.next_step import NextStep, StepKind, run
 
 
 def check_name(name: str) -> None:
     """Check the name of a new agent."""
     if not is_agent_name(name):
-        raise InvalidRequestError(f"{name[:200]!r} cannot name an agent: use {NAME_RULE}.")
+        raise InvalidRequestError(f"{quoted(name, 200)} cannot name an agent: use {NAME_RULE}.")
 
 
 def require_free(data: Mapping[str, Any], name: str) -> None:

@@ -12,7 +12,7 @@ from agent_dispatch.config.keys import GROUP_KEYS, NAME_RULE, BadValueError, is_
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.schema import BadTableError, parse_group
 from agent_dispatch.config.toml_edit import Draft
-from agent_dispatch.errors import InvalidRequestError, UnknownGroupError
+from agent_dispatch.errors import InvalidRequestError, UnknownGroupError, quoted
 from agent_dispatch.model.config import Config, GroupConfig, GroupMember
 from agent_dispatch.model.group import GroupChange, GroupDetails, MemberDetails
 
@@ -57,7 +57,7 @@ def add_group(
         ConfigError: The file cannot be read, parsed or written; it is unchanged.
     """
     if not is_agent_name(name):
-        raise InvalidRequestError(f"Invalid name: {name[:100]!r}. A name has {NAME_RULE}.")
+        raise InvalidRequestError(f"Invalid name: {quoted(name, 100)}. A name has {NAME_RULE}.")
     values = _checked({"description": description, "shared_context": shared_context})
     values["members"] = _with_members([], members, ())
 

@@ -24,7 +24,7 @@ from agent_dispatch.config.keys import (
     is_host_name,
 )
 from agent_dispatch.config.toml_edit import Draft
-from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
 from agent_dispatch.files import make_private_directory, read_regular, write_whole
 from agent_dispatch.model.agent import AgentChange
 from agent_dispatch.model.config import Config, HostConfig
@@ -52,7 +52,7 @@ class UnknownHostError(DispatchError):
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(
-            f"Unknown host: {name[:100]!r}. Known: {', '.join(known) or 'none yet'}",
+            f"Unknown host: {quoted(name, 100)}. Known: {', '.join(known) or 'none yet'}",
             run("agent-dispatch hosts --help"),
         )
 
@@ -126,7 +126,7 @@ def add_host(
         ConfigError: The file cannot be read or written; it is unchanged.
     """
     if not is_host_name(name):
-        raise InvalidRequestError(f"{name[:200]!r} cannot name a host: use {HOST_NAME_RULE}.")
+        raise InvalidRequestError(f"{quoted(name, 200)} cannot name a host: use {HOST_NAME_RULE}.")
     values: dict[str, Any] = {"exec": list(argv)} if argv else {"ssh": ssh or name}
     if program:
         values["program"] = program

@@ -8,8 +8,8 @@ import msgspec
 
 from agent_dispatch.core.events import ControlRequestEvent
 from agent_dispatch.core.json_schema import check_schema
-from agent_dispatch.core.text import SURROGATE, quoted
-from agent_dispatch.errors import InvalidRequestError, SchemaError
+from agent_dispatch.core.text import SURROGATE
+from agent_dispatch.errors import InvalidRequestError, SchemaError, quoted
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.question import ASK_USER, PastQuestion
 

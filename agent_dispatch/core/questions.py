@@ -4,8 +4,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.text import quoted
-from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import NextStep, StepKind, run
 from agent_dispatch.model.question import PastQuestion, Question, Verdict

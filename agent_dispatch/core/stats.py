@@ -12,7 +12,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import UNSET
 
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.errors import InvalidRequestError, quoted
 from agent_dispatch.model.dispatch import COST_DECIMALS
 from agent_dispatch.model.ledger import LedgerLine
 
@@ -91,7 +91,7 @@ def begin_of(since: str, now: float) -> float:
         return datetime.combine(date.fromisoformat(text), clock_time()).timestamp()
     except (ValueError, OverflowError, OSError):
         raise InvalidRequestError(
-            f"Not a time: {since[:40]!r}. Give a period such as 7d or 24h, or a date such as"
+            f"Not a time: {quoted(since)}. Give a period such as 7d or 24h, or a date such as"
             f" {datetime.fromtimestamp(now, UTC).astimezone():%Y-%m-%d}."
         ) from None
 

@@ -1,4 +1,4 @@
-"""Text that no UTF-8 encoder takes, and long text in an error."""
+"""Text that no UTF-8 encoder takes."""
 
 import re
 from collections.abc import Mapping
@@ -19,8 +19,3 @@ def scrubbed(value: Any) -> Any:
             return [scrubbed(item) for item in value]
         case _:
             return value
-
-
-def quoted(text: str, max_chars: int = 60) -> str:
-    """Return `text` in quotation marks for an error, cut to `max_chars` characters."""
-    return repr(text[:max_chars]) + ("…" if len(text) > max_chars else "")

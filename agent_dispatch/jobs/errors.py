@@ -3,8 +3,7 @@
 import errno
 import shlex
 
-from agent_dispatch.core.text import quoted
-from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
 from agent_dispatch.files import NO_ROOM, NOT_A_FILE, remedy
 from agent_dispatch.model.next_step import NextStep, StepKind
 

@@ -12,8 +12,7 @@ import pytest
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
-from agent_dispatch.core.text import quoted
-from agent_dispatch.errors import InvalidRequestError, UnusableAgentError
+from agent_dispatch.errors import InvalidRequestError, UnusableAgentError, quoted
 from agent_dispatch.model.dialogue import DialogueRequest
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Member
 from agent_dispatch.model.job import JobStatus
