@@ -109,13 +109,17 @@ class Submissions:
         except FileNotFoundError:
             return None
 
+    def knows(self, job_id: str) -> bool:
+        """Whether a job came from another machine, and its record is kept."""
+        return os.path.exists(self._path(job_id, _TAKEN))
+
     def begin(self, job_id: str) -> None:
         """Note, durably, that a worker begins a job, if it came from another machine.
 
         Raises:
             OSError: It cannot be noted; the job must not begin.
         """
-        if not os.path.exists(self._path(job_id, _TAKEN)):
+        if not self.knows(job_id):
             return
         flags = os.O_WRONLY | os.O_CREAT
         fd = open_private(self._path(job_id, _BEGUN), flags, self._disk)
@@ -130,7 +134,7 @@ class Submissions:
 
     def bury(self, job_id: str, *, only_known: bool = False) -> None:
         """Note that a job must never start: its record goes, or its caller withdrew it."""
-        if only_known and not os.path.exists(self._path(job_id, _TAKEN)):
+        if only_known and not self.knows(job_id):
             return
         make_private_directory(self._directory, self._disk)
         gone = self._path(job_id, _GONE)

@@ -27,6 +27,8 @@ from agent_dispatch.model.next_step import run
 
 LOG_SUFFIX = ".log"
 _DAY_S = 86_400.0
+_FOR_CALLERS_AFAR_DAYS = 1.0
+"""How long a call's answer waits at least for a caller on another machine: it may be cut off."""
 
 
 class Collected(NamedTuple):
@@ -86,26 +88,30 @@ class Retention:
             self._submissions.clean()
         # With 0 every ended job goes, also one that a clock that was set back put in the future.
         youngest = self._before(max_age_days) if max_age_days else math.inf
-        purged = self._purge(lambda _kind: youngest, youngest, warnings, dry_run=dry_run)
+        purged = self._purge(lambda *_: youngest, youngest, warnings, dry_run=dry_run)
         return Collected(purged, litter, warnings.told())
 
     def prune(self, call_days: float, background_days: float) -> Collected:
         """Remove old records that are not kept as references, and litter that is quickly found.
 
         Args:
-            call_days: How long ago calls ended; 0: all that have ended.
+            call_days: How long ago calls ended; 0: all that have ended. Calls of other machines
+                stay for a day at least.
             background_days: How long ago all others ended; 0: none of them.
         """
         warnings = self._oddities()
         litter = self._remove_litter(warnings, unplaced_only=True)
         self._submissions.clean()
         calls = self._before(call_days) if call_days else math.inf
+        calls_from_afar = min(calls, self._before(_FOR_CALLERS_AFAR_DAYS))
         others = self._before(background_days) if background_days else -math.inf
 
-        def youngest(kind: str) -> float:
+        def youngest(job_id: str, kind: str) -> float:
             if kind == REF:
                 return -math.inf
-            return calls if kind == JobKind.CALL else others
+            if kind != JobKind.CALL:
+                return others
+            return calls_from_afar if self._submissions.knows(job_id) else calls
 
         purged = self._purge(youngest, max(calls, others), warnings, dry_run=False)
         return Collected(purged, litter, warnings.told())
@@ -131,7 +137,7 @@ class Retention:
 
     def _purge(
         self,
-        youngest: Callable[[str], float],
+        youngest: Callable[[str, str], float],
         youngest_of_all: float,
         warnings: Warnings,
         *,
@@ -140,7 +146,8 @@ class Retention:
         """Remove ended records.
 
         Args:
-            youngest: When the last ones of a kind that go ended, in seconds since the epoch.
+            youngest: When the last ones that go ended, in seconds since the epoch, by the id and
+                the kind of a job.
             youngest_of_all: The latest of these times.
             warnings: Gets what is passed over.
             dry_run: Only say which.
@@ -150,11 +157,12 @@ class Retention:
             # No job ends before it is made.
             return not is_time_ordered(job_id) or creation_time_s(job_id) <= youngest_of_all
 
-        def may_go(entry: Entry) -> bool:
-            return entry.completed_at <= youngest(entry.kind)
+        def may_go(job_id: str, entry: Entry) -> bool:
+            is_old = entry.completed_at <= youngest_of_all
+            return is_old and entry.completed_at <= youngest(job_id, entry.kind)
 
         entries = self._lister.entries(warnings, wanted=wanted)
-        old = [job_id for job_id, entry in entries if may_go(entry)]
+        old = [job_id for job_id, entry in entries if may_go(job_id, entry)]
         if dry_run:
             return old
         purged = [job_id for job_id in old if self._remove_if(job_id, may_go, warnings)]
@@ -162,7 +170,9 @@ class Retention:
             self._lister.drop_from_index(purged)
         return purged
 
-    def _remove_if(self, job_id: str, may_go: Callable[[Entry], bool], warnings: Warnings) -> bool:
+    def _remove_if(
+        self, job_id: str, may_go: Callable[[str, Entry], bool], warnings: Warnings
+    ) -> bool:
         """Remove a record if it says of itself what the index said of it."""
         try:
             summary = self._records.head(job_id)
@@ -171,7 +181,7 @@ class Retention:
         except BrokenJobError as error:
             warnings.left_alone(job_id + SUFFIX, error.reason)
             return False
-        if summary.status.is_terminal and may_go(entry_of(summary)):
+        if summary.status.is_terminal and may_go(job_id, entry_of(summary)):
             with self._left_alone(job_id + SUFFIX, self._records.directory, warnings):
                 return self._remove(job_id, warnings)
         return False

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.jobs.afar import Submission
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.store import JobStore
@@ -121,6 +122,20 @@ def test_calls_go_by_their_own_term_and_refs_stay(aging: JobStore, clock: Clock)
     young = over(aging, clock, JobKind.CALL)
     assert aging.prune_calls(7).purged == [call]
     assert {job.id for job in aging.list_jobs().jobs} == {background, ref.job.id, young}
+
+
+def test_an_answer_for_another_machine_waits_a_day_for_its_caller(
+    aging: JobStore, clock: Clock
+) -> None:
+    call = over(aging, clock, JobKind.CALL)
+    from_afar = over(aging, clock, JobKind.CALL)
+    os.close(aging.submissions.take(from_afar, Submission("digest")))
+    assert aging.prune_calls(0).purged == [call]
+    clock.now_s += 0.9 * DAY_S
+    assert aging.prune_calls(0).purged == []
+    clock.now_s += 0.2 * DAY_S
+    assert aging.prune_calls(7).purged == []
+    assert aging.prune_calls(0).purged == [from_afar]
 
 
 def test_an_index_that_lies_removes_nothing(store: JobStore, directory: Path) -> None:
