@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent_dispatch.cli.agent_text import agent_table, detail_lines, summary_lines
+from agent_dispatch.cli.errors import raise_together
 from agent_dispatch.cli.output import (
     Colour,
     cell_width,
@@ -21,8 +22,10 @@ from agent_dispatch.cli.values import check_agent, check_choice
 from agent_dispatch.config.file import config_path
 from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.agent import AgentChange, AgentDetails
 from agent_dispatch.model.config import AgentConfig
+from agent_dispatch.model.next_step import run
 
 if TYPE_CHECKING:
     # Imported by the one command that reads YAML.
@@ -271,11 +274,14 @@ def import_agents(
     from agent_dispatch.config.yaml_import import import_yaml
 
     report = import_yaml(Path(file), open_registry(shell), overwrite=overwrite)
+    if not json:
+        _show_import(report, shell)
+    again = run(f"agent-dispatch import {shlex.quote(file)}")
+    failed = (f"{one_line(name)}: {one_line(reason)}" for name, reason in report.failed.items())
+    raise_together(*map(DispatchError, failed), steps=[again])
     if json:
         write_json(shell, report)
-    else:
-        _show_import(report, shell)
-    return 1 if report.failed else 0
+    return 0
 
 
 def _show_change(change: AgentChange, shell: Shell, *, as_json: bool) -> int:
@@ -307,5 +313,3 @@ def _show_import(report: "ImportReport", shell: Shell) -> None:
         remark(shell, f"left out {one_line(name)}: {one_line(reason)}", Colour.DOUBTFUL)
     for warning in report.warnings or ():
         remark(shell, f"warning: {one_line(warning)}", Colour.DOUBTFUL)
-    for name, reason in report.failed.items():
-        remark(shell, f"error: {one_line(name)}: {one_line(reason)}", Colour.BAD)

@@ -13,6 +13,7 @@ from agent_dispatch.errors import DispatchError, UnknownAgentError
 from agent_dispatch.model.next_step import NextStep
 
 MAX_LINE_CHARS = 200
+_LABEL = "error: "
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -23,14 +24,15 @@ class MisuseError(DispatchError):
 
 def report_error(shell: Shell, error: DispatchError, *, as_json: bool) -> None:
     """Say that a call was wrong, in the shape that its caller reads."""
-    said = all_tips(error.next_steps)
+    said, message = all_tips(error.next_steps), str(error)
     if not said and isinstance(error, UnknownAgentError):
-        # The line names them too, but has no room for many.
         said = ["agent-dispatch list"]
+        # The line names them too, but has no room for many; the tip shows the rest.
+        message = fit(one_line(message), MAX_LINE_CHARS - len(_LABEL))
     if as_json:
         write_json(shell, {"error": _text(str(error)), "tips": [_text(tip) for tip in said]})
     else:
-        show_error(shell, str(error), said)
+        show_error(shell, message, said)
 
 
 def show_error(shell: Shell, message: str, said: Sequence[str], kind: str = "") -> None:
@@ -42,13 +44,24 @@ def show_error(shell: Shell, message: str, said: Sequence[str], kind: str = "") 
         said: The tips.
         kind: The type of error, if it has one.
     """
-    label = f"error ({kind}): " if kind else "error: "
+    label = f"error ({kind}): " if kind else _LABEL
     line, more = split_message(printable(message), MAX_LINE_CHARS - len(label))
     if more:
         remark(shell, more)
     remark(shell, f"{label}{line}", Colour.BAD)
     for tip in said:
         remark(shell, f"tip: {tip}")
+
+
+def raise_together(*errors: DispatchError, steps: Iterable[NextStep] = ()) -> None:
+    """Raise what went wrong beside what was done as one error, with `steps` as the last tips.
+
+    Raises:
+        DispatchError: There are errors.
+    """
+    if errors:
+        advice = (step for error in errors for step in error.next_steps)
+        raise DispatchError("\n".join(map(str, errors)), *advice, *steps)
 
 
 def all_tips(steps: Iterable[NextStep] | None) -> list[str]:

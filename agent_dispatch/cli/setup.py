@@ -12,6 +12,7 @@ import msgspec
 from agent_dispatch.cli.agents import mention_unimported, open_registry
 from agent_dispatch.cli.byte_code import write_byte_code
 from agent_dispatch.cli.claude_cli import ClaudeConfigError
+from agent_dispatch.cli.errors import raise_together
 from agent_dispatch.cli.offers import Offered, next_line, offer_projects
 from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
 from agent_dispatch.cli.registration import (
@@ -32,7 +33,8 @@ from agent_dispatch.config.installed import (
     record_written,
 )
 from agent_dispatch.config.known_projects import KnownProject
-from agent_dispatch.errors import ConfigError
+from agent_dispatch.errors import ConfigError, DispatchError
+from agent_dispatch.model.next_step import run
 from agent_dispatch.remote.surroundings import keep_path
 
 TEMPLATE = """\
@@ -79,15 +81,12 @@ class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     registration: Registered
     command: list[str]
     """The command that Claude Code starts."""
-    problems: list[str] = []
     warnings: list[str] = []
     """Why the registration will break."""
     notes: list[str] = []
     known_projects: list[KnownProject] = []
     """Projects that Claude Code knows and that are no agents."""
     agents_added: list[str] = []
-    by_hand: list[str] = []
-    """Shell commands for the steps that `init` could not do."""
 
 
 def init(
@@ -121,7 +120,7 @@ def init(
     write_byte_code()
     path = config_path(shell.environ)
     created = create_config(path)
-    problems = [] if created else _config_problems(shell)
+    broken = None if created else _config_error(shell)
     read_record(str(path))  # Raises if it is broken, before anything is written.
     # Best effort: only runs that come from other machines need it.
     with suppress(OSError):
@@ -138,14 +137,12 @@ def init(
         config_created=created,
         registration=outcome.registered,
         command=command_words(wanted),
-        problems=[*problems, *outcome.problems],
-        by_hand=list(outcome.by_hand),
         warnings=[] if lasting.warning is None else [f"{lasting.warning}; {lasting.advice}"],
         notes=[] if lasting.note is None else [lasting.note],
     )
     if not json:
         _show(shell, report)
-    if not problems:
+    if broken is None:
         registry = open_registry(shell)
         mention_unimported(registry, shell)
         try:
@@ -155,11 +152,16 @@ def init(
         report = msgspec.structs.replace(
             report, known_projects=offered.left, agents_added=offered.added
         )
-        if not json and not report.problems:
+        if not json and not outcome.problems:
             write_lines(shell, [next_line(registry, offered)])
+    raise_together(
+        *([] if broken is None else [broken]),
+        *(DispatchError(problem) for problem in outcome.problems),
+        steps=map(run, outcome.by_hand),
+    )
     if json:
         write_json(shell, report)
-    return 1 if report.problems else 0
+    return 0
 
 
 def create_config(path: Path) -> bool:
@@ -175,12 +177,12 @@ def create_config(path: Path) -> bool:
     return not os.path.exists(path) and ConfigFile(path).create(TEMPLATE)
 
 
-def _config_problems(shell: Shell) -> list[str]:
+def _config_error(shell: Shell) -> ConfigError | None:
     try:
         open_registry(shell).load()
     except ConfigError as error:
-        return [str(error)]
-    return []
+        return error
+    return None
 
 
 def _consent(shell: Shell, reasons: Sequence[str], *, yes: bool) -> bool:
@@ -205,16 +207,10 @@ def _show(shell: Shell, report: InitReport) -> None:
     if done is not None:
         lines.append(f"{done}: {one_line(shlex.join(report.command))} (user scope)")
     write_lines(shell, lines)
-    for problem in report.problems:
-        remark(shell, f"error: {problem}", Colour.BAD)
     for warning in report.warnings:
         remark(shell, f"warning: {warning}", Colour.DOUBTFUL)
     for note in report.notes:
         remark(shell, f"note: {note}")
-    if report.by_hand:
-        remark(shell, "By hand:")
-        for command in report.by_hand:
-            remark(shell, f"  {command}")
     if done is not None and shell.environ.get("AGENT_DISPATCH_CONFIG"):
         # Absolute, because Claude Code may be started in another directory.
         setting = f"AGENT_DISPATCH_CONFIG={shlex.quote(report.config)}"

@@ -9,7 +9,8 @@ import msgspec
 
 from agent_dispatch.cli.claude_cli import ask_claude, read_claude_config
 from agent_dispatch.cli.clients import is_ours
-from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
+from agent_dispatch.cli.errors import raise_together
+from agent_dispatch.cli.output import one_line, remark, say, write_json, write_lines
 from agent_dispatch.cli.registration import (
     REMOVE,
     as_shell_command,
@@ -34,6 +35,7 @@ from agent_dispatch.config.installed import (
 )
 from agent_dispatch.core.report import StartFailure
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.next_step import run
 from agent_dispatch.run.program import find_program, with_program_on_path
 
 _CLAUDE_TIMEOUT_S = 30.0
@@ -50,7 +52,6 @@ class Uninstalled(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What stays: the configuration, the jobs, copies of files."""
     plugin: str | None = None
     """Our plugin for Claude Code, which is still installed."""
-    problems: list[str] = []
 
 
 def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
@@ -72,12 +73,12 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
             stack.enter_context(installing(str(config)))
         record = read_record(str(config))
         places = _places(record, shell.environ)
-        failed = []
+        failed, errors = [], []
         for place in places:
             try:
                 _take_out(place, report, shell.environ)
             except DispatchError as error:
-                report.problems.append(str(error))
+                errors.append(error)
                 failed.append(place)
         if record is not None:
             write_record(str(config), Record(failed))
@@ -85,11 +86,12 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     copies = [backup_of(place.file) for place in places]
     report.kept = [path for path in (str(config), str(jobs), *copies) if os.path.lexists(path)]
     report.plugin = enabled_plugin(shell.environ)
+    if not json:
+        _show(report, shell)
+    raise_together(*errors)
     if json:
         write_json(shell, report)
-    else:
-        _show(report, shell)
-    return 1 if report.problems else 0
+    return 0
 
 
 def _places(record: Record | None, environ: Mapping[str, str]) -> Sequence[Written]:
@@ -147,15 +149,15 @@ def _unregister(place: Written, report: Uninstalled, environ: Mapping[str, str])
     if not isinstance(present, Mapping) or not starts_us(present):
         report.left[place.file] = command_line(present)
         return
-    by_hand = as_shell_command(REMOVE)
+    by_hand = run(as_shell_command(REMOVE))
     program = find_program(None, environ)
     if isinstance(program, StartFailure):
-        raise DispatchError(f"{program.text}, so Claude Code still has our server: {by_hand}")
+        raise DispatchError(f"{program.text}, so Claude Code still has our server.", by_hand)
     environ = with_program_on_path(environ, program[0])
     answer = ask_claude(program[0], REMOVE, environ, timeout_s=_CLAUDE_TIMEOUT_S)
     if answer.exit_status != 0:
         raise DispatchError(
-            f"Claude Code did not remove the registration: {answer.complaint()}. By hand: {by_hand}"
+            f"Claude Code did not remove the registration: {answer.complaint()}.", by_hand
         )
     report.removed.append(place.file)
 
@@ -181,5 +183,3 @@ def _show(report: Uninstalled, shell: Shell) -> None:
         remark(
             shell, f"note: the plugin is still installed: claude plugin uninstall {report.plugin}"
         )
-    for problem in report.problems:
-        remark(shell, f"error: {problem}", Colour.BAD)

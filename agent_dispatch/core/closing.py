@@ -19,8 +19,8 @@ _SMILEY = re.compile(r"[:;]-?\)")
 _MAX_BEHIND = 100
 """Characters after the marker that are looked at: punctuation, emoji, a rule, blank lines."""
 _MAX_SENTENCE = 2_000
-_NOT_BEHIND = frozenset("\"'/\\@%&#?\uff1f\u061f\u203d")
-"""Punctuation that makes the marker a quotation, a part of something, or a question."""
+_NOT_BEHIND = frozenset("\"'/\\@%&#")
+"""Punctuation that makes the marker a quotation or a part of something."""
 _BEFORE = frozenset(
     "*_.!?:;,)]}-\u2013\u2014\u2026\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f"
 )

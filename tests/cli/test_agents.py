@@ -241,7 +241,11 @@ def test_import_takes_agents_over_and_fails_for_what_it_cannot_use(
     source.write_text(f"agents:\n  infra:\n    directory: {infra}\n  bad:\n    directory: 5\n")
     assert world.run("import", str(source)) == 1
     assert "Added: infra\n" in world.out
-    assert "error: bad: " in world.err
+    error, tip = world.err.splitlines()
+    assert error.startswith("error: bad: ")
+    assert tip == f"tip: agent-dispatch import {source}"
+    assert world.run("import", str(source), "--json") == 1
+    assert world.answer().keys() == {"error", "tips"}
     source.write_text(f"agents:\n  infra:\n    directory: {infra}\n")
     assert world.run("import", str(source)) == 0
     assert "skipped infra: " in world.err

@@ -54,6 +54,17 @@ def test_the_error_of_a_wrong_call_is_cut_and_nothing_of_it_is_lost(world: World
     assert line == f"error: {'x' * 190}..."
 
 
+def test_of_many_agents_the_line_names_some_and_the_tip_lists_all(world: World) -> None:
+    names = [f"agent-number-{number}" for number in range(30)]
+    world.write_config("".join(f'[agents.{name}]\ndirectory = "/x"\n' for name in names))
+    assert world.run("describe", "agent-number-x") == 1
+    line, tip = world.err.splitlines()
+    assert "Did you mean agent-number-0?" in line
+    assert "Available: agent-number-0, " in line
+    assert len(line) <= MAX_LINE_CHARS
+    assert tip == "tip: agent-dispatch list"
+
+
 @given(st.text(alphabet="ab .!\n", max_size=600))
 def test_a_message_is_split_at_a_sentence_and_nothing_is_lost(message: str) -> None:
     line, rest = split_message(message, 50)

@@ -160,8 +160,12 @@ def test_a_foreign_registration_is_left_and_the_commands_are_told(claude: World)
     assert claude.run("init") == 1
     assert claude.registered() == FOREIGN
     assert "/opt/something-else --mcp" in claude.err
-    assert "  claude mcp remove agent-dispatch --scope user\n" in claude.err
-    assert f"  {manual_command(claude)}\n" in claude.err
+    error, *tips = claude.err.splitlines()[-3:]
+    assert error.startswith("error: ")
+    assert tips == [
+        "tip: claude mcp remove agent-dispatch --scope user",
+        f"tip: {manual_command(claude)}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +202,7 @@ def test_a_failing_claude_leaves_the_config_and_the_manual_command(world: World)
     assert world.run("init") == 1
     assert world.config.exists()
     assert "Configuration error: cannot write" in world.err
-    assert f"  {manual_command(world)}\n" in world.err
+    assert world.err.endswith(f"tip: {manual_command(world)}\n")
 
 
 def test_the_manual_command_can_be_pasted_into_a_shell(world: World) -> None:
@@ -208,7 +212,9 @@ def test_the_manual_command_can_be_pasted_into_a_shell(world: World) -> None:
     Path(world.program).write_text("#!/bin/sh\n")
     Path(world.program).chmod(0o755)
     world.run("init", "--json")
-    words = shlex.split(world.answer()["by_hand"][-1])
+    assert world.answer().keys() == {"error", "tips"}
+    assert world.err == ""
+    words = shlex.split(world.answer()["tips"][-1])
     assert json.loads(words[4]) == wanted(world)
 
 
@@ -314,7 +320,7 @@ def test_the_manual_commands_name_a_claude_that_path_lacks(claude: World) -> Non
     (claude.home / "bin").rename(place)
     claude.environ |= {"PATH": "/usr/bin:/bin", "FAKE_CLAUDE": "add"}
     assert claude.run("init") == 1
-    assert f"  {shlex.quote(str(place / 'claude'))} mcp add-json" in claude.err
+    assert f"tip: {shlex.quote(str(place / 'claude'))} mcp add-json" in claude.err
 
 
 def test_a_registration_that_names_the_predecessors_file_is_renewed_without_it(

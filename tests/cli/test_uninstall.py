@@ -91,8 +91,13 @@ def test_a_foreign_registration_stays_and_is_named(installed: World) -> None:
 def test_a_claude_that_fails_is_told_with_the_command(installed: World) -> None:
     installed.environ["FAKE_CLAUDE"] = "remove"
     assert installed.run("uninstall") == 1
-    assert "claude mcp remove agent-dispatch --scope user" in installed.err
-    assert "Configuration error: locked" in installed.err
+    error, tip = installed.err.splitlines()[-2:]
+    assert error.startswith("error: Claude Code did not remove the registration: ")
+    assert "Configuration error: locked" in error
+    assert tip == "tip: claude mcp remove agent-dispatch --scope user"
+    assert installed.run("uninstall", "--json") == 1
+    assert installed.answer()["tips"] == ["claude mcp remove agent-dispatch --scope user"]
+    assert (installed.answer().keys(), installed.err) == ({"error", "tips"}, "")
     installed.environ["FAKE_CLAUDE"] = ""
     assert installed.run("uninstall") == 0
     assert installed.registered() is None

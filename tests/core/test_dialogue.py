@@ -100,7 +100,6 @@ def test_the_marker_as_last_word_resolves_and_is_taken_off(message: str, rest: s
         "\uff08[RESOLVED]\uff09",
         "states[RESOLVED]",
         "[resolved]",
-        "[RESOLVED]?",
         "[UNRESOLVED]",
         "> Applied. [RESOLVED]",
         "It said:\n   > [RESOLVED]",
