@@ -204,7 +204,7 @@ async def open_child(
                 yield child
             finally:
                 if farewell:
-                    # The child reads EOF behind it.
+                    # The child reads EOF after it.
                     child.close_stdin()
                 with trio.move_on_after(_FINISH_S, shield=True):
                     await _finish(launcher, child, command, readers, is_tree=not farewell)
@@ -265,7 +265,7 @@ class _Readers:
 
     def watch(self, stream: trio.lowlevel.FdStream, sink: Sink, at_end: Callable[[], None]) -> None:
         """Read to EOF or `stop`, and call `at_end` then."""
-        # Without a deadline: `stop` is called behind the last step of the end, which has one.
+        # Without a deadline: `stop` is called after the last step of the end, which has one.
         scope = trio.CancelScope(shield=True)
         self._scopes.append(scope)
         self._nursery.start_soon(self._read, stream, sink, at_end, scope)

@@ -45,7 +45,7 @@ def hosts(
         action: list, add, remove or install.
         name: The host: letters, digits, dots, hyphens and underscores.
         words: For add: the name that ssh knows, or with --exec the command and its arguments.
-        exec_: The words behind `--` are a command that runs its last arguments on the host.
+        exec_: The words after `--` are a command that runs its last arguments on the host.
         program: The path of agent-dispatch there; by default it is searched for.
         lease_seconds: How long a call goes on there without its caller, 5 to 3600; by default 120.
         from_: For install: a wheel file, or the URL of one, to install there.
@@ -81,8 +81,7 @@ def hosts(
 def _way(words: Sequence[str], *, is_exec: bool) -> tuple[str, Sequence[str]]:
     if is_exec and not words:
         raise InvalidRequestError(
-            "--exec needs a command behind `--`, such as:"
-            " hosts add dev --exec -- docker exec -i dev"
+            "--exec needs a command after `--`, such as: hosts add dev --exec -- docker exec -i dev"
         )
     if is_exec:
         return "", words

@@ -26,7 +26,7 @@ def run_stub(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Serve one caller on stdin and stdout.
 
     Args:
-        argv: What stands behind `_remote`.
+        argv: The arguments after `_remote`.
         environ: Of this process; SSH_ORIGINAL_COMMAND has the nonce of a forced command.
 
     Returns:

@@ -135,7 +135,7 @@ def _plain(text: str) -> str:
     """Return plain JSON with every value at the position that it has in `text`."""
 
     def blank(found: re.Match[str]) -> str:
-        # A comma behind nothing is a mistake, and stays one.
+        # A comma after nothing is a mistake, and stays one.
         return found[0] if found[0][0] == '"' or found[1] else " "
 
     return _STRING_OR_LAST_COMMA.sub(blank, _without_comments(text))

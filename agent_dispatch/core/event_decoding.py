@@ -50,7 +50,7 @@ def decode_line(line: bytearray | memoryview) -> list[Event]:
     """Return the events of one line, without its line feed; a blank line has none.
 
     A line that is not one JSON object is searched for objects that are events (an array of them,
-    one behind a warning, one before trailing text) and is a `NoiseLine` if it holds none.
+    one after a warning, one before trailing text) and is a `NoiseLine` if it holds none.
 
     Args:
         line: A `bytearray` may be rewritten: the caller gives it away.

@@ -2,8 +2,8 @@
 
 Claude Code puts the content of a file or directory into a prompt that mentions it as `@path`, and
 tells its model to call an agent mentioned as `@agent-name`. Measured with Claude Code 2.1.330: an
-`@` is read so at the beginning of the text, behind JavaScript's white space and behind four marks
-of Chinese and Japanese punctuation, also inside a fence; not inside a word or behind a bracket,
+`@` is read so at the beginning of the text, after JavaScript's white space and after four marks
+of Chinese and Japanese punctuation, also inside a fence; not inside a word or after a bracket,
 a quotation mark or a backtick. With a word joiner right after it, it is read as a mention of
 nothing.
 """

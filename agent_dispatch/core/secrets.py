@@ -249,7 +249,7 @@ PATTERNS = (
         + _NO_PATH
         + _VALUE
         + r"{4,}+)(?!…)",
-        "The same for an option with its value behind a space, as in --password VALUE",
+        "The same for an option with its value after a space, as in --password VALUE",
     ),
 )
 """All kinds of keys that are masked."""
@@ -293,5 +293,5 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _shown(value: str) -> str:
-    """Keep so little of a value that not even a short one can be guessed."""
+    """Keep only the beginning of a value, so little that even a short one cannot be guessed."""
     return value[: min(_KEPT_CHARS, len(value) // 4)] + SIGN

@@ -162,7 +162,7 @@ class _Group:
 
 
 def _percentile(durations_ms: list[int], percent: int) -> float | None:
-    """Return the duration, in seconds, that so many of a hundred runs do not exceed."""
+    """Return the duration, in seconds, that this percentage of the runs does not exceed."""
     if not durations_ms:
         return None
     rank = math.ceil(len(durations_ms) * percent / 100)

@@ -14,7 +14,7 @@ from agent_dispatch.core.report import TreeChanges
 
 MAX_COMMITS = 200
 _MAX_FILES = 1000
-"""At most so many are handed on; how many are shown is decided later."""
+"""The most that are handed on; how many are shown is decided later."""
 _FIELDS_BEFORE_PATH = {"1": 8, "2": 9, "u": 10}
 """Of a line that begins so."""
 

@@ -422,7 +422,7 @@ class JobStore:
 
         Args:
             status: Only jobs with this status.
-            limit: At most so many.
+            limit: The most jobs to list.
             matches: Only jobs whose summary it accepts; all records may have to be read.
             since: Only jobs created at or after this time, in seconds since the epoch.
         """

@@ -49,7 +49,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StillRunning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A call that is answered before its end, because its client would not wait so long."""
+    """A call that is answered before its end, because its client would not wait for the end."""
 
     status: str
     """`running`."""

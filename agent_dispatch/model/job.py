@@ -79,7 +79,7 @@ def status_named(text: str) -> JobStatus | None:
 def may_become(old: JobStatus, new: JobStatus) -> bool:
     """Whether a record with status `old` may be replaced by one with status `new`.
 
-    A job that is not over may stay what it is; a terminal one never changes, not even to itself.
+    A job that has not ended may stay what it is; a terminal one never changes, not even to itself.
     """
     return new in NEXT_STATUSES[old] or (new is old and not old.is_terminal)
 
@@ -131,7 +131,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The caller was given this id in place of the whole answer, or left before it was there: the
     record is kept until `gc`."""
     summary_chars: int | None = None
-    """The call is to be answered by a reference, with so many characters of the answer."""
+    """The call is answered by a reference, with this number of characters of the answer."""
     status: JobStatus
     created_at: float
     started_at: float | None = None

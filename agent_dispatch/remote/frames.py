@@ -83,7 +83,7 @@ class Submit(Frame, frozen=True):
 
 
 class Attach(Frame, frozen=True):
-    """Send the events behind `after`, and the job when it has ended."""
+    """Send the events that follow number `after`, and the job when it has ended."""
 
     n: int
     id: str

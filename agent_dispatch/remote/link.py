@@ -234,7 +234,7 @@ class Link:
         while True:
             if (connection := self.open_connection) is not None:
                 return connection
-            # A shared connection of ssh may be dead behind a cut, and make new ones hang.
+            # After a cut, a shared connection of ssh may be dead, and make new ones hang.
             is_retry = self._failure is not None or self._was_reached
             outcome = await self._nursery.start(self._session, is_retry)
             if isinstance(outcome, Connection):

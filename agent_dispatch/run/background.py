@@ -67,7 +67,7 @@ class Workers:
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise _cannot_start(error) from error
-        # Closed without waiting: a checkpoint behind `GO` could tell of a cancellation.
+        # Closed without waiting: a checkpoint after `GO` could tell of a cancellation.
         with contextlib.closing(trio.lowlevel.FdStream(ours.detach())) as worker:
             try:
                 with theirs:

@@ -243,7 +243,7 @@ class Service:
             on_progress: Called with the job's id first, then with what happens; returns at once.
             fresh: As in `dispatch`.
             alone: As in `dispatch`.
-            summary_chars: Recorded: the answer is to be shown as a reference with so much of it.
+            summary_chars: Recorded: a reference with that many characters answers the call.
 
         Raises:
             DispatchError: As for `submit`.
@@ -713,7 +713,7 @@ class Service:
 
         Args:
             status: Only jobs with this status.
-            limit: At most so many.
+            limit: The most jobs to list.
             mine: Only jobs of this client's session, or if that is not known, those that were
                 started from the directory of this process.
             matches: Only jobs that it accepts.

@@ -80,7 +80,7 @@ def serve(argv: "Sequence[str]") -> int:
     """Run `agent-dispatch serve`.
 
     Args:
-        argv: The arguments behind `serve`.
+        argv: The arguments after `serve`.
 
     Returns:
         The exit status. End the process with it at once, by `os._exit`: the wire is gone, and
@@ -97,7 +97,7 @@ def serve_with(
     """Do what `serve` does, with other parts.
 
     Args:
-        argv: The arguments behind `serve`.
+        argv: The arguments after `serve`.
         start_fork_server: Called while the process has one thread and few modules.
         open_service: Called in the event loop, with the fork server and the environment.
 

@@ -79,7 +79,7 @@ class Tool(Generic[ParamsT]):
     granted: Callable[[Service, ParamsT, OnProgress], Awaitable[object]] | None = None
     """Does what `run` does when a person has accepted that it gives an agent more rights."""
     within: Callable[[ParamsT, float], ParamsT] | None = None
-    """Bounds the call's own wait by so many seconds."""
+    """Bounds the call's own wait by a number of seconds."""
     max_result_chars: int | None = None
     """Up to this size the client should show a result whole (Claude Code: 50,000 by itself)."""
 
