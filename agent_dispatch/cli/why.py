@@ -11,6 +11,7 @@ from agent_dispatch.cli.jobs import read_job
 from agent_dispatch.cli.output import dollars, fit, one_line, write_json, write_lines
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.registry import ConfigSnapshot
+from agent_dispatch.core.ceilings import cap_usd
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
@@ -113,10 +114,7 @@ def _limits(job: Job, shell: Shell) -> Iterator[Reason]:
         else:
             where = _place(snapshot, job.agent, "timeout")
             yield Reason("timeout", f"{agent.timeout_s:g} s", where)
-    over_budget = job.result is not None and job.result.budget_exceeded
-    if (job.error_type is ErrorType.BUDGET or over_budget) and agent.max_budget_usd is not None:
-        where = _place(snapshot, job.agent, "max_budget_usd")
-        yield Reason("budget", f"{dollars(agent.max_budget_usd)} a run", where)
+    yield from _money(job, snapshot)
     if job.error_type is ErrorType.RECURSION:
         depth = str(snapshot.settings.max_dispatch_depth)
         yield Reason("depth", f"at most {depth}", "max_dispatch_depth of [settings]")
@@ -128,6 +126,28 @@ def _limits(job: Job, shell: Shell) -> Iterator[Reason]:
             where = _place(snapshot, job.agent, "allowed_tools")
             yield Reason("allowed tools", ", ".join(agent.allowed_tools) or "none", where)
     yield Reason("config", str(snapshot.path), _config_source(shell))
+
+
+def _money(job: Job, snapshot: ConfigSnapshot) -> Iterator[Reason]:
+    """Yield what limits its cost now, if that ended it or kept it from starting."""
+    over_cap = job.result is not None and job.result.budget_exceeded
+    if job.error_type is not ErrorType.BUDGET and not over_cap:
+        return
+    settings = snapshot.settings
+    if job.started_at is None:
+        # Its cap did not fit under one of them; the error says which.
+        for name in ("max_cost_per_day_usd", "max_cost_per_tree_usd"):
+            if (ceiling := getattr(settings, name)) is not None:
+                yield Reason("ceiling", dollars(ceiling), f"{name} of [settings]")
+        if settings.max_runs_per_tree is not None:
+            most = f"{settings.max_runs_per_tree} runs"
+            yield Reason("ceiling", most, "max_runs_per_tree of [settings]")
+    own_usd = snapshot.effective(job.agent).max_budget_usd
+    cap = cap_usd(own_usd, settings)
+    if cap is not None:
+        where = _place(snapshot, job.agent, "max_budget_usd")
+        shared = "a tenth of the tightest ceiling"
+        yield Reason("budget", f"{dollars(cap)} a run", where if own_usd else shared)
 
 
 def _place(snapshot: ConfigSnapshot, agent: str, key: str) -> str:
@@ -151,5 +171,8 @@ def _asked_for(job: Job, record: str) -> Iterator[Reason]:
     for what, value in (("model", job.model), ("effort", job.effort), ("group", job.group)):
         if value:
             yield Reason(what, value, "the call")
-    if job.ref:
-        yield Reason("kept", "its caller got a reference, or left before the answer", record)
+    if job.client_gave_up:
+        value = "passed before the answer was there; the job went on"
+        yield Reason("client timeout", value, "the client's own limit for a call")
+    elif job.ref:
+        yield Reason("kept", "until gc, as its caller was given its id", record)

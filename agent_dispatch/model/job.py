@@ -130,6 +130,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ref: bool = False
     """The caller was given this id in place of the whole answer, or left before it was there: the
     record is kept until `gc`."""
+    client_gave_up: bool = False
+    """The time limit of the client passed before the answer was there, and the job went on."""
     summary_chars: int | None = None
     """The call is answered by a reference, with this number of characters of the answer."""
     status: JobStatus

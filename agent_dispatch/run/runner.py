@@ -216,9 +216,12 @@ class Runner:
             await self._housekeeping.run(settings)
 
     def keep_record(self, job_id: str) -> None:
-        """Keep the record of a call that runs in this process until `gc`. Returns at once."""
+        """Keep the record of a call until `gc`: its client gave it up. Returns at once.
+
+        Only for a call that runs in this process.
+        """
         if (owned := self._calls.get(job_id)) is not None:
-            owned.note(ref=True)
+            owned.note(ref=True, client_gave_up=True)
 
     async def _forget(self, job_id: str) -> bool:
         """Remove the record of a call; False if it stays, which is no reason to fail the call."""

@@ -631,7 +631,10 @@ class Service:
         return await settled(self._store, job_id)
 
     def keep_record(self, job_id: str) -> None:
-        """Keep the record of a job until `gc`, if it is a call that runs in this process."""
+        """Keep the record of a call until `gc`, as its client gave it up at its own time limit.
+
+        It does nothing for a job that does not run in this process.
+        """
         self._runner.keep_record(job_id)
 
     async def shown_id(self, job_id: str) -> str:

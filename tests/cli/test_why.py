@@ -66,6 +66,32 @@ def test_a_denial_names_what_denied_it(world: World, store: JobStore) -> None:
     assert "timeout" not in world.out
 
 
+def test_a_run_that_did_not_fit_names_the_ceilings_and_its_part(
+    world: World, store: JobStore
+) -> None:
+    settings = "[settings]\nmax_cost_per_day_usd = 2\nmax_cost_per_tree_usd = 1.5\n"
+    world.write_config(f'{settings}[agents.infra]\ndirectory = "{world.home}"\n')
+    claim = store.create(DispatchRequest(agent="infra", task="look"), kind=JobKind.CALL)
+    end(store, claim, failed(ErrorType.BUDGET))
+    world.run("why")
+    assert "ceiling: $2.00 (max_cost_per_day_usd of [settings])" in world.out
+    assert "ceiling: $1.50 (max_cost_per_tree_usd of [settings])" in world.out
+    assert "budget: $0.15 a run (a tenth of the tightest ceiling)" in world.out
+    finished(store, failed(ErrorType.BUDGET))
+    world.run("why")
+    assert "ceiling: " not in world.out
+    assert "budget: $0.15 a run" in world.out
+
+
+def test_a_client_that_gave_the_call_up_is_named(world: World, store: JobStore) -> None:
+    claim = store.create(DispatchRequest(agent="infra", task="look"), kind=JobKind.CALL)
+    left = msgspec.structs.replace(claim.job, ref=True, client_gave_up=True)
+    store.update(claim, record.started(left, time.time()))
+    world.run("why")
+    assert "client timeout: passed before the answer was there" in world.out
+    assert "kept: " not in world.out
+
+
 def test_ten_lines_are_the_most(world: World, store: JobStore) -> None:
     result = failed(
         ErrorType.TIMEOUT, denied_tools=["Bash"], verified=False, hint="h", budget_exceeded=True

@@ -140,7 +140,9 @@ async def test_without_retention_the_record_of_a_call_that_its_caller_left_is_ke
 
         outcome = await service.dispatch(task("go"), leave)
         assert outcome.job_id is not None
-        assert (await service.job(outcome.job_id)).ref
+        job = await service.job(outcome.job_id)
+        assert job.ref
+        assert job.client_gave_up
         service.keep_record(outcome.job_id)
 
 
