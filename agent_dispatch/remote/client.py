@@ -185,7 +185,8 @@ class Hosts:
         except UnreachableError as error:
             return await self._unreachable(agent, following, place, error)
         except DispatchError:
-            await in_thread(self.notes.remove, place.id)  # noqa: ASYNC120  # a cancellation outranks it
+            if following.stage is not Stage.ACCEPTED:
+                await in_thread(self.notes.remove, place.id)  # noqa: ASYNC120  # a cancellation outranks it
             raise
         except trio.Cancelled:
             with trio.move_on_after(_CANCEL_S, shield=True):

@@ -231,25 +231,40 @@ class _Stub:
             )
             refused = outcome.refused(request.agent, said, ErrorType.RECURSION)
             return _answered(frame, refused)
-        plan = _as_the_host_says(
-            await service.plan(msgspec.structs.replace(request, model="", effort="")), request
-        )
         is_call = frame.kind == JobKind.CALL
-        if is_call and not frame.fresh and (kept := service.kept_answer(plan)) is not None:
-            return _answered(frame, kept)
-        # A cut does not withdraw a submission: finish taking it, because the caller asks again.
-        with trio.fail_after(_ADMIT_S, shield=True):
-            job, again = await self._admit(service, frame, plan)
+        # Whatever has changed here since then, a job that was taken is not refused afterwards.
+        job, again = await self._taken_before(frame), True
+        if job is None:
+            plan = _as_the_host_says(
+                await service.plan(msgspec.structs.replace(request, model="", effort="")), request
+            )
+            if is_call and not frame.fresh and (kept := service.kept_answer(plan)) is not None:
+                return _answered(frame, kept)
+            # A cut does not withdraw a submission: finish taking it, as the caller asks again.
+            with trio.fail_after(_ADMIT_S, shield=True):
+                job, again = await self._admit(service, frame, plan)
         if is_call and frame.lease_s and not job.status.is_terminal:
             self._leases[job.id] = min(frame.lease_s, MAX_LEASE_S)
         return Accepted(n=frame.n, id=job.id, status=job.status, again=again)
 
-    async def _admit(self, service: Service, frame: Submit, plan: Plan) -> tuple[Job, bool]:
-        """Take a job, once: the same submission again finds the job of the first one."""
+    async def _taken_before(self, frame: Submit) -> Job | None:
+        """The job that the same submission made before, if it did."""
+        if not await in_thread(self._store.submissions.knows, frame.id):
+            return None
+        lock = await self._lock(frame)
+        try:
+            return await self._known(frame.id)
+        finally:
+            os.close(lock)
+
+    async def _lock(self, frame: Submit) -> int:
         told = msgspec.json.encode([frame.request, frame.kind, frame.ref], order="sorted")
         submission = Submission(hashlib.sha256(told).hexdigest(), self._rights.caller)
-        submissions = self._store.submissions
-        lock = await in_own_thread(submissions.take, frame.id, submission)
+        return await in_own_thread(self._store.submissions.take, frame.id, submission)
+
+    async def _admit(self, service: Service, frame: Submit, plan: Plan) -> tuple[Job, bool]:
+        """Take a job, once: the same submission again finds the job of the first one."""
+        lock = await self._lock(frame)
         try:
             if (job := await self._known(frame.id)) is not None:
                 return job, True

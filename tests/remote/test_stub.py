@@ -47,6 +47,20 @@ def test_the_same_id_with_another_request_is_refused(gpu: Machine) -> None:
     assert len(gpu.starts) == 1
 
 
+def test_a_job_that_was_taken_is_not_refused_when_its_submission_is_repeated(
+    gpu: Machine,
+) -> None:
+    with calling(gpu) as caller:
+        caller.submit("train", "echo=1", ID, kind="background")
+        caller.attach(ID)
+    gpu.cli("remove", "train")
+    with calling(gpu) as caller:
+        assert caller.submit("train", "echo=1", ID, kind="background")["again"]
+        assert "another request" in caller.submit("train", "echo=2", ID)["error"]
+        assert caller.submit("train", "echo=1", ID[:-1] + "c")["t"] == "failed"
+    assert len(gpu.starts) == 1
+
+
 def test_the_id_of_a_removed_job_is_not_run_again(gpu: Machine) -> None:
     with calling(gpu) as caller:
         caller.submit("train", "echo=1", ID, kind="background")
