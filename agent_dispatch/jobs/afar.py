@@ -58,6 +58,7 @@ class Submissions:
         self, jobs: str, *, disk: Disk = DISK, now: Callable[[], float] = time.time
     ) -> None:
         """Use the folder `remote/jobs` of the directory `jobs`."""
+        self._jobs = jobs
         self._directory = os.path.join(jobs, FOLDER, "jobs")
         self._disk = disk
         self._now = now
@@ -69,10 +70,17 @@ class Submissions:
         """Lock a submission until the descriptor is closed; it is made if it is new.
 
         Raises:
-            InvalidRequestError: Another request has this id, or its job was removed or withdrawn.
+            InvalidRequestError: Another request or a job of this machine has this id, or its job
+                was removed or withdrawn.
             JobStoreError: Another process is stuck with the lock.
         """
         path = self._path(job_id, _TAKEN)
+        of_another = InvalidRequestError(
+            f"Job {job_id} was submitted before with another request; nothing was started."
+        )
+        # In this order: a job from another machine is taken before it has a record.
+        if os.path.exists(os.path.join(self._jobs, job_id + ".json")) and not self.knows(job_id):
+            raise of_another
         make_private_directory(self._directory, self._disk)
         lock = self._locked(path)
         try:
@@ -85,9 +93,7 @@ class Submissions:
                 write_all(lock, msgspec.json.encode(submission), self._disk)
                 self._disk.fsync(lock)
             elif _decode(content) != submission:
-                raise InvalidRequestError(
-                    f"Job {job_id} was submitted before with another request; nothing was started."
-                )
+                raise of_another
         except BaseException:
             os.close(lock)
             raise

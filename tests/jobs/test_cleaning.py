@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent_dispatch.errors import InvalidRequestError
@@ -125,11 +126,13 @@ def test_calls_go_by_their_own_term_and_refs_stay(aging: JobStore, clock: Clock)
 
 
 def test_an_answer_for_another_machine_waits_a_day_for_its_caller(
-    aging: JobStore, clock: Clock
+    aging: JobStore, clock: Clock, directory: Path
 ) -> None:
     call = over(aging, clock, JobKind.CALL)
     from_afar = over(aging, clock, JobKind.CALL)
-    os.close(aging.submissions.take(from_afar, Submission("digest")))
+    taken = directory / "remote" / "jobs" / f"{from_afar}.json"
+    taken.parent.mkdir(parents=True)
+    taken.write_bytes(msgspec.json.encode(Submission("digest")))
     assert aging.prune_calls(0).purged == [call]
     clock.now_s += 0.9 * DAY_S
     assert aging.prune_calls(0).purged == []

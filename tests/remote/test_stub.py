@@ -61,6 +61,15 @@ def test_a_job_that_was_taken_is_not_refused_when_its_submission_is_repeated(
     assert len(gpu.starts) == 1
 
 
+def test_a_job_of_the_host_itself_is_not_taken_over_by_its_id(gpu: Machine) -> None:
+    job_id = gpu.answer("run", "train", "echo=1")["job_id"]
+    forced = ("_remote", "--forced", "--caller", "alice", "--agents", "train")
+    with calling(gpu, forced, SSH_ORIGINAL_COMMAND=f"_remote {NONCE}") as caller:
+        assert caller.submit("train", "echo=1", job_id)["t"] == "failed"
+        answer = caller.ask(t="ask", what="status", args={"job_id": job_id})
+        assert answer["kind"] == "unknown_job"
+
+
 def test_the_id_of_a_removed_job_is_not_run_again(gpu: Machine) -> None:
     with calling(gpu) as caller:
         caller.submit("train", "echo=1", ID, kind="background")
