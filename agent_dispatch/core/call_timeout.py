@@ -1,11 +1,11 @@
 """The timeout that a call may bring with it."""
 
 MIN_TIMEOUT_S, MAX_TIMEOUT_S = 10, 7200
-"""What it is brought into."""
+"""The range of the timeout of one call, in seconds."""
 
 
 def clamped_timeout_s(timeout_s: float) -> float:
-    """Bring the timeout of one call into its range; None stays None."""
+    """Return the timeout of one call, brought into its range."""
     return float(min(max(timeout_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S))
 
 
