@@ -7,6 +7,9 @@ import msgspec
 
 from agent_dispatch.cli.job_text import short_id
 from agent_dispatch.cli.output import one_line
+from agent_dispatch.core.event_types import ToolInput
+from agent_dispatch.core.progress_text import target_of
+from agent_dispatch.core.questions import shown_input, shown_text
 from agent_dispatch.model.dispatch import Evidence
 from agent_dispatch.model.job import Job, JobStatus
 from agent_dispatch.model.question import Question
@@ -57,8 +60,8 @@ def item_of(job: Job) -> Item:
     """Cut a job down to its row."""
     return Item(
         id=job.id,
-        agent=" + ".join(map(one_line, job.agents or [job.agent])),
-        status=ASKING if job.question is not None else job.status.value,
+        agent=agents_of(job),
+        status=status_of(job),
         doing=_doing(job),
         task=one_line(job.task[:_TEXT_CHARS]),
         created_at=job.created_at,
@@ -71,9 +74,19 @@ def item_of(job: Job) -> Item:
     )
 
 
+def agents_of(job: Job) -> str:
+    """Name all agents of a job."""
+    return " + ".join(map(one_line, job.agents or [job.agent]))
+
+
+def status_of(job: Job) -> str:
+    """Give the status that is shown of a job."""
+    return ASKING if job.question is not None else job.status.value
+
+
 def _doing(job: Job) -> str:
     if (question := job.question) is not None:
-        return one_line(f"{question.tool}: {question_text(question)[:_TEXT_CHARS]}")
+        return shown_text(f"{question.tool}: {_target(question)}"[:_TEXT_CHARS])
     said = job.progress[-1] if job.progress else ""
     if job.status.is_terminal:
         said = job.error or (job.result.result if job.result is not None else "") or said
@@ -82,9 +95,13 @@ def _doing(job: Job) -> str:
     return text.removeprefix(f"{one_line(job.agent)} · ") or one_line(job.task[:_TEXT_CHARS])
 
 
-def question_text(question: Question) -> str:
-    """Return the exact call that a person is asked about, as compact JSON."""
-    return msgspec.json.encode(question.input).decode()
+def _target(question: Question) -> str:
+    """Return what the call is about, as a line of progress has it; the opened job shows all."""
+    try:
+        target = target_of(msgspec.convert(question.input, ToolInput))
+    except msgspec.ValidationError:
+        target = ""
+    return target or shown_input(question.input)
 
 
 def evidence_text(evidence: Evidence | None) -> str:

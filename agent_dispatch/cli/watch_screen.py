@@ -8,7 +8,8 @@ from rich.text import Text
 from agent_dispatch.cli.job_text import age, short_id
 from agent_dispatch.cli.output import printable
 from agent_dispatch.cli.watch_keys import Mode, View
-from agent_dispatch.cli.watch_rows import ASKING, Item, Row, evidence_text, question_text
+from agent_dispatch.cli.watch_rows import ASKING, Item, Row, agents_of, evidence_text, status_of
+from agent_dispatch.core.questions import shown_input, shown_text
 from agent_dispatch.model.job import Job, JobStatus
 
 _STYLES: Mapping[str, str] = {
@@ -23,7 +24,9 @@ _STYLES: Mapping[str, str] = {
 _FAINT = "bright_black"
 _HEAD_LINES = 2
 _FOOT_LINES = 1
-_AGENT_COLUMNS = 24
+_MAX_AGENT_COLUMNS = 24
+_SHOWN_CHARS = 20_000
+"""Of an answer."""
 _NARROW_COLUMNS = 72
 """Below, the columns of cost and id are left out."""
 _HELP = (
@@ -75,7 +78,9 @@ def _title(text: str) -> Text:
 
 def _list(view: View, scene: Scene, room: int) -> list[Text]:
     wide = scene.width >= _NARROW_COLUMNS
-    lines = [_summary(view, scene), Text(_headings(wide), style=_FAINT)]
+    names = [Text(f"{row.stem}{row.item.agent} ").cell_len for row in scene.rows]
+    columns = min(max(len("AGENT "), *names, 0), _MAX_AGENT_COLUMNS)
+    lines = [_summary(view, scene), Text(_headings(columns, wide=wide), style=_FAINT)]
     if not scene.rows:
         empty = "No jobs match." if view.filter else "No jobs in the last hour."
         return [*lines, Text(), Text(f"  {empty}", style=_FAINT)]
@@ -84,7 +89,7 @@ def _list(view: View, scene: Scene, room: int) -> list[Text]:
     # The cursor stays on the screen.
     first = min(max(place - room // 2, 0), max(len(ids) - room, 0))
     for row in scene.rows[first : first + room]:
-        line = _row(row, scene.now, wide=wide)
+        line = _row(row, scene.now, columns, wide=wide)
         if row.item.id == view.selected:
             # In one colour: reversed, each column would get a background of its own.
             line = Text(line.plain, style="reverse")
@@ -108,14 +113,14 @@ def _summary(view: View, scene: Scene) -> Text:
     return line
 
 
-def _headings(wide: bool) -> str:
-    agent = f"{'AGENT':<{_AGENT_COLUMNS}}"
+def _headings(columns: int, *, wide: bool) -> str:
+    agent = f"{'AGENT':<{columns}}"
     if wide:
         return f"{'ID':<10}{'STATUS':<11}{'AGE':<8}{'COST':<9}{agent}NOW"
     return f"{'STATUS':<11}{'AGE':<8}{agent}NOW"
 
 
-def _row(row: Row, now: float, *, wide: bool) -> Text:
+def _row(row: Row, now: float, columns: int, *, wide: bool) -> Text:
     item = row.item
     line = Text()
     if wide:
@@ -125,7 +130,7 @@ def _row(row: Row, now: float, *, wide: bool) -> Text:
     if wide:
         line.append(f"{_cost(item):<9}")
     agent = Text.assemble((row.stem, _FAINT), (item.agent, "bold"))
-    agent.truncate(_AGENT_COLUMNS - 1, overflow="ellipsis", pad=True)
+    agent.truncate(columns - 1, overflow="ellipsis", pad=True)
     line.append_text(agent)
     line.append(f" {item.doing}")
     if item.evidence:
@@ -139,27 +144,35 @@ def _cost(item: Item) -> str:
 
 def _job(view: View, scene: Scene, job: Job, room: int) -> list[Text]:
     ended = job.completed_at or scene.now
-    facts = [job.status.value, age(ended - job.created_at)]
+    facts = [status_of(job), age(ended - job.created_at)]
     if job.result is not None:
         if job.result.cost_usd is not None:
             facts.append(f"${job.result.cost_usd:.4f}")
         facts.append(evidence_text(job.result.evidence))
     head = Text.assemble(
-        (printable(job.agent), "bold"), f" · {' · '.join(filter(None, facts))} · {job.id}"
+        (agents_of(job), "bold"), f" · {' · '.join(filter(None, facts))} · {job.id}"
     )
     body = [_title("Task"), *_wrapped(job.task, scene.width), Text(), _title("What it does")]
     body += [line for said in scene.transcript for line in _wrapped(said, scene.width)]
     for question in job.open_questions:
-        asked = f"{question.tool}: {question_text(question)}"
+        asked = shown_text(f"{question.tool}: ") + shown_input(question.input)
         body += [Text(), Text("It asks: y allows this call, n denies it", style="bold yellow")]
         body += _wrapped(asked, scene.width)
     if job.result is not None and job.result.result:
-        body += [Text(), _title("Answer"), *_wrapped(job.result.result, scene.width)]
+        body += [Text(), _title("Answer"), *_answer(job.result.result, scene.width)]
     if job.error:
         body += [Text(), Text("Error", style="bold red"), *_wrapped(job.error, scene.width)]
     up = min(view.scroll, max(len(body) - room, 0))
     end = len(body) - up
     return [head, Text(), *body[max(end - room, 0) : end]]
+
+
+def _answer(text: str, width: int) -> list[Text]:
+    # Each redraw wraps it again.
+    lines = _wrapped(text[:_SHOWN_CHARS], width)
+    if (left := len(text) - _SHOWN_CHARS) > 0:
+        lines.append(Text(f"… and {left:,} more characters", style=_FAINT))
+    return lines
 
 
 def _wrapped(text: str, width: int) -> list[Text]:

@@ -157,6 +157,7 @@ class _Screen:
                 return f"Job {short}: {_CANCELLED[outcome]}."
             case CommandKind.ANSWER:
                 verdict = Verdict.ALLOW if command.allow else Verdict.DENY
+                self._notice(f"Answering {short} …")
                 await self._service.answer(
                     command.job_id, verdict, AnsweredBy.TERMINAL, command.text
                 )

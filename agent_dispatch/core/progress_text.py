@@ -2,7 +2,7 @@
 
 import re
 
-from agent_dispatch.core.event_types import ContentBlock
+from agent_dispatch.core.event_types import ContentBlock, ToolInput
 from agent_dispatch.core.secrets import mask
 from agent_dispatch.model.dispatch import Progress
 
@@ -20,11 +20,15 @@ def started(job_id: str) -> Progress:
 
 def tool_line(block: ContentBlock) -> Progress:
     """Return the line of a tool call: the tool, and its command, file, pattern or URL."""
-    given = block.input
-    target = given.command or given.file_path or given.notebook_path or given.pattern
-    target = one_line(target or given.url or given.path or given.query, TARGET_CHARS)
+    target = one_line(target_of(block.input), TARGET_CHARS)
     name = one_line(block.name, TARGET_CHARS)
     return Progress(f"{name}: {target}" if target else name, is_tool=True)
+
+
+def target_of(given: ToolInput) -> str:
+    """Return the command, file, pattern or URL that a tool is given; empty without one."""
+    target = given.command or given.file_path or given.notebook_path or given.pattern
+    return target or given.url or given.path or given.query
 
 
 def about(agent: str, progress: Progress, run_s: float) -> Progress:

@@ -39,6 +39,10 @@ def done(number: int, agent: str = "infra", **fields: object) -> Job:
     return msgspec.structs.replace(job(number, agent), **(ended | fields))
 
 
+def asked(given: object) -> Question:
+    return Question(id="q", tool="Bash", input=given, asked_at=1, agent="infra")
+
+
 def items(*jobs: Job) -> list[Item]:
     return [item_of(job) for job in jobs]
 
@@ -105,6 +109,11 @@ def test_a_job_whose_parent_is_not_shown_is_a_root() -> None:
             "asking",
             'Bash: {"c":1}',
         ),
+        (
+            job(1, question=asked({"command": "ls\n\u202e-l", "description": "x"})),
+            "asking",
+            "Bash: ls\\u000a\\u202e-l",
+        ),
     ],
 )
 def test_a_row_says_what_the_agent_does_or_how_it_ended(
@@ -123,6 +132,21 @@ def test_a_filter_needs_all_its_words_anywhere() -> None:
     rows = as_trees(items(job(1, "infra"), done(2, "db")))
     for words, found in (("", 2), ("DB", 1), ("infra running", 1), ("db running", 0)):
         assert len(matching(rows, words)) == found, words
+
+
+def test_the_columns_fit_the_names_and_an_opened_job_shows_all_of_its_question() -> None:
+    waiting = job(1, agents=["web", "db"], question=asked({"command": "ls \u202e", "timeout": 5}))
+    [_, heads, row, *_] = screen(View(), waiting, width=80)
+    assert row.index("Bash: ls") == heads.index("NOW") == 38 + len("web + db ")
+    lines = screen(View(opened=waiting.id), waiting, opened=waiting)
+    assert lines[0].startswith("web + db · asking · ")
+    assert 'Bash: {"command":"ls \\u202e","timeout":5}' in lines
+
+
+def test_of_a_long_answer_the_beginning_is_shown() -> None:
+    long = done(1, result=DispatchResult(agent="infra", success=True, result="x" * 3_000_000))
+    lines = screen(View(opened=long.id), long, opened=long)
+    assert "… and 2,980,000 more characters" in lines
 
 
 # -- keys
