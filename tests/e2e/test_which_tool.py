@@ -74,7 +74,7 @@ async def test_several_agents_answer_at_once(world: World, api: MessagesApi) -> 
             results = await client.call("dispatch_parallel", dispatches=json.dumps(PODS_AND_ROWS))
     assert [result["result"] for result in results] == ["four pods", "nine rows"]
     # Which of their messages come through is a matter of a tenth of a second.
-    assert any(message.startswith(("[1/2] infra: ", "[2/2] db: ")) for message in client.progress)
+    assert any(message.startswith(("[1/2] infra · ", "[2/2] db · ")) for message in client.progress)
 
 
 async def test_one_agent_sums_up_what_several_found(world: World, api: MessagesApi) -> None:
