@@ -400,7 +400,7 @@ def _cut_short(report: RunReport, results: tuple[ResultEvent, ...]) -> str:
             why = "its supervision was lost"
         case _:
             why = f"Claude Code ended (exit code {report.exit_code})"
-    what = "A later turn" if went_on else f"{seen.unfinished_tasks} background task(s)"
+    what = "a later turn" if went_on else f"{seen.unfinished_tasks} background task(s)"
     return f"The answer was complete, but {what} after it did not finish: {why}."
 
 

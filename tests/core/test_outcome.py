@@ -130,7 +130,7 @@ def test_a_later_turn_that_was_cut_short_leaves_the_answer(
     result = outcome(builders.result("one"), *later, **facts)
     assert (result.success, result.result) == (True, "one")
     assert result.hint is not None
-    assert "A later turn after it did not finish" in result.hint
+    assert "but a later turn after it did not finish" in result.hint
     assert says in result.hint
     assert RESUME in result.hint
 
