@@ -76,6 +76,9 @@ def parse_config(data: Mapping[str, object]) -> Config:
             warnings += warn(where, AGENT_KEYS, msgspec.structs.asdict(agents[name]))
             if agents[name].host is not None:
                 warnings += _beside_host(where, table)
+            elif agents[name].verify_always and not agents[name].verify:
+                said = "is set without a verify command, so every call is refused"
+                warnings.append(ValueWarning(where, "verify_always", said))
         unknown += _unknown_keys(where, table, {**AGENT_KEYS, **REMOTE_KEYS})
     groups: dict[str, GroupConfig] = {}
     broken_groups: dict[str, str] = {}

@@ -219,6 +219,7 @@ def test_doubtful_values_are_warned_about_and_passed_on() -> None:
         fallback_model = "-x"
         tools = ["Bash(git *)"]
         env_deny = ["*"]
+        verify_always = true
         [settings]
         default_permission_mode = "yolo"
     """)
@@ -233,10 +234,12 @@ def test_doubtful_values_are_warned_about_and_passed_on() -> None:
         "agents.a.tools",
         "agents.a.env_deny",
         "agents.a.env_deny",
+        "agents.a.verify_always",
         "settings.default_permission_mode",
     ]
+    assert "without a verify command, so every call is refused" in str(config.warnings[9])
     assert "Did you mean acceptEdits? It is passed on as it is." in str(config.warnings[1])
-    assert "plan, default). It is passed on as it is." in config.warnings[9].problem
+    assert "plan, default). It is passed on as it is." in config.warnings[10].problem
     assert "names of tools, such as Bash" in config.warnings[6].problem
     assert "HOME and PATH" in config.warnings[7].problem
     assert "AGENT_DISPATCH_*, which every agent gets" in config.warnings[8].problem
