@@ -159,6 +159,7 @@ def inline_job(job: Job) -> Job:
         task=job.task[:SUMMARY_TASK_CHARS],
         context="",
         dispatches=None,
+        answer="",
         caller=_clipped(job.caller),
         goal=_clipped(job.goal),
         result=result,

@@ -158,13 +158,15 @@ def verdict(
     else:
         error_type = ErrorType.LOST
         why = "The process that ran this job died before the job ended; its agent was ended too."
+    if job.answer:
+        why += " Its verify command had not passed; the answer is in `result`."
     steps = [NextStep(kind=StepKind.RESUME, agent=job.agent, session_id=job.session_id)]
     if job.kind is JobKind.GROUP:
         steps = looks_at(job.members or ())
     result = DispatchResult(
         agent=job.agent,
         success=False,
-        result="",
+        result=job.answer,
         session_id=job.session_id,
         error=why,
         error_type=error_type,

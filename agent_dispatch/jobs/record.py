@@ -63,6 +63,7 @@ def ended(job: Job, result: DispatchResult, now: float) -> Job:
         status=status,
         completed_at=now,
         held_until=None,
+        answer="",
         session_id=result.session_id or job.session_id,
         result=msgspec.structs.replace(result, job_id=job.id),
         error=result.error,

@@ -142,6 +142,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When the account's limit resets that the job waits for; gone when it goes on."""
     session_id: str | None = None
     """The conversation, once there is one to resume."""
+    answer: str = ""
+    """What the agent has answered, while its `verify` command decides about it."""
     result: DispatchResult | None = None
     """Of a run that ended, failed or not."""
     error: str | None = None

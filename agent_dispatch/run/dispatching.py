@@ -10,6 +10,7 @@ from agent_dispatch.core.accounting import Share
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import RunReport, Seen, TreeChanges
+from agent_dispatch.core.text import scrubbed
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, Progress
 from agent_dispatch.model.next_step import CONTINUE
@@ -127,9 +128,9 @@ class Dispatching:
         async with turns.running(open_claude, fds):
             await watch.may_act()
             await turns.ask(prompt, self._limit, is_last=not checks.may_repair)
-            while checks.may_repair and self._may_go_on(turns):
+            while checks.may_repair and (answered := self._may_go_on(turns)) is not None:
                 self._changes = await watch.changes()
-                if await checks.check(self._command, self._limit.left_s, fds):
+                if await self._check(answered, fds):
                     break
                 self._limit = TimeLimit(self._limit.left_s)
                 repair, is_last = checks.repair_prompt, not checks.may_repair
@@ -146,16 +147,24 @@ class Dispatching:
             self._changes = await watch.changes()
         return msgspec.structs.replace(ended, changes=self._changes)
 
-    def _may_go_on(self, turns: Turns) -> bool:
-        answered = not turns.over and turns.transcript.answered
-        return answered and classify(self._report(turns)).success
+    def _may_go_on(self, turns: Turns) -> DispatchResult | None:
+        """Return what was answered if another turn can follow it."""
+        if turns.over or not turns.transcript.answered:
+            return None
+        result = classify(self._report(turns))
+        return result if result.success else None
+
+    async def _check(self, answered: DispatchResult, fds: Sequence[int]) -> bool:
+        # A check may take minutes: should this process die meanwhile, the answer is not lost.
+        self._run.owned.note(answer=scrubbed(answered.result))
+        return await self._checks.check(self._command, self._limit.left_s, fds)
 
     async def _checked(self, turns: Turns, ended: RunReport, fds: Sequence[int]) -> DispatchResult:
         """Return what came of it, once the last check has decided."""
         result = self._holds.joined(classify(ended))
         may_check = turns.transcript.answered and turns.interrupted_by is None
         if result.success and self._checks.is_due and may_check:
-            await self._checks.check(self._command, self._limit.left_s, fds)
+            await self._check(result, fds)
         return self._checks.applied(result)
 
     def _report(self, turns: Turns, cancelled_by: str = "") -> RunReport:

@@ -47,6 +47,10 @@ class Verified(Stage):
         (self.directory / "agents.toml").write_text(f"[agents.infra]\n{''.join(lines)}")
         return self
 
+    def recorded(self, text: str) -> bool:
+        records = (self.directory / "jobs").glob("*.json")
+        return any(text in record.read_text() for record in records)
+
     def tree(self, script: str) -> Tree:  # type: ignore[override]
         return Stage.tree(f"os.chdir({str(self.directory)!r})\n{script}")
 
@@ -243,7 +247,9 @@ async def test_a_cancellation_during_the_check_keeps_the_answer(stage: Verified)
     assert not alive((stage.directory / "pid").read_text())
 
 
-async def test_a_killed_server_leaves_nothing_of_the_check(stage: Verified) -> None:
+async def test_a_server_killed_during_the_check_leaves_the_answer_and_no_process(
+    stage: Verified,
+) -> None:
     script = "(setsid sleep 1000 & echo $! > new && mv new pid); sleep 1000"
     stage.agent(shell(script), verify_always=True)
     tree = stage.tree(ANSWERING)
@@ -257,7 +263,7 @@ async def test_a_killed_server_leaves_nothing_of_the_check(stage: Verified) -> N
     )
     try:
         with trio.fail_after(60):
-            while not pid.exists():  # noqa: ASYNC110
+            while not (pid.exists() and stage.recorded('"answer":"I fixed it"')):  # noqa: ASYNC110
                 await trio.sleep(0.02)
             owner.kill()
             await owner.wait()
@@ -271,6 +277,9 @@ async def test_a_killed_server_leaves_nothing_of_the_check(stage: Verified) -> N
             (listed,) = (await service.jobs()).jobs
             job = await service.wait(listed.id, 20)
     assert (job.status, job.error_type) == (JobStatus.FAILED, ErrorType.LOST)
+    assert job.result is not None
+    assert (job.result.result, job.answer) == ("I fixed it", "")
+    assert "the answer is in `result`" in (job.error or "")
 
 
 async def test_a_call_that_asks_for_it_shares_no_run(stage: Verified) -> None:
