@@ -24,7 +24,6 @@ from agent_dispatch.config.registry import ConfigSnapshot, Registry
 from agent_dispatch.core import group_job, outcome
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue import (
-    agent_of_session,
     as_dispatch,
     check_dialogue,
     dialogue_of,
@@ -33,7 +32,7 @@ from agent_dispatch.core.dialogue import (
 from agent_dispatch.core.parallel import wrong_items
 from agent_dispatch.core.progress_text import about, started
 from agent_dispatch.core.questions import QuestionRow
-from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.owner import create_job
@@ -63,11 +62,13 @@ from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.answering import Answering
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.limits import Limits
+from agent_dispatch.run.looks import Looks
 from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.parallel import dispatch_parallel
 from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, nothing_begun
 from agent_dispatch.run.runner import Runner
+from agent_dispatch.run.sessions import check_not_around, check_owner
 from agent_dispatch.run.single_flight import SingleFlight
 from agent_dispatch.run.steering import send
 from agent_dispatch.run.threads import Lookouts, in_thread
@@ -78,8 +79,6 @@ _CANCEL_PATIENCE_S = 10.0
 """How long a cancellation may take before its outcome is `running`: a ladder, with room."""
 _WATCH_EVERY_S = 1.0
 """How often a waiter looks for new progress lines; they are written once a second at most."""
-_LOOK_S = 5.0
-"""How long looking at an agent's directory may take."""
 
 
 class Service:
@@ -124,6 +123,7 @@ class Service:
         self._tree = tree_around(environ)
         self._ids = IdSource()
         self._lookouts = Lookouts()
+        self._looks = Looks(registry, self._lookouts)
         self._planner = Planner(registry, environ, claude, self._lookouts)
         self._runner = Runner(
             store=store,
@@ -210,7 +210,7 @@ class Service:
     ) -> DispatchResult:
         request, settings = plan.request, plan.settings
         await self._check_owner_of_session(request)
-        await self._check_session(request.session_id)
+        await check_not_around(self._store, self._parent, request.session_id)
         # Where no record of an ordinary call is kept, there is none that a ref could name.
         unnamed = ref and settings.call_retention_days == 0
         if alone or unnamed or _is_own_run(plan):
@@ -250,7 +250,7 @@ class Service:
         """
         plan = plan_run(await self._planner.snapshot(), request)
         await self._check_owner_of_session(plan.request)
-        await self._check_session(plan.request.session_id)
+        await check_not_around(self._store, self._parent, plan.request.session_id)
 
         async def start(report: OnProgress, _limit: TimeLimit) -> DispatchResult:
             # The worker keeps the time itself, from when its agent starts.
@@ -268,40 +268,8 @@ class Service:
         return await self._flight.dispatch(plan, on_progress, start, outlives=True)
 
     async def _check_owner_of_session(self, request: DispatchRequest) -> None:
-        """Refuse to resume the conversation of another agent, as far as records tell whose it is.
-
-        It would go on in this agent's directory, with its rights.
-        """
-        if (session_id := request.session_id) is None:
-            return
-
-        def is_of(job: Job) -> bool:
-            return agent_of_session(job, session_id) is not None
-
-        job = await in_thread(self._store.find, session_id.lower(), is_of)
-        owner = None if job is None else agent_of_session(job, session_id)
-        if job is not None and owner is not None and owner != request.agent:
-            raise InvalidRequestError(
-                f"Session {session_id} belongs to agent {owner!r} (job {job.id}), not to"
-                f" {request.agent!r}; nothing was started. Resume it with agent {owner!r}, or leave"
-                " the session out, to begin a new conversation."
-            )
-
-    async def _check_session(self, session_id: str | None) -> None:
-        """Refuse to wait for a conversation that itself waits, inside its agent, for this call."""
-        job_id = self._parent
-        while session_id is not None and job_id is not None:
-            try:
-                job = await in_thread(self._store.read, job_id)
-            except DispatchError:
-                return  # Not to be seen from here: the run's own deadline ends the wait.
-            if (job.session_id or "").lower() == session_id.lower():
-                raise InvalidRequestError(
-                    f"Session {session_id} is the conversation in which this call is made (job"
-                    f" {job.id}), so it cannot answer before this call has ended. Leave session_id"
-                    " out, to ask in a new conversation."
-                )
-            job_id = job.parent
+        """Refuse to resume the conversation of another agent; see `sessions.check_owner`."""
+        await check_owner(self._store, request)
 
     async def parallel(
         self,
@@ -753,28 +721,7 @@ class Service:
 
     async def list_agents(self) -> list[AgentSummary]:
         """All configured agents, the broken ones with their problem."""
-        try:
-            return await self._lookouts.look("list", self._registry.list_agents, _LOOK_S)
-        except trio.TooSlowError:
-            return await self._list_one_by_one()
-
-    async def _list_one_by_one(self) -> list[AgentSummary]:
-        """List them, each with a bound of its own, because a directory does not answer."""
-        unseen = partial(self._registry.list_agents, look=False)
-        rows = {row.name: row for row in await self._lookouts.run("list unseen", unseen)}
-
-        async def look(name: str) -> None:
-            summary = partial(self._registry.summary, name)
-            try:
-                rows[name] = await self._lookouts.look(f"list {name}", summary, _LOOK_S)
-            except trio.TooSlowError:
-                problem = rows[name].problem or _hangs(name)
-                rows[name] = msgspec.structs.replace(rows[name], problem=problem)
-
-        async with trio.open_nursery() as nursery:
-            for name in rows:
-                nursery.start_soon(look, name)
-        return list(rows.values())
+        return await self._looks.list_agents()
 
     async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
         """One agent as it takes effect, with the first lines of its documents.
@@ -782,11 +729,7 @@ class Service:
         Raises:
             DispatchError: No such agent, or its directory does not answer.
         """
-        look = partial(self._registry.inspect_agent, name, preview_lines)
-        try:
-            return await self._lookouts.look(f"inspect {name}", look, _LOOK_S)
-        except trio.TooSlowError:
-            raise DispatchError(_hangs(name)) from None
+        return await self._looks.inspect_agent(name, preview_lines)
 
     async def tidy(self) -> None:
         """Remove old records as the settings say; a broken configuration removes nothing."""
@@ -891,13 +834,6 @@ def _is_own_run(plan: Plan) -> bool:
 
 def _no_hosts(host: str) -> DispatchError:
     return DispatchError(f"This process has no way to other machines, such as {host}.")
-
-
-def _hangs(name: str) -> str:
-    return (
-        f"The directory of agent {name!r} did not answer for {_LOOK_S:g} s. Is it on a network"
-        " mount that hangs?"
-    )
 
 
 @contextlib.asynccontextmanager

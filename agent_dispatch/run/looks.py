@@ -1,0 +1,67 @@
+"""Looks at the directories of agents, each with a bound: a network mount may never answer."""
+
+from functools import partial
+
+import msgspec
+import trio
+
+from agent_dispatch.config.registry import Registry
+from agent_dispatch.errors import DispatchError
+from agent_dispatch.model.agent import AgentDetails, AgentSummary
+from agent_dispatch.run.threads import Lookouts
+
+_LOOK_S = 5.0
+"""How long looking at an agent's directory may take."""
+
+
+class Looks:
+    """Lists and inspects the agents of one registry."""
+
+    def __init__(self, registry: Registry, lookouts: Lookouts) -> None:
+        """Look at the agents of `registry` in threads of `lookouts`."""
+        self._registry = registry
+        self._lookouts = lookouts
+
+    async def list_agents(self) -> list[AgentSummary]:
+        """All configured agents, the broken ones with their problem."""
+        try:
+            return await self._lookouts.look("list", self._registry.list_agents, _LOOK_S)
+        except trio.TooSlowError:
+            return await self._list_one_by_one()
+
+    async def _list_one_by_one(self) -> list[AgentSummary]:
+        """List them, each with a bound of its own, because a directory does not answer."""
+        unseen = partial(self._registry.list_agents, look=False)
+        rows = {row.name: row for row in await self._lookouts.run("list unseen", unseen)}
+
+        async def look(name: str) -> None:
+            summary = partial(self._registry.summary, name)
+            try:
+                rows[name] = await self._lookouts.look(f"list {name}", summary, _LOOK_S)
+            except trio.TooSlowError:
+                problem = rows[name].problem or _hangs(name)
+                rows[name] = msgspec.structs.replace(rows[name], problem=problem)
+
+        async with trio.open_nursery() as nursery:
+            for name in rows:
+                nursery.start_soon(look, name)
+        return list(rows.values())
+
+    async def inspect_agent(self, name: str, preview_lines: int) -> AgentDetails:
+        """One agent as it takes effect, with the first lines of its documents.
+
+        Raises:
+            DispatchError: No such agent, or its directory does not answer.
+        """
+        look = partial(self._registry.inspect_agent, name, preview_lines)
+        try:
+            return await self._lookouts.look(f"inspect {name}", look, _LOOK_S)
+        except trio.TooSlowError:
+            raise DispatchError(_hangs(name)) from None
+
+
+def _hangs(name: str) -> str:
+    return (
+        f"The directory of agent {name!r} did not answer for {_LOOK_S:g} s. Is it on a network"
+        " mount that hangs?"
+    )

@@ -1,0 +1,58 @@
+"""Whether a conversation may be resumed, as far as the records of jobs tell."""
+
+from agent_dispatch.core.dialogue import agent_of_session
+from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.model.dispatch import DispatchRequest
+from agent_dispatch.model.job import Job
+from agent_dispatch.run.threads import in_thread
+
+
+async def check_owner(store: JobStore, request: DispatchRequest) -> None:
+    """Refuse to resume the conversation of another agent.
+
+    It would go on in this agent's directory, with its rights.
+
+    Raises:
+        InvalidRequestError: A record says that the session belongs to another agent.
+    """
+    if (session_id := request.session_id) is None:
+        return
+
+    def is_of(job: Job) -> bool:
+        return agent_of_session(job, session_id) is not None
+
+    job = await in_thread(store.find, session_id.lower(), is_of)
+    owner = None if job is None else agent_of_session(job, session_id)
+    if job is not None and owner is not None and owner != request.agent:
+        raise InvalidRequestError(
+            f"Session {session_id} belongs to agent {owner!r} (job {job.id}), not to"
+            f" {request.agent!r}; nothing was started. Resume it with agent {owner!r}, or leave"
+            " the session out, to begin a new conversation."
+        )
+
+
+async def check_not_around(store: JobStore, parent: str | None, session_id: str | None) -> None:
+    """Refuse to wait for a conversation that itself waits, inside its agent, for this call.
+
+    Args:
+        store: The jobs.
+        parent: The job inside whose agent the call is made; None: outside of any.
+        session_id: The session to resume.
+
+    Raises:
+        InvalidRequestError: It is the session of a surrounding job.
+    """
+    job_id = parent
+    while session_id is not None and job_id is not None:
+        try:
+            job = await in_thread(store.read, job_id)
+        except DispatchError:
+            return  # Not to be seen from here: the run's own deadline ends the wait.
+        if (job.session_id or "").lower() == session_id.lower():
+            raise InvalidRequestError(
+                f"Session {session_id} is the conversation in which this call is made (job"
+                f" {job.id}), so it cannot answer before this call has ended. Leave session_id"
+                " out, to ask in a new conversation."
+            )
+        job_id = job.parent
