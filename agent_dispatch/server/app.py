@@ -1,6 +1,6 @@
 """The MCP server: our tools on the library's low-level `Server`, which speaks both eras."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -44,6 +44,8 @@ from agent_dispatch.server.tools_jobs import (
     FETCH_RESULT,
 )
 from agent_dispatch.server.tools_parallel import DISPATCH_PARALLEL
+
+ArrivedAt = Callable[[types.RequestId | None], float]
 
 SERVER_NAME = "agent-dispatch"
 _SESSION = "claudecode/sessionId"
@@ -107,9 +109,18 @@ documents without starting it. A wrong call answers {"error": ...} with the fix.
 
 
 def build_server(
-    service: Service | DispatchError, tools: Sequence[Tool[Any]] = TOOLS
+    service: Service | DispatchError,
+    tools: Sequence[Tool[Any]] = TOOLS,
+    *,
+    arrived_at: ArrivedAt = lambda _request_id: trio.current_time(),
 ) -> Server[Ongoing]:
-    """The server over `service`, ready for `Server.run` or the library's in-memory client."""
+    """The server over `service`, ready for `Server.run` or the library's in-memory client.
+
+    Args:
+        service: What the tools work with, or why there is none.
+        tools: The tools that are offered.
+        arrived_at: Says when a request came, on Trio's clock.
+    """
     toolbox = Toolbox(service, tools)
     job_tasks = tasks.Tasks(service)
     notices = CancelNotices()
@@ -135,7 +146,7 @@ def build_server(
         async def report(number: float, message: str) -> None:
             await ctx.session.report_progress(number, message=message)
 
-        caller, ongoing = _caller(ctx), ctx.lifespan_context
+        caller, ongoing = _caller(ctx, arrived_at), ctx.lifespan_context
         REQUEST_SESSION.set(_session_of(ctx))
         with notices.noted(ctx, caller), _forms_for(ctx, caller, service):
             answer = await toolbox.call(params.name, params.arguments, report, caller, ongoing)
@@ -215,7 +226,7 @@ class _Server(Server[Ongoing]):
         return options.model_copy(update={"capabilities": capabilities})
 
 
-def _caller(ctx: ServerRequestContext[Any]) -> Caller:
+def _caller(ctx: ServerRequestContext[Any], arrived_at: ArrivedAt) -> Caller:
     client = ctx.session.client_params
     task = TaskWish.NONE
     if tasks.wants_task(ctx):
@@ -230,6 +241,7 @@ def _caller(ctx: ServerRequestContext[Any]) -> Caller:
         client=client.client_info.name if client else "",
         shows_forms=shows_forms,
         response=response_in(ctx) if tasks.is_modern(ctx) else None,
+        arrived_at=arrived_at(ctx.request_id),
     )
 
 

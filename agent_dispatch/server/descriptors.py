@@ -21,6 +21,8 @@ class Wire:
         """What was read and is still to be answered."""
         self.unwritten = b""
         """What was to be written and did not fit."""
+        self.handed_over_at: float | None = None
+        """When the front door met what it cannot answer, on the monotonic clock."""
 
 
 def take_wire() -> Wire:

@@ -240,7 +240,9 @@ def _serve_behind_door(
 ) -> None:
     import gc
     from contextlib import closing
+    from time import monotonic
 
+    wire.handed_over_at = monotonic()
     with closing(start_fork_server()) as fork_server:
         leave_when_alone = _LeaveWhenAlone(wire, door)
         sys.meta_path.insert(0, leave_when_alone)

@@ -5,6 +5,7 @@ which cancels the work. What then still runs is bounded in time.
 """
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from signal import Signals
@@ -94,7 +95,7 @@ async def serve_messages(
         door: Goes on answering what is its own; None: the library answers everything.
         on_end: Called when the client has gone and the time for its last answers has passed.
     """
-    server = build_server(service)
+    server = build_server(service, arrived_at=unanswered.arrived_at)
     await server.run(
         MessageReader(lines, outbox, unanswered, door, on_end=on_end),
         MessageWriter(lines, outbox, unanswered),
@@ -111,7 +112,10 @@ async def _serve_client(
 ) -> None:
     leaving = trio.Event()
     door.serves_alone = False
-    lines = LineReader(wire.read_fd, wire.unread)
+    since = trio.current_time()
+    if wire.handed_over_at is not None:
+        since -= time.monotonic() - wire.handed_over_at
+    lines = LineReader(wire.read_fd, wire.unread, since=since)
     outbox = Outbox(wire.write_fd, on_gone=leaving.set, unwritten=wire.unwritten)
     unanswered = Unanswered()
     work = trio.CancelScope()

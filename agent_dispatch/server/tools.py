@@ -331,7 +331,8 @@ async def _answer_until(service: Service, caller: Caller, wish: TaskWish) -> flo
         case TaskWish.AT_ONCE:
             return -math.inf
         case TaskWish.IF_LONG:
-            return min(until, caller.arrived_at + settings.task_after_seconds)
+            # Loading takes of the client's patience, but a task is for agents that take long.
+            return min(until, trio.current_time() + settings.task_after_seconds)
         case TaskWish.NONE:
             return until
 

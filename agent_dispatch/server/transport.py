@@ -56,7 +56,8 @@ class Unanswered:
     """The requests that were read and not answered yet, as far as an answer is due."""
 
     def __init__(self) -> None:
-        self._ids: set[RequestId] = set()
+        self._ids: dict[RequestId, float] = {}
+        """With the time at which each came, on Trio's clock."""
         self._answered: set[RequestId] = set()
         self._none_left = trio.lowlevel.ParkingLot()
         self.input_ended = False
@@ -72,10 +73,15 @@ class Unanswered:
         self._ids.clear()
         self._none_left.unpark_all()
 
-    def note_read(self, message: JSONRPCMessage) -> None:
+    def arrived_at(self, request_id: RequestId | None) -> float:
+        """When a request came, on Trio's clock; now, if no answer to it is due."""
+        now = trio.current_time()
+        return now if request_id is None else self._ids.get(request_id, now)
+
+    def note_read(self, message: JSONRPCMessage, at: float) -> None:
         """A request waits for its answer from here on; a cancelled one no longer does."""
         if isinstance(message, JSONRPCRequest):
-            self._ids.add(message.id)
+            self._ids[message.id] = at
         elif isinstance(message, JSONRPCNotification) and message.method == CANCELLED:
             self._settle((message.params or {}).get("requestId"))
 
@@ -104,7 +110,7 @@ class Unanswered:
 
     def _settle(self, request_id: object) -> None:
         if isinstance(request_id, int | str):
-            self._ids.discard(request_id)
+            self._ids.pop(request_id, None)
         if not self._ids:
             self._none_left.unpark_all()
 
@@ -194,7 +200,7 @@ class MessageReader:
                 self._outbox.post(frame)
             return self._next_of_handshake()
         if (message := self._decode(line)) is not None:
-            self._unanswered.note_read(message)
+            self._unanswered.note_read(message, self._lines.arrived_at)
         return message
 
     def _next_of_handshake(self) -> JSONRPCMessage | None:

@@ -44,12 +44,19 @@ class LineReader:
     """Lines of a descriptor, of any size up to a limit."""
 
     def __init__(
-        self, fd: int, unread: bytes = b"", *, max_line_bytes: int = MAX_LINE_BYTES
+        self,
+        fd: int,
+        unread: bytes = b"",
+        *,
+        since: float = 0,
+        max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
         """Read `unread`, and then `fd`, which stays the caller's to close.
 
-        A pipe or socket becomes non-blocking.
+        A pipe or socket becomes non-blocking. Its first input counts as come at `since`.
         """
+        self.arrived_at = since
+        """The earliest time at which the last line can have come, on Trio's clock."""
         self._fd = fd
         self.max_line_bytes = max_line_bytes
         self._buffer = bytearray(unread)
@@ -90,14 +97,17 @@ class LineReader:
     async def _read(self) -> bytes:
         try:
             if not self._pollable:
-                return await trio.to_thread.run_sync(
+                chunk = await trio.to_thread.run_sync(
                     os.read, self._fd, CHUNK_BYTES, abandon_on_cancel=True
                 )
+                self.arrived_at = trio.current_time()
+                return chunk
             while True:
                 try:
                     return os.read(self._fd, CHUNK_BYTES)
                 except BlockingIOError:
                     await trio.lowlevel.wait_readable(self._fd)
+                    self.arrived_at = trio.current_time()
         except OSError as error:
             if error.errno not in _CLIENT_GONE:
                 logger.error("requests can no longer be read: %s", error)

@@ -35,10 +35,13 @@ WAITING: dict[str, dict[str, Any]] = {
 
 @asynccontextmanager
 async def connected(
-    service: FakeService, mode: str, client_name: str = "test"
+    service: FakeService, mode: str, client_name: str = "test", *, waited_s: float = 0
 ) -> AsyncIterator[Client]:
-    """Connect over streams: the library's shortcut in memory sends no cancel notices."""
-    server = build_server(service)
+    """Connect over streams: the library's shortcut in memory sends no cancel notices.
+
+    Each request has waited for `waited_s` before it is read.
+    """
+    server = build_server(service, arrived_at=lambda _id: trio.current_time() - waited_s)
 
     @asynccontextmanager
     async def transport() -> AsyncIterator[Any]:
@@ -203,6 +206,16 @@ async def test_the_setting_outranks_what_is_known_of_a_client(
         service.used_settings = Settings(patience_seconds=-1)
         assert await ask(client, 300, "dispatch", {**ONE, "context": "other"})
         assert trio.current_time() - started > RUN_S
+
+
+async def test_patience_counts_from_the_arrival_of_a_call_that_waited_for_loading(
+    mode: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    service = FakeService(used_settings=Settings(patience_seconds=10))
+    async with connected(service, mode, waited_s=7) as client:
+        started = trio.current_time()
+        assert (await ask(client, 60, "dispatch", ONE))["status"] == "running"
+        assert trio.current_time() - started == pytest.approx(3, abs=0.5)
 
 
 async def test_a_person_who_cancels_in_time_ends_the_background_job(

@@ -53,6 +53,22 @@ async def lines_of(reader: LineReader) -> AsyncIterator[bytes | Overlong]:
         yield line
 
 
+async def test_a_line_that_waited_before_the_reader_began_is_as_old_as_its_wait(
+    pipe: Pipe, autojump_clock: trio.testing.MockClock
+) -> None:
+    began = trio.current_time()
+    os.write(pipe.write_fd, b"second\n")
+    reader = LineReader(pipe.read_fd, b"first\n", since=began - 5)
+    for line in (b"first", b"second"):
+        assert await reader.receive() == line
+        assert reader.arrived_at == began - 5
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        os.write(pipe.write_fd, b"third\n")
+    assert reader.arrived_at >= began
+
+
 async def test_lines_come_whole_however_they_arrive(pipe: Pipe) -> None:
     reader = LineReader(pipe.read_fd)
     received: list[bytes | Overlong] = []
