@@ -133,9 +133,10 @@ def _by_result(report: RunReport, last: ResultEvent) -> Failure:
         why, steps = permission_advice(agent, seen, report.inherited, report.job_id)
         text = (
             f"The run failed after {len(seen.denied_tools)} tool call(s) were denied by"
-            f" permissions: {tools}. {said} {why}"
+            f" permissions: {tools}."
         )
-        return Failure(ErrorType.PERMISSION, text.rstrip(), tuple(steps))
+        text = " ".join(filter(None, (text, said, why)))
+        return Failure(ErrorType.PERMISSION, text, tuple(steps))
     if last.subtype == "error_max_turns":
         text = f"The agent reached its limit on turns before it had finished. {said}"
         return Failure(ErrorType.CLI_ERROR, text.rstrip(), (_resume(report),))
