@@ -13,10 +13,17 @@ from agent_dispatch.model.next_step import NextStep, StepKind
 
 DELIVERY_S = 5.0
 """How long to wait until a message is delivered: a tool may run much longer."""
+BEHIND_S = 0.5
+"""For so long the record of a run that has just begun may still say that the job is pending."""
 
 
 async def send(
-    store: JobStore, job_id: str, text: str, *, patience_s: float = DELIVERY_S
+    store: JobStore,
+    job_id: str,
+    text: str,
+    *,
+    patience_s: float = DELIVERY_S,
+    behind_s: float = BEHIND_S,
 ) -> Sending:
     """Give a message to the agent of a job, and wait a moment until its turn takes it in.
 
@@ -27,6 +34,7 @@ async def send(
         job_id: The job.
         text: What to say.
         patience_s: Seconds to wait; after that, the message stays queued.
+        behind_s: The same for a job that its record calls pending.
 
     Raises:
         InvalidRequestError: Not an id, a job of several agents, or the text cannot be sent.
@@ -48,8 +56,10 @@ async def send(
     except UnknownJobError:
         return Sending(job_id=job_id, outcome=SendOutcome.NOT_FOUND)
     queued = Sending(job_id=job_id, outcome=SendOutcome.QUEUED)
-    if job.status is JobStatus.PENDING or job.held_until is not None:
+    if job.held_until is not None:
         return queued  # No process takes lines now.
+    if job.status is JobStatus.PENDING:
+        patience_s = min(patience_s, behind_s)
     with trio.move_on_after(patience_s):
         try:
             job = await wait_to_see(store, job_id, lambda job: _is_delivered(job, mail.id))

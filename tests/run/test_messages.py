@@ -51,8 +51,8 @@ def _is_running(job: Job) -> bool:
 
 
 @asynccontextmanager
-async def running(stage: Stage, script: str) -> AsyncIterator["At"]:
-    """A dispatch that has begun, and a store of another process."""
+async def running(stage: Stage, script: str, *, is_recorded: bool = True) -> AsyncIterator["At"]:
+    """A dispatch that has begun, as its record says, and a store of another process."""
     stage.configure()
     tree: Tree = stage.tree(script)
     at = At(JobStore(stage.directory / "jobs"))
@@ -60,7 +60,8 @@ async def running(stage: Stage, script: str) -> AsyncIterator["At"]:
         async with stage.open(tree) as service, trio.open_nursery() as nursery:
             nursery.start_soon(at.run, service)
             await at.begun.wait()
-            await wait_to_see(at.store, at.job_id, _is_running)
+            if is_recorded:
+                await wait_to_see(at.store, at.job_id, _is_running)
             yield at
             await at.ended.wait()
     assert tree.living() == []
@@ -85,7 +86,7 @@ class At:
         self.ended.set()
 
     async def send(self, text: str, patience_s: float = 30) -> Sending:
-        return await send(self.store, self.job_id, text, patience_s=patience_s)
+        return await send(self.store, self.job_id, text, patience_s=patience_s, behind_s=patience_s)
 
     async def job(self) -> Job:
         return await settled(self.store, self.job_id)
@@ -107,6 +108,11 @@ async def test_a_message_reaches_the_running_turn_and_its_delivery_is_recorded(
     assert message.sent_at <= message.delivered_at
     # With a hint it is kept for no other call.
     assert "told something more (1 message(s))" in (at.result.hint or "")
+
+
+async def test_a_run_whose_record_is_not_written_yet_has_a_message_delivered(stage: Stage) -> None:
+    async with running(stage, WORKS, is_recorded=False) as at:
+        assert (await at.send("early")).outcome is SendOutcome.DELIVERED
 
 
 async def test_messages_come_in_the_order_in_which_they_were_sent(stage: Stage) -> None:
