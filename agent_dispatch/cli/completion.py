@@ -14,8 +14,9 @@ from agent_dispatch.cli.jobs import open_store
 from agent_dispatch.cli.output import write_lines
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.values import check_choice
+from agent_dispatch.config.clients import CLIENTS
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.config import PERMISSION_MODES
+from agent_dispatch.model.config import EFFORTS, PERMISSION_MODES
 from agent_dispatch.model.job import JobStatus
 
 _ASK = "words"
@@ -58,11 +59,13 @@ function __agent_dispatch_words
     agent-dispatch completion words -- $line 2>/dev/null
 end
 complete -c agent-dispatch -f -a '(__agent_dispatch_words)'
+complete -c agent-dispatch -n '__fish_seen_subcommand_from add import parallel' -F
 """
 
 SCRIPTS: Mapping[str, str] = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
-_AGENT, _JOB, _TOPIC = "agent", "job", "topic"
+_AGENT, _GROUP, _JOB, _TOPIC = "agent", "group", "job", "topic"
+_GROUP_ACTION, _HOST_ACTION, _SHELL = "group action", "host action", "shell"
 _POSITIONS: Mapping[str, Sequence[str]] = {
     "describe": (_AGENT,),
     "update": (_AGENT,),
@@ -79,12 +82,24 @@ _POSITIONS: Mapping[str, Sequence[str]] = {
     "send": (_JOB,),
     "answer": (_JOB,),
     "help": (_TOPIC,),
+    "group": (_GROUP_ACTION, _GROUP),
+    "hosts": (_HOST_ACTION,),
+    "completion": (_SHELL,),
 }
-"""The kinds of the positional arguments of commands that take an agent, a job or a topic."""
+"""The kinds of the positional arguments of commands, as far as there is something to propose."""
+_WORDS: Mapping[str, Sequence[str]] = {
+    _TOPIC: [*COMMANDS, *ALIASES, *TOPICS],
+    _GROUP_ACTION: ["add", "list", "inspect", "update", "remove"],
+    _HOST_ACTION: ["list", "add", "remove", "install"],
+    _SHELL: [*SCRIPTS],
+}
 _CHOICES: Mapping[str, Sequence[str]] = {
     "--status": [status.value for status in JobStatus],
     "--permission-mode": sorted(PERMISSION_MODES),
     "--response-format": ["json"],
+    "--permission-prompts": ["ask", "deny", "none"],
+    "--effort": EFFORTS,
+    "--client": [*CLIENTS],
 }
 
 
@@ -110,6 +125,9 @@ def completion(shell_name: str, line: str = "", /, *, shell: Shell) -> int:
 def _candidates(words: Sequence[str], shell: Shell) -> list[str]:
     """Return what the last of the words may become."""
     *before, current = words or [""]
+    if before and (current == "=" or before[-1] == "="):
+        # Bash makes three words of `--status=f`, and completes the last one.
+        before, current = (before, "") if current == "=" else (before[:-1], current)
     return sorted({word for word in _all(before, current, shell) if word.startswith(current)})
 
 
@@ -135,8 +153,10 @@ def _all(before: Sequence[str], current: str, shell: Shell) -> Iterable[str]:
 
 
 def _values(option: str, shell: Shell) -> Iterable[str]:
-    if option in ("--agent", "--aggregate", "--member"):
+    if option in ("--agent", "--aggregate", "--member", "--remove-member"):
         return _named(_AGENT, shell)
+    if option == "--group":
+        return _named(_GROUP, shell)
     return _CHOICES.get(option, ())
 
 
@@ -145,8 +165,10 @@ def _named(kind: str, shell: Shell) -> Iterable[str]:
         if kind == _AGENT:
             config = open_registry(shell).load()
             return [*config.agents, *config.broken]
+        if kind == _GROUP:
+            return open_registry(shell).load().groups
         if kind == _JOB:
             return [short_id(row.id) for row in open_store(shell).list_jobs(limit=_MAX_JOBS).jobs]
     except DispatchError:
         return []  # A key press is no place for an error; the command itself will tell.
-    return [*COMMANDS, *ALIASES, *TOPICS]
+    return _WORDS[kind]

@@ -37,8 +37,21 @@ def test_words_are_completed_by_their_place(infra: World) -> None:
     assert words(infra, "jobs", "--st") == ["--status"]
     assert words(infra, "jobs", "--status", "f") == ["failed"]
     assert words(infra, "jobs", "--agent=inf") == ["--agent=infra"]
+    assert words(infra, "jobs", "--agent", "=", "inf") == ["infra"]
+    assert words(infra, "jobs", "--status", "=")[0] == "cancelled"
+    assert words(infra, "update", "infra", "--effort", "xh") == ["xhigh"]
+    assert words(infra, "init", "--client", "cur") == ["cursor"]
+    assert words(infra, "group", "ins") == ["inspect"]
+    assert words(infra, "completion", "z") == ["zsh"]
     assert words(infra, "help", "exit") == ["exit-codes"]
     assert words(infra, "nonsense", "") == []
+
+
+def test_groups_are_completed_where_one_is_named(infra: World) -> None:
+    with infra.config.open("a") as file:
+        file.write('[groups.shop]\nmembers = [{agent = "infra"}]\n')
+    assert words(infra, "group", "inspect", "s") == ["shop"]
+    assert words(infra, "run", "--group", "") == ["shop"]
 
 
 def test_a_broken_config_completes_nothing(world: World) -> None:
