@@ -51,8 +51,11 @@ class UnknownGroupError(DispatchError):
     """No group of that name is configured."""
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
-        names = ", ".join(sorted(available)) or "none yet"
-        super().__init__(f"Unknown group: {quoted(name, _SHOWN_CHARS)}. Available: {names}")
+        known = sorted(available)
+        super().__init__(
+            f"Unknown group: {quoted(name, _SHOWN_CHARS)}.{did_you_mean(name, known)}"
+            f" Available: {', '.join(known) or 'none yet'}"
+        )
 
 
 class ConfigError(DispatchError):

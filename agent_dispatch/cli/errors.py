@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from agent_dispatch.cli.next_steps import tips
 from agent_dispatch.cli.output import Colour, fit, one_line, printable, remark, write_json
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.errors import DispatchError, UnknownAgentError
+from agent_dispatch.errors import DispatchError, UnknownAgentError, UnknownGroupError
 from agent_dispatch.model.next_step import NextStep
 
 MAX_LINE_CHARS = 200
@@ -25,8 +25,9 @@ class MisuseError(DispatchError):
 def report_error(shell: Shell, error: DispatchError, *, as_json: bool) -> None:
     """Say that a call was wrong, in the shape that its caller reads."""
     said, message = all_tips(error.next_steps), str(error)
-    if not said and isinstance(error, UnknownAgentError):
-        said = ["agent-dispatch list"]
+    if not said and isinstance(error, UnknownAgentError | UnknownGroupError):
+        is_group = isinstance(error, UnknownGroupError)
+        said = ["agent-dispatch group list" if is_group else "agent-dispatch list"]
         # The line names them too, but has no room for many; the tip shows the rest.
         message = fit(one_line(message), MAX_LINE_CHARS - len(_LABEL))
     if as_json:

@@ -65,6 +65,15 @@ def test_of_many_agents_the_line_names_some_and_the_tip_lists_all(world: World) 
     assert tip == "tip: agent-dispatch list"
 
 
+def test_a_mistyped_group_gets_the_nearest_one_and_a_tip(world: World) -> None:
+    world.write_config("[groups.shop]\nmembers = []\n")
+    assert world.run("group", "inspect", "shpo") == 1
+    assert world.err == (
+        "error: Unknown group: 'shpo'. Did you mean shop? Available: shop\n"
+        "tip: agent-dispatch group list\n"
+    )
+
+
 @given(st.text(alphabet="ab .!\n", max_size=600))
 def test_a_message_is_split_at_a_sentence_and_nothing_is_lost(message: str) -> None:
     line, rest = split_message(message, 50)
