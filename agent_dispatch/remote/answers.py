@@ -111,7 +111,11 @@ class Answers:
         return [row for job in asked for row in rows(job)]
 
     async def _answer(self, job_id: str, verdict: str, by: str, question_id: str = "") -> object:
-        return await self._service.answer(job_id, Verdict(verdict), AnsweredBy(by), question_id)
+        try:
+            meant, who = Verdict(verdict), AnsweredBy(by)
+        except ValueError as error:
+            raise InvalidRequestError(f"Wrong arguments for 'answer': {error}.") from error
+        return await self._service.answer(job_id, meant, who, question_id)
 
     async def _check(self) -> object:
         return await in_thread(self._doctor)

@@ -254,6 +254,14 @@ def test_an_agent_is_added_once_for_the_same_directory(gpu: Machine, tmp_path: P
         assert caller.ask(t="ask", what="add", args=missing)["t"] == "failed"
 
 
+def test_an_answer_of_an_unknown_kind_is_a_wrong_question(gpu: Machine) -> None:
+    args = {"job_id": ID, "verdict": "perhaps", "by": "person"}
+    with calling(gpu) as caller:
+        refused = caller.ask(t="ask", what="answer", args=args)
+        assert (refused["t"], refused.get("kind")) == ("failed", None)
+        assert "'perhaps'" in refused["error"]
+
+
 @pytest.mark.parametrize(
     "line", ["nonsense", "[]", '{"t":"teleport","n":7}', '{"t":"submit","n":8}', "\0\0"]
 )
