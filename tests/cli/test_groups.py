@@ -121,7 +121,7 @@ def test_a_group_is_removed_and_its_agents_stay(shop: World) -> None:
 @pytest.mark.parametrize("action", ["inspect", "update", "remove"])
 def test_an_unknown_group_is_an_error_that_names_the_known_ones(shop: World, action: str) -> None:
     assert shop.run("group", action, "shp") == 1
-    assert "Unknown group: 'shp'. Available: shop" in shop.err
+    assert "Unknown group: 'shp'. Did you mean shop? Available: shop" in shop.err
 
 
 def test_an_agent_that_is_no_member_cannot_leave(shop: World) -> None:

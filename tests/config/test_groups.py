@@ -139,7 +139,7 @@ def test_an_unknown_group_and_an_agent_that_is_no_member_are_wrong_calls(
 ) -> None:
     with pytest.raises(UnknownGroupError) as unknown:
         plan_run(registry.snapshot(), DispatchRequest(agent="infra", task="t", group="shp"))
-    assert str(unknown.value) == "Unknown group: 'shp'. Available: quiet, shop"
+    assert str(unknown.value) == "Unknown group: 'shp'. Did you mean shop? Available: quiet, shop"
     with pytest.raises(InvalidRequestError) as stranger:
         plan_run(registry.snapshot(), DispatchRequest(agent="other", task="t", group="shop"))
     assert str(stranger.value) == (
