@@ -53,10 +53,6 @@ Claude Code do so, run: agent-dispatch init
 --allow-network  listen also where other machines can connect
 """
 
-HTTP_NEEDS = (
-    "agent-dispatch serve --http needs hypercorn. Install it beside agent-dispatch:"
-    f" {sys.executable} -m pip install hypercorn\n"
-)
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8642
 
 TERMINAL_HINT = """\
@@ -289,7 +285,7 @@ def _serve_http(
         sys.stdout.write(USAGE)
         return 0
     if find_spec("hypercorn") is None:
-        _say(HTTP_NEEDS)
+        _say(_http_needs())
         return 1
     try:
         with closing(start_fork_server()) as fork_server:
@@ -355,3 +351,16 @@ def _open_service(
 def _leave_on_signal(_signum: int, _frame: object) -> "NoReturn":
     # Without a flush: this may have interrupted one.
     os._exit(0)
+
+
+def _http_needs() -> str:
+    from importlib.util import find_spec
+
+    # The environments that uv makes have no pip.
+    installer = f"{sys.executable} -m pip install"
+    if find_spec("pip") is None:
+        installer = f"uv pip install --python {sys.executable}"
+    return (
+        "error: `serve --http` needs hypercorn, and it is not installed beside agent-dispatch.\n"
+        f"tip: {installer} hypercorn\n"
+    )

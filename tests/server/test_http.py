@@ -165,12 +165,27 @@ async def test_a_wrong_option_is_refused(tmp_path: Path) -> None:
     assert "--prot" in await refusal("--prot", "1", folder=tmp_path, status=2)
 
 
-async def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path: Path) -> None:
-    block = "import sys, runpy; sys.modules['hypercorn'] = None; runpy.run_module('{}', None, '{}')"
-    command = [sys.executable, "-c", block.format(COMMAND[-1], "__main__")]
+@pytest.mark.parametrize(
+    ("missing", "tip"),
+    [
+        ("pip", f"uv pip install --python {sys.executable} hypercorn"),
+        ("nothing_else", f"{sys.executable} -m pip install hypercorn"),
+    ],
+)
+async def test_without_the_extra_the_command_that_installs_it_is_named(
+    tmp_path: Path, missing: str, tip: str
+) -> None:
+    # Whether pip is there differs between environments: both cases are made here.
+    block = (
+        "import sys, runpy, types, importlib.machinery as m; pip = types.ModuleType('pip');"
+        " pip.__spec__ = m.ModuleSpec('pip', None); sys.modules['pip'] = pip;"
+        " sys.modules.update(dict.fromkeys(['hypercorn', '{}']));"
+        " runpy.run_module('{}', None, '{}')"
+    )
+    command = [sys.executable, "-c", block.format(missing, COMMAND[-1], "__main__")]
     async with serving("--http", command=command, env=environ_of(tmp_path)) as server:
         assert (await server.wait_exit())[0] == 1
-        assert f"{sys.executable} -m pip install hypercorn" in server.stderr
+        assert f"\ntip: {tip}\n" in server.stderr
         assert "fork_server started" not in server.stderr
 
 
