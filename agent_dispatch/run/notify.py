@@ -80,8 +80,12 @@ class Notifier:
             process.communicate(line, timeout=self._timeout_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            # The rest of the line is not written: a child in another group may hold the pipe.
+            process.wait()
             return f"was killed: it had not ended after {self._timeout_s:g} s"
+        finally:
+            if process.stdin is not None:
+                process.stdin.close()
         return f"ended with status {process.returncode}" if process.returncode else ""
 
 

@@ -15,7 +15,7 @@ from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.event import Event
 from agent_dispatch.model.job import JobKind
-from agent_dispatch.model.question import Verdict
+from agent_dispatch.model.question import Question, Verdict
 from agent_dispatch.run.notify import Notifier
 from tests.jobs.support import DONE, end, running
 from tests.run.stage import Stage, task
@@ -167,6 +167,24 @@ def test_what_goes_wrong_with_it_is_logged_and_bounded(
     assert time.monotonic() - began < 30
     assert says in "".join(said)
     assert bool(said) == bool(says)
+
+
+def test_a_detached_child_that_keeps_the_pipe_and_reads_nothing_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "agents.toml"
+    detached = (
+        "import os, time; os.fork() or (os.setsid(), time.sleep(40), os._exit(0)); time.sleep(60)"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", detached]
+    config.write_text(f"[settings]\nnotify = {json.dumps(argv)}\n")
+    said: list[str] = []
+    notifier = Notifier(Registry(config), os.environ, report=said.append, timeout_s=1)
+    started = time.monotonic()
+    question = Question(id="1", tool="Bash", input="x" * (1 << 20), asked_at=1.0, agent="infra")
+    notifier.tell(Event(event="question", job_id="1" * 32, agent="infra", question=question))
+    assert time.monotonic() - started < 30
+    assert "was killed" in said[0]
 
 
 @pytest.mark.parametrize("text", ["", "[settings]\nnotify = 3\n", "[broken"])
