@@ -178,6 +178,8 @@ class Turns:
         self._limit = TimeLimit(agent.timeout_s)
         self._inherited: ClaudeSettings | None = None
         self._turns = 0
+        # Until it has started, a cancellation reports that no time has gone by.
+        self._began = trio.current_time()
         self._is_stopped = False
         self._interruption = trio.CancelScope()
         self.interrupted_by: str | None = None

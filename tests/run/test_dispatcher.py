@@ -257,6 +257,24 @@ async def test_a_cancelled_dispatch_frees_its_slot(bench: Bench, autojump_clock:
     assert claude.running == 0
 
 
+async def test_a_dispatch_that_is_cancelled_before_its_agent_starts_is_recorded_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_watch: object) -> None:
+        looking.set()
+        await trio.sleep_forever()
+
+    looking = trio.Event()
+    monkeypatch.setattr("agent_dispatch.run.work_tree.Watch.may_start", never)
+    claude = FakeClaude()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.dispatch, claude)
+            await looking.wait()
+            nursery.cancel_scope.cancel()
+    assert claude.commands == []
+
+
 async def test_deeper_than_allowed_is_refused_without_a_process(bench: Bench) -> None:
     claude = FakeClaude()
     for depth in ("3", "17", "garbage"):
