@@ -1,6 +1,6 @@
 """Make the pictures of the README: what a person sees, on a real terminal.
 
-    uv run python -m tests.pictures docs/pictures
+    uv run --group dev python -m tests.pictures docs/pictures
 
 Each scene runs a program on a pseudo-terminal and is saved as SVG when its screen shows what the
 picture is about.
