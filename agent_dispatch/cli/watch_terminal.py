@@ -115,15 +115,13 @@ class _Screen:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._look)
             nursery.start_soon(self._follow_size)
-            while True:
-                await trio.lowlevel.wait_readable(self._input)
-                data = os.read(self._input, _KEY_BYTES)
-                if not data:
-                    self.left.set()  # The terminal is gone.
-                    return
+            await trio.lowlevel.wait_readable(self._input)
+            while data := os.read(self._input, _KEY_BYTES):
                 for key in keys_in(data):
                     self._press(key, nursery)
                 self._draw()
+                await trio.lowlevel.wait_readable(self._input)
+            self.left.set()  # The terminal is gone.
 
     async def end_with(self, beside: Callable[[], Awaitable[object]]) -> None:
         """Do something, and leave when it ends."""

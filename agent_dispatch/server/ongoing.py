@@ -215,7 +215,8 @@ class Ongoing:
             if not call.over.is_set():
                 await call.has_job.wait()
         except trio.Cancelled:
-            await self._leave(key, call, caller)
+            # Shielded inside; a run that is cancelled ends within bounds of its own.
+            await self._leave(key, call, caller)  # noqa: ASYNC102
             raise
         del call.callers[caller]
         if call.failure is not None:
@@ -293,7 +294,8 @@ class Ongoing:
             # A nursery that was cancelled while something in it failed.
             _, bugs = group.split(trio.Cancelled)
             logger.error("bug in agent-dispatch: a cancelled call failed", exc_info=bugs)
-            await trio.lowlevel.checkpoint_if_cancelled()
+            # A cancellation outranks what failed beside it, which is logged.
+            await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120
             raise
         finally:
             if self._calls.get(key) is call:

@@ -305,17 +305,18 @@ async def _run_alone(
 
     try:
         return await tool.run(service, params, report)
-    except WideningError as error:
-        if tool.granted is None or error.is_nested:
+    except WideningError as refused:
+        if tool.granted is None or refused.is_nested:
             raise
-        if response is not None:
-            accepted = response.actions.get(_WIDEN) == "accept"
-        elif caller.shows_forms is ShowsForms.BY_RETRY:
-            return Asks({_WIDEN: widening_text(error)}, State(call=key.hex()).encode())
-        else:
-            accepted = caller.accepts is not None and await caller.accepts(error)
-        if not accepted:
-            raise
+        error = refused
+    if response is not None:
+        accepted = response.actions.get(_WIDEN) == "accept"
+    elif caller.shows_forms is ShowsForms.BY_RETRY:
+        return Asks({_WIDEN: widening_text(error)}, State(call=key.hex()).encode())
+    else:
+        accepted = caller.accepts is not None and await caller.accepts(error)
+    if not accepted:
+        raise error
     return await tool.granted(service, params, on_progress)
 
 

@@ -182,6 +182,7 @@ def make_server() -> Server[Jobs]:
         return tasks.created(ctx, holder[0].start(works[params.name], arguments))
 
     async def _composed(ctx: Ctx, params: types.CallToolRequestParams) -> Any:
+        await trio.lowlevel.checkpoint()
         if not tasks.takes_tasks(ctx):
             raise _needs_tasks()
         responses = params.input_responses
