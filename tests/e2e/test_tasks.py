@@ -24,7 +24,10 @@ pytestmark = pytest.mark.e2e
 
 def is_server(pid: int, command: str) -> bool:
     """Whether this is a server, and none of the processes that are forked for it."""
-    is_forked = Path(f"/proc/{pid}/comm").read_text().startswith("dispatch-")
+    try:
+        is_forked = Path(f"/proc/{pid}/comm").read_text().startswith("dispatch-")
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # It has ended since it was listed.
     return command.rstrip().endswith(" serve") and not is_forked
 
 

@@ -322,7 +322,10 @@ def several(house: House) -> None:
 
 
 def is_worker(pid: int) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text().strip() == "dispatch-work"
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "dispatch-work"
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # It has ended since it was listed.
 
 
 async def with_members(house: House, group_id: str, count: int) -> list[str]:
