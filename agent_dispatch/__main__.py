@@ -49,7 +49,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _serve(argv: "Sequence[str]") -> int:
-    from agent_dispatch.server.entry import serve
+    from agent_dispatch.server.serve import serve
 
     return serve(argv)
 

@@ -152,7 +152,7 @@ def test_wheel_and_sdist_are_built_and_pass_the_checks_of_the_index(
     assert wheel.name.startswith(f"{name.replace('-', '_')}-{agent_dispatch.__version__}-")
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
-    assert {"agent_dispatch/__main__.py", "agent_dispatch/server/front_door.tsv"} <= names
+    assert {"agent_dispatch/__main__.py", "agent_dispatch/server/stdio/front_door.tsv"} <= names
     assert {path.split("/")[0] for path in names if ".dist-info/" not in path} == {"agent_dispatch"}
     [sdist] = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

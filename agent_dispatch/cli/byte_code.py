@@ -15,7 +15,9 @@ import agent_dispatch
 
 _SLOW = "mcp"
 """The library whose import takes longest; with its byte code, the others have theirs."""
-_IMPORTS = "agent_dispatch.server.host, agent_dispatch.worker, agent_dispatch.cli.app, cyclopts"
+_IMPORTS = (
+    "agent_dispatch.server.stdio_server, agent_dispatch.worker, agent_dispatch.cli.app, cyclopts"
+)
 _TIMEOUT_S = 120.0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
-from agent_dispatch.server.ongoing import Caller, Ongoing
+from agent_dispatch.server.calls.pending import Caller, Ongoing
 
 _CANCELLED = "notifications/cancelled"
 _SESSION_HEADER = "mcp-session-id"

@@ -9,8 +9,8 @@ from agent_dispatch.core.inline import cut
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.answers import whole_result
-from agent_dispatch.server.tools import encode
+from agent_dispatch.server.calls.toolbox import encode
+from agent_dispatch.server.tools.finished_jobs import whole_result
 
 _URI = "dispatch://result/"
 _RESULT_URI = re.compile(re.escape(_URI) + r"([0-9a-f]{32}(?:@[A-Za-z0-9_.-]+)?)")

@@ -4,9 +4,9 @@ from typing import Any
 
 import mcp_types as types
 
-from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
+from agent_dispatch.server.calls.toolbox import Answer
 from agent_dispatch.server.resources import link_to
-from agent_dispatch.server.tools import Answer
+from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
 
 WARNINGS = "agent-dispatch/warnings"
 """In `_meta` of a list: what was passed over for it."""

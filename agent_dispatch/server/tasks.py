@@ -23,13 +23,13 @@ from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary
 from agent_dispatch.model.question import AnsweredBy
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.answers import answer_of
-from agent_dispatch.server.form_texts import question_text
-from agent_dispatch.server.forms import Forms, as_request, can_show_forms
-from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
+from agent_dispatch.server.calls.form_texts import question_text
+from agent_dispatch.server.calls.forms import VERDICTS
+from agent_dispatch.server.calls.toolbox import answered
+from agent_dispatch.server.elicitation import Forms, as_request, can_show_forms
 from agent_dispatch.server.results import call_result, written
-from agent_dispatch.server.retry import VERDICTS
-from agent_dispatch.server.tools import answered
+from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
+from agent_dispatch.server.tools.finished_jobs import answer_of
 
 Handler = Callable[[ServerRequestContext[Any], Any], Awaitable[dict[str, Any]]]
 

@@ -17,7 +17,7 @@ from agent_dispatch.jobs.record import decode_record, encode_record
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind, new_job
 from agent_dispatch.model.next_step import NextStep, StepKind, run
-from agent_dispatch.server.app import TOOLS
+from agent_dispatch.server.mcp_server import TOOLS
 from agent_dispatch.server.next_steps import in_tools
 from tests.core import builders
 from tests.core.builders import SESSION, agent, report

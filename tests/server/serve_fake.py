@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from agent_dispatch.errors import ConfigError
-from agent_dispatch.server.entry import serve_with
+from agent_dispatch.server.serve import serve_with
 
 if TYPE_CHECKING:
     # Imported here because it imports Trio, and this process reports early imports.

@@ -14,9 +14,9 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.memory import create_client_server_memory_streams
 
 from agent_dispatch.model.config import Settings
-from agent_dispatch.server.app import build_server
-from agent_dispatch.server.ongoing import KEPT_S, MAX_KEPT, Caller
-from agent_dispatch.server.patience import patience_s
+from agent_dispatch.server.calls.client_limits import patience_s
+from agent_dispatch.server.calls.pending import KEPT_S, MAX_KEPT, Caller
+from agent_dispatch.server.mcp_server import build_server
 from tests.server.fake_service import JOB_ID, FakeService
 
 pytestmark = pytest.mark.parametrize("mode", ["auto", "legacy"])

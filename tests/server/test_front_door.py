@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent_dispatch.server.front_door import (
+from agent_dispatch.server.stdio.front_door import (
     HANDSHAKE_VERSIONS,
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -23,7 +23,7 @@ from agent_dispatch.server.front_door import (
     FrontDoor,
     read_table,
 )
-from agent_dispatch.server.front_door_table import make_rows, shipped
+from agent_dispatch.server.stdio.front_door_table import make_rows, shipped
 from tests.server.processes import (
     INITIALIZE,
     INITIALIZED,
@@ -237,7 +237,7 @@ async def test_an_idle_session_is_one_process_with_one_thread(is_modern: bool) -
 
 def test_it_loads_little_of_the_standard_library() -> None:
     script = (
-        "import sys; before = set(sys.modules); import agent_dispatch.server.entry;"
+        "import sys; before = set(sys.modules); import agent_dispatch.server.serve;"
         "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
     )
     done = subprocess.run(

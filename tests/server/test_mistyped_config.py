@@ -6,8 +6,8 @@ from typing import Any
 import trio
 
 from agent_dispatch.run.service import Service, open_service
-from agent_dispatch.server.app import TOOLS
-from agent_dispatch.server.tools import Answer, Toolbox
+from agent_dispatch.server.calls.toolbox import Answer, Toolbox
+from agent_dispatch.server.mcp_server import TOOLS
 
 
 async def _ignore(_number: float, _message: str) -> None:

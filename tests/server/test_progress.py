@@ -6,7 +6,7 @@ import trio.testing
 
 from agent_dispatch.core.progress_text import about
 from agent_dispatch.model.dispatch import Progress
-from agent_dispatch.server.progress import (
+from agent_dispatch.server.calls.progress import (
     KEEP_ALIVE_S,
     MAX_MESSAGE_CHARS,
     MAX_UNSENT,

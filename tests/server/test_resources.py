@@ -11,8 +11,8 @@ from mcp.shared.exceptions import MCPError
 
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import JobKind, JobStatus, new_job
-from agent_dispatch.server.app import build_server
-from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
+from agent_dispatch.server.mcp_server import build_server
+from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
 from tests.server.fake_service import JOB_ID, FakeService
 from tests.server.processes import INITIALIZE, INITIALIZED, serving
 

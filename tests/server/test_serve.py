@@ -13,9 +13,9 @@ import pytest
 import trio
 from mcp import Client, StdioServerParameters
 
-from agent_dispatch.server.app import TOOLS
-from agent_dispatch.server.salvage import INVALID_REQUEST, PARSE_ERROR
-from agent_dispatch.server.wire import MAX_LINE_BYTES
+from agent_dispatch.server.mcp_server import TOOLS
+from agent_dispatch.server.stdio.byte_streams import MAX_LINE_BYTES
+from agent_dispatch.server.stdio.malformed import INVALID_REQUEST, PARSE_ERROR
 from tests.server.processes import (
     COMMAND,
     INITIALIZE,

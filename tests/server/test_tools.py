@@ -10,10 +10,10 @@ import trio.testing
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.app import INSTRUCTIONS, TOOLS
-from agent_dispatch.server.schema import input_schema
-from agent_dispatch.server.tools import Answer, Tool, Toolbox
-from agent_dispatch.server.tools_agents import NoParams
+from agent_dispatch.server.calls.toolbox import Answer, Tool, Toolbox
+from agent_dispatch.server.mcp_server import INSTRUCTIONS, TOOLS
+from agent_dispatch.server.tools.agents import NoParams
+from agent_dispatch.server.tools.schema import input_schema
 from tests.server.fake_service import FakeService
 
 

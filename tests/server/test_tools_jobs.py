@@ -11,9 +11,9 @@ from trio.testing import MockClock
 from agent_dispatch.core.inline import INLINE_CHARS
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
-from agent_dispatch.server.app import TOOLS, build_server
+from agent_dispatch.server.calls.toolbox import Answer, Toolbox
+from agent_dispatch.server.mcp_server import TOOLS, build_server
 from agent_dispatch.server.results import WARNINGS
-from agent_dispatch.server.tools import Answer, Toolbox
 from tests.server.fake_service import JOB_ID, FakeService
 
 OTHER_ID = "0190a7b0c1d27abc8def0123456789ff"

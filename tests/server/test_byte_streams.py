@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_dispatch.server.wire import (
+from agent_dispatch.server.stdio.byte_streams import (
     CHUNK_BYTES,
     EDGE_BYTES,
     READ_MARK_BYTES,

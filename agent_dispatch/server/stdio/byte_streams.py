@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
-from agent_dispatch.server.descriptors import is_hung_up, is_pollable
+from agent_dispatch.server.stdio.wire import is_hung_up, is_pollable
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.tools import Tool
+from agent_dispatch.server.calls.toolbox import Tool
 
 MAX_PREVIEW_LINES = 200
 MAX_INSTRUCTIONS_CHARS = 2000

@@ -11,8 +11,8 @@ from agent_dispatch.core.prompt import schema_text
 from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.calls.toolbox import Tool
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.tools import Tool
 
 WHOLE_RESULT_CHARS = 100_000
 """An answer of 40,000 characters, escaped as JSON, must not be cut at the client's 50,000."""

@@ -16,9 +16,9 @@ from agent_dispatch.model.dispatch import OnProgress, Progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.answers import answer_of
-from agent_dispatch.server.form_texts import question_text
-from agent_dispatch.server.ongoing import Caller, Early, Ongoing
+from agent_dispatch.server.calls.form_texts import question_text
+from agent_dispatch.server.calls.pending import Caller, Early, Ongoing
+from agent_dispatch.server.tools.finished_jobs import answer_of
 
 VERDICTS = {"accept": Verdict.ALLOW, "decline": Verdict.DENY}
 """What a form's user did, as an answer; any other action leaves a question open."""

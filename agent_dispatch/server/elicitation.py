@@ -17,8 +17,8 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.question import AnsweredBy, Question
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.form_texts import question_text, widening_text
-from agent_dispatch.server.retry import VERDICTS, Asks, Response
+from agent_dispatch.server.calls.form_texts import question_text, widening_text
+from agent_dispatch.server.calls.forms import VERDICTS, Asks, Response
 
 _NO_FIELDS: dict[str, Any] = {"type": "object", "properties": {}}
 

@@ -15,14 +15,14 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.origin import REQUEST_SESSION
 from agent_dispatch.run.service import Service
 from agent_dispatch.server import tasks
+from agent_dispatch.server.calls.pending import Caller, Ongoing, ShowsForms, TaskWish
+from agent_dispatch.server.calls.toolbox import Tool, Toolbox, refusal
 from agent_dispatch.server.cancel_notices import CancelNotices
-from agent_dispatch.server.forms import Forms, can_show_forms, input_required, response_in
-from agent_dispatch.server.front_door import HANDSHAKE_VERSIONS
-from agent_dispatch.server.ongoing import Caller, Ongoing, ShowsForms, TaskWish
+from agent_dispatch.server.elicitation import Forms, can_show_forms, input_required, response_in
 from agent_dispatch.server.resources import TEMPLATE, read_result
 from agent_dispatch.server.results import call_result, written
-from agent_dispatch.server.tools import Tool, Toolbox, refusal
-from agent_dispatch.server.tools_agents import (
+from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
+from agent_dispatch.server.tools.agents import (
     ADD_AGENT,
     CACHE_CLEAR,
     CACHE_STATS,
@@ -31,9 +31,9 @@ from agent_dispatch.server.tools_agents import (
     REMOVE_AGENT,
     UPDATE_AGENT,
 )
-from agent_dispatch.server.tools_dialogue import DISPATCH_DIALOGUE
-from agent_dispatch.server.tools_dispatch import DISPATCH, DISPATCH_SESSION, DISPATCH_STREAM
-from agent_dispatch.server.tools_jobs import (
+from agent_dispatch.server.tools.dialogue import DISPATCH_DIALOGUE
+from agent_dispatch.server.tools.dispatch import DISPATCH, DISPATCH_SESSION, DISPATCH_STREAM
+from agent_dispatch.server.tools.jobs import (
     DISPATCH_ASYNC,
     DISPATCH_CANCEL,
     DISPATCH_GC,
@@ -43,7 +43,7 @@ from agent_dispatch.server.tools_jobs import (
     DISPATCH_WAIT,
     FETCH_RESULT,
 )
-from agent_dispatch.server.tools_parallel import DISPATCH_PARALLEL
+from agent_dispatch.server.tools.parallel import DISPATCH_PARALLEL
 
 ArrivedAt = Callable[[types.RequestId | None], float]
 

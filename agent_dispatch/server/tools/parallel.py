@@ -11,10 +11,10 @@ from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.parallel import ParallelAnswer
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.answers import answer_of
+from agent_dispatch.server.calls.toolbox import Tool
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.tools import Tool
-from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS
+from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
+from agent_dispatch.server.tools.finished_jobs import answer_of
 
 
 class ParallelParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

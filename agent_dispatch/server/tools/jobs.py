@@ -15,16 +15,16 @@ from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.answers import whole_result
+from agent_dispatch.server.calls.toolbox import Tool, WithWarnings
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.tools import Tool, WithWarnings
-from agent_dispatch.server.tools_dispatch import (
+from agent_dispatch.server.tools.dispatch import (
     ELSEWHERE,
     WHOLE_RESULT_CHARS,
     DispatchParams,
     TaskParams,
     request_from,
 )
+from agent_dispatch.server.tools.finished_jobs import whole_result
 
 MAX_PATIENCE_S = 3600
 

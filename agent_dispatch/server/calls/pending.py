@@ -23,7 +23,7 @@ from agent_dispatch.model.question import Question
 from agent_dispatch.run.service import Service
 
 if TYPE_CHECKING:
-    from agent_dispatch.server.retry import Response
+    from agent_dispatch.server.calls.forms import Response
 
 logger = logging.getLogger(__name__)
 

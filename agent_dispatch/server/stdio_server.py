@@ -17,11 +17,11 @@ from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.remote.service import open_routed
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.app import build_server
-from agent_dispatch.server.descriptors import Wire
-from agent_dispatch.server.front_door import FrontDoor
-from agent_dispatch.server.transport import MessageReader, MessageWriter, Unanswered
-from agent_dispatch.server.wire import LineReader, Outbox
+from agent_dispatch.server.mcp_server import build_server
+from agent_dispatch.server.stdio.byte_streams import LineReader, Outbox
+from agent_dispatch.server.stdio.front_door import FrontDoor
+from agent_dispatch.server.stdio.messages import MessageReader, MessageWriter, Unanswered
+from agent_dispatch.server.stdio.wire import Wire
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from agent_dispatch.core.next_step import told
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.calls.toolbox import Tool
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.tools import Tool
-from agent_dispatch.server.tools_dispatch import WHOLE_RESULT_CHARS
+from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
 
 
 class DialogueParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,13 +26,13 @@ from agent_dispatch.model.dispatch import OnProgress, Progress, ignore_progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.form_texts import widening_text
+from agent_dispatch.server.calls.client_limits import patience_s
+from agent_dispatch.server.calls.form_texts import widening_text
+from agent_dispatch.server.calls.forms import Asks, State, follow, give_answers
+from agent_dispatch.server.calls.pending import Caller, Early, Ongoing, ShowsForms, TaskWish
+from agent_dispatch.server.calls.progress import Report, report_progress
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.ongoing import Caller, Early, Ongoing, ShowsForms, TaskWish
-from agent_dispatch.server.patience import patience_s
-from agent_dispatch.server.progress import Report, report_progress
-from agent_dispatch.server.retry import Asks, State, follow, give_answers
-from agent_dispatch.server.schema import input_schema
+from agent_dispatch.server.tools.schema import input_schema
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import select
 import signal
 import sys
 
-from agent_dispatch.server.descriptors import Wire, is_hung_up, is_pollable, take_wire
-from agent_dispatch.server.front_door import FrontDoor, read_table
+from agent_dispatch.server.stdio.front_door import FrontDoor, read_table
+from agent_dispatch.server.stdio.wire import Wire, is_hung_up, is_pollable, take_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _serve_behind_door(
         gc.disable()
         from agent_dispatch.claude.open_files import raise_soft_limit
         from agent_dispatch.late import import_late_modules
-        from agent_dispatch.server.host import run_server
+        from agent_dispatch.server.stdio_server import run_server
 
         import_late_modules()
         sys.meta_path.remove(leave_when_alone)
@@ -343,7 +343,7 @@ def _start_fork_server() -> "ForkServer":
 def _open_service(
     fork_server: "ForkServer", environ: "Mapping[str, str]"
 ) -> "AbstractAsyncContextManager[Service | DispatchError]":
-    from agent_dispatch.server.host import open_service_or_refuse
+    from agent_dispatch.server.stdio_server import open_service_or_refuse
 
     return open_service_or_refuse(fork_server, environ)
 

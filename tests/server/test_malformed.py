@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.server.salvage import (
+from agent_dispatch.server.stdio.malformed import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     PARSE_ERROR,

@@ -27,21 +27,21 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from agent_dispatch.server.front_door import FrontDoor
-from agent_dispatch.server.salvage import (
+from agent_dispatch.server.stdio.byte_streams import (
+    HANG_UP_CHECK_S,
+    READ_MARK_BYTES,
+    LineReader,
+    Outbox,
+    Overlong,
+)
+from agent_dispatch.server.stdio.front_door import FrontDoor
+from agent_dispatch.server.stdio.malformed import (
     Ignored,
     Refusal,
     Salvaged,
     is_request_without_proper_id,
     refuse_overlong,
     second_look,
-)
-from agent_dispatch.server.wire import (
-    HANG_UP_CHECK_S,
-    READ_MARK_BYTES,
-    LineReader,
-    Outbox,
-    Overlong,
 )
 
 logger = logging.getLogger(__name__)

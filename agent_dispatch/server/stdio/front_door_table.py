@@ -1,6 +1,7 @@
-"""Makes the front door's table: what the MCP library answers, asked once and shipped.
+"""Make the front door's table from the MCP library's answers.
 
-`python -m agent_dispatch.server.front_door_table` writes it; a test compares it with the library.
+Run `python -m agent_dispatch.server.stdio.front_door_table` after a change of the tools. A test
+compares the shipped table with the library.
 """
 
 import re
@@ -14,7 +15,8 @@ import msgspec
 import trio
 
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.server.front_door import (
+from agent_dispatch.server.stdio.byte_streams import LineReader, Outbox
+from agent_dispatch.server.stdio.front_door import (
     DISCOVER,
     HANDSHAKE_VERSIONS,
     LISTS,
@@ -22,9 +24,8 @@ from agent_dispatch.server.front_door import (
     TABLE,
     table_key,
 )
-from agent_dispatch.server.host import serve_messages
-from agent_dispatch.server.transport import Unanswered
-from agent_dispatch.server.wire import LineReader, Outbox
+from agent_dispatch.server.stdio.messages import Unanswered
+from agent_dispatch.server.stdio_server import serve_messages
 
 _PREFIX = "io.modelcontextprotocol/"
 CLIENT = {"name": "table", "version": "1"}
