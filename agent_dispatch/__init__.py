@@ -17,6 +17,7 @@ The rooms, from the surfaces down. Imports go one way, which `lint-imports` chec
                     and other programs under a guard
     config/         `agents.toml`, the settings and documents of a project directory, and the
                     configuration files of MCP clients
+    file_locks      locks between processes
     files           private durable files
     core/           decisions: values in, values out; imports no event loop
     model/          frozen msgspec structs: stored records and wire formats

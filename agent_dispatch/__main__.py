@@ -21,7 +21,7 @@ def main() -> None:
     """
     _open_missing_streams()
     if os.getpid() == 1:
-        from agent_dispatch.claude.init import leave_process_1
+        from agent_dispatch.claude.process_1 import leave_process_1
 
         leave_process_1()
     try:

@@ -1,14 +1,13 @@
-"""Durable private files, locks between processes, and what to do about an `errno`.
+"""Durable private files, and how to fix a system call that failed.
 
-Nothing here waits for a FIFO or a device, and only `read_regular` follows a symbolic link. Each
-function takes the system calls as its last argument, so that a test can let one fail.
+Nothing here waits for a FIFO or a device, and only `read_regular` follows a symbolic link. Most
+functions take the system calls as an argument, so that a test can let one fail.
 """
 
 import errno
 import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -31,8 +30,6 @@ _REMEDIES = {
 }
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _CHUNK_BYTES = 1 << 20
-_POLL_S = 0.01
-_MAX_POLL_S = 0.1
 
 
 def remedy(error: OSError, otherwise: str) -> str:
@@ -43,15 +40,6 @@ def remedy(error: OSError, otherwise: str) -> str:
         otherwise: The fix where it depends on the file: a missing permission, for example.
     """
     return _REMEDIES.get(error.errno or 0, otherwise)
-
-
-class LockHeldError(Exception):
-    """Another process kept the lock for the whole time; `holder` is its id where it is known."""
-
-    def __init__(self, path: str, holder: int | None) -> None:
-        super().__init__(path)
-        self.path = path
-        self.holder = holder
 
 
 class NotDurableError(OSError):
@@ -185,7 +173,7 @@ def opened_regular(path: str, disk: Disk = DISK) -> Iterator[tuple[int, os.stat_
     fd = open_private(path, os.O_RDONLY, disk)
     try:
         status = disk.fstat(fd)
-        _require_regular(status, path)
+        require_regular(status, path)
         yield fd, status
     finally:
         disk.close(fd)
@@ -209,11 +197,11 @@ def read_regular(path: str, limit: int) -> tuple[bytes, os.stat_result]:
         OSError: The file is missing, not readable, or not a regular file (`EINVAL`).
     """
     # Asked by name first: opening a device can have effects of its own.
-    _require_regular(os.stat(path), path)
+    require_regular(os.stat(path), path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         status = os.fstat(descriptor)
-        _require_regular(status, path)
+        require_regular(status, path)
         return read_all(descriptor, limit), status
     finally:
         os.close(descriptor)
@@ -248,7 +236,7 @@ def write_new(
         try:
             disk.fchmod(fd, PRIVATE_FILE)
             if like is not None:
-                _give_to_owner(fd, like)
+                give_to_owner(fd, like)
             write_all(fd, content, disk)
             if durable:
                 disk.fsync(fd)
@@ -301,132 +289,14 @@ def write_whole(path: str, content: bytes) -> None:
         raise NotDurableError(error.errno, error.strerror, directory) from error
 
 
-# -- locks
-
-
-def take_lock(fd: int, disk: Disk = DISK) -> bool:
-    """Lock an open file (flock(2)) without waiting; False if another one has it."""
-    try:
-        disk.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def is_in_place(fd: int, path: str, disk: Disk = DISK) -> bool:
-    """Whether an open file is still the one of that name."""
-    try:
-        return os.path.samestat(disk.fstat(fd), disk.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
-def try_lock(path: str, disk: Disk = DISK, *, create: bool = True) -> int | None:
-    """Lock the file of that name without waiting.
-
-    A lock file may be removed by the process that has it locked, and by no other: so a lock that
-    was taken on a file that is no longer in its place is given back, and the next one tried.
-
-    Args:
-        path: The lock file.
-        disk: The system calls.
-        create: Make it if it is missing.
-
-    Returns:
-        The locked descriptor, which frees the lock when its last copy is closed; None if another
-        process has the lock.
-
-    Raises:
-        FileNotFoundError: It is missing and was not to be made, or its directory is missing.
-        OSError: It cannot be opened, or is not a regular file.
-    """
-    while True:
-        fd = _open_lock(path, disk, create=create)
-        try:
-            is_ours = take_lock(fd, disk)
-            if is_ours and is_in_place(fd, path, disk):
-                return fd
-        except BaseException:
-            disk.close(fd)
-            raise
-        disk.close(fd)
-        if not is_ours:
-            return None
-
-
-def _open_lock(path: str, disk: Disk, *, create: bool) -> int:
-    try:
-        fd = open_private(path, os.O_RDWR | (os.O_CREAT if create else 0), disk)
-    except OSError as error:
-        if error.errno not in READ_ONLY:
-            raise
-        try:
-            # Locking needs no right to write, on local file systems.
-            fd = open_private(path, os.O_RDONLY, disk)
-        except FileNotFoundError:
-            if create:
-                raise error from None
-            raise
-    try:
-        status = disk.fstat(fd)
-        _require_regular(status, path)
-        if create and status.st_uid == os.geteuid():
-            if stat.S_IMODE(status.st_mode) != PRIVATE_FILE:
-                disk.fchmod(fd, PRIVATE_FILE)
-            _give_to_owner(fd, os.path.dirname(path))
-    except BaseException:
-        disk.close(fd)
-        raise
-    return fd
-
-
-@contextmanager
-def locked(path: str, timeout_s: float) -> Iterator[None]:
-    """Hold the lock file `path`; it is made if missing and never removed.
-
-    The wait is a short poll, because `flock` knows no deadline; it blocks its thread, so it
-    belongs in a worker thread or a command line, not on an event loop.
-
-    Raises:
-        LockHeldError: Another process held it for `timeout_s`.
-        OSError: The lock file cannot be made or opened.
-    """
-    deadline = time.monotonic() + timeout_s
-    pause_s = _POLL_S
-    while (lock := try_lock(path)) is None:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise LockHeldError(path, _lock_holder(path))
-        time.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.5, _MAX_POLL_S)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock_holder(path: str) -> int | None:
-    """Ask the kernel which process has a file locked; only Linux tells."""
-    try:
-        inode = str(os.stat(path).st_ino)
-        with open("/proc/locks", encoding="ascii", errors="replace") as table:
-            for line in table:
-                # 1: FLOCK  ADVISORY  WRITE 4711 08:02:131 0 EOF
-                fields = line.split()
-                if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
-                    return int(fields[4]) if int(fields[4]) > 0 else None
-    except FileNotFoundError:
-        return None
-    return None
-
-
-def _give_to_owner(fd: int, like: str) -> None:
+def give_to_owner(fd: int, like: str) -> None:
     """Leave a file that root makes to the owner of the path beside which it stands."""
     if os.geteuid() == 0 and (owner := os.stat(like)).st_uid != 0:
         os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
-def _require_regular(status: os.stat_result, path: str) -> None:
+def require_regular(status: os.stat_result, path: str) -> None:
+    """Raise `OSError`, with an errno of `NOT_A_FILE`, for anything but a regular file."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(status.st_mode):

@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.files import (
-    DISK,
-    Disk,
-    LockHeldError,
-    locked,
-    remedy,
-    replace_file,
-    try_lock,
-    write_new,
-)
+from agent_dispatch.file_locks import LockHeldError, locked, try_lock
+from agent_dispatch.files import DISK, Disk, remedy, replace_file, write_new
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from agent_dispatch.core.outcome import StartFailure
 from agent_dispatch.core.questions import rows, shown_input
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.retention import odd_entries
+from agent_dispatch.jobs.oddities import odd_entries
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
@@ -282,7 +282,7 @@ def check_jobs(shell: Shell) -> Iterator[Check]:
     try:
         for odd in odd_entries(str(directory)):
             fix = f"ls -ld {shlex.quote(odd.path)}  (then move it away if you do not need it)"
-            yield Check("jobs", Status.WARN, odd.told, fix)
+            yield Check("jobs", Status.WARN, odd.warning, fix)
     except OSError as error:
         message = f"{directory} cannot be read: {error.strerror}"
         yield Check("jobs", Status.WARN, message, f"ls -ld {shlex.quote(directory)}")

@@ -17,11 +17,10 @@ import msgspec
 from agent_dispatch.config.schema import BadTableError, parse_config
 from agent_dispatch.config.toml_edit import Draft, SpliceError, parse_toml
 from agent_dispatch.errors import ConfigError
+from agent_dispatch.file_locks import LockHeldError, locked
 from agent_dispatch.files import (
-    LockHeldError,
     NotDurableError,
     identity,
-    locked,
     make_private_directory,
     read_regular,
     remedy,

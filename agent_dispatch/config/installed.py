@@ -8,13 +8,8 @@ from enum import StrEnum
 import msgspec
 
 from agent_dispatch.errors import ConfigError
-from agent_dispatch.files import (
-    LockHeldError,
-    locked,
-    make_private_directory,
-    read_regular,
-    write_whole,
-)
+from agent_dispatch.file_locks import LockHeldError, locked
+from agent_dispatch.files import make_private_directory, read_regular, write_whole
 
 CLAUDE_CODE = "claude-code"
 """The client in the record of a registration that `claude` itself wrote."""

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.file_locks import LockHeldError, lock_within
 from agent_dispatch.files import (
     DISK,
     Disk,
@@ -27,7 +28,6 @@ from agent_dispatch.files import (
     opened_regular,
     read_all,
     remove_quietly,
-    try_lock,
     write_all,
 )
 from agent_dispatch.jobs.errors import JobStoreError
@@ -38,7 +38,6 @@ KEEP_GONE_S = 7 * 86_400.0
 MAX_EVENTS_BYTES = 1 << 20
 _TAKEN, _BEGUN, _GONE = ".json", ".begun", ".gone"
 _LOCK_S = 10.0
-_POLL_S = 0.01
 _MAX_BYTES = 64 * 1024
 
 
@@ -82,7 +81,12 @@ class Submissions:
         if os.path.exists(os.path.join(self._jobs, job_id + ".json")) and not self.knows(job_id):
             raise of_another
         make_private_directory(self._directory, self._disk)
-        lock = self._locked(path)
+        try:
+            lock = lock_within(path, _LOCK_S, self._disk)
+        except LockHeldError as error:
+            raise JobStoreError(
+                f"Another process has kept {path} locked for {_LOCK_S:g} s."
+            ) from error
         try:
             if os.path.exists(self._path(job_id, _GONE)):
                 raise InvalidRequestError(
@@ -97,14 +101,6 @@ class Submissions:
         except BaseException:
             os.close(lock)
             raise
-        return lock
-
-    def _locked(self, path: str) -> int:
-        deadline = time.monotonic() + _LOCK_S
-        while (lock := try_lock(path, self._disk)) is None:
-            if time.monotonic() > deadline:
-                raise JobStoreError(f"Another process has kept {path} locked for {_LOCK_S:g} s.")
-            time.sleep(_POLL_S)
         return lock
 
     def of(self, job_id: str) -> Submission | None:

@@ -28,15 +28,14 @@ from agent_dispatch.core.ceilings import (
     nearly_spent,
     refusal,
 )
+from agent_dispatch.file_locks import LockHeldError, locked
 from agent_dispatch.files import (
     DISK,
     NOT_A_FILE,
     PRIVATE_FILE,
     READ_ONLY,
     Disk,
-    LockHeldError,
     exists,
-    locked,
     make_private_directory,
     names_in,
     open_private,

@@ -24,12 +24,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from agent_dispatch.file_locks import is_in_place, take_lock, try_lock
 from agent_dispatch.files import (
     NOT_A_FILE,
     PRIVATE_FILE,
     Disk,
     exists,
-    is_in_place,
     names_in,
     open_private,
     opened_regular,
@@ -37,8 +37,6 @@ from agent_dispatch.files import (
     remove,
     remove_quietly,
     sync_directory,
-    take_lock,
-    try_lock,
     write_new,
 )
 from agent_dispatch.jobs.ids import is_job_id

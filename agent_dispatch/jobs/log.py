@@ -8,6 +8,9 @@ from contextlib import suppress
 
 from agent_dispatch.errors import DispatchError
 
+LOG_SUFFIX = ".log"
+"""How the name of a worker's log ends, after the id of its job."""
+
 
 def write_to_stderr(text: str) -> None:
     """Write lines to stderr, if it is open and has a reader."""

@@ -11,7 +11,6 @@ that no reader takes for JSON.
 
 import errno
 import os
-import time
 import uuid
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,14 +18,13 @@ from typing import NamedTuple
 import msgspec
 
 from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.file_locks import LockHeldError, lock_within
 from agent_dispatch.files import (
     NOT_A_FILE,
     Disk,
-    LockHeldError,
     open_private,
     opened_regular,
     sync_directory,
-    try_lock,
     write_all,
 )
 from agent_dispatch.jobs.errors import JobStoreError
@@ -36,7 +34,6 @@ MAX_MAIL_BYTES = 1 << 20
 MAX_MAILBOX_BYTES = 64 << 20
 _LOCK_S = 5.0
 """How long to wait for other senders; each needs as long as the disk takes for one line."""
-_POLL_S = 0.01
 _SPOIL = b"\0\n"
 
 
@@ -89,7 +86,12 @@ def append(path: str, mail: Mail, disk: Disk) -> None:
         OSError: It cannot be written. Readers ignore a partial line.
     """
     line = msgspec.json.encode(mail) + b"\n"
-    lock = _locked(path, disk)
+    try:
+        lock = lock_within(path, _LOCK_S, disk)
+    except LockHeldError as error:
+        raise JobStoreError(
+            f"Other processes have kept the mailbox of the job locked for {_LOCK_S:g} s. Try again."
+        ) from error
     try:
         fd = open_private(path, os.O_RDWR | os.O_APPEND, disk)
         try:
@@ -104,18 +106,6 @@ def append(path: str, mail: Mail, disk: Disk) -> None:
         sync_directory(os.path.dirname(path), disk)
     finally:
         disk.close(lock)
-
-
-def _locked(path: str, disk: Disk) -> int:
-    deadline = time.monotonic() + _LOCK_S
-    while (lock := try_lock(path, disk)) is None:
-        if time.monotonic() > deadline:
-            raise JobStoreError(
-                f"Other processes have kept the mailbox of the job locked for {_LOCK_S:g} s. Try"
-                " again."
-            ) from LockHeldError(path, None)
-        time.sleep(_POLL_S)
-    return lock
 
 
 def read_new(path: str, read_bytes: int, disk: Disk) -> Delivery:

@@ -32,7 +32,8 @@ from agent_dispatch.jobs.errors import (
 )
 from agent_dispatch.jobs.ids import JOB_ID, TIME_ORDERED_ID
 from agent_dispatch.jobs.locks import NO_DESCRIPTORS, Descriptors
-from agent_dispatch.jobs.record import (
+from agent_dispatch.jobs.record import shortened
+from agent_dispatch.jobs.record_format import (
     HEAD_BYTES,
     TAIL,
     CorruptRecordError,
@@ -40,7 +41,6 @@ from agent_dispatch.jobs.record import (
     decode_record,
     decode_unknown,
     encode_record,
-    shortened,
 )
 from agent_dispatch.model.job import Job, JobSummary, summarise
 

@@ -1,31 +1,26 @@
-"""Retention: remove records that ended long ago and files of dead processes; report odd entries.
-
-An odd entry is one that is not what its name says, or has a name that agent-dispatch never gives:
-a symbolic link in place of a lock, a file of another user. It must not stop the removal of
-everything else, so it is found by looking, left alone, and reported.
-"""
+"""Retention: remove the records of jobs that ended long ago, and the files of dead processes."""
 
 import errno
 import math
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.files import DISK, NO_DESCRIPTOR, NO_ROOM, Disk, exists, names_in, remove
+from agent_dispatch.files import NO_DESCRIPTOR, NO_ROOM, Disk, exists, names_in, remove
 from agent_dispatch.jobs.afar import Submissions
-from agent_dispatch.jobs.answers import Answers, job_of
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
-from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
-from agent_dispatch.jobs.listing import NEIGHBOURS, REF, Entry, Lister, Warnings, entry_of
-from agent_dispatch.jobs.locks import UNPLACED, Locks, owners_of
+from agent_dispatch.jobs.ids import creation_time_s, is_time_ordered
+from agent_dispatch.jobs.late_answers import LateAnswers, job_of
+from agent_dispatch.jobs.listing import REF, Entry, Lister, Warnings, entry_of
+from agent_dispatch.jobs.locks import Locks, owners_of
+from agent_dispatch.jobs.log import LOG_SUFFIX
+from agent_dispatch.jobs.oddities import odd_entries, odd_names
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import run
 
-LOG_SUFFIX = ".log"
 _DAY_S = 86_400.0
 _FOR_CALLERS_AFAR_DAYS = 1.0
 """How long a call's answer waits at least for a caller on another machine: it may be cut off."""
@@ -52,7 +47,7 @@ class Retention:
         disk: Disk,
         *,
         logs: str,
-        answers: Answers,
+        answers: LateAnswers,
         settle: Callable[[str], Job],
         now: Callable[[], float],
     ) -> None:
@@ -119,7 +114,7 @@ class Retention:
     def _oddities(self) -> Warnings:
         warnings = Warnings()
         for oddity in odd_entries(self._records.directory, self._disk):
-            warnings.add(oddity.told)
+            warnings.add(oddity.warning)
         return warnings
 
     def _before(self, days: float) -> float:
@@ -204,7 +199,7 @@ class Retention:
     def _remove_litter(self, warnings: Warnings, *, unplaced_only: bool) -> int:
         live = self._locks.directory
         names = self._locks.names()
-        odd = {oddity.name for oddity in _odd_in(live, _in_live, self._disk)}
+        odd = odd_names(self._records.directory, "live", self._disk)
         spoilt = owners_of(odd)
         names = [name for name in names if name not in odd and not spoilt & owners_of([name])]
         litter = 0
@@ -247,7 +242,7 @@ class Retention:
 
     def _remove_logs(self, warnings: Warnings) -> int:
         """Remove logs of jobs whose records are gone."""
-        odd = {oddity.name for oddity in _odd_in(self._logs, _in_logs, self._disk)}
+        odd = odd_names(self._records.directory, "logs", self._disk)
         removed = 0
         for name in set(names_in(self._logs, self._disk)) - odd:
             if not exists(self._records.path(name.removesuffix(LOG_SUFFIX)), self._disk):
@@ -258,7 +253,7 @@ class Retention:
     def _remove_answers(self, warnings: Warnings) -> int:
         """Remove answers to questions of jobs whose records are gone."""
         directory, removed = self._answers.directory, 0
-        odd = {oddity.name for oddity in _odd_in(directory, _in_answers, self._disk)}
+        odd = odd_names(self._records.directory, "answers", self._disk)
         for name in set(names_in(directory, self._disk)) - odd:
             job_id = job_of(name)
             if job_id is not None and not exists(self._records.path(job_id), self._disk):
@@ -284,108 +279,3 @@ def _is_this_entrys_fault(error: OSError, directory: str) -> bool:
     if error.errno in (errno.EACCES, errno.EPERM):
         return os.access(directory, os.W_OK | os.X_OK)
     return error.errno not in (*NO_ROOM, *NO_DESCRIPTOR, errno.EROFS, errno.EIO, errno.ENOMEM)
-
-
-# -- odd entries
-
-Expected = Callable[[str], frozenset[int]]
-"""The kinds of file that may have a name; none: agent-dispatch never gives that name."""
-_FILE, _FIFO, _DIRECTORY = map(frozenset, ([stat.S_IFREG], [stat.S_IFIFO], [stat.S_IFDIR]))
-_NOTHING = frozenset[int]()
-_IN_LIVE = {
-    **dict.fromkeys((".lock", ".cancel", ".ending", ".mail", ".lease", ".events", ".tmp"), _FILE),
-    **dict.fromkeys((".alive", ".bell"), _FIFO),
-}
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link, which is never followed",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFREG: "a regular file",
-}
-
-
-class Oddity(NamedTuple):
-    """An entry that is left alone."""
-
-    name: str
-    """Its own name, without its folder."""
-    told: str
-    """Where it is, and what is wrong with it."""
-    path: str
-
-
-def odd_entries(directory: str, disk: Disk = DISK) -> Iterator[Oddity]:
-    """Look at all that stands beside the records in a jobs directory; changes nothing."""
-    folders: dict[str, Expected] = {
-        "ledger": lambda name: _DIRECTORY if name == "open" else _FILE,
-        "answers": _in_answers,
-        "live": _in_live,
-        "logs": _in_logs,
-        "sessions": lambda name: _FILE if name.endswith(".lock") else _NOTHING,
-        "slots": lambda name: _DIRECTORY if name.isdecimal() else _NOTHING,
-    }
-    yield from _odd_in(directory, lambda name: _DIRECTORY, disk, prefix="", only=NEIGHBOURS)
-    for folder, expected in folders.items():
-        yield from _odd_in(os.path.join(directory, folder), expected, disk)
-    slots = os.path.join(directory, "slots")
-    for depth in filter(str.isdecimal, names_in(slots, disk)):
-        path = os.path.join(slots, depth)
-        yield from _odd_in(path, _in_depth, disk, prefix=f"slots/{depth}/")
-
-
-def _in_live(name: str) -> frozenset[int]:
-    if name.startswith("."):
-        return _FILE | _FIFO if name.endswith(UNPLACED) else _NOTHING
-    job_id, suffix = os.path.splitext(name)
-    return _IN_LIVE.get(suffix, _NOTHING) if is_job_id(job_id) else _NOTHING
-
-
-def _in_answers(name: str) -> frozenset[int]:
-    return _NOTHING if job_of(name) is None else _FILE
-
-
-def _in_logs(name: str) -> frozenset[int]:
-    job_id, suffix = os.path.splitext(name)
-    return _FILE if suffix == LOG_SUFFIX and is_job_id(job_id) else _NOTHING
-
-
-def _in_depth(name: str) -> frozenset[int]:
-    return _FILE if name.isdecimal() or name == "waiting" else _NOTHING
-
-
-def _odd_in(
-    directory: str,
-    expected: Expected,
-    disk: Disk,
-    *,
-    prefix: str | None = None,
-    only: frozenset[str] | None = None,
-) -> Iterator[Oddity]:
-    """Look at one folder, or at some names in it; nothing is odd in one that is not there."""
-    prefix = f"{os.path.basename(directory)}/" if prefix is None else prefix
-    for name in sorted(names_in(directory, disk) if only is None else only):
-        path = os.path.join(directory, name)
-        try:
-            status = disk.lstat(path)
-        except FileNotFoundError:
-            continue  # Removed since it was listed.
-        if (wrong := _wrong(status, expected(name))) is not None:
-            yield Oddity(name, f"{prefix}{name}: {wrong}; left alone", path)
-
-
-def _wrong(status: os.stat_result, expected: frozenset[int]) -> str | None:
-    kind = stat.S_IFMT(status.st_mode)
-    if not expected:
-        return "not a name that agent-dispatch gives"
-    if kind not in expected:
-        wanted = " or ".join(_KINDS[kind] for kind in sorted(expected, reverse=True))
-        return f"{_KINDS.get(kind, 'a device')} in place of {wanted}"
-    euid = os.geteuid()
-    if euid == 0:
-        return None
-    if status.st_uid != euid:
-        return f"belongs to another user (uid {status.st_uid})"
-    if not status.st_mode & stat.S_IRUSR:
-        return f"not readable for you (mode {stat.S_IMODE(status.st_mode):04o})"
-    return None

@@ -24,9 +24,9 @@ from agent_dispatch.files import (
     remove_quietly,
 )
 from agent_dispatch.jobs.afar import Lease, Submissions
-from agent_dispatch.jobs.answers import Answers
 from agent_dispatch.jobs.errors import JobOverError, JobStoreError, UnknownJobError, store_error
 from agent_dispatch.jobs.ids import IdSource, check_job_id
+from agent_dispatch.jobs.late_answers import LateAnswers
 from agent_dispatch.jobs.ledger import Ledger
 from agent_dispatch.jobs.listing import Lister, Listing, Warnings
 from agent_dispatch.jobs.locks import (
@@ -39,11 +39,12 @@ from agent_dispatch.jobs.locks import (
     Descriptors,
     Locks,
 )
+from agent_dispatch.jobs.log import LOG_SUFFIX
 from agent_dispatch.jobs.mailbox import Delivery, Mail, append, new_mail, read_new
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.reconcile import Reconciler
 from agent_dispatch.jobs.record_files import Claim, RecordFiles
-from agent_dispatch.jobs.retention import LOG_SUFFIX, Collected, Retention
+from agent_dispatch.jobs.retention import Collected, Retention
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import (
     JOB_VARIABLE,
@@ -127,7 +128,7 @@ class JobStore:
         self._lister = Lister(
             self._records, self._locks, disk, is_held=self.is_held, settle=self.settle
         )
-        self._answers = Answers(os.path.join(self._directory, "answers"), disk)
+        self._answers = LateAnswers(os.path.join(self._directory, "answers"), disk)
         self._retention = Retention(
             self._records,
             self._locks,

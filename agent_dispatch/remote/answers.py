@@ -9,8 +9,8 @@ import msgspec
 from agent_dispatch.core.questions import rows
 from agent_dispatch.errors import InvalidRequestError, UnknownAgentError
 from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.threads import Pool, in_pool
 from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service

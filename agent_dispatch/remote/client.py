@@ -22,8 +22,8 @@ from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.jobs.pools import in_own_thread
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import (

@@ -20,8 +20,8 @@ from agent_dispatch.core.outcome import of_job, refused
 from agent_dispatch.core.progress_text import about, started
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import Collected, Listing
-from agent_dispatch.jobs.threads import Pool, in_pool
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields
 from agent_dispatch.model.answer import Answered

@@ -24,8 +24,8 @@ from agent_dispatch.errors import DispatchError, InvalidRequestError, UnknownAge
 from agent_dispatch.jobs.afar import EventReader, Submission
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_time_ordered
+from agent_dispatch.jobs.pools import in_own_thread
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.jobs.waiting import CancelOutcome, settled, wait_until_over
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind

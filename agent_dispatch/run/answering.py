@@ -18,8 +18,8 @@ from agent_dispatch.core.prompt import allowed_later_task
 from agent_dispatch.core.questions import NoQuestionError, question_for, waiting
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.pools import in_own_thread
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.jobs.waiting import post, settled, wait_to_see
 from agent_dispatch.model.answer import Answered
 from agent_dispatch.model.dispatch import DispatchRequest

@@ -27,7 +27,7 @@ from agent_dispatch.core.prompt import (
 )
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import Ownership
-from agent_dispatch.jobs.record import too_deep
+from agent_dispatch.jobs.record_format import too_deep
 from agent_dispatch.model.dispatch import OnProgress, Progress
 from agent_dispatch.model.question import (
     Answer,

@@ -14,8 +14,8 @@ import trio
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.log import write_to_stderr
+from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.threads import Pool, in_pool
 from agent_dispatch.model.config import Settings
 
 _EVERY_S = 3600.0

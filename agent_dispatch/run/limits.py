@@ -25,7 +25,8 @@ from typing import NamedTuple
 import trio
 
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.files import make_private_directory, open_private, remedy, try_lock
+from agent_dispatch.file_locks import try_lock
+from agent_dispatch.files import make_private_directory, open_private, remedy
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.run.run_job import JobRun

@@ -22,8 +22,8 @@ from agent_dispatch.core.secrets import mask
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
+from agent_dispatch.jobs.pools import in_own_thread
 from agent_dispatch.jobs.store import Finished
-from agent_dispatch.jobs.threads import in_own_thread
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.event import TellEvent, end_event, ignore_event, question_event
 from agent_dispatch.model.job import JobKind

@@ -36,8 +36,8 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.owner import create_job
+from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
-from agent_dispatch.jobs.threads import Pool, in_pool
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
 from agent_dispatch.model.answer import Answered, CacheCleared, CacheStats

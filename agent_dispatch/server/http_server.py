@@ -30,7 +30,8 @@ from mcp.server.transport_security import TransportSecuritySettings
 
 from agent_dispatch.config.file import config_path
 from agent_dispatch.errors import ConfigError, InvalidRequestError
-from agent_dispatch.files import LockHeldError, locked, make_private_directory, write_whole
+from agent_dispatch.file_locks import LockHeldError, locked
+from agent_dispatch.files import make_private_directory, write_whole
 from agent_dispatch.server.mcp_server import build_server
 from agent_dispatch.server.stdio_server import CLEAN_UP_S, Leave, OpenService
 

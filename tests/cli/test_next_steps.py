@@ -13,7 +13,7 @@ from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartSta
 from agent_dispatch.core.verify import Verdict, judged
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs.reconcile import verdict
-from agent_dispatch.jobs.record import decode_record, encode_record
+from agent_dispatch.jobs.record_format import decode_record, encode_record
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind, new_job
 from agent_dispatch.model.next_step import NextStep, StepKind, run

@@ -11,7 +11,7 @@ from agent_dispatch.core.outcome import classify
 from agent_dispatch.core.report import Ending, RunReport
 from agent_dispatch.core.transcript import Transcript
 from agent_dispatch.jobs import record
-from agent_dispatch.jobs.record import decode_record, encode_record
+from agent_dispatch.jobs.record_format import decode_record, encode_record
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import JobKind, new_job
 from tests.core import builders

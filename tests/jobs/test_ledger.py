@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent_dispatch.files import Disk, locked, names_in
+from agent_dispatch.file_locks import locked
+from agent_dispatch.files import Disk, names_in
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.ledger import Booked, Ledger

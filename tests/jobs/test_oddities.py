@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.retention import odd_entries
+from agent_dispatch.jobs.oddities import odd_entries
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import JobKind, JobStatus
 from tests.jobs.support import Disturbed, RefusingDisk, end, ended, running
@@ -164,7 +164,7 @@ def test_files_of_others_and_unreadable_ones_are_told_to_all_but_root(
     (directory / "live" / f"{ID}.lock").touch()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     (odd,) = odd_entries(str(directory), Borrowed())
-    assert reason in odd.told
+    assert reason in odd.warning
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert list(odd_entries(str(directory), Borrowed())) == []
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_dispatch.jobs import record
-from agent_dispatch.jobs.record import (
+from agent_dispatch.jobs.record_format import (
     HEAD_BYTES,
     CorruptRecordError,
     decode_head,

@@ -39,7 +39,7 @@ def job_of(name: str) -> str | None:
     return None if match is None else match[1]
 
 
-class Answers:
+class LateAnswers:
     """The late answers of one jobs directory. Safe to use from several threads."""
 
     def __init__(self, directory: str, disk: Disk) -> None:
