@@ -88,9 +88,9 @@ def _run_job(
         try:
             import trio
 
-            from agent_dispatch.late import import_late_modules
+            from agent_dispatch.preload import preload_modules
 
-            import_late_modules()
+            preload_modules()
             trio.run(_work, job_id, fds, environ, claude, guards)
         except Exception:
             # The log is all that is left of it.

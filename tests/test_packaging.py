@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import agent_dispatch
-from agent_dispatch.cli.registration import SERVER_NAME
+from agent_dispatch.cli.setup.registration import SERVER_NAME
 
 ROOT = Path(agent_dispatch.__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

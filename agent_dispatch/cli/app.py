@@ -65,34 +65,46 @@ class _Command(NamedTuple):
 
 
 COMMANDS = {
-    "init": _Command("setup:init", "Create the config and register the server with Claude Code."),
-    "add": _Command("agents:add", "Register a project directory as an agent."),
-    "update": _Command("agents:update", "Change an agent: permissions, timeout, model, budget."),
-    "remove": _Command("agents:remove", "Remove an agent from the config."),
-    "list": _Command("agents:list_agents", "List all agents, their health and permissions."),
-    "describe": _Command("agents:describe", "Show the full configuration of one agent."),
-    "group": _Command("groups:group", "Manage groups: add, list, inspect, update, remove."),
-    "import": _Command("agents:import_agents", "Import agents from an agents.yaml."),
+    "init": _Command(
+        "setup.init:init", "Create the config and register the server with Claude Code."
+    ),
+    "add": _Command("agents.commands:add", "Register a project directory as an agent."),
+    "update": _Command(
+        "agents.commands:update", "Change an agent: permissions, timeout, model, budget."
+    ),
+    "remove": _Command("agents.commands:remove", "Remove an agent from the config."),
+    "list": _Command(
+        "agents.commands:list_agents", "List all agents, their health and permissions."
+    ),
+    "describe": _Command("agents.commands:describe", "Show the full configuration of one agent."),
+    "group": _Command("agents.groups:group", "Manage groups: add, list, inspect, update, remove."),
+    "import": _Command("agents.commands:import_agents", "Import agents from an agents.yaml."),
     "hosts": _Command("hosts:hosts", "List, add and remove machines that have agents."),
-    "run": _Command("run:run", "Give a task to an agent and print its answer."),
-    "parallel": _Command("run:parallel", "Run several tasks at once, from a JSON file."),
-    "dialogue": _Command("run:dialogue", "Let two agents work out a topic."),
-    "test": _Command("run:try_agent", "Try an agent with a small task."),
-    "jobs": _Command("jobs:jobs", "List the newest jobs."),
-    "job": _Command("jobs:job", "Show one job and its answer."),
-    "wait": _Command("jobs:wait", "Wait for a job and print its answer."),
-    "tail": _Command("jobs:tail", "Print a job's latest progress; --follow keeps printing."),
-    "watch": _Command("watch:watch", "Watch all jobs live, and act on them with a key."),
-    "send": _Command("send:send", "Tell a running agent something more."),
-    "why": _Command("why:why", "Explain what decided how a job went."),
-    "cancel": _Command("jobs:cancel", "Cancel a pending or running job."),
-    "questions": _Command("questions:questions", "List what agents ask permission for."),
-    "answer": _Command("questions:answer", "Allow or deny the call that an agent asks for."),
-    "gc": _Command("jobs:gc", "Remove old jobs and their answers."),
-    "stats": _Command("stats:stats", "Show what runs cost and how they went."),
-    "uninstall": _Command("uninstall:uninstall", "Remove our entries from all clients."),
-    "doctor": _Command("doctor:doctor", "Check the installation and print a fix for each failure."),
-    "demo": _Command("demo:demo", "Show a dispatch at work, without Claude and without cost."),
+    "run": _Command("run.commands:run", "Give a task to an agent and print its answer."),
+    "parallel": _Command("run.commands:parallel", "Run several tasks at once, from a JSON file."),
+    "dialogue": _Command("run.commands:dialogue", "Let two agents work out a topic."),
+    "test": _Command("run.commands:try_agent", "Try an agent with a small task."),
+    "jobs": _Command("jobs.commands:jobs", "List the newest jobs."),
+    "job": _Command("jobs.commands:job", "Show one job and its answer."),
+    "wait": _Command("jobs.commands:wait", "Wait for a job and print its answer."),
+    "tail": _Command(
+        "jobs.commands:tail", "Print a job's latest progress; --follow keeps printing."
+    ),
+    "watch": _Command("watch.command:watch", "Watch all jobs live, and act on them with a key."),
+    "send": _Command("jobs.send:send", "Tell a running agent something more."),
+    "why": _Command("jobs.why:why", "Explain what decided how a job went."),
+    "cancel": _Command("jobs.commands:cancel", "Cancel a pending or running job."),
+    "questions": _Command("jobs.questions:questions", "List what agents ask permission for."),
+    "answer": _Command("jobs.questions:answer", "Allow or deny the call that an agent asks for."),
+    "gc": _Command("jobs.commands:gc", "Remove old jobs and their answers."),
+    "stats": _Command("jobs.stats:stats", "Show what runs cost and how they went."),
+    "uninstall": _Command("setup.uninstall:uninstall", "Remove our entries from all clients."),
+    "doctor": _Command(
+        "doctor.command:doctor", "Check the installation and print a fix for each failure."
+    ),
+    "demo": _Command(
+        "demo.command:demo", "Show a dispatch at work, without Claude and without cost."
+    ),
     "serve": _Command("app:serve", "Run the MCP server on stdin and stdout, for Claude Code."),
     "completion": _Command("completion:completion", "Print the completion of bash, zsh or fish."),
     "help": _Command("app:show_help", "Explain a command or a topic."),

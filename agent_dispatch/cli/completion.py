@@ -6,14 +6,14 @@ they need no renewal when commands or agents change.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent_dispatch.cli.agents import open_registry
+from agent_dispatch.cli.agents.commands import open_registry
 from agent_dispatch.cli.app import COMMANDS, function_of, options_of
 from agent_dispatch.cli.help_pages import ALIASES, TOPICS
-from agent_dispatch.cli.job_text import short_id
-from agent_dispatch.cli.jobs import open_store
+from agent_dispatch.cli.jobs.commands import open_store
+from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import write_lines
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.values import check_choice
+from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.clients import CLIENTS
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import EFFORTS, PERMISSION_MODES

@@ -2,7 +2,7 @@
 
 import shlex
 
-from agent_dispatch.cli.job_text import short_id
+from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.model.next_step import CONTINUE, NextStep, StepKind
 
 

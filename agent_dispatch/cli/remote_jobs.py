@@ -82,7 +82,7 @@ def remote_follow(shell: Shell, job_id: str, *, as_json: bool) -> Job:
 def ask_service(shell: Shell, ask: "Callable[[Service], Awaitable[T]]") -> T:
     """Ask the service something; raises what it raises, and `KeyboardInterrupt` for Ctrl-C."""
     with closing(shell.start_fork_server()) as fork_server:
-        from agent_dispatch.cli.attend import unattended
+        from agent_dispatch.cli.run.foreground import unattended
 
         try:
             return unattended(shell, fork_server, ask)

@@ -58,13 +58,13 @@ def _serve(
 
     import trio
 
-    from agent_dispatch.late import import_late_modules
+    from agent_dispatch.preload import preload_modules
     from agent_dispatch.remote.answers import Rights
     from agent_dispatch.remote.service import open_routed
     from agent_dispatch.remote.stub import serve
     from agent_dispatch.remote.surroundings import host_environ
 
-    import_late_modules()
+    preload_modules()
     logging.basicConfig(format="agent-dispatch: %(message)s")
     environ = host_environ(environ, sys.argv[0])
     rights = Rights(caller, frozenset(filter(None, agents.split(",")))) if caller else Rights()
@@ -91,7 +91,7 @@ def _checks(environ: Mapping[str, str]) -> list[dict[str, Any]]:
     """Check the installation here, as `doctor --host` shows it to the caller."""
     import msgspec
 
-    from agent_dispatch.cli.remote_checks import check_host
+    from agent_dispatch.cli.doctor.host import check_host
     from agent_dispatch.cli.shell import this_shell
 
     shell = msgspec.structs.replace(this_shell(lambda argv: MISUSED), environ=environ)

@@ -246,10 +246,10 @@ def _serve_behind_door(
         # 6 % of the time to the first answer.
         gc.disable()
         from agent_dispatch.claude.open_files import raise_soft_limit
-        from agent_dispatch.late import import_late_modules
+        from agent_dispatch.preload import preload_modules
         from agent_dispatch.server.stdio_server import run_server
 
-        import_late_modules()
+        preload_modules()
         sys.meta_path.remove(leave_when_alone)
         raise_soft_limit()
         gc.freeze()
@@ -290,10 +290,10 @@ def _serve_http(
     try:
         with closing(start_fork_server()) as fork_server:
             from agent_dispatch.claude.open_files import raise_soft_limit
-            from agent_dispatch.late import import_late_modules
+            from agent_dispatch.preload import preload_modules
             from agent_dispatch.server.http_server import run_http_server
 
-            import_late_modules()
+            preload_modules()
             raise_soft_limit()
             run_http_server(
                 options.host,

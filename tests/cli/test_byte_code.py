@@ -11,7 +11,7 @@ import agent_dispatch
 def test_byte_code_of_all_that_the_server_loads_is_written(tmp_path: Path) -> None:
     # A prefix of its own, as an installation without byte code.
     prefix = tmp_path / "pycache"
-    code = "from agent_dispatch.cli.byte_code import write_byte_code as write; write()"
+    code = "from agent_dispatch.cli.setup.byte_code import write_byte_code as write; write()"
     environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(prefix), "PYTHONDONTWRITEBYTECODE": "1"}
     for _ in range(2):
         done = subprocess.run(

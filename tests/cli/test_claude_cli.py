@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.cli.claude_cli import (
+from agent_dispatch.cli.setup.claude_cli import (
     ClaudeConfigError,
     ask_claude,
     read_claude_config,

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_dispatch.cli import standin
+from agent_dispatch.cli.demo import stand_in
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.next_step import DOCTOR, NextStep, StepKind, run
 from tests.cli.support import ANSWER, FakeService, World
@@ -17,7 +17,7 @@ from tests.cli.support import ANSWER, FakeService, World
 def test_the_stand_in_is_what_answers_and_it_is_said(world: World) -> None:
     world.service = FakeService(progress=[(0, "Using tool: Read")])
     assert world.run("demo") == 0
-    assert world.service.claude == [sys.executable, "-I", "-S", standin.__file__]
+    assert world.service.claude == [sys.executable, "-I", "-S", stand_in.__file__]
     assert "stand-in plays Claude Code" in world.out
     assert "costs nothing" in world.out
     for shown in ("tides: ", "ferry: ", "## Goal", "All is well.", "Cost: $0.02", "Time: 5.0 s"):
@@ -62,10 +62,10 @@ def test_a_demonstration_that_failed_says_why(
 
 
 def test_the_stand_in_speaks_as_claude_does(tmp_path: Path) -> None:
-    (tmp_path / standin.TABLE).write_text("day,first,second\nFriday,01:02,13:14\n")
+    (tmp_path / stand_in.TABLE).write_text("day,first,second\nFriday,01:02,13:14\n")
     asked = {"type": "user", "message": {"role": "user", "content": "And on Friday?"}}
     said = subprocess.run(
-        [sys.executable, "-I", "-S", standin.__file__, "-p", "--session-id=abc"],
+        [sys.executable, "-I", "-S", stand_in.__file__, "-p", "--session-id=abc"],
         input=json.dumps(asked) + "\n",
         cwd=tmp_path,
         capture_output=True,
@@ -91,7 +91,7 @@ def test_the_stand_in_speaks_as_claude_does(tmp_path: Path) -> None:
 def test_a_day_that_the_table_lacks_is_told(tmp_path: Path) -> None:
     table = tmp_path / "tides.csv"
     table.write_text("day,first,second\nMonday,1,2\n")
-    assert standin.find_answer("On Sunday?", table) == "tides.csv says nothing about that day."
+    assert stand_in.find_answer("On Sunday?", table) == "tides.csv says nothing about that day."
 
 
 def test_the_whole_demonstration_runs_and_cleans_up(world: World) -> None:

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import trio
 
-from agent_dispatch.cli import jobs as jobs_commands
 from agent_dispatch.cli.app import run_cli
-from agent_dispatch.cli.job_text import age
+from agent_dispatch.cli.jobs import commands as jobs_commands
+from agent_dispatch.cli.jobs.display import age
 from agent_dispatch.core import group_job
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs import record

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent_dispatch.cli.progress import ProgressView, Style, style_for
+from agent_dispatch.cli.run.progress import ProgressView, Style, style_for
 from agent_dispatch.model.dispatch import Progress
 from tests.cli.support import Stream, World
 

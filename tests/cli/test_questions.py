@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trio
 
-from agent_dispatch.cli.ask_here import AskHere, can_ask
+from agent_dispatch.cli.run.terminal_questions import AskHere, can_ask
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import Progress

@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_dispatch.cli.run import DEFAULT_TASK
+from agent_dispatch.cli.run.commands import DEFAULT_TASK
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
 from tests.cli.support import ANSWER, FakeService, World
 

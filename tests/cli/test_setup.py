@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.cli.claude_cli import Answer
-from agent_dispatch.cli.registration import replace
-from agent_dispatch.cli.setup import create_config
+from agent_dispatch.cli.setup.claude_cli import Answer
+from agent_dispatch.cli.setup.init import create_config
+from agent_dispatch.cli.setup.registration import replace
 from agent_dispatch.config.registry import Registry
 from tests.cli.support import World
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_dispatch.cli import temporary
-from agent_dispatch.cli.registration import State, compare
+from agent_dispatch.cli.setup import temporary_environments as temporary
+from agent_dispatch.cli.setup.registration import State, compare
 from tests.cli.support import World
 from tests.cli.test_doctor import found
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from agent_dispatch.cli.watch_keys import (
+from agent_dispatch.cli.watch.keys import (
     Command,
     CommandKind,
     Mode,
@@ -12,8 +12,8 @@ from agent_dispatch.cli.watch_keys import (
     keys_in,
     press,
 )
-from agent_dispatch.cli.watch_rows import Item, as_trees, item_of, matching
-from agent_dispatch.cli.watch_screen import Scene, draw
+from agent_dispatch.cli.watch.rows import Item, as_trees, item_of, matching
+from agent_dispatch.cli.watch.screen import Scene, draw
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Evidence
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
 from agent_dispatch.model.question import Question

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import trio
 
-from agent_dispatch.cli.attend import Attended
-from agent_dispatch.cli.works import ManyDispatches, OneDialogue, OneDispatch
+from agent_dispatch.cli.run.foreground import Attended
+from agent_dispatch.cli.run.works import ManyDispatches, OneDialogue, OneDispatch
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, DialogueTurn, Role
 from agent_dispatch.model.dispatch import (

@@ -1,0 +1,1 @@
+"""Commands about agents and groups: what is in `agents.toml`."""

@@ -1,0 +1,181 @@
+"""`group`: agents that work on one thing, and what all of them are told."""
+
+from collections.abc import Mapping, Sequence
+
+from agent_dispatch.cli.agents.commands import open_registry
+from agent_dispatch.cli.errors import MisuseError
+from agent_dispatch.cli.output import (
+    Colour,
+    cell_width,
+    counted,
+    listing,
+    one_line,
+    pad,
+    paint,
+    printable,
+    remark,
+    write_json,
+    write_lines,
+)
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.groups import (
+    add_group,
+    inspect_group,
+    list_groups,
+    remove_group,
+    update_group,
+)
+from agent_dispatch.model.config import GroupMember
+from agent_dispatch.model.group import GroupChange, GroupDetails
+from agent_dispatch.model.names import did_you_mean
+from agent_dispatch.model.next_step import run
+
+
+def group(
+    action: str,
+    name: str = "",
+    /,
+    *,
+    description: str = "",
+    shared_context: str = "",
+    member: Sequence[str] = (),
+    remove_member: Sequence[str] = (),
+    json: bool = False,
+    shell: Shell,
+) -> int:
+    """Manage groups of agents: `group add|list|inspect|update|remove`.
+
+    A task that names a group (`run --group NAME`) goes with the group's shared context.
+
+    Args:
+        action: add, list, inspect, update or remove.
+        name: The group; `list` takes none.
+        description: How to work with the group; no agent reads it. "none" clears it.
+        shared_context: Facts that every member is told. "none" clears them.
+        member: AGENT or AGENT=USE_FOR, as often as there are members; `update` adds or changes it.
+        remove_member: With `update`: an agent that leaves the group.
+        json: Print what there is, or what was changed, as JSON.
+        shell: The outside world.
+    """
+    options = {
+        "--description": description,
+        "--shared-context": shared_context,
+        "--member": member,
+        "--remove-member": remove_member,
+    }
+    _check(action, name, [option for option, value in options.items() if value])
+    registry = open_registry(shell)
+    members = [_member(text) for text in member]
+    if action == "list":
+        groups = list_groups(registry)
+        if json:
+            write_json(shell, groups)
+        else:
+            _show_list(groups, shell)
+        return 0
+    if action == "inspect":
+        details = inspect_group(registry, name)
+        if json:
+            write_json(shell, details)
+        else:
+            _show_details(details, shell)
+        return 0
+    texts = {"description": description, "shared_context": shared_context}
+    if action == "add":
+        change = add_group(registry, name, members=members, **texts)
+    elif action == "update":
+        change = update_group(registry, name, members=members, leaving=remove_member, **texts)
+    else:
+        change = remove_group(registry, name)
+    if json:
+        write_json(shell, change)
+    else:
+        _show_change(change, shell)
+    return 0
+
+
+_OPTIONS: Mapping[str, Sequence[str]] = {
+    "add": ("--description", "--shared-context", "--member"),
+    "list": (),
+    "inspect": (),
+    "update": ("--description", "--shared-context", "--member", "--remove-member"),
+    "remove": (),
+}
+"""The options of each action, beside `--json`."""
+
+
+def _check(action: str, name: str, options: Sequence[str]) -> None:
+    help_page = run("agent-dispatch group --help")
+    if action not in _OPTIONS:
+        known = ", ".join(_OPTIONS)
+        near = did_you_mean(action, _OPTIONS)
+        raise MisuseError(f"Unknown action: {action!r}.{near} It is one of: {known}.", help_page)
+    if bool(name) == (action == "list"):
+        wanted = "takes no name" if name else "needs the name of a group"
+        raise MisuseError(f"`group {action}` {wanted}.", help_page)
+    for option in options:
+        if option not in _OPTIONS[action]:
+            raise MisuseError(f"`group {action}` takes no {option}.", help_page)
+
+
+def _member(text: str) -> GroupMember:
+    agent, _, use_for = text.partition("=")
+    return GroupMember(agent=agent.strip(), use_for=use_for.strip())
+
+
+def _show_list(groups: Sequence[GroupDetails], shell: Shell) -> None:
+    if not groups:
+        write_lines(
+            shell, ["No groups yet. Create one: agent-dispatch group add NAME --member AGENT"]
+        )
+        return
+    width = max(cell_width(one_line(group.name)) for group in groups)
+    for group in groups:
+        name = paint(pad(one_line(group.name), width), Colour.NAME, shell.stdout, shell.environ)
+        agents = listing([member.agent for member in group.members]) or "no members"
+        lines = [f"{name}  {agents}"]
+        if group.description:
+            lines.append(" " * (width + 2) + one_line(group.description))
+        write_lines(shell, lines)
+        _warn(group.name, group.missing, group.problem, shell)
+
+
+def _show_details(details: GroupDetails, shell: Shell) -> None:
+    lines = [paint(one_line(details.name), Colour.NAME, shell.stdout, shell.environ)]
+    if details.description:
+        lines += ["  description", *_indented(details.description)]
+    if details.shared_context:
+        lines += ["  shared context", *_indented(details.shared_context)]
+    if details.members:
+        lines.append("  members")
+    for member in details.members:
+        words = [one_line(member.agent)]
+        if member.missing:
+            words.append("(missing)")
+        if member.use_for:
+            words.append(f"- {one_line(member.use_for)}")
+        lines.append(f"    {' '.join(words)}")
+    write_lines(shell, lines)
+    _warn(details.name, details.missing, details.problem, shell)
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line}" for line in printable(text).splitlines()]
+
+
+def _show_change(change: GroupChange, shell: Shell) -> None:
+    about = listing(change.changed) if change.changed else counted(len(change.members), "member")
+    write_lines(shell, [f"{change.action.capitalize()} {one_line(change.group)}: {about}"])
+    if change.action != "removed":
+        _warn(change.group, change.missing, None, shell)
+
+
+def _warn(name: str, missing: Sequence[str], problem: str | None, shell: Shell) -> None:
+    if problem is not None:
+        remark(shell, f"warning: group {one_line(name)}: {one_line(problem)}", Colour.DOUBTFUL)
+    for agent in missing:
+        remark(
+            shell,
+            f"warning: group {one_line(name)}: member {one_line(agent)} is not configured",
+            Colour.DOUBTFUL,
+        )

@@ -1,0 +1,1 @@
+"""`demo`: a dispatch to look at, without Claude and without cost."""

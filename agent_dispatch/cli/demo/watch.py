@@ -1,0 +1,79 @@
+"""`demo --watch`: several dispatches and a dialogue on the stand-in, in the view of `watch`."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from agent_dispatch.cli.jobs.commands import open_store
+from agent_dispatch.cli.output import is_plain_terminal
+from agent_dispatch.cli.run.foreground import until_signal
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.watch.command import Watcher, follow_changes, status_of
+from agent_dispatch.model.dialogue import DialogueRequest
+from agent_dispatch.model.dispatch import DispatchRequest, Member
+
+if TYPE_CHECKING:
+    from agent_dispatch.claude.fork_server import ForkServer
+    from agent_dispatch.run.service import Service
+
+_LAST_LOOK_S = 3.0
+"""How long the end stays on the screen."""
+_DAYS = ("Monday", "Tuesday", "Wednesday")
+
+
+def watch_demo(
+    shell: Shell,
+    fork_server: "ForkServer",
+    environ: Mapping[str, str],
+    claude: Sequence[str] | None,
+) -> int:
+    """Show the view until the work ends or a key quits it; return the exit status."""
+    shell = msgspec.structs.replace(shell, environ=environ)
+    watcher = Watcher(open_store(shell))
+    opening = shell.open_service(environ=environ, fork_server=fork_server, claude=claude)
+
+    async def show() -> int | Exception:
+        async with opening as service:
+            if shell.stdin.isatty() and is_plain_terminal(shell.stdout, environ):
+                from agent_dispatch.cli.watch.terminal import watch_terminal
+
+                async def work() -> None:
+                    await _work(service)
+                    await trio.sleep(_LAST_LOOK_S)
+
+                return await watch_terminal(shell, watcher, service, beside=work)
+            return await until_signal(partial(_in_lines, shell, watcher, service), lambda: None)
+
+    return status_of(trio.run(show))
+
+
+async def _in_lines(shell: Shell, watcher: Watcher, service: "Service") -> int | Exception:
+    done = trio.Event()
+    ended: list[int | Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def follow() -> None:
+            ended.append(await follow_changes(shell, watcher, may_end=done.is_set))
+            # Either the work has ended or stdout has lost its reader: then the work is useless.
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(follow)
+        await _work(service)
+        done.set()
+    return ended[0]
+
+
+async def _work(service: "Service") -> None:
+    tasks = [
+        DispatchRequest(agent="tides", task=f"When is high water on {day}?", caller="ferry")
+        for day in _DAYS
+    ]
+    talk = DialogueRequest(
+        requester="ferry", responder="tides", topic="When can the ferry leave on Tuesday?"
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.parallel, [Member(request=task) for task in tasks])
+        nursery.start_soon(service.dialogue, talk)

@@ -1,0 +1,1 @@
+"""`doctor`: one module for each subject that it checks."""

@@ -1,0 +1,81 @@
+"""What `doctor --host` wants to know of a host, found out on that host."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent_dispatch import __version__
+from agent_dispatch.cli.agents.commands import open_registry
+from agent_dispatch.cli.doctor.checks import Check, Status, check_claude
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.errors import ConfigError
+from agent_dispatch.remote.surroundings import path_file, user_name
+
+_LOGIND = ("/etc/systemd/logind.conf", "/run/systemd/logind.conf")
+
+
+def check_host(shell: Shell) -> Iterator[Check]:
+    """Check what a run for another machine needs here; spends nothing."""
+    yield Check("version", Status.OK, f"agent-dispatch {__version__}, user {user_name()}")
+    yield _check_path(shell)
+    yield from (check for check in check_claude(shell) if check.name != "version")
+    yield from _check_config(shell)
+    yield from _check_logout()
+
+
+def _check_path(shell: Shell) -> Check:
+    config = config_path(shell.environ)
+    if path_file(config).exists():
+        return Check("path", Status.OK, f"from {path_file(config)}")
+    message = (
+        "ssh gives a shorter PATH than your shell has, and `init` has not kept that one, so agents"
+        " may miss programs"
+    )
+    return Check("path", Status.WARN, message, "agent-dispatch init  (in a shell on the host)")
+
+
+def _check_config(shell: Shell) -> Iterator[Check]:
+    registry = open_registry(shell)
+    try:
+        settings, agents = registry.load().settings, registry.list_agents()
+    except ConfigError as error:
+        yield Check("config", Status.FAIL, str(error), f"correct {registry.path} on the host")
+        return
+    jobs = jobs_path(shell.environ, registry.path)
+    slots = f"{settings.max_concurrency} runs at once; jobs in {jobs}"
+    yield Check("slots", Status.OK, slots)
+    if not agents:
+        fix = "agent-dispatch add NAME DIRECTORY  (on the host)"
+        yield Check("agents", Status.WARN, "no agent is registered there", fix)
+    for agent in agents:
+        if agent.healthy:
+            yield Check(f"agent {agent.name}", Status.OK, agent.directory or f"on {agent.host}")
+        else:
+            message = agent.problem or f"{agent.directory} cannot be used"
+            fix = f"agent-dispatch describe {agent.name}  (on the host)"
+            yield Check(f"agent {agent.name}", Status.FAIL, message, fix)
+
+
+def _check_logout() -> Iterator[Check]:
+    """What the end of a login session would kill."""
+    for file in map(Path, _LOGIND):
+        try:
+            lines = file.read_text().splitlines()
+        except OSError:
+            continue  # No systemd here, or nothing set.
+        for line in lines:
+            key, _, value = line.partition("=")
+            if key.strip() == "KillUserProcesses" and value.strip().lower() in ("yes", "true", "1"):
+                message = f"KillUserProcesses in {file} ends jobs when you log out"
+                fix = f"loginctl enable-linger {user_name()}  (on the host)"
+                if not _lingers():
+                    yield Check("logout", Status.WARN, message, fix)
+                return
+    if shutil.which("loginctl") is not None:
+        yield Check("logout", Status.OK, "jobs go on when you log out")
+
+
+def _lingers() -> bool:
+    return os.path.exists(f"/var/lib/systemd/linger/{user_name()}")

@@ -1,0 +1,1 @@
+"""Commands about jobs: show them, wait for them, act on them."""

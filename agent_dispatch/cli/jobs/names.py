@@ -1,0 +1,117 @@
+"""How a person names a job: a part of its id, or the newest one."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from agent_dispatch.cli.jobs.display import short_id
+from agent_dispatch.cli.output import counted, fit, one_line
+from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.ids import is_job_id
+from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.remote.notes import Notes
+
+NEWEST = "last"
+"""Names the newest job, for commands that must not guess."""
+
+_PART_OF_ID = re.compile(r"[0-9a-f]{4,31}")
+_SHOWN_CANDIDATES = 10
+_SHOWN_CHARS = 60
+_TASK_COLUMNS = 40
+
+
+class NoJobsError(DispatchError):
+    """The newest job was asked for, and there is none."""
+
+    def __init__(self) -> None:
+        super().__init__("There are no jobs yet.", NextStep(kind=StepKind.LIST_AGENTS))
+
+
+class NotAJobError(InvalidRequestError):
+    """The text cannot be a part of an id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            f"Not a job id: {text[:_SHOWN_CHARS]!r}. Give at least 4 hex digits of its beginning or"
+            f" end, or `{NEWEST}`.",
+            NextStep(kind=StepKind.LIST_JOBS),
+        )
+
+
+class AmbiguousJobError(InvalidRequestError):
+    """Several jobs have the given part in their ids."""
+
+    def __init__(self, part: str, found: list[str], details: str) -> None:
+        super().__init__(
+            f"{counted(len(found), 'job')} match {part}. Use more digits.\n{details}",
+            NextStep(kind=StepKind.LIST_JOBS),
+        )
+
+
+def find_job(store: JobStore, name: str, notes: Notes | None = None) -> str:
+    """Return the id of the job that `name` stands for; `ID@HOST` of one on another machine.
+
+    Args:
+        store: The jobs.
+        name: `last` for the newest job; a whole id; or at least 4 hex digits that
+            an id begins or ends with, or that its last 8 digits begin with.
+        notes: The jobs on other machines, for commands that can ask there.
+
+    Raises:
+        NoJobsError: There is no newest job.
+        NotAJobError: The text cannot be a part of an id.
+        UnknownJobError: No job matches.
+        AmbiguousJobError: Several do.
+    """
+    part, _, host = name.strip().partition("@")
+    part = part.lower()
+    if part == NEWEST:
+        return _newest(store, notes)
+    if is_job_id(part):
+        note = None if notes is None or host else notes.read(part)
+        return f"{part}@{host}" if host else part if note is None else note.shown_id
+    if not _PART_OF_ID.fullmatch(part):
+        raise NotAJobError(name)
+    found = [] if host else list(_matching(store.ids(), part))
+    if notes is not None:
+        noted = map(notes.read, _matching(notes.ids(), part))
+        found += [note.shown_id for note in noted if note and host in ("", note.host)]
+    if not found:
+        raise UnknownJobError(part)
+    if len(found) > 1:
+        lines = [_candidate(store, job_id) for job_id in found[:_SHOWN_CANDIDATES]]
+        more = len(found) - len(lines)
+        details = "\n".join([*lines, *([f"… and {more} more"] if more else [])])
+        raise AmbiguousJobError(part, found, details)
+    return found[0]
+
+
+def _newest(store: JobStore, notes: Notes | None) -> str:
+    local = [job.id for job in store.list_jobs(limit=1).jobs]
+    noted = [] if notes is None else notes.ids()[:1]
+    # Ids sort by the time when they were made.
+    note = None if notes is None or not noted or noted < local else notes.read(noted[0])
+    if note is not None:
+        return note.shown_id
+    if not local:
+        raise NoJobsError
+    return local[0]
+
+
+def _matching(ids: Iterable[str], part: str) -> Iterator[str]:
+    for job_id in ids:
+        if job_id.startswith(part) or job_id.endswith(part) or short_id(job_id).startswith(part):
+            yield job_id
+
+
+def _candidate(store: JobStore, job_id: str) -> str:
+    """Return a line about a job, with the form of its id that tells it from the others."""
+    if "@" in job_id:
+        return job_id
+    try:
+        head = store.head(job_id)
+    except DispatchError:
+        return f"{short_id(job_id)}  (its record cannot be read)"
+    task = fit(one_line(head.task), _TASK_COLUMNS)
+    return f"{short_id(job_id)}  {head.status}  {one_line(head.agent)}  {task}"

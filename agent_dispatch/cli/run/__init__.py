@@ -1,0 +1,1 @@
+"""Commands that run agents in the foreground, or submit a job."""

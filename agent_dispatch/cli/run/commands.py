@@ -1,0 +1,332 @@
+"""Commands that give tasks to agents: `run`, `test`, `parallel`, `dialogue`."""
+
+from contextlib import closing
+
+from agent_dispatch.cli.errors import MisuseError
+from agent_dispatch.cli.jobs.display import short_id
+from agent_dispatch.cli.next_steps import in_shell
+from agent_dispatch.cli.output import (
+    Colour,
+    counted,
+    dollars,
+    one_line,
+    remark,
+    write_answer,
+    write_json,
+    write_lines,
+)
+from agent_dispatch.cli.run.results import (
+    exit_status,
+    failures_of,
+    show_failure,
+    show_hint,
+    show_parallel,
+    show_result,
+)
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.validation import check_call_timeout, check_choice, check_range
+from agent_dispatch.core.call_timeout import call_timeout_s
+from agent_dispatch.core.next_step import told
+from agent_dispatch.core.parallel import read_members
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model import next_step as steps
+from agent_dispatch.model.answer import Submitted
+from agent_dispatch.model.dialogue import (
+    DEFAULT_ROUNDS,
+    MAX_ROUNDS,
+    DialogueRequest,
+    DialogueResult,
+)
+from agent_dispatch.model.dispatch import DispatchRequest
+from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
+
+DEFAULT_TASK = "What project is this? Describe in one sentence."
+
+_MAX_INPUT_BYTES = 32 * 2**20
+
+
+def run(
+    name: str,
+    task: str,
+    /,
+    *,
+    context: str = "",
+    caller: str = "",
+    goal: str = "",
+    group: str = "",
+    session: str = "",
+    response_format: str = "",
+    json_schema: str = "",
+    timeout_seconds: float = 0,
+    model: str = "",
+    effort: str = "",
+    verify: bool = False,
+    background: bool = False,
+    stream: bool = False,
+    json: bool = False,
+    shell: Shell,
+) -> int:
+    """Give a task to an agent and print its answer. It costs what a Claude session costs.
+
+    Commands never answer from a cache: each one runs its task.
+
+    Args:
+        name: The agent.
+        task: What to do; the agent does not see your conversation. `-` reads stdin.
+        context: Error messages, code, anything else the task needs.
+        caller: Your project or role.
+        goal: The broader objective.
+        group: A group of the agent, whose shared context it gets with the task.
+        session: The session of an earlier answer, to continue that conversation.
+        response_format: "json" asks for one JSON value; it comes as parsed_result with --json.
+        json_schema: A file with the JSON Schema that the answer must match.
+        timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
+        model: The model of this run, as `claude --model` takes it.
+        effort: The effort of this run: low, medium, high, xhigh or max.
+        verify: Run the agent's own verify command on its work; it decides about success.
+        background: Start a background job, print its id and return at once.
+        stream: Print a line for each thing the agent does.
+        json: Print the result as the MCP tool `dispatch` answers it.
+        shell: The outside world.
+    """
+    check_call_timeout(timeout_seconds)
+    if response_format:
+        check_choice("--response-format", response_format, ["json"])
+    if background and stream:
+        raise MisuseError(
+            "--background and --stream exclude each other.",
+            steps.run("agent-dispatch tail --follow"),
+        )
+    if task == json_schema == "-":
+        raise MisuseError(
+            "The task and the schema cannot both come on stdin: put the schema into a file."
+        )
+    request = DispatchRequest(
+        agent=name,
+        task=_read_text(shell, "-", "The task") if task == "-" else task,
+        context=context,
+        caller=caller,
+        goal=goal,
+        group=group,
+        response_format=response_format,
+        json_schema=_read_schema(shell, json_schema) if json_schema else "",
+        timeout_s=call_timeout_s(timeout_seconds),
+        session_id=session or None,
+        model=model,
+        effort=effort,
+        verify=verify,
+    )
+    if background:
+        return _submit(shell, request, as_json=json)
+    return _dispatch(shell, request, stream=stream, as_json=json)
+
+
+def try_agent(
+    name: str,
+    task: str = DEFAULT_TASK,
+    /,
+    *,
+    timeout_seconds: float = 0,
+    stream: bool = False,
+    json: bool = False,
+    shell: Shell,
+) -> int:
+    """Try an agent with a small task. It costs what a Claude session costs.
+
+    Args:
+        name: The agent.
+        task: What to do; `-` reads it from stdin.
+        timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
+        stream: Print a line for each thing the agent does.
+        json: Print the result as the MCP tool `dispatch` answers it.
+        shell: The outside world.
+    """
+    return run(name, task, timeout_seconds=timeout_seconds, stream=stream, json=json, shell=shell)
+
+
+def parallel(
+    file: str, /, *, aggregate: str = "", stream: bool = False, json: bool = False, shell: Shell
+) -> int:
+    """Run several tasks at once and print all answers, in the order of the file.
+
+    Args:
+        file: A JSON list of objects with agent, task and other options of `run`; `-` reads stdin.
+        aggregate: The agent that combines all answers into one.
+        stream: Print a line for each thing the agents do.
+        json: Print what the MCP tool `dispatch_parallel` answers, nothing cut.
+        shell: The outside world.
+    """
+    members = read_members(_read_text(shell, file, "The list of tasks"))
+    with closing(shell.start_fork_server()) as fork_server:
+        from agent_dispatch.cli.run.foreground import attend
+        from agent_dispatch.cli.run.progress import style_for
+        from agent_dispatch.cli.run.works import ManyDispatches
+
+        many = ManyDispatches(members, aggregate)
+        attended = attend(shell, fork_server, many.work, style_for(shell, stream=stream))
+    outcome = many.outcome(attended)
+    if json:
+        _write_parallel(shell, _told(outcome))
+    else:
+        show_parallel(shell, outcome)
+    failures = failures_of(*outcome.individual_results, outcome.aggregated)
+    return exit_status(failures, attended.signum)
+
+
+def dialogue(
+    requester: str,
+    responder: str,
+    topic: str,
+    /,
+    *,
+    max_rounds: int = DEFAULT_ROUNDS,
+    timeout_seconds: float = 0,
+    stream: bool = False,
+    json: bool = False,
+    shell: Shell,
+) -> int:
+    """Let two agents talk until one says that the topic is settled, and print what they said.
+
+    Args:
+        requester: The agent with the problem.
+        responder: The agent with the expertise or the tools; it speaks first.
+        topic: The question to settle; `-` reads stdin.
+        max_rounds: At most this many exchanges, 1 to 10.
+        timeout_seconds: Seconds for all of it, 10 to 7200; 0 gives each turn its agent's own.
+        stream: Print a line for each thing the agents do.
+        json: Print what the MCP tool `dispatch_dialogue` answers, nothing cut.
+        shell: The outside world.
+    """
+    check_call_timeout(timeout_seconds)
+    check_range("--max-rounds", max_rounds, 1, MAX_ROUNDS)
+    request = DialogueRequest(
+        requester=requester,
+        responder=responder,
+        topic=_read_text(shell, "-", "The topic") if topic == "-" else topic,
+        max_rounds=max_rounds,
+        timeout_s=call_timeout_s(timeout_seconds),
+    )
+    with closing(shell.start_fork_server()) as fork_server:
+        from agent_dispatch.cli.run.foreground import attend
+        from agent_dispatch.cli.run.progress import style_for
+        from agent_dispatch.cli.run.works import OneDialogue
+
+        one = OneDialogue(request)
+        attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
+    result = one.outcome(attended)
+    if json:
+        write_json(shell, told(result, in_shell))
+    else:
+        _show_dialogue(shell, result)
+    failures = [] if result.error is None else [result.error_type]
+    return exit_status(failures, attended.signum)
+
+
+def _read_text(shell: Shell, name: str, what: str) -> str:
+    """Read the file `name`, or stdin for `-`.
+
+    Args:
+        shell: The outside world.
+        name: The argument of the command.
+        what: The subject of an error, such as "The task".
+
+    Raises:
+        InvalidRequestError: It cannot be read, is too long, or is not UTF-8.
+    """
+    where = "on stdin" if name == "-" else f"in {name}"
+    try:
+        if name == "-":
+            data = shell.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(_MAX_INPUT_BYTES + 1)
+    except OSError as error:
+        raise InvalidRequestError(f"{what} {where} cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_INPUT_BYTES:
+        raise InvalidRequestError(
+            f"{what} {where} is longer than {_MAX_INPUT_BYTES >> 20} MiB; put it into a file of the"
+            " agent's project and name that file in the task"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(
+            f"{what} {where} is not UTF-8 (byte {error.start}); convert it, for example with"
+            " iconv -t UTF-8"
+        ) from error
+
+
+def _read_schema(shell: Shell, file: str) -> str:
+    schema = _read_text(shell, file, "The schema").strip()
+    if not schema:
+        # An empty schema in a request means that there is none.
+        raise InvalidRequestError(
+            f"The schema {'on stdin' if file == '-' else f'in {file}'} is empty; it takes a JSON"
+            ' Schema, such as {"type": "object"}'
+        )
+    return schema
+
+
+def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: bool) -> int:
+    with closing(shell.start_fork_server()) as fork_server:
+        from agent_dispatch.cli.run.foreground import attend
+        from agent_dispatch.cli.run.progress import style_for
+        from agent_dispatch.cli.run.works import OneDispatch
+
+        one = OneDispatch(request)
+        style = style_for(shell, stream=stream)
+        attended = attend(shell, fork_server, one.work, style, asks_here=True)
+    result = one.outcome(attended)
+    if as_json:
+        write_json(shell, told(result, in_shell))
+    else:
+        show_result(shell, result)
+    return exit_status(failures_of(result), attended.signum)
+
+
+def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
+    with closing(shell.start_fork_server()) as fork_server:
+        from agent_dispatch.cli.run.foreground import submit
+
+        job = submit(shell, fork_server, request)
+    if as_json:
+        write_json(shell, Submitted(job_id=job.id, status=job.status, agent=job.agent))
+    else:
+        write_lines(shell, [job.id])
+        remark(shell, f"Its answer: agent-dispatch wait {short_id(job.id)}", Colour.FAINT)
+    return 0
+
+
+def _write_parallel(shell: Shell, outcome: ParallelResult) -> None:
+    results = list(outcome.individual_results)
+    if outcome.aggregated is None:
+        write_json(shell, results)
+    else:
+        write_json(
+            shell, ParallelAnswer(individual_results=[*results], aggregated=outcome.aggregated)
+        )
+
+
+def _show_dialogue(shell: Shell, result: DialogueResult) -> None:
+    for number, turn in enumerate(result.conversation):
+        heading = f"## Round {turn.round}: {one_line(turn.agent)} ({turn.role})"
+        write_lines(shell, [heading if number == 0 else f"\n{heading}", ""])
+        write_answer(shell, turn.message)
+    show_hint(shell, result.hint, result.next_steps if result.error is None else None)
+    cost = "" if result.total_cost_usd is None else f", {dollars(result.total_cost_usd)}"
+    seconds = f"{result.total_duration_ms / 1000:.1f} s"
+    ending = "settled" if result.resolved else "not settled"
+    remark(shell, f"{counted(result.rounds, 'round')}, {ending}, {seconds}{cost}", Colour.FAINT)
+    for agent, session_id in (result.sessions or {}).items():
+        remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
+    if result.job_id is not None:
+        remark(shell, f"job {short_id(result.job_id)}", Colour.FAINT)
+    show_failure(shell, result.error, result.error_type, result.next_steps)
+
+
+def _told(outcome: ParallelResult) -> ParallelResult:
+    aggregated = outcome.aggregated
+    return ParallelResult(
+        individual_results=[told(result, in_shell) for result in outcome.individual_results],
+        aggregated=None if aggregated is None else told(aggregated, in_shell),
+    )

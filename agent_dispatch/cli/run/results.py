@@ -1,0 +1,131 @@
+"""How the result of a dispatch is shown, and the exit status that it gives."""
+
+import signal
+from collections.abc import Iterable
+
+from agent_dispatch.cli.errors import all_tips, show_error
+from agent_dispatch.cli.jobs.display import short_id
+from agent_dispatch.cli.output import (
+    Colour,
+    counted,
+    dollars,
+    one_line,
+    remark,
+    write_answer,
+    write_lines,
+)
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
+from agent_dispatch.model.next_step import NextStep
+from agent_dispatch.model.parallel import ParallelResult
+
+_TIMEOUT_STATUS = 124
+
+
+def exit_status(failures: Iterable[ErrorType | None], signum: signal.Signals | None = None) -> int:
+    """0 success, 124 if all failures are timeouts, 128 + n if ended by signal n, 1 otherwise."""
+    if signum is not None:
+        return 128 + signum
+    statuses = {_TIMEOUT_STATUS if it is ErrorType.TIMEOUT else 1 for it in failures}
+    return min(statuses, default=0)
+
+
+def failures_of(*results: DispatchResult | None) -> list[ErrorType | None]:
+    """The error types of the results that failed."""
+    return [result.error_type for result in results if result and not result.success]
+
+
+def show_failure(
+    shell: Shell,
+    error: str | None,
+    error_type: ErrorType | None,
+    steps: Iterable[NextStep] | None,
+) -> None:
+    """Say what went wrong with a run, if anything did, as the last thing on stderr."""
+    if error is not None:
+        show_error(shell, error, all_tips(steps), error_type or "")
+
+
+def show_hint(shell: Shell, hint: str | None, steps: Iterable[NextStep] | None) -> None:
+    """Say what the reader of an answer should know, and what to do about it."""
+    if hint:
+        remark(shell, f"hint: {hint}", Colour.DOUBTFUL)
+    for tip in all_tips(steps):
+        remark(shell, f"tip: {tip}")
+
+
+def show_result(shell: Shell, result: DispatchResult) -> None:
+    """Print the answer on stdout, and remarks about it on stderr."""
+    write_answer(shell, result.result)
+    for text in _remarks(result):
+        remark(shell, text, Colour.DOUBTFUL)
+    # With an error, the steps are about that.
+    show_hint(shell, result.hint, result.next_steps if result.error is None else None)
+    facts = _facts(result)
+    if facts:
+        remark(shell, one_line(f"{result.agent}: {', '.join(facts)}"), Colour.FAINT)
+    show_failure(shell, result.error, result.error_type, result.next_steps)
+
+
+def show_parallel(shell: Shell, outcome: ParallelResult) -> None:
+    """Print several answers on stdout, and remarks about them on stderr."""
+    results = outcome.individual_results
+    for number, result in enumerate(results, start=1):
+        heading = f"## {number}. {one_line(result.agent)}"
+        write_lines(shell, [heading if number == 1 else f"\n{heading}", ""])
+        show_result(shell, result)
+    if outcome.aggregated is not None:
+        write_lines(shell, [f"\n## All together, by {one_line(outcome.aggregated.agent)}", ""])
+        show_result(shell, outcome.aggregated)
+    failed = sum(not result.success for result in results)
+    denied = sum(result.success and bool(result.denied_tools) for result in results)
+    # Tasks that are the same share a run, which is paid for once.
+    shown = [result for result in (*results, outcome.aggregated) if result is not None]
+    paid = {result.job_id or number: result for number, result in enumerate(shown)}
+    costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
+    cost = f", {dollars(sum(costs))}" if costs else ""
+    tasks = counted(len(results), "task")
+    remark(shell, f"{tasks}, {failed} failed, {denied} denied{cost}", Colour.FAINT)
+
+
+def _facts(result: DispatchResult) -> list[str]:
+    """Turns, time, cost, session and job, as far as they are known."""
+    facts = [
+        f"cached, from {result.cached_at}" if result.cached else None,
+        None if result.num_turns is None else counted(result.num_turns, "turn"),
+        *_evidence_facts(result.evidence),
+        None if result.duration_ms is None else f"{result.duration_ms / 1000:.1f} s",
+        None if result.cost_usd is None else dollars(result.cost_usd),
+        None if result.session_id is None else f"session {result.session_id}",
+        None if result.job_id is None else f"job {short_id(result.job_id)}",
+    ]
+    return [fact for fact in facts if fact is not None]
+
+
+def _evidence_facts(evidence: Evidence | None) -> list[str]:
+    """What the run was seen to do, in numbers."""
+    if evidence is None:
+        return []
+    lists = (("changed file", evidence.files_changed), ("commit", evidence.commits))
+    return [
+        counted(evidence.tool_calls, "tool call"),
+        *(counted(len(items), noun) for noun, items in lists if items),
+    ]
+
+
+def _remarks(result: DispatchResult) -> list[str]:
+    remarks = []
+    if result.earlier_results:
+        earlier = counted(len(result.earlier_results), "earlier answer")
+        remarks.append(f"note: this run gave {earlier}; see with --json")
+    if result.denied_tools:
+        remarks.append(f"warning: tools denied: {', '.join(result.denied_tools)}")
+    if result.verified:
+        remarks.append("note: the verify command passed")
+    if result.budget_exceeded:
+        remarks.append("warning: this run cost more than its cap")
+    if result.left_running:
+        remarks.append(
+            f"note: the agent left processes running; they were ended: {result.left_running}"
+        )
+    return remarks

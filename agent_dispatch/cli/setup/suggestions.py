@@ -1,0 +1,141 @@
+"""The projects that Claude Code knows, offered as agents: shown, chosen, added."""
+
+import re
+import shlex
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from agent_dispatch.cli.errors import MisuseError
+from agent_dispatch.cli.jobs.display import age
+from agent_dispatch.cli.output import Colour, cell_width, one_line, pad, remark, say, write_lines
+from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, read_claude_config
+from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.known_projects import KnownProject, known_projects
+from agent_dispatch.config.registry import Registry
+from agent_dispatch.errors import quoted
+from agent_dispatch.model.next_step import run
+
+_SEPARATORS = re.compile(r"[\s,]+")
+
+
+class Offered(msgspec.Struct, frozen=True):
+    """What came of an offer."""
+
+    left: list[KnownProject] = []
+    """Projects that are no agents."""
+    added: list[str] = []
+    """New agents."""
+
+
+def offer_projects(registry: Registry, shell: Shell, *, add_all: bool, as_json: bool) -> Offered:
+    """Offer what Claude Code knows; ask a person, once, or add all if that was said before.
+
+    Raises:
+        MisuseError: The person's answer names no project.
+        ClaudeConfigError: Claude Code's configuration cannot be read.
+        ConfigError: Our configuration cannot be read or written.
+    """
+    projects = offered_projects(registry, shell)
+    picked = projects if add_all else []
+    if projects and not as_json:
+        write_lines(shell, ["Projects that Claude Code knows:"])
+        write_lines(shell, project_lines(projects, numbered=True))
+        if not add_all and shell.stdin.isatty() and shell.stderr.isatty():
+            picked = ask_which(projects, shell)
+    added = [registry.add_agent(project.name, project.directory) for project in picked]
+    if not as_json:
+        write_lines(shell, [f"Added {it.agent}: {one_line(it.directory or '')}" for it in added])
+    return Offered(
+        left=[project for project in projects if project not in picked],
+        added=[change.agent for change in added],
+    )
+
+
+def next_line(registry: Registry, offered: Offered) -> str:
+    """Say what to do after `init`."""
+    config = registry.load()
+    if config.agents:
+        return f"Next: agent-dispatch test {next(iter(config.agents))}"
+    if offered.left:
+        return "Next: agent-dispatch init --all, or agent-dispatch add NAME DIRECTORY"
+    return "Next: agent-dispatch add NAME DIRECTORY"
+
+
+def offered_projects(registry: Registry, shell: Shell) -> list[KnownProject]:
+    """List the projects that could become agents, the last used first.
+
+    Raises:
+        ClaudeConfigError: Claude Code's configuration cannot be read.
+        ConfigError: Ours cannot be read or parsed.
+    """
+    claude_config = read_claude_config(shell.environ)
+    agents = registry.list_agents(look=False)
+    return known_projects(
+        claude_config,
+        taken=[agent.name for agent in agents],
+        registered=[agent.directory for agent in agents if agent.host is None],
+        home=shell.environ.get("HOME", ""),
+    )
+
+
+def project_lines(projects: Sequence[KnownProject], *, numbered: bool = False) -> list[str]:
+    """A line for each project: name, directory, trust, and when it was last used."""
+    now = time.time()
+    names = max((cell_width(one_line(project.name)) for project in projects), default=0)
+    lines = []
+    for number, project in enumerate(projects, start=1):
+        facts = ["trusted" if project.trusted else "not trusted"]
+        if project.last_start is not None:
+            facts.append(f"used {age(max(now - project.last_start, 0))} ago")
+        place = f"{number:>{len(str(len(projects)))}}  " if numbered else ""
+        name = pad(one_line(project.name), names)
+        lines.append(f"  {place}{name}  {one_line(project.directory)}  ({', '.join(facts)})")
+    return lines
+
+
+def no_directory(registry: Registry, shell: Shell) -> MisuseError:
+    """Show the projects that could be added, and return the error of a call that names none."""
+    try:
+        projects = offered_projects(registry, shell)
+    except ClaudeConfigError as error:
+        remark(shell, f"warning: {error}", Colour.DOUBTFUL)
+        projects = []
+    tips = [run("agent-dispatch add --help")]
+    if projects:
+        remark(shell, "Projects that Claude Code knows:")
+        for line in project_lines(projects):
+            remark(shell, line)
+        newest = ["agent-dispatch", "add", projects[0].name, projects[0].directory]
+        tips.insert(0, run(shlex.join(newest)))
+    return MisuseError("`add` needs a name and a directory.", *tips)
+
+
+def ask_which(projects: Sequence[KnownProject], shell: Shell) -> list[KnownProject]:
+    """Ask a person on a terminal, once, which projects become agents.
+
+    Raises:
+        MisuseError: The answer is neither numbers of the list nor `all`.
+    """
+    say(shell, "Add which as agents? Numbers, all, or Enter for none: ")
+    return chosen(shell.stdin.readline(), projects)
+
+
+def chosen(answer: str, projects: Sequence[KnownProject]) -> list[KnownProject]:
+    """Return the projects that an answer names, each once, in the order of the list.
+
+    Raises:
+        MisuseError: The answer is neither numbers of the list nor `all`.
+    """
+    words = [word for word in _SEPARATORS.split(answer.strip()) if word]
+    if [word.lower() for word in words] == ["all"]:
+        return list(projects)
+    numbers = {str(number): project for number, project in enumerate(projects, start=1)}
+    for word in words:
+        if word not in numbers:
+            raise MisuseError(
+                f"{quoted(word)} is not a number from 1 to {len(projects)}, nor `all`. No agent was"
+                " added."
+            )
+    return [project for number, project in numbers.items() if number in words]

@@ -1,0 +1,1 @@
+"""`watch`: the live view of all jobs."""

@@ -1,0 +1,165 @@
+"""The rows of `watch`: what is shown of each job, and how jobs belong together as trees."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from agent_dispatch.cli.jobs.display import short_id
+from agent_dispatch.cli.output import one_line
+from agent_dispatch.core.event_types import ToolInput
+from agent_dispatch.core.progress_text import target_of
+from agent_dispatch.core.questions import shown_input, shown_text
+from agent_dispatch.model.dispatch import Evidence
+from agent_dispatch.model.job import Job, JobStatus
+from agent_dispatch.model.question import Question
+
+KEPT_S = 3600.0
+"""How long an ended job stays visible."""
+ASKING = "asking"
+"""The status shown of a running job that waits for a person."""
+
+_TEXT_CHARS = 300
+
+
+class Item(NamedTuple):
+    """What is shown of a job in one row."""
+
+    id: str
+    agent: str
+    status: str
+    """A `JobStatus`, or `asking`."""
+    doing: str
+    """What the agent does now, or how the job ended; one line."""
+    task: str
+    created_at: float
+    completed_at: float | None
+    cost_usd: float | None
+    evidence: str
+    parent: str | None
+    members: tuple[str, ...] = ()
+    """The jobs of a parallel call."""
+    question_id: str = ""
+    """Of the question that waits for a person."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the job has ended."""
+        return self.status != ASKING and JobStatus(self.status).is_terminal
+
+
+class Row(NamedTuple):
+    """A job at its place in the trees."""
+
+    item: Item
+    stem: str
+    """The lines that lead to it from its parent; empty for a root."""
+
+
+def item_of(job: Job) -> Item:
+    """Cut a job down to its row."""
+    return Item(
+        id=job.id,
+        agent=agents_of(job),
+        status=status_of(job),
+        doing=_doing(job),
+        task=one_line(job.task[:_TEXT_CHARS]),
+        created_at=job.created_at,
+        completed_at=job.completed_at,
+        cost_usd=None if job.result is None else job.result.cost_usd,
+        evidence=evidence_text(None if job.result is None else job.result.evidence),
+        parent=job.parent,
+        members=tuple(job.members or ()),
+        question_id="" if job.question is None else job.question.id,
+    )
+
+
+def agents_of(job: Job) -> str:
+    """Name all agents of a job."""
+    return " + ".join(map(one_line, job.agents or [job.agent]))
+
+
+def status_of(job: Job) -> str:
+    """Give the status that is shown of a job."""
+    return ASKING if job.question is not None else job.status.value
+
+
+def _doing(job: Job) -> str:
+    if (question := job.question) is not None:
+        return shown_text(f"{question.tool}: {_target(question)}"[:_TEXT_CHARS])
+    said = job.progress[-1] if job.progress else ""
+    if job.status.is_terminal:
+        said = job.error or (job.result.result if job.result is not None else "") or said
+    text = one_line(said[:_TEXT_CHARS])
+    # The agent has a column of its own.
+    return text.removeprefix(f"{one_line(job.agent)} · ") or one_line(job.task[:_TEXT_CHARS])
+
+
+def _target(question: Question) -> str:
+    """Return what the call is about, as a line of progress has it; the opened job shows all."""
+    try:
+        target = target_of(msgspec.convert(question.input, ToolInput))
+    except msgspec.ValidationError:
+        target = ""
+    return target or shown_input(question.input)
+
+
+def evidence_text(evidence: Evidence | None) -> str:
+    """Say in a few words what a run was seen to do."""
+    if evidence is None:
+        return ""
+    counts = (
+        (evidence.tool_calls, "calls"),
+        (len(evidence.files_changed or ()), "files"),
+        (len(evidence.commits or ()), "commits"),
+    )
+    return ", ".join(f"{count} {noun}" for count, noun in counts if count)
+
+
+def as_trees(items: Sequence[Item]) -> list[Row]:
+    """Order jobs as trees: those at work first, the newest first, children below their parent."""
+    known = {item.id for item in items}
+    groups = {member: item.id for item in items for member in item.members}
+    children: dict[str, list[Item]] = {}
+    roots: list[Item] = []
+    for item in sorted(items, key=lambda item: (item.created_at, item.id)):
+        above = groups.get(item.id, item.parent)
+        if above in known and above != item.id:
+            children.setdefault(above or "", []).append(item)
+        else:
+            roots.append(item)
+
+    def is_ended(item: Item) -> bool:
+        return item.is_ended and all(map(is_ended, children.get(item.id, ())))
+
+    roots.sort(key=lambda item: (not is_ended(item), item.created_at, item.id), reverse=True)
+    return [row for root in roots for row in _below(root, children, "", "")]
+
+
+def _below(item: Item, children: dict[str, list[Item]], stem: str, indent: str) -> Iterator[Row]:
+    yield Row(item, stem)
+    below = children.get(item.id, ())
+    for place, child in enumerate(below, start=1):
+        is_last = place == len(below)
+        yield from _below(
+            child,
+            children,
+            f"{indent}{'└ ' if is_last else '├ '}",
+            f"{indent}{'  ' if is_last else '│ '}",
+        )
+
+
+def matching(rows: Iterable[Row], words: str) -> list[Row]:
+    """Rows whose agent, task, status, text or id has all of the words; without the tree lines."""
+    wanted = words.casefold().split()
+    rows = list(rows)
+    if not wanted:
+        return rows
+    return [
+        Row(row.item, "") for row in rows if all(word in _searched(row.item) for word in wanted)
+    ]
+
+
+def _searched(item: Item) -> str:
+    texts = (item.agent, item.task, item.status, item.doing, short_id(item.id))
+    return " ".join(texts).casefold()
