@@ -13,14 +13,14 @@ import trio
 from agent_dispatch.claude.child import Child, open_child
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.events import (
+from agent_dispatch.core.stream.events import (
     CommandLifecycleEvent,
     ControlCancelRequestEvent,
     ControlRequestEvent,
     Event,
-    EventDecoder,
 )
-from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.core.stream.reader import EventDecoder
+from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.model.dispatch import OnProgress
 
 ControlEvent = ControlRequestEvent | ControlCancelRequestEvent | CommandLifecycleEvent

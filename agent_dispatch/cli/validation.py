@@ -6,7 +6,7 @@ The MCP tools clamp such numbers instead, because their caller is a model.
 from collections.abc import Iterable
 
 from agent_dispatch.cli.errors import MisuseError
-from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from agent_dispatch.core.request.timeout import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from agent_dispatch.errors import InvalidRequestError, quoted
 from agent_dispatch.model.config import PERMISSION_MODES
 from agent_dispatch.model.names import did_you_mean
@@ -73,7 +73,7 @@ def check_agent(
 def since_time(text: str, now: float) -> float:
     """Return the time that `--since` means, in seconds since the epoch; `now` is in those too."""
     # Only two commands need it, and `list` imports this module too.
-    from agent_dispatch.core.stats import begin_of
+    from agent_dispatch.core.money.stats import begin_of
 
     try:
         return begin_of(text, now)

@@ -24,9 +24,8 @@ from agent_dispatch.config.rights_log import RightsLog
 from agent_dispatch.config.scan import Scanner, preview, read_documents
 from agent_dispatch.config.schema import BadTableError, parse_agent, parse_config
 from agent_dispatch.config.toml_edit import Draft
-from agent_dispatch.core.command import current_depth
-from agent_dispatch.core.describe import describe
-from agent_dispatch.core.rights import (
+from agent_dispatch.core.agents.describe import describe
+from agent_dispatch.core.agents.rights import (
     WideningError,
     changes_in,
     command_for,
@@ -34,6 +33,7 @@ from agent_dispatch.core.rights import (
     widened,
     widened_by_adding,
 )
+from agent_dispatch.core.command import current_depth
 from agent_dispatch.errors import (
     ConfigError,
     InvalidRequestError,

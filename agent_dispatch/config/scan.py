@@ -20,7 +20,7 @@ from agent_dispatch.config.claude_files import (
     CLAUDE_MD,
     MCP_CONFIG,
 )
-from agent_dispatch.core.describe import ProjectDocuments
+from agent_dispatch.core.agents.describe import ProjectDocuments
 from agent_dispatch.files import identity, read_regular
 from agent_dispatch.model.agent import ProjectFacts
 
@@ -129,7 +129,7 @@ def scan(directory: Path) -> ProjectFacts:
 
 
 def read_documents(directory: Path) -> ProjectDocuments:
-    """Read what `core.describe` needs, each document to a bound."""
+    """Read what `core.agents.describe` needs, each document to a bound."""
     readme_name, readme = _first(directory, _README)
     return ProjectDocuments(
         name=directory.name,

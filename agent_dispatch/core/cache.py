@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from agent_dispatch.model.answer import CacheStats
 from agent_dispatch.model.config import CacheSettings, EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from agent_dispatch.model.replies import CacheStats
 
 MAX_KEPT_CHARS = 8 * 1024 * 1024
 """Of all answers together, whatever `max_size` allows."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent_dispatch.core.inline import INLINE_CHARS, inline, inline_all
+from agent_dispatch.core.inline.result import inline, inline_all
+from agent_dispatch.core.inline.sizes import INLINE_CHARS
 from agent_dispatch.core.next_step import Say, told
-from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.outcome.refusal import refused
+from agent_dispatch.core.stream.progress_text import one_line
 from agent_dispatch.core.text import scrubbed
-from agent_dispatch.core.transcript import one_line
-from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import (
     COST_DECIMALS,
     DispatchRequest,
@@ -23,6 +23,7 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
+from agent_dispatch.model.replies import ResultRef
 
 _NAMED_AGENTS = 5
 _NAMED_TASKS = 20

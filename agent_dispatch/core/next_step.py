@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from agent_dispatch.core.request.timeout import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dialogue import DialogueResult

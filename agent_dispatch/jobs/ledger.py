@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent_dispatch.core.ceilings import (
+from agent_dispatch.core.money.ceilings import (
     Purse,
     Spending,
     has_ceiling,

@@ -21,7 +21,7 @@ class Role(StrEnum):
 
 
 class DialogueRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic for two agents; checked by `core.dialogue.check_dialogue`."""
+    """One topic for two agents; checked by `core.dialogue.exchange.check_dialogue`."""
 
     requester: str
     responder: str

@@ -33,7 +33,7 @@ class ErrorType(StrEnum):
 
 
 class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One task for one agent; checked by `core.prompt.check_request` before anything starts."""
+    """One task for one agent; `core.request.checks` checks it before anything starts."""
 
     agent: str
     task: str

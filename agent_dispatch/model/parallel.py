@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchResult
+from agent_dispatch.model.replies import ResultRef
 
 
 class DispatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,9 +16,9 @@ import trio
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.config.hosts import AgentSeen, Sightings, host_named
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.core.outcome import refused
-from agent_dispatch.core.progress_text import about, started
+from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.questions import QuestionRow
+from agent_dispatch.core.stream.progress_text import about, started
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import IdSource

@@ -14,17 +14,16 @@ from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.config.file import jobs_path, with_absolute_paths
 from agent_dispatch.config.hosts import link_agent, remote_directory, require_free_name
 from agent_dispatch.core.command import current_depth
-from agent_dispatch.core.dialogue import Exchange, check_dialogue, time_was_up
+from agent_dispatch.core.dialogue.exchange import Exchange, check_dialogue, time_was_up
 from agent_dispatch.core.next_step import more_time, on_host
-from agent_dispatch.core.outcome import of_job, refused
-from agent_dispatch.core.progress_text import about, started
+from agent_dispatch.core.outcome.refusal import refused, result_of_job
 from agent_dispatch.core.questions import QuestionRow
+from agent_dispatch.core.stream.progress_text import about, started
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields
-from agent_dispatch.model.answer import Answered
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
@@ -38,6 +37,7 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import Job, JobStatus, JobSummary
 from agent_dispatch.model.message import Sending
 from agent_dispatch.model.question import AnsweredBy, Verdict
+from agent_dispatch.model.replies import Answered
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.remote.client import Hosts
 from agent_dispatch.remote.notes import at_host, with_noted
@@ -107,7 +107,7 @@ class Routed(Service):
             )
         job = await self.submit(request)
         on_progress(about(job.agent, started(job.id), 0))
-        return of_job(await self.wait(job.id, math.inf, on_progress))
+        return result_of_job(await self.wait(job.id, math.inf, on_progress))
 
     async def are_local(self, names: Sequence[str]) -> bool:
         """As `Service.are_local`: the processes of a worker are on this machine."""

@@ -18,8 +18,8 @@ import trio
 
 import agent_dispatch
 from agent_dispatch.config.file import config_path, jobs_path
-from agent_dispatch.core import outcome
 from agent_dispatch.core.command import DEPTH_VARIABLE
+from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.errors import DispatchError, InvalidRequestError, UnknownAgentError
 from agent_dispatch.jobs.afar import EventReader, Submission
 from agent_dispatch.jobs.errors import UnknownJobError
@@ -229,8 +229,7 @@ class _Stub:
                 "This host is in the chain of hosts that the dispatch came through, so it was"
                 " refused. Do the task here instead of dispatching it."
             )
-            refused = outcome.refused(request.agent, said, ErrorType.RECURSION)
-            return _answered(frame, refused)
+            return _answered(frame, refused(request.agent, said, ErrorType.RECURSION))
         is_call = frame.kind == JobKind.CALL
         # Whatever has changed here since then, a job that was taken is not refused afterwards.
         job, again = await self._taken_before(frame), True

@@ -8,9 +8,9 @@ import msgspec
 import trio
 from msgspec import UNSET
 
-from agent_dispatch.core.accounting import Share, account_limits, entered
-from agent_dispatch.core.ceilings import booked_usd, cap_usd
-from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.money.ceilings import booked_usd, cap_usd
+from agent_dispatch.core.money.shares import Share, account_limits, entered
+from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.ids import is_job_id, is_time_ordered
 from agent_dispatch.jobs.ledger import Booking, Ledger

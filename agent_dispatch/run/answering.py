@@ -13,15 +13,14 @@ from functools import partial
 import msgspec
 import trio
 
-from agent_dispatch.core.dialogue import session_of_agent
-from agent_dispatch.core.prompt import allowed_later_task
+from agent_dispatch.core.dialogue.exchange import session_of_agent
 from agent_dispatch.core.questions import NoQuestionError, question_for, waiting
+from agent_dispatch.core.request.prompt import allowed_later_task
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.pools import in_own_thread
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import post, settled, wait_to_see
-from agent_dispatch.model.answer import Answered
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.question import (
@@ -32,6 +31,7 @@ from agent_dispatch.model.question import (
     Question,
     Verdict,
 )
+from agent_dispatch.model.replies import Answered
 
 _TAKEN_S = 10.0
 """How long the owner of a job may take to read an answer; it needs milliseconds."""

@@ -16,8 +16,8 @@ import trio
 
 from agent_dispatch.claude.child import Child
 from agent_dispatch.claude.conversation import say
-from agent_dispatch.core.event_types import ControlRequestEvent
-from agent_dispatch.core.prompt import (
+from agent_dispatch.core.stream.events import ControlRequestEvent
+from agent_dispatch.core.stream.stdin import (
     DENIED_BY_PERSON,
     NOBODY_THERE,
     NOT_TO_BE_SHOWN,

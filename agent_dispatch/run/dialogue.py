@@ -8,14 +8,14 @@ from datetime import datetime
 import msgspec
 import trio
 
-from agent_dispatch.core.accounting import Share, share_of, together
-from agent_dispatch.core.call_timeout import clamped_timeout_s
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.dialogue import Exchange, Step, refused, time_was_up, to_record
-from agent_dispatch.core.failure import resets_at
-from agent_dispatch.core.holding import joined, stopped
+from agent_dispatch.core.dialogue.exchange import Exchange, Step, refused, time_was_up, to_record
+from agent_dispatch.core.money.shares import Share, share_of, together
 from agent_dispatch.core.next_step import more_time
-from agent_dispatch.core.outcome import refused as turn_refused
+from agent_dispatch.core.outcome.failure import resets_at
+from agent_dispatch.core.outcome.held import joined, stopped
+from agent_dispatch.core.outcome.refusal import refused as turn_refused
+from agent_dispatch.core.request.timeout import clamped_timeout_s
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, Role
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress

@@ -6,10 +6,11 @@ from functools import partial
 import msgspec
 
 from agent_dispatch.claude.program import RunProgram
-from agent_dispatch.core.accounting import Share
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.report import RunReport, Seen, TreeChanges
+from agent_dispatch.core.money.shares import Share
+from agent_dispatch.core.outcome.classify import classify
+from agent_dispatch.core.outcome.report import RunReport, TreeChanges
+from agent_dispatch.core.stream.seen import Seen
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, Progress

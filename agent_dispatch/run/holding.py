@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 import msgspec
 import trio
 
-from agent_dispatch.core.accounting import Share, share_of
-from agent_dispatch.core.failure import resets_at
-from agent_dispatch.core.holding import joined, stopped
+from agent_dispatch.core.money.shares import Share, share_of
 from agent_dispatch.core.next_step import resume
-from agent_dispatch.core.outcome import refused
-from agent_dispatch.core.report import RunReport, Seen
-from agent_dispatch.core.usage import Usage, added
+from agent_dispatch.core.outcome.failure import resets_at
+from agent_dispatch.core.outcome.held import joined, stopped
+from agent_dispatch.core.outcome.refusal import refused
+from agent_dispatch.core.outcome.report import RunReport
+from agent_dispatch.core.stream.seen import Seen
+from agent_dispatch.core.stream.usage import Usage, added
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.run.run_job import JobRun

@@ -15,8 +15,8 @@ import trio
 
 from agent_dispatch.claude.child import Child
 from agent_dispatch.claude.conversation import say
-from agent_dispatch.core.event_types import CommandLifecycleEvent
-from agent_dispatch.core.prompt import message_line, withdrawal_line
+from agent_dispatch.core.stream.events import CommandLifecycleEvent
+from agent_dispatch.core.stream.stdin import message_line, withdrawal_line
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.model.message import Message, MessageBody

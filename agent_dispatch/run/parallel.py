@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import trio
 
-from agent_dispatch.core.outcome import refused, refused_by
-from agent_dispatch.core.parallel import aggregate_request
-from agent_dispatch.core.progress_text import about
+from agent_dispatch.core.outcome.refusal import refused, refused_by
+from agent_dispatch.core.request.parallel import aggregate_request
+from agent_dispatch.core.stream.progress_text import about
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, Member, OnProgress, Progress
 from agent_dispatch.model.parallel import ParallelResult

@@ -13,8 +13,6 @@ import msgspec
 import trio
 
 from agent_dispatch.config.registry import ConfigSnapshot, Registry
-from agent_dispatch.core import outcome
-from agent_dispatch.core.call_timeout import clamped_timeout_s
 from agent_dispatch.core.command import (
     MARKER_VARIABLE,
     Command,
@@ -23,9 +21,17 @@ from agent_dispatch.core.command import (
     current_depth,
     exclusive_above,
 )
-from agent_dispatch.core.json_schema import without_dialect
-from agent_dispatch.core.prompt import check_request
-from agent_dispatch.core.report import StartFailure
+from agent_dispatch.core.outcome.classify import classify
+from agent_dispatch.core.outcome.refusal import (
+    exclusive_refused,
+    recursion_refused,
+    refused,
+    refused_by,
+)
+from agent_dispatch.core.outcome.report import StartFailure
+from agent_dispatch.core.request.checks import check_request
+from agent_dispatch.core.request.json_schema import without_dialect
+from agent_dispatch.core.request.timeout import clamped_timeout_s
 from agent_dispatch.errors import ConfigError, InvalidRequestError
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
@@ -163,15 +169,15 @@ class Planner:
         if agent.host is not None:
             # Its table was changed since it was planned, or this process knows no other machines.
             error = f"Agent {agent.name!r} is on host {agent.host!r}; it cannot run here."
-            return outcome.refused(agent.name, error)
+            return refused(agent.name, error)
         depth = current_depth(self.environ)
         if depth >= settings.max_dispatch_depth:
-            return outcome.recursion_refused(agent.name, depth, settings.max_dispatch_depth)
+            return recursion_refused(agent.name, depth, settings.max_dispatch_depth)
         if agent.exclusive and agent.name in exclusive_above(self.environ):
-            return outcome.exclusive_refused(agent.name)
+            return exclusive_refused(agent.name)
         found = await self._find_program(agent.directory, timeout_s)
         if isinstance(found, StartFailure):
-            return outcome.classify(not_started(agent, timeout_s, found))
+            return classify(not_started(agent, timeout_s, found))
         program, environ = found
         outer, token = environ.get(MARKER_VARIABLE), secrets.token_hex(8)
         try:
@@ -192,7 +198,7 @@ class Planner:
                 asks=asks,
             )
         except RefusedValueError as error:
-            return outcome.refused_by(error, agent.name)
+            return refused_by(error, agent.name)
 
     async def _find_program(
         self, directory: str, timeout_s: float

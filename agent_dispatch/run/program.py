@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 
-from agent_dispatch.core.report import StartFailure, StartStage
+from agent_dispatch.core.outcome.report import StartFailure, StartStage
 from agent_dispatch.run.places import usual_folders
 
 

@@ -16,9 +16,9 @@ import msgspec
 import trio
 
 from agent_dispatch.claude.child import Child
-from agent_dispatch.core import outcome
-from agent_dispatch.core.progress_text import about, started
+from agent_dispatch.core.outcome.refusal import refused, refused_by
 from agent_dispatch.core.secrets import mask
+from agent_dispatch.core.stream.progress_text import about, started
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
@@ -205,12 +205,12 @@ async def run_job(
             except DispatchError as error:
                 # Raised outside the nursery, which would wrap it in a group.
                 failure = error
-                result = outcome.refused_by(error, owned.job.agent)
+                result = refused_by(error, owned.job.agent)
             cancelling.over = True
             nursery.cancel_scope.cancel()
     except Exception as bug:
         said = f"Bug in agent-dispatch: {bug!r}. Please report it."
-        result = outcome.refused(owned.job.agent, said)
+        result = refused(owned.job.agent, said)
         raise
     finally:
         if result is None:
@@ -269,9 +269,7 @@ def nothing_begun(owned: Ownership) -> CancelledBy:
 
     def cancelled(by: str) -> DispatchResult:
         no_session = NextStep(kind=StepKind.RESUME, agent=owned.job.agent)
-        return outcome.refused(
-            owned.job.agent, f"Cancelled by {by}.", ErrorType.CANCELLED, (no_session,)
-        )
+        return refused(owned.job.agent, f"Cancelled by {by}.", ErrorType.CANCELLED, (no_session,))
 
     return cancelled
 

@@ -6,7 +6,7 @@ from functools import partial
 import msgspec
 
 from agent_dispatch.claude.program import RunProgram
-from agent_dispatch.core.dialogue import as_dispatch, from_record
+from agent_dispatch.core.dialogue.exchange import as_dispatch, from_record
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore

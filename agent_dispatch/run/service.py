@@ -21,17 +21,18 @@ from agent_dispatch.config.file import (
     with_absolute_paths,
 )
 from agent_dispatch.config.registry import ConfigSnapshot, Registry
-from agent_dispatch.core import group_job, outcome
+from agent_dispatch.core import group_job
 from agent_dispatch.core.command import current_depth
-from agent_dispatch.core.dialogue import (
+from agent_dispatch.core.dialogue.exchange import (
     as_dispatch,
     check_dialogue,
     dialogue_of,
     from_record,
 )
-from agent_dispatch.core.parallel import wrong_items
-from agent_dispatch.core.progress_text import about, started
+from agent_dispatch.core.outcome.refusal import refused_by, result_of_job
 from agent_dispatch.core.questions import QuestionRow
+from agent_dispatch.core.request.parallel import wrong_items
+from agent_dispatch.core.stream.progress_text import about, started
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.origin import Origin
@@ -40,7 +41,6 @@ from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
-from agent_dispatch.model.answer import Answered, CacheCleared, CacheStats
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import (
@@ -57,6 +57,7 @@ from agent_dispatch.model.message import Sending
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.question import AnsweredBy, PastQuestion, Question, Verdict
+from agent_dispatch.model.replies import Answered, CacheCleared, CacheStats
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.answering import Answering
@@ -257,7 +258,7 @@ class Service:
             fields = {"summary_chars": summary_chars}
             job = await self._to_worker(plan.request, JobKind.BACKGROUND, fields=fields)
             report(about(job.agent, started(job.id), 0))
-            return outcome.of_job(await self.wait(job.id, math.inf, report))
+            return result_of_job(await self.wait(job.id, math.inf, report))
 
         if alone or _is_own_run(plan):
             return await start(on_progress, TimeLimit(plan.timeout_s))
@@ -333,7 +334,7 @@ class Service:
         )
         on_progress(about(job.agent, started(job.id), 0))
         ended = await self.wait(job.id, math.inf, on_progress)
-        came = group_job.from_record(outcome.of_job(ended))
+        came = group_job.from_record(result_of_job(ended))
         if came is not None and ended.completed_at is not None:
             for member, result in zip(asked, came.individual_results, strict=True):
                 plan = plans[member.request]
@@ -376,7 +377,7 @@ class Service:
 
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
             if member.job_id is not None and await self.is_recorded(member.job_id):
-                known = outcome.of_job(await self.wait(member.job_id, math.inf, report))
+                known = result_of_job(await self.wait(member.job_id, math.inf, report))
                 return msgspec.structs.replace(known, cached=True)
             plan = plan_run(snapshot, member.request)
             # Kept until `gc`, as the group refers to it.
@@ -433,7 +434,7 @@ class Service:
         }
         job = await self._to_worker(as_dispatch(request), JobKind.BACKGROUND, fields=fields)
         on_progress(about(job.agent, started(job.id), 0))
-        return from_record(outcome.of_job(await self.wait(job.id, math.inf, on_progress)))
+        return from_record(result_of_job(await self.wait(job.id, math.inf, on_progress)))
 
     async def _run_dialogue(self, run: JobRun) -> DispatchResult:
         """Have the dialogue of a background job."""
@@ -544,7 +545,7 @@ class Service:
                     await in_thread(self._store.prepare_from_afar, owned.job.id, lease_s)
                 await self._workers.start(owned)
             except DispatchError as error:
-                result = outcome.refused_by(error, request.agent)
+                result = refused_by(error, request.agent)
                 raise
             except trio.Cancelled:
                 result = nothing_begun(owned)("its submitter")
@@ -715,7 +716,7 @@ class Service:
         job = await self.job(ref)
         if not job.status.is_terminal:
             raise JobNotEndedError(job)
-        return outcome.of_job(job)
+        return result_of_job(job)
 
     # -- agents
 

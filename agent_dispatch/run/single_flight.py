@@ -14,13 +14,13 @@ import msgspec
 import trio
 
 from agent_dispatch.core.cache import Cache, request_key
-from agent_dispatch.core.outcome import refused
-from agent_dispatch.core.progress_text import about
+from agent_dispatch.core.outcome.refusal import refused
+from agent_dispatch.core.stream.progress_text import about
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.answer import CacheStats
 from agent_dispatch.model.config import CacheSettings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.model.replies import CacheStats
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.turns import TimeLimit
 

@@ -2,7 +2,7 @@
 
 import trio
 
-from agent_dispatch.core.prompt import check_message
+from agent_dispatch.core.request.checks import check_message
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore

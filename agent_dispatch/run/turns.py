@@ -1,8 +1,8 @@
 """One claude and the turns that it is given: the loop of every run.
 
 A dispatch is one turn, with stdin closed after its answer; a dialogue gives several turns to each
-of two. `core.turn_rules` says what a turn waits for. Leaving the block of `Turns.running` ends
-every process of the run, so a cancellation needs no code here.
+of two. `core.stream.turn_rules` says what a turn waits for. Leaving the block of `Turns.running`
+ends every process of the run, so a cancellation needs no code here.
 """
 
 import contextlib
@@ -20,12 +20,13 @@ from agent_dispatch.claude.conversation import ControlEvent, OnControl, say
 from agent_dispatch.claude.guard import END_ON_CANCEL, END_ON_DEADLINE
 from agent_dispatch.config.claude_settings import read_claude_settings
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.event_types import CommandLifecycleEvent, ControlCancelRequestEvent
-from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.prompt import interrupt_line, is_permission, refusal_line, user_line
-from agent_dispatch.core.report import Ending, RunReport, Seen, StartFailure, StartStage
-from agent_dispatch.core.transcript import Transcript
-from agent_dispatch.core.turn_rules import PATIENCE_S, Wait, next_wait
+from agent_dispatch.core.outcome.classify import classify
+from agent_dispatch.core.outcome.report import Ending, RunReport, StartFailure, StartStage
+from agent_dispatch.core.stream.events import CommandLifecycleEvent, ControlCancelRequestEvent
+from agent_dispatch.core.stream.seen import Seen
+from agent_dispatch.core.stream.stdin import interrupt_line, is_permission, refusal_line, user_line
+from agent_dispatch.core.stream.transcript import Transcript
+from agent_dispatch.core.stream.turn_rules import PATIENCE_S, Wait, next_wait
 from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress

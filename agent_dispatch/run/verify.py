@@ -11,7 +11,7 @@ import trio
 from agent_dispatch.claude.child import ChildStartError
 from agent_dispatch.claude.program import RunProgram
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
-from agent_dispatch.core.verify import (
+from agent_dispatch.core.outcome.verify import (
     TAIL_BYTES,
     Verdict,
     judged,

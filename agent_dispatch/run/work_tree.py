@@ -20,8 +20,8 @@ import trio
 from agent_dispatch.claude.child import ChildStartError
 from agent_dispatch.claude.program import RunProgram
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
-from agent_dispatch.core.report import TreeChanges
-from agent_dispatch.core.work_tree import (
+from agent_dispatch.core.outcome.report import TreeChanges
+from agent_dispatch.core.outcome.work_tree import (
     MAX_COMMITS,
     Look,
     changes,

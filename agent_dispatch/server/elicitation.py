@@ -12,7 +12,7 @@ import trio
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
-from agent_dispatch.core.rights import WideningError
+from agent_dispatch.core.agents.rights import WideningError
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.question import AnsweredBy, Question

@@ -6,7 +6,7 @@ A shell command is something that a client may not be able or allowed to run, so
 import json
 import shlex
 
-from agent_dispatch.core.call_timeout import MAX_TIMEOUT_S
+from agent_dispatch.core.request.timeout import MAX_TIMEOUT_S
 from agent_dispatch.model.next_step import CONTINUE, NextStep, StepKind
 
 _TASK_CHARS = 500

@@ -5,7 +5,7 @@ import re
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
-from agent_dispatch.core.inline import cut
+from agent_dispatch.core.inline.result import cut
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.run.service import Service

@@ -8,9 +8,10 @@ import pytest
 
 from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.core.next_step import Say, told, told_error, told_job
-from agent_dispatch.core.outcome import classify, recursion_refused, refused
-from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
-from agent_dispatch.core.verify import Verdict, judged
+from agent_dispatch.core.outcome.classify import classify
+from agent_dispatch.core.outcome.refusal import recursion_refused, refused
+from agent_dispatch.core.outcome.report import Ending, RunReport, StartFailure, StartStage
+from agent_dispatch.core.outcome.verify import Verdict, judged
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs.reconcile import verdict
 from agent_dispatch.jobs.record_format import decode_record, encode_record

@@ -6,7 +6,7 @@ import pytest
 
 from agent_dispatch.config.claude_files import file_problems, instruction_files
 from agent_dispatch.config.scan import preview, read_documents, scan
-from agent_dispatch.core.describe import describe
+from agent_dispatch.core.agents.describe import describe
 from agent_dispatch.model.agent import ProjectFacts
 
 SERVERS = '{"mcpServers": {"a": {"command": "cat"}}}'

@@ -8,7 +8,7 @@ import pytest
 
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.yaml_import import import_yaml
-from agent_dispatch.core.rights import WideningError
+from agent_dispatch.core.agents.rights import WideningError
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.rights import ChangedBy
 

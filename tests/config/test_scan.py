@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent_dispatch.config.scan import Scanner, preview, read_documents, scan
-from agent_dispatch.core.describe import describe
+from agent_dispatch.core.agents.describe import describe
 from agent_dispatch.model.agent import ProjectFacts
 
 LATER_NS = 10**18 * 4

@@ -19,10 +19,10 @@ from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import IdSource, check_job_id
 from agent_dispatch.jobs.record import ended
 from agent_dispatch.jobs.waiting import CancelOutcome
-from agent_dispatch.model.answer import Answered
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
 from agent_dispatch.model.question import AnsweredBy, Question, Verdict
+from agent_dispatch.model.replies import Answered
 from agent_dispatch.run.service import Service
 from agent_dispatch.server import tasks
 from agent_dispatch.server.http_server import PATH, http_app, listen, serve_app

@@ -4,11 +4,11 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.events import EventDecoder
 from agent_dispatch.core.next_step import told
-from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.report import Ending, RunReport
-from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.core.outcome.classify import classify
+from agent_dispatch.core.outcome.report import Ending, RunReport
+from agent_dispatch.core.stream.reader import EventDecoder
+from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.server.next_steps import in_tools

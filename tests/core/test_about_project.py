@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from agent_dispatch.core.describe import ProjectDocuments, describe
+from agent_dispatch.core.agents.describe import ProjectDocuments, describe
 from agent_dispatch.model.agent import ProjectFacts
 
 BOOKS = "Keeps the books of the shop."

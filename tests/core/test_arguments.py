@@ -3,7 +3,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from agent_dispatch.core.arguments import ArgumentDecoder
+from agent_dispatch.core.request.arguments import ArgumentDecoder
 from agent_dispatch.errors import InvalidRequestError
 
 

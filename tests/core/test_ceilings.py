@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from agent_dispatch.core.ceilings import (
+from agent_dispatch.core.money.ceilings import (
     Purse,
     Spending,
     booked_usd,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.claims import claims_action
-from agent_dispatch.core.outcome import classify
+from agent_dispatch.core.outcome.claims import claims_action
+from agent_dispatch.core.outcome.classify import classify
 from tests.core.builders import init, report, result, text, tool_use
 
 LIARS = [

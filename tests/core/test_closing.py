@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent_dispatch.core.closing import is_courtesy, without_marker
+from agent_dispatch.core.dialogue.closing import is_courtesy, without_marker
 from tests.core.test_dialogue import result
 
 

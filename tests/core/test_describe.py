@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_dispatch.core.describe import ProjectDocuments, describe
+from agent_dispatch.core.agents.describe import ProjectDocuments, describe
 from agent_dispatch.model.agent import ProjectFacts
 
 NOTHING = ProjectFacts(healthy=True)

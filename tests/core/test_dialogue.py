@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.closing import without_marker
-from agent_dispatch.core.dialogue import (
+from agent_dispatch.core.dialogue.closing import without_marker
+from agent_dispatch.core.dialogue.exchange import (
     Exchange,
     Step,
     as_dispatch,

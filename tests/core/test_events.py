@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.event_types import ToolInput
-from agent_dispatch.core.events import (
+from agent_dispatch.core.stream.events import (
     AssistantEvent,
     BackgroundTask,
     ContentBlock,
@@ -19,7 +18,6 @@ from agent_dispatch.core.events import (
     ControlResponseEvent,
     CutLine,
     Event,
-    EventDecoder,
     McpServer,
     ModelUsage,
     NoiseLine,
@@ -29,8 +27,10 @@ from agent_dispatch.core.events import (
     ResultEvent,
     SystemEvent,
     TaskPatch,
+    ToolInput,
     UserEvent,
 )
+from agent_dispatch.core.stream.reader import EventDecoder
 from tests.core import builders
 
 PRETTY = json.dumps([builders.init(), builders.result("spread out")], indent=2).encode()

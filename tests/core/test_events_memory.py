@@ -3,15 +3,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from agent_dispatch.core.events import (
-    MAX_LINE_BYTES,
-    AssistantEvent,
-    CutLine,
-    Event,
-    EventDecoder,
-    NoiseLine,
-    ResultEvent,
-)
+from agent_dispatch.core.stream.events import AssistantEvent, CutLine, Event, NoiseLine, ResultEvent
+from agent_dispatch.core.stream.reader import MAX_LINE_BYTES, EventDecoder
 
 MIB = 1024 * 1024
 SIZE_MIB = 16

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.evidence import MAX_FILES
-from agent_dispatch.core.outcome import Ending, classify
-from agent_dispatch.core.report import Seen
+from agent_dispatch.core.outcome.classify import classify
+from agent_dispatch.core.outcome.evidence import MAX_FILES
+from agent_dispatch.core.outcome.report import Ending
+from agent_dispatch.core.stream.seen import Seen
 from agent_dispatch.model.dispatch import Evidence
 from tests.core.builders import agent, denial, denied, init, report, result, task, text
 

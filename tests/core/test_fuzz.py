@@ -6,10 +6,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.events import EventDecoder
-from agent_dispatch.core.outcome import classify
-from agent_dispatch.core.report import Ending, RunReport
-from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.core.outcome.classify import classify
+from agent_dispatch.core.outcome.report import Ending, RunReport
+from agent_dispatch.core.stream.reader import EventDecoder
+from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.jobs import record
 from agent_dispatch.jobs.record_format import decode_record, encode_record
 from agent_dispatch.model.dispatch import DispatchRequest

@@ -3,11 +3,11 @@
 import msgspec
 
 from agent_dispatch.core import group_job
-from agent_dispatch.model.answer import ResultRef
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Member
 from agent_dispatch.model.job import JobKind, new_job
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
+from agent_dispatch.model.replies import ResultRef
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 MEMBER = "0190a7b0c1d27abc8def0123456789ac"

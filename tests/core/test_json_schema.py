@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.json_schema import check_schema, without_dialect
-from agent_dispatch.core.prompt import check_request
+from agent_dispatch.core.request.checks import check_request
+from agent_dispatch.core.request.json_schema import check_schema, without_dialect
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest
 

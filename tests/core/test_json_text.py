@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.json_text import MAX_DEPTH, deeper_than, elements, repair, value_end
+from agent_dispatch.core.stream.json_text import MAX_DEPTH, deeper_than, elements, repair, value_end
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='"\\[]{}aé\U0001f600'),

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.core.command import UNREADABLE_DEPTH
 from agent_dispatch.core.next_step import told
-from agent_dispatch.core.outcome import classify, recursion_refused, refused
-from agent_dispatch.core.report import Ending, RunReport, StartFailure, StartStage
+from agent_dispatch.core.outcome.classify import classify
+from agent_dispatch.core.outcome.refusal import recursion_refused, refused
+from agent_dispatch.core.outcome.report import Ending, RunReport, StartFailure, StartStage
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
 from tests.core import builders
 from tests.core.builders import SESSION, agent, report, shown

@@ -4,9 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.inline import fair_shares
-from agent_dispatch.core.parallel import MAX_AGGREGATED_CHARS, aggregate_request, read_members
-from agent_dispatch.core.prompt import build_prompt, check_request
+from agent_dispatch.core.inline.sizes import fair_shares
+from agent_dispatch.core.request.checks import check_request
+from agent_dispatch.core.request.parallel import (
+    MAX_AGGREGATED_CHARS,
+    aggregate_request,
+    read_members,
+)
+from agent_dispatch.core.request.prompt import build_prompt
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Member
 
 JOB = "1" * 32

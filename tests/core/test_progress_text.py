@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.events import EventDecoder
-from agent_dispatch.core.progress_text import about, started
-from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.core.stream.progress_text import about, started
+from agent_dispatch.core.stream.reader import EventDecoder
+from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.model.dispatch import Progress
 from tests.core import builders
 

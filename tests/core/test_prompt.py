@@ -6,14 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.events import ControlRequest, ControlRequestEvent
-from agent_dispatch.core.prompt import (
-    build_prompt,
-    check_request,
-    interrupt_line,
-    refusal_line,
-    user_line,
-)
+from agent_dispatch.core.request.checks import check_request
+from agent_dispatch.core.request.prompt import build_prompt
+from agent_dispatch.core.stream.events import ControlRequest, ControlRequestEvent
+from agent_dispatch.core.stream.stdin import interrupt_line, refusal_line, user_line
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest
 from tests.core.builders import SESSION

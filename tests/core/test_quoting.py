@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.quoting import cut_middle, quote
+from agent_dispatch.core.request.quoting import quote
+from agent_dispatch.core.text import cut_middle
 
 JOINER = "\u2060"
 HOSTILE = st.text(alphabet=st.sampled_from("`~@ \n\r\ta/\"'\ufeff\u2028\u3002\0\ud800" + JOINER))

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.rights import command_for, rights_of, widened, widened_by_adding
+from agent_dispatch.core.agents.rights import command_for, rights_of, widened, widened_by_adding
 from agent_dispatch.model.rights import Rights
 from tests.core.builders import agent
 

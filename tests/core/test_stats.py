@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.stats import By, begin_of, rows, total
+from agent_dispatch.core.money.stats import By, begin_of, rows, total
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.ledger import LedgerLine, ModelCost
 

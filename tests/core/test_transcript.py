@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.events import CutLine, EventDecoder, NoiseLine, ResultEvent
-from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.core.stream.events import CutLine, NoiseLine, ResultEvent
+from agent_dispatch.core.stream.reader import EventDecoder
+from agent_dispatch.core.stream.transcript import Transcript
 from tests.core import builders
 from tests.core.builders import transcript
 

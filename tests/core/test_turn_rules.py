@@ -2,9 +2,9 @@
 
 import pytest
 
-from agent_dispatch.core.event_types import Event
-from agent_dispatch.core.transcript import Transcript
-from agent_dispatch.core.turn_rules import Wait, next_wait
+from agent_dispatch.core.stream.events import Event
+from agent_dispatch.core.stream.transcript import Transcript
+from agent_dispatch.core.stream.turn_rules import Wait, next_wait
 from tests.run.fake_claude import AUTH_RETRY, INIT, answer, tasks
 
 DONE = answer("done")

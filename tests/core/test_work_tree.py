@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.report import TreeChanges
-from agent_dispatch.core.work_tree import (
+from agent_dispatch.core.outcome.report import TreeChanges
+from agent_dispatch.core.outcome.work_tree import (
     MAX_COMMITS,
     Entry,
     Look,

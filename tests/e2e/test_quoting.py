@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from agent_dispatch.core.quoting import quote
+from agent_dispatch.core.request.quoting import quote
 from tests.e2e.messages_api import MessagesApi
 from tests.e2e.world import World
 

@@ -10,7 +10,7 @@ import trio
 from agent_dispatch.claude.child import Child
 from agent_dispatch.claude.conversation import ControlEvent, OnControl
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.event_types import (
+from agent_dispatch.core.stream.events import (
     AssistantEvent,
     BackgroundTask,
     CommandLifecycleEvent,
@@ -22,7 +22,7 @@ from agent_dispatch.core.event_types import (
     ResultEvent,
     SystemEvent,
 )
-from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.model.dispatch import OnProgress
 
 SESSION = "11111111-2222-4333-8444-555555555555"

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from agent_dispatch.claude.fork_server import ForkServer
-from agent_dispatch.core.event_types import (
+from agent_dispatch.core.stream.events import (
     ControlCancelRequestEvent,
     ControlRequest,
     ControlRequestEvent,

@@ -16,8 +16,8 @@ from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.event_types import Event
-from agent_dispatch.core.transcript import Transcript
+from agent_dispatch.core.stream.events import Event
+from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role

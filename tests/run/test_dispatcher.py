@@ -14,7 +14,7 @@ from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import DEPTH_VARIABLE, EXCLUSIVE_VARIABLE, MARKER_VARIABLE
-from agent_dispatch.core.prompt import check_request
+from agent_dispatch.core.request.checks import check_request
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import EffectiveAgent, Settings

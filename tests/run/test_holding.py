@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
-from agent_dispatch.core.holding import joined, stopped
-from agent_dispatch.core.outcome import refused
+from agent_dispatch.core.outcome.held import joined, stopped
+from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult

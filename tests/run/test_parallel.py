@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
-from agent_dispatch.core.parallel import read_members
+from agent_dispatch.core.request.parallel import read_members
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import (
     DispatchResult,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.core.report import StartFailure, StartStage
+from agent_dispatch.core.outcome.report import StartFailure, StartStage
 from agent_dispatch.run.places import usual_folders
 from agent_dispatch.run.program import find_program, is_on_path, with_program_on_path
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from agent_dispatch.core.prompt import check_message
+from agent_dispatch.core.request.checks import check_message
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import check_job_id
 from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
-from agent_dispatch.model.answer import CacheCleared, CacheStats
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dialogue import (
     DialogueRequest,
@@ -34,6 +33,7 @@ from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, new_jo
 from agent_dispatch.model.message import Sending, SendOutcome
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelResult
+from agent_dispatch.model.replies import CacheCleared, CacheStats
 from agent_dispatch.run.service import JobNotEndedError, Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from agent_dispatch.core.progress_text import about
+from agent_dispatch.core.stream.progress_text import about
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.server.calls.progress import (
     KEEP_ALIVE_S,

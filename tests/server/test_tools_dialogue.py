@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from agent_dispatch.core.inline import INLINE_CHARS
+from agent_dispatch.core.inline.sizes import INLINE_CHARS
 from agent_dispatch.model.dialogue import DialogueRequest
 from tests.server.fake_service import JOB_ID, FakeService
 from tests.server.test_tools import call, error_of

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.inline import INLINE_CHARS
+from agent_dispatch.core.inline.sizes import INLINE_CHARS
 from agent_dispatch.server.calls.toolbox import Answer
 from tests.server.fake_service import JOB_ID, FakeService
 from tests.server.test_tools import call, error_of

@@ -25,7 +25,7 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.next_step import told
-from agent_dispatch.core.prompt import build_prompt
+from agent_dispatch.core.request.prompt import build_prompt
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 

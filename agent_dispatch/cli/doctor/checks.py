@@ -31,7 +31,7 @@ from agent_dispatch.config.groups import missing_members
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.trust import Workspace, look_at
 from agent_dispatch.config.yaml_import import find_unimported
-from agent_dispatch.core.outcome import StartFailure
+from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.core.questions import rows, shown_input
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.jobs.errors import JobStoreError

@@ -42,9 +42,9 @@ from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.model.answer import Cancellation, Purged, WaitedFor
 from agent_dispatch.model.job import MAX_LISTED, Job, JobKind, JobStatus, JobSummary, status_named
 from agent_dispatch.model.parallel import ParallelResult
+from agent_dispatch.model.replies import Cancellation, Purged, WaitedFor
 from agent_dispatch.remote.notes import with_noted
 
 MAX_AGE_DAYS = 1_000_000

@@ -10,8 +10,8 @@ from agent_dispatch.cli.remote_jobs import is_remote, open_notes, remote_send
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.model.answer import Sent
 from agent_dispatch.model.message import Sending, SendOutcome
+from agent_dispatch.model.replies import Sent
 
 _DONE, _FAILED = 0, 1
 

@@ -22,7 +22,7 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import since_time
-from agent_dispatch.core.stats import By, Row, rows, total
+from agent_dispatch.core.money.stats import By, Row, rows, total
 from agent_dispatch.errors import quoted
 from agent_dispatch.model.ledger import AccountLimits, LimitWindow
 

@@ -11,7 +11,7 @@ from agent_dispatch.cli.jobs.names import NEWEST
 from agent_dispatch.cli.output import dollars, fit, one_line, write_json, write_lines
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.registry import ConfigSnapshot
-from agent_dispatch.core.ceilings import cap_usd
+from agent_dispatch.core.money.ceilings import cap_usd
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus

@@ -25,12 +25,11 @@ from agent_dispatch.cli.run.results import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_call_timeout, check_choice, check_range
-from agent_dispatch.core.call_timeout import call_timeout_s
 from agent_dispatch.core.next_step import told
-from agent_dispatch.core.parallel import read_members
+from agent_dispatch.core.request.parallel import read_members
+from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model import next_step as steps
-from agent_dispatch.model.answer import Submitted
 from agent_dispatch.model.dialogue import (
     DEFAULT_ROUNDS,
     MAX_ROUNDS,
@@ -39,6 +38,7 @@ from agent_dispatch.model.dialogue import (
 )
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
+from agent_dispatch.model.replies import Submitted
 
 DEFAULT_TASK = "What project is this? Describe in one sentence."
 

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from agent_dispatch.cli.run.foreground import Attended
-from agent_dispatch.core.dialogue import from_record
+from agent_dispatch.core.dialogue.exchange import from_record
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (

@@ -25,7 +25,7 @@ from agent_dispatch.cli.setup.claude_cli import (
     read_claude_config,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.core.outcome import StartFailure
+from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.run.program import find_program, is_on_path, with_program_on_path
 
 SERVER_NAME = "agent-dispatch"

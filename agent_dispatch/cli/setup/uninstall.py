@@ -33,7 +33,7 @@ from agent_dispatch.config.installed import (
     record_path,
     write_record,
 )
-from agent_dispatch.core.report import StartFailure
+from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.next_step import run
 from agent_dispatch.run.program import find_program, with_program_on_path

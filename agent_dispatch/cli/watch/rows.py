@@ -7,9 +7,9 @@ import msgspec
 
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import one_line
-from agent_dispatch.core.event_types import ToolInput
-from agent_dispatch.core.progress_text import target_of
 from agent_dispatch.core.questions import shown_input, shown_text
+from agent_dispatch.core.stream.events import ToolInput
+from agent_dispatch.core.stream.progress_text import target_of
 from agent_dispatch.model.dispatch import Evidence
 from agent_dispatch.model.job import Job, JobStatus
 from agent_dispatch.model.question import Question

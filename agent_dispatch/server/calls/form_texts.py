@@ -1,7 +1,7 @@
 """What forms say to the user of a client. A form has no field: accept allows, decline denies."""
 
+from agent_dispatch.core.agents.rights import WideningError
 from agent_dispatch.core.questions import shown_input, shown_text
-from agent_dispatch.core.rights import WideningError
 from agent_dispatch.model.question import Question
 
 

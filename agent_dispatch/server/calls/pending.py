@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from agent_dispatch.core.rights import WideningError
+from agent_dispatch.core.agents.rights import WideningError
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.question import Question

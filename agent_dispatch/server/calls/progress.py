@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from agent_dispatch.core.progress_text import with_seconds
+from agent_dispatch.core.stream.progress_text import with_seconds
 from agent_dispatch.model.dispatch import OnProgress, Progress
 
 logger = logging.getLogger(__name__)

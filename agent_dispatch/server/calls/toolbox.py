@@ -15,16 +15,16 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import trio
 
-from agent_dispatch.core.arguments import ArgumentDecoder, nearest_name
+from agent_dispatch.core.agents.rights import WideningError
 from agent_dispatch.core.next_step import told_error
-from agent_dispatch.core.rights import WideningError
+from agent_dispatch.core.request.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.answer import ResultRef, StillRunning
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dispatch import OnProgress, Progress, ignore_progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.model.replies import ResultRef, StillRunning
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.client_limits import patience_s
 from agent_dispatch.server.calls.form_texts import widening_text

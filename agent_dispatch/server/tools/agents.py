@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent_dispatch.core.agent_list import Row, fit_agents
+from agent_dispatch.core.inline.agents import Row, fit_agents
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.model.rights import ChangedBy

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import msgspec
 
-from agent_dispatch.core.call_timeout import call_timeout_s
-from agent_dispatch.core.dialogue_inline import inline_dialogue
+from agent_dispatch.core.inline.dialogue import inline_dialogue
 from agent_dispatch.core.next_step import told
+from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent_dispatch.core.call_timeout import call_timeout_s
-from agent_dispatch.core.inline import inline, refer
+from agent_dispatch.core.inline.result import inline, refer
 from agent_dispatch.core.next_step import told
-from agent_dispatch.core.prompt import schema_text
-from agent_dispatch.model.answer import ResultRef
+from agent_dispatch.core.request.checks import schema_text
+from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
+from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.toolbox import Tool
 from agent_dispatch.server.next_steps import in_tools

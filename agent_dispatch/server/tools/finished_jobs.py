@@ -3,16 +3,16 @@
 import msgspec
 
 from agent_dispatch.core import group_job
-from agent_dispatch.core.dialogue import from_record
-from agent_dispatch.core.dialogue_inline import inline_dialogue
-from agent_dispatch.core.inline import inline, refer
+from agent_dispatch.core.dialogue.exchange import from_record
+from agent_dispatch.core.inline.dialogue import inline_dialogue
+from agent_dispatch.core.inline.result import inline, refer
 from agent_dispatch.core.next_step import told
-from agent_dispatch.core.outcome import of_job
-from agent_dispatch.model.answer import ResultRef
+from agent_dispatch.core.outcome.refusal import result_of_job
 from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.parallel import ParallelAnswer
+from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
 
@@ -27,7 +27,7 @@ async def whole_result(service: Service, ref: str) -> DispatchResult:
     if result.parsed_result is msgspec.UNSET:
         return result
     job = group_job.with_answers(await service.job(ref), in_tools, whole=True)
-    return msgspec.structs.replace(result, parsed_result=of_job(job).parsed_result)
+    return msgspec.structs.replace(result, parsed_result=result_of_job(job).parsed_result)
 
 
 def answer_of(
@@ -36,8 +36,11 @@ def answer_of(
     DispatchResult | ResultRef | DialogueResult | list[DispatchResult | ResultRef] | ParallelAnswer
 ):
     """Return what the tool answers whose call is this job, which has ended."""
-    result = told(of_job(job), in_tools)
-    if job.kind is JobKind.GROUP and (outcome := group_job.from_record(of_job(job))) is not None:
+    result = told(result_of_job(job), in_tools)
+    if (
+        job.kind is JobKind.GROUP
+        and (outcome := group_job.from_record(result_of_job(job))) is not None
+    ):
         return group_job.answer(outcome, job.dispatches or (), in_tools)
     if job.max_rounds is not None:
         return inline_dialogue(from_record(result))

@@ -6,14 +6,14 @@ from typing import Annotated
 import msgspec
 
 from agent_dispatch.core.group_job import with_answers
-from agent_dispatch.core.inline import cut, inline_job
-from agent_dispatch.core.job_rows import short_row
+from agent_dispatch.core.inline.job import inline_job, short_row
+from agent_dispatch.core.inline.result import cut
 from agent_dispatch.core.next_step import told_job
 from agent_dispatch.jobs.waiting import CancelOutcome
-from agent_dispatch.model.answer import Cancellation, Purged, Sent, Submitted, WaitedFor
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.model.message import SendOutcome
+from agent_dispatch.model.replies import Cancellation, Purged, Sent, Submitted, WaitedFor
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.toolbox import Tool, WithWarnings
 from agent_dispatch.server.next_steps import in_tools

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import msgspec
 
 from agent_dispatch.core.group_job import answer
-from agent_dispatch.core.parallel import read_members
-from agent_dispatch.model.answer import ResultRef
+from agent_dispatch.core.request.parallel import read_members
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.parallel import ParallelAnswer
+from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.toolbox import Tool
 from agent_dispatch.server.next_steps import in_tools

@@ -1,0 +1,357 @@
+"""One line on what a project is, made from its own documents."""
+
+import configparser
+import html
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.core.agents.phrases import (
+    ABOUT,
+    FILE_MENTION,
+    HOW_TO,
+    MENU_BORDER,
+    MOVED,
+    NOT_ABOUT,
+    NOTE,
+    RULE,
+    SENTENCE_END,
+)
+from agent_dispatch.model.agent import ProjectFacts
+
+_MAX_HEAD_CHARS = 300
+_MAX_CHARS = 600
+_MAX_NAMES = 12
+_MAX_LINES = 2000
+_MAX_PARAGRAPH_CHARS = 2000
+_MIN_ASCII_CHARS = 10
+_MIN_OTHER_CHARS = 4
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_RULE_OR_UNDERLINE = re.compile(r"[-=*_~^#\s]{3,}|=+|-+")
+_OTHER_BLOCK = re.compile(
+    r"(?:[-*+•]|\d{1,3}[.)])\s|[|@]|\.\. |> ?\[!|\[[^\[\]]{1,100}\]:|:[\w -]{1,40}:|\[{1,2}_?TOC"
+    r"|\{[%{]|(?:import|export) .*['\"{];?$"
+)
+_IMAGE = re.compile(r"!\[[^\[\]]{0,300}\](?:\([^()]{0,500}\)|\[[^\[\]]{0,100}\])?")
+_LINK = re.compile(r"\[([^\[\]]{0,500})\](?:\([^()]{0,500}\)|\[[^\[\]]{0,100}\])")
+_HTML_HEADING = re.compile(r"<h[1-6]\b[^<>]{0,500}>.{0,500}?</h[1-6]>", re.IGNORECASE)
+_TAG = re.compile(r"<[/a-zA-Z!][^<>]{0,500}>")
+_EMPHASIS = re.compile(r"\*{1,3}|`+|(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?!\w)")
+
+
+class ProjectDocuments(msgspec.Struct, frozen=True, kw_only=True):
+    """What a project's own documents say, each cut to a bound; None where one is missing."""
+
+    name: str
+    """Of the project's directory."""
+    claude_md: str | None = None
+    """What Claude Code is told: CLAUDE.md, or what it imports if it has nothing else."""
+    agents_md: str | None = None
+    readme: str | None = None
+    readme_name: str = "README.md"
+    """Its ending says in which markup it is."""
+    pyproject: str | None = None
+    package_json: str | None = None
+    cargo: str | None = None
+    composer: str | None = None
+    setup_cfg: str | None = None
+    go_doc: str | None = None
+    """The Go file with the comment on the package or command."""
+
+
+class _Package(msgspec.Struct):
+    description: str = ""
+
+
+def describe(documents: ProjectDocuments, facts: ProjectFacts) -> str:
+    """Say in one line what an agent of this project knows and has.
+
+    The first sentence about the project, in the order of `_candidates`; without any, the
+    directory's name. Then the MCP servers, stacks and databases that were found.
+
+    Returns:
+        At most 600 characters to print, never empty.
+    """
+    head = next(filter(None, _candidates(documents)), "") or _printable(documents.name) or "project"
+    text = _cut(head, _MAX_HEAD_CHARS)
+    found = (("MCP", facts.mcp_servers), ("Stack", facts.stacks), ("DB", facts.dbs))
+    for label, names in found:
+        if any(map(_printable, names)):
+            stop = "" if text.endswith((".", "!", "…", "。")) else "."
+            text = f"{text}{stop} {label}: {_enumerate(names)}"
+    return _cut(text, _MAX_CHARS)
+
+
+def _enumerate(names: tuple[str, ...]) -> str:
+    printable = [text for name in names if (text := _printable(name))]
+    shown = [_cut(text, 40) for text in printable[:_MAX_NAMES]]
+    if len(printable) > _MAX_NAMES:
+        shown.append(f"and {len(printable) - _MAX_NAMES} more")
+    return ", ".join(shown)
+
+
+def _candidates(documents: ProjectDocuments) -> Iterator[str]:
+    """Give what could describe the project, the best first; empty where a document has nothing."""
+    claude_md = documents.claude_md or ""
+    agents_md = documents.agents_md or ""
+    readme = _as_markdown(documents.readme or "", documents.readme_name)
+    yield _from_prose(claude_md, is_instructions=True)
+    yield _from_prose(agents_md, is_instructions=True)
+    yield _from_prose(readme)
+    manifests: tuple[tuple[Callable[[str], Iterator[object]], str | None], ...] = (
+        (_pyproject_descriptions, documents.pyproject),
+        (_json_descriptions, documents.package_json),
+        (_cargo_descriptions, documents.cargo),
+        (_json_descriptions, documents.composer),
+        (_setup_cfg_descriptions, documents.setup_cfg),
+        (_go_descriptions, documents.go_doc),
+    )
+    for descriptions, text in manifests:
+        for description in descriptions(text or ""):
+            if isinstance(description, str):
+                yield _about_project(description[:_MAX_PARAGRAPH_CHARS], needs_words=False)
+    yield _from_prose(readme, is_deep=True)
+    yield _from_prose(claude_md, is_instructions=True, is_deep=True)
+    yield _from_prose(agents_md, is_instructions=True, is_deep=True)
+
+
+def _from_prose(text: str, *, is_instructions: bool = False, is_deep: bool = False) -> str:
+    for paragraph, deep in _paragraphs(text):
+        if deep is is_deep:
+            about = _about_project(paragraph, is_instructions=is_instructions)
+            if about:
+                return about
+    return ""
+
+
+def _about_project(
+    paragraph: str, *, is_instructions: bool = False, needs_words: bool = True
+) -> str:
+    """Give the sentences of a paragraph that are about the project; empty if none is."""
+    prose = _TAG.sub(" ", _HTML_HEADING.sub("", paragraph[:_MAX_PARAGRAPH_CHARS]))
+    # Badges are images inside links: without the image, a link around nothing.
+    prose = html.unescape(_IMAGE.sub("", prose))
+    unlinked = _LINK.sub("", prose)
+    if not any(map(str.isalpha, unlinked)) or NOTE.match(prose):
+        return ""
+    plain = _printable(_EMPHASIS.sub("", _LINK.sub(r"\1", prose))).strip("|·•→ ")
+    if _is_menu(plain):
+        return ""
+    minimum = _MIN_ASCII_CHARS if plain.isascii() else _MIN_OTHER_CHARS
+    if needs_words and plain.isascii() and plain.count(" ") < 2 and plain[-1:] not in ".!?":
+        # A lone word or two in a text are a heading.
+        return ""
+    kept: list[str] = []
+    for sentence in SENTENCE_END.split(plain):
+        is_about = not (
+            NOT_ABOUT.match(sentence.lstrip("→➡👉-*# "))
+            or FILE_MENTION.search(sentence)
+            or MOVED.search(sentence)
+            or (is_instructions and RULE.match(sentence))
+            # It introduces a list, or asks the reader something.
+            or sentence.endswith((":", "\N{FULLWIDTH COLON}", "?", "\N{FULLWIDTH QUESTION MARK}"))
+            or not any(map(str.isalpha, sentence))
+        )
+        if is_about:
+            kept.append(sentence)
+        elif kept:
+            break
+    text = _joined(kept)
+    return text if len(text) >= minimum else ""
+
+
+def _joined(sentences: list[str]) -> str:
+    """Join sentences; in CJK there is no space between them."""
+    text = ""
+    for sentence in sentences:
+        text += sentence if not text or not text[-1].isascii() else f" {sentence}"
+    return text
+
+
+def _is_menu(text: str) -> bool:
+    parts = [part for part in MENU_BORDER.split(text) if part]
+    return len(parts) > 1 and all(len(part) <= 30 and part.count(" ") < 3 for part in parts)
+
+
+def _as_markdown(text: str, name: str) -> str:
+    """Bring the marks of other markups that matter here to Markdown."""
+    ending = name.rpartition(".")[2].lower()
+    if ending == "org":
+        text = re.sub(r"(?mi)^[ \t]*#\+(?:begin|end)_(?:src|example|quote).*$", "```", text)
+        text = re.sub(r"(?m)^\*+[ \t]", "# ", text)
+        text = re.sub(r"\[\[[^\[\]]{1,500}\]\[([^\[\]]{1,500})\]\]", r"\1", text)
+        return re.sub(r"\[\[[^\[\]]{1,500}\]\]", "", text)
+    if ending in ("adoc", "asciidoc"):
+        # The lines below the title are its author, revision and attributes.
+        text = re.sub(r"\A(\s*=[ \t].*\n)(?:[^\n]+\n)+", r"\1", text)
+        text = re.sub(r"(?m)^(?:-{4,}|\.{4,}|/{4,}|\|={3,})[ \t]*$", "```", text)
+        text = re.sub(r"(?m)^=+[ \t]", "# ", text)
+        text = re.sub(r"(?m)^(?:\w+::.*|\[.*\]|//.*|:[\w!-]+:.*)$", "", text)
+        text = re.sub(r"(?:image:)[^\s\[\]]{1,300}\[[^\[\]]{0,300}\]", "", text)
+        return re.sub(
+            r"(?:link:|https?://)[^\s\[\]]{1,300}\[([^\[\],]{0,300})[^\[\]]{0,100}\]", r"\1", text
+        )
+    if ending == "rst":
+        text = re.sub(r"`([^`<>]{1,300}?)\s*<[^<>`]{1,300}>`__?", r"\1", text)
+        text = re.sub(r":[\w:+-]{1,40}:`([^`]{1,300})`", r"\1", text)
+        text = re.sub(r"\|[^|\s][^|\n]{0,60}\|_{0,2}", "", text)
+        return re.sub(r"`([^`]{1,300})`__?|(?<=\w)__?\b(?!\w)", r"\1", text)
+    return text
+
+
+def _paragraphs(text: str) -> Iterator[tuple[str, bool]]:
+    """Give the paragraphs of prose in a Markdown text: no list, code, table or heading.
+
+    With each comes whether it stands deep: below a heading that is neither the title nor says that
+    the project is described there. Left out are those below a heading on how to do something.
+    """
+    lines: list[str] = []
+    skips_block = False
+    place = _Place()
+    for line in _prose_lines(text):
+        bare = line.strip()
+        ends_paragraph = True
+        if not bare:
+            skips_block = False
+        elif _RULE_OR_UNDERLINE.fullmatch(bare):
+            # An underline makes a heading of the lines above it.
+            if lines:
+                place.enter(" ".join(lines), 1 if bare[0] == "=" else 2)
+            lines = []
+        elif bare.startswith("#"):
+            if lines and not place.is_left_out:
+                yield " ".join(lines), place.is_deep
+            lines, skips_block = [], False
+            title = bare.lstrip("#")
+            if title[:1] != "+":
+                place.enter(title.strip(), len(bare) - len(title))
+        elif skips_block or _OTHER_BLOCK.match(bare) or (not lines and line[0] in " \t"):
+            skips_block = True
+        else:
+            lines.append(bare[:_MAX_PARAGRAPH_CHARS].lstrip("> "))
+            ends_paragraph = False
+        if ends_paragraph and lines:
+            if not place.is_left_out:
+                yield " ".join(lines), place.is_deep
+            lines = []
+    if lines and not place.is_left_out:
+        yield " ".join(lines), place.is_deep
+
+
+class _Place:
+    """Below which kind of heading a paragraph stands."""
+
+    def __init__(self) -> None:
+        self.is_deep = False
+        self.is_left_out = False
+        self._level = 0
+        self._headings = 0
+
+    def enter(self, heading: str, level: int) -> None:
+        """Go below a heading."""
+        if self.is_left_out and level > self._level:
+            return
+        self._headings += 1
+        self._level = level
+        is_title = self._headings == 1 and level < 3
+        about = ABOUT.match(heading) is not None
+        how_to = not about and HOW_TO.match(heading) is not None
+        is_name = is_title and not (how_to and HOW_TO.fullmatch(heading))
+        # The name of a project may begin like "Build" or "Test".
+        self.is_left_out = how_to and not (is_title and level == 1)
+        self.is_deep = not about and not is_name
+
+
+def _prose_lines(text: str) -> Iterator[str]:
+    """Leave out front matter, comments and fenced code; what they were counts as a blank line."""
+    fence = ""
+    in_comment = False
+    lines = text.removeprefix("\ufeff").splitlines()[:_MAX_LINES]
+    start = 0
+    if lines and lines[0].rstrip() in ("---", "+++") and lines[0].rstrip() in lines[1:]:
+        start = lines.index(lines[0].rstrip(), 1) + 1
+    for line in lines[start:]:
+        if in_comment:
+            in_comment = "-->" not in line
+        elif fence:
+            if line.strip().startswith(fence) and not line.strip().strip(fence[0]):
+                fence = ""
+        elif opening := _FENCE.match(line):
+            fence = opening[1]
+        elif "<!--" in line:
+            before, _, rest = line.partition("<!--")
+            in_comment = "-->" not in rest
+            yield before + rest.partition("-->")[2]
+            continue
+        else:
+            yield line
+            continue
+        yield ""
+
+
+def _toml(text: str) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError):
+        # Cut at the bound, or broken: it says nothing then.
+        return {}
+
+
+def _in(data: object, *keys: str) -> object:
+    for key in keys:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def _pyproject_descriptions(text: str) -> Iterator[object]:
+    data = _toml(text)
+    yield _in(data, "project", "description")
+    yield _in(data, "tool", "poetry", "description")
+
+
+def _cargo_descriptions(text: str) -> Iterator[object]:
+    data = _toml(text)
+    yield _in(data, "package", "description")
+    yield _in(data, "workspace", "package", "description")
+
+
+def _json_descriptions(text: str) -> Iterator[object]:
+    try:
+        yield msgspec.json.decode(text.removeprefix("\ufeff") or "{}", type=_Package).description
+    except (ValueError, RecursionError):
+        return
+
+
+def _setup_cfg_descriptions(text: str) -> Iterator[object]:
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return
+    for key in ("description", "summary"):
+        yield parser.get("metadata", key, fallback=None)
+
+
+def _go_descriptions(text: str) -> Iterator[object]:
+    """The comment above the `package` clause, which by custom begins with the package's name."""
+    above = re.split(r"(?m)^package\s", text, maxsplit=1)[0]
+    for paragraph in re.split(r"\n\s*(?://)?\s*\n", above):
+        words = " ".join(re.sub(r"(?m)^\s*(?://|/\*|\*/|\*)\s?", "", paragraph).split())
+        if match := re.match(r"(?:Package|Command|The) (?P<text>\S+ .*)", words):
+            yield match["text"].removesuffix("*/").strip()
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    start = text[: limit - 1]
+    words = start.rpartition(" ")[0]
+    return f"{(words if len(words) > limit // 2 else start).rstrip(' ,;:.')}…"

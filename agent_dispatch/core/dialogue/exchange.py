@@ -1,0 +1,304 @@
+"""A dialogue of two agents: whose turn it is, when it ends, and what came of it.
+
+The responder speaks first, then the requester; that is a round. `[RESOLVED]` ends the dialogue
+where it is the last word of a message, and nowhere else (see `closing`).
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+import msgspec
+
+from agent_dispatch.core.dialogue.closing import is_courtesy, without_marker
+from agent_dispatch.core.dialogue.prompt import MAX_QUOTED_CHARS, build_turn_prompt
+from agent_dispatch.core.outcome.evidence import merged
+from agent_dispatch.core.request.checks import MAX_PROMPT_BYTES, check_text
+from agent_dispatch.core.request.timeout import check_timeout
+from agent_dispatch.core.text import is_blank
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dialogue import (
+    MAX_ROUNDS,
+    DialogueRequest,
+    DialogueResult,
+    DialogueTurn,
+    Role,
+)
+from agent_dispatch.model.dispatch import (
+    COST_DECIMALS,
+    DispatchRequest,
+    DispatchResult,
+    ErrorType,
+)
+from agent_dispatch.model.job import Job
+from agent_dispatch.model.next_step import NextStep, StepKind
+
+
+def check_dialogue(request: DialogueRequest) -> DialogueRequest:
+    """Check what can be known of a request before its agents are looked up.
+
+    Returns:
+        The request with `max_rounds` in its range.
+
+    Raises:
+        InvalidRequestError: Something in it cannot be sent; nothing may be started.
+    """
+    for name in ("requester", "responder", "topic"):
+        check_text(name, getattr(request, name))
+    if is_blank(request.topic):
+        raise InvalidRequestError("topic is empty: say what the two agents are to discuss.")
+    if request.requester == request.responder:
+        raise InvalidRequestError(
+            f"requester and responder are both {request.requester!r}: a dialogue takes two agents.",
+            NextStep(kind=StepKind.ASK, agent=request.requester),
+        )
+    check_timeout(request.timeout_s)
+    if (size := len(request.topic.encode())) > MAX_PROMPT_BYTES - MAX_QUOTED_CHARS * 4:
+        raise InvalidRequestError(
+            f"The topic has {size:,} bytes, which no prompt holds. Put the material into a file in"
+            " the directory of the agent that needs it, and name it in the topic."
+        )
+    return msgspec.structs.replace(request, max_rounds=min(max(request.max_rounds, 1), MAX_ROUNDS))
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose turn it is, and what to say to them."""
+
+    agent: str
+    role: Role
+    round: int
+    prompt: str
+
+
+class Exchange:
+    """A dialogue as far as it has come."""
+
+    def __init__(self, request: DialogueRequest) -> None:
+        """Begin with nothing said; `request` is as `check_dialogue` gave it."""
+        self._request = request
+        self._turns: list[DialogueTurn] = []
+        self._hints: dict[str, None] = {}
+        self._sessions: dict[str, str] = {}
+        self._error: str | None = None
+        self._error_type: ErrorType | None = None
+        self._next_steps: list[NextStep] = []
+
+    def next_step(self) -> Step | None:
+        """Say who speaks next, and what to tell them; None when the dialogue has ended."""
+        index = len(self._turns)
+        number = index // 2 + 1
+        if self._error or self._resolution() is not None or number > self._request.max_rounds:
+            return None
+        role = Role.REQUESTER if index % 2 else Role.RESPONDER
+        return Step(
+            agent=self._name(role),
+            role=role,
+            round=number,
+            prompt=build_turn_prompt(self._request, role, number, self._turns),
+        )
+
+    def add(self, step: Step, result: DispatchResult) -> None:
+        """Take in what came of a step that succeeded."""
+        self._turns.append(_turn(step, result))
+        self._learn(step, result)
+
+    def fail(self, step: Step, result: DispatchResult) -> None:
+        """Take in what came of a step that did not; it is the last."""
+        if result.result or result.cost_usd:
+            self._turns.append(_turn(step, result))
+        self._learn(step, result)
+        where = f"Round {step.round}, agent {step.agent!r} ({step.role})"
+        self.stop(f"{where}: {result.error}", result.error_type or ErrorType.CLI_ERROR)
+
+    def stop(self, error: str, error_type: ErrorType, next_steps: Sequence[NextStep] = ()) -> None:
+        """End it before its time; what was said stays."""
+        self._error, self._error_type = error, error_type
+        self._next_steps += next_steps
+
+    def result(self, duration_ms: int, left_running: int = 0) -> DialogueResult:
+        """Sum up.
+
+        Args:
+            duration_ms: Wall time.
+            left_running: Processes that had to be ended with the two agents.
+        """
+        answer = self._resolution()
+        resolved = answer is not None
+        costs = [turn.cost_usd for turn in self._turns if turn.cost_usd is not None]
+        hints = [*self._hints]
+        steps = self._next_steps
+        if not resolved and (not self._error or self._error_type is ErrorType.TIMEOUT):
+            # Any other error comes with its own steps.
+            steps = [*steps, *self._ask_further()]
+            if not self._error:
+                hints.insert(0, f"Not resolved within {self._request.max_rounds} round(s).")
+        if left_running:
+            hints.append(f"{left_running} process(es) that they left running were ended with them.")
+        if 0 < len(costs) < len(self._turns):
+            hints.append(f"The cost of {len(self._turns) - len(costs)} turn(s) is not known.")
+        return DialogueResult(
+            resolved=resolved,
+            rounds=max((turn.round for turn in self._turns), default=0),
+            total_cost_usd=round(sum(costs), COST_DECIMALS) if costs else None,
+            total_duration_ms=duration_ms,
+            final_answer=self._last_words(Role.RESPONDER) if answer is None else answer,
+            conversation=list(self._turns),
+            sessions=dict(self._sessions) or None,
+            error=self._error,
+            error_type=self._error_type,
+            hint=" ".join(hints) or None,
+            left_running=left_running or None,
+            next_steps=steps or None,
+        )
+
+    def _resolution(self) -> str | None:
+        """The final answer, if the last message resolves the topic."""
+        last = self._turns[-1] if self._turns else None
+        if last is None or last.error_type is not None:
+            return None
+        answer = without_marker(last.message)
+        if answer is None or self._is_substantial(answer):
+            return answer
+        said = (turn.message for turn in reversed(self._turns[:-1]))
+        return next(filter(self._is_substantial, said), answer)
+
+    def _is_substantial(self, message: str) -> bool:
+        names = (self._request.requester, self._request.responder)
+        return not is_blank(message) and not is_courtesy(message, names)
+
+    def _last_words(self, role: Role) -> str:
+        said = (turn.message for turn in reversed(self._turns) if turn.role is role)
+        return next((message for message in said if not is_blank(message)), "")
+
+    def _learn(self, step: Step, result: DispatchResult) -> None:
+        if result.session_id is not None:
+            self._sessions[step.agent] = result.session_id
+        if result.hint:
+            self._hints.setdefault(f"{step.agent}: {result.hint}")
+        self._next_steps += result.next_steps or ()
+
+    def _name(self, role: Role) -> str:
+        return self._request.responder if role is Role.RESPONDER else self._request.requester
+
+    def _ask_further(self) -> list[NextStep]:
+        return [
+            NextStep(kind=StepKind.ASK, agent=agent, session_id=session_id)
+            for agent, session_id in self._sessions.items()
+        ]
+
+
+def _turn(step: Step, result: DispatchResult) -> DialogueTurn:
+    return DialogueTurn(
+        agent=step.agent,
+        role=step.role,
+        round=step.round,
+        message=result.result,
+        cost_usd=result.cost_usd,
+        duration_ms=result.duration_ms,
+        num_turns=result.num_turns,
+        denied_tools=result.denied_tools,
+        denied_calls=result.denied_calls,
+        evidence=result.evidence,
+        earlier_results=result.earlier_results,
+        error_type=result.error_type,
+    )
+
+
+def time_was_up(timeout_s: float) -> str:
+    """Return the error of a dialogue that was given that much time."""
+    return f"The time for the whole dialogue was up ({timeout_s:g} s)."
+
+
+# -- the record of a dialogue, which is that of a dispatch to the responder
+
+
+def as_dispatch(request: DialogueRequest) -> DispatchRequest:
+    """Return what a dialogue is recorded as: the topic, asked of one agent by the other."""
+    return DispatchRequest(
+        agent=request.responder,
+        task=request.topic,
+        caller=request.requester,
+        timeout_s=request.timeout_s,
+    )
+
+
+def dialogue_of(job: Job) -> DialogueRequest:
+    """Rebuild the request of a dialogue that a worker is to have."""
+    requester, responder = job.agents or (job.caller, job.agent)
+    return DialogueRequest(
+        requester=requester,
+        responder=responder,
+        topic=job.task,
+        max_rounds=job.max_rounds or MAX_ROUNDS,
+        timeout_s=job.timeout_seconds,
+    )
+
+
+def to_record(request: DialogueRequest, dialogue: DialogueResult) -> DispatchResult:
+    """Return the result of a dialogue as that of a dispatch, with all of it as parsed result."""
+    denied = [tool for turn in dialogue.conversation for tool in turn.denied_tools or ()]
+    calls = [call for turn in dialogue.conversation for call in turn.denied_calls or ()]
+    return DispatchResult(
+        agent=request.responder,
+        success=dialogue.error is None,
+        result=dialogue.final_answer,
+        session_id=(dialogue.sessions or {}).get(request.responder),
+        cost_usd=dialogue.total_cost_usd,
+        duration_ms=dialogue.total_duration_ms,
+        error=dialogue.error,
+        error_type=dialogue.error_type,
+        parsed_result=msgspec.to_builtins(msgspec.structs.replace(dialogue, next_steps=None)),
+        denied_tools=list(dict.fromkeys(denied)) or None,
+        denied_calls=list(dict.fromkeys(calls)) or None,
+        evidence=merged(turn.evidence for turn in dialogue.conversation),
+        hint=dialogue.hint,
+        left_running=dialogue.left_running,
+        next_steps=dialogue.next_steps,
+    )
+
+
+def refused(request: DialogueRequest, result: DispatchResult) -> DialogueResult:
+    """Return the result of a dialogue that was not begun, for the reason in `result`."""
+    exchange = Exchange(request)
+    error_type = result.error_type or ErrorType.CLI_ERROR
+    exchange.stop(result.error or "", error_type, result.next_steps or ())
+    return exchange.result(duration_ms=0)
+
+
+def from_record(result: DispatchResult) -> DialogueResult:
+    """Return the dialogue in a result that `to_record` made; an empty one if it never began."""
+    dialogue = DialogueResult(
+        resolved=False, rounds=0, total_duration_ms=0, final_answer="", conversation=[]
+    )
+    if result.parsed_result is not msgspec.UNSET:
+        dialogue = msgspec.convert(result.parsed_result, DialogueResult)
+    # The keeper of the record may have added to these.
+    return msgspec.structs.replace(
+        dialogue,
+        job_id=result.job_id,
+        error=result.error,
+        error_type=result.error_type,
+        hint=result.hint,
+        next_steps=result.next_steps,
+    )
+
+
+def agent_of_session(job: Job, session_id: str) -> str | None:
+    """Return which agent had that session in a job; None if it was not one of the job's."""
+    wanted = session_id.lower()
+    return next((name for known, name in _sessions(job).items() if known.lower() == wanted), None)
+
+
+def session_of_agent(job: Job, agent: str) -> str | None:
+    """Return the session that an agent had in a job; None if it had none."""
+    return next((known for known, name in _sessions(job).items() if name == agent), None)
+
+
+def _sessions(job: Job) -> dict[str, str]:
+    """Return the agent of each session of a job."""
+    sessions = {job.session_id: job.agent} if job.session_id else {}
+    if job.result is not None and isinstance(job.result.parsed_result, dict):
+        # An answer of any other shape is no dialogue.
+        with contextlib.suppress(msgspec.ValidationError):
+            dialogue = msgspec.convert(job.result.parsed_result, DialogueResult)
+            sessions |= {theirs: name for name, theirs in (dialogue.sessions or {}).items()}
+    return sessions

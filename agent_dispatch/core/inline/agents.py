@@ -1,0 +1,81 @@
+"""How much of a long list of agents goes out: a client shows its model only so many characters."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.core.inline.sizes import INLINE_CHARS
+from agent_dispatch.model.agent import AgentSummary
+
+NOTE_FIELD = "shortened"
+"""In the first row of a list that was shortened: what is missing, and where it is."""
+
+_NOTE_CHARS = 400
+# What helps least to choose an agent goes first. Names always stay.
+_LEFT_OUT_IN_TURN = (
+    ("allowed_tools", "disallowed_tools", "permission_mode"),
+    ("has_claude_md", "has_mcp_config"),
+    ("dbs", "stacks"),
+    ("directory",),
+    ("mcp_servers",),
+    ("capabilities",),
+    ("groups",),
+)
+_TEXT_CHARS_BEFORE = 200
+_TEXT_CHARS_IN_TURN = (120, 80, 60, 40, 20, 0)
+
+Row = dict[str, Any]
+
+
+def fit_agents(
+    agents: Sequence[AgentSummary], max_chars: int = INLINE_CHARS
+) -> Sequence[AgentSummary] | list[Row]:
+    """Shorten a list of agents to `max_chars` characters of JSON, as far as the names allow.
+
+    Returns:
+        `agents` as they are if they fit; else rows without some fields, the first of them with a
+        note that says which, and how to see them.
+    """
+    rows: list[Row] = msgspec.to_builtins(agents)
+    if _size(rows) <= max_chars:
+        return agents
+    room = max_chars - _NOTE_CHARS
+    left_out: list[str] = []
+    rows = [_with_texts_cut(row, _TEXT_CHARS_BEFORE) for row in rows]
+    for names in _LEFT_OUT_IN_TURN:
+        if _size(rows) <= room:
+            break
+        rows = [{key: row[key] for key in row if key not in names} for row in rows]
+        left_out += names
+    if _size(rows) > room:
+        rows = [{key: row[key] for key in row if row[key] is not True} for row in rows]
+        left_out.append("healthy where it is true")
+    for chars in _TEXT_CHARS_IN_TURN:
+        if _size(rows) <= room:
+            break
+        rows = [_with_texts_cut(row, chars) for row in rows]
+    missing = f" Left out: {', '.join(left_out)}." if left_out else ""
+    rows[0][NOTE_FIELD] = (
+        f"This list of {len(rows)} agents is shortened; long texts are cut.{missing}"
+        " inspect_agent(name) shows one agent in full, `agent-dispatch list` in a shell all."
+    )
+    return rows
+
+
+def _with_texts_cut(row: Row, chars: int) -> Row:
+    """Cut the texts of a row; without any room for them, leave them out."""
+    cut = dict(row)
+    for key in ("problem", "description"):
+        text = row.get(key, "")
+        if not chars:
+            cut.pop(key, None)
+        elif len(text) > chars:
+            cut[key] = f"{text[: chars - 1]}…"
+    return cut
+
+
+def _size(rows: list[Row]) -> int:
+    """Characters, not bytes: so the client counts. File names may hold unpaired surrogates."""
+    return len(json.dumps(rows, ensure_ascii=False, separators=(",", ":")))

@@ -1,0 +1,252 @@
+"""How much of an answer goes out with a call, and how the caller gets the rest.
+
+An answer may have many MiB; a client shows its model a few ten thousand characters, and gets each
+of them twice: in the text of the reply and in its structured content. So a large answer goes out
+in part and says how the rest is fetched: it is in the job's record, whole.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.core.inline.sizes import (
+    INLINE_CHARS,
+    MIN_SHARE_CHARS,
+    ROOM_BYTES,
+    fair_shares,
+    joined,
+    wire_bytes,
+)
+from agent_dispatch.core.outcome.evidence import without_lists
+from agent_dispatch.core.text import cut_middle
+from agent_dispatch.model.dispatch import DispatchResult
+from agent_dispatch.model.replies import ResultRef
+
+_SMALL_BYTES = 8 * 1024
+"""A parsed answer or earlier answers up to here always come along."""
+_SMALL_EVIDENCE_BYTES = 1024
+"""Evidence up to here always comes along whole."""
+
+
+def inline(result: DispatchResult, max_chars: int = INLINE_CHARS) -> DispatchResult:
+    """Cut a result down to what goes out with the call that made it.
+
+    A text of up to `max_chars` characters stays whole. A result without a job cannot be fetched
+    again and stays whole too.
+    """
+    if result.job_id is None:
+        return result
+    text = result.result
+    if len(text) > max_chars:
+        text = _fitting(text[:max_chars])
+    return _shown(result, result.job_id, text, 0, _room_beside(text))
+
+
+def inline_all(
+    results: Sequence[DispatchResult],
+    summaries: Sequence[int | None],
+    max_chars: int = INLINE_CHARS,
+) -> list[DispatchResult | ResultRef]:
+    """Cut several results down to what goes out with one call: together as much as one alone.
+
+    Args:
+        results: The wholes.
+        summaries: For each, how long a summary its caller wants in its place; None for itself.
+        max_chars: Of all texts together.
+    """
+    sizes = [
+        len(result.result) if chars is None else min(chars, len(result.result))
+        for result, chars in zip(results, summaries, strict=True)
+    ]
+    room_bytes = ROOM_BYTES // max(len(results), 1)
+    shown: list[DispatchResult | ResultRef] = []
+    cut_errors = _with_cut_errors(results)
+    shares = fair_shares(sizes, max_chars)
+    for result, chars, share in zip(cut_errors, summaries, shares, strict=True):
+        if result.job_id is None:
+            shown.append(result)
+        elif chars is not None:
+            shown.append(refer(result, min(chars, share), room_bytes))
+        else:
+            text = _fitting(result.result[:share], room_bytes)
+            shown.append(_shown(result, result.job_id, text, 0, _room_beside(text, room_bytes)))
+    return shown
+
+
+def _with_cut_errors(results: Sequence[DispatchResult]) -> Iterator[DispatchResult]:
+    """Cut errors in their middle that are too long together: at their end is what to do."""
+    shares = fair_shares([len(result.error or "") for result in results], INLINE_CHARS)
+    for result, share in zip(results, shares, strict=True):
+        if result.error is not None and result.job_id is not None:
+            where = f'fetch_result(ref="{result.job_id}") gives all of it'
+            yield msgspec.structs.replace(result, error=cut_middle(result.error, share, where))
+        else:
+            yield result
+
+
+def cut(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> DispatchResult:
+    """Cut a page out of a result that was fetched.
+
+    Args:
+        result: The whole.
+        job_id: What it was fetched by.
+        max_chars: How much of the text, at most; 0 for all of it.
+        offset: Where the page begins; what is not text comes with the page at 0 only.
+    """
+    result = msgspec.structs.replace(result, job_id=job_id)
+    if not max_chars and not offset:
+        return result
+    text = result.result[offset : offset + max_chars if max_chars else None]
+    return _shown(result, job_id, text, offset, 0 if offset else _room_beside(text))
+
+
+def refer(
+    result: DispatchResult, summary_chars: int, room_bytes: int = ROOM_BYTES
+) -> ResultRef | DispatchResult:
+    """Give what stands for a result whose text its caller does not want now.
+
+    Without a job there is nothing to refer to: then it is the result itself.
+    """
+    if result.job_id is None:
+        return result
+    summary_chars = min(summary_chars, INLINE_CHARS)
+    summary = _fitting(result.result[:summary_chars], room_bytes)
+    parsed, hint = result.parsed_result, result.hint
+    if _is_left_out(parsed, _room_beside(summary, room_bytes)):
+        parsed = msgspec.UNSET
+        hint = joined(hint, _left_out_hint(["parsed_result"], result.job_id))
+    evidence = result.evidence
+    if evidence is not None and wire_bytes(evidence) > _SMALL_EVIDENCE_BYTES:
+        evidence = without_lists(evidence)
+    return ResultRef(
+        ref=result.job_id,
+        agent=result.agent,
+        success=result.success,
+        size=_full_size(result),
+        summary_chars=summary_chars,
+        summary=summary,
+        session_id=result.session_id,
+        cost_usd=result.cost_usd,
+        duration_ms=result.duration_ms,
+        error=result.error,
+        error_type=result.error_type,
+        parsed_result=parsed,
+        denied_tools=result.denied_tools,
+        evidence=evidence,
+        verified=result.verified,
+        hint=hint,
+    )
+
+
+def _shown(
+    result: DispatchResult, job_id: str, text: str, offset: int, room_bytes: int
+) -> DispatchResult:
+    """The result with `text`, and as much of what else can be large as has room beside it."""
+    left_out: list[str] = []
+    parsed = result.parsed_result
+    if _is_left_out(parsed, room_bytes):
+        parsed = msgspec.UNSET
+        left_out.append("parsed_result")
+    elif parsed is not msgspec.UNSET:
+        room_bytes -= wire_bytes(parsed)
+    evidence = result.evidence
+    if evidence is not None and (size := wire_bytes(evidence)) > _SMALL_EVIDENCE_BYTES:
+        if size > room_bytes:
+            evidence = without_lists(evidence)
+            left_out.append("files_changed and commits")
+        else:
+            room_bytes -= size
+    verify_output = result.verify_output
+    if verify_output is not None and wire_bytes(verify_output) > room_bytes:
+        verify_output = verify_output[-MIN_SHARE_CHARS:]
+        left_out.append("the beginning of verify_output")
+    earlier = _newest(result.earlier_results or [], room_bytes)
+    if missing := len(result.earlier_results or ()) - len(earlier):
+        left_out.append(f"the oldest {missing} of earlier_results")
+    end = offset + len(text)
+    is_whole = not offset and end == len(result.result) and not left_out
+    if is_whole and not result.truncated:
+        return result
+    notes = [result.hint]
+    if offset > len(result.result):
+        size = len(result.result)
+        notes.append(f"offset {offset} is beyond the end: `result` has {size} characters.")
+    elif end < len(result.result):
+        notes.append(
+            f"`result` has characters {offset} to {end} of {len(result.result)}; the next:"
+            f' fetch_result(ref="{job_id}", offset={end}, max_chars={INLINE_CHARS})'
+        )
+    elif result.truncated:
+        notes.append(f"No more than {len(result.result)} characters could be kept.")
+    if left_out and not offset:
+        notes.append(_left_out_hint(left_out, job_id))
+    return msgspec.structs.replace(
+        result,
+        result=text,
+        parsed_result=parsed,
+        evidence=evidence,
+        verify_output=verify_output,
+        earlier_results=earlier or None,
+        hint=joined(*notes),
+        truncated=True,
+        full_size=_full_size(result),
+    )
+
+
+def _left_out_hint(names: Iterable[str], job_id: str) -> str:
+    what = " and ".join(names)
+    return f'Left out, being large: {what}. All of it: fetch_result(ref="{job_id}")'
+
+
+def _full_size(result: DispatchResult) -> int:
+    """Characters of the text; more than there are if not all of it could be kept."""
+    return len(result.result) if result.full_size is None else result.full_size
+
+
+# -- sizes on the wire
+
+
+def _room_beside(text: str, room_bytes: int = ROOM_BYTES) -> int:
+    return max(_SMALL_BYTES * room_bytes // ROOM_BYTES, room_bytes - wire_bytes(text))
+
+
+def _fitting(text: str, room_bytes: int = ROOM_BYTES) -> str:
+    """The beginning of `text` that has room on the wire."""
+    while (size := wire_bytes(text)) > room_bytes:
+        text = text[: len(text) * room_bytes // size]
+    return text
+
+
+def _newest(answers: list[str], room_bytes: int) -> list[str]:
+    kept = 0
+    for answer in reversed(answers):
+        if len(answer) > room_bytes or (size := wire_bytes(answer)) > room_bytes:
+            break
+        room_bytes -= size
+        kept += 1
+    return answers[len(answers) - kept :]
+
+
+def _is_left_out(parsed: Any, room_bytes: int) -> bool:
+    if parsed is msgspec.UNSET:
+        return False
+    # Weighed before it is encoded: of many MiB that would make many more.
+    return _is_heavier(parsed, room_bytes) or wire_bytes(parsed) > room_bytes
+
+
+def _is_heavier(value: object, limit: int) -> bool:
+    """Whether a JSON value surely takes more than `limit` bytes; looks at no more than that."""
+    waiting = [value]
+    while waiting and limit >= 0:
+        item = waiting.pop()
+        limit -= 1
+        if isinstance(item, str):
+            limit -= len(item)
+        elif isinstance(item, dict | list):
+            if len(item) > limit:
+                return True
+            if isinstance(item, dict):
+                waiting.extend(item)
+            waiting.extend(item.values() if isinstance(item, dict) else item)
+    return limit < 0

@@ -1,0 +1,44 @@
+"""A run that was held at a usage limit, and the run that went on with its session, as one."""
+
+from typing import TypeVar
+
+import msgspec
+
+from agent_dispatch.core.outcome.evidence import together as evidence_together
+from agent_dispatch.core.stream.usage import total, total_usd
+from agent_dispatch.model.dispatch import DispatchResult
+
+T = TypeVar("T")
+
+
+def joined(before: DispatchResult, after: DispatchResult, cap_usd: float | None) -> DispatchResult:
+    """Return what two runs of one dispatch came to: the answer of the second, the sums of both."""
+    cost_usd = total_usd(before.cost_usd, after.cost_usd)
+    over = bool(cap_usd and cost_usd is not None and cost_usd > cap_usd)
+    return msgspec.structs.replace(
+        after,
+        session_id=after.session_id or before.session_id,
+        cost_usd=cost_usd,
+        duration_ms=total(before.duration_ms, after.duration_ms),
+        num_turns=total(before.num_turns, after.num_turns),
+        denied_tools=_both(before.denied_tools, after.denied_tools),
+        denied_calls=_both(before.denied_calls, after.denied_calls),
+        evidence=evidence_together(before.evidence, after.evidence),
+        earlier_results=[*(before.earlier_results or ()), *(after.earlier_results or ())] or None,
+        budget_exceeded=over or after.budget_exceeded,
+    )
+
+
+def stopped(before: DispatchResult, failure: DispatchResult) -> DispatchResult:
+    """Return the result of a held dispatch that never went on, because of `failure`."""
+    return msgspec.structs.replace(
+        before,
+        error=failure.error,
+        error_type=failure.error_type,
+        next_steps=failure.next_steps,
+        resets_at=None,
+    )
+
+
+def _both(first: list[T] | None, second: list[T] | None) -> list[T] | None:
+    return list(dict.fromkeys([*(first or ()), *(second or ())])) or None

@@ -1,0 +1,88 @@
+"""The JSON value in an answer that was asked for as JSON.
+
+Soft by design: what cannot be read with certainty is left as text, and nothing raises.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.core.stream.json_text import MAX_DEPTH, deeper_than, value_end
+
+_FENCE = re.compile(rb"[ \t>]*(`{3,}|~{3,})[ \t]*([^`\r\n]*?)[ \t]*\r?")
+_OPENING = re.compile(rb"[\[{]")
+_WHITE_SPACE = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_MAX_CANDIDATES = 1000
+
+
+def parse_answer(text: str) -> Any | msgspec.UnsetType:
+    """Return the JSON value that `text` gives, or UNSET.
+
+    That is the whole text, or the one fenced block that is JSON, or the one object or array in
+    prose; two of a kind are none. Refused are `NaN`, `Infinity`, numbers that no float holds, and
+    nesting deeper than what passes the value on would take. JSON null is `None`.
+    """
+    data = text.encode(errors="replace")
+    whole = _decode(data)
+    if whole is not msgspec.UNSET:
+        return whole
+    fenced = (_decode(body) for body in _fenced_blocks(data))
+    for candidates in (fenced, _values_in_prose(data)):
+        looked_at = islice(candidates, _MAX_CANDIDATES)
+        values = list(islice((v for v in looked_at if v is not msgspec.UNSET), 2))
+        if values:
+            return values[0] if len(values) == 1 else msgspec.UNSET
+    return msgspec.UNSET
+
+
+def _decode(data: bytes | memoryview) -> Any | msgspec.UnsetType:
+    stripped = bytes(data).strip(_WHITE_SPACE).removeprefix(_BYTE_ORDER_MARK)
+    if deeper_than(stripped, MAX_DEPTH):
+        return msgspec.UNSET
+    try:
+        return msgspec.json.decode(stripped)
+    except msgspec.DecodeError:
+        return msgspec.UNSET
+
+
+def _fenced_blocks(data: bytes) -> Iterator[bytes]:
+    """Yield the body of each fenced block that may be JSON; an unclosed one ends with the text."""
+    fence = b""
+    body: list[bytes] = []
+    wanted = False
+    for line in data.split(b"\n"):
+        found = _FENCE.fullmatch(line)
+        mark, label = (found[1], found[2].lower()) if found else (b"", b"")
+        if not fence:
+            if mark:
+                fence, body = mark, []
+                # A block of another language is no answer, even if `true` is valid in both.
+                wanted = label == b"" or label.startswith(b"json")
+        elif mark.startswith(fence) and not label:
+            if wanted:
+                yield b"\n".join(body)
+            fence = b""
+        else:
+            body.append(line)
+    if fence and wanted:
+        yield b"\n".join(body)
+
+
+def _values_in_prose(data: bytes) -> Iterator[Any | msgspec.UnsetType]:
+    """Yield what each outermost pair of brackets holds, up to the first that never closes.
+
+    Nothing is taken out of a bracket that is not JSON itself: a part of an answer that was cut
+    off, or of a piece of code, is not the answer.
+    """
+    view = memoryview(data)
+    position = 0
+    while found := _OPENING.search(data, position):
+        end = value_end(data, found.start())
+        if end is None:
+            return
+        yield _decode(view[found.start() : end])
+        position = end

@@ -1,0 +1,107 @@
+"""What the `verify` command of an agent says about its work, and what becomes of the answer.
+
+The command stands in the agent's own table: a caller can ask for it, but not choose it.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+import msgspec
+
+from agent_dispatch.core.request.quoting import quote
+from agent_dispatch.core.secrets import mask
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+
+TAIL_BYTES = 64 * 1024
+"""Of the end of the output; the rest is dropped."""
+_OUTPUT_CHARS = 4000
+_LAST_LINES = 10
+_LAST_CHARS = 1000
+_COMMAND_CHARS = 200
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What came of running the command once."""
+
+    problem: str
+    """Such as `it exited with status 1`; empty: it passed."""
+    output: str = ""
+    """The end of what it printed, with keys masked."""
+
+    @property
+    def passed(self) -> bool:
+        """The command accepted the work."""
+        return not self.problem
+
+
+def verdict(exit_code: int | None, printed: bytes) -> Verdict:
+    """Judge a command that ran to its end.
+
+    Args:
+        exit_code: Negative for a signal; None: it is not known.
+        printed: The end of what it wrote to stdout and stderr.
+    """
+    output = kept_output(printed)
+    match exit_code:
+        case 0:
+            return Verdict("", output)
+        case None:
+            return Verdict("the end of it was not seen", output)
+        case _ if exit_code < 0:
+            return Verdict(f"it was ended by signal {-exit_code}", output)
+    return Verdict(f"it exited with status {exit_code}", output)
+
+
+def kept_output(printed: bytes) -> str:
+    """Return the last 4,000 characters, with keys masked."""
+    return mask(printed[-TAIL_BYTES:].decode(errors="replace"))[-_OUTPUT_CHARS:]
+
+
+def judged(result: DispatchResult, command: Sequence[str], found: Verdict) -> DispatchResult:
+    """Return the result of a run that answered, as the command decides about it."""
+    result = msgspec.structs.replace(
+        result, verified=found.passed, verify_output=found.output or None
+    )
+    if found.passed or not result.success:
+        return result
+    said = "\n".join(found.output.rstrip().splitlines()[-_LAST_LINES:])[-_LAST_CHARS:]
+    error = (
+        f"The agent answered, but its work did not pass the verify command of agent"
+        f" {result.agent!r}, {shown(command)}: {found.problem}. The answer is in `result`."
+    )
+    return msgspec.structs.replace(
+        result,
+        success=False,
+        error=f"{error} The command said last:\n{said}" if said else f"{error} It printed nothing.",
+        error_type=ErrorType.UNVERIFIED,
+        # Steps would come after the last lines of the command.
+        next_steps=None,
+    )
+
+
+def unjudged(result: DispatchResult, by: str) -> DispatchResult:
+    """Return the result of a run that answered and was cancelled before the command decided."""
+    if not result.success:
+        return result
+    return msgspec.structs.replace(
+        result,
+        success=False,
+        error=f"Cancelled by {by} before its verify command had passed. The answer is in `result`.",
+        error_type=ErrorType.CANCELLED,
+    )
+
+
+def repair_prompt(command: Sequence[str], found: Verdict) -> str:
+    """Return the turn that has an agent repair what the command found."""
+    said = quote("What it printed last", found.output) if found.output else "It printed nothing."
+    return (
+        f"Your work was checked with the command {shown(command)}, and did not pass:"
+        f" {found.problem}.\n\n{said}\n\nRepair what it found. The command runs again when you have"
+        " answered. Then give your answer to the task again, complete."
+    )
+
+
+def shown(command: Sequence[str]) -> str:
+    """Return a command as one line, with keys masked."""
+    line = " ".join(mask(shlex.join(command)).split())
+    return f"`{line if len(line) <= _COMMAND_CHARS else line[: _COMMAND_CHARS - 1] + '…'}`"

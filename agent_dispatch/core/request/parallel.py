@@ -1,0 +1,144 @@
+"""Several dispatches at once: reading what is asked, and one question about all of the answers."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import msgspec
+
+from agent_dispatch.core.inline.sizes import fair_shares
+from agent_dispatch.core.request.arguments import ArgumentDecoder
+from agent_dispatch.core.request.checks import check_request, schema_text
+from agent_dispatch.core.request.quoting import quote
+from agent_dispatch.core.request.timeout import call_timeout_s
+from agent_dispatch.core.text import cut_middle
+from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Member
+from agent_dispatch.model.parallel import DispatchItem
+
+MAX_ITEMS = 1000
+MAX_AGGREGATED_CHARS = 400_000
+"""Of all answers together, in the prompt of the agent that sums them up: about 100,000 tokens,
+half of what its model can hold."""
+
+_SHOWN_PROBLEMS = 5
+_EXAMPLE = '[{"agent": "infra", "task": "..."}, {"agent": "db", "task": "..."}]'
+_AGGREGATE_TASK = (
+    "Several agents, each in a project of its own, worked on a task each; their answers are in the"
+    " context. Combine them into one answer: say what they found together, where they agree or"
+    " contradict each other, and what is missing because one of them failed. Do not do their work"
+    " again."
+)
+
+
+def read_members(dispatches: object) -> list[Member]:
+    """Read `dispatches`, a list of objects or the JSON of one; all of it or nothing.
+
+    Raises:
+        InvalidRequestError: Names the items that are wrong by their index, beginning at 0.
+    """
+    if isinstance(dispatches, str | bytes):
+        try:
+            dispatches = msgspec.json.decode(dispatches)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InvalidRequestError(
+                f"dispatches is not JSON: {error}. It takes a list such as {_EXAMPLE}"
+            ) from error
+    if not isinstance(dispatches, list):
+        raise InvalidRequestError(f"dispatches must be a list such as {_EXAMPLE}")
+    if not 0 < len(dispatches) <= MAX_ITEMS:
+        raise InvalidRequestError(
+            f"dispatches has {len(dispatches)} items; it takes 1 to {MAX_ITEMS}, as in {_EXAMPLE}"
+        )
+    decoder = ArgumentDecoder("Each item", DispatchItem)
+    members: list[Member] = []
+    problems: list[str] = []
+    for index, item in enumerate(dispatches):
+        try:
+            member = _member(decoder.decode(item))
+            check_request(member.request)
+            members.append(member)
+        except InvalidRequestError as error:
+            problems.append(f"dispatches[{index}]: {error}")
+    if problems:
+        raise wrong_items(problems)
+    return members
+
+
+def wrong_items(problems: Sequence[str]) -> InvalidRequestError:
+    """Return the refusal of all items for what is wrong with some, each named by its index."""
+    more = len(problems) - _SHOWN_PROBLEMS
+    rest = [f"and {more} more items are wrong"] if more > 0 else []
+    said = " ".join([*problems[:_SHOWN_PROBLEMS], *rest])
+    return InvalidRequestError(f"Nothing was started. {said}")
+
+
+def _member(item: DispatchItem) -> Member:
+    request = DispatchRequest(
+        agent=item.agent,
+        task=item.task,
+        context=item.context,
+        caller=item.caller,
+        goal=item.goal,
+        group=item.group,
+        response_format=item.response_format,
+        json_schema=schema_text(item.json_schema),
+        timeout_s=call_timeout_s(item.timeout_seconds),
+        model=item.model,
+        effort=item.effort,
+        verify=item.verify,
+    )
+    return Member(
+        request=request,
+        ref=item.return_ref,
+        summary_chars=max(item.summary_chars, 0),
+        fresh=item.fresh,
+    )
+
+
+def aggregate_request(
+    agent: str, members: Sequence[Member], results: Sequence[DispatchResult]
+) -> DispatchRequest:
+    """Return what asks `agent` to make one answer of all.
+
+    Answers that are too long together are cut in their middle, the longest most.
+    """
+    shares = fair_shares([len(_said(result)) for result in results], MAX_AGGREGATED_CHARS)
+    quoted = [
+        quote(
+            f"{index}. Task of agent {result.agent}: {_one_line(member.request.task)} - its"
+            f" {'answer' if result.success else 'failure'}",
+            cut_middle(_said(result), share, _where(result)),
+        )
+        for index, (member, result, share) in enumerate(
+            zip(members, results, shares, strict=True), start=1
+        )
+    ]
+    return DispatchRequest(
+        agent=agent,
+        task=_AGGREGATE_TASK,
+        context="\n\n".join(quoted),
+        words_only=True,
+        caller=_common([member.request.caller for member in members]),
+        goal=_common([member.request.goal for member in members]),
+    )
+
+
+def _said(result: DispatchResult) -> str:
+    if result.success:
+        return result.result
+    return "\n\n".join(filter(None, (f"It failed: {result.error}", result.result)))
+
+
+def _where(result: DispatchResult) -> str:
+    return f"all of it is in job {result.job_id}" if result.job_id else ""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text[:2000].split())
+    return line if len(line) <= 300 else line[:300] + "..."
+
+
+def _common(texts: Sequence[str]) -> str:
+    """What all of them say, if they say the same."""
+    alike = [text for text, _ in groupby(texts)]
+    return alike[0] if len(alike) == 1 else ""

@@ -1,0 +1,30 @@
+"""The timeout that a call may bring with it."""
+
+import math
+
+from agent_dispatch.errors import InvalidRequestError
+
+MIN_TIMEOUT_S, MAX_TIMEOUT_S = 10, 7200
+"""The range of the timeout of one call, in seconds."""
+
+
+def clamped_timeout_s(timeout_s: float) -> float:
+    """Return the timeout of one call, brought into its range."""
+    return float(min(max(timeout_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S))
+
+
+def call_timeout_s(timeout_seconds: float) -> float | None:
+    """Return the timeout that a caller wrote, in its range; None for 0, the agent's own."""
+    return clamped_timeout_s(timeout_seconds) if timeout_seconds else None
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    """Check the timeout of one call; it is brought into its range later.
+
+    Raises:
+        InvalidRequestError: It is no number of seconds.
+    """
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        raise InvalidRequestError(
+            f"The timeout must be a number of seconds above 0, not {timeout_s}."
+        )

@@ -1,0 +1,63 @@
+"""What a line of progress says: whom it is about, and what that agent does."""
+
+import re
+
+from agent_dispatch.core.secrets import mask
+from agent_dispatch.core.stream.events import ContentBlock, ToolInput
+from agent_dispatch.model.dispatch import Progress
+
+TARGET_CHARS = 80
+SEPARATOR = " · "
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
+
+
+def started(job_id: str) -> Progress:
+    """Return the first line of a job, which names it by the last 8 digits of its id."""
+    digits, _, _host = job_id.partition("@")
+    return Progress(f"started{SEPARATOR}job {digits[-8:]}", job_id)
+
+
+def tool_line(block: ContentBlock) -> Progress:
+    """Return the line of a tool call: the tool, and its command, file, pattern or URL."""
+    target = one_line(target_of(block.input), TARGET_CHARS)
+    name = one_line(block.name, TARGET_CHARS)
+    return Progress(f"{name}: {target}" if target else name, is_tool=True)
+
+
+def target_of(given: ToolInput) -> str:
+    """Return the command, file, pattern or URL that a tool is given; empty without one."""
+    target = given.command or given.file_path or given.notebook_path or given.pattern
+    return target or given.url or given.path or given.query
+
+
+def about(agent: str, progress: Progress, run_s: float) -> Progress:
+    """Return progress with the agent's name before it, and after a tool call the time.
+
+    Args:
+        agent: The agent of the job; progress may be about another one of it.
+        progress: A line about what an agent does.
+        run_s: Seconds since the run began.
+    """
+    said = f"{progress.agent or agent}{SEPARATOR}{progress.message}"
+    return Progress(
+        with_seconds(said, run_s) if progress.is_tool else said,
+        progress.job_id,
+        progress.member,
+        progress.questions,
+        stem=said,
+        run_s=run_s,
+        is_tool=progress.is_tool,
+    )
+
+
+def with_seconds(said: str, seconds: float) -> str:
+    """Return a line with the whole seconds after it, if there is at least one."""
+    return f"{said}{SEPARATOR}{seconds:.0f} s" if seconds >= 1 else said
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Return the beginning of `text` on one line, without control characters and keys."""
+    # A key that is cut would not be recognized.
+    line = mask(_UNPRINTABLE.sub(" ", text[: most * 4]).strip())
+    return line if len(line) <= most else line[: most - 1] + "…"

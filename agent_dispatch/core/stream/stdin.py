@@ -1,0 +1,97 @@
+"""What a run writes to claude's stdin: lines of `--input-format=stream-json`."""
+
+from typing import Any
+
+import msgspec
+
+from agent_dispatch.core.stream.events import ControlRequestEvent
+from agent_dispatch.core.text import is_command
+from agent_dispatch.model.question import ASK_USER
+
+IN_ANSWER = "put the question into your answer"
+NOBODY_THERE = "nobody was there to allow it; finish what you can and say what is missing"
+NOT_TO_BE_SHOWN = "this call is too large to be shown to a person"
+DENIED_BY_PERSON = "The user denied this call. Do not try it again in another way."
+
+
+def user_line(prompt: str) -> bytes:
+    """Return the line that starts a turn (`--input-format=stream-json`)."""
+    return _line({"type": "user", "message": {"role": "user", "content": prompt}})
+
+
+def message_line(text: str, line_id: str) -> bytes:
+    """Return the user line that says something more during a turn.
+
+    Args:
+        text: What to say; it becomes no command of Claude Code.
+        line_id: A UUID, by which events tell what became of it.
+    """
+    content = f"Message:\n{text}" if is_command(text) else text
+    return _line({"type": "user", "message": {"role": "user", "content": content}, "uuid": line_id})
+
+
+def withdrawal_line(line_id: str) -> bytes:
+    """Return the line that takes back a user line whose turn has not begun."""
+    request = {"subtype": "cancel_async_message", "message_uuid": line_id}
+    return _line({"type": "control_request", "request_id": line_id, "request": request})
+
+
+def interrupt_line(request_id: str) -> bytes:
+    """Return the line that ends the turn in hand; the process lives on and prints a result."""
+    return _line(
+        {
+            "type": "control_request",
+            "request_id": request_id,
+            "request": {"subtype": "interrupt"},
+        }
+    )
+
+
+def refusal_line(asked: ControlRequestEvent) -> bytes:
+    """Return the answer to a question of the CLI that nobody is there to decide.
+
+    Without an answer it would wait until the deadline: a permission is denied, a form that one of
+    the agent's MCP servers shows is cancelled, anything else is refused as not supported.
+    """
+    is_model_s = asked.request.tool_name == ASK_USER
+    answers: dict[str, dict[str, Any]] = {
+        "can_use_tool": _denial(IN_ANSWER if is_model_s else "Nobody can be asked in a dispatch."),
+        "elicitation": {"action": "cancel"},
+    }
+    return _answer_line(asked, answers.get(asked.request.subtype))
+
+
+def allowance_line(asked: ControlRequestEvent) -> bytes:
+    """Return the answer that lets the CLI make the call that it asked for, as it asked for it."""
+    return _answer_line(asked, {"behavior": "allow", "updatedInput": asked.request.input})
+
+
+def denial_line(asked: ControlRequestEvent, reason: str) -> bytes:
+    """Return the answer that denies a call; the model reads the reason."""
+    return _answer_line(asked, _denial(reason))
+
+
+def is_permission(asked: ControlRequestEvent) -> bool:
+    """Whether the CLI asks for a permission that a person can give.
+
+    The model's own question to the user is none: no dispatch has a form for it.
+    """
+    request = asked.request
+    return request.subtype == "can_use_tool" and request.tool_name != ASK_USER
+
+
+def _denial(reason: str) -> dict[str, Any]:
+    return {"behavior": "deny", "message": reason}
+
+
+def _answer_line(asked: ControlRequestEvent, answer: dict[str, Any] | None) -> bytes:
+    response: dict[str, Any] = {"request_id": asked.request_id}
+    if answer is None:
+        response |= {"subtype": "error", "error": "agent-dispatch does not support this request"}
+    else:
+        response |= {"subtype": "success", "response": answer}
+    return _line({"type": "control_response", "response": response})
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(message) + b"\n"

@@ -1,0 +1,64 @@
+"""What models were used for, added up; an amount that is not known stays unknown."""
+
+from collections.abc import Mapping
+
+from agent_dispatch.core.stream.events import ModelUsage
+from agent_dispatch.model.dispatch import COST_DECIMALS
+from agent_dispatch.model.ledger import ModelCost
+
+MAX_NAME_CHARS = 200
+_MAX_MODELS = 50
+
+Usage = Mapping[str, ModelCost]
+
+
+def model_costs(used: Mapping[str, ModelUsage]) -> Usage:
+    """Return the usage that came with a result."""
+    return {name[:MAX_NAME_CHARS]: _model_cost(usage) for name, usage in used.items()}
+
+
+def added(first: Usage, second: Usage) -> Usage:
+    """Return the usage of two runs, or of two parts of one; bounded."""
+    usage = dict(first)
+    for name, cost in second.items():
+        if name in usage:
+            usage[name] = _sum(usage[name], cost)
+        elif len(usage) < _MAX_MODELS:
+            usage[name] = cost
+    return usage
+
+
+def total_usd(first: float | None, second: float | None) -> float | None:
+    """Return the sum of two amounts; None if one of them is not known."""
+    if first is None or second is None:
+        return None
+    return round(first + second, COST_DECIMALS)
+
+
+def total(first: int | None, second: int | None) -> int | None:
+    """Return the sum of what is known of two counts; None if neither is."""
+    return first if second is None else (first or 0) + second
+
+
+def _model_cost(used: ModelUsage) -> ModelCost:
+    return ModelCost(
+        cost_usd=None if used.cost_usd is None else round(used.cost_usd, COST_DECIMALS),
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cache_read_input_tokens=used.cache_read_input_tokens,
+        cache_creation_input_tokens=used.cache_creation_input_tokens,
+    )
+
+
+def _sum(first: ModelCost, second: ModelCost) -> ModelCost:
+    return ModelCost(
+        cost_usd=total_usd(first.cost_usd, second.cost_usd),
+        input_tokens=total(first.input_tokens, second.input_tokens),
+        output_tokens=total(first.output_tokens, second.output_tokens),
+        cache_read_input_tokens=total(
+            first.cache_read_input_tokens, second.cache_read_input_tokens
+        ),
+        cache_creation_input_tokens=total(
+            first.cache_creation_input_tokens, second.cache_creation_input_tokens
+        ),
+    )

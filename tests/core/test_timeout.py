@@ -1,0 +1,27 @@
+import math
+
+import pytest
+
+from agent_dispatch.core.request.timeout import call_timeout_s
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        (0, None),
+        (1, 10),
+        (0.5, 10),
+        (-5, 10),
+        (10, 10),
+        (300, 300),
+        (7200, 7200),
+        (10**400, 7200),
+        (math.inf, 7200),
+    ],
+)
+def test_a_timeout_is_brought_into_its_range(asked: float, meant: float | None) -> None:
+    assert call_timeout_s(asked) == meant
+
+
+def test_what_is_no_number_stays_none() -> None:
+    assert math.isnan(call_timeout_s(math.nan) or 0)
