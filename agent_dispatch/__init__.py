@@ -7,8 +7,8 @@ The rooms, from the surfaces down. Imports go one way, which `lint-imports` chec
                     it, calls that outlive their callers, MCP Tasks, and forms
     cli/            the command line, and the live view `watch`
     worker          the third surface: a process that runs one background job
-    remote/         agents on other machines: the service in front of the local one, the link, the
-                    notes, and the fourth surface, which serves callers elsewhere
+    remote/         agents on other machines: the service in front of the local one, the caller's
+                    side of a link, and the host's side, which is the fourth surface
     run/            runs dispatches: the service that the surfaces call, the run loop, dialogues,
                     shared runs, the machine-wide limit, permission questions, evidence, and money
     jobs/           one durable record per dispatch, a lock that shows whether its owner lives, the

@@ -111,7 +111,7 @@ def _line(row: HostRow) -> str:
 
 
 def _install(shell: Shell, name: str, host: HostConfig, source: str) -> int:
-    from agent_dispatch.remote.command import argv_to
+    from agent_dispatch.remote.caller.ssh import argv_to
 
     if not source:
         write_lines(shell, _how_to_install(name, host))

@@ -12,7 +12,7 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.job import Job
-from agent_dispatch.remote.notes import Notes
+from agent_dispatch.remote.caller.remote_jobs import RemoteJobs
 
 if TYPE_CHECKING:
     from agent_dispatch.jobs.waiting import CancelOutcome
@@ -24,9 +24,9 @@ T = TypeVar("T")
 _WAIT_AT_ONCE_S = 3600.0
 
 
-def open_notes(shell: Shell) -> Notes:
+def open_remote_jobs(shell: Shell) -> RemoteJobs:
     """What this environment knows of jobs on other machines."""
-    return Notes(str(jobs_path(shell.environ, config_path(shell.environ))))
+    return RemoteJobs(str(jobs_path(shell.environ, config_path(shell.environ))))
 
 
 def is_remote(job_id: str) -> bool:

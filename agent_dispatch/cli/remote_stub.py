@@ -59,10 +59,10 @@ def _serve(
     import trio
 
     from agent_dispatch.preload import preload_modules
-    from agent_dispatch.remote.answers import Rights
+    from agent_dispatch.remote.host.methods import Rights
+    from agent_dispatch.remote.host.stub import serve
     from agent_dispatch.remote.service import open_routed
-    from agent_dispatch.remote.stub import serve
-    from agent_dispatch.remote.surroundings import host_environ
+    from agent_dispatch.remote.this_host import host_environ
 
     preload_modules()
     logging.basicConfig(format="agent-dispatch: %(message)s")

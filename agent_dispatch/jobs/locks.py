@@ -6,7 +6,7 @@
     ID.cancel   the job is to be cancelled; the text says who asked
     ID.ending   the owner is ending the job's processes, so what ran inside them ends too
     ID.mail     what other processes have to say to the owner (see `mailbox`)
-    ID.lease, ID.events   of a job that came from another machine (see `afar`)
+    ID.lease, ID.events   of a job that came from another machine (see `remote_callers`)
     ID.tmp      the record being written
 
 The kernel closes descriptors, so a lock is free exactly when every holder is gone, with no clock

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import NO_DESCRIPTOR, NO_ROOM, Disk, exists, names_in, remove
-from agent_dispatch.jobs.afar import Submissions
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
 from agent_dispatch.jobs.ids import creation_time_s, is_time_ordered
 from agent_dispatch.jobs.late_answers import LateAnswers, job_of
@@ -18,11 +17,12 @@ from agent_dispatch.jobs.locks import Locks, owners_of
 from agent_dispatch.jobs.log import LOG_SUFFIX
 from agent_dispatch.jobs.oddities import odd_entries, odd_names
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
+from agent_dispatch.jobs.remote_callers import Submissions
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import run
 
 _DAY_S = 86_400.0
-_FOR_CALLERS_AFAR_DAYS = 1.0
+_FOR_REMOTE_CALLERS_DAYS = 1.0
 """How long a call's answer waits at least for a caller on another machine: it may be cut off."""
 
 
@@ -98,7 +98,7 @@ class Retention:
         litter = self._remove_litter(warnings, unplaced_only=True)
         self._submissions.clean()
         calls = self._before(call_days) if call_days else math.inf
-        calls_from_afar = min(calls, self._before(_FOR_CALLERS_AFAR_DAYS))
+        calls_of_remote_callers = min(calls, self._before(_FOR_REMOTE_CALLERS_DAYS))
         others = self._before(background_days) if background_days else -math.inf
 
         def youngest(job_id: str, kind: str) -> float:
@@ -106,7 +106,7 @@ class Retention:
                 return -math.inf
             if kind != JobKind.CALL:
                 return others
-            return calls_from_afar if self._submissions.knows(job_id) else calls
+            return calls_of_remote_callers if self._submissions.knows(job_id) else calls
 
         purged = self._purge(youngest, max(calls, others), warnings, dry_run=False)
         return Collected(purged, litter, warnings.told())

@@ -23,7 +23,6 @@ from agent_dispatch.files import (
     open_private,
     remove_quietly,
 )
-from agent_dispatch.jobs.afar import Lease, Submissions
 from agent_dispatch.jobs.errors import JobOverError, JobStoreError, UnknownJobError, store_error
 from agent_dispatch.jobs.ids import IdSource, check_job_id
 from agent_dispatch.jobs.late_answers import LateAnswers
@@ -44,6 +43,7 @@ from agent_dispatch.jobs.mailbox import Delivery, Mail, append, new_mail, read_n
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.reconcile import Reconciler
 from agent_dispatch.jobs.record_files import Claim, RecordFiles
+from agent_dispatch.jobs.remote_callers import Lease, Submissions
 from agent_dispatch.jobs.retention import Collected, Retention
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import (
@@ -483,7 +483,7 @@ class JobStore:
         with self._told("Old jobs cannot be removed"):
             return self._retention.collect(max_age_days, dry_run=dry_run)
 
-    def prepare_from_afar(self, job_id: str, lease_s: float) -> None:
+    def prepare_for_remote_caller(self, job_id: str, lease_s: float) -> None:
         """Make what a job of a caller on another machine has beside its lock.
 
         Args:

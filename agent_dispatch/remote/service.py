@@ -39,8 +39,8 @@ from agent_dispatch.model.message import Sending
 from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.model.replies import Answered
 from agent_dispatch.model.rights import ChangedBy
-from agent_dispatch.remote.client import Hosts
-from agent_dispatch.remote.notes import at_host, with_noted
+from agent_dispatch.remote.caller.client import Hosts
+from agent_dispatch.remote.caller.remote_jobs import at_host, with_remote_jobs
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.service import JobNotEndedError, Service, open_service
 from agent_dispatch.run.threads import in_thread
@@ -126,7 +126,7 @@ class Routed(Service):
     async def _check_owner_of_session(self, request: DispatchRequest) -> None:
         """As for the local service; a conversation stays on its host."""
         if request.session_id is not None:
-            note = await in_thread(self._hosts.notes.of_session, request.session_id)
+            note = await in_thread(self._hosts.remote_jobs.of_session, request.session_id)
             if note is not None:
                 agent = (await self._planner.snapshot()).effective(request.agent)
                 if (agent.host, agent.name) != (note.host, note.agent):
@@ -288,13 +288,15 @@ class Routed(Service):
         def is_wanted(row: JobSummary) -> bool:
             return status in (None, row.status) and (is_listed is None or is_listed(row))
 
-        return await in_pool(Pool.BULK, with_noted, listing, self._hosts.notes, limit, is_wanted)
+        return await in_pool(
+            Pool.BULK, with_remote_jobs, listing, self._hosts.remote_jobs, limit, is_wanted
+        )
 
     async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
         """As `Service.gc`; old notes go as well, and nothing of a host."""
         collected = await super().gc(max_age_days, dry_run=dry_run)
         if not dry_run:
-            await in_pool(Pool.BULK, self._hosts.notes.clean, max_age_days)
+            await in_pool(Pool.BULK, self._hosts.remote_jobs.clean, max_age_days)
         return collected
 
     # -- agents

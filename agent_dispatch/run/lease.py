@@ -12,7 +12,7 @@ from agent_dispatch.run.threads import in_thread
 _LOOK_EVERY_S = 1.0
 
 
-async def begin_from_afar(store: JobStore, job_id: str) -> None:
+async def begin_for_remote_caller(store: JobStore, job_id: str) -> None:
     """Note that this worker begins the job, so that no repeated submission starts it again.
 
     Raises:

@@ -24,7 +24,7 @@ from agent_dispatch.run.accounts import Accounts, capped
 from agent_dispatch.run.dialogue import Dialogue, not_begun
 from agent_dispatch.run.dispatching import Dispatching
 from agent_dispatch.run.housekeeping import Housekeeping
-from agent_dispatch.run.lease import begin_from_afar, end_with_lease
+from agent_dispatch.run.lease import begin_for_remote_caller, end_with_lease
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
@@ -161,7 +161,7 @@ class Runner:
             async def work(run: JobRun) -> DispatchResult:
                 if (joint := joint_work(owned.job)) is not None:
                     return await joint(run)
-                await begin_from_afar(self._store, job_id)
+                await begin_for_remote_caller(self._store, job_id)
                 plan = plan_run(await self._planner.snapshot(), owned.job.request())
                 return await self._dispatch(plan, TimeLimit(plan.timeout_s), run)
 

@@ -491,7 +491,7 @@ class Service:
         fields = {"allow_once": allowed}
         return await self._to_worker(request, JobKind.BACKGROUND, fields=fields)
 
-    async def submit_from_afar(
+    async def submit_for_remote_caller(
         self,
         plan: Plan,
         *,
@@ -542,7 +542,7 @@ class Service:
             result = None
             try:
                 if lease_s is not None:
-                    await in_thread(self._store.prepare_from_afar, owned.job.id, lease_s)
+                    await in_thread(self._store.prepare_for_remote_caller, owned.job.id, lease_s)
                 await self._workers.start(owned)
             except DispatchError as error:
                 result = refused_by(error, request.agent)

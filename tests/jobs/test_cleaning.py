@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.jobs.afar import Submission
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.jobs.remote_callers import Submission
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import JobKind, JobStatus
 from tests.jobs.support import DONE, FAILED, end, ended, files_in, pending, running
@@ -129,8 +129,8 @@ def test_an_answer_for_another_machine_waits_a_day_for_its_caller(
     aging: JobStore, clock: Clock, directory: Path
 ) -> None:
     call = over(aging, clock, JobKind.CALL)
-    from_afar = over(aging, clock, JobKind.CALL)
-    taken = directory / "remote" / "jobs" / f"{from_afar}.json"
+    from_remote = over(aging, clock, JobKind.CALL)
+    taken = directory / "remote" / "jobs" / f"{from_remote}.json"
     taken.parent.mkdir(parents=True)
     taken.write_bytes(msgspec.json.encode(Submission("digest")))
     assert aging.prune_calls(0).purged == [call]
@@ -138,7 +138,7 @@ def test_an_answer_for_another_machine_waits_a_day_for_its_caller(
     assert aging.prune_calls(0).purged == []
     clock.now_s += 0.2 * DAY_S
     assert aging.prune_calls(7).purged == []
-    assert aging.prune_calls(0).purged == [from_afar]
+    assert aging.prune_calls(0).purged == [from_remote]
 
 
 def test_an_index_that_lies_removes_nothing(store: JobStore, directory: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.remote.surroundings import host_id
+from agent_dispatch.remote.this_host import host_id
 from tests.remote.machine import FAKE_CLAUDE, Machine, wait_for
 
 

@@ -11,7 +11,7 @@ from agent_dispatch.cli.doctor.checks import Check, Status, check_claude
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.errors import ConfigError
-from agent_dispatch.remote.surroundings import path_file, user_name
+from agent_dispatch.remote.this_host import path_file, user_name
 
 _LOGIND = ("/etc/systemd/logind.conf", "/run/systemd/logind.conf")
 

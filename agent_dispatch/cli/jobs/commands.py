@@ -26,7 +26,7 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.remote_jobs import (
     is_remote,
-    open_notes,
+    open_remote_jobs,
     remote_cancel,
     remote_follow,
     remote_job,
@@ -45,7 +45,7 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import MAX_LISTED, Job, JobKind, JobStatus, JobSummary, status_named
 from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.replies import Cancellation, Purged, WaitedFor
-from agent_dispatch.remote.notes import with_noted
+from agent_dispatch.remote.caller.remote_jobs import with_remote_jobs
 
 MAX_AGE_DAYS = 1_000_000
 
@@ -107,9 +107,9 @@ def jobs(
         matches=is_wanted if agent or mine else None,
         since=since_time(since, now) if since else 0,
     )
-    listing = with_noted(
+    listing = with_remote_jobs(
         listing,
-        open_notes(shell),
+        open_remote_jobs(shell),
         limit,
         lambda row: (
             wanted in (None, row.status)
@@ -162,7 +162,7 @@ def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
 def read_job(shell: Shell, name: str) -> Job:
     """Read the job that a person named, here or on another machine, settled."""
     store = open_store(shell)
-    full = find_job(store, name, open_notes(shell))
+    full = find_job(store, name, open_remote_jobs(shell))
     return remote_job(shell, full) if is_remote(full) else store.settle(full)
 
 
@@ -188,7 +188,7 @@ def wait(
     store = open_store(shell)
     if timeout_seconds is None:
         timeout_seconds = float("inf") if shell.stdout.isatty() else _WAIT_S
-    full = find_job(store, job_id, open_notes(shell))
+    full = find_job(store, job_id, open_remote_jobs(shell))
     if is_remote(full):
         found = remote_wait(shell, full, timeout_seconds, quiet=json)
     else:
@@ -242,7 +242,7 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
         shell: The outside world.
     """
     store = open_store(shell)
-    full = find_job(store, job_id, open_notes(shell))
+    full = find_job(store, job_id, open_remote_jobs(shell))
     if not follow:
         found = remote_job(shell, full) if is_remote(full) else store.settle(full)
         lines = found.progress or []
@@ -295,7 +295,7 @@ def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: She
     from agent_dispatch.jobs.waiting import cancel as cancel_job
 
     store = open_store(shell)
-    full = find_job(store, job_id, open_notes(shell))
+    full = find_job(store, job_id, open_remote_jobs(shell))
 
     async def work() -> CancelOutcome:
         return await cancel_job(
@@ -331,7 +331,7 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
     check_range("--max-age-days", max_age_days, 0, MAX_AGE_DAYS)
     collected = open_store(shell).gc(max_age_days, dry_run=dry_run)
     if not dry_run:
-        open_notes(shell).clean(max_age_days)
+        open_remote_jobs(shell).clean(max_age_days)
     if json:
         answer = Purged(
             purged=len(collected.purged),

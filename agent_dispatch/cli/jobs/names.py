@@ -10,7 +10,7 @@ from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_job_id
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.remote.notes import Notes
+from agent_dispatch.remote.caller.remote_jobs import RemoteJobs
 
 NEWEST = "last"
 """Names the newest job, for commands that must not guess."""
@@ -49,14 +49,14 @@ class AmbiguousJobError(InvalidRequestError):
         )
 
 
-def find_job(store: JobStore, name: str, notes: Notes | None = None) -> str:
+def find_job(store: JobStore, name: str, remote_jobs: RemoteJobs | None = None) -> str:
     """Return the id of the job that `name` stands for; `ID@HOST` of one on another machine.
 
     Args:
         store: The jobs.
         name: `last` for the newest job; a whole id; or at least 4 hex digits that
             an id begins or ends with, or that its last 8 digits begin with.
-        notes: The jobs on other machines, for commands that can ask there.
+        remote_jobs: The jobs on other machines, for commands that can ask there.
 
     Raises:
         NoJobsError: There is no newest job.
@@ -67,16 +67,18 @@ def find_job(store: JobStore, name: str, notes: Notes | None = None) -> str:
     part, _, host = name.strip().partition("@")
     part = part.lower()
     if part == NEWEST:
-        return _newest(store, notes)
+        return _newest(store, remote_jobs)
     if is_job_id(part):
-        note = None if notes is None or host else notes.read(part)
-        return f"{part}@{host}" if host else part if note is None else note.shown_id
+        if host:
+            return f"{part}@{host}"
+        remote = None if remote_jobs is None else remote_jobs.read(part)
+        return part if remote is None else remote.shown_id
     if not _PART_OF_ID.fullmatch(part):
         raise NotAJobError(name)
     found = [] if host else list(_matching(store.ids(), part))
-    if notes is not None:
-        noted = map(notes.read, _matching(notes.ids(), part))
-        found += [note.shown_id for note in noted if note and host in ("", note.host)]
+    if remote_jobs is not None:
+        matching = map(remote_jobs.read, _matching(remote_jobs.ids(), part))
+        found += [job.shown_id for job in matching if job and host in ("", job.host)]
     if not found:
         raise UnknownJobError(part)
     if len(found) > 1:
@@ -87,13 +89,14 @@ def find_job(store: JobStore, name: str, notes: Notes | None = None) -> str:
     return found[0]
 
 
-def _newest(store: JobStore, notes: Notes | None) -> str:
+def _newest(store: JobStore, remote_jobs: RemoteJobs | None) -> str:
     local = [job.id for job in store.list_jobs(limit=1).jobs]
-    noted = [] if notes is None else notes.ids()[:1]
+    remote = [] if remote_jobs is None else remote_jobs.ids()[:1]
     # Ids sort by the time when they were made.
-    note = None if notes is None or not noted or noted < local else notes.read(noted[0])
-    if note is not None:
-        return note.shown_id
+    if remote_jobs is not None and remote and remote > local:
+        newest = remote_jobs.read(remote[0])
+        if newest is not None:
+            return newest.shown_id
     if not local:
         raise NoJobsError
     return local[0]

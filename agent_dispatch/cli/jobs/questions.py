@@ -8,7 +8,7 @@ from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.jobs.display import age, short_id
 from agent_dispatch.cli.jobs.names import find_job
 from agent_dispatch.cli.output import Colour, one_line, remark, write_json, write_lines
-from agent_dispatch.cli.remote_jobs import ask_service, open_notes
+from agent_dispatch.cli.remote_jobs import ask_service, open_remote_jobs
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.core.questions import QuestionRow, rows, shown_input
@@ -26,7 +26,7 @@ def questions(*, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     found = waiting_questions(open_store(shell))
-    if open_notes(shell).ids():
+    if open_remote_jobs(shell).ids():
         elsewhere, problems = ask_service(shell, lambda service: service.questions_elsewhere())
         found = sorted([*found, *elsewhere], key=lambda row: row.asked_at)
         for problem in problems:
@@ -57,7 +57,7 @@ def answer(
         shell: The outside world.
     """
     check_choice("The answer", answer, _ANSWERS)
-    full = find_job(open_store(shell), job_id, open_notes(shell))
+    full = find_job(open_store(shell), job_id, open_remote_jobs(shell))
     with closing(shell.start_fork_server()) as fork_server:
         from agent_dispatch.cli.run.foreground import unattended
 

@@ -6,7 +6,7 @@ from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.jobs.names import find_job
 from agent_dispatch.cli.next_steps import tips
 from agent_dispatch.cli.output import write_json, write_lines
-from agent_dispatch.cli.remote_jobs import is_remote, open_notes, remote_send
+from agent_dispatch.cli.remote_jobs import is_remote, open_remote_jobs, remote_send
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
@@ -37,7 +37,7 @@ def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
         shell: The outside world.
     """
     store = open_store(shell)
-    full = find_job(store, job_id, open_notes(shell))
+    full = find_job(store, job_id, open_remote_jobs(shell))
     if is_remote(full):
         sending = remote_send(shell, full, text)
     else:

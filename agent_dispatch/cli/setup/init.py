@@ -35,7 +35,7 @@ from agent_dispatch.config.installed import (
 from agent_dispatch.config.known_projects import KnownProject
 from agent_dispatch.errors import ConfigError, DispatchError
 from agent_dispatch.model.next_step import run
-from agent_dispatch.remote.surroundings import keep_path
+from agent_dispatch.remote.this_host import keep_path
 
 TEMPLATE = """\
 # agent-dispatch: the agents, and what they may do. Read on every call; no restart is needed.

@@ -21,15 +21,14 @@ from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.core.command import DEPTH_VARIABLE
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.errors import DispatchError, InvalidRequestError, UnknownAgentError
-from agent_dispatch.jobs.afar import EventReader, Submission
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_time_ordered
 from agent_dispatch.jobs.pools import in_own_thread
+from agent_dispatch.jobs.remote_callers import EventReader, Submission
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, settled, wait_until_over
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind
-from agent_dispatch.remote.answers import Answers, Doctor, Rights
 from agent_dispatch.remote.frames import (
     Accepted,
     AnyFrame,
@@ -49,7 +48,8 @@ from agent_dispatch.remote.frames import (
     dead_after_s,
     greeting,
 )
-from agent_dispatch.remote.surroundings import CHAIN_VARIABLE, boot_id, host_id, user_name
+from agent_dispatch.remote.host.methods import Answers, Doctor, Rights
+from agent_dispatch.remote.this_host import CHAIN_VARIABLE, boot_id, host_id, user_name
 from agent_dispatch.remote.wire import Wire
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.service import Service
@@ -269,7 +269,7 @@ class _Stub:
                 return job, True
             lease_s = min(frame.lease_s, MAX_LEASE_S) if frame.kind == JobKind.CALL else 0
             kind = JobKind.CALL if frame.kind == JobKind.CALL else JobKind.BACKGROUND
-            job = await service.submit_from_afar(
+            job = await service.submit_for_remote_caller(
                 plan,
                 job_id=frame.id,
                 kind=kind,

@@ -1,4 +1,4 @@
-"""The identity of this host, and the environment of runs that other machines ask for."""
+"""This machine as a host: its identity, and the environment of jobs for remote callers."""
 
 import getpass
 import hashlib

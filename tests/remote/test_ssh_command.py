@@ -1,7 +1,7 @@
 import pytest
 
 from agent_dispatch.model.config import HostConfig
-from agent_dispatch.remote.command import argv_to, probe, to_try_by_hand
+from agent_dispatch.remote.caller.ssh import argv_to, probe, to_try_by_hand
 
 NONCE = "0" * 32
 

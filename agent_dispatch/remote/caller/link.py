@@ -22,7 +22,7 @@ from agent_dispatch.core.command import MARKER_VARIABLE, Command, current_depth
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import HostConfig
 from agent_dispatch.model.next_step import NextStep, run
-from agent_dispatch.remote.command import argv_to, probe, to_try_by_hand
+from agent_dispatch.remote.caller.ssh import argv_to, probe, to_try_by_hand
 from agent_dispatch.remote.frames import (
     MISSING,
     PROTOCOL,
@@ -37,7 +37,7 @@ from agent_dispatch.remote.frames import (
     dead_after_s,
     encode,
 )
-from agent_dispatch.remote.surroundings import chain
+from agent_dispatch.remote.this_host import chain
 from agent_dispatch.remote.wire import Wire
 from agent_dispatch.run.places import SYSTEM_FOLDERS
 

@@ -37,6 +37,9 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.ledger import LedgerLine
 from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.remote.caller.link import Connection, Link, LinkLostError, UnreachableError
+from agent_dispatch.remote.caller.remote_jobs import RemoteJob, RemoteJobs, at_host, split_id
+from agent_dispatch.remote.caller.translate import job_here, read_job, result_here, wrong_answer
 from agent_dispatch.remote.frames import (
     FIRST_CONTACT_S,
     Accepted,
@@ -52,9 +55,6 @@ from agent_dispatch.remote.frames import (
     Submit,
     Told,
 )
-from agent_dispatch.remote.link import Connection, Link, LinkLostError, UnreachableError
-from agent_dispatch.remote.notes import Note, Notes, at_host, split_id
-from agent_dispatch.remote.translate import job_here, read_job, result_here, wrong_answer
 from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.threads import in_thread
 
@@ -76,7 +76,7 @@ class Place(NamedTuple):
     id: str
     """As its host knows it."""
     host: str
-    note: Note | None
+    note: RemoteJob | None
 
     @property
     def shown_id(self) -> str:
@@ -109,7 +109,7 @@ class Hosts:
         """
         self._registry = registry
         self._store = store
-        self.notes = Notes(jobs)
+        self.remote_jobs = RemoteJobs(jobs)
         self._launcher = launcher
         self._environ = environ
         self._nursery = nursery
@@ -128,7 +128,7 @@ class Hosts:
             UnknownJobError: It is on another host than the id says, or on none that is known.
         """
         job_id, host = split_id(text)
-        note = await in_thread(self.notes.read, job_id)
+        note = await in_thread(self.remote_jobs.read, job_id)
         if host is None:
             return None if note is None else Place(job_id, note.host, note)
         if note is not None and note.host != host:
@@ -186,14 +186,14 @@ class Hosts:
             return await self._unreachable(agent, following, place, error)
         except DispatchError:
             if following.stage is not Stage.ACCEPTED:
-                await in_thread(self.notes.remove, place.id)  # noqa: ASYNC120  # a cancellation outranks it
+                await in_thread(self.remote_jobs.remove, place.id)  # noqa: ASYNC120  # a cancellation outranks it
             raise
         except trio.Cancelled:
             with trio.move_on_after(_CANCEL_S, shield=True):
                 await self._cancel_on_the_way_out(link, place)
             raise
         if isinstance(answer, Accepted):
-            await in_thread(self.notes.remove, place.id)
+            await in_thread(self.remote_jobs.remove, place.id)
             result = msgspec.convert(answer.result, DispatchResult)
             return result_here(result, agent.name, link.name)
         job = await self._learned(place, answer)
@@ -218,15 +218,15 @@ class Hosts:
             result = await self._unreachable(agent, following, place, error)  # noqa: ASYNC120  # a cancellation outranks it
             raise DispatchError(result.error or "", *(result.next_steps or ())) from error
         except DispatchError:
-            await in_thread(self.notes.remove, place.id)  # noqa: ASYNC120  # a cancellation outranks it
+            await in_thread(self.remote_jobs.remove, place.id)  # noqa: ASYNC120  # a cancellation outranks it
             raise
         assert isinstance(answer, Accepted)
         if answer.result is not None:
             # Refused before there was a job, because of how deeply it is nested.
-            await in_thread(self.notes.remove, place.id)
+            await in_thread(self.remote_jobs.remove, place.id)
             result = msgspec.convert(answer.result, DispatchResult)
             raise DispatchError(f"on {link.name}: {result.error}")
-        note = await in_thread(self.notes.read, place.id)
+        note = await in_thread(self.remote_jobs.read, place.id)
         assert note is not None
         return job_here(note.job, place.shown_id, place.host, agent.name)
 
@@ -246,11 +246,13 @@ class Hosts:
         job = new_job(self._ids.next(), request, time.time(), kind=kind, ref=ref)
         if (origin := self._store.origin) is not None:
             job = msgspec.structs.replace(job, **origin.fields())
-        note = Note(id=job.id, host=link.name, agent=agent.name, noted_at=job.created_at, job=job)
-        await in_own_thread(self.notes.create, note)
+        note = RemoteJob(
+            id=job.id, host=link.name, agent=agent.name, noted_at=job.created_at, job=job
+        )
+        await in_own_thread(self.remote_jobs.create, note)
         if not self._is_tidy:
             self._is_tidy = True
-            self._nursery.start_soon(in_thread, self.notes.clean, _KEEP_NOTES_DAYS)
+            self._nursery.start_soon(in_thread, self.remote_jobs.clean, _KEEP_NOTES_DAYS)
         lease_s = link.host.lease_seconds
         submit = Submit(
             n=0,
@@ -309,7 +311,7 @@ class Hosts:
         steps: list[NextStep] = list(error.next_steps)
         if following.stage is Stage.NOTED:
             told = f"{error}\nThe task was not sent, and will not be."
-            await in_thread(self.notes.withdraw, place.id, told)
+            await in_thread(self.remote_jobs.withdraw, place.id, told)
         else:
             lease_s = 0.0 if following.is_background else following.lease_s
             goes_on = (
@@ -319,7 +321,7 @@ class Hosts:
             )
             told = f"{error}\nJob {place.shown_id} {goes_on}."
             steps.append(NextStep(kind=StepKind.WAIT, job_id=place.shown_id))
-            await in_thread(self.notes.miss, place.id)
+            await in_thread(self.remote_jobs.miss, place.id)
         result = refused(agent.name, told, ErrorType.UNREACHABLE, steps)
         return msgspec.structs.replace(result, job_id=place.shown_id)
 
@@ -346,7 +348,7 @@ class Hosts:
         except UnknownJobError:
             raise await self._unknown(place) from None
         except UnreachableError:
-            note = await in_thread(self.notes.miss, place.id)  # noqa: ASYNC120  # a cancellation outranks it
+            note = await in_thread(self.remote_jobs.miss, place.id)  # noqa: ASYNC120  # a cancellation outranks it
             if note is None:
                 raise
             return self._last_known(note)
@@ -356,7 +358,7 @@ class Hosts:
         """Keep that the host does not know a job, and give the error that says so."""
         if place.note is not None and not place.note.job.status.is_terminal:
             said = f"Host {place.host} does not know this job: it never arrived, or was removed."
-            await in_thread(self.notes.withdraw, place.id, said)
+            await in_thread(self.remote_jobs.withdraw, place.id, said)
         return UnknownJobError(place.shown_id)
 
     async def wait(
@@ -390,7 +392,7 @@ class Hosts:
                 return await self._learned(place, ended)
         if link.open_connection is not None:
             return await self.job(place)
-        note = await in_thread(self.notes.miss, place.id)
+        note = await in_thread(self.remote_jobs.miss, place.id)
         if note is None:
             raise UnreachableError(place.host, link.reason)
         return self._last_known(note)
@@ -412,7 +414,7 @@ class Hosts:
 
     async def questions(self) -> tuple[list[QuestionRow], list[str]]:
         """The questions of our jobs elsewhere, and the hosts that could not be reached for them."""
-        noted = await in_thread(lambda: [*self.notes.all()])
+        noted = await in_thread(lambda: [*self.remote_jobs.all()])
         agents = {note.shown_id: note.agent for note in noted}
         # A job that ended may still be asked about: its call can be allowed later.
         recent = time.time() - _ASKED_S
@@ -505,11 +507,11 @@ class Hosts:
 
     def _learn(self, place: Place, job: Job) -> bool:
         """Keep what is known; whether this is the first process here that sees the job ended."""
-        self.notes.learn(place.id, job)
+        self.remote_jobs.learn(place.id, job)
         result = job.result
         if place.note is None or not job.status.is_terminal:
             return False
-        if not self.notes.claim_entry(place.id):
+        if not self.remote_jobs.claim_entry(place.id):
             return False
         if result is None or result.duration_ms is None:
             return True
@@ -531,6 +533,6 @@ class Hosts:
             self._store.ledger.settle([], [line], Settings())
         return True
 
-    def _last_known(self, note: Note) -> Job:
+    def _last_known(self, note: RemoteJob) -> Job:
         job = job_here(note.job, note.shown_id, note.host, note.agent)
         return msgspec.structs.replace(job, unreachable_since=note.unreachable_since)

@@ -12,8 +12,8 @@ when the host wakes before its caller could come back.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -257,13 +257,3 @@ class EventReader:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-
-@contextmanager
-def reading(path: str, after: int) -> Iterator[EventReader]:
-    """Read an event log for as long as the block runs."""
-    reader = EventReader(path, after)
-    try:
-        yield reader
-    finally:
-        reader.close()

@@ -10,8 +10,8 @@ from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep
+from agent_dispatch.remote.caller.remote_jobs import at_host
 from agent_dispatch.remote.frames import AnyFrame, Failed
-from agent_dispatch.remote.notes import at_host
 
 
 def read_job(fields: object) -> Job:

@@ -1,4 +1,4 @@
-"""Answers questions of callers on other machines, within the rights of each caller."""
+"""The methods that a caller on another machine can call with `ask`, within its rights."""
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A caller's notes about its jobs on other machines: where each is, and what was last known.
+"""What a caller keeps of its jobs on other machines: where each is, and what was last known.
 
 A note is durable before its job is sent, so that the job can be found whatever happens to this
 process. It is not a job record: only the host that owns a job says how it ended, or that it is
@@ -21,10 +21,10 @@ from agent_dispatch.files import (
     write_new,
     write_whole,
 )
-from agent_dispatch.jobs.afar import FOLDER
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.ids import JOB_ID, is_job_id
 from agent_dispatch.jobs.listing import Listing
+from agent_dispatch.jobs.remote_callers import FOLDER
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobStatus, JobSummary, summarise
 
@@ -36,7 +36,7 @@ _ID_AT_HOST = re.compile(rf"({JOB_ID})@([A-Za-z0-9_.-]+)")
 _DAY_S = 86_400.0
 
 
-class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RemoteJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One job on another machine."""
 
     id: str
@@ -69,7 +69,7 @@ def split_id(text: str) -> tuple[str, str | None]:
     return (text, None) if found is None else (found[1], found[2])
 
 
-class Notes:
+class RemoteJobs:
     """The notes of one jobs directory. All of it blocks."""
 
     def __init__(self, jobs: str) -> None:
@@ -79,7 +79,7 @@ class Notes:
     def _path(self, job_id: str) -> str:
         return os.path.join(self._directory, job_id + _SUFFIX)
 
-    def create(self, note: Note) -> None:
+    def create(self, note: RemoteJob) -> None:
         """Write a new note, durably.
 
         Raises:
@@ -94,13 +94,13 @@ class Notes:
                 f" ({self._directory})."
             ) from error
 
-    def read(self, job_id: str) -> Note | None:
+    def read(self, job_id: str) -> RemoteJob | None:
         """The note of a job; None if there is none."""
         if not is_job_id(job_id):
             return None
         with suppress(OSError, msgspec.DecodeError):
             content, _ = read_regular(self._path(job_id), _MAX_BYTES)
-            return msgspec.json.decode(content, type=Note)
+            return msgspec.json.decode(content, type=RemoteJob)
         return None
 
     def learn(self, job_id: str, job: Job) -> None:
@@ -115,7 +115,7 @@ class Notes:
             )
             self._write(msgspec.structs.replace(note, job=known, unreachable_since=None))
 
-    def miss(self, job_id: str) -> Note | None:
+    def miss(self, job_id: str) -> RemoteJob | None:
         """Keep that the host of a job cannot be reached; give the note."""
         note = self.read(job_id)
         if note is None or note.unreachable_since is not None:
@@ -148,7 +148,7 @@ class Notes:
         """Forget a job that was never sent."""
         remove_quietly(self._path(job_id))
 
-    def _write(self, note: Note) -> None:
+    def _write(self, note: RemoteJob) -> None:
         with suppress(OSError):
             write_whole(self._path(note.id), msgspec.json.encode(note))
 
@@ -157,13 +157,13 @@ class Notes:
         names = (name.removesuffix(_SUFFIX) for name in names_in(self._directory))
         return sorted(filter(is_job_id, names), reverse=True)
 
-    def all(self) -> Iterator[Note]:
+    def all(self) -> Iterator[RemoteJob]:
         """All notes, the newest first."""
         for job_id in self.ids():
             if (note := self.read(job_id)) is not None:
                 yield note
 
-    def of_session(self, session_id: str) -> Note | None:
+    def of_session(self, session_id: str) -> RemoteJob | None:
         """The newest note of a job of this conversation."""
         wanted = session_id.lower()
         return next((note for note in self.all() if note.job.session_id == wanted), None)
@@ -181,8 +181,8 @@ class Notes:
         return ids
 
 
-def with_noted(
-    listing: Listing, notes: Notes, limit: int, matches: Callable[[JobSummary], bool]
+def with_remote_jobs(
+    listing: Listing, notes: RemoteJobs, limit: int, matches: Callable[[JobSummary], bool]
 ) -> Listing:
     """Add what was last known of the jobs elsewhere to a listing; contacts nobody."""
     rows = filter(matches, map(summary_of, notes.all()))
@@ -190,7 +190,7 @@ def with_noted(
     return Listing(merged[:limit], listing.warnings)
 
 
-def summary_of(note: Note) -> JobSummary:
+def summary_of(note: RemoteJob) -> JobSummary:
     """The row of a listing."""
     job = msgspec.structs.replace(note.job, id=note.shown_id, agent=note.agent, host=note.host)
     return msgspec.structs.replace(summarise(job), unreachable_since=note.unreachable_since)
