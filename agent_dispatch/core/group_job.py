@@ -9,7 +9,7 @@ import msgspec
 
 from agent_dispatch.core.inline.result import inline, inline_all
 from agent_dispatch.core.inline.sizes import INLINE_CHARS
-from agent_dispatch.core.next_step import Say, told
+from agent_dispatch.core.next_step import Say, worded
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.stream.progress_text import one_line
 from agent_dispatch.core.text import scrubbed
@@ -105,13 +105,13 @@ def answer(
 ) -> list[DispatchResult | ResultRef] | ParallelAnswer:
     """Return the answer of `dispatch_parallel`: what goes out with one call."""
     summaries = [member.summary_chars if member.ref else None for member in members]
-    results = [told(result, say) for result in outcome.individual_results]
+    results = [worded(result, say) for result in outcome.individual_results]
     if outcome.aggregated is None:
         return inline_all(results, summaries)
     # The caller asked for this one: it gets at least half of the room, the others get the rest.
     others_chars = sum(len(result.result) for result in results)
     room_chars = max(INLINE_CHARS // 2, INLINE_CHARS - others_chars)
-    aggregated = inline(told(outcome.aggregated, say), room_chars)
+    aggregated = inline(worded(outcome.aggregated, say), room_chars)
     room_chars = INLINE_CHARS - len(aggregated.result)
     return ParallelAnswer(
         individual_results=inline_all(results, summaries, room_chars),
@@ -133,8 +133,8 @@ def with_answers(job: Job, say: Say, *, whole: bool = False) -> Job:
     if outcome is None:
         return job
     if whole:
-        results = [told(result, say) for result in outcome.individual_results]
-        aggregated = None if outcome.aggregated is None else told(outcome.aggregated, say)
+        results = [worded(result, say) for result in outcome.individual_results]
+        aggregated = None if outcome.aggregated is None else worded(outcome.aggregated, say)
         shown: object = results
         if aggregated is not None:
             shown = ParallelResult(individual_results=results, aggregated=aggregated)

@@ -42,7 +42,7 @@ def amount(usd: float) -> str:
     return f"{usd:.9f}".rstrip("0").rstrip(".")
 
 
-def told(result: ResultT, say: Say) -> ResultT:
+def worded(result: ResultT, say: Say) -> ResultT:
     """Put the next steps of a result into its error, or into its hint if it has no error."""
     if not result.next_steps:
         return result
@@ -53,17 +53,17 @@ def told(result: ResultT, say: Say) -> ResultT:
     return msgspec.structs.replace(result, hint=hint, next_steps=None)
 
 
-def told_job(job: Job, say: Say) -> Job:
+def worded_job(job: Job, say: Say) -> Job:
     """Put the next steps of a job's result into the texts of both."""
     if job.result is None or not job.result.next_steps:
         return job
-    result = told(job.result, say)
+    result = worded(job.result, say)
     return msgspec.structs.replace(
         job, result=result, error=None if job.error is None else result.error
     )
 
 
-def told_error(error: DispatchError, say: Say) -> str:
+def worded_error(error: DispatchError, say: Say) -> str:
     """Return what was wrong with a call, and what to do."""
     return with_steps(str(error), error.next_steps, say)
 

@@ -30,7 +30,7 @@ class NoQuestionError(DispatchError):
         super().__init__(said, run("agent-dispatch questions"))
 
 
-def waiting(job: Job) -> list[Question | PastQuestion]:
+def answerable(job: Job) -> list[Question | PastQuestion]:
     """The questions that can be answered: the open ones, then the unanswered, each oldest first."""
     unanswered = [
         question for question in job.questions or () if question.answer is Verdict.UNANSWERED
@@ -38,7 +38,7 @@ def waiting(job: Job) -> list[Question | PastQuestion]:
     return [*job.open_questions, *unanswered]
 
 
-def rows(job: Job) -> list[QuestionRow]:
+def question_rows(job: Job) -> list[QuestionRow]:
     """The same as rows of a listing; those of a group are rows of its members."""
     return (
         []
@@ -53,7 +53,7 @@ def rows(job: Job) -> list[QuestionRow]:
                 asked_at=question.asked_at,
                 state="open" if isinstance(question, Question) else "unanswered",
             )
-            for question in waiting(job)
+            for question in answerable(job)
         ]
     )
 
@@ -84,7 +84,7 @@ def question_for(job: Job, question_id: str = "") -> Question | PastQuestion:
         NoQuestionError: There is none that waits for an answer.
         InvalidRequestError: It waits for the end of its job.
     """
-    candidates = waiting(job)
+    candidates = answerable(job)
     if question_id:
         candidates = [question for question in candidates if question.id == question_id]
     if not candidates:

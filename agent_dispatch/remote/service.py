@@ -14,11 +14,11 @@ from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.config.file import jobs_path, with_absolute_paths
 from agent_dispatch.config.hosts import link_agent, remote_directory, require_free_name
 from agent_dispatch.core.command import current_depth
-from agent_dispatch.core.dialogue.exchange import Exchange, check_dialogue, time_was_up
+from agent_dispatch.core.dialogue.exchange import Exchange, check_dialogue, timeout_error
 from agent_dispatch.core.next_step import more_time, on_host
 from agent_dispatch.core.outcome.refusal import refused, result_of_job
 from agent_dispatch.core.questions import QuestionRow
-from agent_dispatch.core.stream.progress_text import about, started
+from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import Collected, Listing
@@ -106,7 +106,7 @@ class Routed(Service):
                 request, on_progress, fresh=fresh, alone=alone, summary_chars=summary_chars
             )
         job = await self.submit(request)
-        on_progress(about(job.agent, started(job.id), 0))
+        on_progress(with_agent(job.agent, started_line(job.id), 0))
         return result_of_job(await self.wait(job.id, math.inf, on_progress))
 
     async def are_local(self, names: Sequence[str]) -> bool:
@@ -166,15 +166,15 @@ class Routed(Service):
         began, exchange = trio.current_time(), Exchange(request)
         sessions: dict[Role, str] = {}
         job_id: str | None = None
-        while (step := exchange.next_step()) is not None:
+        while (step := exchange.next_turn()) is not None:
             left_s: float | None = None
             if request.timeout_s is not None:
                 left_s = began + request.timeout_s - trio.current_time()
                 if left_s <= 0:
                     longer = more_time(request.timeout_s)
-                    exchange.stop(time_was_up(request.timeout_s), ErrorType.TIMEOUT, [longer])
+                    exchange.stop(timeout_error(request.timeout_s), ErrorType.TIMEOUT, [longer])
                     break
-            on_progress(about(step.agent, Progress(f"round {step.round}, as {step.role}"), 0))
+            on_progress(with_agent(step.agent, Progress(f"round {step.round}, as {step.role}"), 0))
             asked = DispatchRequest(
                 agent=step.agent,
                 task=step.prompt,

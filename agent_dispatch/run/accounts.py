@@ -9,7 +9,7 @@ import trio
 from msgspec import UNSET
 
 from agent_dispatch.core.money.ceilings import booked_usd, cap_usd
-from agent_dispatch.core.money.shares import Share, account_limits, entered
+from agent_dispatch.core.money.shares import Share, account_limits, ledger_line
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.ids import is_job_id, is_time_ordered
@@ -73,7 +73,7 @@ class Account:
         now = time.time()
         shares = self._close(result)
         lines: list[LedgerLine | None] = [
-            None if share is None else entered(booking.line, share, now)
+            None if share is None else ledger_line(booking.line, share, now)
             for booking, share in zip(self._bookings, shares, strict=True)
         ]
         told = [share.rate_limit for share in shares if share and share.rate_limit]

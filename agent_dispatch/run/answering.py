@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from agent_dispatch.core.dialogue.exchange import session_of_agent
-from agent_dispatch.core.questions import NoQuestionError, question_for, waiting
+from agent_dispatch.core.questions import NoQuestionError, answerable, question_for
 from agent_dispatch.core.request.prompt import allowed_later_task
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
@@ -132,7 +132,7 @@ class Answering:
                 member = await settled(self._store, member_id)
                 found += [
                     (isinstance(each, PastQuestion), each.asked_at, member, each.id)
-                    for each in waiting(member)
+                    for each in answerable(member)
                     if question_id in ("", each.id)
                 ]
         if not found:

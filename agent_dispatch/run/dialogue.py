@@ -9,11 +9,17 @@ import msgspec
 import trio
 
 from agent_dispatch.core.command import Command
-from agent_dispatch.core.dialogue.exchange import Exchange, Step, refused, time_was_up, to_record
-from agent_dispatch.core.money.shares import Share, share_of, together
+from agent_dispatch.core.dialogue.exchange import (
+    Exchange,
+    PlannedTurn,
+    dialogue_to_result,
+    refused_dialogue,
+    timeout_error,
+)
+from agent_dispatch.core.money.shares import Share, join_shares, share_of
 from agent_dispatch.core.next_step import more_time
 from agent_dispatch.core.outcome.failure import resets_at
-from agent_dispatch.core.outcome.held import joined, stopped
+from agent_dispatch.core.outcome.held import end_held_run, join_runs
 from agent_dispatch.core.outcome.refusal import refused as turn_refused
 from agent_dispatch.core.request.timeout import clamped_timeout_s
 from agent_dispatch.model.config import EffectiveAgent, Settings
@@ -32,7 +38,7 @@ _MEMBERS: Mapping[Role, int] = {Role.RESPONDER: 0, Role.REQUESTER: 1}
 
 def not_begun(request: DialogueRequest, result: DispatchResult) -> DispatchResult:
     """Give the record of a dialogue that was not begun, for the reason in `result`."""
-    return to_record(request, refused(request, result))
+    return dialogue_to_result(request, refused_dialogue(request, result))
 
 
 class Dialogue:
@@ -76,9 +82,9 @@ class Dialogue:
         self._shares: dict[Role, Share] = {}
         """What each cost so far."""
         self._holds_left = max_holds
-        self._before_hold: tuple[Step, DispatchResult] | None = None
+        self._before_hold: tuple[PlannedTurn, DispatchResult] | None = None
         """What the turn in hand came to before it was held."""
-        self._in_hand: tuple[Step, Turns, bool] | None = None
+        self._in_hand: tuple[PlannedTurn, Turns, bool] | None = None
         """The turn in hand, and whether the time of the whole dialogue bounds it."""
         self._stood_still_s = 0.0
         """How long questions to people were open."""
@@ -133,11 +139,11 @@ class Dialogue:
     async def _talk(
         self, stack: contextlib.AsyncExitStack, open_claude: OpenClaude, held: Held
     ) -> None:
-        while (step := self._exchange.next_step()) is not None:
+        while (step := self._exchange.next_turn()) is not None:
             left_s = self._began + self._stood_still_s + self._timeout_s - trio.current_time()
             if left_s <= 0:
                 longer = more_time(self._timeout_s)
-                error = time_was_up(self._timeout_s)
+                error = timeout_error(self._timeout_s)
                 self._exchange.stop(error, ErrorType.TIMEOUT, [longer])
                 return
             self._tell(step.role, Progress(f"round {step.round}, as {step.role}"))
@@ -210,16 +216,16 @@ class Dialogue:
         before, self._before_hold = self._before_hold, None
         if before is None:
             return result
-        return joined(before[1], result, self._agents[role].max_budget_usd)
+        return join_runs(before[1], result, self._agents[role].max_budget_usd)
 
     def _add_share(self, role: Role, turns: Turns, result: DispatchResult) -> None:
         share = share_of(turns.transcript.seen(), result)
-        self._shares[role] = together(self._shares.get(role), share)
+        self._shares[role] = join_shares(self._shares.get(role), share)
 
-    def _fail(self, step: Step, failure: DispatchResult) -> None:
+    def _fail(self, step: PlannedTurn, failure: DispatchResult) -> None:
         """Let the dialogue end with a turn that was not begun, or that did not go on."""
         before, self._before_hold = self._before_hold, None
-        self._exchange.fail(step, failure if before is None else stopped(before[1], failure))
+        self._exchange.fail(step, failure if before is None else end_held_run(before[1], failure))
 
     async def _next_claude(self, role: Role) -> Turns | DispatchResult:
         resume = None
@@ -282,7 +288,7 @@ class Dialogue:
             turns.transcript.next_turn()
             return
         if ends_all and result.error_type is ErrorType.TIMEOUT:
-            error, longer = time_was_up(self._timeout_s), more_time(self._timeout_s)
+            error, longer = timeout_error(self._timeout_s), more_time(self._timeout_s)
             result = msgspec.structs.replace(result, error=error, next_steps=[longer])
         self._exchange.fail(step, result)
 
@@ -297,10 +303,10 @@ class Dialogue:
     def _record(self, error: str, error_type: ErrorType) -> DispatchResult:
         """Sum up; the error is for a dialogue that is not at its end."""
         self._close_turn()
-        if self._exchange.next_step() is not None:
+        if self._exchange.next_turn() is not None:
             self._exchange.stop(error, error_type)
         result = self._exchange.result(
             round((trio.current_time() - self._began) * 1000),
             sum(child.left_running for child in self._run.children),
         )
-        return to_record(self._request, result)
+        return dialogue_to_result(self._request, result)

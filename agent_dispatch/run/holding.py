@@ -13,11 +13,11 @@ import trio
 from agent_dispatch.core.money.shares import Share, share_of
 from agent_dispatch.core.next_step import resume
 from agent_dispatch.core.outcome.failure import resets_at
-from agent_dispatch.core.outcome.held import joined, stopped
+from agent_dispatch.core.outcome.held import end_held_run, join_runs
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.outcome.report import RunReport
 from agent_dispatch.core.stream.seen import Seen
-from agent_dispatch.core.stream.usage import Usage, added
+from agent_dispatch.core.stream.usage import Usage, add_usage
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.run.run_job import JobRun
@@ -53,11 +53,11 @@ class Holds:
         """Return the result of the run in hand together with those before it."""
         if self._before is None:
             return result
-        return joined(self._before, result, self._agent.max_budget_usd)
+        return join_runs(self._before, result, self._agent.max_budget_usd)
 
     def stopped(self, failure: DispatchResult) -> DispatchResult:
         """Return the result of a dispatch that did not go on after its hold."""
-        return failure if self._before is None else stopped(self._before, failure)
+        return failure if self._before is None else end_held_run(self._before, failure)
 
     def share(self, seen: Seen, result: DispatchResult) -> Share:
         """Return the share of all runs.
@@ -69,7 +69,7 @@ class Holds:
         share = share_of(seen, result)
         if self._before is None:
             return share
-        usage = added(self._usage, share.model_usage or {}) if seen.model_usage else self._usage
+        usage = add_usage(self._usage, share.model_usage or {}) if seen.model_usage else self._usage
         return msgspec.structs.replace(
             share, model_usage=usage or None, denied=self._denied + share.denied
         )
@@ -84,7 +84,7 @@ class Holds:
         """Wait for a reset; `result` is what came of all runs until now."""
         self._left -= 1
         self._before = result
-        self._usage = added(self._usage, report.seen.model_usage)
+        self._usage = add_usage(self._usage, report.seen.model_usage)
         self._denied += len(report.seen.denials)
         self._run.cancelled = self._cancelled
         await wait_for_reset(self._run, until)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.core.secrets import mask
+from agent_dispatch.core.masking import mask
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.log import write_to_stderr
 from agent_dispatch.model.event import Event, end_event

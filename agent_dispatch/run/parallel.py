@@ -8,7 +8,7 @@ import trio
 
 from agent_dispatch.core.outcome.refusal import refused, refused_by
 from agent_dispatch.core.request.parallel import aggregate_request
-from agent_dispatch.core.stream.progress_text import about
+from agent_dispatch.core.stream.progress_text import with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, Member, OnProgress, Progress
 from agent_dispatch.model.parallel import ParallelResult
@@ -46,7 +46,7 @@ async def _run_all(
         result = results[index] = await _or_refused(member, dispatch, report)
         how = "done" if result.success else f"failed ({result.error_type})"
         ended = Progress(f"{how}, {len(results)} of {len(members)} ended")
-        report(about(member.request.agent, ended, 0))
+        report(with_agent(member.request.agent, ended, 0))
 
     async with trio.open_nursery() as nursery:
         for index, member in enumerate(members):

@@ -16,9 +16,9 @@ import msgspec
 import trio
 
 from agent_dispatch.claude.child import Child
+from agent_dispatch.core.masking import mask
 from agent_dispatch.core.outcome.refusal import refused, refused_by
-from agent_dispatch.core.secrets import mask
-from agent_dispatch.core.stream.progress_text import about, started
+from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
@@ -123,7 +123,7 @@ class JobRun:
     def tell(self, progress: Progress) -> None:
         """Record progress, and pass it on, without keys."""
         masked = msgspec.structs.replace(progress, message=mask(progress.message))
-        progress = about(self.owned.job.agent, masked, self.owned.run_s)
+        progress = with_agent(self.owned.job.agent, masked, self.owned.run_s)
         self.owned.report(progress.message)
         self._on_progress(progress)
 
@@ -194,7 +194,7 @@ async def run_job(
     try:
         async with trio.open_nursery() as nursery:
             run = JobRun(owned, nursery, on_progress, cancelling.cancel, tell)
-            run.tell(started(owned.job.id))
+            run.tell(started_line(owned.job.id))
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen, run.take_mail)
             if beside is not None:

@@ -6,7 +6,7 @@ from functools import partial
 import msgspec
 
 from agent_dispatch.claude.program import RunProgram
-from agent_dispatch.core.dialogue.exchange import as_dispatch, from_record
+from agent_dispatch.core.dialogue.exchange import as_dispatch, dialogue_from_result
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
@@ -112,7 +112,9 @@ class Runner:
         """
         work = partial(self.run_dialogue, request, agents, settings)
         recorded = as_dispatch(request)
-        return from_record(await self._recorded(recorded, settings, False, tree, on_progress, work))
+        return dialogue_from_result(
+            await self._recorded(recorded, settings, False, tree, on_progress, work)
+        )
 
     async def run_dialogue(
         self,

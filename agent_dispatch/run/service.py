@@ -26,13 +26,13 @@ from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue.exchange import (
     as_dispatch,
     check_dialogue,
-    dialogue_of,
-    from_record,
+    dialogue_from_result,
+    dialogue_request,
 )
 from agent_dispatch.core.outcome.refusal import refused_by, result_of_job
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.core.request.parallel import wrong_items
-from agent_dispatch.core.stream.progress_text import about, started
+from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.origin import Origin
@@ -257,7 +257,7 @@ class Service:
             # The worker keeps the time itself, from when its agent starts.
             fields = {"summary_chars": summary_chars}
             job = await self._to_worker(plan.request, JobKind.BACKGROUND, fields=fields)
-            report(about(job.agent, started(job.id), 0))
+            report(with_agent(job.agent, started_line(job.id), 0))
             return result_of_job(await self.wait(job.id, math.inf, report))
 
         if alone or _is_own_run(plan):
@@ -332,7 +332,7 @@ class Service:
                 "members": [member.job_id for member in asked if member.job_id] or None,
             },
         )
-        on_progress(about(job.agent, started(job.id), 0))
+        on_progress(with_agent(job.agent, started_line(job.id), 0))
         ended = await self.wait(job.id, math.inf, on_progress)
         came = group_job.from_record(result_of_job(ended))
         if came is not None and ended.completed_at is not None:
@@ -433,12 +433,12 @@ class Service:
             "max_rounds": request.max_rounds,
         }
         job = await self._to_worker(as_dispatch(request), JobKind.BACKGROUND, fields=fields)
-        on_progress(about(job.agent, started(job.id), 0))
-        return from_record(result_of_job(await self.wait(job.id, math.inf, on_progress)))
+        on_progress(with_agent(job.agent, started_line(job.id), 0))
+        return dialogue_from_result(result_of_job(await self.wait(job.id, math.inf, on_progress)))
 
     async def _run_dialogue(self, run: JobRun) -> DispatchResult:
         """Have the dialogue of a background job."""
-        request = dialogue_of(run.owned.job)
+        request = dialogue_request(run.owned.job)
         snapshot = await self._planner.snapshot()
         agents = {
             Role.RESPONDER: snapshot.effective(request.responder),

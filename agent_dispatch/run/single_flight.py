@@ -15,7 +15,7 @@ import trio
 
 from agent_dispatch.core.cache import Cache, request_key
 from agent_dispatch.core.outcome.refusal import refused
-from agent_dispatch.core.stream.progress_text import about
+from agent_dispatch.core.stream.progress_text import with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import CacheSettings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
@@ -58,7 +58,7 @@ class SingleFlight:
         kept = self._cache.get(key, trio.current_time(), settings)
         if kept is not None:
             cached = Progress("answered from the cache", kept.job_id)
-            on_progress(about(plan.request.agent, cached, 0))
+            on_progress(with_agent(plan.request.agent, cached, 0))
             return kept
         run = self._runs.get(key)
         if run is None or run.is_ending:
@@ -203,7 +203,7 @@ class _SharedRun:
     async def wait(self, caller: _Caller) -> DispatchResult:
         if self.job_id is not None:
             same = Progress(f"asked the same already, job {self.job_id[-8:]}", self.job_id)
-            caller.on_progress(about(caller.agent, same, 0))
+            caller.on_progress(with_agent(caller.agent, same, 0))
         self._callers.append(caller)
         self._retime()
         try:

@@ -13,13 +13,13 @@ from agent_dispatch.claude.program import RunProgram
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 from agent_dispatch.core.outcome.verify import (
     TAIL_BYTES,
-    Verdict,
-    judged,
+    CheckResult,
+    apply_check,
+    cancelled_unchecked,
+    check_result,
     kept_output,
     repair_prompt,
-    shown,
-    unjudged,
-    verdict,
+    shown_command,
 )
 from agent_dispatch.model.dispatch import DispatchResult, Progress
 from agent_dispatch.run.run_job import JobRun
@@ -37,7 +37,7 @@ class Verification:
         self._left = attempts if command else 0
         self._run = run
         self._run_program = run_program
-        self._found: Verdict | None = None
+        self._found: CheckResult | None = None
 
     @property
     def is_due(self) -> bool:
@@ -71,7 +71,7 @@ class Verification:
             held_fds: Descriptors that its guard keeps open until no process of it is left.
         """
         self._left -= 1
-        self._run.tell(Progress(f"Running the verify command: {shown(self._command)}"))
+        self._run.tell(Progress(f"Running the verify command: {shown_command(self._command)}"))
         printed = bytearray()
         # The agent's turn has ended, so there is none to interrupt.
         interrupt, self._run.interrupt = self._run.interrupt, self._run.cancel
@@ -80,12 +80,14 @@ class Verification:
         self._run.interrupt = interrupt
         if patience.cancelled_caught:
             output = kept_output(bytes(printed))
-            self._found = Verdict("the time of the run was up before it had ended", output)
+            self._found = CheckResult("the time of the run was up before it had ended", output)
         how = "passed" if self.has_passed else "failed"
         self._run.tell(Progress(f"The verify command {how}"))
         return self.has_passed
 
-    async def _judge(self, where: Command, held_fds: Sequence[int], printed: bytearray) -> Verdict:
+    async def _judge(
+        self, where: Command, held_fds: Sequence[int], printed: bytearray
+    ) -> CheckResult:
         def keep(chunk: bytes) -> None:
             printed.extend(chunk)
             if len(printed) > 2 * TAIL_BYTES:
@@ -94,7 +96,7 @@ class Verification:
         name, *arguments = self._command
         program = await in_thread(_find, name, where.cwd, where.env)
         if program is None:
-            return Verdict(f"it cannot be started: {name!r} was not found")
+            return CheckResult(f"it cannot be started: {name!r} was not found")
         env = {**where.env, MARKER_VARIABLE: f"{where.env[MARKER_VARIABLE]}.{secrets.token_hex(4)}"}
         command = Command((program, *arguments), where.cwd, env)
         try:
@@ -106,12 +108,12 @@ class Verification:
                 on_child=self._run.helpers.append,
             )
         except ChildStartError as error:
-            return Verdict(f"it cannot be started: {error}")
-        return verdict(exit_code, bytes(printed))
+            return CheckResult(f"it cannot be started: {error}")
+        return check_result(exit_code, bytes(printed))
 
     def applied(self, result: DispatchResult) -> DispatchResult:
         """Return the result of the run as the last check decides about it."""
-        return result if self._found is None else judged(result, self._command, self._found)
+        return result if self._found is None else apply_check(result, self._command, self._found)
 
     def cancelled(self, result: DispatchResult, by: str) -> DispatchResult:
         """Return the result of the run that was cancelled at this point."""
@@ -119,7 +121,7 @@ class Verification:
             return self.applied(result)
         if self._found is not None:
             result = msgspec.structs.replace(result, verify_output=self._found.output or None)
-        return unjudged(result, by)
+        return cancelled_unchecked(result, by)
 
 
 def _find(name: str, directory: str, env: Mapping[str, str]) -> str | None:

@@ -5,7 +5,7 @@ import re
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
-from agent_dispatch.core.inline.result import cut
+from agent_dispatch.core.inline.result import cut_page
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.run.service import Service
@@ -52,7 +52,7 @@ async def read_result(
         message = f"Unknown resource. The resources are {TEMPLATE.uri_template}"
         raise MCPError(not_found, message, {"uri": uri})
     try:
-        result = cut(await whole_result(service, match[1]), match[1], 0, 0)
+        result = cut_page(await whole_result(service, match[1]), match[1], 0, 0)
     except DispatchError as error:
         code = not_found if isinstance(error, UnknownJobError) else types.INTERNAL_ERROR
         raise MCPError(code, str(error), {"uri": uri}) from error

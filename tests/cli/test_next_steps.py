@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from agent_dispatch.cli.next_steps import in_shell
-from agent_dispatch.core.next_step import Say, told, told_error, told_job
+from agent_dispatch.core.next_step import Say, worded, worded_error, worded_job
 from agent_dispatch.core.outcome.classify import classify
 from agent_dispatch.core.outcome.refusal import recursion_refused, refused
 from agent_dispatch.core.outcome.report import Ending, RunReport, StartFailure, StartStage
-from agent_dispatch.core.outcome.verify import Verdict, judged
+from agent_dispatch.core.outcome.verify import CheckResult, apply_check
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs.reconcile import verdict
 from agent_dispatch.jobs.record_format import decode_record, encode_record
@@ -182,10 +182,10 @@ FAILURES: dict[ErrorType, DispatchResult] = {
     ErrorType.CANCELLED: classify(_report(ending=Ending.CANCELLED)),
     ErrorType.LOST: _LOST.result,
     ErrorType.SCHEMA: classify(_report(builders.result("words"), json_schema='{"type":"object"}')),
-    ErrorType.UNVERIFIED: judged(
+    ErrorType.UNVERIFIED: apply_check(
         DispatchResult(agent="infra", success=True, result="Done."),
         ["pytest", "-q"],
-        Verdict("it exited with status 1", "1 failed"),
+        CheckResult("it exited with status 1", "1 failed"),
     ),
     ErrorType.UNREACHABLE: refused(
         "train",
@@ -210,7 +210,7 @@ def test_no_surface_speaks_the_language_of_the_other(error_type: ErrorType) -> N
 
 
 def _text(result: DispatchResult, say: Say) -> str:
-    shown = told(result, say)
+    shown = worded(result, say)
     assert shown.next_steps is None
     return f"{shown.error} {shown.hint}"
 
@@ -228,7 +228,7 @@ def test_a_record_keeps_the_steps_and_each_reader_words_them() -> None:
         ),
     )
     for say, words in ((in_tools, "dispatch_session("), (in_shell, "agent-dispatch run infra")):
-        shown = told_job(decode_record(encode_record(resumable, {}), JOB_ID), say)
+        shown = worded_job(decode_record(encode_record(resumable, {}), JOB_ID), say)
         assert shown.result is not None
         assert shown.error == shown.result.error
         assert words in (shown.error or "")
@@ -258,5 +258,5 @@ def test_no_tool_declares_the_steps() -> None:
 
 def test_a_wrong_call_comes_with_its_steps() -> None:
     error = UnknownAgentError("db", available=[])
-    assert "Register one: add_agent(" in told_error(error, in_tools)
-    assert "tip: agent-dispatch add " in told_error(error, in_shell)
+    assert "Register one: add_agent(" in worded_error(error, in_tools)
+    assert "tip: agent-dispatch add " in worded_error(error, in_shell)

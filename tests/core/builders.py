@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.next_step import told
+from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.outcome.classify import classify
 from agent_dispatch.core.outcome.report import Ending, RunReport
 from agent_dispatch.core.stream.reader import EventDecoder
@@ -18,7 +18,7 @@ SESSION = "11111111-1111-4111-8111-111111111111"
 
 def shown(report: RunReport) -> DispatchResult:
     """What a run came to, as the MCP surface words it."""
-    return told(classify(report), in_tools)
+    return worded(classify(report), in_tools)
 
 
 def agent(**changes: Any) -> EffectiveAgent:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from agent_dispatch.core.dialogue.closing import without_marker
 from agent_dispatch.core.dialogue.exchange import (
     Exchange,
-    Step,
+    PlannedTurn,
     as_dispatch,
     check_dialogue,
-    from_record,
-    refused,
-    time_was_up,
-    to_record,
+    dialogue_from_result,
+    dialogue_to_result,
+    refused_dialogue,
+    timeout_error,
 )
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
@@ -36,8 +36,8 @@ def failed(error_type: ErrorType = ErrorType.TIMEOUT, **changes: Any) -> Dispatc
     return said("", success=False, error="It broke.", error_type=error_type, **changes)
 
 
-def next_step(exchange: Exchange) -> Step:
-    step = exchange.next_step()
+def next_step(exchange: Exchange) -> PlannedTurn:
+    step = exchange.next_turn()
     assert step is not None
     return step
 
@@ -142,7 +142,7 @@ def test_looking_for_the_marker_takes_no_time_and_room_to_speak_of() -> None:
 def test_the_responder_speaks_first_and_a_round_is_one_message_of_each() -> None:
     exchange = talk(max_rounds=2)
     spoke = []
-    while (step := exchange.next_step()) is not None:
+    while (step := exchange.next_turn()) is not None:
         spoke.append((step.agent, step.role, step.round))
         exchange.add(step, said("hm"))
     assert spoke == [
@@ -199,7 +199,7 @@ def test_the_last_round_is_announced_to_both() -> None:
 
 def test_a_resolved_dialogue_is_over_and_its_last_message_is_the_answer() -> None:
     exchange = talk("Which environment?", "Staging", "Applied. [RESOLVED]")
-    assert exchange.next_step() is None
+    assert exchange.next_turn() is None
     dialogue = exchange.result(duration_ms=1000)
     assert (dialogue.resolved, dialogue.rounds) == (True, 2)
     assert dialogue.final_answer == "Applied."
@@ -236,7 +236,7 @@ def test_without_a_resolution_the_responder_has_the_last_word() -> None:
 
 def test_one_whose_time_was_up_says_how_to_go_on() -> None:
     exchange = talk("Which environment?")
-    exchange.stop(time_was_up(60), ErrorType.TIMEOUT)
+    exchange.stop(timeout_error(60), ErrorType.TIMEOUT)
     dialogue = exchange.result(duration_ms=1, left_running=0)
     assert dialogue.hint is None
     ask_db = NextStep(kind=StepKind.ASK, agent="db", session_id="session of db")
@@ -246,7 +246,7 @@ def test_one_whose_time_was_up_says_how_to_go_on() -> None:
 def test_a_failure_ends_it_and_keeps_what_was_said() -> None:
     exchange = talk("Which environment?", "Staging")
     exchange.fail(next_step(exchange), failed(cost_usd=None, session_id="session of db"))
-    assert exchange.next_step() is None
+    assert exchange.next_turn() is None
     dialogue = exchange.result(duration_ms=1000)
     assert (dialogue.resolved, dialogue.rounds) == (False, 1)
     assert dialogue.error == "Round 2, agent 'db' (responder): It broke."
@@ -321,20 +321,20 @@ def test_the_record_of_a_dialogue_is_that_of_a_dispatch_and_gives_it_back_whole(
     exchange = talk("Which?", timeout_s=60)
     exchange.add(next_step(exchange), said("Staging [RESOLVED]", denied_tools=["Bash", "Bash"]))
     dialogue = exchange.result(duration_ms=1000, left_running=2)
-    record = to_record(REQUEST, dialogue)
+    record = dialogue_to_result(REQUEST, dialogue)
     assert (record.agent, record.success, record.result) == ("db", True, "Staging")
     assert (record.session_id, record.cost_usd) == ("session of db", 0.5)
     assert record.denied_tools == ["Bash"]
     assert record.left_running == 2
     stored = msgspec.json.decode(msgspec.json.encode(record), type=DispatchResult)
-    assert from_record(stored) == dialogue
+    assert dialogue_from_result(stored) == dialogue
     asked = as_dispatch(msgspec.structs.replace(REQUEST, timeout_s=60))
     assert (asked.agent, asked.caller, asked.task) == ("db", "backend", "Are we migrated?")
 
 
 def test_what_was_never_begun_is_an_empty_dialogue_with_the_reason() -> None:
-    refusal = refused(REQUEST, failed(ErrorType.NOT_FOUND))
-    cancelled = from_record(failed(ErrorType.CANCELLED, job_id="1"))
+    refusal = refused_dialogue(REQUEST, failed(ErrorType.NOT_FOUND))
+    cancelled = dialogue_from_result(failed(ErrorType.CANCELLED, job_id="1"))
     for dialogue in (refusal, cancelled):
         assert (dialogue.resolved, dialogue.rounds, dialogue.conversation) == (False, 0, [])
         assert dialogue.error == "It broke."

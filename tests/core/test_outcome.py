@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.core.command import UNREADABLE_DEPTH
-from agent_dispatch.core.next_step import told
+from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.outcome.classify import classify
 from agent_dispatch.core.outcome.refusal import recursion_refused, refused
 from agent_dispatch.core.outcome.report import Ending, RunReport, StartFailure, StartStage
@@ -889,5 +889,5 @@ def test_commands_about_an_agent_with_a_name_of_two_words_can_be_pasted() -> Non
     late = report(agent=agent, ending=Ending.DEADLINE, exit_code=None)
     assert "agent-dispatch remove 'my agent'" in (shown(gone).error or "")
     assert "agent-dispatch update 'my agent' --timeout" in (
-        told(classify(late), in_shell).error or ""
+        worded(classify(late), in_shell).error or ""
     )

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.stream.progress_text import about, started
+from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.core.stream.reader import EventDecoder
 from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.model.dispatch import Progress
@@ -12,7 +12,7 @@ from tests.core import builders
 def lines(*blocks: dict[str, Any]) -> list[str]:
     event = builders.text("") | {"message": {"role": "assistant", "content": list(blocks)}}
     (decoded,) = EventDecoder().feed(builders.lines(event))
-    return [about("infra", progress, 12.4).message for progress in Transcript().add(decoded)]
+    return [with_agent("infra", progress, 12.4).message for progress in Transcript().add(decoded)]
 
 
 def call(name: str, **given: Any) -> dict[str, Any]:
@@ -49,11 +49,11 @@ def test_a_sentence_comes_before_the_calls_of_its_message() -> None:
 
 
 def test_below_a_second_no_time_is_told() -> None:
-    assert about("infra", Progress("Bash: x", is_tool=True), 0.9).message == "infra · Bash: x"
+    assert with_agent("infra", Progress("Bash: x", is_tool=True), 0.9).message == "infra · Bash: x"
 
 
 def test_the_first_line_names_the_job() -> None:
-    first = about("infra", started("0190a7b0c1d27abc8def0123456789ab"), 0)
+    first = with_agent("infra", started_line("0190a7b0c1d27abc8def0123456789ab"), 0)
     assert first.message == "infra · started · job 456789ab"
     assert first.job_id == "0190a7b0c1d27abc8def0123456789ab"
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
-from agent_dispatch.core.outcome.held import joined, stopped
+from agent_dispatch.core.outcome.held import end_held_run, join_runs
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
@@ -268,7 +268,7 @@ def test_two_runs_of_one_dispatch_are_one_result() -> None:
         denied_tools=["Write", "Bash"],
         evidence=Evidence(tool_calls=1, tools={"Write": 1}, files_changed=["b"], read_only=True),
     )
-    both = joined(before, after, 0.25)
+    both = join_runs(before, after, 0.25)
     assert (both.success, both.result, both.session_id) == (True, "done", "s")
     assert (both.cost_usd, both.num_turns, both.duration_ms) == (0.3, 3, 12)
     assert (both.denied_tools, both.budget_exceeded) == (["Bash", "Write"], True)
@@ -280,9 +280,9 @@ def test_two_runs_of_one_dispatch_are_one_result() -> None:
         commits=["1"],
         read_only=False,
     )
-    unknown = joined(before, result(cost_usd=None), None)
+    unknown = join_runs(before, result(cost_usd=None), None)
     assert unknown.cost_usd is None
-    ended = stopped(before, refused("infra", "gone", ErrorType.NOT_FOUND))
+    ended = end_held_run(before, refused("infra", "gone", ErrorType.NOT_FOUND))
     assert (ended.cost_usd, ended.error, ended.error_type) == (0.1, "gone", ErrorType.NOT_FOUND)
 
 

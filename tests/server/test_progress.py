@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from agent_dispatch.core.stream.progress_text import about
+from agent_dispatch.core.stream.progress_text import with_agent
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.server.calls.progress import (
     KEEP_ALIVE_S,
@@ -41,7 +41,7 @@ async def test_a_message_goes_out_at_once(autojump_clock: trio.testing.MockClock
 
 
 def called(tool: str, run_s: float = 0) -> Progress:
-    return about("infra", Progress(tool, is_tool=True), run_s)
+    return with_agent("infra", Progress(tool, is_tool=True), run_s)
 
 
 async def test_a_flood_of_calls_is_thinned_to_ten_a_second(
@@ -63,10 +63,10 @@ async def test_the_newest_call_wins_and_no_sentence_is_dropped_for_it(
 ) -> None:
     report = Recorder()
     async with report_progress(report, "Dispatch") as post:
-        post(about("infra", Progress("I look at the pods."), 1))
+        post(with_agent("infra", Progress("I look at the pods."), 1))
         for tool in ("Bash: one", "Bash: two", "Read: three"):
             post(called(tool, 2))
-        post(about("infra", Progress("Three are down."), 3))
+        post(with_agent("infra", Progress("Three are down."), 3))
         post(called("Grep: error", 3.6))
     assert report.messages == [
         "infra · I look at the pods.",

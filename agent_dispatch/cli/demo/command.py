@@ -24,7 +24,7 @@ from agent_dispatch.cli.run.results import exit_status, failures_of, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.file import config_path
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.core.next_step import told
+from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.prompt import build_prompt
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
@@ -87,7 +87,7 @@ def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: 
     if not result.success:
         result = without_what_is_gone(result)
     if json:
-        write_json(shell, told(result, in_shell))
+        write_json(shell, worded(result, in_shell))
     else:
         _show(result, shell, real=real)
     return exit_status(failures_of(result), attended.signum)

@@ -32,7 +32,7 @@ from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.trust import Workspace, look_at
 from agent_dispatch.config.yaml_import import find_unimported
 from agent_dispatch.core.outcome.report import StartFailure
-from agent_dispatch.core.questions import rows, shown_input
+from agent_dispatch.core.questions import question_rows, shown_input
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.oddities import odd_entries
@@ -297,7 +297,7 @@ def _check_questions(directory: str) -> Iterator[Check]:
     except JobStoreError as error:
         yield Check("questions", Status.WARN, str(error))
         return
-    found = [row for job in asked for row in rows(job) if row.state == "open"]
+    found = [row for job in asked for row in question_rows(job) if row.state == "open"]
     for row in sorted(found, key=lambda row: row.asked_at):
         short = short_id(row.job_id)
         message = f"{row.agent} asks for {row.tool}: {fit(shown_input(row.input), _SHOWN_INPUT)}"

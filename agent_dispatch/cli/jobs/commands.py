@@ -38,7 +38,7 @@ from agent_dispatch.cli.validation import check_choice, check_range, since_time
 from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.group_job import from_record, with_answers
-from agent_dispatch.core.next_step import told_job
+from agent_dispatch.core.next_step import worded_job
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.store import JobStore
@@ -210,7 +210,7 @@ def wait(
 
 def _told(job: Job) -> Job:
     """The whole record, with its next steps in words."""
-    return told_job(with_answers(job, in_shell, whole=True), in_shell)
+    return worded_job(with_answers(job, in_shell, whole=True), in_shell)
 
 
 def _members(job: Job) -> ParallelResult | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from agent_dispatch.cli.output import Colour, dollars, fit, local_time, one_line
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.table import table
-from agent_dispatch.core.questions import shown_input, waiting
+from agent_dispatch.core.questions import answerable, shown_input
 from agent_dispatch.model.dispatch import Evidence
 from agent_dispatch.model.job import Job, JobStatus, JobSummary, summarise
 from agent_dispatch.model.message import Message
@@ -94,7 +94,7 @@ def details(job: Job, now: float) -> list[str]:
         *_evidence_rows(None if result is None else result.evidence),
         ("verify", "" if result is None else _VERDICTS[result.verified]),
         *(("told", _told(message)) for message in (job.messages or ())[-_SHOWN_MESSAGES:]),
-        *(("asks for", _asked(question)) for question in waiting(job)),
+        *(("asks for", _asked(question)) for question in answerable(job)),
         ("progress", one_line(job.progress[-1]) if job.progress else ""),
         ("error", one_line(job.error or "")),
     ]

@@ -11,7 +11,7 @@ from agent_dispatch.cli.output import Colour, one_line, remark, write_json, writ
 from agent_dispatch.cli.remote_jobs import ask_service, open_remote_jobs
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_choice
-from agent_dispatch.core.questions import QuestionRow, rows, shown_input
+from agent_dispatch.core.questions import QuestionRow, question_rows, shown_input
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.question import AnsweredBy, Verdict
 
@@ -79,7 +79,7 @@ def answer(
 
 def waiting_questions(store: JobStore) -> list[QuestionRow]:
     """All questions that can be answered, oldest first."""
-    found = [row for job in store.asked() for row in rows(job)]
+    found = [row for job in store.asked() for row in question_rows(job)]
     return sorted(found, key=lambda row: row.asked_at)
 
 

@@ -25,7 +25,7 @@ from agent_dispatch.cli.run.results import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_call_timeout, check_choice, check_range
-from agent_dispatch.core.next_step import told
+from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.parallel import read_members
 from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.errors import InvalidRequestError
@@ -215,7 +215,7 @@ def dialogue(
         attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
     result = one.outcome(attended)
     if json:
-        write_json(shell, told(result, in_shell))
+        write_json(shell, worded(result, in_shell))
     else:
         _show_dialogue(shell, result)
     failures = [] if result.error is None else [result.error_type]
@@ -278,7 +278,7 @@ def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: 
         attended = attend(shell, fork_server, one.work, style, asks_here=True)
     result = one.outcome(attended)
     if as_json:
-        write_json(shell, told(result, in_shell))
+        write_json(shell, worded(result, in_shell))
     else:
         show_result(shell, result)
     return exit_status(failures_of(result), attended.signum)
@@ -327,6 +327,6 @@ def _show_dialogue(shell: Shell, result: DialogueResult) -> None:
 def _told(outcome: ParallelResult) -> ParallelResult:
     aggregated = outcome.aggregated
     return ParallelResult(
-        individual_results=[told(result, in_shell) for result in outcome.individual_results],
-        aggregated=None if aggregated is None else told(aggregated, in_shell),
+        individual_results=[worded(result, in_shell) for result in outcome.individual_results],
+        aggregated=None if aggregated is None else worded(aggregated, in_shell),
     )

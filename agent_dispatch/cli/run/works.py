@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from agent_dispatch.cli.run.foreground import Attended
-from agent_dispatch.core.dialogue.exchange import from_record
+from agent_dispatch.core.dialogue.exchange import dialogue_from_result
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (
@@ -95,7 +95,7 @@ class OneDialogue:
         if attended.value is not None:
             return attended.value
         recorded = self._records.result(None)
-        return from_record(_ended_by(attended.signum, recorded, self._request.responder))
+        return dialogue_from_result(_ended_by(attended.signum, recorded, self._request.responder))
 
 
 class _Records:

@@ -11,7 +11,7 @@ import msgspec
 
 from agent_dispatch.core.dialogue.closing import is_courtesy, without_marker
 from agent_dispatch.core.dialogue.prompt import MAX_QUOTED_CHARS, build_turn_prompt
-from agent_dispatch.core.outcome.evidence import merged
+from agent_dispatch.core.outcome.evidence import merge_evidence
 from agent_dispatch.core.request.checks import MAX_PROMPT_BYTES, check_text
 from agent_dispatch.core.request.timeout import check_timeout
 from agent_dispatch.core.text import is_blank
@@ -60,7 +60,7 @@ def check_dialogue(request: DialogueRequest) -> DialogueRequest:
     return msgspec.structs.replace(request, max_rounds=min(max(request.max_rounds, 1), MAX_ROUNDS))
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """Whose turn it is, and what to say to them."""
 
     agent: str
@@ -82,26 +82,26 @@ class Exchange:
         self._error_type: ErrorType | None = None
         self._next_steps: list[NextStep] = []
 
-    def next_step(self) -> Step | None:
+    def next_turn(self) -> PlannedTurn | None:
         """Say who speaks next, and what to tell them; None when the dialogue has ended."""
         index = len(self._turns)
         number = index // 2 + 1
         if self._error or self._resolution() is not None or number > self._request.max_rounds:
             return None
         role = Role.REQUESTER if index % 2 else Role.RESPONDER
-        return Step(
+        return PlannedTurn(
             agent=self._name(role),
             role=role,
             round=number,
             prompt=build_turn_prompt(self._request, role, number, self._turns),
         )
 
-    def add(self, step: Step, result: DispatchResult) -> None:
+    def add(self, step: PlannedTurn, result: DispatchResult) -> None:
         """Take in what came of a step that succeeded."""
         self._turns.append(_turn(step, result))
         self._learn(step, result)
 
-    def fail(self, step: Step, result: DispatchResult) -> None:
+    def fail(self, step: PlannedTurn, result: DispatchResult) -> None:
         """Take in what came of a step that did not; it is the last."""
         if result.result or result.cost_usd:
             self._turns.append(_turn(step, result))
@@ -169,7 +169,7 @@ class Exchange:
         said = (turn.message for turn in reversed(self._turns) if turn.role is role)
         return next((message for message in said if not is_blank(message)), "")
 
-    def _learn(self, step: Step, result: DispatchResult) -> None:
+    def _learn(self, step: PlannedTurn, result: DispatchResult) -> None:
         if result.session_id is not None:
             self._sessions[step.agent] = result.session_id
         if result.hint:
@@ -186,7 +186,7 @@ class Exchange:
         ]
 
 
-def _turn(step: Step, result: DispatchResult) -> DialogueTurn:
+def _turn(step: PlannedTurn, result: DispatchResult) -> DialogueTurn:
     return DialogueTurn(
         agent=step.agent,
         role=step.role,
@@ -203,7 +203,7 @@ def _turn(step: Step, result: DispatchResult) -> DialogueTurn:
     )
 
 
-def time_was_up(timeout_s: float) -> str:
+def timeout_error(timeout_s: float) -> str:
     """Return the error of a dialogue that was given that much time."""
     return f"The time for the whole dialogue was up ({timeout_s:g} s)."
 
@@ -221,7 +221,7 @@ def as_dispatch(request: DialogueRequest) -> DispatchRequest:
     )
 
 
-def dialogue_of(job: Job) -> DialogueRequest:
+def dialogue_request(job: Job) -> DialogueRequest:
     """Rebuild the request of a dialogue that a worker is to have."""
     requester, responder = job.agents or (job.caller, job.agent)
     return DialogueRequest(
@@ -233,7 +233,7 @@ def dialogue_of(job: Job) -> DialogueRequest:
     )
 
 
-def to_record(request: DialogueRequest, dialogue: DialogueResult) -> DispatchResult:
+def dialogue_to_result(request: DialogueRequest, dialogue: DialogueResult) -> DispatchResult:
     """Return the result of a dialogue as that of a dispatch, with all of it as parsed result."""
     denied = [tool for turn in dialogue.conversation for tool in turn.denied_tools or ()]
     calls = [call for turn in dialogue.conversation for call in turn.denied_calls or ()]
@@ -249,14 +249,14 @@ def to_record(request: DialogueRequest, dialogue: DialogueResult) -> DispatchRes
         parsed_result=msgspec.to_builtins(msgspec.structs.replace(dialogue, next_steps=None)),
         denied_tools=list(dict.fromkeys(denied)) or None,
         denied_calls=list(dict.fromkeys(calls)) or None,
-        evidence=merged(turn.evidence for turn in dialogue.conversation),
+        evidence=merge_evidence(turn.evidence for turn in dialogue.conversation),
         hint=dialogue.hint,
         left_running=dialogue.left_running,
         next_steps=dialogue.next_steps,
     )
 
 
-def refused(request: DialogueRequest, result: DispatchResult) -> DialogueResult:
+def refused_dialogue(request: DialogueRequest, result: DispatchResult) -> DialogueResult:
     """Return the result of a dialogue that was not begun, for the reason in `result`."""
     exchange = Exchange(request)
     error_type = result.error_type or ErrorType.CLI_ERROR
@@ -264,8 +264,8 @@ def refused(request: DialogueRequest, result: DispatchResult) -> DialogueResult:
     return exchange.result(duration_ms=0)
 
 
-def from_record(result: DispatchResult) -> DialogueResult:
-    """Return the dialogue in a result that `to_record` made; an empty one if it never began."""
+def dialogue_from_result(result: DispatchResult) -> DialogueResult:
+    """Return the dialogue that `dialogue_to_result` recorded; an empty one if it never began."""
     dialogue = DialogueResult(
         resolved=False, rounds=0, total_duration_ms=0, final_answer="", conversation=[]
     )

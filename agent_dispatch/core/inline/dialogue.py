@@ -6,7 +6,7 @@ from agent_dispatch.core.inline.sizes import (
     INLINE_CHARS,
     ROOM_BYTES,
     fair_shares,
-    joined,
+    join_hints,
     wire_bytes,
 )
 from agent_dispatch.core.outcome.evidence import without_lists
@@ -59,7 +59,7 @@ def _cut(dialogue: DialogueResult, job_id: str, room_chars: int) -> DialogueResu
         dialogue,
         final_answer=dialogue.final_answer[: shares[0]],
         conversation=turns[::-1],
-        hint=joined(dialogue.hint, left_out),
+        hint=join_hints(dialogue.hint, left_out),
         truncated=True,
     )
 

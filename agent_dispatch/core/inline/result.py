@@ -15,7 +15,7 @@ from agent_dispatch.core.inline.sizes import (
     MIN_SHARE_CHARS,
     ROOM_BYTES,
     fair_shares,
-    joined,
+    join_hints,
     wire_bytes,
 )
 from agent_dispatch.core.outcome.evidence import without_lists
@@ -85,7 +85,7 @@ def _with_cut_errors(results: Sequence[DispatchResult]) -> Iterator[DispatchResu
             yield result
 
 
-def cut(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> DispatchResult:
+def cut_page(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> DispatchResult:
     """Cut a page out of a result that was fetched.
 
     Args:
@@ -115,7 +115,7 @@ def refer(
     parsed, hint = result.parsed_result, result.hint
     if _is_left_out(parsed, _room_beside(summary, room_bytes)):
         parsed = msgspec.UNSET
-        hint = joined(hint, _left_out_hint(["parsed_result"], result.job_id))
+        hint = join_hints(hint, _left_out_hint(["parsed_result"], result.job_id))
     evidence = result.evidence
     if evidence is not None and wire_bytes(evidence) > _SMALL_EVIDENCE_BYTES:
         evidence = without_lists(evidence)
@@ -188,7 +188,7 @@ def _shown(
         evidence=evidence,
         verify_output=verify_output,
         earlier_results=earlier or None,
-        hint=joined(*notes),
+        hint=join_hints(*notes),
         truncated=True,
         full_size=_full_size(result),
     )

@@ -26,7 +26,7 @@ def fair_shares(sizes: Sequence[int], total: int) -> list[int]:
     return [min(size, share) for size in sizes]
 
 
-def joined(*texts: str | None) -> str | None:
+def join_hints(*texts: str | None) -> str | None:
     """Return the texts in one; None if there is none."""
     # A hint with next steps has one on each line, and a command goes on to the line's end.
     lines = any(text and "\n" in text for text in texts)

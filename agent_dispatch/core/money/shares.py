@@ -5,7 +5,7 @@ from msgspec import UNSET
 
 from agent_dispatch.core.stream.events import RateLimitInfo, RateLimitWindow
 from agent_dispatch.core.stream.seen import Seen
-from agent_dispatch.core.stream.usage import MAX_NAME_CHARS, Usage, added, total, total_usd
+from agent_dispatch.core.stream.usage import MAX_NAME_CHARS, Usage, add_usage, sum_counts, sum_usd
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.ledger import AccountLimits, LedgerLine, LimitWindow, ModelCost
 
@@ -47,25 +47,25 @@ def share_of(seen: Seen, result: DispatchResult) -> Share:
     )
 
 
-def together(first: Share | None, second: Share) -> Share:
+def join_shares(first: Share | None, second: Share) -> Share:
     """Return the share of two runs, one after the other, that count as one."""
     if first is None:
         return second
-    usage = added(first.model_usage or {}, second.model_usage or {})
+    usage = add_usage(first.model_usage or {}, second.model_usage or {})
     return Share(
         session_id=second.session_id or first.session_id,
         model_usage=usage or None,
-        cost_usd=total_usd(first.cost_usd, second.cost_usd),
-        duration_ms=total(first.duration_ms, second.duration_ms),
+        cost_usd=sum_usd(first.cost_usd, second.cost_usd),
+        duration_ms=sum_counts(first.duration_ms, second.duration_ms),
         success=second.success,
         error_type=second.error_type,
-        tool_calls=total(first.tool_calls, second.tool_calls),
+        tool_calls=sum_counts(first.tool_calls, second.tool_calls),
         denied=first.denied + second.denied,
         rate_limit=second.rate_limit or first.rate_limit,
     )
 
 
-def entered(booked: LedgerLine, share: Share, now: float) -> LedgerLine:
+def ledger_line(booked: LedgerLine, share: Share, now: float) -> LedgerLine:
     """Return the line of a run that ended.
 
     Args:

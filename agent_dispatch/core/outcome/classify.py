@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.core.masking import mask
 from agent_dispatch.core.next_step import resume
 from agent_dispatch.core.outcome.claims import claims_action
 from agent_dispatch.core.outcome.denials import permission_advice
@@ -21,7 +22,6 @@ from agent_dispatch.core.outcome.failure import (
 )
 from agent_dispatch.core.outcome.json_answer import parse_answer
 from agent_dispatch.core.outcome.report import Ending, RunReport
-from agent_dispatch.core.secrets import mask
 from agent_dispatch.core.stream.events import ResultEvent
 from agent_dispatch.core.stream.progress_text import one_line
 from agent_dispatch.model.dispatch import (

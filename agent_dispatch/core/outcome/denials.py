@@ -20,7 +20,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from agent_dispatch.core.secrets import mask
+from agent_dispatch.core.masking import mask
 from agent_dispatch.core.stream.seen import Denial, Seen
 from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent

@@ -36,7 +36,7 @@ def without_lists(evidence: Evidence) -> Evidence:
     return msgspec.structs.replace(evidence, files_changed=None, commits=None)
 
 
-def merged(parts: Iterable[Evidence | None]) -> Evidence | None:
+def merge_evidence(parts: Iterable[Evidence | None]) -> Evidence | None:
     """Return the evidence of several turns as one, without files and commits.
 
     Their agents may work in different directories, so that their paths have nothing in common.
@@ -55,9 +55,9 @@ def merged(parts: Iterable[Evidence | None]) -> Evidence | None:
     )
 
 
-def together(first: Evidence | None, second: Evidence | None) -> Evidence | None:
+def join_evidence(first: Evidence | None, second: Evidence | None) -> Evidence | None:
     """Return the evidence of two runs, one after the other, of one agent in one session."""
-    both = merged([first, second])
+    both = merge_evidence([first, second])
     if both is None:
         return None
     parts = [part for part in (first, second) if part is not None]

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from agent_dispatch.core.masking import mask
 from agent_dispatch.core.next_step import amount, more_time, raise_budget, resume
 from agent_dispatch.core.outcome.denials import permission_advice
 from agent_dispatch.core.outcome.report import Ending, RunReport, StartFailure, StartStage
-from agent_dispatch.core.secrets import mask
 from agent_dispatch.core.stream.events import ResultEvent
 from agent_dispatch.core.stream.transcript import describe_retry
 from agent_dispatch.model.config import EffectiveAgent

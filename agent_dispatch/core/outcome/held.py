@@ -4,23 +4,25 @@ from typing import TypeVar
 
 import msgspec
 
-from agent_dispatch.core.outcome.evidence import together as evidence_together
-from agent_dispatch.core.stream.usage import total, total_usd
+from agent_dispatch.core.outcome.evidence import join_evidence as evidence_together
+from agent_dispatch.core.stream.usage import sum_counts, sum_usd
 from agent_dispatch.model.dispatch import DispatchResult
 
 T = TypeVar("T")
 
 
-def joined(before: DispatchResult, after: DispatchResult, cap_usd: float | None) -> DispatchResult:
+def join_runs(
+    before: DispatchResult, after: DispatchResult, cap_usd: float | None
+) -> DispatchResult:
     """Return what two runs of one dispatch came to: the answer of the second, the sums of both."""
-    cost_usd = total_usd(before.cost_usd, after.cost_usd)
+    cost_usd = sum_usd(before.cost_usd, after.cost_usd)
     over = bool(cap_usd and cost_usd is not None and cost_usd > cap_usd)
     return msgspec.structs.replace(
         after,
         session_id=after.session_id or before.session_id,
         cost_usd=cost_usd,
-        duration_ms=total(before.duration_ms, after.duration_ms),
-        num_turns=total(before.num_turns, after.num_turns),
+        duration_ms=sum_counts(before.duration_ms, after.duration_ms),
+        num_turns=sum_counts(before.num_turns, after.num_turns),
         denied_tools=_both(before.denied_tools, after.denied_tools),
         denied_calls=_both(before.denied_calls, after.denied_calls),
         evidence=evidence_together(before.evidence, after.evidence),
@@ -29,7 +31,7 @@ def joined(before: DispatchResult, after: DispatchResult, cap_usd: float | None)
     )
 
 
-def stopped(before: DispatchResult, failure: DispatchResult) -> DispatchResult:
+def end_held_run(before: DispatchResult, failure: DispatchResult) -> DispatchResult:
     """Return the result of a held dispatch that never went on, because of `failure`."""
     return msgspec.structs.replace(
         before,

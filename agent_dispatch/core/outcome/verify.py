@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agent_dispatch.core.masking import mask
 from agent_dispatch.core.request.quoting import quote
-from agent_dispatch.core.secrets import mask
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 
 TAIL_BYTES = 64 * 1024
@@ -20,7 +20,7 @@ _LAST_CHARS = 1000
 _COMMAND_CHARS = 200
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """What came of running the command once."""
 
     problem: str
@@ -34,7 +34,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return not self.problem
 
 
-def verdict(exit_code: int | None, printed: bytes) -> Verdict:
+def check_result(exit_code: int | None, printed: bytes) -> CheckResult:
     """Judge a command that ran to its end.
 
     Args:
@@ -44,12 +44,12 @@ def verdict(exit_code: int | None, printed: bytes) -> Verdict:
     output = kept_output(printed)
     match exit_code:
         case 0:
-            return Verdict("", output)
+            return CheckResult("", output)
         case None:
-            return Verdict("the end of it was not seen", output)
+            return CheckResult("the end of it was not seen", output)
         case _ if exit_code < 0:
-            return Verdict(f"it was ended by signal {-exit_code}", output)
-    return Verdict(f"it exited with status {exit_code}", output)
+            return CheckResult(f"it was ended by signal {-exit_code}", output)
+    return CheckResult(f"it exited with status {exit_code}", output)
 
 
 def kept_output(printed: bytes) -> str:
@@ -57,7 +57,9 @@ def kept_output(printed: bytes) -> str:
     return mask(printed[-TAIL_BYTES:].decode(errors="replace"))[-_OUTPUT_CHARS:]
 
 
-def judged(result: DispatchResult, command: Sequence[str], found: Verdict) -> DispatchResult:
+def apply_check(
+    result: DispatchResult, command: Sequence[str], found: CheckResult
+) -> DispatchResult:
     """Return the result of a run that answered, as the command decides about it."""
     result = msgspec.structs.replace(
         result, verified=found.passed, verify_output=found.output or None
@@ -67,7 +69,7 @@ def judged(result: DispatchResult, command: Sequence[str], found: Verdict) -> Di
     said = "\n".join(found.output.rstrip().splitlines()[-_LAST_LINES:])[-_LAST_CHARS:]
     error = (
         f"The agent answered, but its work did not pass the verify command of agent"
-        f" {result.agent!r}, {shown(command)}: {found.problem}. The answer is in `result`."
+        f" {result.agent!r}, {shown_command(command)}: {found.problem}. The answer is in `result`."
     )
     return msgspec.structs.replace(
         result,
@@ -79,7 +81,7 @@ def judged(result: DispatchResult, command: Sequence[str], found: Verdict) -> Di
     )
 
 
-def unjudged(result: DispatchResult, by: str) -> DispatchResult:
+def cancelled_unchecked(result: DispatchResult, by: str) -> DispatchResult:
     """Return the result of a run that answered and was cancelled before the command decided."""
     if not result.success:
         return result
@@ -91,17 +93,17 @@ def unjudged(result: DispatchResult, by: str) -> DispatchResult:
     )
 
 
-def repair_prompt(command: Sequence[str], found: Verdict) -> str:
+def repair_prompt(command: Sequence[str], found: CheckResult) -> str:
     """Return the turn that has an agent repair what the command found."""
     said = quote("What it printed last", found.output) if found.output else "It printed nothing."
     return (
-        f"Your work was checked with the command {shown(command)}, and did not pass:"
+        f"Your work was checked with the command {shown_command(command)}, and did not pass:"
         f" {found.problem}.\n\n{said}\n\nRepair what it found. The command runs again when you have"
         " answered. Then give your answer to the task again, complete."
     )
 
 
-def shown(command: Sequence[str]) -> str:
+def shown_command(command: Sequence[str]) -> str:
     """Return a command as one line, with keys masked."""
     line = " ".join(mask(shlex.join(command)).split())
     return f"`{line if len(line) <= _COMMAND_CHARS else line[: _COMMAND_CHARS - 1] + '…'}`"

@@ -2,7 +2,7 @@
 
 import re
 
-from agent_dispatch.core.secrets import mask
+from agent_dispatch.core.masking import mask
 from agent_dispatch.core.stream.events import ContentBlock, ToolInput
 from agent_dispatch.model.dispatch import Progress
 
@@ -12,7 +12,7 @@ SEPARATOR = " · "
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 
 
-def started(job_id: str) -> Progress:
+def started_line(job_id: str) -> Progress:
     """Return the first line of a job, which names it by the last 8 digits of its id."""
     digits, _, _host = job_id.partition("@")
     return Progress(f"started{SEPARATOR}job {digits[-8:]}", job_id)
@@ -31,7 +31,7 @@ def target_of(given: ToolInput) -> str:
     return target or given.url or given.path or given.query
 
 
-def about(agent: str, progress: Progress, run_s: float) -> Progress:
+def with_agent(agent: str, progress: Progress, run_s: float) -> Progress:
     """Return progress with the agent's name before it, and after a tool call the time.
 
     Args:

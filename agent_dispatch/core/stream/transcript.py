@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent_dispatch.core.secrets import mask
+from agent_dispatch.core.masking import mask
 from agent_dispatch.core.stream.events import (
     AssistantEvent,
     CutLine,
@@ -25,7 +25,7 @@ from agent_dispatch.core.stream.events import (
 from agent_dispatch.core.stream.progress_text import one_line, tool_line
 from agent_dispatch.core.stream.seen import Denial, Seen
 from agent_dispatch.core.stream.tool_calls import ToolCalls
-from agent_dispatch.core.stream.usage import Usage, added, model_costs
+from agent_dispatch.core.stream.usage import Usage, add_usage, model_costs
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.question import Verdict
 
@@ -389,7 +389,7 @@ class Transcript:
             return
         for model in usage.values():
             self._usage_unpriced |= model.cost_usd is None
-        self._model_usage = added(self._model_usage, model_costs(usage))
+        self._model_usage = add_usage(self._model_usage, model_costs(usage))
         cost_usd = sum(model.cost_usd or 0.0 for model in usage.values())
         self._usage_cost_usd = (self._usage_cost_usd or 0.0) + cost_usd
 

@@ -17,7 +17,7 @@ def model_costs(used: Mapping[str, ModelUsage]) -> Usage:
     return {name[:MAX_NAME_CHARS]: _model_cost(usage) for name, usage in used.items()}
 
 
-def added(first: Usage, second: Usage) -> Usage:
+def add_usage(first: Usage, second: Usage) -> Usage:
     """Return the usage of two runs, or of two parts of one; bounded."""
     usage = dict(first)
     for name, cost in second.items():
@@ -28,14 +28,14 @@ def added(first: Usage, second: Usage) -> Usage:
     return usage
 
 
-def total_usd(first: float | None, second: float | None) -> float | None:
+def sum_usd(first: float | None, second: float | None) -> float | None:
     """Return the sum of two amounts; None if one of them is not known."""
     if first is None or second is None:
         return None
     return round(first + second, COST_DECIMALS)
 
 
-def total(first: int | None, second: int | None) -> int | None:
+def sum_counts(first: int | None, second: int | None) -> int | None:
     """Return the sum of what is known of two counts; None if neither is."""
     return first if second is None else (first or 0) + second
 
@@ -52,13 +52,13 @@ def _model_cost(used: ModelUsage) -> ModelCost:
 
 def _sum(first: ModelCost, second: ModelCost) -> ModelCost:
     return ModelCost(
-        cost_usd=total_usd(first.cost_usd, second.cost_usd),
-        input_tokens=total(first.input_tokens, second.input_tokens),
-        output_tokens=total(first.output_tokens, second.output_tokens),
-        cache_read_input_tokens=total(
+        cost_usd=sum_usd(first.cost_usd, second.cost_usd),
+        input_tokens=sum_counts(first.input_tokens, second.input_tokens),
+        output_tokens=sum_counts(first.output_tokens, second.output_tokens),
+        cache_read_input_tokens=sum_counts(
             first.cache_read_input_tokens, second.cache_read_input_tokens
         ),
-        cache_creation_input_tokens=total(
+        cache_creation_input_tokens=sum_counts(
             first.cache_creation_input_tokens, second.cache_creation_input_tokens
         ),
     )

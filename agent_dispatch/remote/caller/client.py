@@ -18,7 +18,7 @@ from agent_dispatch.config.hosts import AgentSeen, Sightings, host_named
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.questions import QuestionRow
-from agent_dispatch.core.stream.progress_text import about, started
+from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import IdSource
@@ -174,7 +174,7 @@ class Hosts:
         following, place = await self._note(
             link, agent, request, JobKind.CALL, ref=ref, fresh=fresh, tree=tree
         )
-        on_progress(about(agent.name, started(place.shown_id), 0))
+        on_progress(with_agent(agent.name, started_line(place.shown_id), 0))
 
         def on_event(event: Event) -> None:
             if following.event(event.seq):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.questions import rows
+from agent_dispatch.core.questions import question_rows
 from agent_dispatch.errors import InvalidRequestError, UnknownAgentError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.pools import Pool, in_pool
@@ -108,7 +108,7 @@ class Answers:
 
     async def _questions(self) -> object:
         asked = await in_pool(Pool.BULK, self._store.asked)
-        return [row for job in asked for row in rows(job)]
+        return [row for job in asked for row in question_rows(job)]
 
     async def _answer(self, job_id: str, verdict: str, by: str, question_id: str = "") -> object:
         try:

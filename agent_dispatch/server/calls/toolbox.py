@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from agent_dispatch.core.agents.rights import WideningError
-from agent_dispatch.core.next_step import told_error
+from agent_dispatch.core.next_step import worded_error
 from agent_dispatch.core.request.arguments import ArgumentDecoder, nearest_name
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.errors import DispatchError
@@ -200,7 +200,7 @@ class Toolbox:
         try:
             params = self._decoders[name].decode(arguments)
         except DispatchError as error:
-            return refusal(told_error(error, in_tools))
+            return refusal(worded_error(error, in_tools))
         if not tool.reports_progress:
             return await self._answer(tool, params, ignore_progress, caller, ongoing)
         async with report_progress(report, tool.title) as on_progress:
@@ -216,13 +216,13 @@ class Toolbox:
     ) -> Answer:
         try:
             if isinstance(self._service, DispatchError):
-                return refusal(told_error(self._service, in_tools))
+                return refusal(worded_error(self._service, in_tools))
             if not tool.creates_config:
                 await self._service.require_config()
             result = await _run(tool, self._service, params, on_progress, caller, ongoing)
             return answered(result)
         except DispatchError as error:
-            return refusal(told_error(error, in_tools))
+            return refusal(worded_error(error, in_tools))
         except Exception as error:
             _log_bug(tool.name, error)
             return refusal(

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from agent_dispatch.core.inline.dialogue import inline_dialogue
-from agent_dispatch.core.next_step import told
+from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import OnProgress
@@ -37,7 +37,7 @@ async def dispatch_dialogue(
 ) -> DialogueResult:
     """Let two agents talk; a dialogue that fails is a result too."""
     dialogue = await service.dialogue(_request(params), on_progress)
-    return inline_dialogue(told(dialogue, in_tools))
+    return inline_dialogue(worded(dialogue, in_tools))
 
 
 async def dispatch_dialogue_detached(
@@ -45,7 +45,7 @@ async def dispatch_dialogue_detached(
 ) -> DialogueResult:
     """Let them talk as a background job, and wait for it."""
     dialogue = await service.dialogue_detached(_request(params), on_progress)
-    return inline_dialogue(told(dialogue, in_tools))
+    return inline_dialogue(worded(dialogue, in_tools))
 
 
 def _request(params: DialogueParams) -> DialogueRequest:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 
 from agent_dispatch.core.inline.result import inline, refer
-from agent_dispatch.core.next_step import told
+from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.checks import schema_text
 from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
@@ -113,7 +113,7 @@ async def dispatch(
     result = await service.dispatch(
         request_from(params), on_progress, ref=params.return_ref, fresh=params.fresh
     )
-    result = told(result, in_tools)
+    result = worded(result, in_tools)
     if params.return_ref:
         return refer(result, max(params.summary_chars, 0))
     return inline(result)
@@ -127,7 +127,7 @@ async def dispatch_detached(
     result = await service.dispatch_detached(
         request_from(params), on_progress, fresh=params.fresh, summary_chars=summary_chars
     )
-    result = told(result, in_tools)
+    result = worded(result, in_tools)
     return inline(result) if summary_chars is None else refer(result, summary_chars)
 
 
@@ -136,7 +136,7 @@ async def dispatch_stream(
 ) -> DispatchResult:
     """Run one task, whatever was asked before."""
     result = await service.dispatch(request_from(params), on_progress, alone=True)
-    return inline(told(result, in_tools))
+    return inline(worded(result, in_tools))
 
 
 async def dispatch_stream_detached(
@@ -145,7 +145,7 @@ async def dispatch_stream_detached(
     """Run one task as a background job, whatever was asked before, and wait for it."""
     request = request_from(params)
     result = await service.dispatch_detached(request, on_progress, alone=True)
-    return inline(told(result, in_tools))
+    return inline(worded(result, in_tools))
 
 
 async def dispatch_session(
@@ -153,7 +153,7 @@ async def dispatch_session(
 ) -> DispatchResult:
     """Start a conversation, or go on with one."""
     result = await service.dispatch(_session_request(params), on_progress, alone=True)
-    return inline(told(result, in_tools))
+    return inline(worded(result, in_tools))
 
 
 async def dispatch_session_detached(
@@ -162,7 +162,7 @@ async def dispatch_session_detached(
     """Do the same as a background job, and wait for it."""
     request = _session_request(params)
     result = await service.dispatch_detached(request, on_progress, alone=True)
-    return inline(told(result, in_tools))
+    return inline(worded(result, in_tools))
 
 
 def _session_request(params: SessionParams) -> DispatchRequest:

@@ -3,10 +3,10 @@
 import msgspec
 
 from agent_dispatch.core import group_job
-from agent_dispatch.core.dialogue.exchange import from_record
+from agent_dispatch.core.dialogue.exchange import dialogue_from_result
 from agent_dispatch.core.inline.dialogue import inline_dialogue
 from agent_dispatch.core.inline.result import inline, refer
-from agent_dispatch.core.next_step import told
+from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.outcome.refusal import result_of_job
 from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import DispatchResult
@@ -23,7 +23,7 @@ async def whole_result(service: Service, ref: str) -> DispatchResult:
     Raises:
         DispatchError: As `Service.result`.
     """
-    result = told(await service.result(ref), in_tools)
+    result = worded(await service.result(ref), in_tools)
     if result.parsed_result is msgspec.UNSET:
         return result
     job = group_job.with_answers(await service.job(ref), in_tools, whole=True)
@@ -36,12 +36,12 @@ def answer_of(
     DispatchResult | ResultRef | DialogueResult | list[DispatchResult | ResultRef] | ParallelAnswer
 ):
     """Return what the tool answers whose call is this job, which has ended."""
-    result = told(result_of_job(job), in_tools)
+    result = worded(result_of_job(job), in_tools)
     if (
         job.kind is JobKind.GROUP
         and (outcome := group_job.from_record(result_of_job(job))) is not None
     ):
         return group_job.answer(outcome, job.dispatches or (), in_tools)
     if job.max_rounds is not None:
-        return inline_dialogue(from_record(result))
+        return inline_dialogue(dialogue_from_result(result))
     return inline(result) if job.summary_chars is None else refer(result, job.summary_chars)

@@ -7,8 +7,8 @@ import msgspec
 
 from agent_dispatch.core.group_job import with_answers
 from agent_dispatch.core.inline.job import inline_job, short_row
-from agent_dispatch.core.inline.result import cut
-from agent_dispatch.core.next_step import told_job
+from agent_dispatch.core.inline.result import cut_page
+from agent_dispatch.core.next_step import worded_job
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
@@ -117,7 +117,7 @@ async def dispatch_wait(
 
 
 def _shown(job: Job) -> Job:
-    return inline_job(told_job(with_answers(job, in_tools), in_tools))
+    return inline_job(worded_job(with_answers(job, in_tools), in_tools))
 
 
 def _wait_within(params: DispatchWaitParams, patience_s: float) -> DispatchWaitParams:
@@ -175,7 +175,7 @@ async def fetch_result(
 ) -> DispatchResult:
     """The result of one job, or a page of it; negative numbers are taken for 0."""
     result = await whole_result(service, params.ref)
-    return cut(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
+    return cut_page(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
 
 
 DISPATCH_ASYNC = Tool(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.secrets import PATTERNS, mask
+from agent_dispatch.core.masking import PATTERNS, mask
 
 # Made up, and put together here so that no scanner takes them for real ones.
 LETTERS = "q9W8e7R6t5Y4u3I2o1P0aSdFgHjKlZxCvBnM"
