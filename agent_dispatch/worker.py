@@ -68,7 +68,7 @@ def wait_for_go(fd: int) -> bool:
 def _run_job(
     request: Mapping[str, object], fds: Sequence[int], guards: ForkServer, *, is_ours: bool
 ) -> None:
-    from agent_dispatch.config.file import config_path, jobs_path
+    from agent_dispatch.config.paths import config_path, jobs_path
     from agent_dispatch.jobs.log import JobLog
     from agent_dispatch.jobs.store import JobStore
 

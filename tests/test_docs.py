@@ -14,7 +14,7 @@ import pytest
 import agent_dispatch
 from agent_dispatch.cli.app import COMMANDS
 from agent_dispatch.cli.help_pages import ALIASES, ENVIRONMENT
-from agent_dispatch.config.clients import variables_to_pass
+from agent_dispatch.config.clients.table import variables_to_pass
 from agent_dispatch.model.config import PERMISSION_MODES, AgentConfig, CacheSettings, Settings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.parallel import DispatchItem

@@ -168,7 +168,7 @@ def _require_config(name: str, words: Sequence[str], shell: Shell) -> None:
     jobs_named = name in _READS_JOBS and shell.environ.get("AGENT_DISPATCH_JOBS_DIR")
     creates = name in _NEEDS_NO_CONFIG or (name in ("group", "hosts") and words[:1] == ["add"])
     if named and not creates and not jobs_named:
-        from agent_dispatch.config.file import require_named_config
+        from agent_dispatch.config.paths import require_named_config
 
         require_named_config(shell.environ)
 

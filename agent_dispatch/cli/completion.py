@@ -14,7 +14,7 @@ from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import write_lines
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_choice
-from agent_dispatch.config.clients import CLIENTS
+from agent_dispatch.config.clients.table import CLIENTS
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import EFFORTS, PERMISSION_MODES
 from agent_dispatch.model.job import JobStatus

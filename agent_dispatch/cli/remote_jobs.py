@@ -9,7 +9,7 @@ import msgspec
 
 from agent_dispatch.cli.output import one_line, remark, write_lines
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.remote.caller.remote_jobs import RemoteJobs

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.arguments import check_name, require_free
-from agent_dispatch.config.file import ConfigFile, jobs_path
+from agent_dispatch.config.agent_fields import check_name, require_free
+from agent_dispatch.config.edit.draft import Draft
+from agent_dispatch.config.file import ConfigFile
 from agent_dispatch.config.keys import (
     HOST_KEYS,
     HOST_NAME_RULE,
@@ -23,7 +24,7 @@ from agent_dispatch.config.keys import (
     BadValueError,
     is_host_name,
 )
-from agent_dispatch.config.toml_edit import Draft
+from agent_dispatch.config.paths import jobs_path
 from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
 from agent_dispatch.files import make_private_directory, read_regular, write_whole
 from agent_dispatch.model.agent import AgentChange

@@ -8,22 +8,23 @@ from typing import Any, Unpack
 
 import msgspec
 
-from agent_dispatch.config.arguments import (
+from agent_dispatch.config.agent_fields import (
     check_directory,
     check_fields,
     check_name,
     require_free,
     require_not_negative,
 )
-from agent_dispatch.config.claude_files import file_problems, instruction_files
-from agent_dispatch.config.claude_settings import read_claude_settings
+from agent_dispatch.config.edit.draft import Draft
 from agent_dispatch.config.file import ConfigFile, FileContent
 from agent_dispatch.config.hosts import AgentSeen, Sightings
 from agent_dispatch.config.keys import AGENT_KEYS, BadValueError
+from agent_dispatch.config.project.claude_files import file_problems, instruction_files
+from agent_dispatch.config.project.claude_settings import read_claude_settings
+from agent_dispatch.config.project.documents import preview, read_documents
+from agent_dispatch.config.project.facts import read_facts
 from agent_dispatch.config.rights_log import RightsLog
-from agent_dispatch.config.scan import Scanner, preview, read_documents
 from agent_dispatch.config.schema import BadTableError, parse_agent, parse_config
-from agent_dispatch.config.toml_edit import Draft
 from agent_dispatch.core.agents.describe import describe
 from agent_dispatch.core.agents.rights import (
     WideningError,
@@ -126,7 +127,6 @@ class Registry:
         self._is_nested = current_depth(environ or {}) > 0
         self._rights_log = RightsLog(path.absolute())
         self.file = ConfigFile(path, lock_timeout_s=lock_timeout_s)
-        self._scanner = Scanner()
 
     @property
     def path(self) -> Path:
@@ -294,7 +294,7 @@ class Registry:
 
     def description_of(self, directory: str) -> str:
         """Make a description from the files of a project; without any, from its name."""
-        return describe(read_documents(Path(directory)), self._scanner.scan(directory))
+        return describe(read_documents(Path(directory)), read_facts(directory))
 
     def update_agent(
         self,
@@ -484,7 +484,7 @@ class Registry:
         if agent.host is not None:
             facts = self._last_seen(agent)
         elif agent.directory and look:
-            facts = self._scanner.scan(agent.directory)
+            facts = read_facts(agent.directory)
         row = {
             "name": name,
             "directory": agent.directory,

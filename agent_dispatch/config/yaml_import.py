@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.config.edit.draft import Draft
+from agent_dispatch.config.edit.toml_scan import KeyPath
 from agent_dispatch.config.keys import (
     AGENT_KEYS,
     CACHE_KEYS,
@@ -21,11 +23,9 @@ from agent_dispatch.config.keys import (
     Key,
     nearest,
 )
+from agent_dispatch.config.project.facts import directory_problem
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.config.scan import directory_problem
 from agent_dispatch.config.schema import BadTableError, parse_agent, parse_config, parse_group, warn
-from agent_dispatch.config.toml_edit import Draft
-from agent_dispatch.config.toml_scan import KeyPath
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import read_regular
 

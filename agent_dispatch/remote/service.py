@@ -11,8 +11,8 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.config.file import jobs_path, with_absolute_paths
 from agent_dispatch.config.hosts import link_agent, remote_directory, require_free_name
+from agent_dispatch.config.paths import jobs_path, with_absolute_paths
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue.exchange import Exchange, check_dialogue, timeout_error
 from agent_dispatch.core.next_step import more_time, on_host

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.core.command import DEPTH_VARIABLE, MARKER_VARIABLE
 from agent_dispatch.files import make_private_directory, write_whole
 from agent_dispatch.model.job import JOB_VARIABLE

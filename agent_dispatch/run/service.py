@@ -14,7 +14,7 @@ from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import RunProgram, run_program
-from agent_dispatch.config.file import (
+from agent_dispatch.config.paths import (
     config_path,
     jobs_path,
     require_named_config,

@@ -18,7 +18,7 @@ import trio
 from agent_dispatch.claude.child import Child, ChildStartError
 from agent_dispatch.claude.conversation import ControlEvent, OnControl, say
 from agent_dispatch.claude.guard import END_ON_CANCEL, END_ON_DEADLINE
-from agent_dispatch.config.claude_settings import read_claude_settings
+from agent_dispatch.config.project.claude_settings import read_claude_settings
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.outcome.classify import classify
 from agent_dispatch.core.outcome.report import Ending, RunReport, StartFailure, StartStage

@@ -28,7 +28,7 @@ from hypercorn.typing import ASGIFramework
 from mcp.server.lowlevel import Server
 from mcp.server.transport_security import TransportSecuritySettings
 
-from agent_dispatch.config.file import config_path
+from agent_dispatch.config.paths import config_path
 from agent_dispatch.errors import ConfigError, InvalidRequestError
 from agent_dispatch.file_locks import LockHeldError, locked
 from agent_dispatch.files import make_private_directory, write_whole

@@ -10,7 +10,7 @@ from agent_dispatch.cli.setup.claude_cli import (
     ask_claude,
     read_claude_config,
 )
-from agent_dispatch.config.claude_settings import claude_config_path
+from agent_dispatch.config.project.claude_settings import claude_config_path
 
 ENVIRON = {"PATH": "/usr/bin:/bin"}
 

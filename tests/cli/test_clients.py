@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.config.clients import CLIENTS
-from agent_dispatch.config.jsonc_edit import parse_jsonc
+from agent_dispatch.config.clients.table import CLIENTS
+from agent_dispatch.config.edit.jsonc import parse_jsonc
 from tests.cli.client_samples import SAMPLES
 from tests.cli.support import World
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.config.claude_files import file_problems, instruction_files
-from agent_dispatch.config.scan import preview, read_documents, scan
+from agent_dispatch.config.project.claude_files import file_problems, instruction_files
+from agent_dispatch.config.project.documents import preview, read_documents
+from agent_dispatch.config.project.facts import read_facts
 from agent_dispatch.core.agents.describe import describe
 from agent_dispatch.model.agent import ProjectFacts
 
@@ -38,7 +39,7 @@ def test_agents_md_is_sent_where_no_claude_md_has_content(
 ) -> None:
     _write(tmp_path, files)
     assert instruction_files(str(tmp_path)) == sent
-    assert scan(tmp_path).has_claude_md is bool(sent)
+    assert read_facts(str(tmp_path)).has_claude_md is bool(sent)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.config.claude_settings import read_claude_settings
+from agent_dispatch.config.project.claude_settings import read_claude_settings
 from agent_dispatch.model.claude_settings import ClaudeSettings, Hook
 
 

@@ -12,13 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.config.file import (
-    ConfigFile,
-    config_path,
-    jobs_path,
-    with_absolute_paths,
-)
-from agent_dispatch.config.toml_edit import Draft
+from agent_dispatch.config.edit.draft import Draft
+from agent_dispatch.config.file import ConfigFile
+from agent_dispatch.config.paths import config_path, jobs_path, with_absolute_paths
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.model.config import Config
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent_dispatch.config.edit.draft import Draft
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.schema import BadTableError, parse_config
-from agent_dispatch.config.toml_edit import Draft
 from agent_dispatch.errors import InvalidRequestError, UnknownGroupError
 from agent_dispatch.model.config import Config, GroupConfig, GroupMember, UnknownKey
 from agent_dispatch.model.dispatch import DispatchRequest

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.config.jsonc_edit import JsoncDraft, parse_jsonc
-from agent_dispatch.config.toml_edit import SpliceError
+from agent_dispatch.config.edit.draft import SpliceError
+from agent_dispatch.config.edit.jsonc import JsoncDraft, parse_jsonc
 
 ENTRY = {"command": "/bin/x", "args": ["serve"]}
 

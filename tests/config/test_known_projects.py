@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent_dispatch.config.keys import is_agent_name
-from agent_dispatch.config.known_projects import KnownProject, free_name, known_projects
+from agent_dispatch.config.project.known_projects import KnownProject, free_name, known_projects
 
 
 @pytest.fixture

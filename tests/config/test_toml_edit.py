@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_dispatch.config.toml_edit import Draft, SpliceError, parse_toml
+from agent_dispatch.config.edit.draft import Draft, SpliceError, parse_toml
 from tests.config.toml_texts import documents
 
 INFRA = ("agents", "infra")

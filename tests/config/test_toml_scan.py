@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_dispatch.config.toml_scan import Assignment, Header, scan, scan_inline_table
+from agent_dispatch.config.edit.toml_scan import Assignment, Header, scan, scan_inline_table
 from tests.config.toml_texts import KEYS, TRICKY_VALUES, assignments
 
 

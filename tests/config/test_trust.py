@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.config.trust import Workspace, look_at
+from agent_dispatch.config.project.trust import Workspace, look_at
 
 RULES = json.dumps({"permissions": {"allow": ["Bash(touch *)", "Read"]}})
 

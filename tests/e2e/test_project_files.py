@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent_dispatch.config.claude_files import file_problems, instruction_files
+from agent_dispatch.config.project.claude_files import file_problems, instruction_files
 from tests.e2e.messages_api import MessagesApi
 from tests.e2e.world import World
 

@@ -19,8 +19,8 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_agent, check_choice
-from agent_dispatch.config.file import config_path
 from agent_dispatch.config.hosts import remote_directory
+from agent_dispatch.config.paths import config_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.agent import AgentChange, AgentDetails

@@ -22,7 +22,7 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.run.results import exit_status, failures_of, show_result
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.file import config_path
+from agent_dispatch.config.paths import config_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.prompt import build_prompt

@@ -24,12 +24,12 @@ from agent_dispatch.cli.setup.claude_cli import (
     read_claude_config,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.claude_files import file_problems
-from agent_dispatch.config.claude_settings import read_claude_settings
-from agent_dispatch.config.file import config_path, jobs_path
 from agent_dispatch.config.groups import missing_members
+from agent_dispatch.config.paths import config_path, jobs_path
+from agent_dispatch.config.project.claude_files import file_problems
+from agent_dispatch.config.project.claude_settings import read_claude_settings
+from agent_dispatch.config.project.trust import Workspace, look_at
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.config.trust import Workspace, look_at
 from agent_dispatch.config.yaml_import import find_unimported
 from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.core.questions import question_rows, shown_input

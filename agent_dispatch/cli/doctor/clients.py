@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from agent_dispatch.cli.doctor.checks import Check, Status
 from agent_dispatch.cli.setup.other_clients import is_ours
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.client_files import read_client_file
-from agent_dispatch.config.clients import CLIENTS, command_of
-from agent_dispatch.config.file import config_path
-from agent_dispatch.config.installed import CLAUDE_CODE, Written, read_record
+from agent_dispatch.config.clients.file import read_client_file
+from agent_dispatch.config.clients.record import CLAUDE_CODE, Written, read_record
+from agent_dispatch.config.clients.table import CLIENTS, command_of
+from agent_dispatch.config.paths import config_path
 from agent_dispatch.errors import ConfigError
 
 

@@ -37,7 +37,7 @@ from agent_dispatch.cli.setup.temporary_environments import (
     why_temporary,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.claude_settings import claude_folder
+from agent_dispatch.config.project.claude_settings import claude_folder
 from agent_dispatch.errors import ConfigError
 
 _INIT = "agent-dispatch init"

@@ -35,7 +35,7 @@ from agent_dispatch.cli.remote_jobs import (
 from agent_dispatch.cli.run.results import exit_status, show_parallel, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_choice, check_range, since_time
-from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.group_job import from_record, with_answers
 from agent_dispatch.core.next_step import worded_job

@@ -23,16 +23,17 @@ from agent_dispatch.cli.setup.registration import (
 from agent_dispatch.cli.setup.suggestions import Offered, next_line, offer_projects
 from agent_dispatch.cli.setup.temporary_environments import registration_of_this
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.claude_settings import claude_config_path
-from agent_dispatch.config.file import ConfigFile, config_path
-from agent_dispatch.config.installed import (
+from agent_dispatch.config.clients.record import (
     CLAUDE_CODE,
     Written,
     installing,
     read_record,
     record_written,
 )
-from agent_dispatch.config.known_projects import KnownProject
+from agent_dispatch.config.file import ConfigFile
+from agent_dispatch.config.paths import config_path
+from agent_dispatch.config.project.claude_settings import claude_config_path
+from agent_dispatch.config.project.known_projects import KnownProject
 from agent_dispatch.errors import ConfigError, DispatchError
 from agent_dispatch.model.next_step import run
 from agent_dispatch.remote.this_host import keep_path

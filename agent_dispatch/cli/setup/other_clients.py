@@ -23,14 +23,15 @@ from agent_dispatch.cli.setup.suggestions import Offered, next_line, offer_proje
 from agent_dispatch.cli.setup.temporary_environments import Lasting, registration_of_this
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_choice
-from agent_dispatch.config.client_files import (
+from agent_dispatch.config.clients.file import (
     ClientFile,
     backup_of,
     entry_text,
     put_entry,
     read_client_file,
 )
-from agent_dispatch.config.clients import (
+from agent_dispatch.config.clients.record import Written, installing, read_record, record_written
+from agent_dispatch.config.clients.table import (
     CLIENTS,
     Client,
     Passing,
@@ -38,9 +39,8 @@ from agent_dispatch.config.clients import (
     command_of,
     make_entry,
 )
-from agent_dispatch.config.file import config_path, home_directory
-from agent_dispatch.config.installed import Written, installing, read_record, record_written
-from agent_dispatch.config.known_projects import KnownProject
+from agent_dispatch.config.paths import config_path, home_directory
+from agent_dispatch.config.project.known_projects import KnownProject
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.model.next_step import run
 

@@ -12,7 +12,7 @@ from agent_dispatch.cli.jobs.display import age
 from agent_dispatch.cli.output import Colour, cell_width, one_line, pad, remark, say, write_lines
 from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, read_claude_config
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.known_projects import KnownProject, known_projects
+from agent_dispatch.config.project.known_projects import KnownProject, known_projects
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import quoted
 from agent_dispatch.model.next_step import run

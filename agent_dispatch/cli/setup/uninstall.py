@@ -20,11 +20,8 @@ from agent_dispatch.cli.setup.registration import (
     starts_us,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.claude_settings import claude_config_path
-from agent_dispatch.config.client_files import backup_of, read_client_file, take_out_entry
-from agent_dispatch.config.clients import CLIENTS, command_of, possible_files
-from agent_dispatch.config.file import config_path, home_directory, jobs_path
-from agent_dispatch.config.installed import (
+from agent_dispatch.config.clients.file import backup_of, read_client_file, take_out_entry
+from agent_dispatch.config.clients.record import (
     CLAUDE_CODE,
     Record,
     Written,
@@ -33,6 +30,9 @@ from agent_dispatch.config.installed import (
     record_path,
     write_record,
 )
+from agent_dispatch.config.clients.table import CLIENTS, command_of, possible_files
+from agent_dispatch.config.paths import config_path, home_directory, jobs_path
+from agent_dispatch.config.project.claude_settings import claude_config_path
 from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.next_step import run

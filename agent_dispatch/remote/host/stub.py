@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 import agent_dispatch
-from agent_dispatch.config.file import config_path, jobs_path
+from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.core.command import DEPTH_VARIABLE
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.errors import DispatchError, InvalidRequestError, UnknownAgentError

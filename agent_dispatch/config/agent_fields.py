@@ -12,7 +12,7 @@ from agent_dispatch.config.keys import (
     is_agent_name,
     is_one_line,
 )
-from agent_dispatch.config.scan import directory_problem
+from agent_dispatch.config.project.facts import directory_problem
 from agent_dispatch.errors import InvalidRequestError, quoted
 from agent_dispatch.model.next_step import NextStep, StepKind, run
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.trust import look_at
+from agent_dispatch.config.project.trust import look_at
 from agent_dispatch.files import read_regular
 from agent_dispatch.model.claude_settings import ClaudeSettings, Hook, SettingsFile
 

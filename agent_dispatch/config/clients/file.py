@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.clients import ENTRY_NAME, Client, changes_to
-from agent_dispatch.config.installed import Made
-from agent_dispatch.config.jsonc_edit import JsoncDraft
-from agent_dispatch.config.toml_edit import Draft, SpliceError
+from agent_dispatch.config.clients.record import Made
+from agent_dispatch.config.clients.table import ENTRY_NAME, Client, changes_to
+from agent_dispatch.config.edit.draft import Draft, SpliceError
+from agent_dispatch.config.edit.jsonc import JsoncDraft
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.files import identity, read_regular, remedy, write_new, write_whole
 

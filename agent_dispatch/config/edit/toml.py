@@ -7,7 +7,7 @@ that `tomllib` accepts; `toml_edit` checks whether the result is what was meant.
 import re
 from collections.abc import Callable, Mapping
 
-from agent_dispatch.config.toml_scan import (
+from agent_dispatch.config.edit.toml_scan import (
     Assignment,
     Header,
     KeyPath,

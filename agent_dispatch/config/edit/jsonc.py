@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.toml_edit import SpliceError
-from agent_dispatch.config.toml_scan import KeyPath
+from agent_dispatch.config.edit.draft import SpliceError
+from agent_dispatch.config.edit.toml_scan import KeyPath
 
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _STRING_OR_LAST_COMMA = re.compile(r'"(?:\\.|[^"\\])*"|([{\[,:]\s*)?,(?=\s*[}\]])', re.DOTALL)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.config.scan import Scanner, preview, read_documents, scan
+from agent_dispatch.config.project.documents import preview, read_documents
+from agent_dispatch.config.project.facts import read_facts
 from agent_dispatch.core.agents.describe import describe
 from agent_dispatch.model.agent import ProjectFacts
-
-LATER_NS = 10**18 * 4
 
 
 def _touch(directory: Path, *names: str) -> None:
@@ -26,7 +25,7 @@ def _touch(directory: Path, *names: str) -> None:
 def test_a_project_is_known_by_its_files(tmp_path: Path) -> None:
     _touch(tmp_path, "CLAUDE.md", "Dockerfile", "pyproject.toml", "alembic.ini", "prisma/")
     (tmp_path / ".mcp.json").write_text('{"mcpServers": {"portainer": {}, "postgres": {"a": 1}}}')
-    assert scan(tmp_path) == ProjectFacts(
+    assert read_facts(str(tmp_path)) == ProjectFacts(
         healthy=True,
         has_claude_md=True,
         has_mcp_config=True,
@@ -52,7 +51,7 @@ def test_a_project_is_known_by_its_files(tmp_path: Path) -> None:
 )
 def test_each_stack_has_its_files(tmp_path: Path, name: str, stack: str) -> None:
     _touch(tmp_path, name)
-    assert scan(tmp_path).stacks == (stack,)
+    assert read_facts(str(tmp_path)).stacks == (stack,)
 
 
 @pytest.mark.parametrize(
@@ -66,16 +65,16 @@ def test_each_stack_has_its_files(tmp_path: Path, name: str, stack: str) -> None
 )
 def test_each_database_has_its_files(tmp_path: Path, name: str, db: str) -> None:
     _touch(tmp_path, name)
-    assert scan(tmp_path).dbs == (db,)
+    assert read_facts(str(tmp_path)).dbs == (db,)
 
 
 def test_an_empty_directory_is_a_healthy_project(tmp_path: Path) -> None:
-    assert scan(tmp_path) == ProjectFacts(healthy=True)
+    assert read_facts(str(tmp_path)) == ProjectFacts(healthy=True)
 
 
 def test_claude_md_may_lie_in_the_claude_directory(tmp_path: Path) -> None:
     _touch(tmp_path, ".claude/CLAUDE.md")
-    assert scan(tmp_path).has_claude_md
+    assert read_facts(str(tmp_path)).has_claude_md
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def test_claude_md_may_lie_in_the_claude_directory(tmp_path: Path) -> None:
 )
 def test_a_broken_mcp_config_is_there_and_names_no_servers(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".mcp.json").write_bytes(content)
-    facts = scan(tmp_path)
+    facts = read_facts(str(tmp_path))
     assert facts.has_mcp_config
     assert facts.mcp_servers == ()
 
@@ -103,7 +102,7 @@ def test_a_broken_mcp_config_is_there_and_names_no_servers(tmp_path: Path, conte
 def test_names_of_servers_are_bounded_and_printable(tmp_path: Path) -> None:
     servers: dict[str, object] = {f"{number:03}\n{'x' * 500}": {} for number in range(500)}
     (tmp_path / ".mcp.json").write_text("\ufeff" + json.dumps({"mcpServers": servers}))
-    found = scan(tmp_path).mcp_servers
+    found = read_facts(str(tmp_path)).mcp_servers
     assert len(found) == 100
     assert all(name.isprintable() and len(name) == 100 for name in found)
 
@@ -138,16 +137,15 @@ def test_a_directory_that_cannot_be_used_says_why(
     tmp_path: Path, make: Callable[[Path], None], problem: str
 ) -> None:
     make(tmp_path / "project")
-    facts = scan(tmp_path / "project")
+    facts = read_facts(str(tmp_path / "project"))
     assert not facts.healthy
     assert facts.problem is not None
     assert facts.problem.startswith(f"{problem}{tmp_path / 'project'}")
-    assert Scanner().scan(str(tmp_path / "project")) == facts
 
 
 @pytest.mark.parametrize("path", ["/nul\0byte", "/" + "x" * 5000])
 def test_a_path_that_no_file_can_have_is_a_problem_too(path: str) -> None:
-    assert not Scanner().scan(path).healthy
+    assert not read_facts(path).healthy
 
 
 def _device(path: Path) -> None:
@@ -158,7 +156,7 @@ def _device(path: Path) -> None:
 def test_only_regular_files_are_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
     for name in ("CLAUDE.md", "README.md", "pyproject.toml", "package.json", ".mcp.json"):
         make(tmp_path / name)
-    facts = scan(tmp_path)
+    facts = read_facts(str(tmp_path))
     assert (facts.healthy, facts.has_claude_md, facts.has_mcp_config) == (True, False, False)
     assert preview(tmp_path, "CLAUDE.md", 40) is None
     assert describe(read_documents(tmp_path), ProjectFacts(healthy=True)) == tmp_path.name
@@ -205,48 +203,11 @@ def test_a_preview_has_so_many_lines_and_no_control_characters(
     assert preview(tmp_path, "CLAUDE.md", lines) == expected
 
 
-def test_a_directory_that_did_not_change_is_not_read_again(tmp_path: Path) -> None:
-    _touch(tmp_path, "go.mod")
-    scanner = Scanner(now_ns=lambda: LATER_NS)
-    assert scanner.scan(str(tmp_path)) is scanner.scan(str(tmp_path))
-
-
-def test_a_directory_too_young_to_tell_changes_apart_is_read_again(tmp_path: Path) -> None:
-    scanner = Scanner(now_ns=lambda: tmp_path.stat().st_mtime_ns)
-    assert scanner.scan(str(tmp_path)) is not scanner.scan(str(tmp_path))
-
-
-def test_every_change_is_seen_at_the_next_scan(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / ".claude").mkdir()
-    (project / ".mcp.json").write_text("{}")
-    scanner = Scanner(now_ns=lambda: LATER_NS)
-    assert scanner.scan(str(project)) == ProjectFacts(healthy=True, has_mcp_config=True)
-    (project / ".mcp.json").write_text('{"mcpServers": {"a": {}}}')
-    assert scanner.scan(str(project)).mcp_servers == ("a",)
-    _touch(project, ".claude/CLAUDE.md")
-    assert scanner.scan(str(project)).has_claude_md
-    _touch(project, "go.mod")
-    assert scanner.scan(str(project)).stacks == ("Go",)
-    project.rename(tmp_path / "elsewhere")
-    assert not scanner.scan(str(project)).healthy
-
-
-def test_the_scanner_forgets_the_oldest_of_very_many_directories(tmp_path: Path) -> None:
-    scanner = Scanner(now_ns=lambda: LATER_NS)
-    first = scanner.scan(str(tmp_path))
-    for number in range(300):
-        (tmp_path / f"d{number}").mkdir()
-        scanner.scan(str(tmp_path / f"d{number}"))
-    assert scanner.scan(str(tmp_path)) is not first
-
-
 def test_a_directory_with_very_many_entries_is_asked_for_the_known_names(tmp_path: Path) -> None:
     for number in range(2100):
         (tmp_path / f"file-{number}").touch()
     _touch(tmp_path, "Cargo.toml", "migrations/")
-    facts = scan(tmp_path)
+    facts = read_facts(str(tmp_path))
     assert (facts.stacks, facts.dbs) == (("Rust",), ("migrations",))
 
 
@@ -257,7 +218,7 @@ def test_a_directory_that_may_be_entered_but_not_listed_is_asked_for_the_known_n
     project.mkdir()
     _touch(project, "Cargo.toml")
     project.chmod(stat.S_IXUSR | stat.S_IXOTH)
-    assert as_nobody(lambda: repr(scan(project).stacks)) == "('Rust',)"
+    assert as_nobody(lambda: repr(read_facts(str(project)).stacks)) == "('Rust',)"
 
 
 def test_a_directory_that_may_not_be_entered_says_so(
@@ -265,4 +226,6 @@ def test_a_directory_that_may_not_be_entered_says_so(
 ) -> None:
     project = tmp_path / "project"
     project.mkdir(mode=0o000)
-    assert as_nobody(lambda: str(scan(project).problem)).startswith("no permission to enter the")
+    assert as_nobody(lambda: str(read_facts(str(project)).problem)).startswith(
+        "no permission to enter the"
+    )

@@ -12,8 +12,8 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from agent_dispatch.config.toml_scan import KeyPath
-from agent_dispatch.config.toml_splice import add_table, dotted, remove, set_key
+from agent_dispatch.config.edit.toml import add_table, dotted, remove, set_key
+from agent_dispatch.config.edit.toml_scan import KeyPath
 
 
 class SpliceError(Exception):
