@@ -17,6 +17,7 @@ from agent_dispatch.claude.guard import kill_marked
 from agent_dispatch.model.job import JOB_VARIABLE
 from bench.chaos.agents import script
 from tests.faults.house import PRODUCT, House
+from tests.warm import WarmProcess
 
 _SMALL_PIPE_BYTES = 4096
 _QUIET_LOOKS = 5
@@ -151,7 +152,7 @@ class Scene(House):
 class Client:
     """Talks to one server: sends requests without waiting, and keeps the answers."""
 
-    def __init__(self, process: trio.Process, directory: Path) -> None:
+    def __init__(self, process: trio.Process | WarmProcess, directory: Path) -> None:
         """Use a server after its handshake; its records are somewhere below `directory`."""
         self.process = process
         self._directory = directory
@@ -172,7 +173,7 @@ class Client:
     @property
     def is_up(self) -> bool:
         """Whether the server still runs."""
-        return self.process.poll() is None
+        return self.process.returncode is None
 
     async def post(self, tool: str, **arguments: object) -> int | None:
         """Call a tool; returns the id of the request, or None if the server no longer reads."""

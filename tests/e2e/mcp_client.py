@@ -6,11 +6,13 @@ from typing import Any
 
 import trio
 
+from tests.warm import WarmProcess
+
 
 class McpClient:
     """Drives one `agent-dispatch serve` over its pipes."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process | WarmProcess) -> None:
         self.process = process
         self.progress: list[str] = []
         """The messages of all progress notifications so far."""

@@ -16,6 +16,7 @@ from tests.census import Census
 from tests.claude.trees import PRELUDE
 from tests.e2e.mcp_client import McpClient
 from tests.run.stage import CLAUDE
+from tests.warm import WarmProcess, start
 
 PRODUCT = (sys.executable, "-P", "-m", "agent_dispatch")
 """The product's command line, without arguments."""
@@ -59,21 +60,36 @@ class House(Census):
         }
 
     @asynccontextmanager
-    async def serving(self, *prefix: str, handshake: bool = True) -> AsyncIterator[McpClient]:
+    async def serving(
+        self, *prefix: str, handshake: bool = True, warm: bool = False
+    ) -> AsyncIterator[McpClient]:
         """A server after its handshake, in a separate process group; killed when the block ends.
 
         Args:
             prefix: A program that becomes the server.
             handshake: False: without one.
+            warm: Fork it from a process that has imported everything. The census then counts its
+                agents only.
         """
-        process = await trio.lowlevel.open_process(
-            [*prefix, *PRODUCT, "serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self.environ,
-            cwd=self.config.parent,
-            start_new_session=True,
-        )
+        process: trio.Process | WarmProcess
+        if warm:
+            process = start(
+                "agent_dispatch",
+                "serve",
+                stderr=None,
+                env=self.environ,
+                cwd=self.config.parent,
+                new_session=True,
+            )
+        else:
+            process = await trio.lowlevel.open_process(
+                [*prefix, *PRODUCT, "serve"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self.environ,
+                cwd=self.config.parent,
+                start_new_session=True,
+            )
         try:
             client = McpClient(process)
             if handshake:

@@ -11,8 +11,12 @@ from typing import Any
 
 import trio
 
+from tests import warm
+
 REPOSITORY = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "tests.server.serve_fake"]
+PRODUCT, FAKE = "agent_dispatch", "tests.server.serve_fake"
+"""Modules that serve, the second with a fake service."""
+COMMAND = [sys.executable, "-m", FAKE]
 LEAVE_S = 3.0 if "PYTEST_XDIST_WORKER" in os.environ else 0.45
 """What Claude Code leaves a server between its first signal and SIGKILL: 0.45 s.
 
@@ -42,7 +46,7 @@ Message = dict[str, Any]
 class Server:
     """The client's end of one served process."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process | warm.WarmProcess) -> None:
         self.process = process
         self.stderr = ""
         """The server's stderr so far; complete after `wait_exit`."""
@@ -126,21 +130,36 @@ class Server:
 @asynccontextmanager
 async def serving(
     *args: str,
-    command: Sequence[str] = COMMAND,
+    module: str = FAKE,
+    command: Sequence[str] | None = None,
     env: Mapping[str, str] | None = None,
     stdin: int = subprocess.PIPE,
     stdout: int = subprocess.PIPE,
 ) -> AsyncIterator[Server]:
-    """A server process that is always ended at the end of the block."""
+    """A server process that is always ended at the end of the block.
+
+    Args:
+        args: The arguments of the server.
+        module: What is run, in a process that has imported everything already.
+        command: Run this in a new process instead; for tests of how a server starts.
+        env: The environment, besides PATH.
+        stdin: A descriptor, PIPE or DEVNULL.
+        stdout: A descriptor, PIPE or DEVNULL.
+    """
+    environ = {"PATH": "/usr/bin:/bin", **(env or {})}
     with trio.fail_after(20):
-        process = await trio.lowlevel.open_process(
-            [*command, *args],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            cwd=REPOSITORY,
-            env={"PATH": "/usr/bin:/bin", **(env or {})},
-        )
+        if command is None:
+            process: trio.Process | warm.WarmProcess
+            process = warm.start(module, *args, env=environ, stdin=stdin, stdout=stdout)
+        else:
+            process = await trio.lowlevel.open_process(
+                [*command, *args],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                cwd=REPOSITORY,
+                env=environ,
+            )
         server = Server(process)
         try:
             async with trio.open_nursery() as nursery:

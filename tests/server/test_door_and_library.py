@@ -4,7 +4,6 @@ A line that the door cannot decode is left to the library, with all that follows
 of a conversation, it moves the border between the two; no answer may change.
 """
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ from tests.server.processes import (
     INITIALIZE,
     INITIALIZED,
     MODERN_META,
+    PRODUCT,
     Message,
     serving,
 )
 
-SERVE = [sys.executable, "-P", "-m", "agent_dispatch", "serve"]
 HAND_OVER = b"[]\n"
 """A batch of nothing: no era has it, and the door leaves it to the library."""
 
@@ -51,7 +50,8 @@ async def answers(messages: list[Message], place: int, config: Path) -> dict[obj
     """All answers of a conversation, handed over before the message at `place`."""
     wanted = {message["id"] for message in messages if "id" in message}
     found: dict[object, Message] = {}
-    async with serving(command=SERVE, env={"AGENT_DISPATCH_CONFIG": str(config)}) as server:
+    env = {"AGENT_DISPATCH_CONFIG": str(config)}
+    async with serving("serve", module=PRODUCT, env=env) as server:
         for number, message in enumerate(messages):
             if number == place:
                 await server.say_raw(HAND_OVER)

@@ -6,7 +6,6 @@ import pty
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.server.processes import (
     INITIALIZE,
     INITIALIZED,
     LEAVE_S,
+    PRODUCT,
     REPOSITORY,
     Server,
     serving,
@@ -69,7 +69,7 @@ async def test_the_librarys_own_client_gets_on_with_it(mode: str) -> None:
 async def test_the_wire_is_out_of_reach_and_the_fork_server_comes_before_all_that_is_heavy() -> (
     None
 ):
-    async with serving() as server:
+    async with serving(command=COMMAND) as server:
         await server.shake_hands()
         await server.say(server.dispatch(1, "noise"))
         answer = await server.hear()
@@ -224,7 +224,7 @@ async def test_each_signal_ends_an_idle_server_at_once(signum: signal.Signals) -
 
 
 async def test_a_signal_while_it_loads_ends_it_without_noise() -> None:
-    async with serving() as server:
+    async with serving(command=COMMAND) as server:
         await server.shake_hands()
         await server.say(server.dispatch(1, "hello"))
         await server.wait_stderr("fork_server started")
@@ -408,9 +408,8 @@ async def test_a_terminal_gets_a_hint_and_its_end_of_file_ends_it() -> None:
 
 
 async def test_a_configuration_that_cannot_be_is_told_to_every_caller() -> None:
-    command = [sys.executable, "-P", "-m", "agent_dispatch", "serve"]
     env = {"AGENT_DISPATCH_CONFIG": "/nowhere/agents.yaml"}
-    async with serving(command=command, env=env) as server:
+    async with serving("serve", module=PRODUCT, env=env) as server:
         await server.shake_hands()
         await server.say(server.request(1, "tools/call", name="list_agents"))
         answer = (await server.hear_answer(1))["result"]

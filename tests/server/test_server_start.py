@@ -10,8 +10,8 @@ from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import JobKind
 from tests.jobs.support import end, running
-from tests.server.processes import serving
-from tests.server.test_front_door import CALL, SERVE
+from tests.server.processes import PRODUCT, serving
+from tests.server.test_front_door import CALL
 
 
 async def test_old_background_jobs_are_removed_when_a_server_starts(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ async def test_old_background_jobs_are_removed_when_a_server_starts(tmp_path: Pa
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
     }
-    async with serving(command=SERVE, env=environ) as server:
+    async with serving("serve", module=PRODUCT, env=environ) as server:
         await server.shake_hands()
         await server.say(CALL)
         assert (await server.hear())["id"] == CALL["id"]
