@@ -208,7 +208,7 @@ def _be_program(request: Mapping[str, object], streams: Sequence[int]) -> NoRetu
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
+    except Exception:
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):
@@ -219,12 +219,12 @@ def _be_program(request: Mapping[str, object], streams: Sequence[int]) -> NoRetu
 if __name__ == "__main__":
     import gc
 
-    from agent_dispatch.late import import_late_modules
+    from agent_dispatch.preload import preload_modules
 
     for module in ("server.http_server", "worker", "cli.app"):
         importlib.import_module(f"agent_dispatch.{module}")
     importlib.import_module("tests.server.fake_service")
-    import_late_modules()
+    preload_modules()
 
     # Forked processes share the pages of what exists now.
     gc.collect()
