@@ -19,6 +19,7 @@ The rooms, from the surfaces down. Imports go one way, which `lint-imports` chec
                     configuration files of MCP clients
     file_locks      locks between processes
     files           private durable files
+    threads         threads for calls that block
     core/           decisions: values in, values out; imports no event loop
     model/          frozen msgspec structs: stored records and wire formats
     errors          exceptions for wrong calls

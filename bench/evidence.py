@@ -14,8 +14,8 @@ import trio
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import run_program
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
-from agent_dispatch.run.threads import Lookouts
 from agent_dispatch.run.work_tree import WorkTrees
+from agent_dispatch.threads import DirectoryThreads
 from bench.harness import timed
 from bench.report import OURS, Row, Samples, at_most, row
 from bench.workshop import Workshop, dispatch, serving, succeeded
@@ -61,7 +61,7 @@ def evidence(shop: Workshop, rounds: int) -> list[Row]:
 
 async def _looks_ms(directory: str, environ: Mapping[str, str], rounds: int) -> float:
     """How long a run outside of Git waits for its two looks."""
-    trees = WorkTrees(partial(run_program, Launcher(None)), Lookouts())
+    trees = WorkTrees(partial(run_program, Launcher(None)), DirectoryThreads())
     command = Command(("claude",), directory, {**environ, MARKER_VARIABLE: "bench"})
     times = []
     async with trio.open_nursery() as nursery:

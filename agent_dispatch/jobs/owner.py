@@ -19,13 +19,13 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.log import write_to_stderr
 from agent_dispatch.jobs.mailbox import Delivery, Mail
-from agent_dispatch.jobs.pools import Pool, in_own_thread, in_pool, in_record_thread
 from agent_dispatch.jobs.record import ended, started, with_progress
 from agent_dispatch.jobs.remote_callers import EventLog
 from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
 from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
+from agent_dispatch.threads import Pool, in_own_thread, in_pool, in_record_thread
 
 PROGRESS_PACE_S = 1.0
 """The time between two writes of progress, at least."""

@@ -18,10 +18,10 @@ import trio
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.mailbox import Mail
-from agent_dispatch.jobs.pools import Pool, in_own_thread, in_pool
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import Job, JobStatus
 from agent_dispatch.model.message import KEEP_MAIL, Keep
+from agent_dispatch.threads import Pool, in_own_thread, in_pool
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

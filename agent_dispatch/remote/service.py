@@ -13,14 +13,12 @@ from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.config.hosts import link_agent, remote_directory, require_free_name
 from agent_dispatch.config.paths import jobs_path, with_absolute_paths
-from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue.exchange import Exchange, check_dialogue, timeout_error
 from agent_dispatch.core.next_step import more_time, on_host
 from agent_dispatch.core.outcome.refusal import refused, result_of_job
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import Collected, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields
@@ -43,7 +41,7 @@ from agent_dispatch.remote.caller.client import Hosts
 from agent_dispatch.remote.caller.remote_jobs import at_host, with_remote_jobs
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.service import JobNotEndedError, Service, open_service
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.threads import Pool, in_pool, in_thread
 
 _ADD_S = 30.0
 
@@ -55,7 +53,6 @@ class Routed(Service):
         """Send to `hosts` what concerns them; `parts` are those of the local service."""
         super().__init__(**parts)
         self._hosts = hosts
-        self._is_nested = current_depth(parts["environ"]) > 0
 
     # -- dispatches
 

@@ -1,8 +1,11 @@
-"""Hand a background job to a worker of its own, which goes on when its submitter has left.
+"""Hand a background job to a worker process, which outlives its submitter.
 
-The job changes hands at one moment: when the submitter sends `GO`. Until then the worker has the
-job's descriptors and does nothing with them; from then on the submitter does nothing with the job,
-whatever becomes of the call. A worker that reads EOF in place of `GO` runs nothing.
+Ownership moves at one moment: when the submitter sends `GO`. Before that, the worker has the job's
+descriptors and does nothing with them. After that, the submitter does nothing with the job. A
+worker that reads EOF instead of `GO` runs nothing.
+
+A job that another machine submitted may have a lease: the worker ends it when its caller has been
+silent for too long.
 """
 
 import contextlib
@@ -16,12 +19,16 @@ import trio
 from agent_dispatch.claude.fork_server import GO, UP, WORKER, ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.errors import DispatchError
+from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.threads import in_thread
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "agent_dispatch.worker")
 """The slow way to a worker. -P: a file of the current directory must not replace a module."""
 _UP_TIMEOUT_S = 5.0
 """How long a worker may take to say that it is up, on a loaded machine; a forked one needs 2 ms."""
+_LOOK_AT_LEASE_EVERY_S = 1.0
 
 _WHAT_NEXT = (
     "Nothing of the job runs. Raise the limits (ulimit -u, ulimit -n), or let fewer jobs run at"
@@ -34,7 +41,7 @@ class WorkerStartError(DispatchError):
 
 
 class Workers:
-    """Starts workers for one submitter."""
+    """Starts the workers of one submitter."""
 
     def __init__(
         self,
@@ -42,12 +49,12 @@ class Workers:
         environ: Mapping[str, str],
         claude: Sequence[str] | None,
     ) -> None:
-        """Start workers by `fork_server`, if there is one, with the environment of the submitter.
+        """Start workers with the environment of the submitter.
 
         Args:
-            fork_server: Forks them; None starts each as a program.
-            environ: Theirs, and so their agents'.
-            claude: The program that plays claude, as in `open_service`.
+            fork_server: Forks them; None starts each as a new program.
+            environ: The environment of the workers and of their agents.
+            claude: The program to run as claude, as in `open_service`.
         """
         self._launcher = Launcher(fork_server, WORKER, WORKER_PROGRAM)
         self._environ = dict(environ)
@@ -56,18 +63,18 @@ class Workers:
     async def start(self, owned: Ownership) -> None:
         """Hand `owned` over to a worker.
 
-        If cancelled, the job is still owned here, and no worker runs it or ever will. Once it is
-        handed over this returns, without `Cancelled`.
+        If cancelled, this process still owns the job, and no worker will run it. Once the job is
+        handed over, this call returns normally even if it was cancelled meanwhile.
 
         Raises:
-            WorkerStartError: There is none; the job is still owned here.
+            WorkerStartError: No worker took the job; this process still owns it.
         """
         request = {"job_id": owned.job.id, "env": self._environ, "claude": self._claude}
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise _cannot_start(error) from error
-        # Closed without waiting: a checkpoint after `GO` could tell of a cancellation.
+        # Closed without waiting: a checkpoint after `GO` could raise `Cancelled`.
         with contextlib.closing(trio.lowlevel.FdStream(ours.detach())) as worker:
             try:
                 with theirs:
@@ -87,13 +94,13 @@ class Workers:
                 return await worker.receive_some(len(UP)) == UP
             except trio.BrokenResourceError:
                 return False
-        # It lies unread with a fork server that was stopped, and with it the job's lock.
+        # A stopped fork server still holds the request, and with it the job's lock.
         self._launcher.give_up()
         return False
 
 
 def _tell(worker: trio.lowlevel.FdStream, word: bytes) -> bool:
-    """Send a word, which the socket has room for; False if nobody is there to read it."""
+    """Send a word, which always fits into the socket; False if the worker is gone."""
     try:
         os.write(worker.fileno(), word)
     except (BrokenPipeError, ConnectionResetError):
@@ -104,3 +111,36 @@ def _tell(worker: trio.lowlevel.FdStream, word: bytes) -> bool:
 def _cannot_start(error: OSError) -> WorkerStartError:
     reason = error.strerror or str(error)
     return WorkerStartError(f"The worker of this job cannot be started: {reason}. {_WHAT_NEXT}")
+
+
+async def begin_for_remote_caller(store: JobStore, job_id: str) -> None:
+    """Record that this worker begins the job, so that a repeated submission cannot start it again.
+
+    Raises:
+        JobStoreError: This cannot be recorded; the job must not begin.
+    """
+    try:
+        await in_thread(store.submissions.begin, job_id)
+    except OSError as error:
+        raise JobStoreError(
+            f"The job was not started, because it cannot be noted that it begins: {error}."
+        ) from error
+
+
+async def end_with_lease(store: JobStore, job_id: str) -> None:
+    """Cancel the job once its caller has been silent for longer than its lease allows.
+
+    Returns at once for a job without a lease. Raises nothing but `Cancelled`: a lease that cannot
+    be read is read again later, because a disk error must not end the run.
+    """
+    lease = store.lease(job_id)
+    is_leased = await in_thread(lease.exists)
+    while is_leased:
+        await trio.sleep(_LOOK_AT_LEASE_EVERY_S)
+        with contextlib.suppress(OSError):
+            if (lease_s := await in_thread(lease.overdue_s)) is not None:
+                by = f"its lease: its caller was not heard for {lease_s:g} s"
+                with contextlib.suppress(DispatchError):
+                    # This rings the bell of the owner, which is this process, and it ends the run.
+                    await in_thread(store.request_cancel, job_id, by)
+                    return

@@ -14,9 +14,9 @@ import trio
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.log import write_to_stderr
-from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import Settings
+from agent_dispatch.threads import Pool, in_pool
 
 _EVERY_S = 3600.0
 

@@ -30,7 +30,7 @@ from agent_dispatch.files import make_private_directory, open_private, remedy
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.run.run_job import JobRun
-from agent_dispatch.run.threads import gain, give_back
+from agent_dispatch.threads import gain, give_back
 
 _POLL_S = (0.02, 0.06)
 """How often a waiter looks for a lock that another process has freed: waiting for it would take a

@@ -12,6 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import trio
 
+from agent_dispatch.claude.find_claude import (
+    check_directory,
+    find_program,
+    no_answer,
+    with_program_on_path,
+)
 from agent_dispatch.config.registry import ConfigSnapshot, Registry
 from agent_dispatch.core.command import (
     MARKER_VARIABLE,
@@ -38,14 +44,8 @@ from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import JOB_VARIABLE, Job
 from agent_dispatch.model.ledger import TREE_VARIABLE
 from agent_dispatch.model.next_step import run
-from agent_dispatch.run.program import (
-    check_directory,
-    find_program,
-    no_answer,
-    with_program_on_path,
-)
-from agent_dispatch.run.threads import Lookouts
 from agent_dispatch.run.turns import not_started
+from agent_dispatch.threads import DirectoryThreads
 
 _CONFIG_S = 20.0
 """How long `agents.toml` may take to be read: longer than a disk is busy."""
@@ -120,7 +120,7 @@ class Planner:
         registry: Registry,
         environ: Mapping[str, str],
         claude: Sequence[str] | None,
-        lookouts: Lookouts,
+        threads: DirectoryThreads,
     ) -> None:
         """Plan for the agents of `registry`.
 
@@ -129,12 +129,12 @@ class Planner:
             environ: What agents inherit; also names the nesting depth and holds PATH.
             claude: The program and its first arguments; None looks for `claude` on PATH at each
                 run, so an update of the CLI needs no restart.
-            lookouts: Where a directory that hangs holds up nothing else.
+            threads: For looks at directories that may hang.
         """
         self.environ = environ
         self._registry = registry
         self._claude = claude
-        self._lookouts = lookouts
+        self._threads = threads
 
     async def snapshot(self) -> ConfigSnapshot:
         """Read the configuration.
@@ -144,7 +144,7 @@ class Planner:
         """
         registry, path = self._registry, str(self._registry.path)
         try:
-            return await self._lookouts.look(path, registry.snapshot, _CONFIG_S)
+            return await self._threads.run_within(_CONFIG_S, path, registry.snapshot)
         except trio.TooSlowError:
             raise ConfigError(
                 f"{path} did not answer for {_CONFIG_S:g} s. Is it on a network mount that hangs?"
@@ -214,6 +214,6 @@ class Planner:
             return program, with_program_on_path(self.environ, program[0])
 
         try:
-            return await self._lookouts.look(directory, look, timeout_s)
+            return await self._threads.run_within(timeout_s, directory, look)
         except trio.TooSlowError:
             return no_answer(timeout_s)

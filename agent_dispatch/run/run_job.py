@@ -22,7 +22,6 @@ from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
-from agent_dispatch.jobs.pools import in_own_thread
 from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
 from agent_dispatch.model.event import TellEvent, end_event, ignore_event, question_event
@@ -31,8 +30,9 @@ from agent_dispatch.model.message import KEEP_MAIL, MESSAGE_MAIL, Keep, MessageB
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.question import ANSWER_MAIL, Answer, Question
 from agent_dispatch.run.accounts import Account
-from agent_dispatch.run.asking import Asking
 from agent_dispatch.run.messages import Messages
+from agent_dispatch.run.questions import Questions
+from agent_dispatch.threads import in_own_thread
 
 T = TypeVar("T")
 
@@ -76,8 +76,8 @@ class JobRun:
         self._mail_handlers: dict[str, OnMail] = {}
         self._unhandled: dict[str, list[Mail]] = {}
         self._tell_event = tell
-        self.asking = Asking(owned, self.tell, on_question=self._notify)
-        self.on_mail(ANSWER_MAIL, Answer, self.asking.take_answer)
+        self.questions = Questions(owned, self.tell, on_question=self._notify)
+        self.on_mail(ANSWER_MAIL, Answer, self.questions.take_answer)
         self.messages = Messages(owned)
         self.on_mail(MESSAGE_MAIL, MessageBody, self.messages.take)
         self.cancel = cancel

@@ -21,16 +21,16 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.event import TellEvent, ignore_event
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.run.accounts import Accounts, capped
+from agent_dispatch.run.background import begin_for_remote_caller, end_with_lease
 from agent_dispatch.run.dialogue import Dialogue, not_begun
-from agent_dispatch.run.dispatching import Dispatching
+from agent_dispatch.run.dispatch import Dispatch
 from agent_dispatch.run.housekeeping import Housekeeping
-from agent_dispatch.run.lease import begin_for_remote_caller, end_with_lease
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
-from agent_dispatch.run.threads import in_thread
 from agent_dispatch.run.turns import OpenClaude, TimeLimit
 from agent_dispatch.run.work_tree import WorkTrees
+from agent_dispatch.threads import in_thread
 
 
 class Runner:
@@ -236,7 +236,7 @@ class Runner:
     async def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> DispatchResult:
         """Run one dispatch under a slot, once it is booked."""
         settings = plan.settings
-        dispatching = Dispatching(
+        dispatching = Dispatch(
             plan,
             limit,
             run,

@@ -33,11 +33,10 @@ from agent_dispatch.core.outcome.refusal import refused_by, result_of_job
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.core.request.parallel import wrong_items
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
-from agent_dispatch.errors import DispatchError
+from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.owner import create_job
-from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import Collected, JobStore, Listing
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
@@ -60,21 +59,21 @@ from agent_dispatch.model.question import AnsweredBy, PastQuestion, Question, Ve
 from agent_dispatch.model.replies import Answered, CacheCleared, CacheStats
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.accounts import tree_around
-from agent_dispatch.run.answering import Answering
+from agent_dispatch.run.agents import Looks
 from agent_dispatch.run.background import Workers
+from agent_dispatch.run.give_answer import give_answer
 from agent_dispatch.run.limits import Limits
-from agent_dispatch.run.looks import Looks
 from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.parallel import dispatch_parallel
 from agent_dispatch.run.plan import Plan, Planner, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, nothing_begun
 from agent_dispatch.run.runner import Runner
+from agent_dispatch.run.send_message import send_message
 from agent_dispatch.run.sessions import check_not_around, check_owner
 from agent_dispatch.run.single_flight import SingleFlight
-from agent_dispatch.run.steering import send
-from agent_dispatch.run.threads import Lookouts, in_thread
 from agent_dispatch.run.turns import OpenClaude, TimeLimit
 from agent_dispatch.run.work_tree import WorkTrees
+from agent_dispatch.threads import DirectoryThreads, Pool, in_pool, in_thread
 
 _CANCEL_PATIENCE_S = 10.0
 """How long a cancellation may take before its outcome is `running`: a ladder, with room."""
@@ -123,23 +122,21 @@ class Service:
         self._parent = environ.get(JOB_VARIABLE)
         self._tree = tree_around(environ)
         self._ids = IdSource()
-        self._lookouts = Lookouts()
-        self._looks = Looks(registry, self._lookouts)
-        self._planner = Planner(registry, environ, claude, self._lookouts)
+        self._threads = DirectoryThreads()
+        self._looks = Looks(registry, self._threads)
+        self._planner = Planner(registry, environ, claude, self._threads)
         self._runner = Runner(
             store=store,
             planner=self._planner,
             limits=limits,
             open_claude=open_claude,
-            work_trees=WorkTrees(run_program, self._lookouts),
+            work_trees=WorkTrees(run_program, self._threads),
             run_program=run_program,
             parent=self._parent,
             tell=tell,
         )
         self._flight = SingleFlight(nursery)
-        self._answering = Answering(
-            store, self._submit_allowed, is_nested=current_depth(environ) > 0
-        )
+        self._is_nested = current_depth(environ) > 0
 
     # -- dispatches
 
@@ -559,8 +556,19 @@ class Service:
     async def answer(
         self, job_id: str, verdict: Verdict, by: AnsweredBy, question_id: str = ""
     ) -> Answered:
-        """Give a person's answer to a permission question; see `Answering.answer`."""
-        return await self._answering.answer(job_id, verdict, by, question_id)
+        """Give a person's answer to a permission question; see `give_answer`.
+
+        Raises:
+            InvalidRequestError: A dispatched agent tries to allow something.
+        """
+        if self._is_nested and verdict is Verdict.ALLOW:
+            raise InvalidRequestError(
+                "A dispatched agent does not allow itself anything: this process runs inside a"
+                " dispatch (AGENT_DISPATCH_DEPTH is set). Answer from a shell of your own."
+            )
+        return await give_answer(
+            self._store, self._submit_allowed, job_id, verdict, by, question_id
+        )
 
     async def questions_elsewhere(self) -> tuple[list[QuestionRow], list[str]]:
         """The questions of our jobs on other machines, and the machines that cannot be reached."""
@@ -651,12 +659,12 @@ class Service:
         return await self.job(job_id)
 
     async def send(self, job_id: str, text: str) -> Sending:
-        """Tell the agent of a job something while it works; see `run.steering.send`.
+        """Tell the agent of a job something while it works; see `send_message`.
 
         Raises:
             DispatchError: Not an id, not a message, or its record cannot be read.
         """
-        return await send(self._store, job_id, text)
+        return await send_message(self._store, job_id, text)
 
     async def cancel(
         self, job_id: str, *, by: str = "a caller", keep: bool = False
@@ -748,7 +756,7 @@ class Service:
         """
         if self._planner.environ.get("AGENT_DISPATCH_CONFIG"):
             check = partial(require_named_config, self._planner.environ)
-            await self._lookouts.run("the configuration", check)
+            await self._threads.run("the configuration", check)
 
     async def add_agent(
         self, name: str, directory: str, *, by: ChangedBy, **fields: Unpack[AgentFields]
@@ -759,7 +767,7 @@ class Service:
             WideningError: A model asks for rights that are a person's to give.
         """
         add = partial(self._registry.add_agent, name, directory, by=by, **fields)
-        return await self._lookouts.run(f"add {name}", add)
+        return await self._threads.run(f"add {name}", add)
 
     async def update_agent(
         self, name: str, *, by: ChangedBy, **fields: Unpack[AgentFields]
@@ -770,7 +778,7 @@ class Service:
             WideningError: A model asks for rights that are a person's to give.
         """
         update = partial(self._registry.update_agent, name, by=by, **fields)
-        return await self._lookouts.run(f"update {name}", update)
+        return await self._threads.run(f"update {name}", update)
 
     async def add_remote_agent(
         self, name: str, host: str, directory: str, description: str = ""
@@ -794,7 +802,7 @@ class Service:
     async def remove_agent(self, name: str) -> AgentChange:
         """Forget an agent; its directory stays as it is."""
         remove = partial(self._registry.remove_agent, name)
-        return await self._lookouts.run(f"remove {name}", remove)
+        return await self._threads.run(f"remove {name}", remove)
 
 
 def _plan_members(

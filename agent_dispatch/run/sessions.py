@@ -5,7 +5,7 @@ from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import Job
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.threads import in_thread
 
 
 async def check_owner(store: JobStore, request: DispatchRequest) -> None:

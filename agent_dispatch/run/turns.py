@@ -31,7 +31,7 @@ from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.run.run_job import JobRun
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.threads import in_thread
 
 OpenClaude = Callable[
     [Command, Transcript, OnProgress, Sequence[int], OnControl],
@@ -222,13 +222,13 @@ class Turns:
             self._run.messages.see(event)
             return
         if isinstance(event, ControlCancelRequestEvent):
-            self._run.asking.withdraw(child, event.request_id)
+            self._run.questions.withdraw(child, event.request_id)
             return
         self._requests += 1
         if self._requests > _MAX_REQUESTS:
             return  # A child that floods us gets no more answers.
         if is_permission(event):
-            self._run.asking.ask(
+            self._run.questions.ask(
                 child,
                 event,
                 self._agent.name,

@@ -23,7 +23,7 @@ from agent_dispatch.core.outcome.verify import (
 )
 from agent_dispatch.model.dispatch import DispatchResult, Progress
 from agent_dispatch.run.run_job import JobRun
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.threads import in_thread
 
 
 class Verification:

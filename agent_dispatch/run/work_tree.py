@@ -30,7 +30,7 @@ from agent_dispatch.core.outcome.work_tree import (
     parse_commits,
     parse_status,
 )
-from agent_dispatch.run.threads import Lookouts
+from agent_dispatch.threads import DirectoryThreads
 
 LOOK_S = 2.0
 """How long one look may take. Without it the run has no evidence from Git."""
@@ -95,10 +95,10 @@ class _Tree(msgspec.Struct, frozen=True):
 class WorkTrees:
     """Looks at work trees; made once per service."""
 
-    def __init__(self, run_program: RunProgram, lookouts: Lookouts) -> None:
+    def __init__(self, run_program: RunProgram, threads: DirectoryThreads) -> None:
         """Run Git by `run_program`; look at files where a hung directory blocks nothing else."""
         self._run_program = run_program
-        self._lookouts = lookouts
+        self._threads = threads
 
     def watch(self, command: Command, nursery: trio.Nursery) -> "Watch":
         """Begin to look at the directory of `command`, before it runs, in a task of `nursery`."""
@@ -109,7 +109,7 @@ class WorkTrees:
     async def find(self, command: Command) -> _Tree | None:
         """Find the work tree around the directory of a command; None where there is none."""
         find = partial(_find_tree, command.cwd, command.env)
-        return await self._lookouts.run(command.cwd, find)
+        return await self._threads.run(command.cwd, find)
 
     async def before(self, tree: _Tree) -> tuple[Look, list[str]] | None:
         """Look at a tree, and give the commits that have a name there."""
@@ -143,7 +143,7 @@ class WorkTrees:
             return {}
         algorithm = "sha256" if head is not None and len(head) == 64 else "sha1"
         look = partial(_prints, tree.top, paths, algorithm)
-        return await self._lookouts.run(tree.top, look)
+        return await self._threads.run(tree.top, look)
 
     async def _git(self, tree: _Tree, script: str, stdin: bytes = b"") -> bytes | None:
         """Run a script of Git commands; None if it fails, or prints too much."""

@@ -8,7 +8,7 @@ import trio
 
 from tests.faults.conftest import MakeHouse, make_house
 from tests.faults.house import PRODUCT, House
-from tests.run.test_asking import ASKING
+from tests.run.test_questions import ASKING
 
 __all__ = ["make_house"]
 

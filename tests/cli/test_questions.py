@@ -18,7 +18,7 @@ from agent_dispatch.model.question import Question, Verdict
 from agent_dispatch.run.service import open_service
 from tests.cli.support import FakeService, World
 from tests.jobs.support import running
-from tests.run.test_answering import asked_in_vain
+from tests.run.test_give_answer import asked_in_vain
 
 GIVEN = {"command": "rm -rf a\u202eb  c\x1b"}
 SHOWN = '{"command":"rm -rf a\\u202eb  c\\u001b"}'

@@ -12,11 +12,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from agent_dispatch.files import DISK, Disk
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
-from agent_dispatch.jobs.pools import THREADS
 from agent_dispatch.jobs.store import Claim, Finished, JobStore
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
+from agent_dispatch.threads import THREADS
 from tests.jobs.support import DONE, FAILED, REQUEST, FaultyDisk, FullDisk, files_in, read_only_disk
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import run_program
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.run.service import Service, open_service
-from agent_dispatch.run.threads import Lookouts
 from agent_dispatch.run.work_tree import WorkTrees
+from agent_dispatch.threads import DirectoryThreads
 from tests.claude.trees import Tree
 
 SESSION = "11111111-2222-4333-8444-555555555555"
@@ -78,4 +78,4 @@ def task(text: str, context: str = "") -> DispatchRequest:
 
 
 def work_trees() -> WorkTrees:
-    return WorkTrees(partial(run_program, Launcher(None)), Lookouts())
+    return WorkTrees(partial(run_program, Launcher(None)), DirectoryThreads())

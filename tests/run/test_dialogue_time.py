@@ -26,7 +26,7 @@ from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Planner
 from agent_dispatch.run.runner import Runner
-from agent_dispatch.run.threads import Lookouts
+from agent_dispatch.threads import DirectoryThreads
 from tests.run.fake_claude import INIT, FakeClaude, answer, tasks
 from tests.run.stage import work_trees
 
@@ -60,7 +60,7 @@ class Two:
         registry = Registry(self._directory / "agents.toml")
         runner = Runner(
             store=JobStore(self._directory / "jobs"),
-            planner=Planner(registry, {"PATH": "/bin"}, ["/bin/sh"], Lookouts()),
+            planner=Planner(registry, {"PATH": "/bin"}, ["/bin/sh"], DirectoryThreads()),
             limits=Limits(self._directory, 0),
             open_claude=self,
             work_trees=work_trees(),

@@ -30,8 +30,8 @@ from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Plan, Planner
 from agent_dispatch.run.runner import Runner
-from agent_dispatch.run.threads import Lookouts
 from agent_dispatch.run.turns import OpenClaude
+from agent_dispatch.threads import DirectoryThreads
 from tests.run.fake_claude import (
     AUTH_RETRY,
     DENIED,
@@ -102,7 +102,10 @@ class Bench:
         runner = Runner(
             store=JobStore(self._tmp_path / "jobs"),
             planner=Planner(
-                Registry(self._tmp_path / "agents.toml"), self.environ, self.program, Lookouts()
+                Registry(self._tmp_path / "agents.toml"),
+                self.environ,
+                self.program,
+                DirectoryThreads(),
             ),
             limits=limits,
             open_claude=open_claude,

@@ -16,8 +16,8 @@ from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Error
 from agent_dispatch.model.job import Job, JobKind, JobStatus
 from agent_dispatch.model.message import MESSAGE_MAIL, MessageBody, Sending, SendOutcome
 from agent_dispatch.run.run_job import JobRun, run_job
+from agent_dispatch.run.send_message import send_message
 from agent_dispatch.run.service import Service
-from agent_dispatch.run.steering import send
 from tests.claude.trees import Tree
 from tests.run.stage import SESSION, Stage, task
 
@@ -86,7 +86,9 @@ class At:
         self.ended.set()
 
     async def send(self, text: str, patience_s: float = 30) -> Sending:
-        return await send(self.store, self.job_id, text, patience_s=patience_s, behind_s=patience_s)
+        return await send_message(
+            self.store, self.job_id, text, patience_s=patience_s, behind_s=patience_s
+        )
 
     async def job(self) -> Job:
         return await settled(self.store, self.job_id)
@@ -237,14 +239,14 @@ os._exit(0)
 
 
 async def test_there_may_be_no_such_job(tmp_path: Path) -> None:
-    sending = await send(JobStore(tmp_path), "0" * 32, "x")
+    sending = await send_message(JobStore(tmp_path), "0" * 32, "x")
     assert sending == Sending(job_id="0" * 32, outcome=SendOutcome.NOT_FOUND)
 
 
 @pytest.mark.parametrize("text", ["", " \n", "a\0b", "half \ud800", "x" * 100_001])
 async def test_a_text_that_is_no_message_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidRequestError, match="message"):
-        await send(JobStore(tmp_path), "0" * 32, text)
+        await send_message(JobStore(tmp_path), "0" * 32, text)
 
 
 async def test_a_pending_job_has_it_queued_at_once_and_delivers_it_first(tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ async def test_a_pending_job_has_it_queued_at_once_and_delivers_it_first(tmp_pat
     said: list[str] = []
 
     async def work(run: JobRun) -> DispatchResult:
-        sending = await send(other, run.owned.job.id, "early")
+        sending = await send_message(other, run.owned.job.id, "early")
         assert sending.outcome is SendOutcome.QUEUED
         job = await wait_to_see(other, run.owned.job.id, lambda job: bool(job.messages))
         said.extend(message.text for message in job.messages or ())
@@ -271,7 +273,7 @@ async def test_a_job_of_several_agents_takes_no_messages(tmp_path: Path) -> None
         run.owned.note(agents=["infra", "db"])
         await wait_to_see(other, job_id, lambda job: job.agents is not None)
         with pytest.raises(InvalidRequestError, match=r"several agents \(infra, db\)"):
-            await send(other, job_id, "x")
+            await send_message(other, job_id, "x")
         return DispatchResult(agent="infra", success=True, result="fine")
 
     with trio.fail_after(30):

@@ -19,7 +19,7 @@ from agent_dispatch.model.question import Question, Verdict
 from agent_dispatch.run.notify import Notifier
 from tests.jobs.support import DONE, end, running
 from tests.run.stage import Stage, task
-from tests.run.test_asking import ANSWERS, ASK, ASKS_ONCE, Run
+from tests.run.test_questions import ANSWERS, ASK, ASKS_ONCE, Run
 
 EVENT = Event(event="done", job_id="1" * 32, agent="infra", success=True, summary="fine")
 

@@ -13,7 +13,7 @@ from agent_dispatch.model.job import Job, JobKind
 from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
 from tests.faults.house import PRODUCT, House
-from tests.run.test_asking import ASKING
+from tests.run.test_questions import ASKING
 
 __all__ = ["make_house"]
 

@@ -17,7 +17,7 @@ from agent_dispatch.model.job import Job, JobKind, JobStatus
 from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
 from tests.faults.house import House
-from tests.run.test_asking import ASKING
+from tests.run.test_questions import ASKING
 
 __all__ = ["make_house"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent_dispatch.claude.find_claude import find_program, is_on_path, with_program_on_path
 from agent_dispatch.cli.agents.commands import open_registry
 from agent_dispatch.cli.errors import all_tips
 from agent_dispatch.cli.jobs.display import short_id
@@ -39,7 +40,6 @@ from agent_dispatch.jobs.oddities import odd_entries
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.agent import AgentSummary
 from agent_dispatch.model.config import Config
-from agent_dispatch.run.program import find_program, is_on_path, with_program_on_path
 
 TESTED_VERSION = (2, 1, 330)
 OLDEST_VERSION = (2, 1, 121)

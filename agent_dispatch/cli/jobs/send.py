@@ -43,7 +43,7 @@ def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
     else:
         import trio
 
-        from agent_dispatch.run.steering import send as send_to_job
+        from agent_dispatch.run.send_message import send_message as send_to_job
 
         sending = trio.run(send_to_job, store, full, text)
     outcome, step = sending.outcome, sending.next_step

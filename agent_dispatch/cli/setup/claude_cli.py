@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from agent_dispatch.claude.find_claude import is_on_path
 from agent_dispatch.config.project.claude_settings import claude_config_path
 from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.run.program import is_on_path
 
 INSTALL_COMMAND = "npm install -g @anthropic-ai/claude-code"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent_dispatch.claude.find_claude import find_program, is_on_path, with_program_on_path
 from agent_dispatch.cli.output import remark
 from agent_dispatch.cli.setup.claude_cli import (
     Answer,
@@ -26,7 +27,6 @@ from agent_dispatch.cli.setup.claude_cli import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.core.outcome.report import StartFailure
-from agent_dispatch.run.program import find_program, is_on_path, with_program_on_path
 
 SERVER_NAME = "agent-dispatch"
 

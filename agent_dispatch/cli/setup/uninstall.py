@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from agent_dispatch.claude.find_claude import find_program, with_program_on_path
 from agent_dispatch.cli.doctor.registration import enabled_plugin
 from agent_dispatch.cli.errors import raise_together
 from agent_dispatch.cli.output import one_line, remark, say, write_json, write_lines
@@ -36,7 +37,6 @@ from agent_dispatch.config.project.claude_settings import claude_config_path
 from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.next_step import run
-from agent_dispatch.run.program import find_program, with_program_on_path
 
 _CLAUDE_TIMEOUT_S = 30.0
 

@@ -139,7 +139,7 @@ async def follow_changes(
 async def _follow(shell: Shell, watcher: Watcher, only: str, may_end: Callable[[], bool]) -> None:
     import trio
 
-    from agent_dispatch.run.threads import in_thread
+    from agent_dispatch.threads import in_thread
 
     shown: dict[str, tuple[str, str]] = {}
     is_first = True

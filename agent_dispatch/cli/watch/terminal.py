@@ -32,7 +32,7 @@ from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.run.service import Service
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.threads import in_thread
 
 _KEY_BYTES = 1024
 _CANCELLED: Mapping[CancelOutcome, str] = {

@@ -22,7 +22,6 @@ from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import IdSource
-from agent_dispatch.jobs.pools import in_own_thread
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.config import EffectiveAgent, Settings
@@ -56,7 +55,7 @@ from agent_dispatch.remote.frames import (
     Told,
 )
 from agent_dispatch.run.notify import Notifier
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.threads import in_own_thread, in_thread
 
 _CANCEL_S = 3.0
 """How long a call that is cancelled waits for its host to say so; its lease ends it otherwise."""

@@ -16,6 +16,7 @@ import trio
 
 import agent_dispatch
 from agent_dispatch.claude.child import Child, ChildStartError, open_child
+from agent_dispatch.claude.find_claude import SYSTEM_FOLDERS
 from agent_dispatch.claude.guard import END_NOW
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.command import MARKER_VARIABLE, Command, current_depth
@@ -39,7 +40,6 @@ from agent_dispatch.remote.frames import (
 )
 from agent_dispatch.remote.this_host import chain
 from agent_dispatch.remote.wire import Wire
-from agent_dispatch.run.places import SYSTEM_FOLDERS
 
 HANDSHAKE_S = 15.0
 """By our own clock: a process that hangs after a cut ignores its own time limits."""

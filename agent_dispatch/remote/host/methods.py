@@ -9,12 +9,11 @@ import msgspec
 from agent_dispatch.core.questions import question_rows
 from agent_dispatch.errors import InvalidRequestError, UnknownAgentError
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.jobs.pools import Pool, in_pool
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.question import AnsweredBy, Verdict
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.threads import Pool, in_pool, in_thread
 
 Doctor = Callable[[], Sequence[dict[str, Any]]]
 """Checks the installation here; blocks."""

@@ -23,7 +23,6 @@ from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.errors import DispatchError, InvalidRequestError, UnknownAgentError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_time_ordered
-from agent_dispatch.jobs.pools import in_own_thread
 from agent_dispatch.jobs.remote_callers import EventReader, Submission
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, settled, wait_until_over
@@ -53,7 +52,7 @@ from agent_dispatch.remote.this_host import CHAIN_VARIABLE, boot_id, host_id, us
 from agent_dispatch.remote.wire import Wire
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.service import Service
-from agent_dispatch.run.threads import in_thread
+from agent_dispatch.threads import in_own_thread, in_thread
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from agent_dispatch.claude.find_claude import (
+    find_program,
+    is_on_path,
+    usual_folders,
+    with_program_on_path,
+)
 from agent_dispatch.core.outcome.report import StartFailure, StartStage
-from agent_dispatch.run.places import usual_folders
-from agent_dispatch.run.program import find_program, is_on_path, with_program_on_path
 
 
 def put(file: Path, text: str = "#!/bin/sh\n", mode: int = 0o755) -> str:

@@ -8,7 +8,7 @@ import trio
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
-from agent_dispatch.run.threads import Lookouts
+from agent_dispatch.threads import DirectoryThreads
 
 _LOOK_S = 5.0
 """How long looking at an agent's directory may take."""
@@ -17,27 +17,27 @@ _LOOK_S = 5.0
 class Looks:
     """Lists and inspects the agents of one registry."""
 
-    def __init__(self, registry: Registry, lookouts: Lookouts) -> None:
-        """Look at the agents of `registry` in threads of `lookouts`."""
+    def __init__(self, registry: Registry, threads: DirectoryThreads) -> None:
+        """Look at the agents of `registry` in threads of `threads`."""
         self._registry = registry
-        self._lookouts = lookouts
+        self._threads = threads
 
     async def list_agents(self) -> list[AgentSummary]:
         """All configured agents, the broken ones with their problem."""
         try:
-            return await self._lookouts.look("list", self._registry.list_agents, _LOOK_S)
+            return await self._threads.run_within(_LOOK_S, "list", self._registry.list_agents)
         except trio.TooSlowError:
             return await self._list_one_by_one()
 
     async def _list_one_by_one(self) -> list[AgentSummary]:
         """List them, each with a bound of its own, because a directory does not answer."""
         unseen = partial(self._registry.list_agents, look=False)
-        rows = {row.name: row for row in await self._lookouts.run("list unseen", unseen)}
+        rows = {row.name: row for row in await self._threads.run("list unseen", unseen)}
 
         async def look(name: str) -> None:
             summary = partial(self._registry.summary, name)
             try:
-                rows[name] = await self._lookouts.look(f"list {name}", summary, _LOOK_S)
+                rows[name] = await self._threads.run_within(_LOOK_S, f"list {name}", summary)
             except trio.TooSlowError:
                 problem = rows[name].problem or _hangs(name)
                 rows[name] = msgspec.structs.replace(rows[name], problem=problem)
@@ -55,7 +55,7 @@ class Looks:
         """
         look = partial(self._registry.inspect_agent, name, preview_lines)
         try:
-            return await self._lookouts.look(f"inspect {name}", look, _LOOK_S)
+            return await self._threads.run_within(_LOOK_S, f"inspect {name}", look)
         except trio.TooSlowError:
             raise DispatchError(_hangs(name)) from None
 

@@ -16,16 +16,16 @@ from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, Progress
 from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.accounts import capped
-from agent_dispatch.run.holding import Holds
 from agent_dispatch.run.limits import Held
 from agent_dispatch.run.plan import Plan, Planner
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
+from agent_dispatch.run.usage_limit import Holds
 from agent_dispatch.run.verify import Verification
 from agent_dispatch.run.work_tree import WorkTrees
 
 
-class Dispatching:
+class Dispatch:
     """One dispatch, from its command to its result.
 
     It keeps one claude for the task and the repairs that a check asks for. Only after a hold at a

@@ -19,7 +19,7 @@ from agent_dispatch.model.question import AnsweredBy, PastQuestion, Question, Ve
 from agent_dispatch.run.service import Service
 from tests.jobs.support import DONE, REQUEST, end, running
 from tests.run.stage import SESSION, Stage, task
-from tests.run.test_asking import ASKING
+from tests.run.test_questions import ASKING
 
 BRIEF = 'permission_prompts = "ask"\nquestion_seconds = 1\n'
 LATE = (

@@ -1,4 +1,4 @@
-"""Speaking to the agent of a job, from any process."""
+"""Send a message to the agent of a running job, from any process."""
 
 import trio
 
@@ -17,7 +17,7 @@ BEHIND_S = 0.5
 """For so long the record of a run that has just begun may still say that the job is pending."""
 
 
-async def send(
+async def send_message(
     store: JobStore,
     job_id: str,
     text: str,

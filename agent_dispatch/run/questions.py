@@ -52,7 +52,7 @@ _SAID = {
 }
 
 
-class _Asked:
+class _OpenQuestion:
     """One question, from the agent's request to our reply."""
 
     def __init__(
@@ -71,7 +71,7 @@ class _Asked:
         self.clock = contextlib.ExitStack()
 
 
-class Asking:
+class Questions:
     """The questions of one job; made with its `JobRun`."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Asking:
         self._tell = tell
         self._on_question = on_question
         self._now = now
-        self._open: list[_Asked] = []
+        self._open: list[_OpenQuestion] = []
         self._past: list[PastQuestion] = []
         self._recorded_bytes = 0
         self._allow_once = owned.job.allow_once
@@ -142,7 +142,7 @@ class Asking:
                 asked_at=self._now(),
                 agent=agent,
             )
-            asked = _Asked(question, request, child, note)
+            asked = _OpenQuestion(question, request, child, note)
             asked.clock.enter_context(standing_still)
             self._open.append(asked)
             self._record()
@@ -174,7 +174,7 @@ class Asking:
             if asked.question.id == answer.question and answer.answer.is_answer:
                 self._close(asked, answer.answer, answer.answered_by, self._now())
 
-    async def _see_through(self, asked: _Asked, patience_s: float) -> None:
+    async def _see_through(self, asked: _OpenQuestion, patience_s: float) -> None:
         """Wait for the answer, and pass it on; if cancelled, the question is withdrawn."""
         try:
             with trio.move_on_after(patience_s):
@@ -196,7 +196,7 @@ class Asking:
 
     def _close(
         self,
-        asked: _Asked,
+        asked: _OpenQuestion,
         verdict: Verdict,
         by: AnsweredBy | None = None,
         at: float | None = None,
