@@ -168,7 +168,9 @@ def _named(kind: str, shell: Shell) -> Iterable[str]:
         if kind == _GROUP:
             return open_registry(shell).load().groups
         if kind == _JOB:
-            return [short_id(row.id) for row in open_store(shell).list_jobs(limit=_MAX_JOBS).jobs]
+            return [
+                short_id(row.id) for row in open_store(shell).lister.newest(limit=_MAX_JOBS).jobs
+            ]
     except DispatchError:
         return []  # A key press is no place for an error; the command itself will tell.
     return _WORDS[kind]

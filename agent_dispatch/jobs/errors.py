@@ -2,6 +2,8 @@
 
 import errno
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
 from agent_dispatch.files import NO_ROOM, NOT_A_FILE, remedy
@@ -75,6 +77,15 @@ def store_error(what: str, directory: str, error: OSError) -> JobStoreError:
         " directory.",
         *((NextStep(kind=StepKind.REMOVE_OLD_JOBS),) if error.errno in NO_ROOM else ()),
     )
+
+
+@contextmanager
+def store_errors(what: str, directory: str) -> Iterator[None]:
+    """Raise `JobStoreError` for each `OSError`; `what` says what could not be done."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(what, directory, error) from error
 
 
 class JobOverError(JobStoreError):

@@ -6,7 +6,7 @@ exclusively, so only the first of several answers counts. It goes with the recor
 
 import os
 import re
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 import msgspec
 
@@ -21,8 +21,8 @@ from agent_dispatch.files import (
     sync_directory,
     write_new,
 )
-from agent_dispatch.jobs.errors import AnsweredError
-from agent_dispatch.jobs.ids import JOB_ID
+from agent_dispatch.jobs.errors import AnsweredError, store_errors
+from agent_dispatch.jobs.ids import JOB_ID, check_job_id
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.question import PastQuestion, Verdict
 
@@ -42,38 +42,42 @@ def job_of(name: str) -> str | None:
 class LateAnswers:
     """The late answers of one jobs directory. Safe to use from several threads."""
 
-    def __init__(self, directory: str, disk: Disk) -> None:
-        """Use `directory`, which is made with the first answer."""
-        self.directory = directory
+    def __init__(self, jobs: str, disk: Disk) -> None:
+        """Use `answers/` in the directory `jobs`; it is made with the first answer."""
+        self._jobs = jobs
+        self.directory = os.path.join(jobs, "answers")
         self._disk = disk
 
     def give(self, job_id: str, question: PastQuestion) -> None:
         """Record an answer, durably.
 
         Raises:
-            AnsweredError: There is one already.
-            OSError: It cannot be recorded; there is none.
+            AnsweredError: The question has an answer already.
+            JobStoreError: The answer cannot be recorded; nothing of it is left.
         """
-        make_private_directory(self.directory, self._disk)
         path = self._path(job_id, question.id)
-        try:
-            write_new(path, msgspec.json.encode(question), self._disk)
-        except FileExistsError:
-            raise AnsweredError(job_id) from None
-        try:
-            sync_directory(self.directory, self._disk)
-        except BaseException:
-            remove_quietly(path, disk=self._disk)
-            raise
+        with self._errors(f"The answer to the question of job {job_id} cannot be recorded"):
+            make_private_directory(self.directory, self._disk)
+            try:
+                write_new(path, msgspec.json.encode(question), self._disk)
+            except FileExistsError:
+                raise AnsweredError(job_id) from None
+            try:
+                sync_directory(self.directory, self._disk)
+            except BaseException:
+                remove_quietly(path, disk=self._disk)
+                raise
 
     def take_back(self, job_id: str, question_id: str) -> None:
-        """Remove an answer that had no effect.
+        """Remove an answer that had no effect, so that another one can be given.
 
         Raises:
-            OSError: It stays.
+            JobStoreError: It cannot be removed.
         """
-        remove(self._path(job_id, question_id), self._disk)
-        sync_directory(self.directory, self._disk)
+        path = self._path(job_id, question_id)
+        with self._errors(f"The answer to the question of job {job_id} cannot be taken back"):
+            remove(path, self._disk)
+            sync_directory(self.directory, self._disk)
 
     def merged(self, job: Job) -> Job:
         """The job with its late answers in the place of `unanswered`."""
@@ -105,7 +109,11 @@ class LateAnswers:
             )
         return question
 
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return store_errors(what, self._jobs)
+
     def _path(self, job_id: str, question_id: str) -> str:
+        check_job_id(job_id)
         if not re.fullmatch(_QUESTION_ID, question_id):
             raise ValueError(f"{question_id!r} is not the id of a question")
         return os.path.join(self.directory, f"{job_id}.{question_id}.json")

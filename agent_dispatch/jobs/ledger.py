@@ -47,7 +47,7 @@ from agent_dispatch.files import (
     write_all,
     write_new,
 )
-from agent_dispatch.jobs.errors import JobStoreError, store_error
+from agent_dispatch.jobs.errors import JobStoreError, store_errors
 from agent_dispatch.jobs.ids import creation_time_s, is_job_id, is_time_ordered
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dispatch import ErrorType
@@ -211,7 +211,7 @@ class Ledger:
 
         Lines that are torn, or are none of ours, are left out.
         """
-        with self._told("The ledger cannot be read"):
+        with store_errors("The ledger cannot be read", self._directory):
             yield from (line for line in self._newest_first(since) if line.at >= since)
 
     def limits(self) -> AccountLimits | None:
@@ -341,7 +341,7 @@ class Ledger:
 
     @contextmanager
     def _locked(self, what: str) -> Iterator[None]:
-        with self._told(what):
+        with store_errors(what, self._directory):
             make_private_directory(self._open, self._disk)
             try:
                 with locked(os.path.join(self._directory, "lock"), _LOCK_S):
@@ -352,13 +352,6 @@ class Ledger:
                     f"{what}: the lock {error.path} was held{who} for {_LOCK_S:g} s. If that"
                     " process is stopped, continue or end it."
                 ) from error
-
-    @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise store_error(what, self._directory, error) from error
 
 
 def _with_spent(spending: Spending, usd: float) -> Spending:

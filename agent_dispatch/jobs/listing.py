@@ -8,7 +8,7 @@ removed. The file may be deleted at any time: each answer comes from the record 
 import heapq
 import os
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from typing import NamedTuple
 
 from agent_dispatch.files import (
@@ -21,7 +21,7 @@ from agent_dispatch.files import (
     write_all,
     write_new,
 )
-from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
+from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError, store_errors
 from agent_dispatch.jobs.ids import creation_time_s, is_time_ordered
 from agent_dispatch.jobs.locks import Locks
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
@@ -64,8 +64,8 @@ class Warnings:
         else:
             self._more += 1
 
-    def told(self) -> list[str]:
-        """All of it, in few lines."""
+    def lines(self) -> list[str]:
+        """All of them, in few lines."""
         more = [f"… and {self._more} more"] if self._more else []
         return self._texts + more
 
@@ -117,21 +117,31 @@ class Lister:
         self._is_held = is_held
         self._settle = settle
 
-    def list_jobs(
+    def newest(
         self,
-        status: JobStatus | None,
-        limit: int,
+        *,
+        status: JobStatus | None = None,
+        limit: int = 50,
         matches: Callable[[JobSummary], bool] | None = None,
         since: float = 0,
     ) -> Listing:
-        """The newest jobs, or the newest of one status, each settled.
+        """List the newest jobs, each settled.
 
-        Reads as many records as it shows, if `matches` is not given. Jobs that have not ended are
-        found in `live/`; of those that have, the index tells which to read.
+        Without `matches`, this reads no more records than it lists: jobs that have not ended are
+        found in `live/`, and the index has the status of those that have.
+
+        Args:
+            status: Only jobs with this status.
+            limit: The most jobs to list.
+            matches: Only jobs whose summary it accepts; all records may have to be read.
+            since: Only jobs created at or after this time, in seconds since the epoch.
         """
         warnings = Warnings()
         found: list[JobSummary] = []
-        with closing(self._ids(status, limit, warnings)) as ids:
+        with (
+            self._errors("Jobs cannot be listed"),
+            closing(self._candidates(status, limit, warnings)) as ids,
+        ):
             for job_id in ids:
                 if is_time_ordered(job_id) and creation_time_s(job_id) < since:
                     continue
@@ -146,28 +156,39 @@ class Lister:
                     found.append(summary)
                 if len(found) >= limit:
                     break
-        return Listing(found, warnings.told())
+        return Listing(found, warnings.lines())
 
-    def ids(self) -> Iterator[str]:
-        """The ids of all records, the newest first, as their names tell them."""
-        return self._newest_ids(0, Warnings())
+    def ids(self) -> list[str]:
+        """The ids of all jobs, newest first; no record is read."""
+        with self._errors("Jobs cannot be listed"):
+            return list(self._newest_ids(0, Warnings()))
 
-    def naming(self, word: str) -> Iterator[Job]:
-        """The jobs whose records have `word` in them, the newest first, as they are recorded."""
-        for job_id in self._newest_ids(0, Warnings()):
-            if (job := self._records.load_if_naming(job_id, word.encode())) is not None:
-                yield job
+    def find(self, word: str, matches: Callable[[Job], bool]) -> Job | None:
+        """The newest job with `word` in its record that `matches`; it is not settled.
 
-    def asked(self, warnings: Warnings) -> Iterator[Job]:
-        """The jobs with permission questions, newest first, each settled.
+        Reads all records if there is none.
+        """
+        with self._errors("Jobs cannot be searched"):
+            for job_id in self._newest_ids(0, Warnings()):
+                job = self._records.load_if_naming(job_id, word.encode())
+                if job is not None and matches(job):
+                    return job
+        return None
+
+    def with_questions(self) -> list[Job]:
+        """The jobs with permission questions, open or not, newest first, each settled.
 
         Reads the first line of each record.
         """
-        for job_id in self._newest_ids(0, warnings):
-            summary = self._summary(job_id, warnings)
-            if summary is not None and summary.has_questions:
-                with suppress(UnknownJobError, BrokenJobError):  # Removed or broken since.
-                    yield self._settle(job_id)
+        found: list[Job] = []
+        warnings = Warnings()
+        with self._errors("Jobs cannot be searched"):
+            for job_id in self._newest_ids(0, warnings):
+                summary = self._summary(job_id, warnings)
+                if summary is not None and summary.has_questions:
+                    with suppress(UnknownJobError, BrokenJobError):  # Removed or broken since.
+                        found.append(self._settle(job_id))
+        return found
 
     def entries(
         self, warnings: Warnings, *, first: int = 0, wanted: Callable[[str], bool] | None = None
@@ -198,7 +219,12 @@ class Lister:
         finally:
             self._add_to_index(fresh)
 
-    def _ids(self, status: JobStatus | None, limit: int, warnings: Warnings) -> Generator[str]:
+    def _errors(self, what: str) -> AbstractContextManager[None]:
+        return store_errors(what, self._records.directory)
+
+    def _candidates(
+        self, status: JobStatus | None, limit: int, warnings: Warnings
+    ) -> Generator[str]:
         if status is None:
             yield from self._newest_ids(limit, warnings)
         elif not status.is_terminal:

@@ -17,11 +17,13 @@ import trio
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.locks import NO_FD
 from agent_dispatch.jobs.log import write_to_stderr
 from agent_dispatch.jobs.mailbox import Delivery, Mail
 from agent_dispatch.jobs.record import ended, started, with_progress
+from agent_dispatch.jobs.record_files import Claim
 from agent_dispatch.jobs.remote_callers import EventLog
-from agent_dispatch.jobs.store import NO_FD, Claim, Finished, JobStore
+from agent_dispatch.jobs.store import Finished, JobStore
 from agent_dispatch.jobs.waiting import Pause, look
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
@@ -224,7 +226,7 @@ class Ownership:
 
     def _look_for_word(self, read_bytes: int) -> tuple[str | None, Delivery]:
         by = self._store.cancelled_by(self.job.id)
-        return by, self._store.mail(self.job.id, read_bytes)
+        return by, self._store.read_mail(self.job.id, read_bytes)
 
     async def _rung(self) -> None:
         with suppress(trio.ClosedResourceError):
@@ -256,9 +258,9 @@ class Ownership:
         if (parent := self.job.parent) is not None:
             with suppress(DispatchError):
                 if self._alone:
-                    return self._store.comes_to_its_end(parent)
+                    return self._store.is_ending(parent)
                 with trio.move_on_after(NOTE_S):
-                    return await in_pool(Pool.RECORDS, self._store.comes_to_its_end, parent)
+                    return await in_pool(Pool.RECORDS, self._store.is_ending, parent)
         return False
 
     async def finish(self, result: DispatchResult, *, tree_ended: bool = True) -> Finished:
@@ -378,7 +380,7 @@ async def adopt_job(  # noqa: ASYNC124  # so that it is used as `create_job` is
         JobStoreError: They are not those of the job, or it has ended.
     """
     claim = store.adopt(job_id, list(fds))
-    events = EventLog(store.events_path(job_id))
+    events = EventLog(store.submissions.events_path(job_id))
     ownership = Ownership(store, claim, now=now, alone=True, events=events)
     try:
         yield ownership

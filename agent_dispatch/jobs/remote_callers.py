@@ -30,8 +30,9 @@ from agent_dispatch.files import (
     remove_quietly,
     write_all,
 )
-from agent_dispatch.jobs.errors import JobStoreError
+from agent_dispatch.jobs.errors import JobStoreError, store_errors
 from agent_dispatch.jobs.ids import check_job_id
+from agent_dispatch.jobs.locks import EVENTS, LEASE
 
 FOLDER = "remote"
 KEEP_GONE_S = 7 * 86_400.0
@@ -48,6 +49,44 @@ class Submission(msgspec.Struct, frozen=True):
     """Of the request: the same id with another one is refused."""
     caller: str = ""
     """The name that a forced command gives its caller; empty without one."""
+
+
+class Lease:
+    """For how long a job goes on while its caller is not heard."""
+
+    def __init__(self, path: str) -> None:
+        """Use the file `path` in `live/`, which goes with the job."""
+        self._path = path
+
+    def write(self, lease_s: float, *, create: bool = False) -> None:
+        """Note that the caller was heard now; nothing, if the job has ended."""
+        flags = os.O_WRONLY | (os.O_CREAT if create else 0)
+        try:
+            fd = open_private(self._path, flags, DISK)
+        except FileNotFoundError:
+            return
+        try:
+            # In place and of one length, so that no reader sees half of it.
+            os.pwrite(fd, b"%16.3f %24.6f\n" % (lease_s, time.monotonic()), 0)
+        finally:
+            os.close(fd)
+
+    def exists(self) -> bool:
+        """Whether the job has a lease."""
+        return os.path.exists(self._path)
+
+    def overdue_s(self) -> float | None:
+        """How long the lease is, if it has run out; None while it runs, or if there is none."""
+        try:
+            with opened_regular(self._path) as (fd, _):
+                content = read_all(fd, 100, DISK)
+        except FileNotFoundError:
+            return None
+        words = content.split()
+        if len(words) != 2:
+            return None
+        lease_s, heard_at = float(words[0]), float(words[1])
+        return lease_s if time.monotonic() - heard_at > lease_s else None
 
 
 class Submissions:
@@ -144,6 +183,30 @@ class Submissions:
         paths = self._path(job_id, _TAKEN), self._path(job_id, _BEGUN)
         remove_quietly(*paths, disk=self._disk)
 
+    def prepare(self, job_id: str, lease_s: float) -> None:
+        """Make the files in `live/` of a job from another machine, which we own.
+
+        Args:
+            job_id: The job.
+            lease_s: How long it goes on while its caller is not heard; 0: to its end.
+
+        Raises:
+            JobStoreError: They cannot be made.
+        """
+        with store_errors(f"Job {job_id} cannot be prepared", self._jobs):
+            flags = os.O_WRONLY | os.O_CREAT
+            self._disk.close(open_private(self.events_path(job_id), flags, self._disk))
+            if lease_s:
+                self.lease(job_id).write(lease_s, create=True)
+
+    def lease(self, job_id: str) -> Lease:
+        """The lease of a job, which may have none."""
+        return Lease(os.path.join(self._jobs, "live", check_job_id(job_id) + LEASE))
+
+    def events_path(self, job_id: str) -> str:
+        """Where the numbered progress of a job is."""
+        return os.path.join(self._jobs, "live", check_job_id(job_id) + EVENTS)
+
     def clean(self) -> None:
         """Forget the ids of jobs that were removed more than 7 days ago."""
         for name in names_in(self._directory, self._disk):
@@ -159,44 +222,6 @@ def _decode(content: bytes) -> Submission | None:
         return msgspec.json.decode(content, type=Submission)
     except msgspec.DecodeError:
         return None
-
-
-class Lease:
-    """For how long a job goes on while its caller is not heard."""
-
-    def __init__(self, path: str) -> None:
-        """Use the file `path` in `live/`, which goes with the job."""
-        self._path = path
-
-    def write(self, lease_s: float, *, create: bool = False) -> None:
-        """Note that the caller was heard now; nothing, if the job has ended."""
-        flags = os.O_WRONLY | (os.O_CREAT if create else 0)
-        try:
-            fd = open_private(self._path, flags, DISK)
-        except FileNotFoundError:
-            return
-        try:
-            # In place and of one length, so that no reader sees half of it.
-            os.pwrite(fd, b"%16.3f %24.6f\n" % (lease_s, time.monotonic()), 0)
-        finally:
-            os.close(fd)
-
-    def exists(self) -> bool:
-        """Whether the job has a lease."""
-        return os.path.exists(self._path)
-
-    def overdue_s(self) -> float | None:
-        """How long the lease is, if it has run out; None while it runs, or if there is none."""
-        try:
-            with opened_regular(self._path) as (fd, _):
-                content = read_all(fd, 100, DISK)
-        except FileNotFoundError:
-            return None
-        words = content.split()
-        if len(words) != 2:
-            return None
-        lease_s, heard_at = float(words[0]), float(words[1])
-        return lease_s if time.monotonic() - heard_at > lease_s else None
 
 
 class EventLog:

@@ -19,7 +19,8 @@ from agent_dispatch.core.outcome.refusal import refused, result_of_job
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.jobs.store import Collected, Listing
+from agent_dispatch.jobs.listing import Listing
+from agent_dispatch.jobs.retention import Collected
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields
 from agent_dispatch.model.config import EffectiveAgent

@@ -133,7 +133,7 @@ async def end_with_lease(store: JobStore, job_id: str) -> None:
     Returns at once for a job without a lease. Raises nothing but `Cancelled`: a lease that cannot
     be read is read again later, because a disk error must not end the run.
     """
-    lease = store.lease(job_id)
+    lease = store.submissions.lease(job_id)
     is_leased = await in_thread(lease.exists)
     while is_leased:
         await trio.sleep(_LOOK_AT_LEASE_EVERY_S)

@@ -144,7 +144,7 @@ async def _answer_late(
             " could be made. Dispatch its task again."
         )
     # Not abandoned on cancellation: afterwards it is known whether the question was answered.
-    await in_own_thread(store.answer_late, job.id, answered)
+    await in_own_thread(store.late_answers.give, job.id, answered)
     if verdict is Verdict.DENY:
         return Answered(job_id=job.id, outcome="answered")
     request = DispatchRequest(
@@ -162,7 +162,7 @@ async def _answer_late(
         resumed = await submit(request, answered)
     except (DispatchError, trio.Cancelled):
         # Nothing runs, and nothing will.
-        undo = partial(store.take_back_answer, job.id, question.id)
+        undo = partial(store.late_answers.take_back, job.id, question.id)
         with trio.CancelScope(shield=True):
             await in_own_thread(undo)
         raise

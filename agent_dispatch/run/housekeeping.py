@@ -14,7 +14,7 @@ import trio
 
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.log import write_to_stderr
-from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.jobs.retention import Collected
 from agent_dispatch.model.config import Settings
 from agent_dispatch.threads import Pool, in_pool
 
@@ -26,19 +26,19 @@ class Housekeeping:
 
     def __init__(
         self,
-        store: JobStore,
+        prune: Callable[[float, float], Collected],
         tidy: Callable[[], object],
         *,
         report: Callable[[str], object] = write_to_stderr,
     ) -> None:
-        """Remove old records of `store`.
+        """Remove old records.
 
         Args:
-            store: The records.
+            prune: Removes calls, and background jobs, that ended so many days ago.
             tidy: Removes what else is left of processes that were killed.
             report: Gets lines about what was left, and tracebacks. Called in a thread.
         """
-        self._store = store
+        self._prune = prune
         self._tidy = tidy
         self._report = report
         self._next_at = -math.inf
@@ -62,7 +62,7 @@ class Housekeeping:
     def _clean(self, settings: Settings) -> None:
         days = settings.call_retention_days, settings.background_retention_days
         with self._reported():
-            for warning in self._store.prune_calls(*days).warnings:
+            for warning in self._prune(*days).warnings:
                 self._report(f"agent-dispatch: {warning}\n")
         with self._reported():
             self._tidy()

@@ -65,7 +65,7 @@ class Runner:
         self._accounts = Accounts(store.ledger, planner.environ)
         self._calls: dict[str, Ownership] = {}
         """The calls that run in this process, by the ids of their jobs."""
-        self._housekeeping = Housekeeping(store, limits.sessions.sweep)
+        self._housekeeping = Housekeeping(store.retention.prune, limits.sessions.sweep)
 
     async def call(
         self,
@@ -228,7 +228,7 @@ class Runner:
     async def _forget(self, job_id: str) -> bool:
         """Remove the record of a call; False if it stays, which is no reason to fail the call."""
         try:
-            await in_thread(self._store.forget, job_id)
+            await in_thread(self._store.retention.forget, job_id)
         except DispatchError:
             return False
         return True

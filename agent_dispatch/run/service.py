@@ -35,9 +35,11 @@ from agent_dispatch.core.request.parallel import wrong_items
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.ids import IdSource
+from agent_dispatch.jobs.listing import Listing
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.owner import create_job
-from agent_dispatch.jobs.store import Collected, JobStore, Listing
+from agent_dispatch.jobs.retention import Collected
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
 from agent_dispatch.model.config import Settings
@@ -539,7 +541,7 @@ class Service:
             result = None
             try:
                 if lease_s is not None:
-                    await in_thread(self._store.prepare_for_remote_caller, owned.job.id, lease_s)
+                    await in_thread(self._store.submissions.prepare, owned.job.id, lease_s)
                 await self._workers.start(owned)
             except DispatchError as error:
                 result = refused_by(error, request.agent)
@@ -699,7 +701,7 @@ class Service:
             matches: Only jobs that it accepts.
         """
         matches = self._mine(matches) if mine else matches
-        look = partial(self._store.list_jobs, status=status, limit=limit, matches=matches)
+        look = partial(self._store.lister.newest, status=status, limit=limit, matches=matches)
         return await in_pool(Pool.BULK, look)
 
     def _mine(self, matches: Callable[[JobSummary], bool] | None) -> Callable[[JobSummary], bool]:
@@ -713,7 +715,9 @@ class Service:
 
     async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
         """Remove jobs that ended before that, and what dead processes left."""
-        return await in_pool(Pool.BULK, partial(self._store.gc, max_age_days, dry_run=dry_run))
+        return await in_pool(
+            Pool.BULK, partial(self._store.retention.collect, max_age_days, dry_run=dry_run)
+        )
 
     async def result(self, ref: str) -> DispatchResult:
         """The whole result of a job that has ended.

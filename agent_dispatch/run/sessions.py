@@ -22,7 +22,7 @@ async def check_owner(store: JobStore, request: DispatchRequest) -> None:
     def is_of(job: Job) -> bool:
         return agent_of_session(job, session_id) is not None
 
-    job = await in_thread(store.find, session_id.lower(), is_of)
+    job = await in_thread(store.lister.find, session_id.lower(), is_of)
     owner = None if job is None else agent_of_session(job, session_id)
     if job is not None and owner is not None and owner != request.agent:
         raise InvalidRequestError(

@@ -251,14 +251,14 @@ def _look_from_another_day(scene: Scene, offset_s: float) -> None:
         with suppress(FileNotFoundError):
             os.utime(path, (wrong_time(), wrong_time()))
     reader = JobStore(scene.jobs, now=wrong_time)
-    for row in reader.list_jobs().jobs:
+    for row in reader.lister.newest().jobs:
         reader.settle(row.id)
-    reader.gc(30)
+    reader.retention.collect(30)
 
 
 async def _collect_twice(scene: Scene, client: Client, strike: Strike) -> None:
-    collect: Callable[[], object] = partial(JobStore(scene.jobs).gc, 7)
-    other: Callable[[], object] = partial(JobStore(scene.jobs).gc, 7)
+    collect: Callable[[], object] = partial(JobStore(scene.jobs).retention.collect, 7)
+    other: Callable[[], object] = partial(JobStore(scene.jobs).retention.collect, 7)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, collect)
         nursery.start_soon(trio.to_thread.run_sync, other)
@@ -278,7 +278,7 @@ async def _put_odd_entry(scene: Scene, client: Client, strike: Strike) -> None:
     except OSError as error:  # Another fault has filled the disk.
         raise SkippedError(str(error)) from error
     try:
-        collected = await trio.to_thread.run_sync(JobStore(scene.jobs).gc, 7)
+        collected = await trio.to_thread.run_sync(JobStore(scene.jobs).retention.collect, 7)
         if not any(told.startswith(f"{folder}/{path.name}: ") for told in collected.warnings):
             raise AssertionError(f"gc skipped {path} without a warning: {collected.warnings}")
         await scene.command("gc")

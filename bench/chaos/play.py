@@ -242,10 +242,10 @@ class _Run:
         witness.check_bugs()
         self._check_spared(client)
         if scene.jobs.exists():
-            scene.store.gc(7)
+            scene.store.retention.collect(7)
             if litter := os.listdir(scene.jobs / "live") if (scene.jobs / "live").exists() else []:
                 witness.accuse(f"litter: {litter}")
-            if warnings := scene.store.list_jobs().warnings:
+            if warnings := scene.store.lister.newest().warnings:
                 witness.accuse(f"listed with warnings: {warnings}")
             witness.look()
         self._outcome.acknowledged = len(client.acknowledged)

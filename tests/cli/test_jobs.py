@@ -20,7 +20,8 @@ from agent_dispatch.jobs import record
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.origin import SESSION_VARIABLE, Origin
 from agent_dispatch.jobs.owner import create_job
-from agent_dispatch.jobs.store import Claim, JobStore
+from agent_dispatch.jobs.record_files import Claim
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,

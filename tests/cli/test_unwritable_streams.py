@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent_dispatch.jobs import record
-from agent_dispatch.jobs.store import Claim, JobStore
+from agent_dispatch.jobs.record_files import Claim
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from tests.cli.support import World
 from tests.jobs.support import DONE, end, ended, running

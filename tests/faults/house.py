@@ -129,7 +129,7 @@ class House(Census):
         """Wait until a job other than `beside` runs; returns its id."""
         with trio.fail_after(20):
             while True:
-                rows = self.store.list_jobs(status=JobStatus.RUNNING).jobs
+                rows = self.store.lister.newest(status=JobStatus.RUNNING).jobs
                 if ids := [row.id for row in rows if row.id != beside]:
                     return ids[0]
                 await trio.sleep(0.01)

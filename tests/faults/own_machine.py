@@ -92,7 +92,7 @@ async def fill_the_disk(directory: Path) -> None:
             error = await refusal(server, tool)
             assert "No space left" in error, error
             assert "dispatch_gc" in error, error
-        assert [row.id for row in house.store.list_jobs().jobs] == [job.id]
+        assert [row.id for row in house.store.lister.newest().jobs] == [job.id]
         assert house.agents() == []
 
         filler.unlink()
@@ -103,7 +103,7 @@ async def fill_the_disk(directory: Path) -> None:
         assert len(much["result"]) == 300_000
         assert "No space left" in much["hint"], much["hint"]
         assert "job_id" not in much
-        kept = house.store.settle(house.store.list_jobs(limit=1).jobs[0].id)
+        kept = house.store.settle(house.store.lister.newest(limit=1).jobs[0].id)
         assert kept.status is JobStatus.DONE
         assert kept.result is not None
         assert (kept.result.truncated, kept.result.full_size) == (True, 300_000)

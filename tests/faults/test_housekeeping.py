@@ -14,7 +14,8 @@ from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.store import Collected, JobStore
+from agent_dispatch.jobs.retention import Collected, Retention
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import Settings
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.housekeeping import Housekeeping
@@ -24,13 +25,14 @@ from tests.run.fake_claude import INIT, FakeClaude, answer
 from tests.run.stage import task
 
 
-class KeepingStore(JobStore):
+class KeepingRetention(Retention):
     """Lets nothing be removed."""
 
-    trouble: Exception = JobStoreError("Old jobs cannot be removed: Permission denied.")
+    def __init__(self, trouble: Exception) -> None:
+        self._trouble = trouble
 
-    def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
-        raise self.trouble
+    def prune(self, call_days: float, background_days: float = 0) -> Collected:
+        raise self._trouble
 
     def forget(self, job_id: str) -> None:
         raise JobStoreError("The job cannot be removed: Permission denied.")
@@ -49,8 +51,8 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
         f'[agents.infra]\ndirectory = "{tmp_path}"\n'
         f"[settings]\ncall_retention_days = {retention_days}\n"
     )
-    store = KeepingStore(tmp_path / "jobs")
-    store.trouble = bug
+    store = JobStore(tmp_path / "jobs")
+    store.retention = KeepingRetention(bug)
     service = Service(
         registry=Registry(config),
         limits=Limits(tmp_path, 0),
@@ -68,18 +70,16 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
     assert await service.result(result.job_id) == result
 
 
-class BrokenStore(JobStore):
-    """Has a bug in what tidies it."""
-
-    def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
-        raise ZeroDivisionError("a bug")
+def broken(call_days: float, background_days: float) -> Collected:
+    raise ZeroDivisionError("a bug")
 
 
-class LeavingStore(JobStore):
-    """Finds something odd."""
+def leaving(call_days: float, background_days: float) -> Collected:
+    return Collected([], 0, ["live/x: a directory; left alone"])
 
-    def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
-        return Collected([], 0, ["live/x: a directory; left alone"])
+
+def keeping(call_days: float, background_days: float) -> Collected:
+    raise JobStoreError("Old jobs cannot be removed: Permission denied.")
 
 
 def no_threads() -> None:
@@ -87,22 +87,21 @@ def no_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "tidy", "said"),
+    ("prune", "tidy", "said"),
     [
-        (BrokenStore, lambda: None, ["Bug in agent-dispatch", "Traceback", "a bug"]),
-        (LeavingStore, lambda: None, ["agent-dispatch: live/x: a directory; left alone\n"]),
-        (KeepingStore, lambda: None, ["agent-dispatch: Old jobs cannot be removed"]),
-        (LeavingStore, no_threads, ["left alone", "Bug in agent-dispatch", "new thread"]),
+        (broken, lambda: None, ["Bug in agent-dispatch", "Traceback", "a bug"]),
+        (leaving, lambda: None, ["agent-dispatch: live/x: a directory; left alone\n"]),
+        (keeping, lambda: None, ["agent-dispatch: Old jobs cannot be removed"]),
+        (leaving, no_threads, ["left alone", "Bug in agent-dispatch", "new thread"]),
     ],
 )
 async def test_what_housekeeping_meets_is_said_and_ends_nothing(
-    tmp_path: Path,
-    store: type[JobStore],
+    prune: Callable[[float, float], Collected],
     tidy: Callable[[], None],
     said: list[str],
 ) -> None:
     reported: list[str] = []
-    housekeeping = Housekeeping(store(tmp_path / "jobs"), tidy, report=reported.append)
+    housekeeping = Housekeeping(prune, tidy, report=reported.append)
     assert housekeeping.is_due
     assert not housekeeping.is_due
     await housekeeping.run(Settings())
@@ -110,29 +109,26 @@ async def test_what_housekeeping_meets_is_said_and_ends_nothing(
 
 
 async def test_a_thread_that_cannot_be_had_for_housekeeping_is_said_and_ends_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def refuse(*args: object) -> None:  # noqa: ASYNC124  # as `in_pool` is
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("agent_dispatch.run.housekeeping.in_pool", refuse)
     reported: list[str] = []
-    await Housekeeping(JobStore(tmp_path / "jobs"), lambda: None, report=reported.append).run(
-        Settings()
-    )
+    await Housekeeping(leaving, lambda: None, report=reported.append).run(Settings())
     assert "can't start new thread" in "".join(reported)
 
 
-async def test_housekeeping_that_is_cut_off_reports_all_the_same(tmp_path: Path) -> None:
+async def test_housekeeping_that_is_cut_off_reports_all_the_same() -> None:
     go_on, done = threading.Event(), threading.Event()
     reported: list[str] = []
 
-    class SlowStore(LeavingStore):
-        def prune_calls(self, retention_days: float, background_days: float = 0) -> Collected:
-            go_on.wait(10)
-            return super().prune_calls(retention_days, background_days)
+    def slow(call_days: float, background_days: float) -> Collected:
+        go_on.wait(10)
+        return leaving(call_days, background_days)
 
-    housekeeping = Housekeeping(SlowStore(tmp_path / "jobs"), done.set, report=reported.append)
+    housekeeping = Housekeeping(slow, done.set, report=reported.append)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(housekeeping.run, Settings())
         await wait_all_tasks_blocked()

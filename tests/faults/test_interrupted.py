@@ -39,7 +39,7 @@ async def test_a_worker_that_is_stopped_keeps_its_job_and_goes_on_with_it(
             await house.open_gate()
             await house.only_agents_left([])
             assert house.store.settle(job_id).status is JobStatus.RUNNING
-            assert house.store.gc(0).purged == []
+            assert house.store.retention.collect(0).purged == []
             status = await server.call("dispatch_status", job_id=job_id)
             assert status["status"] == "running"
             os.kill(worker, signal.SIGCONT)
@@ -55,7 +55,7 @@ async def test_what_runs_inside_an_agent_ends_with_it_at_its_deadline(
     with trio.fail_after(60):
         async with house.serving() as server:
             outer = await server.call("dispatch", agent="infra", task="outer")
-            [inner_id] = {row.id for row in house.store.list_jobs().jobs} - {outer["job_id"]}
+            [inner_id] = {row.id for row in house.store.lister.newest().jobs} - {outer["job_id"]}
             inner = await house.over(inner_id)
             assert house.agents() == []
         await house.nothing_left(within_s=3)

@@ -66,7 +66,7 @@ async def test_at_the_limit_of_open_files_calls_are_answered_or_refused_and_none
                 for error in refused:
                     assert "open files" in error
                     assert "ulimit -n" in error
-            for row in house.store.list_jobs(limit=1000).jobs:
+            for row in house.store.lister.newest(limit=1000).jobs:
                 job = await house.over(row.id)
                 assert job.error_type in (None, ErrorType.CLI_ERROR), job
             # As good as new, once its helpers have put down what they had for those jobs.
@@ -79,5 +79,5 @@ async def test_at_the_limit_of_open_files_calls_are_answered_or_refused_and_none
             assert job.status is JobStatus.DONE, job
         await house.nothing_left(within_s=10)
     # What it keeps for further jobs is no litter, and goes with it.
-    assert house.store.gc(7).litter == 0
+    assert house.store.retention.collect(7).litter == 0
     assert not os.listdir(house.jobs / "live")

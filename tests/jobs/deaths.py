@@ -71,15 +71,15 @@ class Death:
                 yield "a job that is owned was touched"
             if not end(self.store, self.claim).persisted:
                 yield "a job that is owned could not end"
-        listing = self.store.list_jobs()
+        listing = self.store.lister.newest()
         if listing.warnings:
             yield f"listed with {listing.warnings}"
         for row in listing.jobs:
             if not self.store.settle(row.id).status.is_terminal:
                 yield f"{row.id} goes on without an owner"
-        self.store.gc(7)
+        self.store.retention.collect(7)
         yield from (f"litter: {path.name}" for path in (self.directory / "live").iterdir())
-        if self.store.gc(0).warnings or any(self.directory.glob("*.json")):
+        if self.store.retention.collect(0).warnings or any(self.directory.glob("*.json")):
             yield "not all that is over can be removed"
         yield from (f"litter: {path.name}" for path in self.directory.glob(".*.tmp"))
 
@@ -166,10 +166,10 @@ class Collection(Verdict):
         os.close(self.store.open_log(self.before))
         orphan = self.directory / "logs" / f"{'0' * 32}.log"
         orphan.touch()
-        self.store.list_jobs(status=JobStatus.DONE)
+        self.store.lister.newest(status=JobStatus.DONE)
 
     def operate(self, store: JobStore) -> None:
-        store.gc(0)
+        store.retention.collect(0)
 
     def check(self) -> Iterator[str]:
         try:
@@ -181,15 +181,17 @@ class Collection(Verdict):
 
 class Forgetting(Death):
     def operate(self, store: JobStore) -> None:
-        store.forget(self.before)
+        store.retention.forget(self.before)
 
 
 class Listing(Death):
     def operate(self, store: JobStore) -> None:
-        store.list_jobs(status=JobStatus.DONE)
+        store.lister.newest(status=JobStatus.DONE)
 
     def check(self) -> Iterator[str]:
-        if [row.id for row in self.store.list_jobs(status=JobStatus.DONE).jobs] != [self.before]:
+        if [row.id for row in self.store.lister.newest(status=JobStatus.DONE).jobs] != [
+            self.before
+        ]:
             yield "a job is missing from the list"
 
 

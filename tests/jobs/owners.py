@@ -109,7 +109,7 @@ def live_dangerously(directory: Path, chance: random.Random, write: int) -> None
     while True:
         claim = pending(store)
         acknowledge(claim.job)
-        for row in store.list_jobs(status=JobStatus.RUNNING).jobs:
+        for row in store.lister.newest(status=JobStatus.RUNNING).jobs:
             store.request_cancel(row.id, "a test")
         if chance.random() < 0.8:
             store.update(claim, record.started(claim.job, time.time()))
@@ -122,7 +122,7 @@ def live_dangerously(directory: Path, chance: random.Random, write: int) -> None
         assert finished.persisted
         acknowledge(finished.job)
         if chance.random() < 0.2:
-            store.gc(7)
+            store.retention.collect(7)
 
 
 def check(store: JobStore, directory: Path, acknowledged: dict[str, set[str]]) -> list[str]:
@@ -142,9 +142,9 @@ def check(store: JobStore, directory: Path, acknowledged: dict[str, set[str]]) -
     wrong += [
         f"lost: {job_id}" for job_id in acknowledged if not (directory / f"{job_id}.json").exists()
     ]
-    if store.list_jobs(status=JobStatus.RUNNING).jobs or store.list_jobs().warnings:
+    if store.lister.newest(status=JobStatus.RUNNING).jobs or store.lister.newest().warnings:
         wrong.append("listed wrongly")
-    store.gc(7)
+    store.retention.collect(7)
     wrong += [f"litter: {path.name}" for path in (directory / "live").glob("*")]
     return wrong
 

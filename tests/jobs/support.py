@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from agent_dispatch.files import Disk
 from agent_dispatch.jobs import record
-from agent_dispatch.jobs.store import Claim, Finished, JobStore
+from agent_dispatch.jobs.record_files import Claim
+from agent_dispatch.jobs.store import Finished, JobStore
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind
 

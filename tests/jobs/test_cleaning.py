@@ -59,11 +59,11 @@ def test_background_jobs_are_kept_for_ever_or_for_the_days_that_are_set(
     young = over(aging, clock)
     # Counted from the end of a job, not from its beginning.
     end(aging, long_running, now=clock.now_s)
-    assert aging.prune_calls(7).purged == []
-    assert aging.prune_calls(7, 3).purged == [old]
-    assert aging.prune_calls(7, 3).purged == []
+    assert aging.retention.prune(7).purged == []
+    assert aging.retention.prune(7, 3).purged == [old]
+    assert aging.retention.prune(7, 3).purged == []
     clock.now_s += 4 * DAY_S
-    assert sorted(aging.prune_calls(7, 3).purged) == sorted([young, long_running.job.id])
+    assert sorted(aging.retention.prune(7, 3).purged) == sorted([young, long_running.job.id])
     assert aging.read(reference).status is JobStatus.DONE
 
 
@@ -76,10 +76,10 @@ def test_what_is_over_for_long_goes_and_the_rest_stays(
     end(aging, claim, now=clock.now_s)
     young = over(aging, clock)
     clock.now_s += 3 * DAY_S
-    assert sorted(aging.gc(7, dry_run=True).purged) == sorted(old)
+    assert sorted(aging.retention.collect(7, dry_run=True).purged) == sorted(old)
     assert set(old) <= {path.stem for path in directory.glob("*.json")}
     for _ in range(2):
-        assert sorted(aging.gc(7).purged) in (sorted(old), [])
+        assert sorted(aging.retention.collect(7).purged) in (sorted(old), [])
     assert {path.stem for path in directory.glob("*.json")} == {claim.job.id, young}
 
 
@@ -89,8 +89,8 @@ def test_a_job_that_is_not_over_stays_whatever_the_clock_says(
     claims = [running(aging), pending(aging)]
     for step_s in (1000 * DAY_S, -5000 * DAY_S, 9000 * DAY_S):
         clock.now_s += step_s
-        assert aging.gc(0).purged == []
-        assert aging.prune_calls(0).purged == []
+        assert aging.retention.collect(0).purged == []
+        assert aging.retention.prune(0).purged == []
         assert [aging.settle(claim.job.id) for claim in claims] == [c.job for c in claims]
 
 
@@ -101,7 +101,7 @@ def test_zero_days_remove_everything_that_is_over_also_from_the_future(
     clock.now_s -= 1000 * DAY_S
     over(aging, clock)
     foreign = put_foreign(directory, "done", created_at=4e9)
-    assert len(aging.gc(0).purged) == 3
+    assert len(aging.retention.collect(0).purged) == 3
     assert foreign not in {path.stem for path in directory.iterdir()}
     assert files_in(directory) == set()
 
@@ -110,7 +110,7 @@ def test_zero_days_remove_everything_that_is_over_also_from_the_future(
 def test_what_is_no_age_is_refused(days: float, store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     with pytest.raises(InvalidRequestError, match="from 0 on"):
-        store.gc(days)
+        store.retention.collect(days)
     assert store.read(job_id).status is JobStatus.DONE
 
 
@@ -121,8 +121,8 @@ def test_calls_go_by_their_own_term_and_refs_stay(aging: JobStore, clock: Clock)
     end(aging, ref, now=clock.now_s)
     clock.now_s += 8 * DAY_S
     young = over(aging, clock, JobKind.CALL)
-    assert aging.prune_calls(7).purged == [call]
-    assert {job.id for job in aging.list_jobs().jobs} == {background, ref.job.id, young}
+    assert aging.retention.prune(7).purged == [call]
+    assert {job.id for job in aging.lister.newest().jobs} == {background, ref.job.id, young}
 
 
 def test_an_answer_for_another_machine_waits_a_day_for_its_caller(
@@ -133,29 +133,29 @@ def test_an_answer_for_another_machine_waits_a_day_for_its_caller(
     taken = directory / "remote" / "jobs" / f"{from_remote}.json"
     taken.parent.mkdir(parents=True)
     taken.write_bytes(msgspec.json.encode(Submission("digest")))
-    assert aging.prune_calls(0).purged == [call]
+    assert aging.retention.prune(0).purged == [call]
     clock.now_s += 0.9 * DAY_S
-    assert aging.prune_calls(0).purged == []
+    assert aging.retention.prune(0).purged == []
     clock.now_s += 0.2 * DAY_S
-    assert aging.prune_calls(7).purged == []
-    assert aging.prune_calls(0).purged == [from_remote]
+    assert aging.retention.prune(7).purged == []
+    assert aging.retention.prune(0).purged == [from_remote]
 
 
 def test_an_index_that_lies_removes_nothing(store: JobStore, directory: Path) -> None:
     job_id = ended(store, DONE, kind=JobKind.BACKGROUND)
     running_id = running(store).job.id
     (directory / ".index").write_text(f"{job_id} done call 12\n{running_id} done call 12\n")
-    assert store.prune_calls(1).purged == []
-    assert store.gc(1).purged == []
-    assert store.gc(0).purged == [job_id]
+    assert store.retention.prune(1).purged == []
+    assert store.retention.collect(1).purged == []
+    assert store.retention.collect(0).purged == [job_id]
     assert store.settle(running_id).status is JobStatus.RUNNING
 
 
 def test_the_index_forgets_what_was_removed(store: JobStore, directory: Path) -> None:
     done, failed = ended(store, DONE), ended(store, FAILED, kind=JobKind.CALL)
-    assert len(store.list_jobs(status=JobStatus.DONE).jobs) == 1
+    assert len(store.lister.newest(status=JobStatus.DONE).jobs) == 1
     assert failed in (directory / ".index").read_text()
-    assert store.prune_calls(0).purged == [failed]
+    assert store.retention.prune(0).purged == [failed]
     assert failed not in (directory / ".index").read_text()
     assert done in (directory / ".index").read_text()
 
@@ -183,7 +183,7 @@ def test_litter_of_dead_processes_goes_and_live_files_stay(
         path.touch()
     for name in ("not-ours", f"{done}.txt"):
         (live / name).touch()
-    collected = store.gc(7)
+    collected = store.retention.collect(7)
     assert collected.litter == len(litter) + 3
     assert collected.warnings == [
         f"live/{name}: not a name that agent-dispatch gives; left alone"
@@ -193,13 +193,13 @@ def test_litter_of_dead_processes_goes_and_live_files_stay(
         f"{unborn.job.id}{suffix}" for suffix in (".lock", ".alive", ".bell")
     } | {"not-ours", f"{done}.txt"}
     assert store.settle(alive.job.id).status is JobStatus.RUNNING
-    assert store.gc(7).litter == 0
+    assert store.retention.collect(7).litter == 0
 
 
 def test_a_dry_run_touches_no_litter(store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     (directory / "live" / f"{job_id}.cancel").touch()
-    assert store.gc(7, dry_run=True).litter == 0
+    assert store.retention.collect(7, dry_run=True).litter == 0
     assert f"{job_id}.cancel" in files_in(directory)
 
 
@@ -208,16 +208,16 @@ def test_a_lock_file_that_is_being_made_is_no_litter(store: JobStore, directory:
     new = directory / "live" / f".{'0' * 32}.0123456789abcdef.new"
     holder = os.open(new, os.O_RDWR | os.O_CREAT)
     fcntl.flock(holder, fcntl.LOCK_EX)
-    store.gc(0)
+    store.retention.collect(0)
     assert new.exists()
     os.close(holder)
-    assert store.gc(0).litter == 1
+    assert store.retention.collect(0).litter == 1
 
 
 def test_gc_settles_what_nobody_owns(store: JobStore, directory: Path) -> None:
     claim = running(store)
     store.release(claim)
-    assert store.gc(7).purged == []
+    assert store.retention.collect(7).purged == []
     assert store.read(claim.job.id).status is JobStatus.FAILED
     assert files_in(directory) == {f"{claim.job.id}.json"}
 
@@ -231,7 +231,7 @@ def test_two_collections_at_once_take_everything_once(
 
     def collect(store: JobStore) -> list[str]:
         together.wait()
-        return store.gc(0).purged
+        return store.retention.collect(0).purged
 
     with ThreadPoolExecutor(2) as pool:
         purged = [job_id for ids in pool.map(collect, [store, other]) for job_id in ids]
@@ -244,7 +244,7 @@ def test_two_collections_at_once_take_everything_once(
 def test_forgetting_is_for_jobs_that_are_over(store: JobStore, directory: Path) -> None:
     claim = running(store)
     with pytest.raises(JobStoreError, match="is kept until it has ended"):
-        store.forget(claim.job.id)
+        store.retention.forget(claim.job.id)
     end(store, claim)
-    store.forget(claim.job.id)
+    store.retention.forget(claim.job.id)
     assert files_in(directory) == set()

@@ -13,7 +13,8 @@ import pytest
 
 from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import BrokenJobError, JobStoreError, UnknownJobError
-from agent_dispatch.jobs.store import Claim, JobStore
+from agent_dispatch.jobs.record_files import Claim
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind, JobStatus
 from agent_dispatch.model.next_step import StepKind
@@ -133,7 +134,7 @@ def test_an_end_is_recorded_or_the_job_is_lost_and_never_goes_on(
         assert finished.job.result is not None
         assert finished.job.result.result == DONE.result
         assert world.other.settle(claim.job.id) == seen
-        world.other.gc(1)
+        world.other.retention.collect(1)
         assert files_in(directory) == {f"{claim.job.id}.json"}
 
 
@@ -148,7 +149,7 @@ def test_a_failed_look_at_a_lost_job_is_made_up_for_by_the_next(
         with contextlib.suppress(JobStoreError, BrokenJobError):
             assert world.store.settle(claim.job.id).error_type is ErrorType.LOST
         assert world.other.settle(claim.job.id).error_type is ErrorType.LOST
-        world.other.gc(1)
+        world.other.retention.collect(1)
         assert files_in(directory) == {f"{claim.job.id}.json"}
 
 
@@ -176,9 +177,9 @@ def test_a_collection_that_fails_is_made_up_for_by_the_next(number: int, directo
         os.close(world.other.open_log(old))
         world.fails_from_here()
         with contextlib.suppress(JobStoreError):
-            world.store.gc(0)
+            world.store.retention.collect(0)
         assert world.other.settle(live.job.id) == live.job
-        world.other.gc(0)
+        world.other.retention.collect(0)
         kept = {path.name for path in directory.glob("*.json")}
         assert kept == {f"{live.job.id}.json"}
         beside = {path.name.partition(".")[0] for path in (directory / "live").iterdir()}
@@ -191,8 +192,8 @@ def test_calls_that_cannot_all_be_removed_are_removed_later(number: int, directo
         call, kept = ended(world.other, kind=JobKind.CALL), ended(world.other)
         world.fails_from_here()
         with contextlib.suppress(JobStoreError):
-            world.store.prune_calls(0)
-        world.other.prune_calls(0)
+            world.store.retention.prune(0)
+        world.other.retention.prune(0)
         with pytest.raises(UnknownJobError):
             world.other.read(call)
         assert world.other.settle(kept).status is JobStatus.DONE
@@ -206,7 +207,7 @@ def test_a_record_that_is_to_be_forgotten_is_there_whole_or_gone(
         job_id = ended(world.other)
         world.fails_from_here()
         try:
-            world.store.forget(job_id)
+            world.store.retention.forget(job_id)
         except (JobStoreError, BrokenJobError):
             assert world.other.settle(job_id).status is JobStatus.DONE
         else:
@@ -222,10 +223,10 @@ def test_a_listing_that_fails_says_so_or_shows_what_it_could_read(
         ids = {ended(world.other), ended(world.other)}
         world.fails_from_here()
         with contextlib.suppress(JobStoreError):
-            listing = world.store.list_jobs(status=JobStatus.DONE)
+            listing = world.store.lister.newest(status=JobStatus.DONE)
             assert {row.id for row in listing.jobs} <= ids
             assert len(listing.jobs) == 2 or listing.warnings
-        rows = world.other.list_jobs(status=JobStatus.DONE).jobs
+        rows = world.other.lister.newest(status=JobStatus.DONE).jobs
         assert {row.id for row in rows} == ids
 
 
@@ -353,9 +354,9 @@ def test_a_read_only_directory_can_be_read(store: JobStore, directory: Path) -> 
     # True although it cannot be written.
     assert reader.settle(dead.job.id).error_type is ErrorType.LOST
     assert reader.settle(lockless.job.id).error_type is ErrorType.LOST
-    assert len(reader.list_jobs().jobs) == 4
-    assert [job.id for job in reader.list_jobs(status=JobStatus.RUNNING).jobs] == [claim.job.id]
-    assert len(reader.list_jobs(status=JobStatus.FAILED).jobs) == 2
+    assert len(reader.lister.newest().jobs) == 4
+    assert [job.id for job in reader.lister.newest(status=JobStatus.RUNNING).jobs] == [claim.job.id]
+    assert len(reader.lister.newest(status=JobStatus.FAILED).jobs) == 2
     watch = reader.watch(claim.job.id)
     assert watch is not None
     os.close(watch)

@@ -23,7 +23,7 @@ from tests.jobs.support import (
 
 
 def ids(store: JobStore, status: JobStatus | None = None, limit: int = 50) -> list[str]:
-    return [job.id for job in store.list_jobs(status=status, limit=limit).jobs]
+    return [job.id for job in store.lister.newest(status=status, limit=limit).jobs]
 
 
 def put_foreign(directory: Path, status: str, created_at: float = 1.0) -> str:
@@ -43,7 +43,7 @@ def put_foreign(directory: Path, status: str, created_at: float = 1.0) -> str:
 
 def test_a_directory_that_is_not_there_has_no_jobs(store: JobStore, directory: Path) -> None:
     for status in (None, *JobStatus):
-        assert store.list_jobs(status=status) == ([], [])
+        assert store.lister.newest(status=status) == ([], [])
     assert not directory.exists()
 
 
@@ -66,7 +66,7 @@ def test_a_row_says_how_the_job_went(store: JobStore) -> None:
     done = ended(store, DONE)
     failed = ended(store, FAILED)
     claim = running(store)
-    rows = {row.id: row for row in store.list_jobs().jobs}
+    rows = {row.id: row for row in store.lister.newest().jobs}
     assert (rows[done].success, rows[done].cost_usd) == (True, 0.25)
     assert (rows[failed].success, rows[failed].error_type) == (False, ErrorType.CLI_ERROR)
     assert rows[claim.job.id].success is None
@@ -91,7 +91,7 @@ def test_a_job_without_an_owner_is_listed_as_it_ended(store: JobStore, other: Jo
     for status in (None, JobStatus.RUNNING, JobStatus.FAILED):
         claim = running(store)
         store.release(claim)
-        listed = {row.id: row for row in other.list_jobs(status=status).jobs}
+        listed = {row.id: row for row in other.lister.newest(status=status).jobs}
         if status is JobStatus.RUNNING:
             assert claim.job.id not in listed
         else:
@@ -102,7 +102,7 @@ def test_a_job_of_the_predecessor_that_nobody_works_on_is_settled_too(
     store: JobStore, directory: Path
 ) -> None:
     job_id = put_foreign(directory, "running")
-    assert store.list_jobs().jobs[0].error_type is ErrorType.LOST
+    assert store.lister.newest().jobs[0].error_type is ErrorType.LOST
     assert json.loads((directory / f"{job_id}.json").read_text())["status"] == "failed"
     assert list((directory / "live").iterdir()) == []
 
@@ -156,7 +156,7 @@ def test_the_index_takes_in_a_long_history_in_parts(store: JobStore, directory: 
     assert ids(store, JobStatus.FAILED) == []
     lines = (directory / ".index").read_text().split()
     assert foreign <= set(lines)
-    assert len(store.list_jobs(status=JobStatus.DONE, limit=10_000).jobs) == 5000
+    assert len(store.lister.newest(status=JobStatus.DONE, limit=10_000).jobs) == 5000
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_strangers_are_named_and_our_own_files_are_not(store: JobStore, director
     for name in ("slots", "sessions", "logs", "photos"):
         (directory / name).mkdir()
     (directory / ".hidden").touch()
-    listing = store.list_jobs()
+    listing = store.lister.newest()
     assert [job.id for job in listing.jobs] == [job_id]
     assert [warning.partition(":")[0] for warning in listing.warnings] == sorted(
         ["notes.txt", f"{job_id}.json.bak", f"{job_id.upper()}.json", "x.json", "photos"]
@@ -205,15 +205,15 @@ def test_many_strangers_are_counted_instead_of_named(store: JobStore, directory:
     ended(store)
     for number in range(100):
         (directory / f"{number}.txt").touch()
-    assert len(store.list_jobs().warnings) == 21
-    assert store.list_jobs().warnings[-1] == "… and 80 more"
+    assert len(store.lister.newest().warnings) == 21
+    assert store.lister.newest().warnings[-1] == "… and 80 more"
 
 
 def test_broken_records_make_room_for_the_next(store: JobStore, directory: Path) -> None:
     good = ended(store)
     for _ in range(40):
         (directory / f"{ended(store)}.json").write_bytes(b"{")
-    listing = store.list_jobs(limit=1)
+    listing = store.lister.newest(limit=1)
     assert [job.id for job in listing.jobs] == [good]
     assert listing.warnings[-1] == "… and 20 more"
 
@@ -221,7 +221,7 @@ def test_broken_records_make_room_for_the_next(store: JobStore, directory: Path)
 def test_what_is_no_directory_is_an_error(store: JobStore, directory: Path) -> None:
     directory.write_text("a file")
     with pytest.raises(JobStoreError, match="AGENT_DISPATCH_JOBS_DIR"):
-        store.list_jobs()
+        store.lister.newest()
 
 
 def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
@@ -231,7 +231,7 @@ def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
     lock = directory / "live" / f"{claim.job.id}.lock"
     lock.unlink()
     lock.symlink_to(directory)
-    listing = store.list_jobs()
+    listing = store.lister.newest()
     assert [job.id for job in listing.jobs] == [good]
     assert claim.job.id in listing.warnings[0]
     assert end(store, claim).persisted
@@ -240,17 +240,17 @@ def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
 def test_a_search_gives_the_newest_match_and_passes_over_what_is_no_record(
     store: JobStore, directory: Path
 ) -> None:
-    assert store.find("anything", lambda _: True) is None
+    assert store.lister.find("anything", lambda _: True) is None
     cheese = msgspec.structs.replace(DONE, result="cheese")
     first, second = ended(store, cheese), ended(store, cheese)
     ended(store, DONE)
     (directory / f"{uuid.uuid4().hex}.json").write_text("cheese, broken")
     (directory / f"{uuid.uuid4().hex}.json").symlink_to("cheese")
     (directory / f"{uuid.uuid4().hex}.json").mkdir()
-    found = store.find("cheese", lambda _: True)
+    found = store.lister.find("cheese", lambda _: True)
     assert found is not None
     assert found.id == second
-    older = store.find("cheese", lambda job: job.id != second)
+    older = store.lister.find("cheese", lambda job: job.id != second)
     assert older is not None
     assert older.id == first
-    assert store.find("cheese", lambda _: False) is None
+    assert store.lister.find("cheese", lambda _: False) is None

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 
 from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import JobStoreError, UnknownJobError
-from agent_dispatch.jobs.store import Claim, JobStore
+from agent_dispatch.jobs.record_files import Claim
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
 from tests.jobs.support import CANCELLED, DONE, FAILED, files_in, pending
@@ -185,7 +186,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, status=st.none() | st.sampled_from(JobStatus))
     def list_them(self, number: int, status: JobStatus | None) -> None:
-        listing = self.stores[number].list_jobs(status=status, limit=1000)
+        listing = self.stores[number].lister.newest(status=status, limit=1000)
         assert listing.warnings == []
         ids = [row.id for row in listing.jobs]
         assert ids == sorted(ids, reverse=True)
@@ -196,7 +197,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def collect_litter(self, number: int) -> None:
-        assert self.stores[number].gc(100).purged == []
+        assert self.stores[number].retention.collect(100).purged == []
         held = {job_id for job_id, expected in self.expected.items() if expected.owned}
         beside = {name[:32] for name in files_in(self.directory / "live")}
         assert held <= beside <= held | self.guards.keys()
@@ -204,9 +205,9 @@ class Lives(RuleBasedStateMachine):
     @rule(number=NUMBERS)
     def collect_all(self, number: int) -> None:
         over = {job_id for job_id, expected in self.present().items() if not expected.held}
-        dry = set(self.stores[number].gc(0, dry_run=True).purged)
+        dry = set(self.stores[number].retention.collect(0, dry_run=True).purged)
         assert dry == over
-        assert set(self.stores[number].gc(0).purged) == over
+        assert set(self.stores[number].retention.collect(0).purged) == over
         for job_id in over:
             self.gone(job_id)
 
@@ -217,7 +218,7 @@ class Lives(RuleBasedStateMachine):
             for job_id, expected in self.present().items()
             if expected.kind is JobKind.CALL and not expected.held
         }
-        assert set(self.stores[number].prune_calls(0).purged) == over
+        assert set(self.stores[number].retention.prune(0).purged) == over
         for job_id in over:
             self.gone(job_id)
 
@@ -226,9 +227,9 @@ class Lives(RuleBasedStateMachine):
         expected = self.expected[claim.job.id]
         if expected.held or expected.removed:
             with pytest.raises(UnknownJobError if expected.removed else JobStoreError):
-                self.stores[number].forget(claim.job.id)
+                self.stores[number].retention.forget(claim.job.id)
         else:
-            self.stores[number].forget(claim.job.id)
+            self.stores[number].retention.forget(claim.job.id)
             self.gone(claim.job.id)
 
     # -- what must hold

@@ -38,7 +38,7 @@ def mailbox_of(directory: Path, job_id: str) -> Path:
 
 
 def bodies(store: JobStore, job_id: str, read_bytes: int = 0) -> list[Any]:
-    mails = store.mail(job_id, read_bytes).mails
+    mails = store.read_mail(job_id, read_bytes).mails
     return [msgspec.json.decode(mail.body) for mail in mails]
 
 
@@ -49,18 +49,18 @@ def test_a_message_is_there_with_all_that_its_sender_said(
     claim = state(store)
     sent = other.post(claim.job.id, "message", {"text": "two\nlines"})
     assert sent is not None
-    delivery = store.mail(claim.job.id, 0)
+    delivery = store.read_mail(claim.job.id, 0)
     assert delivery.mails == [sent]
     assert sent.kind == "message"
     assert msgspec.json.decode(sent.body) == {"text": "two\nlines"}
     mode = stat.S_IMODE(mailbox_of(directory, claim.job.id).stat().st_mode)
     assert mode == 0o600
-    assert store.mail(claim.job.id, delivery.read_bytes).mails == ()
+    assert store.read_mail(claim.job.id, delivery.read_bytes).mails == ()
 
 
 def test_a_job_without_mail_has_no_mailbox(store: JobStore, directory: Path) -> None:
     claim = pending(store)
-    assert store.mail(claim.job.id, 0) == ((), 0)
+    assert store.read_mail(claim.job.id, 0) == ((), 0)
     assert not mailbox_of(directory, claim.job.id).exists()
 
 
@@ -105,7 +105,7 @@ def test_a_job_that_ends_while_a_message_is_written_keeps_no_mailbox(directory: 
 def test_litter_of_a_sender_that_died_is_removed(store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     mailbox_of(directory, job_id).touch()
-    assert store.gc(7).litter == 1
+    assert store.retention.collect(7).litter == 1
     assert files_in(directory) == {f"{job_id}.json"}
 
 
@@ -118,7 +118,7 @@ def test_a_torn_line_costs_only_itself(torn: bytes, store: JobStore, directory: 
     path = mailbox_of(directory, claim.job.id)
     with path.open("ab") as mailbox:
         mailbox.write(torn)
-    delivery = store.mail(claim.job.id, 0)
+    delivery = store.read_mail(claim.job.id, 0)
     assert len(delivery.mails) == 1
     assert store.post(claim.job.id, "message", 2) is not None
     assert bodies(store, claim.job.id, delivery.read_bytes) == [2]
@@ -183,7 +183,7 @@ def test_what_is_no_mail_is_skipped(line: bytes, store: JobStore, directory: Pat
 def test_anything_but_a_file_is_no_mailbox(make: Any, store: JobStore, directory: Path) -> None:
     claim = running(store)
     make(mailbox_of(directory, claim.job.id))
-    assert store.mail(claim.job.id, 0).mails == ()
+    assert store.read_mail(claim.job.id, 0).mails == ()
     with pytest.raises(JobStoreError):
         store.post(claim.job.id, "message", 1)
 

@@ -76,9 +76,9 @@ def test_what_is_no_file_is_left_and_told_and_the_rest_goes(
     (directory / "live" / f"{old_job}.tmp").touch()
     (directory / name).parent.mkdir(parents=True, exist_ok=True)
     make(directory / name)
-    pruned = store.prune_calls(0)
+    pruned = store.retention.prune(0)
     assert pruned.purged == [old_call]
-    collected = store.gc(0)
+    collected = store.retention.collect(0)
     assert (collected.purged, collected.litter) == ([old_job], 1)
     for warnings in (pruned.warnings, collected.warnings):
         assert [told for told in warnings if told.startswith(f"{name}: ")], warnings
@@ -92,7 +92,7 @@ def test_what_is_no_fifo_is_left_and_told_too(
 ) -> None:
     job_id = ended(store)
     make(directory / "live" / f"{ID}{suffix}")
-    collected = store.gc(0)
+    collected = store.retention.collect(0)
     assert collected.purged == [job_id]
     assert [told for told in collected.warnings if told.startswith(f"live/{ID}{suffix}: ")]
 
@@ -104,7 +104,7 @@ def test_odd_spares_do_not_stop_the_rest(
 ) -> None:
     job_id = ended(store, kind=JobKind.CALL)
     make(directory / "live" / name)
-    pruned = store.prune_calls(0)
+    pruned = store.retention.prune(0)
     assert pruned.purged == [job_id]
     assert [told for told in pruned.warnings if told.startswith(f"live/{name}: ")]
 
@@ -118,7 +118,7 @@ def test_a_folder_that_is_none_does_not_stop_the_rest(
     if (directory / folder).exists():
         (directory / folder).rename(directory / f".{folder}")
     make(directory / folder)
-    collected = store.gc(0)
+    collected = store.retention.collect(0)
     assert collected.purged == [job_id]
     assert [told for told in collected.warnings if told.startswith(f"{folder}: ")]
 
@@ -136,7 +136,7 @@ def test_names_that_nobody_gives_are_told(store: JobStore, directory: Path) -> N
     for name in names:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).touch()
-    told = store.gc(7).warnings
+    told = store.retention.collect(7).warnings
     assert sorted(told) == [
         f"{name}: not a name that agent-dispatch gives; left alone" for name in sorted(names)
     ]
@@ -179,7 +179,7 @@ def test_a_record_that_cannot_be_removed_does_not_keep_the_others(
     kept = "none"
     store = JobStore(directory, disk=RefusingDisk(refuses))
     kept, other = ended(store), ended(store)
-    collected = store.gc(0)
+    collected = store.retention.collect(0)
     assert collected.purged == [other]
     assert collected.warnings == [f"{kept}.json: {os.strerror(number)}; left alone"]
 
@@ -191,7 +191,7 @@ def test_a_directory_that_takes_no_change_is_an_error_not_a_list_of_warnings(
     with pytest.raises(JobStoreError, match="Read-only"):
         JobStore(
             directory, disk=RefusingDisk(lambda name, *_: errno.EROFS if name == "unlink" else 0)
-        ).gc(0)
+        ).retention.collect(0)
 
 
 @pytest.mark.parametrize("make", ODD)

@@ -20,7 +20,7 @@ def made_by(origin: Origin, directory: Path) -> str:
 
 
 def mine(origin: Origin, directory: Path) -> set[str]:
-    rows = JobStore(directory).list_jobs(matches=origin.is_mine).jobs
+    rows = JobStore(directory).lister.newest(matches=origin.is_mine).jobs
     return {row.id for row in rows}
 
 

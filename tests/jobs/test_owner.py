@@ -12,7 +12,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from agent_dispatch.files import DISK, Disk
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
-from agent_dispatch.jobs.store import Claim, Finished, JobStore
+from agent_dispatch.jobs.record_files import Claim
+from agent_dispatch.jobs.store import Finished, JobStore
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
@@ -91,7 +92,7 @@ async def test_a_job_that_is_left_unfinished_is_lost(store: JobStore) -> None:
 
     with pytest.raises(ZeroDivisionError):
         await break_off()
-    (row,) = store.list_jobs().jobs
+    (row,) = store.lister.newest().jobs
     assert row.error_type is ErrorType.LOST
 
 

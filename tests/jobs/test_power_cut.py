@@ -59,7 +59,7 @@ class History:
             finished = end(store, claim, DONE)
             assert finished.persisted
             self._acknowledged[claim.job.id] = finished.job
-        store.list_jobs(status=JobStatus.DONE)
+        store.lister.newest(status=JobStatus.DONE)
         self._look(disk)
         return disk.calls
 
@@ -71,11 +71,11 @@ class History:
             if job.status.is_terminal:
                 assert found.read(job_id) == job
             assert found.settle(job_id).status in (JobStatus.DONE, JobStatus.FAILED)
-        listing = found.list_jobs()
+        listing = found.lister.newest()
         assert listing.warnings == []
         for row in listing.jobs:
             assert row.status is JobStatus.DONE or row.error_type is ErrorType.LOST
-        found.gc(7)
+        found.retention.collect(7)
         assert not list((self._world / "jobs").glob("live/*"))
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.jobs.store import Claim, JobStore
+from agent_dispatch.jobs.record_files import Claim
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
 from tests.jobs.support import DONE, FAILED, end, files_in, pending, read_only_disk, running
@@ -101,8 +102,8 @@ def test_a_job_that_is_owned_is_left_alone_however_silent_it_is(
     later = JobStore(directory, now=lambda: 4e9)
     for look in (later.settle, later.read):
         assert look(claim.job.id) == claim.job
-    later.list_jobs()
-    later.gc(0)
+    later.lister.newest()
+    later.retention.collect(0)
     assert later.settle(claim.job.id) == claim.job
 
 
@@ -112,7 +113,7 @@ def test_a_stopped_owner_keeps_its_job(directory: Path, store: JobStore) -> None
     owner.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, owner.pid, os.WSTOPPED | os.WNOWAIT)
     assert store.settle(job_id).status is JobStatus.RUNNING
-    assert store.gc(0).purged == []
+    assert store.retention.collect(0).purged == []
     owner.kill()
     owner.wait()
     assert store.settle(job_id).error_type is ErrorType.LOST
@@ -146,11 +147,11 @@ def test_an_end_with_processes_left_keeps_the_lock_until_they_are_gone(
     end(store, claim, tree_ended=False)
     assert other.settle(claim.job.id).status is JobStatus.DONE
     assert other.is_held(claim.job.id)
-    assert other.gc(7).litter == 0
+    assert other.retention.collect(7).litter == 0
     for fd in guards:
         os.close(fd)
     assert not other.is_held(claim.job.id)
-    assert other.gc(7).litter == 3
+    assert other.retention.collect(7).litter == 3
     assert files_in(directory) == {f"{claim.job.id}.json"}
 
 
@@ -162,7 +163,7 @@ def test_a_creation_that_broke_off_before_the_record_is_no_job(
     store.release(claim)
     with pytest.raises(UnknownJobError):
         store.settle(claim.job.id)
-    store.gc(7)
+    store.retention.collect(7)
     assert files_in(directory) == set()
 
 
@@ -312,7 +313,7 @@ def test_a_verdict_that_was_written_before_the_power_failed_is_final(
     (directory / "live" / f"{claim.job.id}.lock").touch()
     (directory / "live" / f"{claim.job.id}.cancel").touch()
     assert other.settle(claim.job.id).status is JobStatus.FAILED
-    assert [job.id for job in other.list_jobs(status=JobStatus.RUNNING).jobs] == []
-    other.gc(7)
+    assert [job.id for job in other.lister.newest(status=JobStatus.RUNNING).jobs] == []
+    other.retention.collect(7)
     assert files_in(directory) == {f"{claim.job.id}.json"}
     assert (directory / f"{claim.job.id}.json").read_bytes() == before

@@ -16,7 +16,8 @@ from agent_dispatch.jobs.errors import (
     JobStoreError,
     UnknownJobError,
 )
-from agent_dispatch.jobs.store import NO_DESCRIPTORS, JobStore
+from agent_dispatch.jobs.locks import NO_DESCRIPTORS
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.job import JobKind, JobStatus
 from agent_dispatch.model.next_step import StepKind
@@ -80,9 +81,9 @@ def test_a_record_that_is_over_never_changes(store: JobStore) -> None:
     claim = running(store)
     end(store, claim)
     before = store.read(claim.job.id)
-    with pytest.raises(ValueError, match="let go of"):
+    with pytest.raises(ValueError, match="was released"):
         store.update(claim, claim.job)
-    with pytest.raises(ValueError, match="let go of"):
+    with pytest.raises(ValueError, match="was released"):
         end(store, claim, FAILED)
     assert store.read(claim.job.id) == before
 
@@ -170,7 +171,7 @@ def test_everything_is_private_whatever_the_umask(
         store.mark_ending(claim)
         os.close(store.open_log(claim.job.id))
         ended(store)
-        assert store.list_jobs(status=JobStatus.DONE).jobs
+        assert store.lister.newest(status=JobStatus.DONE).jobs
     finally:
         os.umask(before)
     assert {path.name for path in directory.rglob("*")} >= {".index", ".reserve", "logs"}
@@ -185,7 +186,7 @@ def test_no_file_is_looked_at_for_what_is_no_id(
 ) -> None:
     (tmp_path / "agents.json").write_text("{}")
     for call in (store.read, store.settle, store.is_held, store.watch, store.cancelled_by,
-                 store.forget, store.open_log):  # fmt: skip
+                 store.retention.forget, store.open_log):  # fmt: skip
         with pytest.raises(InvalidJobIdError):
             call(job_id)
     with pytest.raises(InvalidJobIdError):
@@ -197,7 +198,7 @@ def test_no_file_is_looked_at_for_what_is_no_id(
 def test_a_job_that_is_not_there_is_unknown_and_leaves_no_trace(
     store: JobStore, directory: Path
 ) -> None:
-    for call in (store.read, store.settle, store.forget):
+    for call in (store.read, store.settle, store.retention.forget):
         with pytest.raises(UnknownJobError, match="Unknown job") as unknown:
             call(NOBODY)
         assert [step.kind for step in unknown.value.next_steps] == [StepKind.LIST_JOBS]
@@ -241,10 +242,10 @@ def test_what_is_no_record_is_named_and_left_alone(
         store.read(NOBODY)
     with pytest.raises(BrokenJobError, match=reason):
         store.settle(NOBODY)
-    listing = store.list_jobs()
+    listing = store.lister.newest()
     assert [job.id for job in listing.jobs] == [good]
     assert any(NOBODY in warning and reason in warning for warning in listing.warnings)
-    collected = store.gc(0)
+    collected = store.retention.collect(0)
     assert collected.purged == [good]
     assert any(reason in warning for warning in collected.warnings)
     after = path.lstat()
@@ -296,7 +297,7 @@ def test_a_log_is_private_and_goes_with_its_record(store: JobStore, directory: P
         os.write(log, text)
         os.close(log)
     assert (directory / "logs" / f"{job_id}.log").read_text() == "one\ntwo\n"
-    store.forget(job_id)
+    store.retention.forget(job_id)
     assert files_in(directory) == set()
 
 

@@ -116,7 +116,7 @@ async def test_a_late_denial_starts_nothing(stage: Stage, store: JobStore) -> No
         with pytest.raises(NoQuestionError):
             await service.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
     assert [each.answer for each in store.read(job_id).questions or ()] == [Verdict.DENY]
-    assert len(store.list_jobs().jobs) == 1
+    assert len(store.lister.newest().jobs) == 1
 
 
 async def test_a_lost_job_can_still_be_answered(stage: Stage, store: JobStore) -> None:
@@ -216,9 +216,9 @@ def asked_in_vain(
 def test_of_two_late_answers_the_first_counts(store: JobStore, tmp_path: Path) -> None:
     job_id = asked_in_vain(store)
     answered = msgspec.structs.replace(past("a1"), answer=Verdict.DENY, answered_by=AnsweredBy.CLI)
-    store.answer_late(job_id, answered)
+    store.late_answers.give(job_id, answered)
     with pytest.raises(AnsweredError):
-        JobStore(tmp_path / "jobs").answer_late(job_id, answered)
+        JobStore(tmp_path / "jobs").late_answers.give(job_id, answered)
     (file,) = (tmp_path / "jobs" / "answers").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     assert [each.answer for each in store.settle(job_id).questions or ()] == [Verdict.DENY]
@@ -228,12 +228,12 @@ def test_a_late_answer_goes_with_its_record(store: JobStore, tmp_path: Path) -> 
     answers = tmp_path / "jobs" / "answers"
     kept, gone = asked_in_vain(store), asked_in_vain(store)
     for job_id in (kept, gone):
-        store.answer_late(job_id, past("a1"))
-    store.forget(gone)
+        store.late_answers.give(job_id, past("a1"))
+    store.retention.forget(gone)
     assert [path.name for path in answers.iterdir()] == [f"{kept}.a1.json"]
     os.unlink(tmp_path / "jobs" / f"{kept}.json")
     (answers / "mine.txt").touch()
-    collected = store.gc(7)
+    collected = store.retention.collect(7)
     assert collected.litter == 1
     assert [path.name for path in answers.iterdir()] == ["mine.txt"]
     assert collected.warnings == [
@@ -254,7 +254,7 @@ def test_jobs_with_questions_are_found_among_the_others(store: JobStore) -> None
     asked = asked_in_vain(store)
     claim = running(store)
     end(store, claim)
-    assert [job.id for job in store.asked()] == [asked]
+    assert [job.id for job in store.lister.with_questions()] == [asked]
 
 
 def test_no_request_can_carry_a_permission() -> None:

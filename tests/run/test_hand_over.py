@@ -11,7 +11,7 @@ import trio
 
 from agent_dispatch.claude.fork_server import GO, UP, ForkServer
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.jobs.store import Listing
+from agent_dispatch.jobs.listing import Listing
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
 from agent_dispatch.run.service import Service

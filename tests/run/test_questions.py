@@ -251,7 +251,7 @@ def request(request_id: str = "r1", given: Any = TOUCH, tool: str = "Bash") -> C
 
 def job_of(tmp_path: Path) -> Job:
     store = JobStore(tmp_path / "jobs")
-    (row,) = store.list_jobs().jobs
+    (row,) = store.lister.newest().jobs
     return store.read(row.id)
 
 

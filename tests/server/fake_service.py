@@ -10,7 +10,8 @@ from agent_dispatch.core.request.checks import check_message
 from agent_dispatch.errors import UnknownAgentError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import check_job_id
-from agent_dispatch.jobs.store import Collected, Listing
+from agent_dispatch.jobs.listing import Listing
+from agent_dispatch.jobs.retention import Collected
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentSummary
 from agent_dispatch.model.config import Settings

@@ -94,7 +94,7 @@ def said(result: dict[str, Any]) -> Any:
 
 
 def only_job(house: House) -> Job:
-    (row,) = house.store.list_jobs().jobs
+    (row,) = house.store.lister.newest().jobs
     return house.store.settle(row.id)
 
 
@@ -366,7 +366,7 @@ async def test_a_state_of_another_call_is_refused(state: str, make_house: MakeHo
             params = modern(**CALL, requestState=state, inputResponses={})
             result = await server.request("tools/call", params)
     assert "requestState" in said(result)["error"]
-    assert house.store.list_jobs().jobs == []
+    assert house.store.lister.newest().jobs == []
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])

@@ -293,7 +293,7 @@ def check_jobs(shell: Shell) -> Iterator[Check]:
 def _check_questions(directory: str) -> Iterator[Check]:
     """Name the permission questions that wait for an answer."""
     try:
-        asked = JobStore(Path(directory)).asked()
+        asked = JobStore(Path(directory)).lister.with_questions()
     except JobStoreError as error:
         yield Check("questions", Status.WARN, str(error))
         return

@@ -101,7 +101,7 @@ def jobs(
     def is_wanted(row: JobSummary) -> bool:
         return (here is None or here.is_mine(row)) and (not agent or agent in agents_of(row))
 
-    listing = open_store(shell).list_jobs(
+    listing = open_store(shell).lister.newest(
         status=wanted,
         limit=limit,
         matches=is_wanted if agent or mine else None,
@@ -329,7 +329,7 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
         shell: The outside world.
     """
     check_range("--max-age-days", max_age_days, 0, MAX_AGE_DAYS)
-    collected = open_store(shell).gc(max_age_days, dry_run=dry_run)
+    collected = open_store(shell).retention.collect(max_age_days, dry_run=dry_run)
     if not dry_run:
         open_remote_jobs(shell).clean(max_age_days)
     if json:

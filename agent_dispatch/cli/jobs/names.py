@@ -75,7 +75,7 @@ def find_job(store: JobStore, name: str, remote_jobs: RemoteJobs | None = None) 
         return part if remote is None else remote.shown_id
     if not _PART_OF_ID.fullmatch(part):
         raise NotAJobError(name)
-    found = [] if host else list(_matching(store.ids(), part))
+    found = [] if host else list(_matching(store.lister.ids(), part))
     if remote_jobs is not None:
         matching = map(remote_jobs.read, _matching(remote_jobs.ids(), part))
         found += [job.shown_id for job in matching if job and host in ("", job.host)]
@@ -90,7 +90,7 @@ def find_job(store: JobStore, name: str, remote_jobs: RemoteJobs | None = None) 
 
 
 def _newest(store: JobStore, remote_jobs: RemoteJobs | None) -> str:
-    local = [job.id for job in store.list_jobs(limit=1).jobs]
+    local = [job.id for job in store.lister.newest(limit=1).jobs]
     remote = [] if remote_jobs is None else remote_jobs.ids()[:1]
     # Ids sort by the time when they were made.
     if remote_jobs is not None and remote and remote > local:

@@ -79,7 +79,7 @@ def answer(
 
 def waiting_questions(store: JobStore) -> list[QuestionRow]:
     """All questions that can be answered, oldest first."""
-    found = [row for job in store.asked() for row in question_rows(job)]
+    found = [row for job in store.lister.with_questions() for row in question_rows(job)]
     return sorted(found, key=lambda row: row.asked_at)
 
 

@@ -56,9 +56,9 @@ class Watcher:
 
     def _candidates(self, since: float) -> Iterator[str]:
         for status in (JobStatus.RUNNING, JobStatus.PENDING):
-            for job in self._store.list_jobs(status=status, limit=MAX_LISTED).jobs:
+            for job in self._store.lister.newest(status=status, limit=MAX_LISTED).jobs:
                 yield job.id
-        for job in self._store.list_jobs(limit=_NEWEST).jobs:
+        for job in self._store.lister.newest(limit=_NEWEST).jobs:
             if (job.completed_at or job.created_at) > since:
                 yield job.id
 

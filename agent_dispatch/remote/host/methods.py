@@ -106,7 +106,7 @@ class Answers:
         return await self._service.send(job_id, text)
 
     async def _questions(self) -> object:
-        asked = await in_pool(Pool.BULK, self._store.asked)
+        asked = await in_pool(Pool.BULK, self._store.lister.with_questions)
         return [row for job in asked for row in question_rows(job)]
 
     async def _answer(self, job_id: str, verdict: str, by: str, question_id: str = "") -> object:

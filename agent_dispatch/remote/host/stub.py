@@ -285,13 +285,13 @@ class _Stub:
         try:
             job = await settled(self._store, job_id)
         except UnknownJobError:
-            await in_thread(self._store.forget_unbegun, job_id)
+            await in_thread(self._store.retention.forget_unbegun, job_id)
             return None
         if job.error_type is ErrorType.LOST and not await in_thread(
             self._store.submissions.has_begun, job_id
         ):
             # The process that took it died before a worker had it: nothing of it ever ran.
-            await in_thread(self._store.forget_unbegun, job_id)
+            await in_thread(self._store.retention.forget_unbegun, job_id)
             return None
         return job
 
@@ -299,10 +299,10 @@ class _Stub:
         service = await self._open()
         await self._require_job(frame.id)
         if frame.lease_s:
-            lease = self._store.lease(frame.id)
+            lease = self._store.submissions.lease(frame.id)
             self._leases[frame.id] = lease_s = min(frame.lease_s, MAX_LEASE_S)
             await in_thread(lease.write, lease_s)
-        events = EventReader(self._store.events_path(frame.id), frame.after)
+        events = EventReader(self._store.submissions.events_path(frame.id), frame.after)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_events, frame.id, events)
@@ -357,7 +357,7 @@ class _Stub:
 
     def _write_leases(self, leases: Mapping[str, float]) -> None:
         for job_id, lease_s in leases.items():
-            self._store.lease(job_id).write(lease_s)
+            self._store.submissions.lease(job_id).write(lease_s)
 
     async def _end_calls(self, bye: Bye) -> None:
         """End what the caller leaves behind, and leave."""
