@@ -10,7 +10,7 @@ PRELOADED = (
     "difflib",
     "shlex",
     "tomli_w",
-    "agent_dispatch.claude.guard",
+    "agent_dispatch.claude.process_tree",
 )
 
 

@@ -16,6 +16,7 @@ import trio
 
 from agent_dispatch.claude import guard
 from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.process_tree import kill_marked
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 
 STDERR_TAIL_BYTES = 64 * 1024
@@ -387,6 +388,6 @@ async def _sweep(marker: str) -> int:
     with trio.move_on_after(_SWEEP_S):
         # A limiter of its own: a look that never returns must not take a thread from others.
         return await trio.to_thread.run_sync(
-            guard.kill_marked, marker, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+            kill_marked, marker, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
         )
     return 0

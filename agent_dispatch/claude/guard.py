@@ -1,13 +1,13 @@
 """The guard: one small process beside each agent, which ends every process of the run.
 
-It has a session of its own and is the subreaper of all that the agent starts, so each orphan below
-it becomes its child. When `waitpid` says ECHILD, the tree is proved to be empty. It ends the tree
-when its owner asks, when the owner is gone (EOF on the lifeline, also after
-SIGKILL), and when the agent has exited and left something behind. Descriptors that were handed to
-it, such as the lock of a concurrency slot, stay open until the tree is empty.
+It has a session of its own and is the subreaper of everything that the agent starts, so each orphan
+below it becomes its child, and ECHILD from `waitpid` proves that the tree is empty. It ends the
+tree when its owner asks, when the owner is gone (EOF on the lifeline, also after SIGKILL), and when
+the agent has exited and left processes behind. Descriptors that were handed to it, such as the lock
+of a concurrency slot, stay open until the tree is empty.
 
-Standard library only and one file: the fork server forks it in about a millisecond. Where there is
-no fork server it is started as `python -I -S guard.py FDS…`.
+Standard library only, so that the fork server can fork it in about a millisecond. Where there is no
+fork server, a new Python runs `main`.
 
 The owner writes single bytes to the lifeline (`END_ON_CANCEL` …) and reads lines from the status
 pipe, in this order:
@@ -16,7 +16,7 @@ pipe, in this order:
     start PID            the agent's program runs
     fail ERRNO STAGE     instead of `start`: `fork`, `chdir` or `exec` failed
     exit CODE            how the agent ended; negative for a signal
-    done COUNT           the tree is empty; COUNT processes were left behind and ended
+    done COUNT           the tree is empty; COUNT processes were left behind and have been ended
 """
 
 import contextlib
@@ -29,8 +29,17 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
+
+from agent_dispatch.claude.process_tree import (
+    is_below,
+    is_marked,
+    kill_all,
+    living_descendants,
+    marked_processes,
+    signal_each,
+)
 
 LIFELINE, STATUS = 3, 4
 """Where the two pipes stand among the descriptors of a request."""
@@ -44,10 +53,10 @@ GRACE_S = {END_ON_CANCEL: 0.6, END_ON_DEADLINE: 0.5, END_NOW: 0.0}
 Bash tool, in about 0.2 s (measured); its own client ends a server 0.45 s after the first signal."""
 
 FAREWELL_S = 2.0
-"""How long a child with a farewell may take to pass it on and leave, before SIGTERM."""
+"""How long a child with a farewell may take to pass it on and exit, before SIGTERM."""
 
 SETTLE_S = 0.1
-"""How long helpers may take to leave by themselves once the agent has exited."""
+"""How long helpers may take to exit by themselves once the agent has exited."""
 
 LEFTOVER_GRACE_S = 0.2
 """Seconds from SIGTERM to SIGKILL for what the agent left behind."""
@@ -60,17 +69,11 @@ _RESET_SIGNALS = (*_WATCHED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQ
 _FIRST_NAP_S = 0.005
 _LONGEST_NAP_S = 1.0
 _FAREWELL_NAP_S = 0.05
-_MARKED_TIMEOUT_S = 5.0
-_LINE_TRIES = 10
-_QUIET_LOOKS = 3
-"""How often nobody must be found by a mark before nobody is there: a process that forks and leaves
-every few milliseconds may be missed by one look at all processes, which takes as long."""
-
 
 _LIBC = ctypes.CDLL(None)  # Opened once, before any fork.
 
 
-def prctl(option: int, value: int) -> bool:
+def _prctl(option: int, value: int) -> bool:
     """Set a process attribute; False where the system has no prctl or refuses."""
     try:
         return bool(_LIBC.prctl(option, value, 0, 0, 0) == 0)
@@ -79,17 +82,17 @@ def prctl(option: int, value: int) -> bool:
 
 
 def set_subreaper(wanted: bool) -> bool:
-    """Have orphans below this process become its children, or not; False where that cannot be."""
-    return prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
+    """Let orphans below this process become its children, or not; False if unsupported."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
 def die_with_parent() -> bool:
-    """Have the kernel kill this process when its parent ends; False where that cannot be."""
-    return prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Let the kernel kill this process when its parent ends; False if unsupported."""
+    return _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def set_process_name(name: str) -> None:
-    """Name this process for `ps` and `top`, where the system can; at most 15 bytes."""
+    """Name this process for `ps` and `top`, where supported; at most 15 bytes."""
     with contextlib.suppress(AttributeError):
         _LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
@@ -97,17 +100,17 @@ def set_process_name(name: str) -> None:
 def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
     """Be the guard of one agent; return when its tree is empty.
 
-    A bug of the guard is told on the status pipe and raised.
+    A bug of the guard is reported on the status pipe and raised.
 
     Args:
-        request: `program`, the JSON of `[argv, cwd, env]`; and `marker`, a word that all of the
-            run's processes have in their environment. `"subreaper": false`: do without, as on
-            systems that have no prctl(2). `farewell`: what the child reads on its stdin when it is
-            told to end other than by `END_NOW`, or when the owner is gone; the sixth descriptor
-            writes to that stdin. Such a child leads to another place, and what it starts there
-            stays: only the child itself is ended.
-        fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe. Whatever follows
-            is only kept open. All are closed in the end.
+        request: `program` is the JSON of `[argv, cwd, env]`. `marker` is a word that all processes
+            of the run have in their environment. `"subreaper": false` makes the guard work as on a
+            system without prctl(2). `farewell`, if given, is written to the child's stdin before
+            the child is ended, except on `END_NOW`; the sixth descriptor writes to that stdin. A
+            child with a farewell runs something on another machine: only the child itself is ended,
+            and what it starts is left alone.
+        fds: The agent's stdin, stdout and stderr, the lifeline, the status pipe. Further ones are
+            only kept open. All are closed in the end.
     """
     try:
         _Guard(request, fds).run()
@@ -127,7 +130,7 @@ class _Guard:
         wanted = bool(request.get("subreaper", True)) and not request.get("farewell")
         self._subreaper = set_subreaper(wanted) and wanted
         self._leader = 0
-        self._exec_told = False
+        self._exec_reported = False
         self._exit_code: int | None = None
         self._kill_at: float | None = None
         self._term_at: float | None = None
@@ -144,12 +147,12 @@ class _Guard:
 
     def run(self) -> None:
         """Run the agent and end its tree."""
-        self._tell("up")
+        self._report("up")
         os.set_blocking(self._lifeline, False)
         self._poll.register(self._lifeline, select.POLLIN)
         self._read_lifeline()
         if self._kill_at is not None or not self._start():
-            return  # The owner gave up before, or there is no process to run the agent in.
+            return  # The owner gave up first, or no process could be forked.
         while self._exit_code is None:
             self._wait(self._until_kill())
             if self._kill_at is not None:
@@ -160,48 +163,48 @@ class _Guard:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal_group(signal.SIGKILL)
             self._reap()
-        if not self._exec_told:
+        if not self._exec_reported:
             self._read_exec()
         exited = f"exit {self._exit_code}"
         if self._farewell or (self._reap() and self._subreaper):
-            self._tell(f"{exited}\ndone 0")
+            self._report(f"{exited}\ndone 0")
         else:
-            self._tell(exited)
-            self._tell(f"done {self._sweep()}")
+            self._report(exited)
+            self._report(f"done {self._sweep()}")
 
     # -- starting
 
     def _start(self) -> bool:
-        """Start the agent's process; False if the system refuses, which is told."""
+        """Start the agent's process; False if the system refuses, which is reported."""
         try:
-            self._leader, self._exec_told_by = self._fork_agent()
+            self._leader, self._exec_failure = self._fork_agent()
         except OSError as error:
-            self._tell(f"fail {error.errno} fork")
+            self._report(f"fail {error.errno} fork")
             return False
         finally:
             for fd in self._stdio:
                 os.close(fd)
-        self._poll.register(self._exec_told_by, select.POLLIN)
+        self._poll.register(self._exec_failure, select.POLLIN)
         return True
 
     def _fork_agent(self) -> tuple[int, int]:
-        """Fork it; return its pid and where it tells why its program cannot be executed."""
-        told_by, tell = os.pipe()
+        """Fork it; return its pid, and a pipe that says why its program cannot be executed."""
+        failure_read, failure_write = os.pipe()
         guard = os.getpid()
-        # Blocked from before the fork until the child has default handlers: none is swallowed.
+        # Blocked from before the fork until the child has default handlers, so that none is lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED_SIGNALS)
         try:
             pid = os.fork()
         except OSError:
-            os.close(told_by)
+            os.close(failure_read)
             raise
         finally:
             if os.getpid() == guard:
-                os.close(tell)
+                os.close(failure_write)
                 signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if pid == 0:
-            _become_agent(str(self._request["program"]), self._stdio, tell, guard)
-        return pid, told_by
+            _become_agent(str(self._request["program"]), self._stdio, failure_write, guard)
+        return pid, failure_read
 
     # -- waiting
 
@@ -223,7 +226,7 @@ class _Guard:
         return max(next_at - time.monotonic(), _FIRST_NAP_S)
 
     def _say_farewell(self) -> None:
-        """Write the last words and end the child's stdin; tried again if the pipe is full."""
+        """Write the farewell and close the child's stdin; tried again if the pipe is full."""
         if self._farewell_fd is None:
             return
         with contextlib.suppress(BrokenPipeError):
@@ -255,12 +258,12 @@ class _Guard:
                 self._end(END_ON_CANCEL)
 
     def _read_exec(self) -> None:
-        """The agent's program runs (EOF: the pipe closes on exec), or its process says why not."""
-        failure = os.read(self._exec_told_by, 4096)
-        self._poll.unregister(self._exec_told_by)
-        os.close(self._exec_told_by)
-        self._exec_told = True
-        self._tell(failure.decode() if failure else f"start {self._leader}")
+        """Report that the agent's program runs (exec closes the pipe) or why it does not."""
+        failure = os.read(self._exec_failure, 4096)
+        self._poll.unregister(self._exec_failure)
+        os.close(self._exec_failure)
+        self._exec_reported = True
+        self._report(failure.decode() if failure else f"start {self._leader}")
 
     # -- ending
 
@@ -302,7 +305,7 @@ class _Guard:
                 self._exit_code = os.waitstatus_to_exitcode(status)
 
     def _sweep(self) -> int:
-        """End whatever is left of the tree; return how many processes that were."""
+        """End the processes that are left of the tree; return how many there were."""
         list_living = self._descendants if self._subreaper else self._marked
         is_ours = self._is_descendant if self._subreaper else self._is_marked
         began = time.monotonic()
@@ -310,37 +313,37 @@ class _Guard:
         nap_s = _FIRST_NAP_S
         while True:
             empty = self._reap()
-            # Without a subreaper ECHILD says nothing of the grandchildren.
+            # Without a subreaper, ECHILD says nothing about grandchildren.
             living = [] if empty and self._subreaper else list_living()
             if empty and not living:
                 return len(left)
             waited = time.monotonic() - began
             if self._forced or waited >= SETTLE_S + LEFTOVER_GRACE_S:
                 left.update(living)
-                left.update(_kill_all(list_living, is_ours))
+                left.update(kill_all(list_living, is_ours))
             elif waited >= SETTLE_S:
-                _signal_each(set(living) - left, signal.SIGTERM, is_ours)
+                signal_each(set(living) - left, signal.SIGTERM, is_ours)
                 left.update(living)
             self._wait(nap_s)
-            # A process that may not be signalled is waited for, not spun on.
+            # Pause longer and longer for a process that may not be signalled.
             nap_s = min(nap_s * 1.2, _LONGEST_NAP_S)
 
     def _descendants(self) -> list[int]:
         return living_descendants(os.getpid())
 
     def _marked(self) -> list[int]:
-        # The group first: getpgid() fails once the leader is reaped, its members live on.
+        # The group first: getpgid() fails once the leader is reaped, but its members live on.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._leader, signal.SIGKILL)
         return list(marked_processes(str(self._request["marker"])))
 
     def _is_descendant(self, pid: int) -> bool:
-        return _is_below(pid, os.getpid())
+        return is_below(pid, os.getpid())
 
     def _is_marked(self, pid: int) -> bool:
-        return _is_marked(pid, str(self._request["marker"]).encode())
+        return is_marked(pid, str(self._request["marker"]).encode())
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._status, line.encode() + b"\n")
 
@@ -354,8 +357,8 @@ def _watch_signals(wake_read: int, wake_write: int) -> None:
         signal.signal(signum, _awake)
 
 
-def _become_agent(program: str, stdio: Sequence[int], tell: int, guard: int) -> NoReturn:
-    """Turn this forked process into the agent; tell on `tell` if that fails."""
+def _become_agent(program: str, stdio: Sequence[int], failure_write: int, guard: int) -> NoReturn:
+    """Turn this forked process into the agent; if that fails, say why on `failure_write`."""
     stage = "exec"
     try:
         os.setsid()
@@ -374,190 +377,24 @@ def _become_agent(program: str, stdio: Sequence[int], tell: int, guard: int) -> 
         stage = "exec"
         os.execve(argv[0], argv, env)
     except OSError as error:
-        os.write(tell, f"fail {error.errno} {stage}".encode())
+        os.write(failure_write, f"fail {error.errno} {stage}".encode())
     except Exception as error:
-        os.write(tell, f"fail {errno.EINVAL} {stage} {error!r}".encode())
+        os.write(failure_write, f"fail {errno.EINVAL} {stage} {error!r}".encode())
     finally:
         os._exit(127)
 
 
 def _awake(signum: int, frame: object) -> None:
-    """Let the wake-up descriptor do the work."""
-
-
-def _signal_each(pids: Iterable[int], signum: int, is_ours: Callable[[int], bool]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if not _signal_by_pidfd(pid, signum, is_ours):
-                os.kill(pid, signum)
-
-
-def _signal_by_pidfd(pid: int, signum: int, is_ours: Callable[[int], bool]) -> bool:
-    """Signal a process of ours, and no stranger that got its number since it was found.
-
-    Returns:
-        False where that cannot be had: macOS, an old kernel, no descriptor left.
-
-    Raises:
-        ProcessLookupError: It is gone.
-    """
-    if not hasattr(os, "pidfd_open"):
-        return False
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise
-    except OSError:
-        return False
-    try:
-        # Asked with the descriptor open: from here on it means this very process.
-        if is_ours(pid):
-            signal.pidfd_send_signal(pidfd, signum)
-    except ProcessLookupError:
-        raise
-    except OSError:  # A sandbox may allow the one call and refuse the other.
-        return False
-    finally:
-        os.close(pidfd)
-    return True
-
-
-def _kill_all(list_living: Callable[[], Iterable[int]], is_ours: Callable[[int], bool]) -> set[int]:
-    """Stop everybody before killing anybody, so that nobody forks away between the two."""
-    stopped: set[int] = set()
-    found_more = True
-    while found_more:
-        found_more = False
-        # Each as soon as it is found: one that forks and leaves is gone when the search ends.
-        for pid in list_living():
-            if pid not in stopped:
-                _signal_each([pid], signal.SIGSTOP, is_ours)
-                stopped.add(pid)
-                found_more = True
-    _signal_each(stopped, signal.SIGKILL, is_ours)
-    return stopped
-
-
-def living_descendants(root: int) -> list[int]:
-    """Processes below `root` that are not zombies (proc(5), Linux)."""
-    found: list[int] = []
-    todo = [root]
-    while todo:
-        for pid in _children(todo.pop()):
-            todo.append(pid)
-            if _state_and_parent(pid)[0] not in "ZX":
-                found.append(pid)
-    return found
-
-
-def _is_below(pid: int, root: int) -> bool:
-    """Whether a living process is a descendant of `root`."""
-    for _ in range(_LINE_TRIES):
-        above = pid
-        while above > 1:
-            state, parent = _state_and_parent(above)
-            if state in "ZX":
-                break
-            if parent == root:
-                return True
-            above = parent
-        if above == pid or above <= 1:
-            return False
-        # One between the two has just gone: who was below it has another parent now.
-    return False
-
-
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                children.extend(map(int, file.read().split()))
-    except FileNotFoundError:
-        # The process is gone, or the kernel was built without CONFIG_PROC_CHILDREN.
-        if os.path.exists("/proc/self/task") and not _has_children_files():
-            return [int(p) for p in _proc_pids() if _state_and_parent(int(p))[1] == pid]
-    except (ProcessLookupError, PermissionError):
-        pass
-    return children
-
-
-def _has_children_files() -> bool:
-    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
-
-
-def _proc_pids() -> list[str]:
-    return [name for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _state_and_parent(pid: int) -> tuple[str, int]:
-    """State letter and parent from /proc/PID/stat; ("X", 0) for a process that is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return "X", 0
-    return fields[0].decode(), int(fields[1])
-
-
-def marked_processes(marker: str) -> Iterable[int]:
-    """Living processes whose environment holds `marker`, this one excepted; the newest first.
-
-    The net below the subreaper: it finds what ran away with its environment, also after the guard
-    itself was killed. It misses a process that cleared its environment.
-    """
-    if os.path.isdir("/proc/self"):
-        newest_first = sorted(map(int, _proc_pids()), reverse=True)
-        return (pid for pid in newest_first if _is_marked(pid, marker.encode()))
-    import subprocess  # Only where there is no /proc (macOS).
-
-    listing = subprocess.run(
-        ["ps", "-axEww", "-o", "pid=,command="], capture_output=True, text=True, check=False
-    )
-    rows = (line.split(None, 1) for line in listing.stdout.splitlines() if marker in line)
-    return [int(row[0]) for row in rows if int(row[0]) != os.getpid()]
-
-
-def _is_marked(pid: int, marker: bytes) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            marked = marker in file.read()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return False
-    return marked and _state_and_parent(pid)[0] not in "ZX"
-
-
-def kill_marked(marker: str) -> int:
-    """End whatever still carries `marker`; return how many processes that were.
-
-    One that may not be signalled, or is stuck in the kernel, is waited for, but not for ever.
-    """
-
-    def is_ours(pid: int) -> bool:
-        return _is_marked(pid, marker.encode())
-
-    killed: set[int] = set()
-    give_up_at = time.monotonic() + _MARKED_TIMEOUT_S
-    looks_left = _QUIET_LOOKS
-    while looks_left and time.monotonic() < give_up_at:
-        if stopped := _kill_all(lambda: marked_processes(marker), is_ours):
-            killed |= stopped
-            looks_left = 2 * _QUIET_LOOKS
-        else:
-            looks_left -= 1
-        time.sleep(_FIRST_NAP_S)  # Until the kernel has taken them away.
-    return len(killed)
+    """Do nothing: the wake-up descriptor gets the signal."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """The slow way in: descriptors by number, the request as JSON on stdin."""
+    """The slow start: descriptors by number, the request as JSON on stdin."""
     request = json.load(sys.stdin)
     if (soft := request.get("open_files")) is not None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if os.fork():  # Nobody's child: nobody has to wait for it.
+    if os.fork():  # The parent exits, so that no process of the owner has to reap the guard.
         os._exit(0)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
@@ -566,7 +403,3 @@ def main(argv: Sequence[str]) -> None:
     for fd in fds:
         os.set_inheritable(fd, False)
     run(request, fds)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

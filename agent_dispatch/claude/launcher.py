@@ -6,14 +6,25 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import trio
 
-from agent_dispatch.claude import frames, guard
+import agent_dispatch
+from agent_dispatch.claude import frames
 from agent_dispatch.claude.fork_server import GUARD, KIND, ForkServer
 
-GUARD_PROGRAM = (sys.executable, "-I", "-S", guard.__file__)
-"""The slow way to a guard: about ten times as long as a fork."""
+GUARD_PROGRAM = (
+    *(sys.executable, "-I", "-S", "-c"),
+    """
+import sys
+sys.path.append(sys.argv.pop(1))
+from agent_dispatch.claude.guard import main
+main(sys.argv[1:])
+""",
+    str(Path(agent_dispatch.__file__).parents[1]),
+)
+"""The slow way to a guard: takes about ten times as long as a fork."""
 _TAKE_S = 3.0
 """How long a fork server may leave a request unread. It reads within a millisecond, so one that
 takes this long is stopped or stuck, and is given up."""

@@ -402,6 +402,6 @@ def _check_step(claim: Claim, job: Job) -> None:
 
 def _end_processes(job_id: str) -> None:
     # Imported only for a lost job, not for every listing.
-    from agent_dispatch.claude.guard import kill_marked
+    from agent_dispatch.claude.process_tree import kill_marked
 
     kill_marked(f"{JOB_VARIABLE}={job_id}")

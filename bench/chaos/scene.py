@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from agent_dispatch.claude.guard import kill_marked
+from agent_dispatch.claude.process_tree import kill_marked
 from agent_dispatch.model.job import JOB_VARIABLE
 from bench.chaos.agents import script
 from tests.faults.house import PRODUCT, House

@@ -10,7 +10,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent_dispatch.claude import guard
+from agent_dispatch.claude.process_tree import (
+    is_below,
+    is_marked,
+    kill_all,
+    kill_marked,
+    signal_each,
+)
 
 HOLD = "print('up', flush=True); input()"
 
@@ -34,16 +40,14 @@ def test_a_stranger_that_got_the_number_since_is_spared() -> None:
     with process(MARK="other") as stranger:
         # As found by a look that is out of date.
         found = iter([[stranger.pid], []])
-        guard._kill_all(lambda: next(found, []), lambda pid: guard._is_marked(pid, b"MARK=ours"))
-        guard._signal_each(
-            [stranger.pid], signal.SIGTERM, lambda pid: guard._is_below(pid, 1 << 30)
-        )
+        kill_all(lambda: next(found, []), lambda pid: is_marked(pid, b"MARK=ours"))
+        signal_each([stranger.pid], signal.SIGTERM, lambda pid: is_below(pid, 1 << 30))
         assert stranger.poll() is None
 
 
 def test_who_is_ours_is_ended_by_its_mark() -> None:
     with process(MARK="ours-4711") as ours, process(MARK="other") as stranger:
-        assert guard.kill_marked("MARK=ours-4711") == 1
+        assert kill_marked("MARK=ours-4711") == 1
         assert ours.wait(timeout=10) == -signal.SIGKILL
         assert stranger.poll() is None
 
@@ -65,7 +69,7 @@ def test_without_pidfds_it_is_done_by_number(
             monkeypatch.setattr(os, "pidfd_open", refuse(number))
         else:
             monkeypatch.setattr(signal, "pidfd_send_signal", refuse(number))
-        guard._signal_each([ours.pid], signal.SIGKILL, lambda pid: True)
+        signal_each([ours.pid], signal.SIGKILL, lambda pid: True)
         assert ours.wait(timeout=10) == -signal.SIGKILL
 
 
@@ -74,23 +78,23 @@ def test_where_the_system_has_no_pidfds_it_is_done_by_number(
 ) -> None:
     with process(MARK="ours") as ours:
         monkeypatch.delattr(os, "pidfd_open")
-        guard._signal_each([ours.pid], signal.SIGKILL, lambda pid: False)
+        signal_each([ours.pid], signal.SIGKILL, lambda pid: False)
         assert ours.wait(timeout=10) == -signal.SIGKILL
 
 
 def test_descendants_are_told_from_strangers() -> None:
     with process() as child:
-        assert guard._is_below(child.pid, os.getpid())
-        assert not guard._is_below(os.getppid(), os.getpid())
-        assert not guard._is_below(child.pid, child.pid)
-    assert not guard._is_below(child.pid, os.getpid())
+        assert is_below(child.pid, os.getpid())
+        assert not is_below(os.getppid(), os.getpid())
+        assert not is_below(child.pid, child.pid)
+    assert not is_below(child.pid, os.getpid())
 
 
 def test_no_descriptor_is_left_behind() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with process() as child:
         opened = len(os.listdir("/proc/self/fd"))
-        guard._signal_each([child.pid, 1 << 30], signal.SIGCONT, lambda pid: True)
-        guard._signal_each([child.pid, 1 << 30], signal.SIGCONT, lambda pid: False)
+        signal_each([child.pid, 1 << 30], signal.SIGCONT, lambda pid: True)
+        signal_each([child.pid, 1 << 30], signal.SIGCONT, lambda pid: False)
         assert len(os.listdir("/proc/self/fd")) == opened
     assert len(os.listdir("/proc/self/fd")) <= before

@@ -24,10 +24,10 @@ LARGE = "x" * 92_000
 
 STOPPED = """
 import json, os, signal, sys
-from agent_dispatch.claude import guard
+from agent_dispatch.claude.process_tree import living_descendants
 from agent_dispatch.claude.fork_server import start_fork_server
 fork_server = start_fork_server()
-(fork_server_pid,) = guard.living_descendants(os.getpid())
+(fork_server_pid,) = living_descendants(os.getpid())
 os.kill(fork_server_pid, signal.SIGSTOP)
 os.waitpid(fork_server_pid, os.WUNTRACED)
 import trio

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from agent_dispatch.claude.guard import kill_marked
+from agent_dispatch.claude.process_tree import kill_marked
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 
 PRELUDE = """

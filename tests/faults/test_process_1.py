@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent_dispatch.claude.guard import _children, _state_and_parent
+from agent_dispatch.claude.process_tree import _children, _state_and_parent
 from agent_dispatch.model.job import JobStatus
 from tests.faults.conftest import MakeHouse
 from tests.faults.house import PRODUCT
