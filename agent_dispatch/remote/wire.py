@@ -1,26 +1,34 @@
-"""One end of a link: frames go out in turn, frames come in, and silence is watched."""
+"""One end of a link, on either machine: queues frames, reads frames, and watches for silence."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain
 
 import trio
 
 from agent_dispatch.remote.frames import (
+    DEAD_S,
     AnyFrame,
     BadFrameError,
-    Due,
     Failed,
     Frame,
     Ping,
     Pong,
     Receiver,
-    Silence,
     lines_of,
 )
 
 
+def dead_after_s(lease_s: float) -> float:
+    """Return after how many silent seconds a link counts as dead.
+
+    This leaves most of the lease for a new link.
+    """
+    return min(DEAD_S, lease_s / 3)
+
+
 class Wire:
-    """Sends and receives frames; `send` and the caller of `feed` carry the bytes."""
+    """Sends and receives frames. The caller of `feed` and `send` carry the bytes."""
 
     def __init__(
         self,
@@ -33,40 +41,40 @@ class Wire:
 
         Args:
             send: Sends bytes; waits while the other side takes none.
-            on_frame: Gets each frame but pings and pongs; must not wait.
-            dead_s: The silence that ends the link.
+            on_frame: Gets each frame except pings and pongs; must not wait.
+            dead_s: After how many silent seconds the link is dead.
         """
         self._send = send
         self._on_frame = on_frame
+        self._dead_s = dead_s
+        self._heard_at = self._sent_at = trio.current_time()
         self._receiver = Receiver()
-        self._silence = Silence(dead_s, trio.current_time())
         self._short: deque[bytes] = deque()
         self._long: deque[Iterator[bytes]] = deque()
         self._messages = 0
-        self._posted, self._sent = trio.Event(), trio.Event()
+        self._posted, self._flushed = trio.Event(), trio.Event()
         self._is_sending = False
         self.heard_bytes = 0
-        """How many bytes came; any byte is a sign of life."""
+        """How many bytes arrived. Any byte is a sign of life."""
 
     def dies_after(self, dead_s: float) -> None:
-        """Take a silence of this length for the end of the link."""
-        self._silence = Silence(dead_s, trio.current_time())
+        """Change the silence after which the link is dead."""
+        self._dead_s = dead_s
 
     def post(self, frame: Frame) -> None:
-        """Have a frame sent; returns at once. A long one lets others pass between its parts."""
+        """Queue a frame and return at once. Others may be sent between the parts of a long one."""
         self._messages += 1
         lines = lines_of(frame, self._messages)
-        first = next(lines)
-        second = next(lines, None)
+        first, second = next(lines), next(lines, None)
         if second is None:
             self._short.append(first)
         else:
-            self._long.append(_chained(first, second, lines))
+            self._long.append(chain((first, second), lines))
         self._posted.set()
 
     def feed(self, chunk: bytes) -> None:
-        """Take bytes that came."""
-        self._silence.heard(trio.current_time())
+        """Take bytes that arrived."""
+        self._heard_at = trio.current_time()
         self.heard_bytes += len(chunk)
         for frame in self._receiver.feed(chunk):
             match frame:
@@ -80,34 +88,43 @@ class Wire:
                     self._on_frame(frame)
 
     async def run(self) -> None:
-        """Send and ping until the link is dead; raises what `send` raises."""
+        """Send and ping until the link is dead. Raises what `send` raises."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_all)
-            while (due := self._silence.due(trio.current_time())) is not Due.DEAD:
-                if due is Due.PING:
-                    # Noted now: while nothing can be sent, one ping in line is enough.
-                    self._silence.said(trio.current_time())
-                    self.post(Ping())
-                await trio.sleep_until(self._silence.next_at)
+            nursery.start_soon(self._ping)
+            # Each byte moves the deadline, so an event would be set far too often.
+            while trio.current_time() < (dead_at := self._heard_at + self._dead_s):  # noqa: ASYNC110
+                await trio.sleep_until(dead_at)
             nursery.cancel_scope.cancel()
 
+    async def _ping(self) -> None:
+        """Send at least something in each quarter of the time after which a link is dead."""
+        while True:
+            ping_at = self._sent_at + self._dead_s / 4
+            if trio.current_time() >= ping_at:
+                # Set before it is sent: while nothing can be sent, one queued ping is enough.
+                self._sent_at = trio.current_time()
+                self.post(Ping())
+            else:
+                await trio.sleep_until(ping_at)
+
     async def flushed(self) -> None:
-        """Wait until all that was posted is sent."""
+        """Wait until everything that was posted has been sent."""
         while self._short or self._long or self._is_sending:
-            await self._sent.wait()
+            await self._flushed.wait()
 
     async def _send_all(self) -> None:
         while True:
             while not (self._short or self._long):
-                self._sent.set()
-                self._posted, self._sent = trio.Event(), trio.Event()
+                self._flushed.set()
+                self._posted, self._flushed = trio.Event(), trio.Event()
                 await self._posted.wait()
             line = self._next_line()
             if line is not None:
                 self._is_sending = True
                 await self._send(line)
                 self._is_sending = False
-                self._silence.said(trio.current_time())
+                self._sent_at = trio.current_time()
 
     def _next_line(self) -> bytes | None:
         if self._short:
@@ -116,12 +133,6 @@ class Wire:
         if line is None:
             self._long.popleft()
         else:
-            # Several long frames take turns.
+            # Long frames take turns.
             self._long.rotate(-1)
         return line
-
-
-def _chained(first: bytes, second: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield second
-    yield from rest

@@ -36,11 +36,12 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.ledger import LedgerLine
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.remote.caller.link import Connection, Link, LinkLostError, UnreachableError
+from agent_dispatch.remote.caller.connection import Connection, LinkLostError
+from agent_dispatch.remote.caller.followed_job import FIRST_CONTACT_S, FollowedJob, Stage
+from agent_dispatch.remote.caller.link import Link, UnreachableError
 from agent_dispatch.remote.caller.remote_jobs import RemoteJob, RemoteJobs, at_host, split_id
 from agent_dispatch.remote.caller.translate import job_here, read_job, result_here, wrong_answer
 from agent_dispatch.remote.frames import (
-    FIRST_CONTACT_S,
     Accepted,
     AnyFrame,
     Ask,
@@ -48,9 +49,7 @@ from agent_dispatch.remote.frames import (
     Cancelled,
     End,
     Event,
-    Following,
     Frame,
-    Stage,
     Submit,
     Told,
 )
@@ -170,21 +169,21 @@ class Hosts:
             DispatchError: The host refused the call, or it cannot be noted.
         """
         link = await self._link(agent.host or "")
-        following, place = await self._note(
+        followed, place = await self._note(
             link, agent, request, JobKind.CALL, ref=ref, fresh=fresh, tree=tree
         )
         on_progress(with_agent(agent.name, started_line(place.shown_id), 0))
 
         def on_event(event: Event) -> None:
-            if following.event(event.seq):
+            if followed.is_new_event(event.seq):
                 on_progress(Progress(event.line))
 
         try:
-            answer = await self._follow(link, following, on_event)
+            answer = await self._follow(link, followed, on_event)
         except UnreachableError as error:
-            return await self._unreachable(agent, following, place, error)
+            return await self._unreachable(agent, followed, place, error)
         except DispatchError:
-            if following.stage is not Stage.ACCEPTED:
+            if followed.stage is not Stage.ACCEPTED:
                 await in_thread(self.remote_jobs.remove, place.id)  # noqa: ASYNC120  # a cancellation outranks it
             raise
         except trio.Cancelled:
@@ -208,13 +207,13 @@ class Hosts:
             DispatchError: The host refused the job, or it cannot be noted.
         """
         link = await self._link(agent.host or "")
-        following, place = await self._note(
+        followed, place = await self._note(
             link, agent, request, JobKind.BACKGROUND, ref=False, fresh=True, tree=tree
         )
         try:
-            answer = await self._follow(link, following, lambda event: None)
+            answer = await self._follow(link, followed, lambda event: None)
         except UnreachableError as error:
-            result = await self._unreachable(agent, following, place, error)  # noqa: ASYNC120  # a cancellation outranks it
+            result = await self._unreachable(agent, followed, place, error)  # noqa: ASYNC120  # a cancellation outranks it
             raise DispatchError(result.error or "", *(result.next_steps or ())) from error
         except DispatchError:
             await in_thread(self.remote_jobs.remove, place.id)  # noqa: ASYNC120  # a cancellation outranks it
@@ -239,7 +238,7 @@ class Hosts:
         ref: bool,
         fresh: bool,
         tree: str | None,
-    ) -> tuple[Following, Place]:
+    ) -> tuple[FollowedJob, Place]:
         """Make the id of a job and note it, before anything is sent."""
         there = agent.agent or agent.name
         job = new_job(self._ids.next(), request, time.time(), kind=kind, ref=ref)
@@ -263,11 +262,11 @@ class Hosts:
             fresh=fresh,
             tree=tree or "",
         )
-        following = Following(submit, job.id, trio.current_time(), lease_s)
-        return following, Place(job.id, link.name, note)
+        followed = FollowedJob(submit, job.id, trio.current_time(), lease_s)
+        return followed, Place(job.id, link.name, note)
 
     async def _follow(
-        self, link: Link, following: Following, on_event: Callable[[Event], object]
+        self, link: Link, followed: FollowedJob, on_event: Callable[[Event], object]
     ) -> Accepted | Job:
         """Go through all cuts to the end of a call, or until a background job is accepted.
 
@@ -280,39 +279,39 @@ class Hosts:
             DispatchError: The host refused it.
         """
         while True:
-            connection = await link.connection(following.gives_up_at)
+            connection = await link.connection(followed.gives_up_at)
             try:
-                with connection.events(following.job_id, on_event):
-                    answer = await connection.ask(following.next_frame)
+                with connection.events(followed.job_id, on_event):
+                    answer = await connection.ask(followed.next_frame)
                     if isinstance(answer, Accepted):
-                        following.accepted()
-                        if answer.result is not None or following.is_background:
+                        followed.accepted()
+                        if answer.result is not None or followed.is_background:
                             return answer
-                        answer = await connection.ask(following.next_frame)
+                        answer = await connection.ask(followed.next_frame)
             except LinkLostError:
-                following.cut(trio.current_time())
+                followed.cut(trio.current_time())
                 # Pause: a host that cuts every link at once must not keep us busy.
                 await trio.sleep(random.uniform(*_PAUSE_S))
                 continue
             if isinstance(answer, End):
-                following.ended()
+                followed.ended()
                 return read_job(answer.job)
             raise wrong_answer(link.name, answer)
 
     async def _unreachable(
         self,
         agent: EffectiveAgent,
-        following: Following,
+        followed: FollowedJob,
         place: Place,
         error: UnreachableError,
     ) -> DispatchResult:
         """Answer a call whose host cannot be reached."""
         steps: list[NextStep] = list(error.next_steps)
-        if following.stage is Stage.NOTED:
+        if followed.stage is Stage.NOTED:
             told = f"{error}\nThe task was not sent, and will not be."
             await in_thread(self.remote_jobs.withdraw, place.id, told)
         else:
-            lease_s = 0.0 if following.is_background else following.lease_s
+            lease_s = 0.0 if followed.is_background else followed.lease_s
             goes_on = (
                 f"ends there {lease_s:g} s after it was cut off, if it runs"
                 if lease_s
@@ -371,16 +370,16 @@ class Hosts:
         if place.note is not None and place.note.is_withdrawn:
             return self._last_known(place.note)
         link = await self._link(place.host)
-        following = Following(None, place.id, trio.current_time(), patience_s)
+        followed = FollowedJob(None, place.id, trio.current_time(), patience_s)
 
         def on_event(event: Event) -> None:
-            if following.event(event.seq):
+            if followed.is_new_event(event.seq):
                 on_progress(Progress(event.line))
 
         with trio.move_on_after(patience_s):
             while True:
                 try:
-                    ended = await self._follow(link, following, on_event)
+                    ended = await self._follow(link, followed, on_event)
                 except UnknownJobError:
                     raise await self._unknown(place) from None
                 except UnreachableError:

@@ -5,7 +5,7 @@ name that only an interactive shell would find, and reads no start-up file.
 """
 
 from agent_dispatch.model.config import HostConfig
-from agent_dispatch.remote.frames import MISSING
+from agent_dispatch.remote.handshake import MISSING
 
 SSH_OPTIONS = (
     "-T",

@@ -43,13 +43,11 @@ from agent_dispatch.remote.frames import (
     Hello,
     Submit,
     Told,
-    common_protocol,
-    dead_after_s,
-    greeting,
 )
+from agent_dispatch.remote.handshake import common_protocol, greeting
 from agent_dispatch.remote.host.methods import Answers, Doctor, Rights
 from agent_dispatch.remote.this_host import CHAIN_VARIABLE, boot_id, host_id, user_name
-from agent_dispatch.remote.wire import Wire
+from agent_dispatch.remote.wire import Wire, dead_after_s
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.service import Service
 from agent_dispatch.threads import in_own_thread, in_thread
