@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from agent_dispatch.claude.child import Child, Sink, open_child
+from agent_dispatch.claude.child import Child, open_child
 from agent_dispatch.claude.conversation import say
 from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.pipes import Sink
 from agent_dispatch.core.command import Command
 
 

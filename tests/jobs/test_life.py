@@ -100,7 +100,7 @@ class Lives(RuleBasedStateMachine):
             self.stores[number].update(claim, job)
             expected.status = JobStatus.RUNNING
         elif not expected.owned:
-            with pytest.raises(ValueError, match="let go of"):
+            with pytest.raises(ValueError, match="was released"):
                 self.stores[number].update(claim, job)
 
     @rule(claim=jobs, number=NUMBERS, line=st.text(max_size=5))

@@ -288,7 +288,7 @@ async def test_nothing_is_written_after_a_job_was_let_go_of(store: JobStore) -> 
         copies = [os.dup(fd) for fd in own.fds]
         own.let_go()
         own.let_go()
-        with pytest.raises(ValueError, match="let go of"):
+        with pytest.raises(ValueError, match="was released"):
             await own.finish(DONE)
         async with adopt_job(store, own.job.id, copies) as adopted:
             adopted.note_started()
