@@ -1,6 +1,5 @@
 """What the docs say of tools, settings, commands and errors is what the code has."""
 
-import importlib
 import inspect
 import re
 import tomllib
@@ -12,8 +11,8 @@ import msgspec
 import pytest
 
 import agent_dispatch
-from agent_dispatch.cli.app import COMMANDS
-from agent_dispatch.cli.help_pages import ALIASES, ENVIRONMENT
+from agent_dispatch.cli.command_table import ALIASES, COMMANDS
+from agent_dispatch.cli.help_pages import ENVIRONMENT
 from agent_dispatch.config.clients.table import variables_to_pass
 from agent_dispatch.model.config import PERMISSION_MODES, AgentConfig, CacheSettings, Settings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
@@ -195,8 +194,7 @@ def test_every_command_is_described() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_a_command_is_described(name: str) -> None:
-    module, _, function = COMMANDS[name].target.partition(":")
-    command = getattr(importlib.import_module(f"agent_dispatch.cli.{module}"), function)
+    command = COMMANDS[name].function()
     options = {
         "--" + parameter.name.rstrip("_").replace("_", "-")
         for parameter in inspect.signature(command).parameters.values()

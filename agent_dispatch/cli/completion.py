@@ -7,11 +7,12 @@ they need no renewal when commands or agents change.
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent_dispatch.cli.agents.commands import open_registry
-from agent_dispatch.cli.app import COMMANDS, function_of, options_of
-from agent_dispatch.cli.help_pages import ALIASES, TOPICS
+from agent_dispatch.cli.command_table import ALIASES, COMMANDS, Kind
+from agent_dispatch.cli.help_pages import TOPICS
 from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import write_lines
+from agent_dispatch.cli.parsing import options_of
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.clients.table import CLIENTS
@@ -64,34 +65,11 @@ complete -c agent-dispatch -n '__fish_seen_subcommand_from add import parallel' 
 
 SCRIPTS: Mapping[str, str] = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
-_AGENT, _GROUP, _JOB, _TOPIC = "agent", "group", "job", "topic"
-_GROUP_ACTION, _HOST_ACTION, _SHELL = "group action", "host action", "shell"
-_POSITIONS: Mapping[str, Sequence[str]] = {
-    "describe": (_AGENT,),
-    "update": (_AGENT,),
-    "remove": (_AGENT,),
-    "run": (_AGENT,),
-    "test": (_AGENT,),
-    "dialogue": (_AGENT, _AGENT),
-    "job": (_JOB,),
-    "wait": (_JOB,),
-    "tail": (_JOB,),
-    "why": (_JOB,),
-    "watch": (_JOB,),
-    "cancel": (_JOB,),
-    "send": (_JOB,),
-    "answer": (_JOB,),
-    "help": (_TOPIC,),
-    "group": (_GROUP_ACTION, _GROUP),
-    "hosts": (_HOST_ACTION,),
-    "completion": (_SHELL,),
-}
-"""The kinds of the positional arguments of commands, as far as there is something to propose."""
-_WORDS: Mapping[str, Sequence[str]] = {
-    _TOPIC: [*COMMANDS, *ALIASES, *TOPICS],
-    _GROUP_ACTION: ["add", "list", "inspect", "update", "remove"],
-    _HOST_ACTION: ["list", "add", "remove", "install"],
-    _SHELL: [*SCRIPTS],
+_WORDS: Mapping[Kind, Sequence[str]] = {
+    Kind.TOPIC: [*COMMANDS, *ALIASES, *TOPICS],
+    Kind.GROUP_ACTION: ["add", "list", "inspect", "update", "remove"],
+    Kind.HOST_ACTION: ["list", "add", "remove", "install"],
+    Kind.SHELL: [*SCRIPTS],
 }
 _CHOICES: Mapping[str, Sequence[str]] = {
     "--status": [status.value for status in JobStatus],
@@ -137,7 +115,7 @@ def _all(before: Sequence[str], current: str, shell: Shell) -> Iterable[str]:
     name = ALIASES.get(before[0], before[0])
     if name not in COMMANDS:
         return []
-    options = options_of(function_of(name))
+    options = options_of(COMMANDS[name].function())
     option, given, _ = current.partition("=")
     if given and option in options:
         return [f"{option}={value}" for value in _values(option, shell)]
@@ -148,29 +126,28 @@ def _all(before: Sequence[str], current: str, shell: Shell) -> Iterable[str]:
     words = 0
     for previous, word in zip(["", *before[1:]], before[1:], strict=False):
         words += not word.startswith("-") and not options.get(previous)
-    positions = _POSITIONS.get(name, ())
+    positions = COMMANDS[name].completes
     return _named(positions[words], shell) if words < len(positions) else []
 
 
 def _values(option: str, shell: Shell) -> Iterable[str]:
     if option in ("--agent", "--aggregate", "--member", "--remove-member"):
-        return _named(_AGENT, shell)
+        return _named(Kind.AGENT, shell)
     if option == "--group":
-        return _named(_GROUP, shell)
+        return _named(Kind.GROUP, shell)
     return _CHOICES.get(option, ())
 
 
-def _named(kind: str, shell: Shell) -> Iterable[str]:
+def _named(kind: Kind, shell: Shell) -> Iterable[str]:
     try:
-        if kind == _AGENT:
+        if kind is Kind.AGENT:
             config = open_registry(shell).load()
             return [*config.agents, *config.broken]
-        if kind == _GROUP:
+        if kind is Kind.GROUP:
             return open_registry(shell).load().groups
-        if kind == _JOB:
-            return [
-                short_id(row.id) for row in open_store(shell).lister.newest(limit=_MAX_JOBS).jobs
-            ]
+        if kind is Kind.JOB:
+            newest = open_store(shell).lister.newest(limit=_MAX_JOBS)
+            return [short_id(row.id) for row in newest.jobs]
     except DispatchError:
         return []  # A key press is no place for an error; the command itself will tell.
     return _WORDS[kind]

@@ -1,72 +1,13 @@
-"""The first help page, the topics, and what the page of a command adds to its docstring.
+"""The help pages: all commands, a topic, one command.
 
-None of this imports cyclopts, which takes longer than all the rest of the first page.
+Only the last imports cyclopts, which takes longer than all the rest of the first page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from agent_dispatch.cli.command_table import ALIASES, COMMANDS, SECTIONS, Command
 from agent_dispatch.cli.output import Colour, paint
 from agent_dispatch.cli.shell import Shell
-
-ALIASES: Mapping[str, str] = {
-    "ls": "list",
-    "show": "describe",
-    "rm": "remove",
-    "ps": "jobs",
-    "status": "job",
-    "logs": "tail",
-}
-"""Other names of commands."""
-
-GROUPS: Mapping[str, Sequence[str]] = {
-    "Agents": ("list", "describe", "add", "update", "remove", "group", "hosts", "import"),
-    "Run": ("run", "test", "parallel", "dialogue"),
-    "Jobs": (
-        *("jobs", "job", "wait", "tail", "watch"),
-        *("send", "why", "cancel", "questions", "answer", "gc", "stats"),
-    ),
-    "Set-up": ("init", "uninstall", "doctor", "demo", "serve", "completion", "help", "version"),
-}
-"""Every command, in the order of the first page."""
-
-EXAMPLES: Mapping[str, str] = {
-    "list": "agent-dispatch list",
-    "describe": "agent-dispatch describe infra",
-    "add": "agent-dispatch add infra ~/projects/infra",
-    "update": 'agent-dispatch update infra --allowed-tools "Read,Bash(git log:*)"',
-    "remove": "agent-dispatch remove infra",
-    "group": "agent-dispatch group add shop --member backend --member db",
-    "hosts": "agent-dispatch hosts list",
-    "import": "agent-dispatch import agents.yaml",
-    "run": 'agent-dispatch run infra "find errors in the API logs"',
-    "test": "agent-dispatch test infra",
-    "parallel": "agent-dispatch parallel tasks.json",
-    "dialogue": 'agent-dispatch dialogue backend db "are all migrations applied?"',
-    "jobs": "agent-dispatch jobs --status failed",
-    "job": "agent-dispatch job 3f9a01c2",
-    "wait": "agent-dispatch wait",
-    "tail": "agent-dispatch tail --follow",
-    "watch": "agent-dispatch watch",
-    "send": 'agent-dispatch send last "Leave the tests as they are"',
-    "why": "agent-dispatch why",
-    "cancel": "agent-dispatch cancel last",
-    "questions": "agent-dispatch questions",
-    "answer": "agent-dispatch answer last allow",
-    "gc": "agent-dispatch gc --max-age-days 30",
-    "stats": "agent-dispatch stats --since 24h --by day",
-    "init": "agent-dispatch init",
-    "uninstall": "agent-dispatch uninstall",
-    "doctor": "agent-dispatch doctor",
-    "demo": "agent-dispatch demo",
-    "serve": "agent-dispatch serve",
-    "completion": "agent-dispatch completion bash",
-    "help": "agent-dispatch help exit-codes",
-    "version": "agent-dispatch version",
-}
-"""An example of each command, for its page."""
-
-GROUP_EXAMPLES = ("add", "run", "tail", "init")
-"""The command whose example stands below each group of the first page."""
 
 EXIT_CODES: Mapping[str, str] = {
     "0": "done",
@@ -94,19 +35,16 @@ TOPICS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 _INTRODUCTION = "Let a Claude Code agent hand a task to an agent in another project directory."
 
 
-def first_page(commands: Mapping[str, str], shell: Shell) -> list[str]:
-    """The lines of `agent-dispatch --help`.
-
-    Args:
-        commands: Each command with its line.
-        shell: Says whether there is colour.
-    """
-    width = max(map(len, commands))
+def first_page(shell: Shell) -> list[str]:
+    """The lines of `agent-dispatch --help`."""
+    width = max(map(len, COMMANDS))
     lines = [_INTRODUCTION, "", "Usage: agent-dispatch COMMAND [ARGUMENTS]"]
-    for (title, names), example in zip(GROUPS.items(), GROUP_EXAMPLES, strict=True):
-        lines += ["", _title(title, shell)]
-        lines += [f"  {name:<{width}}  {commands[name]}" for name in names]
-        lines.append(f"  {'':<{width}}  $ {EXAMPLES[example]}")
+    for section in SECTIONS:
+        lines += ["", _title(section.title, shell)]
+        lines += [
+            f"  {name:<{width}}  {command.help}" for name, command in section.commands.items()
+        ]
+        lines.append(f"  {'':<{width}}  $ {section.commands[section.example].example}")
     aliases = ", ".join(f"{short} = {name}" for short, name in ALIASES.items())
     topics = ", ".join(f"agent-dispatch help {topic}" for topic in TOPICS)
     return [
@@ -128,3 +66,35 @@ def topic_page(topic: str, shell: Shell) -> list[str]:
 
 def _title(text: str, shell: Shell) -> str:
     return paint(text, Colour.NAME, shell.stdout, shell.environ)
+
+
+def command_page(name: str, shell: Shell) -> list[str]:
+    """The help page of a command, made from its docstring."""
+    from rich.console import Console
+
+    from agent_dispatch.cli.parsing import build_app
+
+    _restore_docstring(COMMANDS[name])
+    console = Console(file=shell.stdout)
+    # Captured, because rich would end the process when the reader has left.
+    with console.capture() as page:
+        build_app(name).help_print([name], console=console)
+    return [page.get().rstrip("\n")]
+
+
+def _restore_docstring(command: Command) -> None:
+    """Give a command the docstring that `python -OO` removed."""
+    function = command.function()
+    if function.__doc__ is not None:
+        return
+    import ast
+    import inspect
+
+    try:
+        [definition] = ast.parse(inspect.getsource(function)).body
+    except OSError:
+        # Installed as byte code alone.
+        function.__doc__ = command.help
+        return
+    assert isinstance(definition, ast.FunctionDef)
+    function.__doc__ = ast.get_docstring(definition)

@@ -6,8 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_dispatch import __version__
-from agent_dispatch.cli.app import COMMANDS, build_app, function_of, options_of, split_tokens
-from agent_dispatch.cli.help_pages import ALIASES, EXAMPLES, GROUPS, TOPICS
+from agent_dispatch.cli.command_table import ALIASES, COMMANDS
+from agent_dispatch.cli.help_pages import TOPICS
+from agent_dispatch.cli.parsing import build_app, options_of, split_tokens
 from agent_dispatch.errors import InvalidRequestError, SchemaError
 from agent_dispatch.model.dispatch import DispatchRequest
 from tests.cli.support import FakeService, World
@@ -76,9 +77,7 @@ def test_a_word_that_looks_like_an_option_is_told_where_to_go(world: World) -> N
 def test_help_lists_every_command_in_its_group(world: World, argv: list[str]) -> None:
     assert world.run(*argv) == 0
     listed = [line.split()[0] for line in world.out.splitlines() if line.startswith("  ")]
-    names = [name for names in GROUPS.values() for name in names]
-    assert [name for name in listed if name != "$"] == names
-    assert sorted(names) == sorted(COMMANDS)
+    assert [name for name in listed if name != "$"] == [*COMMANDS]
     assert max(map(len, world.out.splitlines())) < 100
     assert "\x1b" not in world.out
 
@@ -88,7 +87,7 @@ def test_every_command_has_a_help_page_with_an_example(world: World, name: str) 
     assert world.run(name, "--help") == 0
     page = " ".join(world.out.split())
     assert f"Usage: agent-dispatch {name}" in page
-    assert f"Example: {EXAMPLES[name]}" in page
+    assert f"Example: {COMMANDS[name].example}" in page
     # What every command gets, and no option.
     assert "The outside world" not in page
     assert "--shell" not in page
@@ -99,9 +98,9 @@ def test_every_command_has_a_help_page_with_an_example(world: World, name: str) 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_is_a_command_line_that_parses(world: World, name: str) -> None:
-    program, command, *tokens = shlex.split(EXAMPLES[name])
+    program, command, *tokens = shlex.split(COMMANDS[name].example)
     assert (program, command) == ("agent-dispatch", name)
-    options, words = split_tokens(tokens, options_of(function_of(name)))
+    options, words = split_tokens(tokens, options_of(COMMANDS[name].function()))
     build_app(name).parse_args(
         [name, *options, "--", *words], exit_on_error=False, print_error=False
     )

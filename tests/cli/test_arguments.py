@@ -2,14 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.cli.app import (
-    COMMANDS,
-    bind_flags,
-    build_app,
-    function_of,
-    options_of,
-    split_tokens,
-)
+from agent_dispatch.cli.command_table import COMMANDS
+from agent_dispatch.cli.parsing import bind_flags, build_app, options_of, split_tokens
 
 OPTIONS = {"--context": True, "--budget": True, "--json": False, "-h": False}
 
@@ -65,12 +59,12 @@ def test_options_are_read_from_the_signature_as_the_parser_reads_them(name: str)
         if argument.parse:
             names = [name for name in argument.names if name.startswith("-")]
             parsed |= dict.fromkeys(names, takes_value)
-    assert options_of(function_of(name)) == parsed
+    assert options_of(COMMANDS[name].function()) == parsed
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_argument_without_a_name_is_text(name: str) -> None:
-    command = function_of(name)
+    command = COMMANDS[name].function()
     code = command.__code__
     assert code.co_argcount == code.co_posonlyargcount
     words = code.co_varnames[: code.co_argcount]
@@ -99,5 +93,5 @@ def test_every_argument_without_a_name_is_text(name: str) -> None:
 def test_words_and_flags_are_bound_without_the_parser(
     argv: list[str], bound: tuple[list[str], dict[str, bool]] | None
 ) -> None:
-    command = function_of(argv[0])
+    command = COMMANDS[argv[0]].function()
     assert bind_flags(command, *split_tokens(argv[1:], options_of(command))) == bound

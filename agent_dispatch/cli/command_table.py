@@ -1,0 +1,306 @@
+"""The table of all commands: the help pages, the completion and the dispatcher read it."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from types import FunctionType
+from typing import NamedTuple
+
+_PACKAGE = "agent_dispatch.cli"
+
+
+class Reads(Enum):
+    """What a command reads; a mistyped `$AGENT_DISPATCH_CONFIG` matters only to readers."""
+
+    CONFIG = "config"
+    JOBS = "jobs"
+    """The configuration too, but only to find the jobs beside it."""
+    NOTHING = "nothing"
+    """It creates the configuration, reports a missing one, or does not read it."""
+
+
+class Kind(Enum):
+    """What a positional argument names, for the completion."""
+
+    AGENT = "agent"
+    GROUP = "group"
+    JOB = "job"
+    TOPIC = "topic"
+    GROUP_ACTION = "group action"
+    HOST_ACTION = "host action"
+    SHELL = "shell"
+
+
+class Command(NamedTuple):
+    """One command; its options are those of the function's signature."""
+
+    target: str
+    """Module of this package and function; imported when the command is called."""
+    help: str
+    """Its line on the first help page."""
+    example: str
+    completes: Sequence[Kind] = ()
+    """The kinds of its positional arguments, as far as there is something to propose."""
+    reads: Reads = Reads.CONFIG
+
+    @property
+    def path(self) -> str:
+        """The function with its whole module path, as cyclopts takes it."""
+        return f"{_PACKAGE}.{self.target}"
+
+    def function(self) -> FunctionType:
+        """Import the module and return the function."""
+        module, _, name = self.path.partition(":")
+        found = getattr(importlib.import_module(module), name)
+        assert isinstance(found, FunctionType)
+        return found
+
+
+class Section(NamedTuple):
+    """A section of the first help page."""
+
+    title: str
+    example: str
+    """The command whose example stands below the section."""
+    commands: Mapping[str, Command]
+
+
+SECTIONS = (
+    Section(
+        "Agents",
+        "add",
+        {
+            "list": Command(
+                "agents.commands:list_agents",
+                "List all agents, their health and permissions.",
+                "agent-dispatch list",
+            ),
+            "describe": Command(
+                "agents.commands:describe",
+                "Show the full configuration of one agent.",
+                "agent-dispatch describe infra",
+                completes=(Kind.AGENT,),
+            ),
+            "add": Command(
+                "agents.commands:add",
+                "Register a project directory as an agent.",
+                "agent-dispatch add infra ~/projects/infra",
+                reads=Reads.NOTHING,
+            ),
+            "update": Command(
+                "agents.commands:update",
+                "Change an agent: permissions, timeout, model, budget.",
+                'agent-dispatch update infra --allowed-tools "Read,Bash(git log:*)"',
+                completes=(Kind.AGENT,),
+            ),
+            "remove": Command(
+                "agents.commands:remove",
+                "Remove an agent from the config.",
+                "agent-dispatch remove infra",
+                completes=(Kind.AGENT,),
+            ),
+            "group": Command(
+                "agents.groups:group",
+                "Manage groups: add, list, inspect, update, remove.",
+                "agent-dispatch group add shop --member backend --member db",
+                completes=(Kind.GROUP_ACTION, Kind.GROUP),
+            ),
+            "hosts": Command(
+                "hosts:hosts",
+                "List, add and remove machines that have agents.",
+                "agent-dispatch hosts list",
+                completes=(Kind.HOST_ACTION,),
+            ),
+            "import": Command(
+                "agents.commands:import_agents",
+                "Import agents from an agents.yaml.",
+                "agent-dispatch import agents.yaml",
+                reads=Reads.NOTHING,
+            ),
+        },
+    ),
+    Section(
+        "Run",
+        "run",
+        {
+            "run": Command(
+                "run.commands:run",
+                "Give a task to an agent and print its answer.",
+                'agent-dispatch run infra "find errors in the API logs"',
+                completes=(Kind.AGENT,),
+            ),
+            "test": Command(
+                "run.commands:try_agent",
+                "Try an agent with a small task.",
+                "agent-dispatch test infra",
+                completes=(Kind.AGENT,),
+            ),
+            "parallel": Command(
+                "run.commands:parallel",
+                "Run several tasks at once, from a JSON file.",
+                "agent-dispatch parallel tasks.json",
+            ),
+            "dialogue": Command(
+                "run.commands:dialogue",
+                "Let two agents work out a topic.",
+                'agent-dispatch dialogue backend db "are all migrations applied?"',
+                completes=(Kind.AGENT, Kind.AGENT),
+            ),
+        },
+    ),
+    Section(
+        "Jobs",
+        "tail",
+        {
+            "jobs": Command(
+                "jobs.commands:jobs",
+                "List the newest jobs.",
+                "agent-dispatch jobs --status failed",
+            ),
+            "job": Command(
+                "jobs.commands:job",
+                "Show one job and its answer.",
+                "agent-dispatch job 3f9a01c2",
+                completes=(Kind.JOB,),
+                reads=Reads.JOBS,
+            ),
+            "wait": Command(
+                "jobs.commands:wait",
+                "Wait for a job and print its answer.",
+                "agent-dispatch wait",
+                completes=(Kind.JOB,),
+                reads=Reads.JOBS,
+            ),
+            "tail": Command(
+                "jobs.commands:tail",
+                "Print a job's latest progress; --follow keeps printing.",
+                "agent-dispatch tail --follow",
+                completes=(Kind.JOB,),
+                reads=Reads.JOBS,
+            ),
+            "watch": Command(
+                "watch.command:watch",
+                "Watch all jobs live, and act on them with a key.",
+                "agent-dispatch watch",
+                completes=(Kind.JOB,),
+                reads=Reads.JOBS,
+            ),
+            "send": Command(
+                "jobs.send:send",
+                "Tell a running agent something more.",
+                'agent-dispatch send last "Leave the tests as they are"',
+                completes=(Kind.JOB,),
+                reads=Reads.JOBS,
+            ),
+            "why": Command(
+                "jobs.why:why",
+                "Explain what decided how a job went.",
+                "agent-dispatch why",
+                completes=(Kind.JOB,),
+                reads=Reads.JOBS,
+            ),
+            "cancel": Command(
+                "jobs.commands:cancel",
+                "Cancel a pending or running job.",
+                "agent-dispatch cancel last",
+                completes=(Kind.JOB,),
+                reads=Reads.JOBS,
+            ),
+            "questions": Command(
+                "jobs.questions:questions",
+                "List what agents ask permission for.",
+                "agent-dispatch questions",
+                reads=Reads.JOBS,
+            ),
+            "answer": Command(
+                "jobs.questions:answer",
+                "Allow or deny the call that an agent asks for.",
+                "agent-dispatch answer last allow",
+                completes=(Kind.JOB,),
+                reads=Reads.JOBS,
+            ),
+            "gc": Command(
+                "jobs.commands:gc",
+                "Remove old jobs and their answers.",
+                "agent-dispatch gc --max-age-days 30",
+                reads=Reads.JOBS,
+            ),
+            "stats": Command(
+                "jobs.stats:stats",
+                "Show what runs cost and how they went.",
+                "agent-dispatch stats --since 24h --by day",
+                reads=Reads.JOBS,
+            ),
+        },
+    ),
+    Section(
+        "Set-up",
+        "init",
+        {
+            "init": Command(
+                "setup.init:init",
+                "Create the config and register the server with Claude Code.",
+                "agent-dispatch init",
+                reads=Reads.NOTHING,
+            ),
+            "uninstall": Command(
+                "setup.uninstall:uninstall",
+                "Remove our entries from all clients.",
+                "agent-dispatch uninstall",
+                reads=Reads.NOTHING,
+            ),
+            "doctor": Command(
+                "doctor.command:doctor",
+                "Check the installation and print a fix for each failure.",
+                "agent-dispatch doctor",
+                reads=Reads.NOTHING,
+            ),
+            "demo": Command(
+                "demo.command:demo",
+                "Show a dispatch at work, without Claude and without cost.",
+                "agent-dispatch demo",
+                reads=Reads.NOTHING,
+            ),
+            "serve": Command(
+                "app:serve",
+                "Run the MCP server on stdin and stdout, for Claude Code.",
+                "agent-dispatch serve",
+                reads=Reads.NOTHING,
+            ),
+            "completion": Command(
+                "completion:completion",
+                "Print the completion of bash, zsh or fish.",
+                "agent-dispatch completion bash",
+                completes=(Kind.SHELL,),
+                reads=Reads.NOTHING,
+            ),
+            "help": Command(
+                "app:show_help",
+                "Explain a command or a topic.",
+                "agent-dispatch help exit-codes",
+                completes=(Kind.TOPIC,),
+                reads=Reads.NOTHING,
+            ),
+            "version": Command(
+                "app:show_version",
+                "Print the version.",
+                "agent-dispatch version",
+                reads=Reads.NOTHING,
+            ),
+        },
+    ),
+)
+
+COMMANDS: Mapping[str, Command] = {
+    name: command for section in SECTIONS for name, command in section.commands.items()
+}
+
+ALIASES: Mapping[str, str] = {
+    "ls": "list",
+    "show": "describe",
+    "rm": "remove",
+    "ps": "jobs",
+    "status": "job",
+    "logs": "tail",
+}
+"""Other names of commands."""
