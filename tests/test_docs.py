@@ -17,8 +17,8 @@ from agent_dispatch.config.clients.table import variables_to_pass
 from agent_dispatch.model.config import PERMISSION_MODES, AgentConfig, CacheSettings, Settings
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.parallel import DispatchItem
-from agent_dispatch.server.calls.toolbox import Tool
-from agent_dispatch.server.mcp_server import TOOLS
+from agent_dispatch.server.tools.catalogue import TOOLS
+from agent_dispatch.server.tools.tool import Tool
 
 ROOT = Path(agent_dispatch.__file__).parent
 DOCS = ROOT.parent / "docs"

@@ -1,6 +1,6 @@
-"""Why a client cancelled a call: the MCP library cancels it and does not tell it the reason.
+"""The reasons in clients' cancel notices: the MCP library cancels a call but does not pass them on.
 
-A middleware of the library's sees each cancel notice, right after the cancellation itself.
+A middleware of the library sees each notice right after the cancellation.
 """
 
 from collections import OrderedDict
@@ -10,27 +10,28 @@ from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
-from agent_dispatch.server.calls.pending import Caller, Ongoing
+from agent_dispatch.server.calls.caller import Caller
+from agent_dispatch.server.calls.pending import PendingCalls
 
 _CANCELLED = "notifications/cancelled"
 _SESSION_HEADER = "mcp-session-id"
 _REMEMBERED = 16
 
 _Key = tuple[str | None, str]
-"""Names a request: over HTTP, each session numbers its own."""
+"""The session (over HTTP, each session numbers its own requests) and the id of the request."""
 
 
 class CancelNotices:
-    """The calls of one server that may be cancelled, and what was said when they were."""
+    """The calls of one server for which a cancel notice may come."""
 
     def __init__(self) -> None:
         self._callers: dict[_Key, Caller] = {}
         self._answered: OrderedDict[_Key, Caller] = OrderedDict()
-        """The last ones that were answered: their clock may pass before they have the answer."""
+        """The last callers that were answered: they may time out before the answer arrives."""
 
     @contextmanager
     def noted(self, ctx: ServerRequestContext[Any], caller: Caller) -> Iterator[None]:
-        """Note in `caller` why the request of `ctx` is cancelled, for as long as the block runs."""
+        """Set `caller.cancel_reason` if a notice for the request of `ctx` comes in this block."""
         key = _key(ctx, ctx.request_id)
         self._callers[key] = caller
         try:
@@ -38,23 +39,23 @@ class CancelNotices:
         finally:
             if self._callers.get(key) is caller:
                 del self._callers[key]
-            if caller.answered is not None:
+            if caller.given is not None:
                 self._answered[key] = caller
                 if len(self._answered) > _REMEMBERED:
                     self._answered.popitem(last=False)
 
     async def listen(
-        self, ctx: ServerRequestContext[Ongoing], call_next: CallNext
+        self, ctx: ServerRequestContext[PendingCalls], call_next: CallNext
     ) -> HandlerResult:
-        """Take note of cancel notices: a middleware of the library's."""
+        """Read cancel notices, as a middleware of the library."""
         if ctx.method == _CANCELLED:
-            said = ctx.params or {}
-            key = _key(ctx, said.get("requestId"))
+            params = ctx.params or {}
+            key = _key(ctx, params.get("requestId"))
             caller = self._callers.get(key) or self._answered.pop(key, None)
             if caller is not None:
-                reason = said.get("reason")
-                caller.left_because = reason if isinstance(reason, str) else ""
-                if caller.left_by_clock:
+                reason = params.get("reason")
+                caller.cancel_reason = reason if isinstance(reason, str) else ""
+                if caller.timed_out:
                     ctx.lifespan_context.take_back(caller)
         return await call_next(ctx)
 

@@ -1,8 +1,6 @@
-"""Forms that a client shows its user: what they say, and how they are shown in the older era.
+"""Forms in the terms of the protocol: elicitation in the older era, `input_required` in the newer.
 
-A form has no field. To accept it allows what it says, to decline it denies that, and to close it
-decides nothing. In the newer era a form is part of an answer (`input_required`), and the client
-repeats its call with the response.
+`server.calls.forms` has the texts of the forms and the meaning of the responses.
 """
 
 from collections.abc import Mapping
@@ -13,20 +11,20 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
 from agent_dispatch.core.agents.rights import WideningError
-from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import Progress
-from agent_dispatch.model.question import AnsweredBy, Question
+from agent_dispatch.model.question import Question
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.form_texts import question_text, widening_text
-from agent_dispatch.server.calls.forms import VERDICTS, Asks, Response
+from agent_dispatch.server.calls.forms import (
+    ACCEPT,
+    FormRequest,
+    FormResponse,
+    pass_on,
+    question_text,
+    widening_text,
+)
 
 _NO_FIELDS: dict[str, Any] = {"type": "object", "properties": {}}
-
-
-def as_request(message: str) -> dict[str, Any]:
-    """A form as it stands in an answer of the newer era."""
-    params = {"mode": "form", "message": message, "requestedSchema": _NO_FIELDS}
-    return {"method": "elicitation/create", "params": params}
+_CANCEL = "cancel"
 
 
 class Forms:
@@ -35,55 +33,51 @@ class Forms:
     def __init__(
         self, nursery: trio.Nursery, ctx: ServerRequestContext[Any], service: Service
     ) -> None:
-        """Show forms on behalf of the call of `ctx`, and give the answers to `service`."""
+        """Show forms for the call of `ctx`, and pass the answers on to `service`."""
         self._nursery = nursery
         self._ctx = ctx
         self._service = service
         self._shown: dict[str, dict[str, trio.CancelScope]] = {}
-        """By the ids of job and question: the scope of each form that was shown."""
+        """The scope of each form that was shown, by the ids of its job and question."""
 
     def on_progress(self, progress: Progress) -> None:
-        """Show a form for each new question, and take back those that are closed."""
+        """Show a form for each new question, and close those of questions that are gone."""
         if progress.questions is None or progress.job_id is None:
             return
         shown = self._shown.setdefault(progress.job_id, {})
-        waiting = {question.id: question for question in progress.questions}
+        questions = {question.id: question for question in progress.questions}
         for question_id, scope in shown.items():
-            if question_id not in waiting:
+            if question_id not in questions:
                 scope.cancel()
-        for question_id, question in waiting.items():
+        for question_id, question in questions.items():
             if question_id not in shown:
                 shown[question_id] = trio.CancelScope()
                 self._nursery.start_soon(self._ask, progress.job_id, question, shown[question_id])
 
+    async def confirm(self, error: WideningError) -> bool:
+        """Ask the user whether a change that gives more rights may be made."""
+        return await self._show(widening_text(error)) == ACCEPT
+
+    def close(self) -> None:
+        """Close all forms, because the call is answered."""
+        for shown in self._shown.values():
+            for scope in shown.values():
+                scope.cancel()
+
     async def _ask(self, job_id: str, question: Question, scope: trio.CancelScope) -> None:
         with scope:
-            verdict = VERDICTS.get(await self._show(question_text(question)))
-            if verdict is not None:
-                try:
-                    await self._service.answer(job_id, verdict, AnsweredBy.ELICITATION, question.id)
-                except DispatchError:
-                    return  # Another answer was faster; the record says whose.
-
-    async def accepts(self, error: WideningError) -> bool:
-        """Ask whether a change may be made that gives more rights."""
-        return await self._show(widening_text(error)) == "accept"
+            action = await self._show(question_text(question))
+            await pass_on(self._service, job_id, {question.id: action})
 
     async def _show(self, message: str) -> str:
-        """Show a form, and say what its user did; a client that cannot show it closed it."""
+        """Show a form and return the user's action; a client that cannot show it cancels it."""
         try:
             answer = await self._ctx.session.elicit_form(
                 message, _NO_FIELDS, related_request_id=self._ctx.request_id
             )
         except MCPError:
-            return "cancel"
+            return _CANCEL
         return answer.action
-
-    def close(self) -> None:
-        """Take back all forms: the call is answered."""
-        for shown in self._shown.values():
-            for scope in shown.values():
-                scope.cancel()
 
 
 def can_show_forms(ctx: ServerRequestContext[Any]) -> bool:
@@ -94,8 +88,23 @@ def can_show_forms(ctx: ServerRequestContext[Any]) -> bool:
     return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
 
 
-def response_in(ctx: ServerRequestContext[Any]) -> Response | None:
-    """What a repeated call brings; None for one that repeats none."""
+def as_request(message: str) -> dict[str, Any]:
+    """Return a form as it stands in an answer of the newer era."""
+    params = {"mode": "form", "message": message, "requestedSchema": _NO_FIELDS}
+    return {"method": "elicitation/create", "params": params}
+
+
+def input_required(forms: FormRequest) -> dict[str, Any]:
+    """Return the answer that makes the client show forms and repeat its call."""
+    return {
+        "resultType": "input_required",
+        "inputRequests": {key: as_request(text) for key, text in forms.texts.items()},
+        "requestState": forms.state,
+    }
+
+
+def response_in(ctx: ServerRequestContext[Any]) -> FormResponse | None:
+    """Return the responses in a repeated call; None for a call that repeats none."""
     params = ctx.params or {}
     state, responses = params.get("requestState"), params.get("inputResponses")
     if not isinstance(state, str):
@@ -104,13 +113,4 @@ def response_in(ctx: ServerRequestContext[Any]) -> Response | None:
     for key, response in (responses if isinstance(responses, Mapping) else {}).items():
         action = response.get("action") if isinstance(response, Mapping) else None
         actions[key] = action if isinstance(action, str) else ""
-    return Response(state, actions)
-
-
-def input_required(asks: Asks) -> dict[str, Any]:
-    """The answer that has its client show forms and repeat the call."""
-    return {
-        "resultType": "input_required",
-        "inputRequests": {key: as_request(message) for key, message in asks.requests.items()},
-        "requestState": asks.state,
-    }
+    return FormResponse(state, actions)

@@ -1,4 +1,9 @@
-"""The MCP server: our tools on the library's low-level `Server`, which speaks both eras."""
+"""The MCP server: our tools on the library's low-level `Server`, which speaks both protocol eras.
+
+A `tools/call` passes the middlewares in the order of `build_server` and reaches `call_tool`. From
+there on nothing knows of the MCP library: `Toolbox.call` finds the tool and checks its arguments,
+`ToolCall.run` decides how long to wait, and the tool's function calls the service.
+"""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -15,97 +20,24 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.origin import REQUEST_SESSION
 from agent_dispatch.run.service import Service
 from agent_dispatch.server import tasks
-from agent_dispatch.server.calls.pending import Caller, Ongoing, ShowsForms, TaskWish
-from agent_dispatch.server.calls.toolbox import Tool, Toolbox, refusal
+from agent_dispatch.server.calls.caller import Caller, FormMode, TaskMode
+from agent_dispatch.server.calls.envelope import refusal
+from agent_dispatch.server.calls.pending import PendingCalls
+from agent_dispatch.server.calls.toolbox import Toolbox
 from agent_dispatch.server.cancel_notices import CancelNotices
 from agent_dispatch.server.elicitation import Forms, can_show_forms, input_required, response_in
-from agent_dispatch.server.resources import TEMPLATE, read_result
-from agent_dispatch.server.results import call_result, written
+from agent_dispatch.server.mcp_results import TEMPLATE, as_wire, call_result, read_result
 from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
-from agent_dispatch.server.tools.agents import (
-    ADD_AGENT,
-    CACHE_CLEAR,
-    CACHE_STATS,
-    INSPECT_AGENT,
-    LIST_AGENTS,
-    REMOVE_AGENT,
-    UPDATE_AGENT,
-)
-from agent_dispatch.server.tools.dialogue import DISPATCH_DIALOGUE
-from agent_dispatch.server.tools.dispatch import DISPATCH, DISPATCH_SESSION, DISPATCH_STREAM
-from agent_dispatch.server.tools.jobs import (
-    DISPATCH_ASYNC,
-    DISPATCH_CANCEL,
-    DISPATCH_GC,
-    DISPATCH_JOBS,
-    DISPATCH_SEND,
-    DISPATCH_STATUS,
-    DISPATCH_WAIT,
-    FETCH_RESULT,
-)
-from agent_dispatch.server.tools.parallel import DISPATCH_PARALLEL
+from agent_dispatch.server.tools.catalogue import INSTRUCTIONS, TOOLS
+from agent_dispatch.server.tools.tool import Tool
 
 ArrivedAt = Callable[[types.RequestId | None], float]
+"""Returns when a request came, on Trio's clock."""
+Context = ServerRequestContext[PendingCalls]
 
 SERVER_NAME = "agent-dispatch"
 _SESSION = "claudecode/sessionId"
-"""In `_meta` of a request: the session of Claude Code, where it is not that of the environment."""
-TOOLS: Sequence[Tool[Any]] = (
-    LIST_AGENTS,
-    INSPECT_AGENT,
-    DISPATCH,
-    DISPATCH_SESSION,
-    DISPATCH_PARALLEL,
-    DISPATCH_STREAM,
-    DISPATCH_DIALOGUE,
-    DISPATCH_ASYNC,
-    DISPATCH_STATUS,
-    DISPATCH_WAIT,
-    DISPATCH_SEND,
-    DISPATCH_CANCEL,
-    DISPATCH_JOBS,
-    DISPATCH_GC,
-    FETCH_RESULT,
-    ADD_AGENT,
-    UPDATE_AGENT,
-    REMOVE_AGENT,
-    CACHE_STATS,
-    CACHE_CLEAR,
-)
-
-# Claude Code shows its model the first 2 KiB: what matters first.
-INSTRUCTIONS = """\
-Delegate tasks to agents: Claude Code sessions in other project directories, each with its own \
-CLAUDE.md, MCP servers and tools.
-
-1. list_agents() first: names, what each agent can do, whether it is healthy.
-2. dispatch(agent, task, caller=<your project>, goal=<broader objective>). The agent knows nothing \
-of your conversation: put what it needs into task and context.
-3. Check `success`. If false, branch on `error_type`; `error` says what to do:
-   permission - a tool was denied: ask your user to grant what `error` names, then retry; rights \
-are not yours to grant
-   timeout - dispatch_session(agent, "Continue where you left off", session_id), or a larger \
-timeout_seconds, or dispatch_async
-   not_found - the directory or the claude command is missing
-   recursion - do not dispatch any further
-   auth, usage_limit, budget - tell the user; anything else - read `error`
-   `denied_tools` with success: the answer may be incomplete.
-
-A follow-up: dispatch_session(agent, task, session_id=<of the answer>); the agent remembers. \
-Several tasks at once: dispatch_parallel (several dispatch calls run one after the other), with \
-aggregate=<agent> for one answer of all. Two agents that work something out: dispatch_dialogue.
-
-A task of minutes: dispatch_async(...) answers a job_id at once; go on with \
-your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \
-dispatch_send tells the agent more, dispatch_cancel ends it). Such a job outlives this session, \
-and any session can fetch it; dispatch_jobs(mine=true) lists yours. Every answer has a job_id, by \
-which fetch_result(ref) gives it again; an answer with `truncated` goes on there. return_ref=true \
-on dispatch gives a summary only.
-
-Dispatch when a task needs another project's files, tools or knowledge; do it yourself when you \
-can: a dispatch is a whole session and costs money. inspect_agent(name) shows an agent's tools and \
-documents without starting it. A wrong call answers {"error": ...} with the fix.
-"""
+"""In `_meta` of a request: the session of Claude Code, if it is not that of the environment."""
 
 
 def build_server(
@@ -113,111 +45,42 @@ def build_server(
     tools: Sequence[Tool[Any]] = TOOLS,
     *,
     arrived_at: ArrivedAt = lambda _request_id: trio.current_time(),
-) -> Server[Ongoing]:
-    """The server over `service`, ready for `Server.run` or the library's in-memory client.
+) -> Server[PendingCalls]:
+    """Build the server, ready for `Server.run` or the library's in-memory client.
 
     Args:
         service: What the tools work with, or why there is none.
-        tools: The tools that are offered.
-        arrived_at: Says when a request came, on Trio's clock.
+        tools: The tools to offer.
+        arrived_at: Returns when a request came, on Trio's clock.
     """
-    toolbox = Toolbox(service, tools)
-    job_tasks = tasks.Tasks(service)
-    notices = CancelNotices()
-    listing = types.ListToolsResult(
-        tools=[types.Tool.model_validate(entry) for entry in toolbox.listing()]
-    )
-
-    @asynccontextmanager
-    async def open_ongoing(_server: Server[Ongoing]) -> AsyncIterator[Ongoing]:
-        async with trio.open_nursery() as nursery:
-            yield Ongoing(nursery, service)
-            nursery.cancel_scope.cancel()
-
-    async def list_tools(
-        ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
-    ) -> types.ListToolsResult:
-        await trio.lowlevel.checkpoint()
-        return listing
-
-    async def call_tool(
-        ctx: ServerRequestContext[Ongoing], params: types.CallToolRequestParams
-    ) -> types.CallToolResult | dict[str, Any]:
-        async def report(number: float, message: str) -> None:
-            await ctx.session.report_progress(number, message=message)
-
-        caller, ongoing = _caller(ctx, arrived_at), ctx.lifespan_context
-        REQUEST_SESSION.set(_session_of(ctx))
-        with notices.noted(ctx, caller), _forms_for(ctx, caller, service):
-            answer = await toolbox.call(params.name, params.arguments, report, caller, ongoing)
-        if answer.asks is not None:
-            return input_required(answer.asks)
-        if answer.task_id is not None:
-            return tasks.created(ctx, await job_tasks.job(answer.task_id))
-        return call_result(answer, ctx.protocol_version)
-
-    async def call_as_task(
-        ctx: ServerRequestContext[Ongoing], call_next: CallNext
-    ) -> HandlerResult:
-        """Answer a call that becomes an older task: the library refuses such answers of a tool."""
-        name = (ctx.params or {}).get("name")
-        if ctx.method != "tools/call" or not tasks.wants_task(ctx):
-            return await call_next(ctx)
-        if not isinstance(name, str) or not toolbox.may_be_task(name):
-            return await call_next(ctx)
-        params = types.CallToolRequestParams.model_validate(ctx.params, by_name=False)
-        result = await call_tool(ctx, params)
-        return result if isinstance(result, dict) else written(result, ctx.protocol_version)
-
-    async def list_resources(
-        ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
-    ) -> types.ListResourcesResult:
-        await trio.lowlevel.checkpoint()
-        return types.ListResourcesResult(resources=[])
-
-    async def list_templates(
-        ctx: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
-    ) -> types.ListResourceTemplatesResult:
-        await trio.lowlevel.checkpoint()
-        return types.ListResourceTemplatesResult(resource_templates=[TEMPLATE])
-
-    async def read_resource(
-        ctx: ServerRequestContext[Any], params: types.ReadResourceRequestParams
-    ) -> types.ReadResourceResult:
-        modern = ctx.protocol_version not in HANDSHAKE_VERSIONS
-        return await read_result(service, params.uri, modern=modern)
-
+    handlers = _Handlers(service, tools, arrived_at)
+    job_tasks = handlers.tasks
     server = _Server(
         SERVER_NAME,
-        lifespan=open_ongoing,
+        lifespan=handlers.open_pending_calls,
         version=agent_dispatch.__version__,
         instructions=INSTRUCTIONS,
-        on_list_tools=list_tools,
-        # Its type knows no tasks; its code passes on the results of extensions.
-        on_call_tool=cast("Any", call_tool),
-        on_list_resources=list_resources,
-        on_list_resource_templates=list_templates,
-        on_read_resource=read_resource,
+        on_list_tools=handlers.list_tools,
+        # Its type has no tasks, but its code passes on the results of extensions.
+        on_call_tool=cast("Any", handlers.call_tool),
+        on_list_resources=handlers.list_resources,
+        on_list_resource_templates=handlers.list_templates,
+        on_read_resource=handlers.read_resource,
     )
-    # Without the library's OpenTelemetry spans, which nothing here exports.
-    server.middleware[:] = [notices.listen, _check_call, _declare_tasks, call_as_task]
+    # Replaced, so that the library's OpenTelemetry spans are gone: nothing here exports them.
+    server.middleware[:] = [
+        handlers.cancel_notices.listen,
+        _check_call,
+        _declare_tasks,
+        handlers.call_as_task,
+    ]
     server.extensions[tasks.EXTENSION] = {}
     for method, params, handler in job_tasks.handlers():
         server.add_request_handler(method, params, handler)
     return server
 
 
-async def _declare_tasks(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Declare the older tasks to clients of the one revision that has them."""
-    result = await call_next(ctx)
-    if ctx.method != "initialize" or not isinstance(result, dict):
-        return result
-    if result.get("protocolVersion") != tasks.FIRST_VERSION:
-        result["capabilities"].pop("tasks", None)
-    return result
-
-
-class _Server(Server[Ongoing]):
+class _Server(Server[PendingCalls]):
     """The library's server, which knows the older tasks as types only."""
 
     def create_initialization_options(self, *args: Any, **kwargs: Any) -> InitializationOptions:
@@ -226,49 +89,127 @@ class _Server(Server[Ongoing]):
         return options.model_copy(update={"capabilities": capabilities})
 
 
-def _caller(ctx: ServerRequestContext[Any], arrived_at: ArrivedAt) -> Caller:
+class _Handlers:
+    """The handlers of requests for tools and resources."""
+
+    def __init__(
+        self, service: Service | DispatchError, tools: Sequence[Tool[Any]], arrived_at: ArrivedAt
+    ) -> None:
+        self._service = service
+        self._toolbox = Toolbox(service, tools)
+        self._arrived_at = arrived_at
+        self.tasks = tasks.Tasks(service)
+        self.cancel_notices = CancelNotices()
+        self._listing = types.ListToolsResult(
+            tools=[types.Tool.model_validate(entry) for entry in self._toolbox.listing()]
+        )
+
+    @asynccontextmanager
+    async def open_pending_calls(
+        self, _server: Server[PendingCalls]
+    ) -> AsyncIterator[PendingCalls]:
+        """Give the server a place for work that outlives a call."""
+        async with trio.open_nursery() as nursery:
+            yield PendingCalls(nursery, self._service)
+            nursery.cancel_scope.cancel()
+
+    async def list_tools(
+        self, _ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        """List the tools."""
+        await trio.lowlevel.checkpoint()
+        return self._listing
+
+    async def call_tool(
+        self, ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | dict[str, Any]:
+        """Call a tool; the answer may be a task, or a request to show forms."""
+
+        async def report(number: float, message: str) -> None:
+            await ctx.session.report_progress(number, message=message)
+
+        caller, pending = _caller(ctx, self._arrived_at), ctx.lifespan_context
+        REQUEST_SESSION.set(_session_of(ctx))
+        with self.cancel_notices.noted(ctx, caller), _forms_for(ctx, caller, self._service):
+            envelope = await self._toolbox.call(
+                params.name, params.arguments, report, caller, pending
+            )
+        if envelope.forms is not None:
+            return input_required(envelope.forms)
+        if envelope.task_id is not None:
+            return tasks.created(ctx, await self.tasks.job(envelope.task_id))
+        return call_result(envelope, ctx.protocol_version)
+
+    async def call_as_task(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Answer a call that becomes an older task: the library refuses such answers of a tool."""
+        name = (ctx.params or {}).get("name")
+        if ctx.method != "tools/call" or not tasks.wants_task(ctx):
+            return await call_next(ctx)
+        if not isinstance(name, str) or not self._toolbox.may_be_task(name):
+            return await call_next(ctx)
+        params = types.CallToolRequestParams.model_validate(ctx.params, by_name=False)
+        result = await self.call_tool(ctx, params)
+        return result if isinstance(result, dict) else as_wire(result, ctx.protocol_version)
+
+    async def list_resources(
+        self, _ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        """List no resource: results are read by the template."""
+        await trio.lowlevel.checkpoint()
+        return types.ListResourcesResult(resources=[])
+
+    async def list_templates(
+        self, _ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        """List the one template."""
+        await trio.lowlevel.checkpoint()
+        return types.ListResourceTemplatesResult(resource_templates=[TEMPLATE])
+
+    async def read_resource(
+        self, ctx: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        """Read the result of a job."""
+        modern = ctx.protocol_version not in HANDSHAKE_VERSIONS
+        return await read_result(self._service, params.uri, modern=modern)
+
+
+def _caller(ctx: Context, arrived_at: ArrivedAt) -> Caller:
     client = ctx.session.client_params
-    task = TaskWish.NONE
+    task_mode = TaskMode.NEVER
     if tasks.wants_task(ctx):
-        task = TaskWish.AT_ONCE
+        task_mode = TaskMode.ALWAYS
     elif tasks.takes_tasks(ctx):
-        task = TaskWish.IF_LONG
-    shows_forms = ShowsForms.NO
+        task_mode = TaskMode.IF_LONG
+    form_mode = FormMode.NONE
     if can_show_forms(ctx):
-        shows_forms = ShowsForms.BY_RETRY if tasks.is_modern(ctx) else ShowsForms.IN_CALL
+        form_mode = FormMode.BY_RETRY if tasks.is_modern(ctx) else FormMode.DURING_CALL
     return Caller(
-        task=task,
         client=client.client_info.name if client else "",
-        shows_forms=shows_forms,
-        response=response_in(ctx) if tasks.is_modern(ctx) else None,
         arrived_at=arrived_at(ctx.request_id),
+        task_mode=task_mode,
+        form_mode=form_mode,
+        response=response_in(ctx) if tasks.is_modern(ctx) else None,
     )
 
 
 @contextmanager
-def _forms_for(
-    ctx: ServerRequestContext[Ongoing], caller: Caller, service: Service | DispatchError
-) -> Iterator[None]:
-    """Show forms during a call of the older era, and take them back at its end."""
-    if caller.shows_forms is not ShowsForms.IN_CALL or isinstance(service, DispatchError):
+def _forms_for(ctx: Context, caller: Caller, service: Service | DispatchError) -> Iterator[None]:
+    """Let the caller show forms during a call of the older era; close them at its end."""
+    if caller.form_mode is not FormMode.DURING_CALL or isinstance(service, DispatchError):
         yield
         return
     forms = Forms(ctx.lifespan_context.nursery, ctx, service)
-    caller.show, caller.accepts = forms.on_progress, forms.accepts
+    caller.show_questions, caller.confirm_widening = forms.on_progress, forms.confirm
     try:
         yield
     finally:
         forms.close()
 
 
-def _session_of(ctx: ServerRequestContext[Any]) -> str | None:
+def _session_of(ctx: Context) -> str | None:
     """Return the client's session, if the request names it."""
     session = dict(ctx.meta or {}).get(_SESSION)
     return session if isinstance(session, str) and session else None
-
-
-def _refuse(ctx: ServerRequestContext[Any], message: str) -> dict[str, Any]:
-    return written(call_result(refusal(message)), ctx.protocol_version)
 
 
 async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
@@ -280,3 +221,17 @@ async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> Ha
         if not isinstance(params.get("arguments"), dict | None):
             return _refuse(ctx, "`arguments` of a tool call must be an object.")
     return await call_next(ctx)
+
+
+def _refuse(ctx: ServerRequestContext[Any], message: str) -> dict[str, Any]:
+    return as_wire(call_result(refusal(message)), ctx.protocol_version)
+
+
+async def _declare_tasks(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
+    """Declare the older tasks only to clients of the one revision that has them."""
+    result = await call_next(ctx)
+    if ctx.method != "initialize" or not isinstance(result, dict):
+        return result
+    if result.get("protocolVersion") != tasks.FIRST_VERSION:
+        result["capabilities"].pop("tasks", None)
+    return result

@@ -23,11 +23,10 @@ from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary
 from agent_dispatch.model.question import AnsweredBy
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.form_texts import question_text
-from agent_dispatch.server.calls.forms import VERDICTS
-from agent_dispatch.server.calls.toolbox import answered
+from agent_dispatch.server.calls.envelope import wrapped
+from agent_dispatch.server.calls.forms import VERDICTS, question_text
 from agent_dispatch.server.elicitation import Forms, as_request, can_show_forms
-from agent_dispatch.server.results import call_result, written
+from agent_dispatch.server.mcp_results import as_wire, call_result
 from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
 from agent_dispatch.server.tools.finished_jobs import answer_of
 
@@ -267,7 +266,7 @@ def _iso(seconds: float) -> str:
 def _result(job: Job, ctx: ServerRequestContext[Any]) -> dict[str, Any]:
     """Return what the call would have been answered, had its client waited."""
     version = ctx.protocol_version
-    return written(call_result(answered(answer_of(job)), version), version)
+    return as_wire(call_result(wrapped(answer_of(job)), version), version)
 
 
 def _invalid(message: str) -> MCPError:

@@ -18,8 +18,8 @@ from agent_dispatch.jobs.record_format import decode_record, encode_record
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import JobKind, new_job
 from agent_dispatch.model.next_step import NextStep, StepKind, run
-from agent_dispatch.server.mcp_server import TOOLS
 from agent_dispatch.server.next_steps import in_tools
+from agent_dispatch.server.tools.catalogue import TOOLS
 from tests.core import builders
 from tests.core.builders import SESSION, agent, report
 

@@ -2,7 +2,7 @@ import pytest
 
 from agent_dispatch.core.questions import shown_input, shown_text
 from agent_dispatch.model.question import Question, same_input
-from agent_dispatch.server.calls.form_texts import question_text
+from agent_dispatch.server.calls.forms import question_text
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.server.http_server import is_loopback, read_token
-from agent_dispatch.server.mcp_server import TOOLS
+from agent_dispatch.server.tools.catalogue import TOOLS
 from tests.server.processes import COMMAND, INITIALIZE, LEAVE_S, Server, serving
 
 # The library's HTTP client leaves the streams of its answers to the garbage collector.

@@ -10,27 +10,12 @@ import trio.testing
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.toolbox import Answer, Tool, Toolbox
-from agent_dispatch.server.mcp_server import INSTRUCTIONS, TOOLS
+from agent_dispatch.server.calls.envelope import Envelope
 from agent_dispatch.server.tools.agents import NoParams
-from agent_dispatch.server.tools.schema import input_schema
+from agent_dispatch.server.tools.catalogue import INSTRUCTIONS, TOOLS
+from agent_dispatch.server.tools.tool import Tool, input_schema
+from tests.server.calling import call, call_with, error_in
 from tests.server.fake_service import FakeService
-
-
-async def ignore(number: float, message: str) -> None:
-    await trio.lowlevel.checkpoint()
-
-
-async def call(tool: str, service: FakeService | None = None, /, **arguments: object) -> Answer:
-    return await Toolbox(service or FakeService(), TOOLS).call(tool, arguments, ignore)
-
-
-def error_of(answer: Answer) -> str:
-    assert answer.is_error
-    assert answer.structured is None
-    envelope = json.loads(answer.text)
-    assert list(envelope) == ["error"]
-    return str(envelope["error"])
 
 
 async def test_a_list_is_text_only_and_an_object_is_structured_too() -> None:
@@ -62,22 +47,22 @@ async def test_a_failed_run_is_a_result_and_no_error() -> None:
 
 async def test_an_unknown_agent_is_an_envelope() -> None:
     assert (
-        error_of(await call("dispatch", agent="foo", task="x"))
+        error_in(await call("dispatch", agent="foo", task="x"))
         == "Unknown agent: 'foo'. Available: infra"
     )
 
 
 async def test_an_unknown_tool_names_the_nearest_one() -> None:
-    said = error_of(await call("dispach"))
+    said = error_in(await call("dispach"))
     assert said.startswith("Unknown tool: 'dispach' (did you mean 'dispatch'?). Available: list_")
-    assert len(error_of(await call("x" * 10_000))) < 400
-    assert "\ufffd" not in error_of(await call("\ud800"))
+    assert len(error_in(await call("x" * 10_000))) < 400
+    assert "\ufffd" not in error_in(await call("\ud800"))
 
 
 async def test_a_bug_is_an_envelope_that_says_so_and_leaves_a_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    said = error_of(await call("dispatch", agent="infra", task="bug"))
+    said = error_in(await call("dispatch", agent="infra", task="bug"))
     assert said.startswith(
         "Bug in agent-dispatch: dispatch failed with ZeroDivisionError: by \ufffd zero"
     )
@@ -191,12 +176,12 @@ async def test_tools_may_be_a_list(tool: str) -> None:
     assert isinstance(fields, dict)
     assert json.loads(fields["allowed_tools"]) == rules
     assert fields["disallowed_tools"] == "[]"
-    said = error_of(await call(tool, name="a", allowed_tools=5, **where))
+    said = error_in(await call(tool, name="a", allowed_tools=5, **where))
     assert "'allowed_tools' must be text or a list" in said
 
 
 def listing() -> dict[str, dict[str, Any]]:
-    return {entry["name"]: entry for entry in Toolbox(FakeService(), TOOLS).listing()}
+    return {tool.name: tool.listing() for tool in TOOLS}
 
 
 def test_only_readers_are_marked_as_such() -> None:
@@ -283,5 +268,5 @@ async def test_an_object_that_is_no_struct_is_an_object_too() -> None:
         return {"n": 1}
 
     tool = Tool(name="t", title="T", description="d", params=NoParams, run=run)
-    answer = await Toolbox(FakeService(), [tool]).call("t", None, ignore)
-    assert answer == Answer('{"n":1}', {"n": 1})
+    answer = await call_with("t", None, tools=[tool])
+    assert answer == Envelope('{"n":1}', {"n": 1})

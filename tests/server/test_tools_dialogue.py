@@ -3,8 +3,8 @@ import pytest
 
 from agent_dispatch.core.inline.sizes import INLINE_CHARS
 from agent_dispatch.model.dialogue import DialogueRequest
+from tests.server.calling import call, error_in
 from tests.server.fake_service import JOB_ID, FakeService
-from tests.server.test_tools import call, error_of
 
 TOPIC = {"requester": "backend", "responder": "infra", "topic": "Are we migrated?"}
 
@@ -55,7 +55,7 @@ async def test_a_dialogue_carries_every_argument(
     ],
 )
 async def test_a_wrong_dialogue_is_an_envelope(arguments: dict[str, object], words: str) -> None:
-    assert words.lower() in error_of(await call("dispatch_dialogue", **TOPIC | arguments)).lower()
+    assert words.lower() in error_in(await call("dispatch_dialogue", **TOPIC | arguments)).lower()
 
 
 async def test_a_long_dialogue_goes_out_in_part() -> None:

@@ -11,20 +11,12 @@ from trio.testing import MockClock
 from agent_dispatch.core.inline.sizes import INLINE_CHARS
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
-from agent_dispatch.server.calls.toolbox import Answer, Toolbox
-from agent_dispatch.server.mcp_server import TOOLS, build_server
-from agent_dispatch.server.results import WARNINGS
+from agent_dispatch.server.mcp_results import WARNINGS
+from agent_dispatch.server.mcp_server import build_server
+from tests.server.calling import call, call_with, error_in
 from tests.server.fake_service import JOB_ID, FakeService
 
 OTHER_ID = "0190a7b0c1d27abc8def0123456789ff"
-
-
-async def ignore(number: float, message: str) -> None:
-    await trio.lowlevel.checkpoint()
-
-
-async def call(tool: str, service: FakeService | None = None, /, **arguments: object) -> Answer:
-    return await Toolbox(service or FakeService(), TOOLS).call(tool, arguments, ignore)
 
 
 async def answer_of(tool: str, service: FakeService, /, **arguments: object) -> dict[str, Any]:
@@ -36,9 +28,7 @@ async def answer_of(tool: str, service: FakeService, /, **arguments: object) -> 
 
 
 async def error_of(tool: str, service: FakeService | None = None, /, **arguments: object) -> str:
-    answer = await call(tool, service, **arguments)
-    assert answer.is_error
-    return str(json.loads(answer.text)["error"])
+    return error_in(await call(tool, service, **arguments))
 
 
 def job(**fields: Any) -> Job:
@@ -173,9 +163,8 @@ async def test_a_wait_reports_the_progress_of_the_job(autojump_clock: MockClock)
         messages.append(message)
 
     service = FakeService(kept=job(status=JobStatus.RUNNING, progress=["Using tool: Bash"]))
-    await Toolbox(service, TOOLS).call(
-        "dispatch_wait", {"job_id": JOB_ID, "timeout_seconds": 20}, report
-    )
+    arguments = {"job_id": JOB_ID, "timeout_seconds": 20}
+    await call_with("dispatch_wait", arguments, service, report=report)
     assert messages == [
         "Using tool: Bash",
         "Using tool: Bash",

@@ -4,14 +4,14 @@ from typing import Any
 import pytest
 
 from agent_dispatch.core.inline.sizes import INLINE_CHARS
-from agent_dispatch.server.calls.toolbox import Answer
+from agent_dispatch.server.calls.envelope import Envelope
+from tests.server.calling import call, error_in
 from tests.server.fake_service import JOB_ID, FakeService
-from tests.server.test_tools import call, error_of
 
 LOOK = {"agent": "infra", "task": "look"}
 
 
-def listed(answer: Answer) -> list[dict[str, Any]]:
+def listed(answer: Envelope) -> list[dict[str, Any]]:
     assert not answer.is_error, answer.text
     assert answer.structured is None
     items: list[dict[str, Any]] = json.loads(answer.text)
@@ -122,7 +122,7 @@ async def test_the_answer_of_all_is_not_cut_for_those_it_was_made_of() -> None:
 )
 async def test_a_wrong_item_is_named_and_nothing_is_started(dispatches: Any, said: str) -> None:
     service = FakeService()
-    error = error_of(await call("dispatch_parallel", service, dispatches=dispatches))
+    error = error_in(await call("dispatch_parallel", service, dispatches=dispatches))
     assert said in error
     assert len(error) < 3000
     assert service.calls == []
@@ -140,7 +140,7 @@ async def test_a_stream_is_never_answered_from_the_cache() -> None:
 async def test_a_stream_has_no_ref(name: str) -> None:
     assert (
         f"unknown argument '{name}'"
-        in error_of(await call("dispatch_stream", **LOOK, **{name: 1})).lower()
+        in error_in(await call("dispatch_stream", **LOOK, **{name: 1})).lower()
     )
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from agent_dispatch.server.mcp_server import TOOLS
+from agent_dispatch.server.tools.catalogue import TOOLS
 from tests.server.test_tools_jobs import error_of
 
 SCENARIOS = [

@@ -1,130 +1,97 @@
-"""Calls of the newer era whose answer asks something: the client repeats them with the response.
+"""Forms: what they say to a client's user, and what the user's response means.
 
-The first answer names a job, and the repeated call follows that job: it is answered when the job
-has ended, or when there is another question.
+A form has no field. Accepting it allows what it says, declining it denies that, and closing it
+decides nothing. In the older protocol era the server shows forms while a call goes on. In the newer
+one an answer asks for them, and the client repeats its call with the responses.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
-import trio
 
+from agent_dispatch.core.agents.rights import WideningError
+from agent_dispatch.core.questions import shown_input, shown_text
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.model.dispatch import OnProgress, Progress
-from agent_dispatch.model.job import Job
-from agent_dispatch.model.question import AnsweredBy, Verdict
+from agent_dispatch.model.question import AnsweredBy, Question, Verdict
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.form_texts import question_text
-from agent_dispatch.server.calls.pending import Caller, Early, Ongoing
-from agent_dispatch.server.tools.finished_jobs import answer_of
 
-VERDICTS = {"accept": Verdict.ALLOW, "decline": Verdict.DENY}
-"""What a form's user did, as an answer; any other action leaves a question open."""
+ACCEPT = "accept"
+VERDICTS = {ACCEPT: Verdict.ALLOW, "decline": Verdict.DENY}
+"""The verdict for each action of a user; any other action leaves a question open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asks:
-    """An answer that asks: the client shows forms, and repeats the call with the responses."""
-
-    requests: Mapping[str, str]
-    """What each form says, by the key of its response."""
-    state: str
-    """Comes back with the repeated call."""
-
-
-class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an answer that asks leaves with its client.
-
-    It is not signed: with it a client can do nothing that it could not do by its own word.
-    """
-
-    call: str
-    """Names what the call asks for, so that a response counts for no other one."""
-    job_id: str = ""
-    """The job that the call is about; empty: the call is about rights."""
-    asked: tuple[str, ...] = ()
-    """The questions that its user was asked."""
-
-    def encode(self) -> str:
-        """The state as text."""
-        return msgspec.json.encode(self).decode()
+def question_text(question: Question) -> str:
+    """Return what a form says about a permission question."""
+    return (
+        f"Agent {question.agent!r} asks for a permission: {shown_text(question.tool)}"
+        f"\n{shown_input(question.input)}\nNone of its rules allows this call. Accept allows it,"
+        " once."
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What comes with a repeated call."""
-
-    state: str
-    actions: Mapping[str, str]
-    """What the user did with each form, by its key."""
-
-    def state_of(self, key: bytes) -> State:
-        """The state, if it was given to the call of this key.
-
-        Raises:
-            InvalidRequestError: It was not.
-        """
-        try:
-            state = msgspec.json.decode(self.state, type=State)
-        except (msgspec.DecodeError, RecursionError):
-            state = None
-        if state is None or state.call != key.hex():
-            raise InvalidRequestError("requestState does not belong to this call. Leave it out.")
-        return state
+def widening_text(error: WideningError) -> str:
+    """Return what a form says about a change that gives an agent more rights."""
+    changes = "\n".join(f"{key}: {shown_text(change)}" for key, change in error.changes.items())
+    return f"Give agent {error.agent!r} more rights?\n{changes}\nAccept makes the change."
 
 
-async def give_answers(service: Service, job_id: str, actions: Mapping[str, str]) -> None:
-    """Pass on what a user answered in forms."""
+async def pass_on(service: Service, job_id: str, actions: Mapping[str, str]) -> None:
+    """Answer the questions of a job with a user's actions, given by the id of the question."""
     for question_id, action in actions.items():
         if (verdict := VERDICTS.get(action)) is not None:
             try:
                 await service.answer(job_id, verdict, AnsweredBy.ELICITATION, question_id)
             except DispatchError:
-                continue  # Another answer was faster; the record says whose.
+                continue  # Another answer was faster, and the record names it.
 
 
-async def follow(
-    service: Service,
-    ongoing: Ongoing,
-    key: bytes,
-    job_id: str,
-    on_progress: OnProgress,
-    caller: Caller,
-    *,
-    until: float,
-) -> object:
-    """Wait for the answer of a job, or for a question that the caller's user was not asked yet.
+class RetryState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the client sends back unchanged with the repeated call.
 
-    Args:
-        service: Where the job is.
-        ongoing: Where the wait goes on.
-        key: Names the call.
-        job_id: The job.
-        on_progress: Gets what the agent does.
-        caller: Who calls.
-        until: When an answer is due, on Trio's clock.
-
-    Returns:
-        The answer; `Asks` if there is a question; the job if it goes on.
+    It is not signed: with it a client can do nothing that it could not do anyway.
     """
 
-    async def wait(report: OnProgress) -> object:
-        report(Progress(f"Job {job_id}", job_id))
-        return answer_of(await service.wait(job_id, math.inf, report))
+    call: str
+    """The key of the call, so that a response counts for no other call."""
+    job_id: str = ""
+    """The job of the call; empty if the call asks for more rights."""
+    asked: tuple[str, ...] = ()
+    """The ids of the questions that the user has seen."""
 
-    while True:
-        job: Job = await service.job(job_id)
-        if job.status.is_terminal:
-            return answer_of(job)
-        new = {q.id: question_text(q) for q in job.open_questions if q.id not in caller.asked}
-        if new:
-            asked = (*caller.asked, *new)
-            return Asks(new, State(call=key.hex(), job_id=job_id, asked=asked).encode())
-        if trio.current_time() >= until:
-            return job
-        wait_key = b"job " + job_id.encode()
-        answer = await ongoing.wait(wait_key, wait, on_progress, caller, detached=True, until=until)
-        if not isinstance(answer, Early):
-            return answer
+    def encode(self) -> str:
+        """Return the state as text."""
+        return msgspec.json.encode(self).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class FormRequest:
+    """An answer that makes the client show forms and repeat its call with the responses."""
+
+    texts: Mapping[str, str]
+    """What each form says, by the key of its response."""
+    state: str
+    """A `RetryState`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormResponse:
+    """The responses that a repeated call carries."""
+
+    state: str
+    actions: Mapping[str, str]
+    """The user's action on each form, by its key."""
+
+    def state_of(self, key: bytes) -> RetryState:
+        """Return the state, which must belong to the call with this key.
+
+        Raises:
+            InvalidRequestError: It does not.
+        """
+        try:
+            state = msgspec.json.decode(self.state, type=RetryState)
+        except (msgspec.DecodeError, RecursionError):
+            state = None
+        if state is None or state.call != key.hex():
+            raise InvalidRequestError("requestState does not belong to this call. Leave it out.")
+        return state

@@ -1,171 +1,98 @@
-"""Calls that wait for an agent, and callers that leave before the answer is there.
+"""Calls that wait for an agent, and the answers that their callers did not wait for.
 
-A client's clock is not a person. If the client gives up a call because its own time limit passed,
-the work goes on: the next identical call joins it, or gets its answer once, for an hour after its
-end. Any other cancellation ends the work.
+When a client cancels a call because its own time limit passed, the work goes on. The next identical
+call joins it, or gets its answer once, up to an hour after its end. Any other cancellation ends the
+work.
 """
 
 import logging
 import math
-import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import TYPE_CHECKING
+from functools import partial
 
 import trio
 
-from agent_dispatch.core.agents.rights import WideningError
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
-from agent_dispatch.model.question import Question
 from agent_dispatch.run.service import Service
-
-if TYPE_CHECKING:
-    from agent_dispatch.server.calls.forms import Response
+from agent_dispatch.server.calls.caller import Caller, KeptAnswer, TaskMode
 
 logger = logging.getLogger(__name__)
 
 KEPT_S = 3600.0
-"""How long an answer that no caller waited for is kept for the next identical call."""
+"""How long an answer is kept for the next identical call."""
 MAX_KEPT = 256
-"""How many such answers; each can still be fetched by the id of its job."""
-_CLOCK = re.compile(r"timed out|-32001", re.IGNORECASE)
-"""In the reason of a cancel notice: the limit of the client, not a person (Claude Code writes
-`SdkError: Request timed out`, the TypeScript SDK the error code, the Python SDK `timed out after`).
-"""
+"""How many answers are kept; each can still be fetched by the id of its job."""
 
 Work = Callable[[OnProgress], Awaitable[object]]
-"""Does what a call asks for; if cancelled, it ends all that it started."""
+"""Does what a call asks for; if cancelled, it ends everything that it started."""
 
 
 @dataclass(frozen=True, slots=True)
-class Early:
-    """What a caller is answered whose work goes on as a background job."""
+class InBackground:
+    """The answer to a call whose work goes on as a background job."""
 
     job_id: str
 
 
-class ShowsForms(Enum):
-    """How a client that takes no task has its user asked something."""
-
-    NO = auto()
-    IN_CALL = auto()
-    """The server asks while the call goes on."""
-    BY_RETRY = auto()
-    """The answer asks, and the client repeats its call with the response."""
-
-
-class TaskWish(Enum):
-    """Whether a caller takes a task for an answer."""
-
-    NONE = auto()
-    IF_LONG = auto()
-    """It takes one if the answer takes long."""
-    AT_ONCE = auto()
-    """It takes nothing but a task."""
-
-
-@dataclass(eq=False)
-class Caller:
-    """The maker of one call."""
-
-    task: TaskWish = TaskWish.NONE
-
-    shows_forms: ShowsForms = ShowsForms.NO
-
-    """How its client has its user asked something."""
-    show: OnProgress | None = None
-    """Gets what is asked while the call goes on, if its client shows forms then."""
-    accepts: Callable[[WideningError], Awaitable[bool]] | None = None
-    """The same for a change that gives an agent more rights: whether its user accepts it."""
-    response: "Response | None" = None
-    """What it brings, if it repeats an earlier call."""
-    asked: frozenset[str] = frozenset()
-    """The questions that its user was asked by earlier answers, by their ids."""
-    client: str = ""
-    """The name that its client gave; empty if it gave none."""
-    arrived_at: float = field(default_factory=trio.current_time)
-    """On Trio's clock."""
-    left_because: str | None = None
-    """The reason of its cancel notice, once one came."""
-    answered: "tuple[bytes, _Kept] | None" = None
-    """The key of its call and the answer that was given to it."""
-
-    def must_hear_of(self, questions: Iterable[Question]) -> bool:
-        """Whether it is to be answered now because its user is asked something."""
-        if self.task is not TaskWish.NONE:
-            return bool(tuple(questions))
-        is_new = any(question.id not in self.asked for question in questions)
-        return self.shows_forms is ShowsForms.BY_RETRY and is_new
-
-    @property
-    def left_by_clock(self) -> bool:
-        """It gave the call up because its own time limit passed."""
-        return self.left_because is not None and _CLOCK.search(self.left_because) is not None
-
-
-class _Kept:
-    """An answer that may have reached nobody."""
-
-    def __init__(self, call: "_Call") -> None:
-        self.at = trio.current_time()
-        self.answer = call.answer
-        self.job_id = call.job_id if call.job_ids else None
-
-
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """What a caller does meanwhile."""
+class _Wait:
+    """How to reach a caller that waits."""
 
-    sink: OnProgress
+    on_progress: OnProgress
     scope: trio.CancelScope
-    """Around its wait for the answer."""
+    """Around the wait; cancelling it answers the caller early."""
 
 
 @dataclass(eq=False)
-class _Call:
+class _Work:
     """One piece of work and the callers that wait for it."""
 
     detached: bool
-    """Its job runs in a process of its own: that goes on unless it is cancelled."""
-    callers: dict[Caller, _Waiting] = field(default_factory=dict)
+    """It is a background job in another process, which goes on unless it is cancelled."""
+    waits: dict[Caller, _Wait] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    over: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)
     answer: object = None
     failure: Exception | None = None
     job_ids: dict[str, None] = field(default_factory=dict)
-    """Of the jobs that it started or joined, in order."""
+    """The jobs that it started or joined, in order."""
     has_job: trio.Event = field(default_factory=trio.Event)
-    is_left: bool = False
-    """A client's clock gave it up: the records of its jobs are kept."""
-    is_told: bool = False
-    """A caller was answered early: only a cancellation of the job ends it."""
+    is_abandoned: bool = False
+    """All callers timed out, so the records of its jobs are kept."""
+    is_named: bool = False
+    """A caller was answered with the id of the job: only cancelling the job ends it."""
 
     @property
     def job_id(self) -> str:
-        """The job that the caller is told of."""
+        """The first of its jobs, which answers name."""
         return next(iter(self.job_ids))
 
     @property
-    def is_free(self) -> bool:
-        """It goes on, and every caller left by its clock; the last may not have noticed it yet."""
-        left = all(caller.left_by_clock for caller in self.callers)
-        return left and not self.scope.cancel_called
+    def can_be_joined(self) -> bool:
+        """Whether it goes on and all callers timed out; the last may not have noticed it yet."""
+        all_timed_out = all(caller.timed_out for caller in self.waits)
+        return all_timed_out and not self.scope.cancel_called
+
+    def to_keep(self, key: bytes) -> KeptAnswer:
+        """Return its answer for the next identical call."""
+        job_id = self.job_id if self.job_ids else None
+        return KeptAnswer(key, self.answer, job_id, trio.current_time())
 
 
-class Ongoing:
-    """The calls of one server that wait for agents, and answers that nobody has taken."""
+class PendingCalls:
+    """The calls of one server that wait for agents, and the answers that it keeps."""
 
     def __init__(self, nursery: trio.Nursery, service: Service | DispatchError) -> None:
-        """Work in `nursery`, on jobs of `service`."""
+        """Run the work in `nursery`, on the jobs of `service`."""
         self.nursery = nursery
-        """For what goes on beside the calls; cancelled when the server ends."""
+        """For work that outlives a call; cancelled when the server ends."""
         self._service = service
-        self._calls: dict[bytes, _Call] = {}
-        """The newest work of each key."""
-        self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._works: dict[bytes, _Work] = {}
+        """The newest work for each key."""
+        self._kept: OrderedDict[bytes, KeptAnswer] = OrderedDict()
 
     async def wait(
         self,
@@ -175,120 +102,113 @@ class Ongoing:
         caller: Caller,
         *,
         detached: bool = False,
-        until: float = math.inf,
+        due_at: float = math.inf,
     ) -> object:
-        """Do the work of a call and give its answer.
+        """Do the work of a call, or join it, and return the answer.
 
-        If cancelled, the work has ended when `Cancelled` leaves this call, unless the caller left
-        by its clock, or another caller waits for the same work. Without a cancel notice, a job
-        that is detached goes on: the server ends.
+        If cancelled, the work has ended when `Cancelled` leaves this call, unless the caller timed
+        out or another caller waits for the same work. A detached job goes on if there was no cancel
+        notice: then the server ends.
 
         Args:
-            key: What identical calls have in common.
-            work: Starts the work, unless it goes on already.
-            on_progress: Gets what the work reports.
-            caller: Says, after a cancellation, why it left.
+            key: The same for identical calls.
+            work: Does the work; not called if the work goes on already.
+            on_progress: Gets the reports of the work.
+            caller: The caller; knows, after a cancellation, whether it timed out.
             detached: The work is a background job, which `work` only starts and waits for.
-            until: When an answer is due, on Trio's clock; only for what is detached.
+            due_at: When an answer is due, on Trio's clock; only for detached work.
 
         Returns:
-            The answer; `Early` if the work had not ended in time.
+            The answer; `InBackground` if the work goes on.
 
         Raises:
-            DispatchError: What `work` raised.
+            DispatchError: Whatever `work` raised.
         """
         if (kept := self._take_kept(key)) is not None:
-            if caller.task is TaskWish.AT_ONCE and kept.job_id is not None:
-                return Early(kept.job_id)
+            if caller.task_mode is TaskMode.ALWAYS and kept.job_id is not None:
+                return InBackground(kept.job_id)
             return kept.answer
-        call = self._calls.get(key)
-        if call is None or not call.is_free or call.detached is not detached:
-            call = self._calls[key] = _Call(detached)
-            self.nursery.start_soon(self._run, key, call, work)
-        elif call.job_ids:
-            same = f"The same was asked before: job {call.job_id[-8:]}"
-            on_progress(Progress(same, call.job_id))
-        waiting = call.callers[caller] = _Waiting(on_progress, trio.CancelScope(deadline=until))
+        current = self._join_or_start(key, work, on_progress, detached=detached)
+        scope = trio.CancelScope(deadline=due_at)
+        current.waits[caller] = _Wait(on_progress, scope)
         try:
-            with waiting.scope:
-                await call.over.wait()
-            if not call.over.is_set():
-                await call.has_job.wait()
+            with scope:
+                await current.ended.wait()
+            if not current.ended.is_set():
+                await current.has_job.wait()
         except trio.Cancelled:
             # Shielded inside; a run that is cancelled ends within bounds of its own.
-            await self._leave(key, call, caller)  # noqa: ASYNC102
+            await self._leave(key, current, caller)  # noqa: ASYNC102
             raise
-        del call.callers[caller]
-        if call.failure is not None:
-            raise call.failure
-        if not call.over.is_set() or (caller.task is TaskWish.AT_ONCE and call.job_ids):
-            call.is_told = True
-            return Early(call.job_id)
-        caller.answered = key, _Kept(call)
-        if caller.left_by_clock:
+        del current.waits[caller]
+        if current.failure is not None:
+            raise current.failure
+        goes_on = not current.ended.is_set()
+        if goes_on or (caller.task_mode is TaskMode.ALWAYS and current.job_ids):
+            current.is_named = True
+            return InBackground(current.job_id)
+        caller.given = current.to_keep(key)
+        if caller.timed_out:
             self.take_back(caller)
-        return call.answer
+        return current.answer
 
     def take_back(self, caller: Caller) -> None:
-        """Keep the answer of a caller whose clock gave it up while the answer was on its way."""
-        if caller.answered is not None:
-            self._keep(*caller.answered)
+        """Keep the answer of a caller that timed out while the answer was on its way."""
+        if caller.given is not None:
+            self._keep(caller.given)
 
-    async def _leave(self, key: bytes, call: _Call, caller: Caller) -> None:
+    def _join_or_start(
+        self, key: bytes, work: Work, on_progress: OnProgress, *, detached: bool
+    ) -> _Work:
+        current = self._works.get(key)
+        if current is None or not current.can_be_joined or current.detached is not detached:
+            current = self._works[key] = _Work(detached)
+            self.nursery.start_soon(self._run, key, current, work)
+        elif current.job_ids:
+            text = f"The same was asked before: job {current.job_id[-8:]}"
+            on_progress(Progress(text, current.job_id))
+        return current
+
+    async def _leave(self, key: bytes, work: _Work, caller: Caller) -> None:
+        """Remove a caller whose wait was cancelled, and end the work if nobody else needs it."""
         with trio.CancelScope(shield=True):
             # The MCP library cancels a call first and reports the notice right after it.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
-            del call.callers[caller]
-            if call.callers:
+            del work.waits[caller]
+            if work.waits or work.is_named:
                 return
-            if call.is_told:
-                return
-            if not caller.left_by_clock:
-                await self._end(call, caller)
-            elif call.over.is_set():
-                self._keep(key, _Kept(call))
+            if not caller.timed_out:
+                await self._end(work, caller)
+            elif work.ended.is_set():
+                self._keep(work.to_keep(key))
             else:
-                call.is_left = True
-                for job_id in call.job_ids:
+                work.is_abandoned = True
+                for job_id in work.job_ids:
                     self._keep_record(job_id)
 
-    async def _end(self, call: _Call, caller: Caller) -> None:
-        """End what a call started; without a cancel notice a job of its own goes on."""
-        call.scope.cancel()
-        await call.over.wait()
-        if not call.detached or caller.left_because is None or not call.job_ids:
+    async def _end(self, work: _Work, caller: Caller) -> None:
+        """End the work; without a cancel notice, a detached job goes on."""
+        work.scope.cancel()
+        await work.ended.wait()
+        if not work.detached or caller.cancel_reason is None or not work.job_ids:
             return
-        shared = any(call.job_id in other.job_ids for other in self._calls.values())
-        if not shared and not isinstance(self._service, DispatchError):
+        is_shared = any(work.job_id in other.job_ids for other in self._works.values())
+        if not is_shared and not isinstance(self._service, DispatchError):
             # It has a bound of its own.
-            await self._service.cancel(call.job_id, by="its caller")
+            await self._service.cancel(work.job_id, by="its caller")
 
     def _keep_record(self, job_id: str) -> None:
         if not isinstance(self._service, DispatchError):
             self._service.keep_record(job_id)
 
-    async def _run(self, key: bytes, call: _Call, work: Work) -> None:
-        def report(progress: Progress) -> None:
-            if progress.job_id is not None and progress.job_id not in call.job_ids:
-                call.job_ids[progress.job_id] = None
-                call.has_job.set()
-                if call.is_left:
-                    self._keep_record(progress.job_id)
-            for caller, waiting in call.callers.items():
-                waiting.sink(progress)
-                if caller.show is not None:
-                    caller.show(progress)
-                if call.detached and caller.must_hear_of(progress.questions or ()):
-                    # A person can answer once the call is answered.
-                    waiting.scope.cancel()
-
+    async def _run(self, key: bytes, work: _Work, do: Work) -> None:
         try:
-            with call.scope:
-                call.answer = await work(report)
+            with work.scope:
+                work.answer = await do(partial(self._report, work))
         except Exception as error:
-            call.failure = error
-            if not call.callers and not isinstance(error, DispatchError):
+            work.failure = error
+            if not work.waits and not isinstance(error, DispatchError):
                 logger.exception("bug in agent-dispatch: a call that nobody waits for failed")
         except BaseExceptionGroup as group:
             # A nursery that was cancelled while something in it failed.
@@ -298,24 +218,39 @@ class Ongoing:
             await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120
             raise
         finally:
-            if self._calls.get(key) is call:
-                del self._calls[key]
-            if not call.callers and not call.is_told:
-                self._keep(key, _Kept(call))
-            call.has_job.set()
-            call.over.set()
+            if self._works.get(key) is work:
+                del self._works[key]
+            if not work.waits and not work.is_named:
+                self._keep(work.to_keep(key))
+            work.has_job.set()
+            work.ended.set()
 
-    def _keep(self, key: bytes, kept: _Kept) -> None:
+    def _report(self, work: _Work, progress: Progress) -> None:
+        """Pass a report on to all callers; answer those whose user must see a question."""
+        if progress.job_id is not None and progress.job_id not in work.job_ids:
+            work.job_ids[progress.job_id] = None
+            work.has_job.set()
+            if work.is_abandoned:
+                self._keep_record(progress.job_id)
+        for caller, wait in work.waits.items():
+            wait.on_progress(progress)
+            if caller.show_questions is not None:
+                caller.show_questions(progress)
+            if work.detached and caller.must_see(progress.questions or ()):
+                # Clients show the question only once the call is answered.
+                wait.scope.cancel()
+
+    def _keep(self, kept: KeptAnswer) -> None:
         """Keep an answer for the next identical call."""
         if kept.answer is None or _is_cancelled(kept.answer):
             return
-        self._kept[key] = kept
-        self._kept.move_to_end(key)
+        self._kept[kept.key] = kept
+        self._kept.move_to_end(kept.key)
         if len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
 
-    def _take_kept(self, key: bytes) -> _Kept | None:
-        """Take an answer that no caller waited for; forget those that are too old."""
+    def _take_kept(self, key: bytes) -> KeptAnswer | None:
+        """Return a kept answer, which is given only once; drop those that are too old."""
         oldest = trio.current_time() - KEPT_S
         while self._kept and next(iter(self._kept.values())).at < oldest:
             self._kept.popitem(last=False)
@@ -323,5 +258,5 @@ class Ongoing:
 
 
 def _is_cancelled(answer: object) -> bool:
-    """Whether somebody ended the work on purpose: then the same call asks for it anew."""
+    """Whether the work was ended on purpose, so that the same call must do it anew."""
     return isinstance(answer, DispatchResult) and answer.error_type is ErrorType.CANCELLED

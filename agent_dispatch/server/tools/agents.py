@@ -10,7 +10,7 @@ from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.toolbox import Tool
+from agent_dispatch.server.tools.tool import Tool
 
 MAX_PREVIEW_LINES = 200
 MAX_INSTRUCTIONS_CHARS = 2000
@@ -143,7 +143,7 @@ ADD_AGENT = Tool(
     run=lambda service, params, _on_progress: service.add_agent(
         **_fields(params), by=ChangedBy.MCP
     ),
-    granted=lambda service, params, _on_progress: service.add_agent(
+    run_granted=lambda service, params, _on_progress: service.add_agent(
         **_fields(params), by=ChangedBy.ELICITATION
     ),
 )
@@ -160,7 +160,7 @@ UPDATE_AGENT = Tool(
     run=lambda service, params, _on_progress: service.update_agent(
         **_fields(params), by=ChangedBy.MCP
     ),
-    granted=lambda service, params, _on_progress: service.update_agent(
+    run_granted=lambda service, params, _on_progress: service.update_agent(
         **_fields(params), by=ChangedBy.ELICITATION
     ),
     destructive=True,

@@ -10,9 +10,9 @@ from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.toolbox import Tool
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
+from agent_dispatch.server.tools.tool import Tool
 
 
 class DialogueParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,11 +72,10 @@ DISPATCH_DIALOGUE = Tool(
     ),
     params=DialogueParams,
     run=dispatch_dialogue,
-    detached=dispatch_dialogue_detached,
-    joint=_agents,
+    run_detached=dispatch_dialogue_detached,
+    agents_of=_agents,
     destructive=True,
     open_world=True,
     reports_progress=True,
-    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )

@@ -11,8 +11,8 @@ from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.toolbox import Tool
 from agent_dispatch.server.next_steps import in_tools
+from agent_dispatch.server.tools.tool import Tool
 
 WHOLE_RESULT_CHARS = 100_000
 """An answer of 40,000 characters, escaped as JSON, must not be cut at the client's 50,000."""
@@ -212,11 +212,10 @@ DISPATCH = Tool(
     ),
     params=DispatchParams,
     run=dispatch,
-    detached=dispatch_detached,
+    run_detached=dispatch_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
-    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )
 
@@ -232,11 +231,10 @@ DISPATCH_SESSION = Tool(
     params=SessionParams,
     described=DispatchParams,
     run=dispatch_session,
-    detached=dispatch_session_detached,
+    run_detached=dispatch_session_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
-    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )
 
@@ -248,10 +246,9 @@ DISPATCH_STREAM = Tool(
     params=TaskParams,
     described=DispatchParams,
     run=dispatch_stream,
-    detached=dispatch_stream_detached,
+    run_detached=dispatch_stream_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
-    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )

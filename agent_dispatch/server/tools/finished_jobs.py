@@ -1,4 +1,4 @@
-"""What the call of a job is answered when the job has ended, from its record alone."""
+"""What tools answer about a job that has ended, made from its record."""
 
 import msgspec
 
@@ -16,9 +16,13 @@ from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
 
+CallAnswer = (
+    DispatchResult | ResultRef | DialogueResult | list[DispatchResult | ResultRef] | ParallelAnswer
+)
+
 
 async def whole_result(service: Service, ref: str) -> DispatchResult:
-    """Return the result of a job that has ended, with the next steps in words and nothing cut.
+    """Return the result of a job, uncut, with its next steps in words.
 
     Raises:
         DispatchError: As `Service.result`.
@@ -30,18 +34,12 @@ async def whole_result(service: Service, ref: str) -> DispatchResult:
     return msgspec.structs.replace(result, parsed_result=result_of_job(job).parsed_result)
 
 
-def answer_of(
-    job: Job,
-) -> (
-    DispatchResult | ResultRef | DialogueResult | list[DispatchResult | ResultRef] | ParallelAnswer
-):
-    """Return what the tool answers whose call is this job, which has ended."""
-    result = worded(result_of_job(job), in_tools)
-    if (
-        job.kind is JobKind.GROUP
-        and (outcome := group_job.from_record(result_of_job(job))) is not None
-    ):
+def answer_of(job: Job) -> CallAnswer:
+    """Return the answer to the call that started this job."""
+    result = result_of_job(job)
+    if job.kind is JobKind.GROUP and (outcome := group_job.from_record(result)) is not None:
         return group_job.answer(outcome, job.dispatches or (), in_tools)
+    result = worded(result, in_tools)
     if job.max_rounds is not None:
         return inline_dialogue(dialogue_from_result(result))
     return inline(result) if job.summary_chars is None else refer(result, job.summary_chars)

@@ -15,7 +15,6 @@ from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.model.replies import Cancellation, Purged, Sent, Submitted, WaitedFor
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.toolbox import Tool, WithWarnings
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import (
     ELSEWHERE,
@@ -25,6 +24,7 @@ from agent_dispatch.server.tools.dispatch import (
     request_from,
 )
 from agent_dispatch.server.tools.finished_jobs import whole_result
+from agent_dispatch.server.tools.tool import Tool, WithWarnings
 
 MAX_PATIENCE_S = 3600
 
@@ -120,7 +120,7 @@ def _shown(job: Job) -> Job:
     return inline_job(worded_job(with_answers(job, in_tools), in_tools))
 
 
-def _wait_within(params: DispatchWaitParams, patience_s: float) -> DispatchWaitParams:
+def _wait_at_most(params: DispatchWaitParams, patience_s: float) -> DispatchWaitParams:
     shorter = min(params.timeout_seconds, patience_s)
     return msgspec.structs.replace(params, timeout_seconds=shorter)
 
@@ -216,7 +216,7 @@ DISPATCH_WAIT = Tool(
     ),
     params=DispatchWaitParams,
     run=dispatch_wait,
-    within=_wait_within,
+    wait_at_most=_wait_at_most,
     read_only=True,
     reports_progress=True,
     max_result_chars=WHOLE_RESULT_CHARS,

@@ -11,10 +11,10 @@ from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.parallel import ParallelAnswer
 from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.calls.toolbox import Tool
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
 from agent_dispatch.server.tools.finished_jobs import answer_of
+from agent_dispatch.server.tools.tool import Tool
 
 
 class ParallelParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,10 +64,9 @@ DISPATCH_PARALLEL = Tool(
     ),
     params=ParallelParams,
     run=dispatch_parallel,
-    detached=dispatch_parallel_detached,
+    run_detached=dispatch_parallel_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
-    waits=True,
     max_result_chars=WHOLE_RESULT_CHARS,
 )

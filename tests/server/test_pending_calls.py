@@ -14,8 +14,9 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.memory import create_client_server_memory_streams
 
 from agent_dispatch.model.config import Settings
+from agent_dispatch.server.calls.caller import Caller
 from agent_dispatch.server.calls.client_limits import patience_s
-from agent_dispatch.server.calls.pending import KEPT_S, MAX_KEPT, Caller
+from agent_dispatch.server.calls.pending import KEPT_S, MAX_KEPT
 from agent_dispatch.server.mcp_server import build_server
 from tests.server.fake_service import JOB_ID, FakeService
 
@@ -284,4 +285,4 @@ async def test_the_reason_tells_a_clock_from_a_person(
     mode: str, reason: str | None, is_clock: bool
 ) -> None:
     await trio.lowlevel.checkpoint()
-    assert Caller(left_because=reason).left_by_clock is is_clock
+    assert Caller(cancel_reason=reason).timed_out is is_clock

@@ -11,7 +11,8 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 
 import agent_dispatch
-from agent_dispatch.server.mcp_server import INSTRUCTIONS, SERVER_NAME, build_server
+from agent_dispatch.server.mcp_server import SERVER_NAME, build_server
+from agent_dispatch.server.tools.catalogue import INSTRUCTIONS
 from tests.server.fake_service import FakeService
 
 pytestmark = pytest.mark.parametrize("mode", ["auto", "legacy"])
