@@ -16,7 +16,7 @@ PRIVATE_DIRECTORY = 0o700
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 NOT_A_FILE = (errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO)
-"""What opening a symbolic link, a FIFO, a directory and a socket gives, in this order."""
+"""The errno of opening a symbolic link, a FIFO, a directory and a socket, in this order."""
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _REMEDIES = {
@@ -24,8 +24,8 @@ _REMEDIES = {
     errno.EDQUOT: "Free some space on its disk.",
     errno.EFBIG: "Raise the limit on the size of files: ulimit -f unlimited",
     errno.EMFILE: "Raise the limit of open files (ulimit -n 4096), or start fewer runs at once.",
-    errno.ENFILE: "Close some programs: this machine has no more open files to give.",
-    errno.EIO: "Look at the disk: the system log (dmesg) says more.",
+    errno.ENFILE: "Close some programs: this machine has reached its limit of open files.",
+    errno.EIO: "Check the disk: the system log (dmesg) says more.",
     errno.EROFS: "Mount its disk writable.",
 }
 _SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -33,17 +33,17 @@ _CHUNK_BYTES = 1 << 20
 
 
 def remedy(error: OSError, otherwise: str) -> str:
-    """Give the sentence that says how to fix a failed system call.
+    """The sentence that says how to fix a failed system call.
 
     Args:
-        error: What failed.
-        otherwise: The fix where it depends on the file: a missing permission, for example.
+        error: The failure.
+        otherwise: The fix if it depends on the file, such as a missing permission.
     """
     return _REMEDIES.get(error.errno or 0, otherwise)
 
 
 class NotDurableError(OSError):
-    """The new file is in its place, but a power cut may undo that."""
+    """The file was replaced, but a power cut may undo that."""
 
 
 def _sync(fd: int) -> None:
@@ -82,12 +82,12 @@ DISK = Disk()
 
 
 def identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
-    """Give what changes when a file is changed or another one takes its place."""
+    """A value that changes when a file is changed or replaced."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def exists(path: str, disk: Disk = DISK) -> bool:
-    """Whether anything has that name."""
+    """Whether there is a file of any kind at `path`; a symbolic link is not followed."""
     try:
         disk.lstat(path)
     except FileNotFoundError:
@@ -96,7 +96,7 @@ def exists(path: str, disk: Disk = DISK) -> bool:
 
 
 def names_in(path: str, disk: Disk = DISK) -> list[str]:
-    """Names in a directory; none if no directory has that name."""
+    """Names in a directory; none if there is no such directory."""
     try:
         return disk.listdir(path)
     except OSError as error:
@@ -106,7 +106,7 @@ def names_in(path: str, disk: Disk = DISK) -> list[str]:
 
 
 def remove(path: str, disk: Disk = DISK) -> bool:
-    """Remove a name; False if it was not there."""
+    """Remove a file; False if it was missing."""
     try:
         disk.unlink(path)
     except FileNotFoundError:
@@ -115,17 +115,17 @@ def remove(path: str, disk: Disk = DISK) -> bool:
 
 
 def remove_quietly(*paths: str, disk: Disk = DISK) -> None:
-    """Remove what can be removed after a failure, which is the one to report."""
+    """Remove files after a failure. Errors are ignored, because that failure is reported."""
     for path in paths:
         with suppress(OSError):
             disk.unlink(path)
 
 
 def make_private_directory(path: str, disk: Disk = DISK) -> None:
-    """Make a directory and its missing parents, durably, each for the owner only.
+    """Make a directory and its missing parents, durably, each for its owner only.
 
     Raises:
-        OSError: It cannot be made, or something else has that name.
+        OSError: It cannot be made, or another kind of file has that name.
     """
     if os.path.isdir(path):
         return
@@ -138,13 +138,13 @@ def make_private_directory(path: str, disk: Disk = DISK) -> None:
         if not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
         return
-    # The umask cuts the mode of mkdir(2).
+    # The umask may have cut the mode.
     disk.chmod(path, PRIVATE_DIRECTORY)
     sync_directory(parent, disk)
 
 
 def sync_directory(path: str, disk: Disk = DISK) -> None:
-    """Make renames and new names in a directory durable, where its file system can."""
+    """Make renames and new files in a directory durable, if its file system supports that."""
     fd = open_private(path, os.O_RDONLY | os.O_DIRECTORY, disk)
     try:
         disk.fsync(fd)
@@ -159,7 +159,7 @@ def sync_directory(path: str, disk: Disk = DISK) -> None:
 
 
 def open_private(path: str, flags: int, disk: Disk = DISK) -> int:
-    """Open a path itself, never what a symbolic link names; a new file is for its owner only."""
+    """Open a file, but no symbolic link; a new file is for its owner only."""
     return disk.open(path, flags | _SAFE, PRIVATE_FILE)
 
 
@@ -189,14 +189,14 @@ def read_all(fd: int, limit: int, disk: Disk = DISK) -> bytes:
 
 
 def read_regular(path: str, limit: int) -> tuple[bytes, os.stat_result]:
-    """Read at most `limit` bytes of a regular file, and its status from before the first one.
+    """Read at most `limit` bytes of a regular file, and its status from before the read.
 
-    Symbolic links are followed: the file may be one that its user keeps elsewhere.
+    Symbolic links are followed, because users may keep the file elsewhere.
 
     Raises:
         OSError: The file is missing, not readable, or not a regular file (`EINVAL`).
     """
-    # Asked by name first: opening a device can have effects of its own.
+    # Before the file is opened, because opening a device can have side effects.
     require_regular(os.stat(path), path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -208,7 +208,7 @@ def read_regular(path: str, limit: int) -> tuple[bytes, os.stat_result]:
 
 
 def write_all(fd: int, content: bytes | bytearray, disk: Disk = DISK) -> None:
-    """Write all of `content`, however little each call takes."""
+    """Write all of `content`, even if each call writes only a part."""
     rest = memoryview(content)
     while rest:
         rest = rest[disk.write(fd, rest) :]
@@ -222,14 +222,14 @@ def write_new(
     durable: bool = True,
     like: str | None = None,
 ) -> None:
-    """Write a file that must not be there yet; if that fails it is not there afterwards.
+    """Write a file that must not exist yet; if that fails, it does not exist afterwards.
 
     Args:
         path: The new file.
-        content: All of it.
+        content: Its whole content.
         disk: The system calls.
-        durable: It survives a power cut, once its name does (`sync_directory`).
-        like: If root writes, the file goes to the owner of this path.
+        durable: The content survives a power cut, once its name does (`sync_directory`).
+        like: If root writes, the file is given to the owner of this path.
     """
     fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, disk)
     try:
@@ -255,10 +255,10 @@ def replace_file(
     *,
     like: str | None = None,
 ) -> None:
-    """Put `content` in the place of a file; after a crash the old or the new one is there whole.
+    """Replace a file; after a crash, either the old or the new file is there, whole.
 
-    The caller holds a lock: the next writer removes the `temporary` file of one that was killed.
-    A power cut may bring the old file back until `sync_directory`.
+    The caller holds a lock, because the next writer removes the `temporary` file of one that was
+    killed. Until `sync_directory`, a power cut may bring the old file back.
     """
     remove(temporary, disk)
     write_new(temporary, content, disk, like=like)
@@ -270,14 +270,14 @@ def replace_file(
 
 
 def write_whole(path: str, content: bytes) -> None:
-    """Replace a file durably; its lock is held by the caller.
+    """Replace a file durably; the caller holds its lock.
 
     Args:
         path: The file itself, not a symbolic link to it.
-        content: All of the new file.
+        content: The whole new content.
 
     Raises:
-        NotDurableError: It was replaced, but a power cut may undo that.
+        NotDurableError: The file was replaced, but a power cut may undo that.
         OSError: Nothing was replaced.
     """
     directory, name = os.path.split(path)
@@ -290,7 +290,7 @@ def write_whole(path: str, content: bytes) -> None:
 
 
 def give_to_owner(fd: int, like: str) -> None:
-    """Leave a file that root makes to the owner of the path beside which it stands."""
+    """If we are root, give an open file to the owner of the path `like`."""
     if os.geteuid() == 0 and (owner := os.stat(like)).st_uid != 0:
         os.fchown(fd, owner.st_uid, owner.st_gid)
 

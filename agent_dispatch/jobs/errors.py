@@ -13,12 +13,12 @@ _SHOWN_CHARS = 80
 
 
 class InvalidJobIdError(InvalidRequestError):
-    """The text cannot be the id of a job; no file was looked at."""
+    """The text cannot be the id of a job; no file was read."""
 
     def __init__(self, text: str) -> None:
         super().__init__(
-            f"Not a job id: {quoted(text, _SHOWN_CHARS)}. An id is 32 hex digits in lower case, as"
-            " the answer of the dispatch gave it.",
+            f"Not a job id: {quoted(text, _SHOWN_CHARS)}. An id is 32 lower-case hex digits, as the"
+            " answer of the dispatch gave it.",
             NextStep(kind=StepKind.LIST_JOBS),
         )
 
@@ -28,18 +28,18 @@ class UnknownJobError(DispatchError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"Unknown job: {job_id!r}. It was never made here, or was removed since.",
+            f"Unknown job: {job_id!r}. It never existed here, or it was removed.",
             NextStep(kind=StepKind.LIST_JOBS),
         )
         self.job_id = job_id
 
 
 class BrokenJobError(DispatchError):
-    """The record of a job cannot be read as one."""
+    """The record of a job is damaged, or is not a record."""
 
     def __init__(self, job_id: str, path: str, reason: str) -> None:
         super().__init__(
-            f"The record of job {job_id} cannot be read: {reason}. It was left as it is. Look at"
+            f"The record of job {job_id} cannot be read: {reason}. It was not changed. Look at"
             f" {path}, and remove it if you do not need it."
         )
         self.job_id = job_id
@@ -47,7 +47,7 @@ class BrokenJobError(DispatchError):
 
 
 class AnsweredError(DispatchError):
-    """A question was answered before, by somebody else."""
+    """The question has an answer already."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
@@ -65,7 +65,7 @@ def store_error(what: str, directory: str, error: OSError) -> JobStoreError:
     reason = error.strerror or str(error)
     where = error.filename or directory
     if error.errno in (*NOT_A_FILE, errno.ENOTDIR) and error.filename not in (None, directory):
-        # The directory is sound; what stands in the entry's place is not ours to remove.
+        # The directory can be used; another kind of file has the entry's name, and is not ours.
         return JobStoreError(
             f"{what}: {reason} ({where}). That entry is not what its name says. Look at it with"
             f" `ls -ld {shlex.quote(str(where))}`, and move it away if you do not need it; or set"

@@ -1,7 +1,8 @@
-"""Answers that came after their job had ended, each in a file beside the final record.
+"""Answers to permission questions that were given after the job had ended.
 
-`answers/JOB.QUESTION.json` holds the question as it is to be read from then on. It is created
-exclusively, so only the first of several answers counts. It goes with the record of its job.
+`answers/JOB.QUESTION.json` holds the answered question, which replaces the one in the job's final
+record for all readers. The file is created exclusively, so only the first answer counts. It is
+removed with the record.
 """
 
 import os
@@ -34,7 +35,7 @@ _PAST: msgspec.json.Decoder[PastQuestion] = msgspec.json.Decoder(PastQuestion)
 
 
 def job_of(name: str) -> str | None:
-    """The id of the job that an answer of this name belongs to; None for another file."""
+    """The id of the job that an answer file belongs to; None for any other file."""
     match = _NAME.fullmatch(name)
     return None if match is None else match[1]
 
@@ -49,7 +50,7 @@ class LateAnswers:
         self._disk = disk
 
     def give(self, job_id: str, question: PastQuestion) -> None:
-        """Record an answer, durably.
+        """Record the answer to a question, durably and once.
 
         Raises:
             AnsweredError: The question has an answer already.
@@ -80,7 +81,7 @@ class LateAnswers:
             sync_directory(self.directory, self._disk)
 
     def merged(self, job: Job) -> Job:
-        """The job with its late answers in the place of `unanswered`."""
+        """The job with its late answers filled in."""
         questions = job.questions or []
         if all(question.answer is not Verdict.UNANSWERED for question in questions):
             return job
@@ -93,7 +94,7 @@ class LateAnswers:
         return sum(remove(os.path.join(self.directory, name), self._disk) for name in names)
 
     def _read(self, job_id: str, question: PastQuestion) -> PastQuestion:
-        """The question with its late answer, if there is one that can be read."""
+        """The question with its late answer, if there is one and it can be read."""
         if question.answer is not Verdict.UNANSWERED or not re.fullmatch(_QUESTION_ID, question.id):
             return question
         with (

@@ -1,8 +1,8 @@
-"""Listings: the newest jobs, the newest of one status, and how each job that has ended did so.
+"""Listings: the newest jobs, the newest with one status, and how each ended job ended.
 
-A disposable index, one line per ended job in one file, spares "the failed ones" of a long history
-the reading of every record. A final record never changes, so a line stays true until the record is
-removed. The file may be deleted at any time: each answer comes from the record itself.
+An index with one line per ended job makes it unnecessary to read every record for "the failed
+ones". A final record never changes, so a line stays true until the record is removed. The index may
+be deleted at any time: it only says which records to read.
 """
 
 import heapq
@@ -28,10 +28,10 @@ from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, summarise
 
 NEIGHBOURS = frozenset({"answers", "ledger", "live", "logs", "remote", "sessions", "slots"})
-"""Folders of ours in the jobs directory."""
+"""Our folders in the jobs directory."""
 _MAX_WARNINGS = 20
 _INDEX_AT_ONCE = 4096
-"""New lines that are kept back before they are written: an interrupted listing keeps the rest."""
+"""How many new lines are written at once; an interrupted listing keeps those."""
 _MAX_INDEX_BYTES = 256 * 1024 * 1024
 REF = "ref"
 """The kind of a call whose record is kept as a reference."""
@@ -40,32 +40,32 @@ _TERMINAL = frozenset(status.value for status in JobStatus if status.is_terminal
 
 
 class Listing(NamedTuple):
-    """Jobs, newest first, and what was passed over."""
+    """Jobs, newest first, and warnings about entries that were skipped."""
 
     jobs: list[JobSummary]
     warnings: list[str]
 
 
 class Warnings:
-    """What was passed over: the first few in full, the rest as a number."""
+    """Warnings about entries that were skipped: the first few in full, then only a number."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._more = 0
 
     def left_alone(self, where: str, reason: str) -> None:
-        """Note an entry that was left alone, and why."""
+        """Add an entry that was left alone, and why."""
         self.add(f"{where}: {reason}; left alone")
 
     def add(self, text: str) -> None:
-        """Note anything else."""
+        """Add any other warning."""
         if len(self._texts) < _MAX_WARNINGS:
             self._texts.append(text)
         else:
             self._more += 1
 
     def lines(self) -> list[str]:
-        """All of them, in few lines."""
+        """All warnings."""
         more = [f"… and {self._more} more"] if self._more else []
         return self._texts + more
 
@@ -146,7 +146,7 @@ class Lister:
                 if is_time_ordered(job_id) and creation_time_s(job_id) < since:
                     continue
                 summary = self._summary(job_id, warnings)
-                # The record decides, not what the index says of it.
+                # The record decides, not the index.
                 if (
                     summary is not None
                     and status in (None, summary.status)
@@ -193,12 +193,12 @@ class Lister:
     def entries(
         self, warnings: Warnings, *, first: int = 0, wanted: Callable[[str], bool] | None = None
     ) -> Generator[tuple[str, Entry]]:
-        """How each job that has ended did so, newest first; settles what it meets on the way.
+        """How each ended job ended, newest first. Lost jobs on the way are settled.
 
         Args:
-            warnings: Gets what is passed over.
-            first: How many will be looked at, probably.
-            wanted: Says of an id whether to look at it at all.
+            warnings: Gets the entries that are skipped.
+            first: How many will probably be taken.
+            wanted: Says of an id whether it is of interest; records of the others are not read.
         """
         known = self._read_index()
         fresh: dict[str, Entry] = {}
@@ -236,7 +236,7 @@ class Lister:
                         yield job_id
 
     def _newest_ids(self, first: int, warnings: Warnings) -> Iterator[str]:
-        """Ids by creation; those that do not tell it come last, by name."""
+        """Ids, newest first; those without a time of creation come last, by name."""
         names = self._records.names(NEIGHBOURS)
         for name in sorted(names.strangers):
             warnings.left_alone(name, "not a job record")
@@ -251,7 +251,7 @@ class Lister:
                 return summary
             return summarise(self._settle(job_id))
         except UnknownJobError:
-            return None  # Removed since we saw its name.
+            return None  # Removed since it was listed.
         except BrokenJobError as error:
             warnings.left_alone(job_id + SUFFIX, error.reason)
         except JobStoreError as error:
@@ -261,7 +261,7 @@ class Lister:
     # -- the index; if it cannot be read or written, the records are read
 
     def _read_index(self) -> dict[str, str]:
-        """Give id -> entry as text: only few of many are parsed."""
+        """Map each id to the text of its entry; only few of many are ever parsed."""
         try:
             with opened_regular(self._index, self._disk) as (fd, _):
                 content = read_all(fd, _MAX_INDEX_BYTES, self._disk)
@@ -280,14 +280,17 @@ class Lister:
             fd = open_private(self._index, os.O_WRONLY | os.O_CREAT | os.O_APPEND, self._disk)
             try:
                 self._disk.fchmod(fd, PRIVATE_FILE)
-                # One write, so that processes do not mix their lines; and a line feed first, in
-                # case the last writer was cut off.
+                # One write, so that the lines of several processes do not mix. The first line feed
+                # ends a line that another writer could not finish.
                 write_all(fd, b"\n" + lines.encode(), self._disk)
             finally:
                 self._disk.close(fd)
 
     def drop_from_index(self, job_ids: Collection[str]) -> None:
-        """Leave out removed jobs; what others append meanwhile is found again by reading."""
+        """Drop removed jobs from the index.
+
+        Lines that another process appends meanwhile may be lost; then those records are read again.
+        """
         gone = set(job_ids)
         kept = ((job_id, text) for job_id, text in self._read_index().items() if text)
         lines = "".join(f"{job_id} {text}\n" for job_id, text in kept if job_id not in gone)
@@ -305,7 +308,7 @@ def _age_key(job_id: str) -> tuple[bool, str]:
 
 
 def _descending(names: list[str], first: int) -> Iterator[str]:
-    # Some more than asked for: what cannot be read is passed over.
+    # Some more than asked for, because some may not be readable.
     top = heapq.nlargest(first + 16, names)
     yield from top
     if len(top) < len(names):

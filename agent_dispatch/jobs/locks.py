@@ -1,20 +1,20 @@
-"""What stands in `live/` for a job that has not ended: its lock, its two FIFOs, its markers.
+"""The files in `live/` of a job that has not ended: its lock, its two FIFOs, its markers.
 
     ID.lock     locked (flock(2)) by the owner, and by the guard until its tree is empty
-    ID.alive    FIFO; the same hold its write end, so waiters read EOF when the last one is gone
-    ID.bell     FIFO; the owner alone holds its read end: a byte means "look at marker and mail"
-    ID.cancel   the job is to be cancelled; the text says who asked
-    ID.ending   the owner is ending the job's processes, so what ran inside them ends too
-    ID.mail     what other processes have to say to the owner (see `mailbox`)
+    ID.alive    FIFO; both hold its write end, so waiters read EOF when the last of them is gone
+    ID.bell     FIFO; only the owner holds its read end; a byte means "check marker and mailbox"
+    ID.cancel   marker: the job is to be cancelled; the text says who asked
+    ID.ending   marker: the owner is ending the job's processes, and with them the jobs inside
+    ID.mail     messages of other processes to the owner (see `mailbox`)
     ID.lease, ID.events   of a job that came from another machine (see `remote_callers`)
     ID.tmp      the record being written
 
-The kernel closes descriptors, so a lock is free exactly when every holder is gone, with no clock
-and no process id. A new lock file is locked under a temporary name before it appears here; one
-that is here and not locked has no owner. It is removed only while its lock is held, so two
-processes that both want it cannot hold two different files.
+The kernel closes the descriptors of a process that ends, so a lock is free exactly when all its
+holders are gone; no clock and no process id is needed. A new lock file is locked under a temporary
+name before it gets its own, so a job whose lock file is not locked has no owner. A lock file is
+removed only while its lock is held, so two processes cannot hold two different files of one name.
 
-The FIFOs are missing where the file system has none; waiting is polling then.
+Where the file system has no FIFOs, they are missing, and waiters poll.
 """
 
 import errno
@@ -46,7 +46,7 @@ MAIL = ".mail"
 LEASE, EVENTS = ".lease", ".events"
 _BESIDE_THE_LOCK = (ALIVE, BELL, CANCEL, ENDING, MAIL, LEASE, EVENTS, TMP)
 UNPLACED = (".new", ".spare")
-"""Endings of hidden files: locks that never came into place, and what older versions kept."""
+"""Suffixes of hidden files: locks that never got their own name, and spares of older versions."""
 _NO_FIFO_HERE = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _MARKER_BYTES = 1024
 _NEW_LOCK_TRIES = 100
@@ -55,21 +55,21 @@ NO_FD = -1
 
 
 class Descriptors(NamedTuple):
-    """What keeps a job owned for as long as one process has a copy open; `NO_FD` for none."""
+    """A job is owned for as long as a process has a copy of these open; `NO_FD` if missing."""
 
     lock: int
     bell: int
-    """Readable when the owner should look at the cancel marker and the mailbox."""
+    """Readable when the owner should check the cancel marker and the mailbox."""
     alive: int
 
     @property
     def to_hand_over(self) -> list[int]:
-        """What a new owner needs: `JobStore.adopt` takes it there, in this order."""
+        """What `JobStore.adopt` needs in the new owner, in this order."""
         return [fd for fd in self if fd != NO_FD]
 
     @property
     def for_guard(self) -> list[int]:
-        """What a guard holds until its tree is empty; the bell is for the owner alone."""
+        """What a guard holds until its tree is empty; the bell is only for the owner."""
         return [fd for fd in (self.lock, self.alive) if fd != NO_FD]
 
 
@@ -85,13 +85,13 @@ class Locks:
         self._disk = disk
 
     def path(self, job_id: str, suffix: str) -> str:
-        """Say where a file of a job is; `job_id` was checked."""
+        """The path of a job's file; the caller has checked `job_id`."""
         return os.path.join(self.directory, job_id + suffix)
 
     # -- for the owner
 
     def create(self, job_id: str) -> Descriptors:
-        """Make lock and FIFOs of a new job, and hold them; if that fails none is there."""
+        """Make the lock and FIFOs of a new job, and hold them; if that fails, none is left."""
         fds = NO_DESCRIPTORS._replace(lock=self._new_lock(job_id))
         try:
             fds = fds._replace(alive=self._new_fifo(job_id, ALIVE))
@@ -103,38 +103,38 @@ class Locks:
         return fds
 
     def undo(self, job_id: str, fds: Descriptors) -> None:
-        """Take back `create`, as far as the disk lets us."""
+        """Undo `create`, as far as possible."""
         paths = [self.path(job_id, suffix) for suffix in (*_BESIDE_THE_LOCK, LOCK)]
         remove_quietly(*paths, disk=self._disk)
         self.close(fds)
 
     def close(self, fds: Iterable[int]) -> None:
-        """Close our copies, the lock first: waiters who wake at the FIFO's end find it free."""
+        """Close our copies, the lock first: waiters that wake at EOF must find it free."""
         for fd in fds:
             if fd != NO_FD:
-                # Whatever close(2) reports, the descriptor is gone.
+                # The descriptor is closed even if close(2) reports an error.
                 with suppress(OSError):
                     self._disk.close(fd)
 
     def owns(self, job_id: str, lock: int) -> bool:
-        """Whether `lock` is the job's lock, and locked through this very description."""
+        """Whether `lock` is the job's lock, and this open file description holds it."""
         return is_in_place(lock, self.path(job_id, LOCK), self._disk) and take_lock(
             lock, self._disk
         )
 
     def remove(self, job_id: str, lock: int) -> int:
-        """Remove every file of a job that has ended, and count them; `lock` is held by us.
+        """Remove every file of a job that has ended, and count them; we hold `lock`.
 
         Raises:
-            OSError: Some are left; `gc` removes them later.
+            OSError: Some are left; retention removes them later.
         """
         if not is_in_place(lock, self.path(job_id, LOCK), self._disk):
             return 0
-        # The lock last, and still locked: another opener notices the inode change.
+        # The lock goes last, while we hold it, so that another opener notices the inode change.
         return self.remove_beside_the_lock(job_id) + remove(self.path(job_id, LOCK), self._disk)
 
     def remove_beside_the_lock(self, job_id: str) -> int:
-        """Remove what stands beside the lock: all there is, if the lock itself is missing."""
+        """Remove all files of a job but its lock, and count them."""
         return sum(remove(self.path(job_id, suffix), self._disk) for suffix in _BESIDE_THE_LOCK)
 
     def _new_lock(self, job_id: str) -> int:
@@ -144,7 +144,7 @@ class Locks:
             lock = open_private(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, self._disk)
             try:
                 self._disk.fchmod(lock, PRIVATE_FILE)
-                # `gc` may take it for litter between the two calls: then make another one.
+                # Retention may remove it as litter between these calls; then make another one.
                 if take_lock(lock, self._disk):
                     with suppress(FileNotFoundError):
                         self._disk.rename(new, path)
@@ -165,8 +165,8 @@ class Locks:
                 return NO_FD
             raise
         self._disk.chmod(path, PRIVATE_FILE)
-        # For both ways: POSIX gives no other means to open the write end of a FIFO without a
-        # reader, and a bell whose last ringer has gone must not read as ended.
+        # Read and write: the write end of a FIFO cannot be opened without a reader, and the bell
+        # must not read EOF when the last process that rang it is gone.
         return open_private(path, os.O_RDWR, self._disk)
 
     # -- for all other processes
@@ -176,14 +176,14 @@ class Locks:
 
         Args:
             job_id: The job.
-            create: Make the lock file if it is missing: of a job that has not ended, that means
-                that it has no owner.
+            create: Make the lock file if it is missing. A job that has not ended and has no lock
+                file has no owner.
 
         Returns:
-            The locked descriptor, to be closed soon.
+            The locked descriptor, which the caller closes soon.
 
         Raises:
-            FileNotFoundError: There is no lock file.
+            FileNotFoundError: There is no lock file, and `create` is false.
         """
         return try_lock(self.path(job_id, LOCK), self._disk, create=create)
 
@@ -191,14 +191,14 @@ class Locks:
         """Open a descriptor that reads EOF when the last holder of `alive` is gone.
 
         Returns:
-            None if it has no holder now, or cannot be opened: then ask again later.
+            None if it has no holder now or cannot be opened; then poll.
         """
         try:
             fd = self._open_fifo(job_id, ALIVE, os.O_RDONLY)
         except OSError:
             return None
         try:
-            # Without a writer at this moment there would be no EOF either.
+            # Without a writer, `read` returns b"", and no EOF would follow.
             held = bool(self._disk.read(fd, 4096))
         except BlockingIOError:
             held = True
@@ -208,7 +208,7 @@ class Locks:
         return fd
 
     def ring(self, job_id: str) -> None:
-        """Make the owner look at marker and mail, if there is an owner."""
+        """Wake the owner, if there is one, so that it checks marker and mailbox."""
         try:
             fd = self._open_fifo(job_id, BELL, os.O_WRONLY)
         except FileNotFoundError:
@@ -218,14 +218,14 @@ class Locks:
                 return
             raise
         try:
-            # Full: the owner has not heard the last rings yet.
+            # Full: the owner has not read the last rings yet.
             with suppress(BlockingIOError, BrokenPipeError):
                 self._disk.write(fd, b"!")
         finally:
             self._disk.close(fd)
 
     def owner_is_gone(self, job_id: str) -> bool:
-        """Whether a lock that is held is held by a guard alone: its owner's bell is dead."""
+        """Whether the bell has no reader: then only a guard can hold the job's lock."""
         try:
             self._disk.close(self._open_fifo(job_id, BELL, os.O_WRONLY))
         except OSError as error:
@@ -244,13 +244,13 @@ class Locks:
         return fd
 
     def mark_cancel(self, job_id: str, by: str, *, durable: bool = True) -> None:
-        """Record that a job is to be cancelled; the first to ask stays named."""
+        """Record that a job is to be cancelled; an earlier name is kept."""
         text = by.encode(errors="replace")[:_MARKER_BYTES]
         path = self.path(job_id, CANCEL)
         try:
             write_new(path, text, self._disk, durable=durable)
         except FileExistsError:
-            # The owner would not see anything but a file.
+            # Anything but a regular file is an error here, because the owner ignores it.
             with suppress(FileNotFoundError), opened_regular(path, self._disk):
                 pass
         if durable:
@@ -262,13 +262,14 @@ class Locks:
             write_new(self.path(job_id, ENDING), b"", self._disk, durable=False)
 
     def unmark_ending(self, job_id: str) -> None:
-        """Take that back: the job goes on with other processes."""
+        """Remove that mark: the job goes on with other processes."""
         remove(self.path(job_id, ENDING), self._disk)
 
     def cancelled_by(self, job_id: str) -> str | None:
-        """Who asked for the job to be cancelled; None: nobody.
+        """Who asked for the job to be cancelled; None if nobody did.
 
-        Anything but a file is ignored: it must neither end a run nor keep a lost job from its end.
+        Anything but a regular file is ignored: it must neither end a run nor keep the end of a lost
+        job from being recorded.
         """
         try:
             with opened_regular(self.path(job_id, CANCEL), self._disk) as (fd, _):
@@ -285,7 +286,7 @@ class Locks:
     # -- the folder as a whole
 
     def job_ids(self) -> list[str]:
-        """Ids of jobs with a lock file, in no order; few, however long the history."""
+        """Ids of the jobs with a lock file, in no order; few, even if there are many jobs."""
         locks = [name.removesuffix(LOCK) for name in self.names() if name.endswith(LOCK)]
         return list(filter(is_job_id, locks))
 
@@ -294,7 +295,7 @@ class Locks:
         return names_in(self.directory, self._disk)
 
     def remove_unplaced(self, name: str) -> bool:
-        """Remove a lock that never came into place, unless it is about to; False if it stays."""
+        """Remove a lock file that never got its own name; False for any other, or one in use."""
         if not (name.startswith(".") and name.endswith(UNPLACED)):
             return False
         path = os.path.join(self.directory, name)
@@ -309,7 +310,7 @@ class Locks:
 
 
 def owners_of(names: Iterable[str]) -> set[str]:
-    """Ids of the jobs that files of these names belong to."""
+    """Ids of the jobs that files with these names belong to."""
     suffixes = (LOCK, *_BESIDE_THE_LOCK)
     ids = (name.partition(".")[0] for name in names if name.endswith(suffixes))
     return {job_id for job_id in ids if is_job_id(job_id)}

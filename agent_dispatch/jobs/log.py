@@ -1,4 +1,4 @@
-"""What is said beside the answers: on stderr, and in the log of a job's worker."""
+"""Diagnostics: lines on stderr, and the log file that is the stderr of a job's worker."""
 
 import io
 import os
@@ -13,22 +13,22 @@ LOG_SUFFIX = ".log"
 
 
 def write_to_stderr(text: str) -> None:
-    """Write lines to stderr, if it is open and has a reader."""
+    """Write lines to stderr, unless it is closed or has no reader."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
 
 
 class JobLog(io.TextIOBase):
-    """The stderr of a worker: a private file, made with the first word, which is seldom said."""
+    """The stderr of a worker: a private file, which is made with the first write."""
 
     def __init__(self, open_log: Callable[[], int]) -> None:
-        """Write to what `open_log` opens."""
+        """Write to the descriptor that `open_log` returns."""
         self._open_log = open_log
         self._fd: int | None = None
 
     def write(self, text: str) -> int:
-        """Append `text`; if the log cannot be written, there is no other place to say so."""
+        """Append `text`; an error is ignored, because there is no other place to report it."""
         with suppress(DispatchError, OSError):
             if self._fd is None:
                 self._fd = self._open_log()
@@ -36,7 +36,7 @@ class JobLog(io.TextIOBase):
         return len(text)
 
     def close(self) -> None:
-        """Close it; all that was said is in the file already."""
+        """Close the file; nothing is buffered."""
         super().close()
         if self._fd is not None:
             os.close(self._fd)

@@ -1,12 +1,12 @@
 """The mailbox of a job that has not ended: how other processes talk to its owner.
 
-`live/ID.mail` holds one JSON object per line, in the order in which they were sent. Senders append
-under the lock of the file and make each line durable; then they ring the owner's bell. The owner
-reads what follows the bytes that it has read before. It answers in the job's record: a sender
-waits to see its mail there, or the end of the job.
+`live/ID.mail` holds one JSON object per line, in the order in which they were sent. A sender locks
+the file, appends a line, makes it durable, and rings the owner's bell. The owner remembers how many
+bytes it has read. It answers in the job's record, where the sender waits for the answer or for the
+end of the job.
 
-A sender that is killed leaves a line without its end. The next sender closes that line in a way
-that no reader takes for JSON.
+A sender that is killed may leave a line without its end. The next sender ends that line so that it
+is not valid JSON.
 """
 
 import errno
@@ -33,36 +33,36 @@ MAX_MAIL_BYTES = 1 << 20
 """Of one message."""
 MAX_MAILBOX_BYTES = 64 << 20
 _LOCK_S = 5.0
-"""How long to wait for other senders; each needs as long as the disk takes for one line."""
+"""How long to wait for other senders; each needs the time of one durable write."""
 _SPOIL = b"\0\n"
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of another process to the owner of a job."""
+    """One message from another process to the owner of a job."""
 
     id: str
-    """Names it in the job's record."""
+    """The job's record refers to the message by this id."""
     kind: str
-    """Decides which part of the owner handles it, and what `body` holds."""
+    """Which handler of the owner it is for, and so what `body` holds."""
     sent_at: float
     """Seconds since the epoch."""
     body: msgspec.Raw = msgspec.Raw(b"{}")
-    """JSON, as `kind` says."""
+    """JSON, for the handler of that kind."""
 
 
 class Delivery(NamedTuple):
-    """The mail that was new at one look into a mailbox."""
+    """New messages."""
 
     mails: Sequence[Mail]
     read_bytes: int
-    """Where the next look begins."""
+    """Where the next read begins."""
 
 
 _MAIL: msgspec.json.Decoder[Mail] = msgspec.json.Decoder(Mail)
 
 
 def new_mail(kind: str, body: object, sent_at: float) -> Mail:
-    """Make a message; `body` is what msgspec encodes.
+    """Make a message; msgspec encodes `body`.
 
     Raises:
         InvalidRequestError: It is too large, or holds text that is not Unicode.
@@ -79,10 +79,10 @@ def new_mail(kind: str, body: object, sent_at: float) -> Mail:
 
 
 def append(path: str, mail: Mail, disk: Disk) -> None:
-    """Add a line to a mailbox, durably; the mailbox is made if it is missing.
+    """Append a message to a mailbox, durably; the mailbox is made if it is missing.
 
     Raises:
-        JobStoreError: The mailbox is full, or other senders keep it locked.
+        JobStoreError: The mailbox is full, or another sender keeps it locked.
         OSError: It cannot be written. Readers ignore a partial line.
     """
     line = msgspec.json.encode(mail) + b"\n"
@@ -111,7 +111,8 @@ def append(path: str, mail: Mail, disk: Disk) -> None:
 def read_new(path: str, read_bytes: int, disk: Disk) -> Delivery:
     """Read the whole lines of a mailbox after the first `read_bytes`; none if it is missing.
 
-    Lines that are no mail are skipped, and so is a path that is no file: they must not end a run.
+    Lines that are not messages are skipped, and so is anything but a regular file: they must not
+    end a run.
 
     Raises:
         OSError: It cannot be read.
@@ -120,18 +121,18 @@ def read_new(path: str, read_bytes: int, disk: Disk) -> Delivery:
         with opened_regular(path, disk) as (fd, status):
             if status.st_size <= read_bytes:
                 return Delivery((), read_bytes)
-            content = _read_behind(fd, read_bytes, status.st_size, disk)
+            content = _read_range(fd, read_bytes, status.st_size, disk)
     except OSError as error:
         if error.errno in (errno.ENOENT, *NOT_A_FILE):
             return Delivery((), read_bytes)
         raise
-    # A line without its end may still be on its way.
+    # A line without its end may still be being written.
     end = content.rfind(b"\n") + 1
     mails = (_decode(line) for line in content[:end].split(b"\n"))
     return Delivery([mail for mail in mails if mail is not None], read_bytes + end)
 
 
-def _read_behind(fd: int, begin: int, end: int, disk: Disk) -> bytes:
+def _read_range(fd: int, begin: int, end: int, disk: Disk) -> bytes:
     chunks: list[bytes] = []
     while begin < end and (chunk := disk.pread(fd, min(end - begin, MAX_MAILBOX_BYTES), begin)):
         chunks.append(chunk)
@@ -144,5 +145,5 @@ def _decode(line: bytes) -> Mail | None:
         mail = _MAIL.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    # Copied: a Raw keeps all that it was cut from in memory.
+    # Copied, because a Raw keeps the whole buffer in memory.
     return msgspec.structs.replace(mail, body=mail.body.copy())

@@ -1,4 +1,4 @@
-"""Where jobs come from: the session of the client that asked for them, and a directory."""
+"""The origin of jobs: the client's session and the directory that a job was started from."""
 
 import os
 from collections.abc import Mapping
@@ -7,19 +7,19 @@ from contextvars import ContextVar
 from agent_dispatch.model.job import Job, JobSummary
 
 SESSION_VARIABLE = "CLAUDE_CODE_SESSION_ID"
-"""Claude Code names its session to the servers and commands that it starts."""
+"""Claude Code sets it for the servers and commands that it starts."""
 MAX_CHARS = 1000
-"""Of a session or directory; longer ones are cut in a record."""
+"""Longest session or directory in a record; longer ones are cut."""
 
 REQUEST_SESSION: ContextVar[str | None] = ContextVar("REQUEST_SESSION", default=None)
-"""The session that the current request names; without one, that of the environment."""
+"""The session of the current request; None: that of the environment."""
 
 
 class Origin:
-    """The client and directory of this process, which its jobs are recorded with."""
+    """The client session and directory of this process, recorded with each of its jobs."""
 
     def __init__(self, environ: Mapping[str, str], directory: str | None = None) -> None:
-        """Take the session from `environ`; None: the directory that the process is in."""
+        """Take the session from `environ`, and the current directory if `directory` is None."""
         self._session = environ.get(SESSION_VARIABLE) or None
         self._directory = _current_directory() if directory is None else directory
 
@@ -31,11 +31,11 @@ class Origin:
         }
 
     def inherit(self, job: Job) -> None:
-        """Record further jobs as those of the client that asked for this one."""
+        """Record further jobs with the origin of this one."""
         self._session, self._directory = job.client_session, job.started_from
 
     def is_mine(self, job: JobSummary) -> bool:
-        """Whether a job is of this client's session, or else was started from this directory."""
+        """Whether a job has this client's session or, if that is unknown, this directory."""
         mine = self.fields()
         if mine["client_session"] is not None:
             return job.client_session == mine["client_session"]

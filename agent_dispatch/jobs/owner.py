@@ -1,7 +1,7 @@
-"""Jobs on Trio, for the process that owns one: record it, run it, hand it over, finish it.
+"""Jobs on Trio, for the process that owns one: create or adopt it, keep its record, finish it.
 
-The owner holds the job's lock for as long as it works on it; the kernel takes the lock away when
-the process ends, however it ends. `waiting` is for all other processes.
+The owner holds the job's lock while it works on the job; the kernel frees the lock when the process
+ends, however it ends. `waiting` is for all other processes.
 """
 
 import os
@@ -30,23 +30,24 @@ from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, J
 from agent_dispatch.threads import Pool, in_own_thread, in_pool, in_record_thread
 
 PROGRESS_PACE_S = 1.0
-"""The time between two writes of progress, at least."""
+"""The shortest time between two writes of progress."""
 _FIRST_WRITE_S = 0.2
+"""A shorter run writes no progress."""
 _FIRST_LOOK_S = 1.0
-"""A run that ends sooner is recorded when it is created and when it ends, no more."""
+"""A shorter run checks its marker and mailbox only when the bell rings."""
 _MANY_RINGS = 4096
 RECORD_S = 20.0
-"""How long the end of a job may take to be recorded: longer than a disk is busy, and short enough
-for a caller that waits for its answer. A slower disk gets the record when it can."""
-NOTE_S = 2.0
-"""How long a mark for other readers may take; it is best effort."""
+"""How long `finish` waits for the disk: longer than a busy disk needs, but short enough for a
+caller that waits for its answer. After that, the write goes on in its thread."""
+MARK_S = 2.0
+"""How long writing a mark for other processes may take; it is best effort."""
 
 
 OnMail = Callable[[Mail], object]
 
 
 def _ignore_mail(mail: Mail) -> None:
-    """Leave a message without an answer."""
+    """Do not answer a message."""
 
 
 class Ownership:
@@ -65,12 +66,11 @@ class Ownership:
         """Own the job of `claim`.
 
         Args:
-            store: Where it is.
-            claim: The right to write it.
-            now: Gives the time to be recorded.
-            report_problem: Gets lines on a record that cannot be updated. Called in a thread.
-            alone: This process has no other work: what is to be done for the job after its run
-                need not go to a thread to keep others from waiting.
+            store: The job's store.
+            claim: The right to write its record.
+            now: The clock for the record.
+            report_problem: Gets lines about a record that cannot be updated. Called in a thread.
+            alone: This process has no other work, so the end of the job may block the event loop.
             events: Gets every line of progress, for a caller on another machine.
         """
         self._store = store
@@ -83,49 +83,49 @@ class Ownership:
         self._lines: deque[str] = deque(claim.job.progress or (), maxlen=PROGRESS_LINES)
         self._reported_at = claim.job.progress_updated_at
         self._fields: dict[str, object] = {}
-        """Other fields of the record as they are to be written."""
+        """Other fields of the record that are not written yet."""
         self._started_at = claim.job.started_at
         self._read_mail_bytes = 0
         self._listening = True
-        self._is_noted = False
-        """The job ends on purpose, and the mark that says so is ours."""
+        self._is_marked = False
+        """We have marked the job as cancelled, so the mark is no request of another process."""
         self._is_left = False
-        """A thread records the job's end, and then lets go of the job."""
+        """A thread records the job's end and then releases the job."""
         self._writing = trio.Lock()
         self._changed = trio.Event()
         self._urgent = trio.Event()
 
     @property
     def job(self) -> Job:
-        """The record as it was written last, or should have been."""
+        """The record as it was last written, or should have been."""
         return self._claim.job
 
     @property
     def owned(self) -> bool:
-        """False once the job was finished or handed over."""
+        """False once the job is finished or handed over."""
         return not self._is_left and self._claim.fds.lock != NO_FD
 
     @property
     def held_fds(self) -> list[int]:
-        """For the guard of the run: it keeps the job owned until its tree is empty."""
+        """Descriptors for the run's guard, which keeps the job owned until its tree is empty."""
         return self._claim.fds.for_guard
 
     @property
     def fds(self) -> list[int]:
-        """What to send to the process that takes over, which gives it to `adopt_job`."""
+        """Descriptors for the process that takes over and calls `adopt_job` with them."""
         return self._claim.fds.to_hand_over
 
     def let_go(self) -> None:
-        """Close our descriptors: after `fds` were sent to another process, which owns the job now.
+        """Release the job, after `fds` were sent to its new owner. Safe to call twice.
 
-        If no other process has them, the next reader finds the job lost. May be called twice.
+        If no other process has the descriptors, the next reader finds the job lost.
         """
         if self.owned:
             self._stop_listening()
             self._store.release(self._claim)
 
     def note_started(self) -> None:
-        """Have it recorded that the job runs; `keep_record` writes it. Returns at once."""
+        """Note that the run has begun; `keep_record` writes it. Returns at once."""
         if self._started_at is None:
             self._started_at = self._now()
             self._changed.set()
@@ -147,9 +147,9 @@ class Ownership:
             self._changed.set()
 
     def note(self, **fields: object) -> None:
-        """Have these fields of the `Job` recorded as soon as the disk takes them. Returns at once.
+        """Note these fields of the `Job`; `keep_record` writes them soon. Returns at once.
 
-        For what other processes wait for, and what must not be lost should we die.
+        For fields that other processes wait for, or that must not be lost if this process dies.
         """
         known = {name: self._fields.get(name, getattr(self.job, name)) for name in fields}
         if fields != known:
@@ -158,10 +158,11 @@ class Ownership:
             self._urgent.set()
 
     async def keep_record(self) -> NoReturn:
-        """Write start, progress and session as they come, until cancelled.
+        """Write what was noted to the record, until cancelled.
 
-        At most once a second, and at first after a moment that a short run does not need. A record
-        that cannot be updated does not stop the run: it is reported, each time for a new reason.
+        Progress is written at most once a second, and not in the first moment, so that a short run
+        writes none. A record that cannot be updated does not stop the run; each new reason is
+        reported.
         """
         reported = ""
         await trio.sleep(_FIRST_WRITE_S)
@@ -190,28 +191,28 @@ class Ownership:
             self._events.append(lines)
 
     async def wait_cancelled(self, on_mail: OnMail = _ignore_mail) -> str:
-        """Wait until a cancellation of the job is asked for; say by whom. For one task at a time.
+        """Wait until the job is to be cancelled; return who asked. For one task at a time.
 
-        Never returns for a job that was finished or let go of.
+        Never returns once the job is finished or released.
 
         Args:
             on_mail: Gets each message in the job's mailbox once, in order. Must not wait.
         """
         pause = Pause()
         if self._claim.fds.bell != NO_FD:
-            # Every message rings, unless its process is killed first: a short run needs no look.
+            # The look after this finds the request of a process that was killed before it rang.
             with trio.move_on_after(_FIRST_LOOK_S):
                 await self._rung()
         while True:
             try:
-                by, delivery = await look(self._look_for_word, self._read_mail_bytes)
-            except JobStoreError:  # No reason to end a run; asked again.
+                by, delivery = await look(self._read_requests, self._read_mail_bytes)
+            except JobStoreError:  # No reason to end a run; try again.
                 await pause.take()
                 continue
             self._read_mail_bytes = delivery.read_bytes
             for mail in delivery.mails:
                 on_mail(mail)
-            if by is not None and not self._is_noted:
+            if by is not None and not self._is_marked:
                 return by
             if not self._listening:
                 await trio.sleep_forever()
@@ -219,12 +220,12 @@ class Ownership:
                 await pause.take()
                 continue
             await self._rung()
-            # Once we stop listening a thread may close it, and the number be another file's.
+            # Afterwards a thread may close the bell, and its number may mean another file.
             if self._listening:
                 with suppress(BlockingIOError):
                     os.read(self._claim.fds.bell, _MANY_RINGS)
 
-    def _look_for_word(self, read_bytes: int) -> tuple[str | None, Delivery]:
+    def _read_requests(self, read_bytes: int) -> tuple[str | None, Delivery]:
         by = self._store.cancelled_by(self.job.id)
         return by, self._store.read_mail(self.job.id, read_bytes)
 
@@ -233,49 +234,43 @@ class Ownership:
             await trio.lowlevel.wait_readable(self._claim.fds.bell)
 
     async def note_cancelled(self, by: str) -> None:
-        """Note that the job ends on purpose, before its run is ended.
-
-        Should this process be killed on the way, the next reader finds the job cancelled instead
-        of lost. Best effort: if it cannot be written, that is the only difference.
-        """
+        """Mark the job as cancelled, before its run is ended; see `JobStore.note_cancelled`."""
         if self.owned:
-            self._is_noted = True  # No other process asks for it.
-            await _noted(partial(self._store.note_cancelled, self._claim, by))
+            self._is_marked = True
+            await _mark(partial(self._store.note_cancelled, self._claim, by))
 
     async def mark_ending(self) -> None:
-        """Note that the run's processes are about to be ended, so that nested jobs end as such."""
-        await _noted(partial(self._store.mark_ending, self._claim))
+        """Mark that the run's processes are about to be ended, and with them the jobs inside."""
+        await _mark(partial(self._store.mark_ending, self._claim))
 
     async def unmark_ending(self) -> None:
-        """Take that back, because the job goes on with other processes."""
-        await _noted(partial(self._store.unmark_ending, self._claim))
+        """Remove that mark, because the job goes on with other processes."""
+        await _mark(partial(self._store.unmark_ending, self._claim))
 
     async def ends_with_its_parent(self) -> bool:
-        """Whether the job inside whose agent this one was started has ended, or is being ended.
+        """Whether the job whose agent started this one has ended or is being ended.
 
-        False also if that cannot be found out: the end of this job is recorded all the same.
+        False if that cannot be read.
         """
         if (parent := self.job.parent) is not None:
             with suppress(DispatchError):
                 if self._alone:
                     return self._store.is_ending(parent)
-                with trio.move_on_after(NOTE_S):
+                with trio.move_on_after(MARK_S):
                     return await in_pool(Pool.RECORDS, self._store.is_ending, parent)
         return False
 
     async def finish(self, result: DispatchResult, *, tree_ended: bool = True) -> Finished:
-        """Record what came of the job, and let go of it. A cancellation does not interrupt it.
-
-        A success is recorded also of a job whose start never was.
+        """Record the result and release the job. A cancellation does not interrupt it.
 
         Args:
-            result: The status follows from it.
-            tree_ended: False: the guard is still ending processes of the run.
+            result: It decides the status.
+            tree_ended: False if the guard is still ending processes of the run.
 
         Returns:
-            The job with its whole result, also when it could not be recorded.
+            The job with its whole result, even if that could not be recorded.
         """
-        # Bounded within: by one write of progress that is under way, and by `RECORD_S`.
+        # Bounded: by one write of progress that has begun, and by `RECORD_S`.
         with trio.CancelScope(shield=True):
             async with self._writing:
                 self._stop_listening()
@@ -287,7 +282,7 @@ class Ownership:
                 if self._alone:
                     self._write_events()
                     return finish()
-                # Left to the thread: it lets go of the job when the disk has taken its record.
+                # From here on the thread owns the job, and releases it when the record is written.
                 self._is_left = True
                 with trio.move_on_after(RECORD_S):
                     try:
@@ -300,7 +295,7 @@ class Ownership:
         raise AssertionError("no other code has the scope to cancel it")
 
     def _up_to_date(self) -> Job:
-        # What was noted is kept apart until here: a thread may be writing the job as it was.
+        # Only now are the notes applied: until then, a thread may be writing the old record.
         job = self.job
         if self._started_at is not None and job.status is JobStatus.PENDING:
             job = started(job, self._started_at)
@@ -314,9 +309,9 @@ class Ownership:
             trio.lowlevel.notify_closing(self._claim.fds.bell)
 
 
-async def _noted(note: Callable[[], object]) -> None:
-    with trio.move_on_after(NOTE_S):
-        await in_own_thread(note, abandon_on_cancel=True)
+async def _mark(write: Callable[[], object]) -> None:
+    with trio.move_on_after(MARK_S):
+        await in_own_thread(write, abandon_on_cancel=True)
 
 
 @asynccontextmanager
@@ -334,19 +329,19 @@ async def create_job(
 ) -> AsyncIterator[Ownership]:
     """Record a job as pending, and own it for as long as the block runs.
 
-    Leave the block by `finish`, or by `let_go` after handing the job over; after any other way out
-    the next reader finds the job lost.
+    The block ends with `finish`, or with `let_go` after the job was handed over; otherwise the next
+    reader finds the job lost.
 
     Args:
         store: Where to record it.
-        request: What was asked.
-        kind: Who owns it.
-        parent: The job inside whose agent this process runs.
-        tree: The tree of runs that it belongs to; None: it begins one.
-        ref: The caller will be given the id in place of the whole answer.
-        job_id: The id, where the caller made it.
+        request: The task.
+        kind: Who owns the job.
+        parent: The job whose agent starts this one.
+        tree: The tree of runs that it belongs to; None: it is the root of a new one.
+        ref: The caller gets the id instead of the answer.
+        job_id: The id, if the caller made it.
         fields: Further fields of the `Job`.
-        now: Gives the time to be recorded.
+        now: The clock for the record.
 
     Raises:
         JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
@@ -372,12 +367,12 @@ async def create_job(
 async def adopt_job(  # noqa: ASYNC124  # so that it is used as `create_job` is
     store: JobStore, job_id: str, fds: Iterable[int], *, now: Callable[[], float] = time.time
 ) -> AsyncIterator[Ownership]:
-    """Own a job that was handed over, as `create_job` does; `fds` are ours to close from here on.
+    """Own a job that was handed over, as `create_job` does; closes `fds`.
 
-    The process that adopts a job has no other work meanwhile.
+    The process that adopts a job must have no other work.
 
     Raises:
-        JobStoreError: They are not those of the job, or it has ended.
+        JobStoreError: The descriptors are not those of the job, or the job has ended.
     """
     claim = store.adopt(job_id, list(fds))
     events = EventLog(store.submissions.events_path(job_id))

@@ -1,8 +1,8 @@
-"""Reconcile: a reader that meets a job without an owner writes how it ended.
+"""Reconcile: a reader that finds a job without an owner records how the job ended.
 
-This is the only recovery. It needs no start-up pass and no threshold: a lock that is free says
-that the owner and all processes of the run are gone. Any number of processes may try; the one
-that gets the lock reads the record again and writes, the others find it written.
+This is the only recovery. It needs no pass at start-up and no threshold, because a free lock says
+that the owner and all processes of the run are gone. Any number of processes may try: the one that
+gets the lock reads the record again and writes, and the others find the end written.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from agent_dispatch.model.next_step import NextStep, StepKind
 class Reconciler:
     """Settles jobs of one jobs directory. Safe to use from several threads.
 
-    Each call raises `OSError` if the lock of a job cannot be asked for.
+    Each method raises `OSError` if the lock of a job cannot be tried.
     """
 
     def __init__(
@@ -36,9 +36,15 @@ class Reconciler:
         end_processes: Callable[[str], object],
         on_end: Callable[[Job], object],
     ) -> None:
-        """Read `records` and `locks`; `end_processes` ends what is left of a lost job.
+        """Settle the jobs of `records`.
 
-        `on_end` is told of each end that is recorded here.
+        Args:
+            records: The records.
+            locks: The locks of the same jobs.
+            disk: The system calls.
+            now: The clock for the record.
+            end_processes: Ends the processes that are left of a lost job, by its id.
+            on_end: Called with each job whose end is recorded here.
         """
         self._records = records
         self._locks = locks
@@ -48,27 +54,27 @@ class Reconciler:
         self._on_end = on_end
 
     def settle(self, job_id: str) -> Job:
-        """Read a job, and end it first if it has no owner; see `JobStore.settle`."""
+        """Read a job, and first record its end if its owner has died; see `JobStore.settle`."""
         job = self._records.load(job_id)
         if job.status.is_terminal:
             return job
         try:
             lock = self._lock_ownerless(job_id)
         except FileNotFoundError:
-            # Nothing can be made here. Read again, because its owner may just have finished.
+            # No lock file can be made here. Read again: the owner may just have finished.
             return self._verdict(self._records.load(job_id))
         if lock is None:
             return job
         try:
-            settled, is_news = self._settle_locked(job_id, lock)
+            settled, is_new = self._settle_locked(job_id, lock)
         finally:
             self._disk.close(lock)
-        if is_news:
+        if is_new:
             self._on_end(settled)
         return settled
 
     def is_held(self, job_id: str) -> bool:
-        """Whether a process holds a job's lock; a "no" stays true, a "yes" may be old at once."""
+        """Whether a process holds a job's lock; once False, it stays False."""
         try:
             lock = self._locks.try_lock(job_id, create=False)
         except FileNotFoundError:
@@ -79,7 +85,7 @@ class Reconciler:
         return False
 
     def is_ending(self, job_id: str) -> bool:
-        """Whether a job's processes are being ended, or are gone; False for an impossible id."""
+        """Whether a job has ended or its processes are being ended; False for an impossible id."""
         if not is_job_id(job_id):
             return False
         if self._locks.is_ending(job_id):
@@ -97,7 +103,7 @@ class Reconciler:
         try:
             return self._locks.try_lock(job_id, create=True)
         except FileNotFoundError:
-            # Where the folder cannot be made, the verdict is given without being written.
+            # If the folder cannot be made either, the verdict is returned without being written.
             with suppress(OSError):
                 make_private_directory(self._locks.directory, self._disk)
             return self._locks.try_lock(job_id, create=True)
@@ -107,7 +113,7 @@ class Reconciler:
             return self._locks.try_lock(job_id, create=False)
 
     def _settle_locked(self, job_id: str, lock: int) -> tuple[Job, bool]:
-        """Settle a job whose lock is ours; say whether its end was recorded just now."""
+        """Settle a job whose lock we hold; say whether its end was recorded just now."""
         try:
             claim = self._records.claim(job_id)
         except UnknownJobError:
@@ -116,22 +122,22 @@ class Reconciler:
         if claim.job.status.is_terminal:
             self._remove_live_files(job_id, lock)
             return claim.job, False
-        # Owner and guard are gone; killed together, they leave what had detached itself.
+        # If owner and guard were killed together, detached processes may be left.
         self._end_processes(job_id)
         job = self._verdict(claim.job)
         is_written, _ = self._records.end(claim, job)
         if is_written:
             self._remove_live_files(job_id, lock)
-        # True even if it is not written; then the next reader tries again.
+        # If it could not be written, the next reader tries again.
         return job, is_written
 
     def _remove_live_files(self, job_id: str, lock: int) -> None:
-        # `gc` removes what is left; that is no reason to fail a reader.
+        # Retention removes what is left; a reader need not fail for it.
         with suppress(OSError):
             self._locks.remove(job_id, lock)
 
     def _verdict(self, job: Job) -> Job:
-        """Say how a job without an owner ended."""
+        """The final record of a job without an owner."""
         if job.status.is_terminal:
             return job
         by = self._locks.cancelled_by(job.id)
@@ -142,13 +148,13 @@ class Reconciler:
 def verdict(
     job: Job, now: float, *, cancelled_by: str | None = None, parent_ends: bool = False
 ) -> Job:
-    """Give the final record of a job whose owner died.
+    """The final record of a job whose owner died.
 
     Args:
-        job: The record that it left.
+        job: Its last record.
         now: Seconds since the epoch.
         cancelled_by: Who had asked for its cancellation.
-        parent_ends: The job inside whose agent it was started has ended, or is ending.
+        parent_ends: The job whose agent started it has ended or is ending.
     """
     error_type = ErrorType.CANCELLED
     if cancelled_by is not None:

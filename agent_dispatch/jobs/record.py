@@ -42,7 +42,7 @@ def ended(job: Job, result: DispatchResult, now: float) -> Job:
 
 
 def _without_open_questions(job: Job, status: JobStatus, result: DispatchResult) -> Job:
-    """Close what still waits for a person; of a lost job it can be answered later."""
+    """Close the open questions; those of a lost job can still be answered later."""
     if not job.open_questions:
         return job
     is_lost = status is JobStatus.FAILED and result.error_type is ErrorType.LOST
@@ -52,7 +52,7 @@ def _without_open_questions(job: Job, status: JobStatus, result: DispatchResult)
 
 
 def shortened(result: DispatchResult, max_chars: int) -> DispatchResult:
-    """Cut a result down to what still fits on a full disk; its fields say that it is cut."""
+    """Cut a result to what fits on a full disk; its fields say that it was cut."""
     return msgspec.structs.replace(
         result,
         result=result.result[:max_chars],

@@ -1,4 +1,4 @@
-"""The files that hold the records: found, read with a bound, replaced whole."""
+"""The record files: listed, read with a bound on their size, and replaced as a whole."""
 
 import errno
 import os
@@ -51,64 +51,64 @@ _RECORD_NAME = re.compile(JOB_ID + re.escape(SUFFIX))
 _ORDERED_NAME = re.compile(TIME_ORDERED_ID + re.escape(SUFFIX))
 _MAX_BYTES = 512 * 1024 * 1024
 _MAX_FOREIGN_BYTES = 8 * 1024 * 1024
-"""A record without our first line is read whole for a listing, up to here."""
-_NOT_THIS_FILES_FAULT = (*NO_DESCRIPTOR, errno.ENOMEM, errno.ENOTDIR)
+"""A listing reads a record without our first line as a whole, up to this size."""
+_DIRECTORY_ERRORS = (*NO_DESCRIPTOR, errno.ENOMEM, errno.ENOTDIR)
 _RESERVE_BYTES = 64 * 1024
-"""Kept for the final records of jobs on a disk that has become full."""
+"""Disk space kept for final records, in case the disk becomes full."""
 _SHORTENED_CHARS = 8_000
-"""What is kept of an answer when not even the reserve makes room for all of it."""
+"""How much of an answer is kept if even the reserve is too small for all of it."""
 _PAUSES_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-"""How long the end of a job waits, time after time, for a descriptor."""
+"""Pauses between attempts to record the end of a job at the limit of open files."""
 
 
 class Claim:
-    """The right to write one record: its lock is held."""
+    """The right to write one record, because its lock is held."""
 
     def __init__(
         self, job: Job, fds: Descriptors = NO_DESCRIPTORS, content: bytes | None = None
     ) -> None:
         self.job = job
-        """The record as its owner knows it, whether or not the last write came through."""
+        """The record as its owner knows it, even if the last write failed."""
         self.fds = fds
         self.unknown = {} if content is None else decode_unknown(content)
         """Fields of the record that this version does not know."""
         self.seen: tuple[int, ...] | None = None
-        """The file as we wrote or read it last: tells whether another process has changed it."""
+        """Identity of the file as we last wrote or read it; shows a change by another process."""
 
 
 class Names(NamedTuple):
     """What is in the jobs directory."""
 
     ordered: list[str]
-    """Records whose names sort by time, in no order."""
+    """Records whose names sort by time; in no order."""
     others: list[str]
     """Records of other programs."""
     strangers: list[str]
-    """Names that are not those of records; hidden files excepted."""
+    """Names that no record has; without hidden files."""
 
 
 class RecordFiles:
     """The records of one jobs directory. Safe to use from several threads."""
 
     def __init__(self, directory: str, scratch: str, disk: Disk) -> None:
-        """Use `directory`; new files are written in `scratch`, on the same file system."""
+        """Use `directory`; new files are first written in `scratch`, on the same file system."""
         self.directory = directory
         self._scratch = scratch
         self._disk = disk
         self._reserve = os.path.join(directory, ".reserve")
 
     def path(self, job_id: str) -> str:
-        """Say where a record is; `job_id` was checked."""
+        """The path of a record; the caller has checked `job_id`."""
         return os.path.join(self.directory, job_id + SUFFIX)
 
     # -- reading: each raises UnknownJobError, BrokenJobError or JobStoreError
 
     def load(self, job_id: str) -> Job:
-        """Read a record whole."""
+        """Read a whole record."""
         return self.claim(job_id).job
 
     def claim(self, job_id: str, fds: Descriptors = NO_DESCRIPTORS) -> Claim:
-        """Read a record whole, to write it later."""
+        """Read a whole record, to write it later."""
         try:
             with opened_regular(self.path(job_id), self._disk) as (fd, status):
                 self._check_size(job_id, status.st_size, _MAX_BYTES)
@@ -120,7 +120,7 @@ class RecordFiles:
         return claim
 
     def load_if_naming(self, job_id: str, word: bytes) -> Job | None:
-        """Read a record whole if `word` stands in its bytes; None if not, or if it is broken."""
+        """Read a whole record if its bytes contain `word`; None if not, or if it is broken."""
         try:
             with opened_regular(self.path(job_id), self._disk) as (fd, _):
                 content = read_all(fd, _MAX_BYTES, self._disk)
@@ -132,7 +132,7 @@ class RecordFiles:
             return None
 
     def head(self, job_id: str) -> JobSummary:
-        """Read what a listing shows: a few KiB, for a record of ours."""
+        """Read the row of a listing: only a few KiB of a record that we wrote."""
         try:
             with opened_regular(self.path(job_id), self._disk) as (fd, status):
                 start = self._disk.read(fd, HEAD_BYTES)
@@ -164,7 +164,7 @@ class RecordFiles:
         if isinstance(error, OSError):
             if error.errno == errno.ENOENT:
                 return UnknownJobError(job_id)
-            if error.errno in _NOT_THIS_FILES_FAULT:
+            if error.errno in _DIRECTORY_ERRORS:
                 return store_error("Jobs cannot be read", self.directory, error)
             reason = error.strerror or reason
             if error.errno == errno.ELOOP:
@@ -175,7 +175,7 @@ class RecordFiles:
         """Sort out what is in the directory.
 
         Args:
-            known: Names that are neither records nor strangers.
+            known: Other expected names.
 
         Raises:
             OSError: It cannot be listed.
@@ -196,11 +196,11 @@ class RecordFiles:
     # -- writing
 
     def create(self, claim: Claim) -> None:
-        """Write the first record of a job, durably; if that fails there is none.
+        """Write the first record of a job, durably; if that fails, none is left.
 
         Raises:
-            OSError: It failed. Without room for the reserve it always does: the new job's answer
-                might have no room either.
+            OSError: The record or the reserve could not be written. Without the reserve, there
+                might be no room for the job's answer.
         """
         self._keep_reserve()
         try:
@@ -214,10 +214,10 @@ class RecordFiles:
         """Put `job` in the place of the record.
 
         Raises:
-            OSError: The record is as it was.
+            OSError: The record is unchanged.
             JobOverError: The record is final already.
         """
-        self._look_again(claim)
+        self._check_for_changes(claim)
         content = encode_record(job, claim.unknown)
         try:
             self._replace(job.id, content)
@@ -226,7 +226,7 @@ class RecordFiles:
                 make_private_directory(self._scratch, self._disk)
             elif error.errno != errno.EIO:
                 raise
-            # After a failed fsync(2) the same file may seem to be synced: write a new one.
+            # After a failed fsync(2), a second one on the same file may succeed wrongly.
             self._replace(job.id, content)
         try:
             claim.seen = self._identity(job.id)
@@ -234,24 +234,24 @@ class RecordFiles:
             claim.seen = None  # Then it is read again before the next write.
 
     def end(self, claim: Claim, job: Job) -> tuple[bool, str | None]:
-        """Write a final record, or as much of it as the disk takes.
+        """Write a final record, or as much of it as fits on the disk.
 
         Returns:
-            Whether readers see the job's end; and what is wrong with its record all the same,
-            None if it is whole and durable.
+            Whether readers see the job's end, and what is wrong with its record; None if it is
+            whole and durable.
         """
         try:
-            problem = _patiently(lambda: self._end_with_little_room(claim, job))
+            problem = _with_retries(lambda: self._end_with_little_room(claim, job))
         except JobOverError as error:
-            return True, f"{error} What was to be recorded now is not."
+            return True, f"{error} The new result was not recorded."
         except JobStoreError as error:
             return False, str(error)
         except OSError as error:
-            return False, _not_kept(error)
+            return False, _not_recorded(error)
         try:
-            _patiently(lambda: sync_directory(self.directory, self._disk))
+            _with_retries(lambda: sync_directory(self.directory, self._disk))
         except OSError as error:
-            problem = problem or _not_kept(error)
+            problem = problem or _not_recorded(error)
         return True, problem
 
     def _end_with_little_room(self, claim: Claim, job: Job) -> str | None:
@@ -272,7 +272,7 @@ class RecordFiles:
             self.update(claim, msgspec.structs.replace(job, result=result))
             return (
                 f"{error.strerror}: only the first {_SHORTENED_CHARS} characters of this answer"
-                f" are kept. Take the rest from here. {remedy(error, 'Look at the disk.')}"
+                f" are kept. Take the rest from here. {remedy(error, 'Check the disk.')}"
             )
         return None
 
@@ -285,13 +285,13 @@ class RecordFiles:
         except FileNotFoundError:
             pass
         try:
-            # Random: zeros would take no space on a file system that compresses.
+            # Random bytes: a file system may compress zeros to nothing.
             write_new(self._reserve, os.urandom(_RESERVE_BYTES), self._disk, durable=False)
         except FileExistsError:
             return  # Another process was faster.
 
-    def _look_again(self, claim: Claim) -> None:
-        """Take over what another process has added to the record since we wrote it."""
+    def _check_for_changes(self, claim: Claim) -> None:
+        """Keep unknown fields that another process has added to the record since we wrote it."""
         job_id = claim.job.id
         seen = self._identity(job_id)
         if seen in (None, claim.seen):
@@ -299,13 +299,13 @@ class RecordFiles:
         try:
             found = self.claim(job_id)
         except (UnknownJobError, BrokenJobError):
-            return  # We know better what belongs there.
+            return  # Our record replaces it.
         if found.job.status.is_terminal:
             raise JobOverError(job_id, found.job.status)
         claim.unknown = found.unknown
 
     def _replace(self, job_id: str, content: bytes | bytearray) -> None:
-        # Only the holder of the job's lock comes here, so the name may be fixed.
+        # Only the holder of the job's lock writes, so one name is enough.
         temporary = os.path.join(self._scratch, f"{job_id}.tmp")
         replace_file(self.path(job_id), content, temporary, self._disk)
 
@@ -316,8 +316,8 @@ class RecordFiles:
             return None
 
 
-def _patiently(write: Callable[[], T]) -> T:
-    """Do it once there is a descriptor: other threads give theirs back within milliseconds."""
+def _with_retries(write: Callable[[], T]) -> T:
+    """Retry at the limit of open files: other threads close theirs within milliseconds."""
     for pause_s in _PAUSES_S:
         try:
             return write()
@@ -329,7 +329,7 @@ def _patiently(write: Callable[[], T]) -> T:
     return write()
 
 
-def _not_kept(error: OSError) -> str:
+def _not_recorded(error: OSError) -> str:
     return (
         f"The end of this job may not be on disk ({error.strerror or error}). Take the answer from"
         " here, and check the disk."

@@ -1,8 +1,8 @@
 """The bytes of a record file: how a job is encoded and decoded. No I/O.
 
 The file is one JSON object: first `summary`, alone on its line, then the fields of the `Job`, then
-the fields of other versions, kept as they were. A listing reads the first line only, so it stays
-fast beside results of many MiB; `decode_record` ignores that line.
+the fields of other versions, kept as they were. A listing reads only the first line, so it stays
+fast however large the results are; `decode_record` ignores that line.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ TAIL = b"}\n"
 _HEAD = b'{"summary":'
 _SUMMARY_FIELD = "summary"
 _MAX_DEPTH = 200
-"""Nesting of a parsed answer that every reader can still decode, however deep its own stack."""
+"""Deepest nesting of a parsed answer; every reader can decode that, however deep its own stack."""
 
 _ENCODER = msgspec.json.Encoder()
 _JOB: msgspec.json.Decoder[Job] = msgspec.json.Decoder(Job)
@@ -36,18 +36,18 @@ _KNOWN = frozenset({*Job.__struct_fields__, _SUMMARY_FIELD})
 
 
 class CorruptRecordError(Exception):
-    """The bytes are not a job; the text says why and fits the end of a sentence."""
+    """The bytes are not a job; the message says why, for the end of a sentence."""
 
 
 def encode_record(job: Job, unknown: Mapping[str, msgspec.Raw]) -> bytearray:
-    """Give the whole content of a job's file."""
+    """The whole content of a job's file."""
     if job.result is not None and too_deep(job.result.parsed_result):
         job = _without_parsed(job)
     try:
         record = _encode(job)
     except (UnicodeEncodeError, TypeError, ValueError, OverflowError):
-        # An answer that was paid for is stored without what JSON cannot say.
-        record = _encode(_sayable(_without_parsed(job)))
+        # A paid answer is stored without the values that JSON cannot represent.
+        record = _encode(_encodable(_without_parsed(job)))
     record[-1:] = b"".join(
         b"," + _ENCODER.encode(name) + b":" + bytes(value)
         for name, value in unknown.items()
@@ -58,11 +58,11 @@ def encode_record(job: Job, unknown: Mapping[str, msgspec.Raw]) -> bytearray:
 
 
 def _encode(job: Job) -> bytearray:
-    """Encode summary and job into one buffer: the answer may be large, and copies of it too."""
+    """Encode summary and job into one buffer, because the answer may be large."""
     record = bytearray(b"".join((_HEAD, _ENCODER.encode(summarise(job)), b",\n")))
     line_feed = len(record) - 1
     _ENCODER.encode_into(job, record, line_feed)
-    record[line_feed] = ord("\n")  # In the place of the brace that opens the job by itself.
+    record[line_feed] = ord("\n")  # Replaces the job's own opening brace.
     return record
 
 
@@ -92,12 +92,12 @@ def decode_unknown(content: bytes | bytearray) -> dict[str, msgspec.Raw]:
         fields = _FIELDS.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    # Copied: a Raw keeps all that it was cut from in memory.
+    # Copied, because a Raw keeps the whole buffer in memory.
     return {name: raw.copy() for name, raw in fields.items() if name not in _KNOWN}
 
 
 def decode_head(head: bytes | bytearray) -> JobSummary | None:
-    """Read the first line of a record; None if it is not one of ours or longer than `head`."""
+    """Read the first line of a record; None if it is not ours or longer than `head`."""
     line, newline, _ = head.partition(b"\n")
     if not (newline and line.startswith(_HEAD) and line.endswith(b"},")):
         return None
@@ -108,7 +108,7 @@ def decode_head(head: bytes | bytearray) -> JobSummary | None:
 
 
 def _decode_leniently(content: bytes | bytearray) -> Job:
-    """Read what an older or newer program wrote: nulls, no `kind`, reasons we do not know."""
+    """Read a record of an older or newer version: with nulls, no `kind`, unknown reasons."""
     try:
         fields = msgspec.json.decode(content)
         if not isinstance(fields, dict):
@@ -129,7 +129,7 @@ def _lenient_result(fields: Mapping[str, Any]) -> dict[str, Any]:
     try:
         msgspec.convert(result.get("next_steps", []), list[NextStep])
     except msgspec.ValidationError:
-        del result["next_steps"]  # A newer program knows more kinds.
+        del result["next_steps"]  # A newer version has more kinds.
     if not isinstance(result.get("result", ""), str):
         result["result"] = _ENCODER.encode(result["result"]).decode()
     return {"result": "", **result}
@@ -168,6 +168,6 @@ def too_deep(value: object) -> bool:
     return True
 
 
-def _sayable(job: Job) -> Job:
-    """Replace what UTF-8 has no bytes for: half of a surrogate pair."""
+def _encodable(job: Job) -> Job:
+    """Replace lone surrogates, which UTF-8 cannot encode."""
     return msgspec.convert(scrubbed(msgspec.to_builtins(job)), Job)

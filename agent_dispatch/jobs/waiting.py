@@ -1,8 +1,7 @@
-"""Jobs on Trio, for all but their owner: wait for one, cancel one, write to its owner.
+"""Jobs on Trio, for processes that do not own them: wait for one, cancel one, write to its owner.
 
-No wait for an end polls: the kernel wakes all waiters when the last holder of a job is gone, also
-after SIGKILL. On file systems without FIFOs there is nothing to wait on; then we look again and
-again, at longer and longer intervals.
+A wait for the end does not poll: the kernel wakes all waiters when the last holder of a job is
+gone, even after SIGKILL. Where the file system has no FIFOs, waiters poll, less and less often.
 """
 
 import math
@@ -30,33 +29,33 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _PAUSE_GROWTH = 0.001, 1.0, 1.6
 
 
 class CancelOutcome(StrEnum):
-    """What a cancellation came to."""
+    """The result of a cancellation."""
 
     CANCELLED = "cancelled"
     """The job has ended and its processes are gone."""
     RUNNING = "running"
-    """Asked for; the job is still ending."""
+    """The cancellation was requested; the job is still ending."""
     ALREADY_TERMINAL = "already_terminal"
-    """The job had ended before, or its end came first."""
+    """The job had ended before, or ended by itself first."""
     NOT_FOUND = "not_found"
 
 
 async def post(store: JobStore, job_id: str, kind: str, body: object) -> Mail | None:
     """Send a message to the owner of a job; see `JobStore.post`.
 
-    If cancelled, it is sent all the same, or refused.
+    Once the write has begun, a cancellation waits for it.
     """
-    await settled(store, job_id)  # For a lost job, that takes long.
+    await settled(store, job_id)  # Slow for a lost job, so not in the thread below.
     return await in_own_thread(store.post, job_id, kind, body)
 
 
 async def wait_to_see(store: JobStore, job_id: str, seen: Callable[[Job], bool]) -> Job:
-    """Wait until the record of a job shows something, or the job has ended; give the job.
+    """Wait until `seen` accepts the record of a job, or the job has ended; return the job.
 
     Args:
-        store: Where the job is.
+        store: The job's store.
         job_id: The job.
-        seen: Says whether the record shows it; asked again and again, as nothing wakes us.
+        seen: Called with the record again and again, because nothing signals a change.
 
     Raises:
         DispatchError: No such job, or it cannot be read.
@@ -73,13 +72,13 @@ async def wait_until_over(
     note: Callable[[Job], object] = lambda job: None,
     every_s: float = math.inf,
 ) -> Job:
-    """Wait until a job has ended, in whatever way its owner ends; give the job.
+    """Wait until a job has ended, even if its owner dies; return the job.
 
     Args:
-        store: Where the job is.
+        store: The job's store.
         job_id: The job.
-        note: Gets the job while it goes on: at once, and again now and then.
-        every_s: How often.
+        note: Called with the job while it goes on, at once and then every `every_s`.
+        every_s: Seconds between two calls of `note`.
 
     Raises:
         DispatchError: No such job, or it cannot be read.
@@ -102,7 +101,7 @@ async def wait_until_over(
 
 
 async def settled(store: JobStore, job_id: str) -> Job:
-    """Read a job as it is now, as `JobStore.settle` does.
+    """Read a job, and first record its end if its owner has died; see `JobStore.settle`.
 
     Raises:
         DispatchError: No such job, or it cannot be read.
@@ -112,11 +111,11 @@ async def settled(store: JobStore, job_id: str) -> Job:
 
 
 def _settle_quickly(store: JobStore, job_id: str) -> Job | None:
-    """Settle a job that has an owner or has ended; None for a lost one, which takes long."""
+    """Settle a job that has an owner or has ended; None for a lost job, which takes longer."""
     try:
         is_quick = store.head(job_id).status.is_terminal or store.is_held(job_id)
     except DispatchError:
-        is_quick = True  # Raised again below.
+        is_quick = True  # `settle` raises it again.
     return store.settle(job_id) if is_quick else None
 
 
@@ -127,24 +126,24 @@ async def _settle_slowly(store: JobStore, job_id: str) -> Job:
 async def cancel(
     store: JobStore, job_id: str, *, by: str, patience_s: float, keep: bool = False
 ) -> CancelOutcome:
-    """Have a job cancelled by its owner, and wait until none of its processes is left.
+    """Ask the owner of a job to cancel it, and wait until none of its processes is left.
 
     Args:
-        store: Where the job is.
+        store: The job's store.
         job_id: The job.
         by: Who asks, for the end of a sentence.
-        patience_s: How long to wait; after that the job is still being ended.
-        keep: Let the owner interrupt a run that has begun, so that what was said is kept.
+        patience_s: How long to wait; the cancellation goes on after that.
+        keep: Let the owner interrupt a run that has begun, so that its output so far is kept.
 
     Raises:
         DispatchError: Not an id, the job cannot be read, or the request cannot be recorded.
     """
     try:
-        job = await settled(store, job_id)  # For a lost job, that takes long.
+        job = await settled(store, job_id)  # Slow for a lost job, so not in the thread below.
         if keep and job.status is JobStatus.RUNNING:
             is_asked = await post(store, job_id, KEEP_MAIL, Keep(by)) is not None
         else:
-            # Not abandoned: if we are cancelled it is known whether the job is.
+            # Not abandoned, so that the request is recorded or not when this call ends.
             is_asked = await in_own_thread(store.request_cancel, job_id, by)
         if not is_asked:
             return CancelOutcome.ALREADY_TERMINAL
@@ -176,7 +175,7 @@ async def _wait_until_free(store: JobStore, job_id: str) -> None:
 
 
 class _Watch:
-    """Tells when the last holder of a job is gone; opened in a thread that may be abandoned."""
+    """Waits until the last holder of a job is gone; opened in a thread that may be abandoned."""
 
     def __init__(self, store: JobStore, job_id: str) -> None:
         self._store = store
@@ -184,13 +183,10 @@ class _Watch:
         self._lock = threading.Lock()
         self._is_closed = False
         self.fd: int | None = None
-        """None where there is nothing to wait on."""
+        """None if there is nothing to wait for."""
 
     def open_and(self, see: Callable[[], T]) -> T:
-        """Open it, then look: what happens after the look wakes `wait`.
-
-        Both in one thread, because each costs little more than getting there.
-        """
+        """Open it, then call `see`, in one thread; an end after that wakes `wait`."""
         fd = self._store.watch(self._job_id)
         with self._lock:
             if not self._is_closed:
@@ -200,7 +196,7 @@ class _Watch:
         return see()
 
     async def wait(self, every_s: float = math.inf) -> bool:
-        """Wait until it tells, or `every_s`; False if there is nothing to wait on."""
+        """Wait for that, but at most `every_s`; False if there is nothing to wait for."""
         if self.fd is None:
             return False
         with trio.move_on_after(every_s):
@@ -216,7 +212,7 @@ class _Watch:
 
 
 class Pause:
-    """Between two looks where nothing wakes us: short at first, then longer and longer."""
+    """The pause of a poll: short at first, then longer and longer."""
 
     def __init__(self) -> None:
         self._next_s = _FIRST_PAUSE_S
@@ -228,5 +224,5 @@ class Pause:
 
 
 async def look(call: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Look at the disk off the event loop; if cancelled, the look goes on unobserved."""
+    """Call in a thread of the pool for looks; if cancelled, the call goes on unobserved."""
     return await in_pool(Pool.LOOKS, call, *args)
