@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agent_dispatch.cli.doctor.checks import Check, Status
-from agent_dispatch.cli.remote_jobs import ask_service
+from agent_dispatch.cli.service import call_service
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.hosts import host_named
 from agent_dispatch.config.registry import Registry
@@ -56,7 +56,7 @@ def add_remote(
     async def ask(service: "Service") -> AgentChange:
         return await service.add_remote_agent(name, host, directory, description)
 
-    return ask_service(shell, ask)
+    return call_service(shell, ask)
 
 
 def describe_remote(shell: Shell, name: str, preview_lines: int) -> AgentDetails:
@@ -65,7 +65,7 @@ def describe_remote(shell: Shell, name: str, preview_lines: int) -> AgentDetails
     Raises:
         DispatchError: It cannot be reached, or does not know the agent.
     """
-    return ask_service(shell, lambda service: service.inspect_agent(name, preview_lines))
+    return call_service(shell, lambda service: service.inspect_agent(name, preview_lines))
 
 
 def check_remote(shell: Shell, registry: Registry, name: str) -> list[Check]:
@@ -85,7 +85,7 @@ def check_remote(shell: Shell, registry: Registry, name: str) -> list[Check]:
         return [Check("link", Status.OK, way), *msgspec.convert(checks, list[Check])]
 
     try:
-        return ask_service(shell, ask)
+        return call_service(shell, ask)
     except trio.TooSlowError:
         return [Check("link", Status.FAIL, f"{way}: no answer for {DOCTOR_S:g} s")]
     except DispatchError as error:

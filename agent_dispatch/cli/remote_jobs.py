@@ -1,13 +1,12 @@
 """Commands about a job on another machine: the same answers, from its host."""
 
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import closing
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent_dispatch.cli.output import one_line, remark, write_lines
+from agent_dispatch.cli.service import call_service
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.model.dispatch import Progress
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from agent_dispatch.jobs.waiting import CancelOutcome
     from agent_dispatch.model.message import Sending
     from agent_dispatch.run.service import Service
-
-T = TypeVar("T")
 
 _WAIT_AT_ONCE_S = 3600.0
 
@@ -36,18 +33,18 @@ def is_remote(job_id: str) -> bool:
 
 def remote_job(shell: Shell, job_id: str) -> Job:
     """The job as it is now, or was last known."""
-    return ask_service(shell, lambda service: service.job(job_id))
+    return call_service(shell, lambda service: service.job(job_id))
 
 
 def remote_cancel(shell: Shell, job_id: str, *, keep: bool) -> "CancelOutcome":
     """End the job; with `keep`, what its agent said is kept."""
     by = "agent-dispatch cancel"
-    return ask_service(shell, lambda service: service.cancel(job_id, by=by, keep=keep))
+    return call_service(shell, lambda service: service.cancel(job_id, by=by, keep=keep))
 
 
 def remote_send(shell: Shell, job_id: str, text: str) -> "Sending":
     """Tell the agent of the job something."""
-    return ask_service(shell, lambda service: service.send(job_id, text))
+    return call_service(shell, lambda service: service.send(job_id, text))
 
 
 def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) -> Job:
@@ -59,7 +56,9 @@ def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) ->
             passed_s = time.monotonic() - began
             remark(shell, f"[{passed_s:>3.0f} s] {one_line(progress.message)}")
 
-    return ask_service(shell, lambda service: service.wait(job_id, max(patience_s, 0), on_progress))
+    return call_service(
+        shell, lambda service: service.wait(job_id, max(patience_s, 0), on_progress)
+    )
 
 
 def remote_follow(shell: Shell, job_id: str, *, as_json: bool) -> Job:
@@ -76,18 +75,4 @@ def remote_follow(shell: Shell, job_id: str, *, as_json: bool) -> Job:
             if job.status.is_terminal:
                 return job
 
-    return ask_service(shell, follow)
-
-
-def ask_service(shell: Shell, ask: "Callable[[Service], Awaitable[T]]") -> T:
-    """Ask the service something; raises what it raises, and `KeyboardInterrupt` for Ctrl-C."""
-    with closing(shell.start_fork_server()) as fork_server:
-        from agent_dispatch.cli.run.foreground import unattended
-
-        try:
-            return unattended(shell, fork_server, ask)
-        except BaseExceptionGroup as group:
-            # Ctrl-C, in the nursery of the service.
-            if group.subgroup(KeyboardInterrupt) is None:
-                raise
-    raise KeyboardInterrupt
+    return call_service(shell, follow)

@@ -1,4 +1,4 @@
-"""`questions`, `answer`, and the terminal of an attended run."""
+"""`questions`, `answer`, and the terminal of an run in the foreground."""
 
 import os
 import pty

@@ -20,6 +20,7 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
+from agent_dispatch.cli.run.ended import dispatch_result
 from agent_dispatch.cli.run.results import exit_status, failures_of, show_result
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.paths import config_path
@@ -66,9 +67,8 @@ def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: 
     """
     claude = None if real else [sys.executable, "-I", "-S", stand_in.__file__]
     with closing(shell.start_fork_server()) as fork_server:
-        from agent_dispatch.cli.run.foreground import attend
+        from agent_dispatch.cli.run.foreground import run_in_foreground
         from agent_dispatch.cli.run.progress import Style
-        from agent_dispatch.cli.run.works import OneDispatch
 
         with tempfile.TemporaryDirectory(prefix="agent-dispatch-demo-") as place:
             environ = {**shell.environ, **_environment_in(Path(place))}
@@ -79,18 +79,22 @@ def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: 
                 return watch_demo(shell, fork_server, environ, claude)
             if not json:
                 write_lines(shell, _introduction(agents, shell, real=real), at_once=True)
-            one = OneDispatch(REQUEST)
-            attended = attend(
-                shell, fork_server, one.work, Style.STREAM, environ=environ, claude=claude
+            ended = run_in_foreground(
+                shell,
+                fork_server,
+                lambda service, on_progress: service.dispatch(REQUEST, on_progress),
+                Style.STREAM,
+                environ=environ,
+                claude=claude,
             )
-    result = one.outcome(attended)
+    result = dispatch_result(ended, REQUEST.agent)
     if not result.success:
         result = without_what_is_gone(result)
     if json:
         write_json(shell, worded(result, in_shell))
     else:
         _show(result, shell, real=real)
-    return exit_status(failures_of(result), attended.signum)
+    return exit_status(failures_of(result), ended.signum)
 
 
 def without_what_is_gone(result: DispatchResult) -> DispatchResult:

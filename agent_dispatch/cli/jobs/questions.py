@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
 
 from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.jobs.display import age, short_id
 from agent_dispatch.cli.jobs.names import find_job
 from agent_dispatch.cli.output import Colour, one_line, remark, write_json, write_lines
-from agent_dispatch.cli.remote_jobs import ask_service, open_remote_jobs
+from agent_dispatch.cli.remote_jobs import open_remote_jobs
+from agent_dispatch.cli.service import call_service
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.core.questions import QuestionRow, question_rows, shown_input
@@ -27,7 +27,7 @@ def questions(*, json: bool = False, shell: Shell) -> int:
     """
     found = waiting_questions(open_store(shell))
     if open_remote_jobs(shell).ids():
-        elsewhere, problems = ask_service(shell, lambda service: service.questions_elsewhere())
+        elsewhere, problems = call_service(shell, lambda service: service.questions_elsewhere())
         found = sorted([*found, *elsewhere], key=lambda row: row.asked_at)
         for problem in problems:
             remark(shell, f"warning: {one_line(problem)}", Colour.DOUBTFUL)
@@ -58,14 +58,9 @@ def answer(
     """
     check_choice("The answer", answer, _ANSWERS)
     full = find_job(open_store(shell), job_id, open_remote_jobs(shell))
-    with closing(shell.start_fork_server()) as fork_server:
-        from agent_dispatch.cli.run.foreground import unattended
-
-        answered = unattended(
-            shell,
-            fork_server,
-            lambda service: service.answer(full, Verdict(answer), AnsweredBy.CLI, question),
-        )
+    answered = call_service(
+        shell, lambda service: service.answer(full, Verdict(answer), AnsweredBy.CLI, question)
+    )
     if json:
         write_json(shell, answered)
     elif answered.outcome == "resumed":

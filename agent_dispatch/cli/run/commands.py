@@ -1,6 +1,7 @@
 """Commands that give tasks to agents: `run`, `test`, `parallel`, `dialogue`."""
 
 from contextlib import closing
+from typing import TYPE_CHECKING, TypeVar
 
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.jobs.display import short_id
@@ -15,6 +16,12 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
+from agent_dispatch.cli.run.ended import (
+    Ended,
+    dialogue_result,
+    dispatch_result,
+    parallel_result,
+)
 from agent_dispatch.cli.run.results import (
     exit_status,
     failures_of,
@@ -23,6 +30,7 @@ from agent_dispatch.cli.run.results import (
     show_parallel,
     show_result,
 )
+from agent_dispatch.cli.service import call_service
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_call_timeout, check_choice, check_range
 from agent_dispatch.core.next_step import worded
@@ -39,6 +47,11 @@ from agent_dispatch.model.dialogue import (
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
 from agent_dispatch.model.replies import Submitted
+
+if TYPE_CHECKING:
+    from agent_dispatch.cli.run.foreground import Call
+
+T = TypeVar("T")
 
 DEFAULT_TASK = "What project is this? Describe in one sentence."
 
@@ -157,20 +170,18 @@ def parallel(
         shell: The outside world.
     """
     members = read_members(_read_text(shell, file, "The list of tasks"))
-    with closing(shell.start_fork_server()) as fork_server:
-        from agent_dispatch.cli.run.foreground import attend
-        from agent_dispatch.cli.run.progress import style_for
-        from agent_dispatch.cli.run.works import ManyDispatches
-
-        many = ManyDispatches(members, aggregate)
-        attended = attend(shell, fork_server, many.work, style_for(shell, stream=stream))
-    outcome = many.outcome(attended)
+    ended = _in_foreground(
+        shell,
+        lambda service, on_progress: service.parallel(members, aggregate, on_progress),
+        stream=stream,
+    )
+    outcome = parallel_result(ended, members, aggregate)
     if json:
         _write_parallel(shell, _told(outcome))
     else:
         show_parallel(shell, outcome)
     failures = failures_of(*outcome.individual_results, outcome.aggregated)
-    return exit_status(failures, attended.signum)
+    return exit_status(failures, ended.signum)
 
 
 def dialogue(
@@ -206,20 +217,18 @@ def dialogue(
         max_rounds=max_rounds,
         timeout_s=call_timeout_s(timeout_seconds),
     )
-    with closing(shell.start_fork_server()) as fork_server:
-        from agent_dispatch.cli.run.foreground import attend
-        from agent_dispatch.cli.run.progress import style_for
-        from agent_dispatch.cli.run.works import OneDialogue
-
-        one = OneDialogue(request)
-        attended = attend(shell, fork_server, one.work, style_for(shell, stream=stream))
-    result = one.outcome(attended)
+    ended = _in_foreground(
+        shell,
+        lambda service, on_progress: service.dialogue(request, on_progress),
+        stream=stream,
+    )
+    result = dialogue_result(ended, responder)
     if json:
         write_json(shell, worded(result, in_shell))
     else:
         _show_dialogue(shell, result)
     failures = [] if result.error is None else [result.error_type]
-    return exit_status(failures, attended.signum)
+    return exit_status(failures, ended.signum)
 
 
 def _read_text(shell: Shell, name: str, what: str) -> str:
@@ -267,28 +276,35 @@ def _read_schema(shell: Shell, file: str) -> str:
     return schema
 
 
-def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: bool) -> int:
+def _in_foreground(
+    shell: Shell, call: "Call[T]", *, stream: bool, asks_here: bool = False
+) -> Ended[T]:
     with closing(shell.start_fork_server()) as fork_server:
-        from agent_dispatch.cli.run.foreground import attend
+        # Not before the fork: the fork server would keep a copy of Trio.
+        from agent_dispatch.cli.run.foreground import run_in_foreground
         from agent_dispatch.cli.run.progress import style_for
-        from agent_dispatch.cli.run.works import OneDispatch
 
-        one = OneDispatch(request)
         style = style_for(shell, stream=stream)
-        attended = attend(shell, fork_server, one.work, style, asks_here=True)
-    result = one.outcome(attended)
+        return run_in_foreground(shell, fork_server, call, style, asks_here=asks_here)
+
+
+def _dispatch(shell: Shell, request: DispatchRequest, *, stream: bool, as_json: bool) -> int:
+    ended = _in_foreground(
+        shell,
+        lambda service, on_progress: service.dispatch(request, on_progress),
+        stream=stream,
+        asks_here=True,
+    )
+    result = dispatch_result(ended, request.agent)
     if as_json:
         write_json(shell, worded(result, in_shell))
     else:
         show_result(shell, result)
-    return exit_status(failures_of(result), attended.signum)
+    return exit_status(failures_of(result), ended.signum)
 
 
 def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
-    with closing(shell.start_fork_server()) as fork_server:
-        from agent_dispatch.cli.run.foreground import submit
-
-        job = submit(shell, fork_server, request)
+    job = call_service(shell, lambda service: service.submit(request))
     if as_json:
         write_json(shell, Submitted(job_id=job.id, status=job.status, agent=job.agent))
     else:

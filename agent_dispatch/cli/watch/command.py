@@ -96,7 +96,7 @@ def watch(job_id: str = "", /, *, shell: Shell) -> int:
                 return error
 
         return status_of(trio.run(show))
-    from agent_dispatch.cli.run.foreground import until_signal
+    from agent_dispatch.cli.signals import until_signal
 
     async def follow() -> int | Exception:
         return await follow_changes(shell, watcher, opened)

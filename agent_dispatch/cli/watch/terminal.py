@@ -21,8 +21,8 @@ from rich.live import Live
 from agent_dispatch.cli.jobs.commands import new_lines
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import one_line
-from agent_dispatch.cli.run.foreground import until_signal
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.signals import until_signal
 from agent_dispatch.cli.watch.command import LOOK_EVERY_S, Seen, Watcher
 from agent_dispatch.cli.watch.keys import Command, CommandKind, View, follow, keys_in, press
 from agent_dispatch.cli.watch.rows import Row, as_trees, matching

@@ -1,12 +1,19 @@
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import trio
 
-from agent_dispatch.cli.run.foreground import Attended
-from agent_dispatch.cli.run.works import ManyDispatches, OneDialogue, OneDispatch
+from agent_dispatch.claude.fork_server import ForkServer
+from agent_dispatch.cli.run.ended import (
+    Ended,
+    dialogue_result,
+    dispatch_result,
+    parallel_result,
+)
+from agent_dispatch.cli.run.foreground import Call, T, run_in_foreground
+from agent_dispatch.cli.run.progress import Style
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, DialogueTurn, Role
 from agent_dispatch.model.dispatch import (
@@ -19,8 +26,7 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.run.service import Service
-from tests.cli.support import ANSWER, JOB_ID, FakeService
+from tests.cli.support import ANSWER, JOB_ID, FakeService, World
 
 RESUME = NextStep(kind=StepKind.RESUME, agent="infra", session_id="5e")
 CANCELLED = DispatchResult(
@@ -35,17 +41,16 @@ CANCELLED = DispatchResult(
 
 
 class Interrupted(FakeService):
-    """Starts jobs, and is cancelled then."""
+    """Starts jobs, and receives a signal then."""
 
     def __init__(self, records: dict[int | None, DispatchResult | None]) -> None:
         super().__init__()
         self._records = records
-        self.scope = trio.CancelScope()
 
     async def _begin(self, on_progress: OnProgress) -> Any:
         for member in self._records:
             on_progress(Progress("Job", f"job-{member}", member))
-        self.scope.cancel()
+        signal.raise_signal(signal.SIGINT)
         await trio.sleep_forever()
 
     async def dispatch(
@@ -80,44 +85,52 @@ class Interrupted(FakeService):
         return record
 
 
-async def interrupt(
-    work: Callable[[Service, OnProgress], Awaitable[object]],
-    records: dict[int | None, DispatchResult | None],
-) -> None:
-    service = Interrupted(records)
-    with trio.fail_after(5), service.scope:
-        await work(service, ignore_progress)
-    assert service.scope.cancelled_caught
+def interrupt(
+    world: World, call: Call[T], records: dict[int | None, DispatchResult | None]
+) -> Ended[T]:
+    world.service = Interrupted(records)
+    return run_in_foreground(world.shell(), ForkServer(None), call, Style.LOG)
 
 
-async def test_after_a_signal_a_dispatch_is_what_was_recorded_of_it() -> None:
-    one = OneDispatch(DispatchRequest(agent="infra", task="x"))
-    await interrupt(one.work, {None: CANCELLED})
-    result = one.outcome(Attended(None, signal.SIGINT))
+REQUEST = DispatchRequest(agent="infra", task="x")
+TALK = DialogueRequest(requester="db", responder="infra", topic="x")
+
+
+def interrupted_dispatch(world: World, record: DispatchResult | None) -> DispatchResult:
+    ended = interrupt(world, lambda service, tell: service.dispatch(REQUEST, tell), {None: record})
+    return dispatch_result(ended, "infra")
+
+
+def interrupted_dialogue(world: World, record: DispatchResult | None) -> DialogueResult:
+    ended = interrupt(world, lambda service, tell: service.dialogue(TALK, tell), {None: record})
+    return dialogue_result(ended, "infra")
+
+
+def test_after_a_signal_a_dispatch_is_what_was_recorded_of_it(world: World) -> None:
+    result = interrupted_dispatch(world, CANCELLED)
     assert result.session_id == CANCELLED.session_id
     assert result.error == "Cancelled by SIGINT."
     assert result.next_steps == [RESUME]
 
 
-async def test_an_answer_that_was_recorded_outranks_the_signal() -> None:
-    one = OneDispatch(DispatchRequest(agent="infra", task="x"))
-    await interrupt(one.work, {None: ANSWER})
-    assert one.outcome(Attended(None, signal.SIGINT)) == ANSWER
+def test_an_answer_that_was_recorded_outranks_the_signal(world: World) -> None:
+    assert interrupted_dispatch(world, ANSWER) == ANSWER
 
 
-async def test_without_a_record_it_was_cancelled_all_the_same() -> None:
-    one = OneDispatch(DispatchRequest(agent="infra", task="x"))
-    await interrupt(one.work, {None: None})
-    result = one.outcome(Attended(None, signal.SIGTERM))
+def test_without_a_record_it_was_cancelled_all_the_same(world: World) -> None:
+    result = interrupted_dispatch(world, None)
     assert result.error_type is ErrorType.CANCELLED
-    assert "SIGTERM" in (result.error or "")
+    assert "SIGINT" in (result.error or "")
 
 
-async def test_answers_that_had_arrived_outlive_the_signal() -> None:
-    member = Member(request=DispatchRequest(agent="infra", task="x"))
-    many = ManyDispatches([member, member, member], "db")
-    await interrupt(many.work, {1: ANSWER, 0: CANCELLED})
-    outcome = many.outcome(Attended(None, signal.SIGINT))
+def test_answers_that_had_arrived_outlive_the_signal(world: World) -> None:
+    members = [Member(request=REQUEST)] * 3
+    ended = interrupt(
+        world,
+        lambda service, tell: service.parallel(members, "db", tell),
+        {1: ANSWER, 0: CANCELLED},
+    )
+    outcome = parallel_result(ended, members, "db")
     first, second, third = outcome.individual_results
     assert first.error == "Cancelled by SIGINT."
     assert second == ANSWER
@@ -126,7 +139,7 @@ async def test_answers_that_had_arrived_outlive_the_signal() -> None:
     assert outcome.aggregated.agent == "db"
 
 
-async def test_what_was_said_in_a_dialogue_outlives_the_signal() -> None:
+def test_what_was_said_in_a_dialogue_outlives_the_signal(world: World) -> None:
     turn = DialogueTurn(agent="infra", role=Role.RESPONDER, round=1, message="Which one?")
     said = DialogueResult(
         resolved=False,
@@ -140,16 +153,12 @@ async def test_what_was_said_in_a_dialogue_outlives_the_signal() -> None:
     recorded = msgspec.structs.replace(
         CANCELLED, job_id=JOB_ID, parsed_result=msgspec.to_builtins(said)
     )
-    one = OneDialogue(DialogueRequest(requester="db", responder="infra", topic="x"))
-    await interrupt(one.work, {None: recorded})
-    result = one.outcome(Attended(None, signal.SIGINT))
+    result = interrupted_dialogue(world, recorded)
     assert result.conversation == [turn]
     assert result.error == "Cancelled by SIGINT."
     assert result.job_id == JOB_ID
 
 
-async def test_a_dialogue_that_had_not_begun_was_cancelled() -> None:
-    one = OneDialogue(DialogueRequest(requester="db", responder="infra", topic="x"))
-    await interrupt(one.work, {None: None})
-    result = one.outcome(Attended(None, signal.SIGINT))
+def test_a_dialogue_that_had_not_begun_was_cancelled(world: World) -> None:
+    result = interrupted_dialogue(world, None)
     assert (result.rounds, result.error_type) == (0, ErrorType.CANCELLED)

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from agent_dispatch.cli.run.foreground import LEAVE_WITHIN_S, until_signal
+from agent_dispatch.cli.signals import LEAVE_WITHIN_S, until_signal
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
