@@ -7,10 +7,10 @@ The rooms, from the surfaces down. Imports go one way, which `lint-imports` chec
                     it, calls that outlive their callers, MCP Tasks, and forms
     cli/            the command line, and the live view `watch`
     worker          the third surface: a process that runs one background job
-    remote/         agents on other machines: the service in front of the local one, the caller's
-                    side of a link, and the host's side, which is the fourth surface
+    remote/host     the fourth surface: serves callers on other machines
     run/            runs dispatches: the service that the surfaces call, the run loop, dialogues,
                     shared runs, the machine-wide limit, permission questions, evidence, and money
+    remote/caller   agents and jobs on other machines, for the service
     jobs/           one durable record per dispatch, a lock that shows whether its owner lives, the
                     mailbox of a running job, and the ledger
     claude/         one `claude` and the processes around it: fork server, guard, conversation;

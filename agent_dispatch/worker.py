@@ -108,7 +108,7 @@ async def _work(
     import trio
 
     from agent_dispatch.errors import DispatchError
-    from agent_dispatch.remote.service import open_routed
+    from agent_dispatch.run.service import open_service
 
     with trio.open_signal_receiver(*_LEAVE_SIGNALS) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEAVE_SIGNALS)
@@ -120,7 +120,7 @@ async def _work(
 
             nursery.start_soon(end_at_signal, signals)
             try:
-                async with open_routed(
+                async with open_service(
                     environ=environ, fork_server=guards, claude=claude
                 ) as service:
                     await service.run_handed_over(job_id, fds)

@@ -23,7 +23,7 @@ import trio
 
 from agent_dispatch.claude.fork_server import start_fork_server
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.remote.service import open_routed
+from agent_dispatch.run.service import open_service
 from agent_dispatch.worker import ENTRIES
 from tests.remote.network import NetworkedMachine, missing, network
 
@@ -61,7 +61,7 @@ async def _timed(call: Callable[[], Awaitable[object]]) -> float:
 async def _measure(rounds: int, fork_server: Any) -> dict[str, Any]:
     """Inside the laptop's namespace: one process, one link."""
     found: dict[str, Any] = {}
-    async with open_routed(environ=os.environ, fork_server=fork_server) as service:
+    async with open_service(environ=os.environ, fork_server=fork_server) as service:
         number = 0
 
         def request(task: str = "echo") -> DispatchRequest:

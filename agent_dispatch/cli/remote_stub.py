@@ -61,8 +61,8 @@ def _serve(
     from agent_dispatch.preload import preload_modules
     from agent_dispatch.remote.host.methods import Rights
     from agent_dispatch.remote.host.stub import serve
-    from agent_dispatch.remote.service import open_routed
     from agent_dispatch.remote.this_host import host_environ
+    from agent_dispatch.run.service import open_service
 
     preload_modules()
     logging.basicConfig(format="agent-dispatch: %(message)s")
@@ -79,7 +79,7 @@ def _serve(
                 stdout,
                 nonce,
                 environ=environ,
-                open_service=lambda environ: open_routed(environ=environ, fork_server=fork_server),
+                open_service=lambda environ: open_service(environ=environ, fork_server=fork_server),
                 rights=rights,
                 doctor=lambda: _checks(environ),
             )

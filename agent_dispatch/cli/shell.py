@@ -84,6 +84,6 @@ def _open_service(
     fork_server: "ForkServer | None",
     claude: Sequence[str] | None = None,
 ) -> "AbstractAsyncContextManager[Service]":
-    from agent_dispatch.remote.service import open_routed
+    from agent_dispatch.run.service import open_service
 
-    return open_routed(environ=environ, fork_server=fork_server, claude=claude)
+    return open_service(environ=environ, fork_server=fork_server, claude=claude)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
 from agent_dispatch.files import NO_ROOM, NOT_A_FILE, remedy
+from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
 
 _SHOWN_CHARS = 80
@@ -53,6 +54,16 @@ class AnsweredError(DispatchError):
         super().__init__(
             f"The question of job {job_id} was answered already; the first answer counts.",
             NextStep(kind=StepKind.LOOK_AT_JOB, job_id=job_id),
+        )
+
+
+class JobNotEndedError(DispatchError):
+    """The job has no result yet."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(
+            f"Job {job.id} is {job.status}: its result is not there yet.",
+            NextStep(kind=StepKind.WAIT, job_id=job.id),
         )
 
 

@@ -1,4 +1,4 @@
-"""Looks at the directories of agents, each with a bound: a network mount may never answer."""
+"""List and inspect agents, with a bound for each directory: a network mount may never answer."""
 
 from functools import partial
 
@@ -14,50 +14,46 @@ _LOOK_S = 5.0
 """How long looking at an agent's directory may take."""
 
 
-class Looks:
-    """Lists and inspects the agents of one registry."""
+async def list_agents(registry: Registry, threads: DirectoryThreads) -> list[AgentSummary]:
+    """List all configured agents, the broken ones with their problem."""
+    try:
+        return await threads.run_within(_LOOK_S, "list", registry.list_agents)
+    except trio.TooSlowError:
+        return await _list_one_by_one(registry, threads)
 
-    def __init__(self, registry: Registry, threads: DirectoryThreads) -> None:
-        """Look at the agents of `registry` in threads of `threads`."""
-        self._registry = registry
-        self._threads = threads
 
-    async def list_agents(self) -> list[AgentSummary]:
-        """All configured agents, the broken ones with their problem."""
+async def _list_one_by_one(registry: Registry, threads: DirectoryThreads) -> list[AgentSummary]:
+    """Look at each directory with a bound of its own, because one of them does not answer."""
+    unseen = partial(registry.list_agents, look=False)
+    rows = {row.name: row for row in await threads.run("list unseen", unseen)}
+
+    async def look(name: str) -> None:
+        summary = partial(registry.summary, name)
         try:
-            return await self._threads.run_within(_LOOK_S, "list", self._registry.list_agents)
+            rows[name] = await threads.run_within(_LOOK_S, f"list {name}", summary)
         except trio.TooSlowError:
-            return await self._list_one_by_one()
+            problem = rows[name].problem or _hangs(name)
+            rows[name] = msgspec.structs.replace(rows[name], problem=problem)
 
-    async def _list_one_by_one(self) -> list[AgentSummary]:
-        """List them, each with a bound of its own, because a directory does not answer."""
-        unseen = partial(self._registry.list_agents, look=False)
-        rows = {row.name: row for row in await self._threads.run("list unseen", unseen)}
+    async with trio.open_nursery() as nursery:
+        for name in rows:
+            nursery.start_soon(look, name)
+    return list(rows.values())
 
-        async def look(name: str) -> None:
-            summary = partial(self._registry.summary, name)
-            try:
-                rows[name] = await self._threads.run_within(_LOOK_S, f"list {name}", summary)
-            except trio.TooSlowError:
-                problem = rows[name].problem or _hangs(name)
-                rows[name] = msgspec.structs.replace(rows[name], problem=problem)
 
-        async with trio.open_nursery() as nursery:
-            for name in rows:
-                nursery.start_soon(look, name)
-        return list(rows.values())
+async def inspect_agent(
+    registry: Registry, threads: DirectoryThreads, name: str, preview_lines: int
+) -> AgentDetails:
+    """Return one agent as it takes effect, with the first lines of its documents.
 
-    async def inspect_agent(self, name: str, preview_lines: int) -> AgentDetails:
-        """One agent as it takes effect, with the first lines of its documents.
-
-        Raises:
-            DispatchError: No such agent, or its directory does not answer.
-        """
-        look = partial(self._registry.inspect_agent, name, preview_lines)
-        try:
-            return await self._threads.run_within(_LOOK_S, f"inspect {name}", look)
-        except trio.TooSlowError:
-            raise DispatchError(_hangs(name)) from None
+    Raises:
+        DispatchError: No such agent, or its directory does not answer.
+    """
+    look = partial(registry.inspect_agent, name, preview_lines)
+    try:
+        return await threads.run_within(_LOOK_S, f"inspect {name}", look)
+    except trio.TooSlowError:
+        raise DispatchError(_hangs(name)) from None
 
 
 def _hangs(name: str) -> str:

@@ -18,10 +18,15 @@ import trio
 
 from agent_dispatch.claude.fork_server import GO, UP, WORKER, ForkServer
 from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.core.outcome.refusal import refused_by
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import JobStoreError
-from agent_dispatch.jobs.owner import Ownership
+from agent_dispatch.jobs.owner import Ownership, create_job
 from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.model.dispatch import DispatchRequest
+from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
+from agent_dispatch.run.accounts import tree_around
+from agent_dispatch.run.run_job import nothing_begun
 from agent_dispatch.threads import in_thread
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "agent_dispatch.worker")
@@ -41,10 +46,11 @@ class WorkerStartError(DispatchError):
 
 
 class Workers:
-    """Starts the workers of one submitter."""
+    """Records the background jobs of one submitter, and starts their workers."""
 
     def __init__(
         self,
+        store: JobStore,
         fork_server: ForkServer | None,
         environ: Mapping[str, str],
         claude: Sequence[str] | None,
@@ -52,13 +58,72 @@ class Workers:
         """Start workers with the environment of the submitter.
 
         Args:
-            fork_server: Forks them; None starts each as a new program.
+            store: Where the jobs are recorded.
+            fork_server: Forks the workers; None starts each as a new program.
             environ: The environment of the workers and of their agents.
             claude: The program to run as claude, as in `open_service`.
         """
+        self._store = store
         self._launcher = Launcher(fork_server, WORKER, WORKER_PROGRAM)
         self._environ = dict(environ)
         self._claude = None if claude is None else list(claude)
+
+    async def submit(
+        self,
+        request: DispatchRequest,
+        kind: JobKind = JobKind.BACKGROUND,
+        *,
+        ref: bool = False,
+        job_id: str | None = None,
+        lease_s: float | None = None,
+        tree: str | None = None,
+        fields: Mapping[str, object] | None = None,
+    ) -> Job:
+        """Record a job and hand it to a worker of its own.
+
+        If cancelled, either no worker has the job, and its record says that it was cancelled; or a
+        worker has it, and this call returns normally.
+
+        Args:
+            request: What is recorded of the request.
+            kind: The kind of the job.
+            ref: Its record is kept until `gc`.
+            job_id: Its id; None makes a new one.
+            lease_s: For a job of a remote caller: how long it goes on without this caller; 0: to
+                its end.
+            tree: The tree of runs that it belongs to, if not the one around this process.
+            fields: Other fields of its record.
+
+        Raises:
+            JobStoreError: It cannot be recorded; nothing was started.
+            WorkerStartError: No worker took it; it is recorded as failed.
+        """
+        async with create_job(
+            self._store,
+            request,
+            kind=kind,
+            parent=self._environ.get(JOB_VARIABLE),
+            tree=tree or tree_around(self._environ),
+            ref=ref,
+            job_id=job_id,
+            fields=fields,
+        ) as owned:
+            result = None
+            try:
+                if lease_s is not None:
+                    await in_thread(self._store.submissions.prepare, owned.job.id, lease_s)
+                await self.start(owned)
+            except DispatchError as error:
+                result = refused_by(error, request.agent)
+                raise
+            except trio.Cancelled:
+                result = nothing_begun(owned)("its submitter")
+                raise
+            finally:
+                if result is not None:
+                    # It is shielded and bounded itself.
+                    await owned.finish(result)  # noqa: ASYNC102
+            return owned.job
 
     async def start(self, owned: Ownership) -> None:
         """Hand `owned` over to a worker.

@@ -1,17 +1,24 @@
-"""Several dispatches at once, each in a task of its own; cancelling the call ends them all."""
+"""Several dispatches at once, each in a task of its own; cancelling the call ends them all.
+
+In the background they are one job, a group, whose members have records of their own.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 
 import msgspec
 import trio
 
+from agent_dispatch.core import group_job
 from agent_dispatch.core.outcome.refusal import refused, refused_by
 from agent_dispatch.core.request.parallel import aggregate_request
 from agent_dispatch.core.stream.progress_text import with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, Member, OnProgress, Progress
 from agent_dispatch.model.parallel import ParallelResult
+from agent_dispatch.model.question import Question
+from agent_dispatch.run.run_job import JobRun
 
 logger = logging.getLogger(__name__)
 
@@ -95,3 +102,34 @@ async def _aggregate(
 
     request = aggregate_request(agent, members, results)
     return await _or_refused(Member(request=request), dispatch, report)
+
+
+async def run_group(run: JobRun, dispatch: DispatchOne) -> DispatchResult:
+    """Run the dispatches of a group job, in the worker that was started for it.
+
+    The record of the group shows the jobs of its members and all of their open questions.
+    """
+    job, began = run.owned.job, trio.current_time()
+    members = job.dispatches or []
+    ids = {at: member.job_id for at, member in enumerate(members) if member.job_id}
+    questions: dict[str, tuple[Question, ...]] = {}
+    """The open questions of each member, by its job."""
+
+    def report(progress: Progress) -> None:
+        at = progress.member
+        if progress.job_id is not None and progress.questions is not None:
+            questions[progress.job_id] = progress.questions
+            waiting = sorted(chain(*questions.values()), key=lambda each: each.asked_at)
+            run.owned.note(
+                question=waiting[0] if waiting else None, later_questions=waiting[1:] or None
+            )
+        if progress.job_id is not None and at is not None and at < len(members):
+            ids.setdefault(at, progress.job_id)
+            run.owned.note(members=[ids[known] for known in sorted(ids)])
+        run.tell(progress)
+
+    run.cancelled = lambda by: group_job.cancelled(job.agent, list(ids.values()), by)
+    run.owned.note_started()
+    outcome = await dispatch_parallel(members, job.aggregate, dispatch, report)
+    duration_ms = round((trio.current_time() - began) * 1000)
+    return group_job.to_record(job.agent, outcome, duration_ms)

@@ -27,6 +27,7 @@ from agent_dispatch.core.command import (
     current_depth,
     exclusive_above,
 )
+from agent_dispatch.core.dialogue.exchange import check_dialogue
 from agent_dispatch.core.outcome.classify import classify
 from agent_dispatch.core.outcome.refusal import (
     exclusive_refused,
@@ -37,10 +38,12 @@ from agent_dispatch.core.outcome.refusal import (
 from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.core.request.checks import check_request
 from agent_dispatch.core.request.json_schema import without_dialect
+from agent_dispatch.core.request.parallel import wrong_items
 from agent_dispatch.core.request.timeout import clamped_timeout_s
-from agent_dispatch.errors import ConfigError, InvalidRequestError
+from agent_dispatch.errors import ConfigError, DispatchError, InvalidRequestError
 from agent_dispatch.model.config import EffectiveAgent, Settings
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from agent_dispatch.model.dialogue import DialogueRequest, Role
+from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Member
 from agent_dispatch.model.job import JOB_VARIABLE, Job
 from agent_dispatch.model.ledger import TREE_VARIABLE
 from agent_dispatch.model.next_step import run
@@ -69,6 +72,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return clamped_timeout_s(self.request.timeout_s)
 
 
+class DialoguePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One dialogue that was checked, and all that it needs of the configuration."""
+
+    request: DialogueRequest
+    agents: dict[Role, EffectiveAgent]
+    settings: Settings
+
+    @property
+    def is_local(self) -> bool:
+        """Both agents are on this machine."""
+        return all(agent.host is None for agent in self.agents.values())
+
+
 def plan_run(snapshot: ConfigSnapshot, request: DispatchRequest) -> Plan:
     """Check a request and plan its run.
 
@@ -82,7 +98,12 @@ def plan_run(snapshot: ConfigSnapshot, request: DispatchRequest) -> Plan:
     prompt = check_request(request)
     agent = snapshot.effective(request.agent)
     if request.group:
-        prompt = check_request(request, snapshot.shared_context(request.group, request.agent))
+        shared = snapshot.shared_context(request.group, request.agent)
+        prompt = check_request(request, shared)
+        if agent.host is not None:
+            # The host does not know the groups of this machine, so their context is sent along.
+            context = "\n\n".join(filter(None, (shared, request.context)))
+            request = msgspec.structs.replace(request, group="", context=context)
     if model := request.model.strip():
         agent = msgspec.structs.replace(agent, model=model)
     if effort := request.effort.strip():
@@ -94,6 +115,39 @@ def plan_run(snapshot: ConfigSnapshot, request: DispatchRequest) -> Plan:
         prompt=prompt,
         verify=_verify_command(agent, request),
     )
+
+
+def plan_members(
+    snapshot: ConfigSnapshot, members: Sequence[Member], aggregate: str
+) -> dict[DispatchRequest, Plan]:
+    """Plan several dispatches; each plan is found under the request as its caller made it.
+
+    Raises:
+        InvalidRequestError: It names each task that is wrong.
+        DispatchError: The agent `aggregate`, if there is one, cannot be used.
+    """
+    if aggregate:
+        snapshot.effective(aggregate)
+    plans: dict[DispatchRequest, Plan] = {}
+    problems = []
+    for index, member in enumerate(members):
+        try:
+            plans[member.request] = plan_run(snapshot, member.request)
+        except DispatchError as error:
+            problems.append(f"dispatches[{index}]: {error}")
+    if problems:
+        raise wrong_items(problems)
+    return plans
+
+
+def plan_dialogue(snapshot: ConfigSnapshot, request: DialogueRequest) -> DialoguePlan:
+    """Check a dialogue and plan it; raises what `plan_run` raises."""
+    request = check_dialogue(request)
+    agents = {
+        Role.RESPONDER: snapshot.effective(request.responder),
+        Role.REQUESTER: snapshot.effective(request.requester),
+    }
+    return DialoguePlan(request=request, agents=agents, settings=snapshot.settings)
 
 
 def _verify_command(agent: EffectiveAgent, request: DispatchRequest) -> tuple[str, ...] | None:

@@ -1,17 +1,21 @@
 """Runs what was planned: under a record, within the limits, by turns of claude."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
 
 from agent_dispatch.claude.program import RunProgram
-from agent_dispatch.core.dialogue.exchange import as_dispatch, dialogue_from_result
+from agent_dispatch.core.dialogue.exchange import (
+    as_dispatch,
+    dialogue_from_result,
+    dialogue_request,
+)
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.model.config import EffectiveAgent, Settings
-from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
+from agent_dispatch.model.config import Settings
+from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -19,14 +23,14 @@ from agent_dispatch.model.dispatch import (
     ignore_progress,
 )
 from agent_dispatch.model.event import TellEvent, ignore_event
-from agent_dispatch.model.job import Job, JobKind
+from agent_dispatch.model.job import JobKind
 from agent_dispatch.run.accounts import Accounts, capped
 from agent_dispatch.run.background import begin_for_remote_caller, end_with_lease
 from agent_dispatch.run.dialogue import Dialogue, not_begun
 from agent_dispatch.run.dispatch import Dispatch
 from agent_dispatch.run.housekeeping import Housekeeping
 from agent_dispatch.run.limits import Limits
-from agent_dispatch.run.plan import Plan, Planner, plan_run
+from agent_dispatch.run.plan import DialoguePlan, Plan, Planner, plan_dialogue, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
 from agent_dispatch.run.turns import OpenClaude, TimeLimit
 from agent_dispatch.run.work_tree import WorkTrees
@@ -95,13 +99,7 @@ class Runner:
         return await self._recorded(plan.request, plan.settings, ref, tree, on_progress, work)
 
     async def dialogue(
-        self,
-        request: DialogueRequest,
-        agents: dict[Role, EffectiveAgent],
-        settings: Settings,
-        on_progress: OnProgress,
-        *,
-        tree: str | None = None,
+        self, plan: DialoguePlan, on_progress: OnProgress, *, tree: str | None = None
     ) -> DialogueResult:
         """Let two agents talk, under one record and one slot.
 
@@ -110,21 +108,16 @@ class Runner:
         Raises:
             DispatchError: As for `call`.
         """
-        work = partial(self.run_dialogue, request, agents, settings)
-        recorded = as_dispatch(request)
+        work = partial(self._dialogue, plan)
+        request = as_dispatch(plan.request)
         return dialogue_from_result(
-            await self._recorded(recorded, settings, False, tree, on_progress, work)
+            await self._recorded(request, plan.settings, False, tree, on_progress, work)
         )
 
-    async def run_dialogue(
-        self,
-        request: DialogueRequest,
-        agents: dict[Role, EffectiveAgent],
-        settings: Settings,
-        run: JobRun,
-    ) -> DispatchResult:
-        """Have a dialogue under the job of `run`; returns what is to be recorded."""
-        agents = {role: capped(agent, settings) for role, agent in agents.items()}
+    async def _dialogue(self, plan: DialoguePlan, run: JobRun) -> DispatchResult:
+        """Run a dialogue under a slot, once it is booked; returns what is to be recorded."""
+        request, settings = plan.request, plan.settings
+        agents = {role: capped(agent, settings) for role, agent in plan.agents.items()}
         run.owned.note(agents=[request.requester, request.responder])
         max_holds = self._max_holds(settings)
         dialogue = Dialogue(request, agents, settings, run, self._planner, max_holds=max_holds)
@@ -143,15 +136,13 @@ class Runner:
             run.account = account
             return await dialogue.go(self._open_claude, held)
 
-    async def background(
-        self, job_id: str, fds: Sequence[int], joint_work: Callable[[Job], Work | None]
-    ) -> None:
+    async def background(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
 
         Args:
             job_id: The job.
             fds: Its descriptors.
-            joint_work: Says what to do for the job, if it is not a dispatch.
+            run_group: Runs a group.
 
         Raises:
             DispatchError: It cannot be run; its record says so.
@@ -161,10 +152,14 @@ class Runner:
             self._may_hold = owned.job.kind is not JobKind.CALL
 
             async def work(run: JobRun) -> DispatchResult:
-                if (joint := joint_work(owned.job)) is not None:
-                    return await joint(run)
+                if owned.job.kind is JobKind.GROUP:
+                    return await run_group(run)
+                snapshot = await self._planner.snapshot()
+                if owned.job.max_rounds is not None:
+                    request = dialogue_request(owned.job)
+                    return await self._dialogue(plan_dialogue(snapshot, request), run)
                 await begin_for_remote_caller(self._store, job_id)
-                plan = plan_run(await self._planner.snapshot(), owned.job.request())
+                plan = plan_run(snapshot, owned.job.request())
                 return await self._dispatch(plan, TimeLimit(plan.timeout_s), run)
 
             await run_job(

@@ -1,10 +1,14 @@
-"""The service: what the surfaces call, without their wire formats."""
+"""The service: what the surfaces call, without their wire formats.
+
+It decides where a call goes. What concerns an agent or a job on another host goes to that host
+(`remote.caller`), which runs a service of its own. On this machine, a dispatch goes to the cache, a
+run that is going on, a new run or a worker.
+"""
 
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, Unpack
 
 import msgspec
@@ -14,36 +18,31 @@ from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.program import RunProgram, run_program
+from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.paths import (
     config_path,
     jobs_path,
     require_named_config,
     with_absolute_paths,
 )
-from agent_dispatch.config.registry import ConfigSnapshot, Registry
+from agent_dispatch.config.registry import Registry
 from agent_dispatch.core import group_job
 from agent_dispatch.core.command import current_depth
-from agent_dispatch.core.dialogue.exchange import (
-    as_dispatch,
-    check_dialogue,
-    dialogue_from_result,
-    dialogue_request,
-)
-from agent_dispatch.core.outcome.refusal import refused_by, result_of_job
+from agent_dispatch.core.dialogue.exchange import as_dispatch, dialogue_from_result
+from agent_dispatch.core.outcome.refusal import result_of_job
 from agent_dispatch.core.questions import QuestionRow
-from agent_dispatch.core.request.parallel import wrong_items
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.jobs.errors import JobNotEndedError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.listing import Listing
 from agent_dispatch.jobs.origin import Origin
-from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.retention import Collected
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
 from agent_dispatch.model.config import Settings
-from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
     DispatchResult,
@@ -55,20 +54,22 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.event import TellEvent, ignore_event
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus, JobSummary
 from agent_dispatch.model.message import Sending
-from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.question import AnsweredBy, PastQuestion, Question, Verdict
 from agent_dispatch.model.replies import Answered, CacheCleared, CacheStats
 from agent_dispatch.model.rights import ChangedBy
+from agent_dispatch.remote.caller.client import Hosts
+from agent_dispatch.remote.caller.remote_jobs import with_remote_jobs
 from agent_dispatch.run.accounts import tree_around
-from agent_dispatch.run.agents import Looks
+from agent_dispatch.run.agents import inspect_agent, list_agents
 from agent_dispatch.run.background import Workers
+from agent_dispatch.run.dialogue_across_hosts import dialogue_across_hosts
 from agent_dispatch.run.give_answer import give_answer
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.notify import Notifier
-from agent_dispatch.run.parallel import dispatch_parallel
-from agent_dispatch.run.plan import Plan, Planner, plan_run
-from agent_dispatch.run.run_job import JobRun, Work, nothing_begun
+from agent_dispatch.run.parallel import dispatch_parallel, run_group
+from agent_dispatch.run.plan import Plan, Planner, plan_dialogue, plan_members, plan_run
+from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.send_message import send_message
 from agent_dispatch.run.sessions import check_not_around, check_owner
@@ -95,6 +96,7 @@ class Service:
         *,
         registry: Registry,
         store: JobStore,
+        hosts: Hosts,
         limits: Limits,
         open_claude: OpenClaude,
         run_program: RunProgram,
@@ -109,23 +111,24 @@ class Service:
         Args:
             registry: The agents.
             store: The records.
+            hosts: The other machines of the configuration.
             limits: The slots of this process's depth, and the locks of sessions.
             open_claude: Runs claude.
             run_program: Runs other programs for a run.
-            workers: Start background jobs.
-            nursery: Where runs live that several callers wait for.
+            workers: Starts background jobs.
+            nursery: Where shared runs live.
             environ: What agents inherit; also names the nesting depth and holds PATH.
             claude: The program and its first arguments; None: `claude` on PATH.
-            tell: Told of permission questions, and of the ends of background jobs.
+            tell: Gets permission questions, and the ends of background jobs.
         """
         self._registry = registry
         self._store = store
+        self._hosts = hosts
         self._workers = workers
         self._parent = environ.get(JOB_VARIABLE)
         self._tree = tree_around(environ)
         self._ids = IdSource()
         self._threads = DirectoryThreads()
-        self._looks = Looks(registry, self._threads)
         self._planner = Planner(registry, environ, claude, self._threads)
         self._runner = Runner(
             store=store,
@@ -153,17 +156,17 @@ class Service:
     ) -> DispatchResult:
         """Give one task to one agent and wait for the answer.
 
-        The same asked again is answered from the cache, and while it is under way, by that run.
-        If cancelled, and no other caller waits for the run, no process of it is left, and its
-        record says so.
+        An identical request is answered from the cache, or by a run that is going on. If
+        cancelled, and no other caller waits for the run, no process of it is left, and its record
+        says so.
 
         Args:
-            request: What is asked of whom.
-            on_progress: Called with the job's id first, then with what happens; returns at once.
-            ref: The caller gets the id in place of the answer: keep the record until `gc`.
-            fresh: Run it whatever was asked before; its answer may be given to later calls.
-            alone: Share it with no other call, before or after. That also holds for a request that
-                resumes a session.
+            request: The task and its agent.
+            on_progress: Gets the job's id first, then what happens; must return at once.
+            ref: The caller gets the id instead of the answer, so keep the record until `gc`.
+            fresh: Always start a new run; later calls may get its answer.
+            alone: Share the run and its answer with no other call. That also holds for a request
+                that resumes a session.
 
         Raises:
             UnknownAgentError: No such agent.
@@ -177,19 +180,19 @@ class Service:
         return await self._run(plan, on_progress, self._tree, ref=ref, fresh=fresh, alone=alone)
 
     async def plan(self, request: DispatchRequest) -> Plan:
-        """Check a request, and say how it would be run; raises what `dispatch` raises for it."""
+        """Check a request and plan its run, as `dispatch` does."""
         plan = plan_run(await self._planner.snapshot(), request)
-        await self._check_owner_of_session(request)
+        await check_owner(self._store, self._hosts.remote_jobs, plan)
         return plan
 
     def kept_answer(self, plan: Plan) -> DispatchResult | None:
-        """The answer to a question that was asked before, if it is in the cache."""
+        """Return the answer to an identical earlier request, if it is in the cache."""
         if _is_own_run(plan):
             return None
         return self._flight.kept(plan)
 
     async def keep_answer(self, job: Job) -> None:
-        """Put the answer of a call that a worker ran into the cache, if it may be given again."""
+        """Cache the answer of a call that a worker ran, if later calls may get it."""
         if job.kind is not JobKind.CALL or job.resume_session_id is not None:
             return
         if job.result is None or job.completed_at is None:
@@ -208,11 +211,14 @@ class Service:
         fresh: bool = False,
         alone: bool = False,
     ) -> DispatchResult:
-        request, settings = plan.request, plan.settings
-        await self._check_owner_of_session(request)
-        await check_not_around(self._store, self._parent, request.session_id)
-        # Where no record of an ordinary call is kept, there is none that a ref could name.
-        unnamed = ref and settings.call_retention_days == 0
+        await check_owner(self._store, self._hosts.remote_jobs, plan)
+        if plan.agent.host is not None:
+            return await self._hosts.call(
+                plan.agent, plan.request, on_progress, ref=ref, fresh=fresh or alone, tree=tree
+            )
+        await check_not_around(self._store, self._parent, plan.request.session_id)
+        # If records of ordinary calls are not kept, a ref needs a run with a record of its own.
+        unnamed = ref and plan.settings.call_retention_days == 0
         if alone or unnamed or _is_own_run(plan):
             return await self._runner.call(plan, ref, on_progress, tree=tree)
         start = partial(self._runner.call, plan, ref, tree=tree)
@@ -221,7 +227,7 @@ class Service:
         result = await self._flight.dispatch(plan, on_progress, start)
         if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
             return result
-        # The record is gone, so the caller must get all of the answer now.
+        # The record is gone, so the caller must get the whole answer now.
         return msgspec.structs.replace(result, job_id=None)
 
     async def dispatch_detached(
@@ -235,41 +241,44 @@ class Service:
     ) -> DispatchResult:
         """Give one task to one agent as a background job, and wait for the answer.
 
-        The cache and runs under way are asked first, as by `dispatch`. If cancelled, the job goes
-        on; see `submit` for a cancellation before it was handed over.
+        The cache and runs that are going on are asked first, as by `dispatch`. If cancelled, the
+        job goes on; `submit` says what happens if it had not been handed over yet.
 
         Args:
-            request: What is asked of whom.
-            on_progress: Called with the job's id first, then with what happens; returns at once.
+            request: The task and its agent.
+            on_progress: Gets the job's id first, then what happens; must return at once.
             fresh: As in `dispatch`.
             alone: As in `dispatch`.
-            summary_chars: Recorded: a reference with that many characters answers the call.
+            summary_chars: Recorded: the call is answered by a reference with a summary of that
+                length.
 
         Raises:
             DispatchError: As for `submit`.
         """
-        plan = plan_run(await self._planner.snapshot(), request)
-        await self._check_owner_of_session(plan.request)
+        plan = await self.plan(request)
+        if plan.agent.host is not None:
+            job = await self._hosts.submit(plan.agent, plan.request, tree=self._tree)
+            return result_of_job(await self._follow(job, on_progress))
         await check_not_around(self._store, self._parent, plan.request.session_id)
 
         async def start(report: OnProgress, _limit: TimeLimit) -> DispatchResult:
             # The worker keeps the time itself, from when its agent starts.
             fields = {"summary_chars": summary_chars}
-            job = await self._to_worker(plan.request, JobKind.BACKGROUND, fields=fields)
-            report(with_agent(job.agent, started_line(job.id), 0))
-            return result_of_job(await self.wait(job.id, math.inf, report))
+            job = await self._workers.submit(plan.request, fields=fields)
+            return result_of_job(await self._follow(job, report))
 
         if alone or _is_own_run(plan):
             return await start(on_progress, TimeLimit(plan.timeout_s))
         if fresh:
             return await self._flight.fresh(plan, on_progress, start)
-        # The caller may be told the id in place of the answer.
+        # The caller may get the id in place of the answer.
         await self._flight.forget_unless(plan, self.is_recorded)
         return await self._flight.dispatch(plan, on_progress, start, outlives=True)
 
-    async def _check_owner_of_session(self, request: DispatchRequest) -> None:
-        """Refuse to resume the conversation of another agent; see `sessions.check_owner`."""
-        await check_owner(self._store, request)
+    async def _follow(self, job: Job, on_progress: OnProgress) -> Job:
+        """Report the id of a background job, and wait for its end."""
+        on_progress(with_agent(job.agent, started_line(job.id), 0))
+        return await self.wait(job.id, math.inf, on_progress)
 
     async def parallel(
         self,
@@ -282,21 +291,21 @@ class Service:
         Each is a dispatch like any other. If cancelled, all of them end.
 
         Args:
-            members: What is asked of whom.
-            aggregate: The agent that makes one answer of all; empty for none.
-            on_progress: Called with what happens, labelled with whom it happens to.
+            members: The tasks and their agents.
+            aggregate: The agent that combines the answers into one; empty for none.
+            on_progress: Gets what happens, labelled with the member that it is about.
 
         Raises:
-            InvalidRequestError: An item is wrong; it is named, and nothing was started.
-            UnknownAgentError: The agent that is to combine the answers is.
+            InvalidRequestError: It names each task that is wrong; nothing was started.
+            UnknownAgentError: There is no agent `aggregate`.
             ConfigError: `agents.toml` cannot be read.
         """
         snapshot = await self._planner.snapshot()
-        plans = _plan_members(snapshot, members, aggregate)
+        plans = plan_members(snapshot, members, aggregate)
         tree = self._tree or self._ids.next()
 
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
-            # The request that combines the answers is made when they are there.
+            # The request that combines the answers is not planned before they are there.
             plan = plans.get(member.request) or plan_run(snapshot, member.request)
             return await self._run(plan, report, tree, ref=member.ref, fresh=member.fresh)
 
@@ -310,8 +319,8 @@ class Service:
     ) -> Job:
         """Give several tasks to agents at once, as one background job, and wait for its end.
 
-        The cache and runs under way are asked first, as by `parallel`. If cancelled, the job goes
-        on; see `submit` for a cancellation before it was handed over.
+        The cache and runs that are going on are asked first, as by `parallel`. If cancelled, the
+        job goes on; `submit` says what happens if it had not been handed over yet.
 
         Returns:
             The job, whose members have records of their own.
@@ -319,23 +328,22 @@ class Service:
         Raises:
             DispatchError: As for `parallel` and `submit`.
         """
-        plans = _plan_members(await self._planner.snapshot(), members, aggregate)
-        asked = [await self._with_known_job(member, plans[member.request]) for member in members]
-        job = await self._to_worker(
-            group_job.as_dispatch(asked, aggregate),
+        plans = plan_members(await self._planner.snapshot(), members, aggregate)
+        members = [await self._with_known_job(member, plans[member.request]) for member in members]
+        job = await self._workers.submit(
+            group_job.as_dispatch(members, aggregate),
             JobKind.GROUP,
             fields={
-                "agents": group_job.agents_of(asked, aggregate),
-                "dispatches": asked,
+                "agents": group_job.agents_of(members, aggregate),
+                "dispatches": members,
                 "aggregate": aggregate,
-                "members": [member.job_id for member in asked if member.job_id] or None,
+                "members": [member.job_id for member in members if member.job_id] or None,
             },
         )
-        on_progress(with_agent(job.agent, started_line(job.id), 0))
-        ended = await self.wait(job.id, math.inf, on_progress)
-        came = group_job.from_record(result_of_job(ended))
-        if came is not None and ended.completed_at is not None:
-            for member, result in zip(asked, came.individual_results, strict=True):
+        ended = await self._follow(job, on_progress)
+        outcome = group_job.from_record(result_of_job(ended))
+        if outcome is not None and ended.completed_at is not None:
+            for member, result in zip(members, outcome.individual_results, strict=True):
                 plan = plans[member.request]
                 is_ours = member.job_id is None and plan.agent.host is None
                 if is_ours and plan.settings.cache.enabled:
@@ -343,50 +351,27 @@ class Service:
         return ended
 
     async def _with_known_job(self, member: Member, plan: Plan) -> Member:
-        """Name the job whose answer is that of a member, if it is kept or under way."""
+        """Name the job that answers a member already: from the cache, or by a run going on."""
         if member.fresh or not plan.settings.cache.enabled:
             return member
         await self._flight.forget_unless(plan, self.is_recorded)
         return msgspec.structs.replace(member, job_id=self._flight.known_job(plan))
 
     async def _run_group(self, run: JobRun) -> DispatchResult:
-        """Run the dispatches of a group in the process that was made for it."""
-        job, began = run.owned.job, trio.current_time()
+        """Run the dispatches of a group in its worker."""
+        job, snapshot = run.owned.job, await self._planner.snapshot()
         if self._store.origin is not None:
             self._store.origin.inherit(job)
-        members = job.dispatches or []
-        ids = {at: member.job_id for at, member in enumerate(members) if member.job_id}
-        asked: dict[str, tuple[Question, ...]] = {}
-        """What the members ask, by their jobs: the record of the group shows it, too."""
-
-        def report(progress: Progress) -> None:
-            at = progress.member
-            if progress.job_id is not None and progress.questions is not None:
-                asked[progress.job_id] = progress.questions
-                waiting = sorted(chain(*asked.values()), key=lambda each: each.asked_at)
-                run.owned.note(
-                    question=waiting[0] if waiting else None, later_questions=waiting[1:] or None
-                )
-            if progress.job_id is not None and at is not None and at < len(members):
-                ids.setdefault(at, progress.job_id)
-                run.owned.note(members=[ids[known] for known in sorted(ids)])
-            run.tell(progress)
-
-        snapshot = await self._planner.snapshot()
 
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
             if member.job_id is not None and await self.is_recorded(member.job_id):
                 known = result_of_job(await self.wait(member.job_id, math.inf, report))
                 return msgspec.structs.replace(known, cached=True)
             plan = plan_run(snapshot, member.request)
-            # Kept until `gc`, as the group refers to it.
+            # Kept until `gc`, because the record of the group refers to it.
             return await self._run(plan, report, job.tree, ref=True, fresh=member.fresh)
 
-        run.cancelled = lambda by: group_job.cancelled(job.agent, list(ids.values()), by)
-        run.owned.note_started()
-        came = await dispatch_parallel(members, job.aggregate, dispatch, report)
-        duration_ms = round((trio.current_time() - began) * 1000)
-        return group_job.to_record(job.agent, came, duration_ms)
+        return await run_group(run, dispatch)
 
     async def dialogue(
         self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
@@ -394,59 +379,49 @@ class Service:
         """Let two agents talk about a topic until one says that it is settled.
 
         Both work under one slot and one record, each in one session. If cancelled, no process of
-        the two is left, and the record has what they said.
+        the two is left, and the record has what they said. If one of them is on another host, each
+        turn is a job of its own.
 
         Args:
-            request: Who is to talk about what.
-            on_progress: Called with the job's id first, then with what happens.
+            request: The two agents and the topic.
+            on_progress: Gets the job's id first, then what happens; must return at once.
 
         Raises:
             DispatchError: As for `dispatch`.
         """
-        request = check_dialogue(request)
-        snapshot = await self._planner.snapshot()
-        agents = {
-            Role.RESPONDER: snapshot.effective(request.responder),
-            Role.REQUESTER: snapshot.effective(request.requester),
-        }
-        return await self._runner.dialogue(
-            request, agents, snapshot.settings, on_progress, tree=self._tree
-        )
+        plan = plan_dialogue(await self._planner.snapshot(), request)
+        if not plan.is_local:
+            return await dialogue_across_hosts(plan.request, self._dispatch_alone, on_progress)
+        return await self._runner.dialogue(plan, on_progress, tree=self._tree)
 
     async def dialogue_detached(
         self, request: DialogueRequest, on_progress: OnProgress = ignore_progress
     ) -> DialogueResult:
         """Let two agents talk as a background job, and wait for its end.
 
-        If cancelled, the job goes on; see `submit` for a cancellation before it was handed over.
+        If cancelled, the job goes on; `submit` says what happens if it had not been handed over
+        yet. A dialogue with an agent on another host ends with this call.
 
         Raises:
             DispatchError: As for `submit`.
         """
-        request = check_dialogue(request)
-        snapshot = await self._planner.snapshot()
-        for name in (request.responder, request.requester):
-            snapshot.effective(name)
+        plan = plan_dialogue(await self._planner.snapshot(), request)
+        if not plan.is_local:
+            return await dialogue_across_hosts(plan.request, self._dispatch_alone, on_progress)
         fields = {
-            "agents": [request.requester, request.responder],
-            "max_rounds": request.max_rounds,
+            "agents": [plan.request.requester, plan.request.responder],
+            "max_rounds": plan.request.max_rounds,
         }
-        job = await self._to_worker(as_dispatch(request), JobKind.BACKGROUND, fields=fields)
-        on_progress(with_agent(job.agent, started_line(job.id), 0))
-        return dialogue_from_result(result_of_job(await self.wait(job.id, math.inf, on_progress)))
+        job = await self._workers.submit(as_dispatch(plan.request), fields=fields)
+        return dialogue_from_result(result_of_job(await self._follow(job, on_progress)))
 
-    async def _run_dialogue(self, run: JobRun) -> DispatchResult:
-        """Have the dialogue of a background job."""
-        request = dialogue_request(run.owned.job)
-        snapshot = await self._planner.snapshot()
-        agents = {
-            Role.RESPONDER: snapshot.effective(request.responder),
-            Role.REQUESTER: snapshot.effective(request.requester),
-        }
-        return await self._runner.run_dialogue(request, agents, snapshot.settings, run)
+    async def _dispatch_alone(
+        self, request: DispatchRequest, on_progress: OnProgress
+    ) -> DispatchResult:
+        return await self.dispatch(request, on_progress, alone=True)
 
     async def cache_stats(self) -> CacheStats:
-        """How full the cache is and how often it helped."""
+        """Return how full the cache is and how often it helped."""
         return self._flight.stats((await self._planner.snapshot()).settings.cache)
 
     async def cache_clear(self) -> CacheCleared:
@@ -455,9 +430,9 @@ class Service:
         return CacheCleared(cleared=self._flight.clear())
 
     async def are_local(self, names: Sequence[str]) -> bool:
-        """Whether a worker of this machine can reach all of these agents by itself."""
-        await trio.lowlevel.checkpoint()
-        return True
+        """Whether all of these agents are on this machine, as one worker for them needs."""
+        agents = (await self._planner.snapshot()).config.agents
+        return all(name not in agents or agents[name].host is None for name in names)
 
     async def settings(self) -> Settings:
         """Read the settings.
@@ -472,23 +447,22 @@ class Service:
     async def submit(self, request: DispatchRequest) -> Job:
         """Start a background job; it goes on when this process ends.
 
-        If cancelled, either no worker has it, and its record says that it was cancelled; or the
-        job was handed over (`run.background`), and is returned as if nothing had happened.
+        If cancelled, either no worker has it, and its record says that it was cancelled; or a
+        worker has it, and this call returns normally.
 
         Raises:
-            DispatchError: As for `dispatch`, and when no worker can be started: then the job is
-                recorded as failed.
+            DispatchError: As for `dispatch`; or no worker can be started, and the job is recorded
+                as failed.
         """
-        plan_run(await self._planner.snapshot(), request)
-        await self._check_owner_of_session(request)
-        return await self._to_worker(request, JobKind.BACKGROUND)
+        plan = await self.plan(request)
+        if plan.agent.host is not None:
+            return await self._hosts.submit(plan.agent, plan.request, tree=self._tree)
+        return await self._workers.submit(request)
 
     async def _submit_allowed(self, request: DispatchRequest, allowed: PastQuestion) -> Job:
-        """Start a background job, as `submit` does, in which one call is allowed once."""
-        plan_run(await self._planner.snapshot(), request)
-        await self._check_owner_of_session(request)
-        fields = {"allow_once": allowed}
-        return await self._to_worker(request, JobKind.BACKGROUND, fields=fields)
+        """Start a background job in which one call is allowed once."""
+        await self.plan(request)
+        return await self._workers.submit(request, fields={"allow_once": allowed})
 
     async def submit_for_remote_caller(
         self,
@@ -503,9 +477,9 @@ class Service:
         """Start a job for a caller on another machine, as `submit` does.
 
         Args:
-            plan: What is asked of whom, from `plan`.
-            job_id: The id that the caller made; there is no job of this id.
-            kind: A call is a worker's job too, with a lease.
+            plan: From `plan`.
+            job_id: The id that the caller made; there is no such job yet.
+            kind: Also for a call, which is a worker's job with a lease here.
             ref: Its record is kept until `gc`.
             lease_s: How long the job goes on without its caller; 0: to its end.
             tree: The tree of runs that the caller belongs to.
@@ -513,47 +487,9 @@ class Service:
         Raises:
             DispatchError: As for `submit`.
         """
-        return await self._to_worker(
+        return await self._workers.submit(
             plan.request, kind, ref=ref, job_id=job_id, lease_s=lease_s, tree=tree
         )
-
-    async def _to_worker(
-        self,
-        request: DispatchRequest,
-        kind: JobKind,
-        *,
-        ref: bool = False,
-        job_id: str | None = None,
-        lease_s: float | None = None,
-        fields: Mapping[str, object] | None = None,
-        tree: str | None = None,
-    ) -> Job:
-        async with create_job(
-            self._store,
-            request,
-            kind=kind,
-            parent=self._parent,
-            tree=tree or self._tree,
-            ref=ref,
-            job_id=job_id,
-            fields=fields,
-        ) as owned:
-            result = None
-            try:
-                if lease_s is not None:
-                    await in_thread(self._store.submissions.prepare, owned.job.id, lease_s)
-                await self._workers.start(owned)
-            except DispatchError as error:
-                result = refused_by(error, request.agent)
-                raise
-            except trio.Cancelled:
-                result = nothing_begun(owned)("its submitter")
-                raise
-            finally:
-                if result is not None:
-                    # It is shielded and bounded itself.
-                    await owned.finish(result)  # noqa: ASYNC102
-            return owned.job
 
     async def answer(
         self, job_id: str, verdict: Verdict, by: AnsweredBy, question_id: str = ""
@@ -568,17 +504,18 @@ class Service:
                 "A dispatched agent does not allow itself anything: this process runs inside a"
                 " dispatch (AGENT_DISPATCH_DEPTH is set). Answer from a shell of your own."
             )
+        if (place := await self._hosts.place_of(job_id)) is not None:
+            return await self._hosts.answer(place, verdict, by, question_id)
         return await give_answer(
             self._store, self._submit_allowed, job_id, verdict, by, question_id
         )
 
     async def questions_elsewhere(self) -> tuple[list[QuestionRow], list[str]]:
-        """The questions of our jobs on other machines, and the machines that cannot be reached."""
-        await trio.lowlevel.checkpoint()
-        return [], []
+        """Return the questions of our jobs on other hosts, and why a host cannot be asked."""
+        return await self._hosts.questions()
 
     async def may_ask(self) -> bool:
-        """Whether some agent asks a person for permissions; no, if that cannot be read."""
+        """Whether some agent asks a person for permissions; false if that cannot be read."""
         try:
             snapshot = await self._planner.snapshot()
         except DispatchError:
@@ -593,36 +530,36 @@ class Service:
         Raises:
             DispatchError: It cannot be run; its record says so.
         """
-        await self._runner.background(job_id, fds, self._joint_work)
-
-    def _joint_work(self, job: Job) -> Work | None:
-        """What a worker does for a job of several agents; None for a dispatch."""
-        if job.kind is JobKind.GROUP:
-            return self._run_group
-        return None if job.max_rounds is None else self._run_dialogue
+        await self._runner.background(job_id, fds, self._run_group)
 
     async def job(self, job_id: str) -> Job:
-        """One job as it is now: a job whose owner died has ended, and says so.
+        """Return a job as it is now; a job whose owner died is recorded as lost first.
 
         Raises:
             DispatchError: Not an id, no such job, or its record cannot be read.
         """
+        if (place := await self._hosts.place_of(job_id)) is not None:
+            return await self._hosts.job(place)
         return await settled(self._store, job_id)
 
     def keep_record(self, job_id: str) -> None:
-        """Keep the record of a call until `gc`, as its client gave it up at its own time limit.
+        """Keep the record of a call until `gc`, because its client gave up at its own time limit.
 
-        It does nothing for a job that does not run in this process.
+        Does nothing for a job that does not run in this process.
         """
         self._runner.keep_record(job_id)
 
     async def shown_id(self, job_id: str) -> str:
-        """The id of a job as answers have it: with its host, if that is another machine."""
-        await trio.lowlevel.checkpoint()
+        """Return the id of a job as answers have it: with its host, if that is another machine."""
+        with contextlib.suppress(DispatchError):
+            if (place := await self._hosts.place_of(job_id)) is not None:
+                return place.shown_id
         return job_id
 
     async def is_recorded(self, job_id: str) -> bool:
-        """Whether there is a record of that job, by which its answer can be fetched."""
+        """Whether the job has a record, so that its answer can be fetched; no host is asked."""
+        if await self._hosts.place_of(job_id) is not None:
+            return True
         try:
             await in_thread(self._store.head, job_id)
         except DispatchError:
@@ -632,18 +569,20 @@ class Service:
     async def wait(
         self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
     ) -> Job:
-        """Wait until a job has ended, but not longer than `patience_s`; the status shows which.
+        """Wait until a job has ended, at most `patience_s`; its status says whether it has.
 
-        Wakes within milliseconds of the end, also of a sudden one.
+        Returns within milliseconds of the end, also if its owner is killed.
 
         Args:
             job_id: The job.
-            patience_s: Seconds; the job goes on if they do not suffice.
-            on_progress: Called with new lines on what the agent does.
+            patience_s: Seconds; the job goes on after them.
+            on_progress: Gets new lines about what the agent does.
 
         Raises:
             DispatchError: As for `job`.
         """
+        if (place := await self._hosts.place_of(job_id)) is not None:
+            return await self._hosts.wait(place, patience_s, on_progress)
         seen_at: float | None = None
         asked: tuple[Question, ...] = ()
 
@@ -658,14 +597,16 @@ class Service:
 
         with trio.move_on_after(patience_s):
             return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)
-        return await self.job(job_id)
+        return await settled(self._store, job_id)
 
     async def send(self, job_id: str, text: str) -> Sending:
-        """Tell the agent of a job something while it works; see `send_message`.
+        """Send a message to the agent of a job while it works; see `send_message`.
 
         Raises:
             DispatchError: Not an id, not a message, or its record cannot be read.
         """
+        if (place := await self._hosts.place_of(job_id)) is not None:
+            return await self._hosts.send(place, text)
         return await send_message(self._store, job_id, text)
 
     async def cancel(
@@ -676,11 +617,13 @@ class Service:
         Args:
             job_id: The job.
             keep: Interrupt a run that has begun, and keep what its agent said.
-            by: Who asks, for the end of a sentence.
+            by: Who cancels it, for the end of a sentence.
 
         Raises:
             DispatchError: Not an id, or its record cannot be read.
         """
+        if (place := await self._hosts.place_of(job_id)) is not None:
+            return await self._hosts.cancel(place, by, keep=keep)
         return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S, keep=keep)
 
     async def jobs(
@@ -691,7 +634,7 @@ class Service:
         mine: bool = False,
         matches: Callable[[JobSummary], bool] | None = None,
     ) -> Listing:
-        """The newest jobs, or the newest of one status, each settled.
+        """List the newest jobs, each settled; of those on other hosts, what was last known.
 
         Args:
             status: Only jobs with this status.
@@ -700,49 +643,69 @@ class Service:
                 started from the directory of this process.
             matches: Only jobs that it accepts.
         """
-        matches = self._mine(matches) if mine else matches
-        look = partial(self._store.lister.newest, status=status, limit=limit, matches=matches)
-        return await in_pool(Pool.BULK, look)
-
-    def _mine(self, matches: Callable[[JobSummary], bool] | None) -> Callable[[JobSummary], bool]:
-        """Narrow down what `matches` accepts to the jobs of this client."""
         origin = self._store.origin
 
-        def is_mine(row: JobSummary) -> bool:
-            return origin is not None and origin.is_mine(row) and (not matches or matches(row))
+        def is_wanted(row: JobSummary) -> bool:
+            if mine and (origin is None or not origin.is_mine(row)):
+                return False
+            return matches is None or matches(row)
 
-        return is_mine
+        def look() -> Listing:
+            listing = self._store.lister.newest(status=status, limit=limit, matches=is_wanted)
+            return with_remote_jobs(
+                listing,
+                self._hosts.remote_jobs,
+                limit,
+                lambda row: status in (None, row.status) and is_wanted(row),
+            )
+
+        return await in_pool(Pool.BULK, look)
 
     async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
-        """Remove jobs that ended before that, and what dead processes left."""
-        return await in_pool(
-            Pool.BULK, partial(self._store.retention.collect, max_age_days, dry_run=dry_run)
-        )
+        """Remove jobs that ended before that, and what dead processes left.
+
+        Of jobs on other hosts only the local notes are removed.
+        """
+        collect = partial(self._store.retention.collect, max_age_days, dry_run=dry_run)
+        collected = await in_pool(Pool.BULK, collect)
+        if not dry_run:
+            await in_pool(Pool.BULK, self._hosts.remote_jobs.clean, max_age_days)
+        return collected
 
     async def result(self, ref: str) -> DispatchResult:
-        """The whole result of a job that has ended.
+        """Return the whole result of a job that has ended.
 
         Raises:
-            DispatchError: As for `job`; or the job has not ended, or has no result.
+            DispatchError: As for `job`; or the job has not ended, or its host cannot be reached.
         """
         job = await self.job(ref)
         if not job.status.is_terminal:
             raise JobNotEndedError(job)
+        if job.unreachable_since is not None:
+            raise DispatchError(
+                f"Host {job.host} cannot be reached, and the answer of job {job.id} is there. It"
+                f" is {job.status} as far as is known. Ask again later."
+            )
         return result_of_job(job)
 
     # -- agents
 
     async def list_agents(self) -> list[AgentSummary]:
-        """All configured agents, the broken ones with their problem."""
-        return await self._looks.list_agents()
+        """List all configured agents, the broken ones with their problem."""
+        return await list_agents(self._registry, self._threads)
 
     async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
-        """One agent as it takes effect, with the first lines of its documents.
+        """Return one agent as it takes effect, with the first lines of its documents.
 
         Raises:
-            DispatchError: No such agent, or its directory does not answer.
+            DispatchError: No such agent, or its directory or host does not answer.
         """
-        return await self._looks.inspect_agent(name, preview_lines)
+        snapshot = await self._planner.snapshot()
+        configured = snapshot.config.agents.get(name)
+        if configured is None or configured.host is None:
+            return await inspect_agent(self._registry, self._threads, name, preview_lines)
+        agent = snapshot.effective(name)
+        return await self._hosts.inspect_agent(agent, configured.host, preview_lines)
 
     async def tidy(self) -> None:
         """Remove old records as the settings say; a broken configuration removes nothing."""
@@ -767,9 +730,19 @@ class Service:
     ) -> AgentChange:
         """Register a directory; empty and 0 mean that the setting is inherited.
 
+        `HOST:DIRECTORY` is registered on that host, and linked here.
+
         Raises:
-            WideningError: A model asks for rights that are a person's to give.
+            WideningError: A model asks for rights that only a person may give.
         """
+        if (place := remote_directory(directory)) is not None:
+            given = [key for key, value in fields.items() if value and key != "description"]
+            if given:
+                raise InvalidRequestError(
+                    f"{', '.join(given)}: what an agent may do is set on its own host. Leave it"
+                    " out."
+                )
+            return await self.add_remote_agent(name, *place, fields.get("description", ""))
         add = partial(self._registry.add_agent, name, directory, by=by, **fields)
         return await self._threads.run(f"add {name}", add)
 
@@ -779,7 +752,7 @@ class Service:
         """Change what is not empty or 0; `none` and a negative budget clear the agent's own.
 
         Raises:
-            WideningError: A model asks for rights that are a person's to give.
+            WideningError: A model asks for rights that only a person may give.
         """
         update = partial(self._registry.update_agent, name, by=by, **fields)
         return await self._threads.run(f"update {name}", update)
@@ -793,15 +766,16 @@ class Service:
             DispatchError: The host refuses or cannot be reached, or the name is taken; nothing is
                 written on this machine.
         """
-        raise _no_hosts(host)
+        return await self._hosts.add_agent(name, host, directory, description)
 
     async def check_host(self, host: str) -> list[dict[str, Any]]:
-        """What `doctor` finds on another machine, over the very link that a run uses.
+        """Run `doctor` on another machine, over the same link that a run uses.
 
         Raises:
             DispatchError: There is no such host, or it cannot be reached.
         """
-        raise _no_hosts(host)
+        checks: list[dict[str, Any]] = await self._hosts.ask(host, "doctor")
+        return checks
 
     async def remove_agent(self, name: str) -> AgentChange:
         """Forget an agent; its directory stays as it is."""
@@ -809,44 +783,12 @@ class Service:
         return await self._threads.run(f"remove {name}", remove)
 
 
-def _plan_members(
-    snapshot: ConfigSnapshot, members: Sequence[Member], aggregate: str
-) -> dict[DispatchRequest, Plan]:
-    """Plan all that several tasks need, or refuse them with what is wrong with each."""
-    if aggregate:
-        snapshot.effective(aggregate)
-    plans: dict[DispatchRequest, Plan] = {}
-    problems = []
-    for index, member in enumerate(members):
-        try:
-            plans[member.request] = plan_run(snapshot, member.request)
-        except DispatchError as error:
-            problems.append(f"dispatches[{index}]: {error}")
-    if problems:
-        raise wrong_items(problems)
-    return plans
-
-
-class JobNotEndedError(DispatchError):
-    """The result of a job was asked for that has none yet."""
-
-    def __init__(self, job: Job) -> None:
-        super().__init__(
-            f"Job {job.id} is {job.status}: its result is not there yet.",
-            NextStep(kind=StepKind.WAIT, job_id=job.id),
-        )
-
-
 def _is_own_run(plan: Plan) -> bool:
-    """Whether a run answers its own call and no other."""
+    """Whether the answer of a run is for its own call only."""
     resumes = plan.request.session_id is not None
-    # Of an agent on another host, the call alone says here that it is verified.
+    # The `verify` command of an agent on another host is not known here.
     verifies = plan.verify is not None or plan.request.verify
     return resumes or verifies or not plan.settings.cache.enabled
-
-
-def _no_hosts(host: str) -> DispatchError:
-    return DispatchError(f"This process has no way to other machines, such as {host}.")
 
 
 @contextlib.asynccontextmanager
@@ -856,8 +798,8 @@ async def open_service(
     fork_server: ForkServer | None,
     claude: Sequence[str] | None = None,
     registry: Registry | None = None,
+    store: JobStore | None = None,
     open_claude: OpenClaude | None = None,
-    make: Callable[..., Service] = Service,
 ) -> AsyncIterator[Service]:
     """Wire a service for as long as the block runs.
 
@@ -866,8 +808,8 @@ async def open_service(
         fork_server: Forks guards and workers; None starts each the slow way.
         claude: The program to run in place of `claude` on PATH, with its first arguments.
         registry: The agents, in place of the file that `environ` names.
+        store: The records, in place of the directory that `environ` names.
         open_claude: Runs claude, in place of the real one.
-        make: Makes the service; takes what `Service` takes.
 
     Raises:
         ConfigError: `environ` names a configuration file that cannot be used.
@@ -877,16 +819,27 @@ async def open_service(
     jobs = jobs_path(environ, registry.path)
     launcher = Launcher(fork_server)
     notifier = Notifier(registry, environ)
+    store = store or JobStore(jobs, on_end=notifier.job_ended, origin=Origin(environ))
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
+        hosts = Hosts(
+            registry=registry,
+            store=store,
+            jobs=str(jobs),
+            launcher=launcher,
+            environ=environ,
+            nursery=nursery,
+            on_end=notifier.job_ended,
+        )
         try:
-            yield make(
+            yield Service(
                 registry=registry,
-                store=JobStore(jobs, on_end=notifier.job_ended, origin=Origin(environ)),
+                store=store,
+                hosts=hosts,
                 limits=Limits(jobs, current_depth(environ)),
                 open_claude=open_claude or partial(open_real_claude, launcher),
                 run_program=partial(run_program, launcher),
-                workers=Workers(fork_server, environ, claude),
+                workers=Workers(store, fork_server, environ, claude),
                 nursery=nursery,
                 environ=environ,
                 claude=claude,

@@ -3,20 +3,30 @@
 from agent_dispatch.core.dialogue.exchange import agent_of_session
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import Job
+from agent_dispatch.remote.caller.remote_jobs import RemoteJobs
+from agent_dispatch.run.plan import Plan
 from agent_dispatch.threads import in_thread
 
 
-async def check_owner(store: JobStore, request: DispatchRequest) -> None:
+async def check_owner(store: JobStore, remote_jobs: RemoteJobs, plan: Plan) -> None:
     """Refuse to resume the conversation of another agent.
 
-    It would go on in this agent's directory, with its rights.
+    It would go on in this agent's directory, with its rights. A conversation stays on its host.
 
     Raises:
         InvalidRequestError: A record says that the session belongs to another agent.
     """
-    if (session_id := request.session_id) is None:
+    if (session_id := plan.request.session_id) is None:
+        return
+    noted = await in_thread(remote_jobs.of_session, session_id)
+    if noted is not None:
+        if (noted.host, noted.agent) != (plan.agent.host, plan.agent.name):
+            raise InvalidRequestError(
+                f"Session {session_id} belongs to agent {noted.agent!r} on host {noted.host!r} (job"
+                f" {noted.shown_id}), not to {plan.agent.name!r}; nothing was started. Resume it"
+                " with that agent, or leave the session out."
+            )
         return
 
     def is_of(job: Job) -> bool:
@@ -24,10 +34,10 @@ async def check_owner(store: JobStore, request: DispatchRequest) -> None:
 
     job = await in_thread(store.lister.find, session_id.lower(), is_of)
     owner = None if job is None else agent_of_session(job, session_id)
-    if job is not None and owner is not None and owner != request.agent:
+    if job is not None and owner is not None and owner != plan.agent.name:
         raise InvalidRequestError(
             f"Session {session_id} belongs to agent {owner!r} (job {job.id}), not to"
-            f" {request.agent!r}; nothing was started. Resume it with agent {owner!r}, or leave"
+            f" {plan.agent.name!r}; nothing was started. Resume it with agent {owner!r}, or leave"
             " the session out, to begin a new conversation."
         )
 

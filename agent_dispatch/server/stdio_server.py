@@ -15,8 +15,7 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.remote.service import open_routed
-from agent_dispatch.run.service import Service
+from agent_dispatch.run.service import Service, open_service
 from agent_dispatch.server.mcp_server import build_server
 from agent_dispatch.server.stdio.byte_streams import LineReader, Outbox
 from agent_dispatch.server.stdio.front_door import FrontDoor
@@ -67,7 +66,7 @@ async def open_service_or_refuse(
     A person who calls a tool can fix it; a server that ends tells nobody.
     """
     async with AsyncExitStack() as stack:
-        opening = open_routed(fork_server=fork_server, environ=environ)
+        opening = open_service(fork_server=fork_server, environ=environ)
         service: Service | DispatchError
         try:
             service = await stack.enter_async_context(opening)

@@ -3,24 +3,18 @@
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.claude.program import run_program
-from agent_dispatch.config.registry import Registry
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.retention import Collected, Retention
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import Settings
-from agent_dispatch.run.background import Workers
 from agent_dispatch.run.housekeeping import Housekeeping
-from agent_dispatch.run.limits import Limits
-from agent_dispatch.run.service import Service
+from agent_dispatch.run.service import open_service
 from tests.run.fake_claude import INIT, FakeClaude, answer
 from tests.run.stage import task
 
@@ -53,21 +47,17 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
     )
     store = JobStore(tmp_path / "jobs")
     store.retention = KeepingRetention(bug)
-    service = Service(
-        registry=Registry(config),
-        limits=Limits(tmp_path, 0),
-        open_claude=FakeClaude((0, INIT), (0, answer("all is well"))),
-        run_program=partial(run_program, Launcher(None)),
-        environ={},
+    async with open_service(
+        environ={"AGENT_DISPATCH_CONFIG": str(config)},
+        fork_server=None,
         claude=(sys.executable,),
         store=store,
-        workers=Workers(None, {}, None),
-        nursery=nursery,
-    )
-    result = await service.dispatch(task("go"))
+        open_claude=FakeClaude((0, INIT), (0, answer("all is well"))),
+    ) as service:
+        result = await service.dispatch(task("go"))
+        assert result.job_id is not None
+        assert await service.result(result.job_id) == result
     assert (result.success, result.result) == (True, "all is well")
-    assert result.job_id is not None
-    assert await service.result(result.job_id) == result
 
 
 def broken(call_days: float, background_days: float) -> Collected:

@@ -300,11 +300,11 @@ GROUP = """
 import os, trio
 from agent_dispatch.claude.fork_server import start_fork_server
 from agent_dispatch.model.dispatch import DispatchRequest, Member
-from agent_dispatch.remote.service import open_routed
+from agent_dispatch.run.service import open_service
 from agent_dispatch.worker import ENTRIES
 
 async def main():
-    async with open_routed(environ=os.environ, fork_server=fork_server) as service:
+    async with open_service(environ=os.environ, fork_server=fork_server) as service:
         agents = ("train", "local")
         requests = [DispatchRequest(agent=agent, task="echo=x") for agent in agents]
         job = await service.parallel_detached([Member(request=request) for request in requests])

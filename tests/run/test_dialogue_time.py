@@ -24,7 +24,7 @@ from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import ErrorType, OnProgress, ignore_progress
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.limits import Limits
-from agent_dispatch.run.plan import Planner
+from agent_dispatch.run.plan import DialoguePlan, Planner
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.threads import DirectoryThreads
 from tests.run.fake_claude import INIT, FakeClaude, answer, tasks
@@ -69,7 +69,8 @@ class Two:
         )
         agents = {Role.RESPONDER: self._agent("db"), Role.REQUESTER: self._agent("backend")}
         request = msgspec.structs.replace(REQUEST, **changes)
-        return await runner.dialogue(request, agents, Settings(), ignore_progress)
+        plan = DialoguePlan(request=request, agents=agents, settings=Settings())
+        return await runner.dialogue(plan, ignore_progress)
 
     def _agent(self, name: str) -> EffectiveAgent:
         return EffectiveAgent(

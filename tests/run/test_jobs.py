@@ -17,14 +17,14 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.errors import JobNotEndedError, UnknownJobError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.run.background import WorkerStartError
-from agent_dispatch.run.service import JobNotEndedError, Service
+from agent_dispatch.run.service import Service
 from tests.claude.trees import Tree
 from tests.jobs.holders import holder_of
 from tests.run.stage import SESSION, Stage, task

@@ -8,7 +8,7 @@ import trio
 
 from agent_dispatch.core.request.checks import check_message
 from agent_dispatch.errors import UnknownAgentError
-from agent_dispatch.jobs.errors import UnknownJobError
+from agent_dispatch.jobs.errors import JobNotEndedError, UnknownJobError
 from agent_dispatch.jobs.ids import check_job_id
 from agent_dispatch.jobs.listing import Listing
 from agent_dispatch.jobs.retention import Collected
@@ -35,7 +35,7 @@ from agent_dispatch.model.message import Sending, SendOutcome
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.replies import CacheCleared, CacheStats
-from agent_dispatch.run.service import JobNotEndedError, Service
+from agent_dispatch.run.service import Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 CONFIG = "/home/user/.config/agent-dispatch/agents.toml"

@@ -8,14 +8,22 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 import trio
 
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.config.hosts import AgentSeen, Sightings, host_named
+from agent_dispatch.config.hosts import (
+    AgentSeen,
+    Sightings,
+    host_named,
+    link_agent,
+    require_free_name,
+)
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.core.next_step import on_host
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
@@ -24,6 +32,7 @@ from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import IdSource
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
+from agent_dispatch.model.agent import AgentChange, AgentDetails
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -35,7 +44,10 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.ledger import LedgerLine
+from agent_dispatch.model.message import Sending
 from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.model.question import AnsweredBy, Verdict
+from agent_dispatch.model.replies import Answered
 from agent_dispatch.remote.caller.connection import Connection, LinkLostError
 from agent_dispatch.remote.caller.followed_job import FIRST_CONTACT_S, FollowedJob, Stage
 from agent_dispatch.remote.caller.link import Link, UnreachableError
@@ -53,13 +65,15 @@ from agent_dispatch.remote.frames import (
     Submit,
     Told,
 )
-from agent_dispatch.run.notify import Notifier
 from agent_dispatch.threads import in_own_thread, in_thread
 
 _CANCEL_S = 3.0
 """How long a call that is cancelled waits for its host to say so; its lease ends it otherwise."""
 _ASK_S = 30.0
 """How long a host may take to answer a question about its files."""
+_ADD_S = 30.0
+"""How long to try to reach a host that is to get an agent."""
+_INSPECT_S = 5.0
 _LOOK_AGAIN_S = 5.0
 _PAUSE_S = (0.02, 0.2)
 _NOTIFY_S = 1.0
@@ -94,6 +108,7 @@ class Hosts:
         launcher: Launcher,
         environ: Mapping[str, str],
         nursery: trio.Nursery,
+        on_end: Callable[[Job], object],
     ) -> None:
         """Know the hosts of `registry`; none is contacted yet.
 
@@ -104,6 +119,7 @@ class Hosts:
             launcher: Starts ssh under guards.
             environ: Of ssh, and of this process.
             nursery: Where links live; leaving it ends our calls.
+            on_end: Called in a thread when the end of a job is first seen here.
         """
         self._registry = registry
         self._store = store
@@ -115,7 +131,7 @@ class Hosts:
         self._links: dict[str, Link] = {}
         self._is_tidy = False
         self._sightings = Sightings.of(environ, registry.path)
-        self._notifier = Notifier(registry, environ)
+        self._on_end = on_end
 
     # -- finding
 
@@ -440,7 +456,68 @@ class Hosts:
                 nursery.start_soon(ask, host)
         return found, problems
 
-    # -- everything else
+    async def send(self, place: Place, text: str) -> Sending:
+        """Have its host give a message to the agent of a job.
+
+        Raises:
+            DispatchError: The host refuses it, or cannot be reached.
+        """
+        args = {"job_id": place.id, "text": text}
+        sending = msgspec.convert(await self.ask(place.host, "send", args), Sending)
+        step = sending.next_step
+        if step is not None and place.note is not None:
+            step = on_host(step, place.host, place.note.agent, place.shown_id)
+        return msgspec.structs.replace(sending, job_id=place.shown_id, next_step=step)
+
+    async def answer(
+        self, place: Place, verdict: Verdict, by: AnsweredBy, question_id: str
+    ) -> Answered:
+        """Have its host answer a permission question of a job.
+
+        Raises:
+            DispatchError: The host refuses it, or cannot be reached.
+        """
+        args = {"job_id": place.id, "verdict": verdict, "by": by, "question_id": question_id}
+        answered = msgspec.convert(await self.ask(place.host, "answer", args), Answered)
+        return msgspec.structs.replace(answered, job_id=at_host(answered.job_id, place.host))
+
+    # -- agents
+
+    async def inspect_agent(
+        self, agent: EffectiveAgent, host: str, preview_lines: int
+    ) -> AgentDetails:
+        """Ask its host for an agent as it takes effect, and keep for listings if it is healthy.
+
+        Raises:
+            DispatchError: The host does not know it, or cannot be reached.
+        """
+        there = agent.agent or agent.name
+        args = {"name": there, "preview_lines": preview_lines}
+        details = msgspec.convert(
+            await self.ask(host, "inspect", args, patience_s=_INSPECT_S), AgentDetails
+        )
+        seen = {there: AgentSeen(healthy=details.healthy, problem=details.problem)}
+        await in_thread(self._sightings.note, host, seen)
+        return msgspec.structs.replace(details, name=agent.name, host=host)
+
+    async def add_agent(
+        self, name: str, host: str, directory: str, description: str = ""
+    ) -> AgentChange:
+        """Register a directory of a host as an agent there, and link it here.
+
+        Raises:
+            DispatchError: The host refuses or cannot be reached, or the name is taken here;
+                nothing is written on this machine.
+        """
+        file = self._registry.file
+        await in_thread(require_free_name, file, name)
+        args = {"name": name, "directory": directory, "description": description}
+        value: dict[str, Any] = await self.ask(host, "add", args, patience_s=_ADD_S)
+        said = description or str(value.get("description") or "")
+        change = await in_thread(partial(link_agent, file, name, host, description=said))
+        return msgspec.structs.replace(change, directory=value.get("directory"))
+
+    # -- asking
 
     async def ask(
         self, host: str, what: str, args: Mapping[str, Any] | None = None, patience_s: float = 0
@@ -488,11 +565,6 @@ class Hosts:
             raise wrong_answer(link.name, answer)
         return answer.value
 
-    async def saw(self, host: str, agent: str, *, healthy: bool, problem: str | None) -> None:
-        """Keep what a host said of one of its agents, for listings."""
-        seen = {agent: AgentSeen(healthy=healthy, problem=problem)}
-        await in_thread(self._sightings.note, host, seen)
-
     async def _learned(self, place: Place, job: Job) -> Job:
         """Keep what is known of a job now, enter its cost once, and give it as it reads here."""
         note = place.note
@@ -500,7 +572,7 @@ class Hosts:
         if await in_thread(self._learn, place, job):
             with trio.move_on_after(_NOTIFY_S):
                 # Abandoned after that: the command goes on, and has a bound of its own.
-                await in_thread(self._notifier.job_ended, here)
+                await in_thread(self._on_end, here)
         return here
 
     def _learn(self, place: Place, job: Job) -> bool:
