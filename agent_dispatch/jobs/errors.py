@@ -18,8 +18,8 @@ class InvalidJobIdError(InvalidRequestError):
 
     def __init__(self, text: str) -> None:
         super().__init__(
-            f"Not a job id: {quoted(text, _SHOWN_CHARS)}. An id is 32 lower-case hex digits, as the"
-            " answer of the dispatch gave it.",
+            f"Not a job id: {quoted(text, _SHOWN_CHARS)}. An id is 32 hex digits in lower case, as"
+            " the answer of the dispatch gave it.",
             NextStep(kind=StepKind.LIST_JOBS),
         )
 
