@@ -1,8 +1,8 @@
-"""One `claude -p` that is spoken to: lines in, events out.
+"""One `claude -p` in a conversation: lines in, events out.
 
-The prompt goes in as a line of stream-json on a pipe of its own, never in argv, so any text and
-any size is safe, and `interrupt` travels on the same pipe. Events go to the transcript as they
-are read; each one wakes the tasks that wait for it.
+The prompt is a line of stream-json on stdin, never an argument, so any text of any size is safe;
+interrupts take the same way. Events go to the transcript while they are read, and each chunk wakes
+the tasks that wait for the child.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from agent_dispatch.model.dispatch import OnProgress
 
 ControlEvent = ControlRequestEvent | ControlCancelRequestEvent | CommandLifecycleEvent
 OnControl = Callable[[Child, ControlEvent], object]
-"""Takes what claude asks on its control pipe, and what becomes of user lines; must not wait. A
-request without an answer would keep claude waiting for ever."""
+"""Gets claude's control requests, and the life cycle of user lines; must not wait. Claude waits for
+ever for the answer to a request."""
 
 
 async def say(child: Child, line: bytes) -> None:
-    """Write a line to claude's stdin; its events and its exit tell why it does not read it."""
+    """Write a line to claude's stdin. If claude has stopped reading, its exit will say why."""
     with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         await child.send(line)
 
@@ -44,16 +44,16 @@ async def open_claude(
     held_fds: Sequence[int],
     on_control: OnControl,
 ) -> AsyncIterator[Child]:
-    """Run claude for as long as the block runs; `transcript` is complete once it is left.
+    """Run claude for as long as the block runs; after it, `transcript` is complete.
 
     Args:
-        on_progress: Gets a line for each event worth one; must not wait.
-        held_fds: Descriptors kept open until no process of it is left.
-        on_control: Gets each request on the control pipe, each withdrawal of one, and what becomes
-            of user lines.
+        on_progress: Gets the lines of progress that events give; must not wait.
+        held_fds: Descriptors that the guard keeps open until the last process has ended.
+        on_control: Gets each control request, each withdrawal of one, and the life cycle of user
+            lines.
 
     Raises:
-        ChildStartError: When the block is left: claude or its directory was not usable.
+        ChildStartError: claude or its directory cannot be used. Raised when the block is left.
     """
     decoder = EventDecoder()
 

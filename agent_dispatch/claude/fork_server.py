@@ -1,14 +1,13 @@
 """The fork server: a small process, forked early, that forks guards and workers on request.
 
 Starting Python for each guard would cost more than everything else that a dispatch does. Forking a
-small process that has the modules already costs about a millisecond. So an owner of runs forks one
-fork server first, while it has one thread, no event loop and few modules. This module and the
-guard need the standard library only, because a fork copies the page tables of what was imported.
+small process that has imported its modules already takes about a millisecond. So an owner of runs
+first forks one fork server, while it has one thread, no event loop and few modules. This module and
+the guard need the standard library only, because a fork copies the page tables of all imports.
 
 The fork server has a session of its own, ignores the signals that end its owner, holds none of the
 owner's descriptors, and ends when the owner's end of its socket is closed. Each request
-(`claude.frames`) names the kind of process to fork. That process carries out the request and
-exits; it serves no second one.
+(`claude.frames`) names the kind of process to fork. That process carries out one request and exits.
 """
 
 import contextlib
@@ -31,34 +30,34 @@ The descriptors belong to that process.
 """
 
 KIND = "kind"
-"""The key of a request that names its entry."""
+"""The key of a request that holds its kind."""
 
 GUARD, WORKER = "guard", "worker"
 """The kinds of requests."""
 
 UP = b"up"
-"""What a worker says once it has its job's descriptors."""
+"""A worker writes this once it has its job's descriptors."""
 
 GO = b"go"
-"""What the submitter answers: the job is the worker's."""
+"""The submitter's answer: the job belongs to the worker from now on."""
 
 ONLY_GUARDS: Mapping[str, Entry] = {GUARD: guard.run}
 
 
 class ForkServer:
-    """The owner's handle. Closing it, or dying, ends the server but nothing that it forked."""
+    """The owner's handle. When it is closed, the server ends; its children go on."""
 
     def __init__(self, sock: socket.socket | None, pidfd: int | None = None) -> None:
-        """Wrap the owner's end, non-blocking; None means that there is no server to ask.
+        """Take the server's socket and pidfd, which are closed with this handle.
 
         Args:
-            sock: The owner's end.
-            pidfd: The server's (pidfd_open(2)), ours to close; None where there is none.
+            sock: The owner's end, non-blocking; None if there is no server.
+            pidfd: From pidfd_open(2); None if the system has none.
         """
         self.sock = sock
         self._pidfd = pidfd
         self.open_files = soft_limit()
-        """The soft limit of open files that forked processes have; the owner may raise its own."""
+        """The soft limit of open files of forked processes; the owner may raise its own later."""
 
     def close(self) -> None:
         """Let the server end. Safe to call twice."""
@@ -70,10 +69,10 @@ class ForkServer:
             self._pidfd = None
 
     def give_up(self) -> None:
-        """End a server that does not answer, even a stopped one, but nothing that it forked.
+        """Kill a server that does not answer, even a stopped one; its children go on.
 
-        The kernel then closes the descriptors of requests that it has not read, and frees the locks
-        behind them. Safe to call twice.
+        The kernel then closes the descriptors of requests that it has not read, and so frees their
+        locks. Safe to call twice.
         """
         if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -82,23 +81,23 @@ class ForkServer:
 
 
 def start_fork_server(entries: Mapping[str, Entry] = ONLY_GUARDS) -> ForkServer:
-    """Fork a fork server. Call it before any thread and before `trio.run`.
+    """Fork a fork server. To be called before any thread and before `trio.run`.
 
     Args:
-        entries: What a forked process does, by the kind of its request.
+        entries: What a forked process runs, by the kind of its request.
 
     Returns:
-        The handle. If the system refuses to fork, one without a socket.
+        The handle; one without a socket if the system refuses to fork.
 
     Raises:
-        RuntimeError: This process has threads already; a fork would copy their locks.
+        RuntimeError: This process has several threads; a fork would copy their locks.
     """
     if threading.active_count() > 1:
         raise RuntimeError("start_fork_server() must come before the first thread")
-    # A wrapper that became us may have left it on; we reap our own children only.
+    # A program that executed us may have set it; we reap only our own children.
     guard.set_subreaper(False)
     ours, theirs = socket.socketpair()
-    # Objects that exist now are never collected, so forked processes go on sharing their pages.
+    # Objects that exist now are never collected, so forked processes keep sharing their pages.
     gc.collect()
     gc.freeze()
     owner_pid = os.getpid()
@@ -116,7 +115,7 @@ def start_fork_server(entries: Mapping[str, Entry] = ONLY_GUARDS) -> ForkServer:
 
 
 def _pidfd_of(pid: int) -> int | None:
-    """Return a handle on our child that never means another process; None if there is none."""
+    """Open a descriptor that always means this child; None if the system has none."""
     if sys.platform != "linux":
         return None
     try:
@@ -127,7 +126,7 @@ def _pidfd_of(pid: int) -> int | None:
 
 def _be_fork_server(owner: socket.socket, entries: Mapping[str, Entry], owner_pid: int) -> NoReturn:
     try:
-        # It reads EOF when its owner ends, unless it is stopped: then it would keep the locks of
+        # A stopped server does not read EOF when its owner ends, and would keep the locks of
         # requests that it has not read.
         if guard.die_with_parent() and os.getppid() != owner_pid:
             os._exit(0)
@@ -135,10 +134,10 @@ def _be_fork_server(owner: socket.socket, entries: Mapping[str, Entry], owner_pi
         guard.set_process_name("dispatch-fork")
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(signum, signal.SIG_IGN)
-        # The kernel reaps forked processes; guards and workers tell their owners how it went.
+        # The kernel reaps forked processes; guards and workers report to their owners themselves.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         _drop_descriptors(owner.fileno())
-        # A collection would touch, and so copy, pages that are shared until then.
+        # A collection would write to shared pages, and so copy them.
         gc.disable()
         _serve(owner, entries)
     finally:
@@ -151,7 +150,7 @@ def _serve(owner: socket.socket, entries: Mapping[str, Entry]) -> None:
         try:
             pid = os.fork()
         except OSError:
-            # The owner reads EOF on the descriptors that it waits for.
+            # The owner finds out by EOF on the request's descriptors.
             pid = None
         if pid == 0:
             owner.close()
@@ -165,7 +164,7 @@ def _carry_out(payload: bytes, fds: Sequence[int], entries: Mapping[str, Entry])
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(signum, signal.SIG_DFL)
-        # None: descriptors were lost at the limit of open files; the owner reads EOF.
+        # None if descriptors were lost at the limit of open files; the owner finds out by EOF.
         if (request := frames.decode(payload, fds)) is not None:
             entries[str(request[KIND])](request, fds)
             status = 0
@@ -174,7 +173,7 @@ def _carry_out(payload: bytes, fds: Sequence[int], entries: Mapping[str, Entry])
 
 
 def _drop_descriptors(kept: int) -> None:
-    """Close all descriptors but `kept`, and point 0, 1 and 2 at the null device."""
+    """Close all descriptors but `kept`; 0, 1 and 2 become the null device."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -1,7 +1,7 @@
-"""Requests with descriptors on a stream socket: a length, JSON, and SCM_RIGHTS (unix(7)).
+"""Requests to the fork server on a stream socket: a length, JSON, and descriptors (unix(7)).
 
-The descriptors travel with the first byte. Reads are exact, so the rights of a frame always come
-with its own header.
+The descriptors travel with the first byte. The header is read on its own, so the descriptors of a
+frame always arrive with it.
 """
 
 import json
@@ -17,7 +17,7 @@ _MAX_FDS = 32
 
 
 class Frame:
-    """One request on its way, in as many pieces as the socket takes."""
+    """A request that is being sent, in as many pieces as the socket takes."""
 
     def __init__(self, payload: bytes, fds: Sequence[int]) -> None:
         """Send `payload` with `fds`, which stay the caller's to close."""
@@ -27,7 +27,7 @@ class Frame:
 
     @property
     def is_begun(self) -> bool:
-        """Some of it was sent, so the rest has to follow."""
+        """Whether some of it was sent, so that the rest must follow."""
         return not self._rights
 
     def send_some(self, sock: socket.socket) -> bool:
@@ -43,21 +43,21 @@ class Frame:
 
 
 def encode(request: Mapping[str, object], fds: Sequence[int]) -> Frame:
-    """The frame of a request; it says how many descriptors belong to it."""
+    """The frame of a request; it contains the number of its descriptors."""
     return Frame(json.dumps({**request, "fds": len(fds)}).encode(), fds)
 
 
 def decode(payload: bytes, fds: Sequence[int]) -> dict[str, Any] | None:
-    """The request; None if it came with fewer descriptors than were sent.
+    """The request; None if it arrived with fewer descriptors than were sent.
 
-    That happens at the limit of open files, and then it cannot be carried out.
+    That happens at the limit of open files; then it cannot be carried out.
     """
     request: dict[str, Any] = json.loads(payload)
     return request if len(fds) == request["fds"] else None
 
 
 def receive(sock: socket.socket) -> tuple[bytes, list[int]] | None:
-    """The payload and descriptors of the next frame, which are ours to close; None at the end.
+    """The payload and descriptors of the next frame; None at EOF. The caller closes them.
 
     Raises:
         EOFError: The other side died inside a frame.

@@ -154,7 +154,7 @@ class _Guard:
         if self._kill_at is not None or not self._start():
             return  # The owner gave up first, or no process could be forked.
         while self._exit_code is None:
-            self._wait(self._until_kill())
+            self._wait(self._poll_timeout_s())
             if self._kill_at is not None:
                 self._say_farewell()
             if self._term_at is not None and time.monotonic() >= self._term_at:
@@ -217,7 +217,7 @@ class _Guard:
             else:
                 self._read_exec()
 
-    def _until_kill(self) -> float | None:
+    def _poll_timeout_s(self) -> float | None:
         if self._kill_at is None:
             return None
         if self._farewell_fd is not None:
@@ -233,7 +233,7 @@ class _Guard:
             try:
                 # The owner shares this setting, and undoes its own when it closes its end.
                 os.set_blocking(self._farewell_fd, False)
-                # All or nothing: it is shorter than what a pipe takes at once.
+                # All or nothing: it is shorter than PIPE_BUF.
                 os.write(self._farewell_fd, self._farewell)
             except BlockingIOError:
                 return
@@ -290,7 +290,7 @@ class _Guard:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._leader, signum)
         except PermissionError:
-            pass  # macOS says so of a group whose last member is a zombie.
+            pass  # macOS raises this for a group whose last member is a zombie.
 
     def _reap(self) -> bool:
         """Reap the children that have exited; True when no child is left."""

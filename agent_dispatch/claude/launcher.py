@@ -1,4 +1,4 @@
-"""Start a guard or a worker: by the fork server, or the slow way where there is none."""
+"""Starts guards and workers: through the fork server, or with a new Python where there is none."""
 
 import contextlib
 import json
@@ -26,10 +26,10 @@ main(sys.argv[1:])
 )
 """The slow way to a guard: takes about ten times as long as a fork."""
 _TAKE_S = 3.0
-"""How long a fork server may leave a request unread. It reads within a millisecond, so one that
-takes this long is stopped or stuck, and is given up."""
+"""How long a fork server may leave a request unread. It needs a millisecond, so one that takes this
+long is stopped or hangs, and is killed."""
 _SLOW_START_S = 30.0
-"""How long the slow way may take: to start Python on a loaded machine, with room."""
+"""How long a new Python may take to start, on a loaded machine."""
 
 
 class Launcher:
@@ -41,11 +41,11 @@ class Launcher:
         """Use `server`, which stays the caller's to close.
 
         Args:
-            server: None always goes the slow way.
-            kind: Which of the server's entries.
-            program: The slow way. It gets the numbers of its descriptors as arguments and the
-                request as JSON on stdin, with `open_files`, the soft limit to set, if we may have
-                raised ours. It ends at once, having forked itself away.
+            server: None to start a new Python for each request.
+            kind: The kind of the requests.
+            program: The command for a new Python. Its arguments are the numbers of the request's
+                descriptors. Its stdin is the request as JSON, with `open_files`, the soft limit to
+                set, if we may have raised ours. It forks and exits at once.
         """
         self._server = server
         self._kind = kind
@@ -55,29 +55,29 @@ class Launcher:
     async def start(self, request: Mapping[str, object], fds: Sequence[int]) -> None:
         """Start a process for `request`; the caller may close `fds` afterwards.
 
-        What becomes of it has to be told on one of them: EOF there without a word means that it
-        was killed, or did not get its descriptors.
+        The process reports on one of the descriptors. EOF there without a report means that it was
+        killed, or did not get its descriptors.
 
-        If cancelled, nothing was started. A request that is half sent by then is sent to its end,
-        for at most `_TAKE_S`, and has been started if that succeeds; the slow way is not cut off
-        either, for at most `_SLOW_START_S`. Returns without `Cancelled` then.
+        If cancelled before the request is begun, nothing was started. After that, the request is
+        sent to its end, for at most `_TAKE_S`, and a new Python is waited for, for at most
+        `_SLOW_START_S`; then this returns normally, and the process may have been started.
 
         Raises:
             OSError: It cannot be started in either way.
         """
         if not await self._ask_server(frames.encode({**request, KIND: self._kind}, fds)):
-            # Not abandoned: the caller closes `fds`, and their numbers may be other files' then.
+            # Not abandoned: once the caller has closed `fds`, their numbers may mean other files.
             await trio.to_thread.run_sync(self._start_slowly, request, fds)
 
     def give_up(self) -> None:
-        """End a fork server that left a request unanswered; the slow way is taken from now on."""
+        """Kill a fork server that does not answer; from now on, new Pythons are started."""
         if self._server is not None:
             if self._server.sock is not None:
                 trio.lowlevel.notify_closing(self._server.sock)
             self._server.give_up()
 
     async def _ask_server(self, frame: frames.Frame) -> bool:
-        """Send a request; False if there is no fork server that takes it."""
+        """Send a request; False if there is no fork server, or it does not read."""
         async with self._sending:
             server = self._server
             while server is not None and (sock := server.sock) is not None:
@@ -108,14 +108,15 @@ class Launcher:
 
 
 async def _is_writable(sock: socket.socket, *, shield: bool) -> bool:
-    """Wait until the fork server reads; False if it does not for `_TAKE_S`.
+    """Wait until the fork server reads; False if it does not within `_TAKE_S`.
 
     Args:
         sock: The owner's end.
-        shield: Part of a request was sent: half of one would be the end of all that follow.
+        shield: Part of a request was sent, and the rest must follow, or no later request could be
+            read.
     """
     with trio.move_on_after(_TAKE_S, shield=shield):
-        # Closed: another task has given it up.
+        # Closed if another task has given it up.
         with contextlib.suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_writable(sock)
         return True

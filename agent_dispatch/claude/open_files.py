@@ -1,9 +1,8 @@
-"""How many files an owner of runs may have open, and how many its agents.
+"""The limit of open files: owners of runs raise theirs; agents get the original one.
 
-A run takes about nine descriptors of its owner, so the soft limit that systems give, often 1024,
-would end a fan-out at a hundred. It is that low for programs that still use select(2), which we
-do not; so an owner raises its own. What it starts gets the limit that the owner was started with:
-there are programs that do something for every descriptor that they may have.
+A run needs about nine descriptors of its owner, so the usual soft limit of 1024 would end a fan-out
+at a hundred. It is so low for programs that use select(2), which we do not. Agents get the limit
+that the owner was started with, because some programs do work for every possible descriptor.
 """
 
 import resource
@@ -13,12 +12,12 @@ _MOST_ON_MACOS = 10_240  # OPEN_MAX; setrlimit(2) refuses more there, whatever t
 
 
 def soft_limit() -> int:
-    """The limit of this process as it is now."""
+    """The present limit of this process."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def raise_soft_limit() -> None:
-    """Raise it as far as it is of use and allowed."""
+    """Raise the limit as far as it is useful and allowed."""
     for wanted in (_ENOUGH, _MOST_ON_MACOS):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -32,6 +31,6 @@ def raise_soft_limit() -> None:
 
 
 def set_soft_limit(soft: int) -> None:
-    """Set it, for all that this process starts from now on; what is open stays open."""
+    """Set the limit of this process and of what it starts; open files stay open."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

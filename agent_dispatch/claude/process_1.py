@@ -1,10 +1,10 @@
-"""What the first process of a container has to do: reap every process that nobody else will.
+"""Process 1 of a container: it must reap every orphan.
 
-Workers and guards outlive those who started them, and the kernel then makes them children of
-process 1. If that is us, each would stay a zombie. So process 1 forks, the program goes on in the
-child, and the parent does nothing but reap, pass signals on, and end as the child ends.
+Workers and guards outlive the processes that started them, and the kernel then makes them children
+of process 1. If that were our program, each would stay a zombie. So process 1 forks, and the child
+goes on with the program. The parent only reaps, forwards signals, and exits as the child exits.
 
-Standard library only: it comes before everything else.
+Standard library only, because it runs before everything else.
 """
 
 import os
@@ -12,7 +12,7 @@ import signal
 from contextlib import suppress
 from typing import NoReturn
 
-_PASSED_ON = (
+_FORWARDED = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGHUP,
@@ -20,7 +20,7 @@ _PASSED_ON = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-_WATCHED = {*_PASSED_ON, signal.SIGCHLD}
+_WATCHED = {*_FORWARDED, signal.SIGCHLD}
 _SI_KERNEL = 0x80  # sigaction(2)
 
 
@@ -28,8 +28,8 @@ def leave_process_1() -> None:
     """Go on in a child if this is process 1; call it before the first thread."""
     if os.getpid() != 1:
         return
-    # Blocked from before the fork, so that none is lost: process 1 ignores what it does not wait
-    # for.
+    # Blocked from before the fork, so that none is lost: process 1 ignores signals that it does not
+    # wait for.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
         child = os.fork()
@@ -43,14 +43,14 @@ def leave_process_1() -> None:
 def _be_init(child: int) -> NoReturn:
     status = 1
     try:
-        # A copy would keep the ends of pipes open that the child has closed.
+        # Our copies would keep pipes open that the child has closed.
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         while (ended := _reap(child)) is None:
             info = signal.sigwaitinfo(_WATCHED)
-            # What the terminal sends, the child gets by itself.
-            if info.si_signo in _PASSED_ON and info.si_code != _SI_KERNEL:
+            # The terminal sends its signals to the child too.
+            if info.si_signo in _FORWARDED and info.si_code != _SI_KERNEL:
                 with suppress(ProcessLookupError):
                     os.kill(child, info.si_signo)
         status = ended
@@ -59,7 +59,7 @@ def _be_init(child: int) -> NoReturn:
 
 
 def _reap(child: int) -> int | None:
-    """Reap all that have ended; the exit status to end with if the child is among them."""
+    """Reap all children that have exited; return the exit status of `child` if it is among them."""
     ended: int | None = None
     with suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:

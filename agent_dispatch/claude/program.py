@@ -1,4 +1,4 @@
-"""Run a program that is no agent under a guard, from its start to its end."""
+"""Run a program other than claude under a guard, from its start to its end."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,7 +11,7 @@ from agent_dispatch.core.command import Command
 
 
 class RunProgram(Protocol):
-    """`run_program` with its launcher."""
+    """`run_program` without its first argument."""
 
     async def __call__(
         self,
@@ -38,19 +38,19 @@ async def run_program(
 ) -> int | None:
     """Run `command` to its end; return its exit code, negative for a signal, None if unknown.
 
-    If cancelled, no process of it is left.
+    If cancelled, its processes are ended first.
 
     Args:
         launcher: Starts its guard.
-        command: What to run; its environment has a marker.
+        command: The command; its environment has a marker.
         on_output: Called with each chunk of stdout; must not wait.
         on_errors: The same for stderr; None drops it.
-        stdin: What it reads.
-        held_fds: Descriptors that the guard keeps open until no process of it is left.
+        stdin: The program's input.
+        held_fds: Descriptors that the guard keeps open until the last process has ended.
         on_child: Called with the child before it runs.
 
     Raises:
-        ChildStartError: The program or its directory was not usable, or nothing could be forked.
+        ChildStartError: The program or directory cannot be used, or nothing could be forked.
     """
     async with open_child(
         launcher, command, on_stdout=on_output, on_stderr=on_errors, held_fds=held_fds
