@@ -1,44 +1,39 @@
-"""`agent-dispatch serve`: from a bare process to a served client, and out again in time.
+"""`agent-dispatch serve`: the start of a server and its end.
 
-The order is the point. The wire is moved away first, so that nothing else can touch it. Then the
-front door answers what it can, with the standard library alone; most sessions never need more. For
-the first message that it cannot answer the fork server is forked, while there is one thread and no
-loop, and only then come the imports that cost.
+The order of the start matters. First the wire is moved away from stdin and stdout, so that nothing
+else can touch it. Then the front door answers what it can with the standard library alone; most
+sessions never need more. The first other message makes the process fork the fork server, while
+there is one thread and no event loop, and only then import the MCP library and the service.
 
-On the way out Claude Code leaves 0.45 s between its first signal and SIGKILL (measured with
-2.1.330), so interpreter teardown is skipped.
+At the end Claude Code leaves 0.45 s between its first signal and SIGKILL (measured with 2.1.330),
+so the process exits without taking the interpreter apart.
 """
 
 import os
-import select
 import signal
 import sys
 
 from agent_dispatch.server.stdio.front_door import FrontDoor, read_table
-from agent_dispatch.server.stdio.wire import Wire, is_hung_up, is_pollable, take_wire
+from agent_dispatch.server.stdio.front_door_loop import LeaveIfHungUp, answer_last, serve_at_door
+from agent_dispatch.server.stdio.wire import Wire, take_wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    # At run time these would import what a session that calls no tool does not need.
+    # At run time these would load modules that a session without a tool call does not need.
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-    from typing import NoReturn, Protocol, TypeVar
+    from typing import NoReturn
 
     from agent_dispatch.claude.fork_server import ForkServer
     from agent_dispatch.errors import DispatchError
     from agent_dispatch.run.service import Service
 
-    class Closable(Protocol):
-        """What the start-up needs to know of a fork server."""
-
-        def close(self) -> None:
-            """Let it end."""
-            ...
-
-    ForkServerT = TypeVar("ForkServerT", bound=Closable)
+    StartForkServer = Callable[[], ForkServer]
+    """Called while the process has one thread and few modules."""
     OpenService = Callable[
-        [ForkServerT, Mapping[str, str]], AbstractAsyncContextManager["Service | DispatchError"]
+        [ForkServer, Mapping[str, str]], AbstractAsyncContextManager[Service | DispatchError]
     ]
+    """Called in the event loop, with the fork server and the environment."""
 
 USAGE = """\
 usage: agent-dispatch serve
@@ -69,9 +64,6 @@ REPLACED = (
 LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-_CHUNK_BYTES = 64 * 1024
-
-
 def serve(argv: "Sequence[str]") -> int:
     """Run `agent-dispatch serve`.
 
@@ -79,27 +71,16 @@ def serve(argv: "Sequence[str]") -> int:
         argv: The arguments after `serve`.
 
     Returns:
-        The exit status. End the process with it at once, by `os._exit`: the wire is gone, and
-        taking the interpreter apart takes a good part of the time that the client leaves.
+        The exit status. End the process with it by `os._exit`: taking the interpreter apart takes
+        a good part of the time that the client leaves.
     """
     return serve_with(argv, _start_fork_server, _open_service)
 
 
 def serve_with(
-    argv: "Sequence[str]",
-    start_fork_server: "Callable[[], ForkServerT]",
-    open_service: "OpenService[ForkServerT]",
+    argv: "Sequence[str]", start_fork_server: "StartForkServer", open_service: "OpenService"
 ) -> int:
-    """Do what `serve` does, with other parts.
-
-    Args:
-        argv: The arguments after `serve`.
-        start_fork_server: Called while the process has one thread and few modules.
-        open_service: Called in the event loop, with the fork server and the environment.
-
-    Returns:
-        The exit status, as `serve` does.
-    """
+    """Do the same as `serve`, with another fork server or service."""
     if list(argv) in (["--help"], ["-h"]):
         sys.stdout.write(USAGE)
         return 0
@@ -107,7 +88,7 @@ def serve_with(
         _say(f"agent-dispatch serve: unexpected argument: {argv[0]}\n{USAGE}")
         return 2
     for signum in LEAVE_SIGNALS:
-        # Until the loop has its own receiver there is nothing to clean up, and after it neither.
+        # There is nothing to clean up before the event loop receives signals, nor after it.
         signal.signal(signum, _leave_on_signal)
     if argv:
         return _serve_http(argv[1:], start_fork_server, open_service)
@@ -119,14 +100,14 @@ def serve_with(
         _say(f"agent-dispatch serve: needs an open stdin and stdout: {error}\n")
         return 1
     door = FrontDoor(read_table())
-    if not _serve_at_door(wire, door):
+    if not serve_at_door(wire, door):
         return 0
     try:
-        _serve_behind_door(wire, door, start_fork_server, open_service)
+        _serve_with_library(wire, door, start_fork_server, open_service)
     except ImportError as error:
-        # An upgrade has taken the files away since this process began.
+        # An upgrade has removed the files since this process began.
         _say(f"agent-dispatch serve: cannot be loaded: {error}\n{REPLACED}\n")
-        _answer_last(wire, door, REPLACED)
+        answer_last(wire, door, REPLACED)
         return 1
     except Exception as error:
         _report(error)
@@ -134,105 +115,11 @@ def serve_with(
     return 0
 
 
-def _serve_at_door(wire: Wire, door: FrontDoor) -> bool:
-    """Answer the client until a message is not the door's; False if the client left instead."""
-    ends = {fd for fd in (wire.read_fd, wire.write_fd) if is_pollable(fd)}
-    for fd in ends:
-        os.set_blocking(fd, False)
-    left = _answer_at_door(wire, door)
-    if left:
-        for fd in ends:
-            # Other processes may share the open description.
-            os.set_blocking(fd, True)
-    return not left
-
-
-def _answer_at_door(wire: Wire, door: FrontDoor) -> bool:
-    """Answer until a message is not the door's, or an answer does not fit: False.
-
-    True if the client left, or no longer reads.
-    """
-    while True:
-        line, newline, rest = wire.unread.partition(b"\n")
-        if not newline:
-            if len(line) > _CHUNK_BYTES:
-                return False
-            chunk = _read(wire.read_fd)
-            if chunk:
-                wire.unread += chunk
-                continue
-            if not line:
-                return True
-            rest = b""  # Input that ends without a line feed is a line too.
-        if line and not line.isspace():
-            frame = door.answer(line)
-            if frame is None:
-                return False
-            try:
-                wire.unwritten = frame[_write(wire.write_fd, frame) :]
-            except OSError:
-                return True
-        wire.unread = rest
-        if wire.unwritten:
-            return False
-
-
-def _read(fd: int) -> bytes:
-    """Read a chunk once there is one; empty at the end, which is also input that fails."""
-    try:
-        return os.read(fd, _CHUNK_BYTES)
-    except BlockingIOError:
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        poller.poll()
-        return _read(fd)
-    except OSError:
-        return b""
-
-
-def _write(fd: int, frame: bytes) -> int:
-    """Write what fits; say how many bytes that is."""
-    try:
-        return os.write(fd, frame)
-    except BlockingIOError:
-        return 0
-
-
-class _LeaveWhenAlone:
-    """Leaves while modules are loaded if the client has left: asked before each module."""
-
-    def __init__(self, wire: Wire, door: FrontDoor) -> None:
-        self._wire = wire
-        self._door = door
-        self._may_ask = is_pollable(wire.read_fd)
-
-    def find_spec(self, *_args: object) -> None:
-        """Find nothing; part of the protocol of `sys.meta_path`."""
-        if self._may_ask and is_hung_up(self._wire.read_fd):
-            while chunk := _read(self._wire.read_fd):
-                self._wire.unread += chunk
-            _answer_last(self._wire, self._door)
-            os._exit(0)
-
-
-def _answer_last(wire: Wire, door: FrontDoor, refusal: str = "") -> None:
-    """Answer what is the door's among what was read; refuse the rest if there is a reason."""
-    frames = b""
-    for line in wire.unread.splitlines():
-        frames += door.answer(line) or (door.refuse(line, refusal) if refusal else b"")
-    for fd in (wire.read_fd, wire.write_fd):
-        os.set_blocking(fd, True)
-    try:
-        os.write(wire.write_fd, wire.unwritten + frames)
-    except OSError:
-        return  # The reader is gone.
-
-
-def _serve_behind_door(
+def _serve_with_library(
     wire: Wire,
     door: FrontDoor,
-    start_fork_server: "Callable[[], ForkServerT]",
-    open_service: "OpenService[ForkServerT]",
+    start_fork_server: "StartForkServer",
+    open_service: "OpenService",
 ) -> None:
     import gc
     from contextlib import closing
@@ -240,17 +127,16 @@ def _serve_behind_door(
 
     wire.handed_over_at = monotonic()
     with closing(start_fork_server()) as fork_server:
-        leave_when_alone = _LeaveWhenAlone(wire, door)
-        sys.meta_path.insert(0, leave_when_alone)
-        # Imports make little garbage, and what they make stays. Looking at it all over again is
-        # 6 % of the time to the first answer.
+        leave_if_hung_up = LeaveIfHungUp(wire, door)
+        sys.meta_path.insert(0, leave_if_hung_up)
+        # Imports make little garbage. Looking for it takes 6 % of the time to the first answer.
         gc.disable()
         from agent_dispatch.claude.open_files import raise_soft_limit
         from agent_dispatch.preload import preload_modules
         from agent_dispatch.server.stdio_server import run_server
 
         preload_modules()
-        sys.meta_path.remove(leave_when_alone)
+        sys.meta_path.remove(leave_if_hung_up)
         raise_soft_limit()
         gc.freeze()
         gc.enable()
@@ -265,8 +151,8 @@ def _serve_behind_door(
 
 def _serve_http(
     argv: "Sequence[str]",
-    start_fork_server: "Callable[[], ForkServerT]",
-    open_service: "OpenService[ForkServerT]",
+    start_fork_server: "StartForkServer",
+    open_service: "OpenService",
 ) -> int:
     import argparse
     from contextlib import closing
@@ -311,7 +197,7 @@ def _serve_http(
 
 
 def _report(error: Exception) -> None:
-    """Say on stderr what ended the server."""
+    """Print on stderr the error that ended the server."""
     import traceback
 
     from agent_dispatch.errors import DispatchError
@@ -325,7 +211,7 @@ def _report(error: Exception) -> None:
 
 
 def _say(text: str) -> None:
-    # stderr is None if it was closed at the start, and nobody may be left to read it.
+    # stderr is None if it was closed at the start; its reader may be gone.
     if sys.stderr is not None:
         try:
             sys.stderr.write(text)
@@ -349,7 +235,7 @@ def _open_service(
 
 
 def _leave_on_signal(_signum: int, _frame: object) -> "NoReturn":
-    # Without a flush: this may have interrupted one.
+    # No flush, because the signal may have interrupted one.
     os._exit(0)
 
 

@@ -19,7 +19,8 @@ from agent_dispatch.run.service import Service, open_service
 from agent_dispatch.server.mcp_server import build_server
 from agent_dispatch.server.stdio.byte_streams import LineReader, Outbox
 from agent_dispatch.server.stdio.front_door import FrontDoor
-from agent_dispatch.server.stdio.messages import MessageReader, MessageWriter, Unanswered
+from agent_dispatch.server.stdio.messages import MessageReader, MessageWriter
+from agent_dispatch.server.stdio.unanswered import Unanswered
 from agent_dispatch.server.stdio.wire import Wire
 
 logger = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.server.serve import serve_with
 
@@ -19,7 +20,10 @@ def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
 
-class NoForkServer:
+class NoForkServer(ForkServer):
+    def __init__(self) -> None:
+        super().__init__(None)
+
     def close(self) -> None:
         say("fork_server closed")
 
@@ -32,7 +36,7 @@ def start_no_fork_server() -> NoForkServer:
 
 @asynccontextmanager
 async def open_fake(
-    fork_server: NoForkServer, environ: Mapping[str, str]
+    fork_server: ForkServer, environ: Mapping[str, str]
 ) -> AsyncIterator["Service"]:
     from tests.server.fake_service import FakeService
 

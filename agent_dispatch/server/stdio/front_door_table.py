@@ -24,7 +24,7 @@ from agent_dispatch.server.stdio.front_door import (
     TABLE,
     table_key,
 )
-from agent_dispatch.server.stdio.messages import Unanswered
+from agent_dispatch.server.stdio.unanswered import Unanswered
 from agent_dispatch.server.stdio_server import serve_messages
 
 _PREFIX = "io.modelcontextprotocol/"
