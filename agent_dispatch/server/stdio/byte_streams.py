@@ -1,7 +1,7 @@
-"""Lines in, frames out: the bytes of the stdio transport, on Trio, without knowing any protocol.
+"""Lines in, frames out: the bytes of the stdio transport, on Trio. Knows no protocol.
 
-Reading stops for nobody but a client that has stopped taking answers; writing a frame is
-all-or-nothing, even if its sender is cancelled.
+Reading stops only for a client that does not read its answers. A frame is written whole or not at
+all, even if its sender is cancelled.
 """
 
 import errno
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 MAX_LINE_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 EDGE_BYTES = 4096
-"""What is kept of either end of a line that is too long: its id is in one of them."""
+"""How much is kept of each end of a line that is too long: one of them has the id."""
 
 SEND_MARK_BYTES = 256 * 1024
 """Above this many unwritten bytes a sender waits."""
@@ -33,7 +33,7 @@ _CLIENT_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ESHUTD
 
 @dataclass(frozen=True, slots=True)
 class Overlong:
-    """What is left of a line above the limit."""
+    """The two ends of a line above the limit."""
 
     head: bytes
     tail: bytes
@@ -41,7 +41,7 @@ class Overlong:
 
 
 class LineReader:
-    """Lines of a descriptor, of any size up to a limit."""
+    """Reads lines from a descriptor, up to a maximum size."""
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class LineReader:
         since: float = 0,
         max_line_bytes: int = MAX_LINE_BYTES,
     ) -> None:
-        """Read `unread`, and then `fd`, which stays the caller's to close.
+        """Read `unread`, and then `fd`, which the caller closes.
 
-        A pipe or socket becomes non-blocking. Its first input counts as come at `since`.
+        A pipe or socket becomes non-blocking. `since` is the arrival time of its first input.
         """
         self.arrived_at = since
-        """The earliest time at which the last line can have come, on Trio's clock."""
+        """The earliest arrival time of the last line, on Trio's clock."""
         self._fd = fd
         self.max_line_bytes = max_line_bytes
         self._buffer = bytearray(unread)
@@ -69,9 +69,9 @@ class LineReader:
             os.set_blocking(fd, False)
 
     async def receive(self) -> bytes | Overlong | None:
-        """The next line without its end; None at the end of the input.
+        """Return the next line without its line feed; None at the end of the input.
 
-        Input that ends without a line feed is a line too; input that cannot be read has ended.
+        Input that ends without a line feed is a line too. A read error ends the input.
         """
         while (end := self._buffer.find(b"\n", self._searched)) < 0:
             self._searched = len(self._buffer)
@@ -86,7 +86,7 @@ class LineReader:
         return self._take(end)
 
     def is_hung_up(self) -> bool:
-        """Whether the other end has closed, though what it sent before may be unread."""
+        """Whether the other end has closed, even if some of its input is unread."""
         return self._pollable and is_hung_up(self._fd)
 
     def close(self) -> None:
@@ -137,17 +137,17 @@ class LineReader:
 
 
 class Outbox:
-    """Frames on their way to a descriptor.
+    """Writes frames to a descriptor.
 
-    A frame that fits is written at once. What does not fit is queued and written by `run`, so
-    that a cancelled sender never leaves half a frame behind, and a client that stops reading
-    holds up its own answers only.
+    A frame that fits is written at once. The rest is queued and written by `run`, so a cancelled
+    sender never leaves half a frame behind, and a client that does not read delays only its own
+    answers.
     """
 
     def __init__(self, fd: int, *, on_gone: Callable[[], None], unwritten: bytes = b"") -> None:
-        """Write `unwritten` and what is handed over to `fd`, which stays the caller's to close.
+        """Write `unwritten`, and then the frames, to `fd`, which the caller closes.
 
-        `on_gone` is called once, when the other end no longer takes anything.
+        `on_gone` is called once, when the other end has closed.
         """
         self._fd = fd
         self._on_gone = on_gone
@@ -163,13 +163,13 @@ class Outbox:
 
     @property
     def is_backed_up(self) -> bool:
-        """Whether so much is unwritten that nothing should be added."""
+        """Whether so much is queued that no further request should be read."""
         return self._queued_bytes > READ_MARK_BYTES and not self._gone and not self._leaving
 
     async def send(self, frame: bytes) -> None:
         """Hand over a whole frame; wait while too much is queued.
 
-        If cancelled, the frame is written all the same.
+        If cancelled, the frame is still written.
 
         Raises:
             trio.BrokenResourceError: The other end is gone.
@@ -195,17 +195,17 @@ class Outbox:
             self._work.unpark_all()
 
     async def wait_below(self, mark_bytes: int) -> None:
-        """Wait until at most `mark_bytes` are unwritten; at once if the reader is gone."""
+        """Wait until at most `mark_bytes` are queued, or the reader is gone."""
         while self._queued_bytes > mark_bytes and not self._gone and not self._leaving:
             await self._room.park()
 
     def release_senders(self) -> None:
-        """From now on nobody waits for room: the process is about to leave."""
+        """End all waits for room, now and later: the process is about to exit."""
         self._leaving = True
         self._room.unpark_all()
 
     async def run(self) -> None:
-        """Write what is queued, until cancelled or the other end is gone."""
+        """Write the queue, until cancelled or the other end is gone."""
         while not self._gone:
             if not self._queue:
                 await self._work.park()
@@ -217,7 +217,7 @@ class Outbox:
                 self._written(await self._write_in_thread(self._queue[0]))
 
     async def flush(self) -> None:
-        """Wait until all is written, or can no longer be."""
+        """Wait until the queue is written, or cannot be."""
         while self._queue and not self._gone:
             await self._room.park()
 
@@ -233,7 +233,7 @@ class Outbox:
         self._queue[0] = self._queue[0][count:]
         if not self._queue[0]:
             self._queue.popleft()
-        # Only now: to wake every sender for every piece written would be quadratic.
+        # Not earlier: waking every sender after every write would be quadratic.
         if self._queued_bytes <= SEND_MARK_BYTES:
             self._room.unpark_all()
 

@@ -1,12 +1,12 @@
-"""The front door: answers what is the same for every client, before anything heavy is loaded.
+"""The front door: answers the first requests of a client before anything heavy is loaded.
 
-A client's first questions are always the same: who are you, and which tools are there? Their
-answers lie in a table that ships with the package (`front_door_table` makes it). The door knows
-which messages it may answer from it, and leaves everything else to the MCP library.
+The first requests ask who we are and which tools there are. The answers are the same for every
+client, and lie in a table that ships with the package (`front_door_table` makes it). The door
+decides which messages may be answered from it, and leaves all others to the MCP library.
 
-It also keeps the protocol era of the pipe. `initialize` fixes it, and so does any request that goes
-to the library. A probe, a refused version or a list does not: clients probe first and then fall
-back to `initialize`, which the library by itself would refuse.
+It also keeps the protocol era of the connection. `initialize` fixes the era, and so does any
+request that goes to the library. A probe, a refused version or a list does not: clients probe first
+and then fall back to `initialize`, which the library alone would refuse.
 
 Standard library only, and little of it: a session that never calls a tool loads nothing else.
 """
@@ -24,7 +24,7 @@ TABLE = os.path.join(os.path.dirname(__file__), "front_door.tsv")
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 """The revisions that begin with `initialize`, oldest first; an unknown one gets the newest."""
 MODERN_VERSION = "2026-07-28"
-"""The revision whose every request carries its own envelope."""
+"""The revision in which every request names its version, client and capabilities."""
 UNSUPPORTED_VERSION = -32022
 INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
 INTERNAL_ERROR = -32603
@@ -32,7 +32,7 @@ DISCOVER = "server/discover"
 LISTS = ("tools/list", "resources/list", "resources/templates/list")
 
 _MAX_OWN_BYTES = 1 << 20
-"""The door's own messages have a few hundred bytes."""
+"""The messages that the door answers have a few hundred bytes."""
 _MAX_ID = 2**53
 _PREFIX = "io.modelcontextprotocol/"
 _VERSION = _PREFIX + "protocolVersion"
@@ -43,34 +43,34 @@ _LEGACY, _MODERN = "legacy", "modern"
 
 
 def table_key(version: str, method: str) -> str:
-    """Return the key of a row: the lists of all handshake revisions are those of the newest."""
+    """Return the key of a row; the rows of the newest handshake revision serve all of them."""
     return f"{version} {method}"
 
 
 def read_table(path: str = TABLE) -> "dict[str, bytes]":
-    """Read the table: lines of a key, a tab, and a result as raw JSON, which is not parsed."""
+    """Read the table: each line has a key, a tab, and a result as JSON, which is not parsed."""
     with open(path, "rb") as file:
         rows = (line.split(b"\t", 1) for line in file.read().splitlines())
         return {key.decode(): result for key, result in rows}
 
 
 class FrontDoor:
-    """What is known of one client's pipe, and what may be answered without the library."""
+    """One client's protocol era, and the answers that need no library."""
 
     def __init__(self, table: "Mapping[str, bytes]") -> None:
-        """Answer from `table`, as `read_table` gives it."""
+        """Answer from `table`, which `read_table` returns."""
         self._table = table
         self._era = ""
         self.serves_alone = True
-        """The library does not serve yet, so no call is under way."""
+        """The library does not serve yet, so there is no call that a notification could be about."""
         self.handshake: list[bytes] = []
-        """Lines that were answered here and that the library has to be told, in order."""
+        """Lines that were answered here and that the library still needs, in order."""
 
     def answer(self, line: bytes) -> "bytes | None":
         """Answer one line of the client.
 
         Returns:
-            A frame to write, empty if none is due. None if the line is the library's to answer.
+            A frame to write, empty if no answer is due. None if the library must answer.
         """
         message = _decode(line)
         if message is None:
@@ -85,7 +85,7 @@ class FrontDoor:
         return _frame(message["id"], body)
 
     def refuse(self, line: bytes, reason: str) -> bytes:
-        """Answer a request that nobody can serve; return nothing for other messages."""
+        """Answer a request with an internal error; other messages get no answer."""
         message = _decode(line)
         if message is None or "id" not in message:
             return b""
@@ -112,7 +112,7 @@ class FrontDoor:
         if self._era == _LEGACY:
             return None
         if method == DISCOVER:
-            # By this code clients learn that they have to fall back to `initialize`.
+            # This code makes clients fall back to `initialize`.
             return _error(METHOD_NOT_FOUND, "Method not found", DISCOVER)
         return _error(INVALID_REQUEST, f"{method} came before initialize")
 
@@ -164,8 +164,8 @@ def _error(code: int, message: str, data: object = None) -> bytes:
 
 
 def _decode(line: bytes) -> "dict[str, Any] | None":
-    """Read a message that the library would take for the same; None if that is not certain."""
-    # An escaped half of a surrogate pair is text for Python but not for the library.
+    """Read a message; None if the library might understand it in another way."""
+    # Python decodes an escaped half of a surrogate pair; the library refuses it.
     if len(line) > _MAX_OWN_BYTES or b"\\ud" in line or b"\\uD" in line:
         return None
     try:
@@ -202,7 +202,7 @@ def _is_client(meta: "dict[str, Any]") -> bool:
 
 
 def _is_named(client: object) -> bool:
-    """Whether this is a client's name and version, with other texts at most."""
+    """Whether this is a client's name and version, perhaps with other texts."""
     return (
         isinstance(client, dict)
         and {"name", "version"} <= client.keys()

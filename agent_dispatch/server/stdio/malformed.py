@@ -1,7 +1,7 @@
-"""Lines that are not the message they should be: what to answer, and to which id.
+"""Malformed lines: what to answer, and under which id.
 
-Pure: bytes in, verdicts out. Only a line that the fast parser refused, or took for a notification
-although it names an id, comes here; so clarity counts, not speed.
+Pure: bytes in, verdicts out. Few lines come here (those that the fast parser refused, or took for a
+notification although they have an id), so clarity counts more than speed.
 """
 
 import json
@@ -33,7 +33,7 @@ _ID_AT_TAIL = re.compile(rb'[,{]\s*"id"\s*:\s*' + _SCALAR_ID + rb"\s*\}\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A JSON-RPC error to send, once for each id; `None` is the id that nobody knows."""
+    """A JSON-RPC error to send, once for each id; `None` is an unknown id."""
 
     code: int
     message: str
@@ -42,14 +42,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Salvaged:
-    """A message that can be served after all; unpaired surrogates only in a tool's arguments."""
+    """A message that can be served; it has unpaired surrogates only in a tool's arguments."""
 
     message: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A broken response. It is never answered: its id is one of ours, not one of the client's."""
+    """A malformed response. It is never answered, because its id is one of ours."""
 
     reason: str
 
@@ -58,7 +58,7 @@ Verdict = Refusal | Salvaged | Ignored
 
 
 def second_look(line: bytes) -> Verdict:
-    """What becomes of a line that is not a plain MCP message."""
+    """Decide what to do with a line that the fast parser did not take for a message."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -82,9 +82,9 @@ def second_look(line: bytes) -> Verdict:
 
 
 def is_request_without_proper_id(line: bytes) -> bool:
-    """Whether a line that reads as a notification is a request whose id is no id, such as 1.5.
+    """Whether a line that parses as a notification is a request with an invalid id, such as 1.5.
 
-    A notification that carries `"id": null` is taken for what its method says it is.
+    With `"id": null` the method decides.
     """
     if b'"id"' not in line:
         return False
@@ -93,7 +93,7 @@ def is_request_without_proper_id(line: bytes) -> bool:
 
 
 def refuse_overlong(head: bytes, tail: bytes, size: int, limit: int) -> Refusal:
-    """The answer to a line of which only both ends were kept."""
+    """Return the answer to a line that was too long; only its two ends were kept."""
     return Refusal(
         INVALID_REQUEST,
         f"Invalid request: the line has {size} bytes, and at most {limit} are read. Send less, or"
@@ -158,7 +158,7 @@ def _proper_id(message: object) -> RequestId | None:
 
 
 def _id_of(line: bytes) -> RequestId | None:
-    """The id of a line that cannot be parsed as it is."""
+    """Return the id in a line that cannot be parsed."""
     try:
         return _proper_id(json.loads(line.decode("utf-8", "replace").lstrip("\ufeff")))
     except (ValueError, RecursionError):

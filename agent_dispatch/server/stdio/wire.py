@@ -1,4 +1,4 @@
-"""The two descriptors of the wire, moved to where nothing else can read or write them.
+"""The wire: private duplicates of stdin and stdout, which no other code can read or write.
 
 Standard library only: this runs before the fork server is forked and before Trio is imported.
 """
@@ -12,23 +12,23 @@ _FIRST_PRIVATE_FD = 3
 
 
 class Wire:
-    """Private duplicates of what stdin and stdout were; closed on exec."""
+    """Private duplicates of the original stdin and stdout; closed on exec."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self.read_fd = read_fd
         self.write_fd = write_fd
         self.unread = b""
-        """What was read and is still to be answered."""
+        """Input that was read but not answered."""
         self.unwritten = b""
-        """What was to be written and did not fit."""
+        """Output that did not fit into the pipe."""
         self.handed_over_at: float | None = None
-        """When the front door met what it cannot answer, on the monotonic clock."""
+        """When the front door met a message that it may not answer, on the monotonic clock."""
 
 
 def take_wire() -> Wire:
     """Take stdin and stdout for the protocol, and put harmless descriptors in their place.
 
-    Descriptor 0 becomes the null device, so no child can swallow a request; descriptor 1 becomes
+    Descriptor 0 becomes the null device, so no child can read a request. Descriptor 1 becomes
     stderr, so no `print` and no child can break a frame.
 
     Raises:
@@ -41,7 +41,7 @@ def take_wire() -> Wire:
     null_fd = os.open(os.devnull, os.O_RDWR)
     os.dup2(null_fd, 0)
     if null_fd == 2:
-        # stderr was closed: opening took its number, and there it is of use.
+        # stderr was closed, so the null device got its number and takes its place.
         os.dup2(null_fd, 1)
         return wire
     os.close(null_fd)
@@ -50,9 +50,10 @@ def take_wire() -> Wire:
 
 
 def is_pollable(fd: int) -> bool:
-    """Whether `fd` is a pipe or a socket: what a client uses, and what may be made non-blocking.
+    """Whether `fd` is a pipe or a socket, as clients use; only those may be made non-blocking.
 
-    A terminal must not be (its open file description is the shell's too), and epoll refuses files.
+    A terminal must not be, because it shares its open file description with the shell. epoll
+    refuses files.
     """
     mode = os.fstat(fd).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)

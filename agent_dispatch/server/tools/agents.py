@@ -1,4 +1,4 @@
-"""The tools for the configured agents and the cache; none of them starts anything."""
+"""The tools for configured agents and the cache; none of them starts an agent."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.tools.tool import Tool
+from agent_dispatch.server.tools.tool import Params, Tool
 
 MAX_PREVIEW_LINES = 200
 MAX_INSTRUCTIONS_CHARS = 2000
@@ -19,11 +19,11 @@ _Name = Annotated[str, msgspec.Meta(description="Agent name from list_agents")]
 _Tools = str | list[str]
 
 
-class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NoParams(Params, frozen=True):
     """No arguments."""
 
 
-class InspectAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InspectAgentParams(Params, frozen=True):
     """Arguments of `inspect_agent`."""
 
     name: _Name
@@ -33,7 +33,7 @@ class InspectAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     ] = 40
 
 
-class AddAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AddAgentParams(Params, frozen=True):
     """Arguments of `add_agent`."""
 
     name: Annotated[str, msgspec.Meta(description="Letters, digits, hyphens, underscores")]
@@ -64,7 +64,7 @@ class AddAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disallowed_tools: Annotated[_Tools, msgspec.Meta(description="Tools to take away")] = ""
 
 
-class UpdateAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class UpdateAgentParams(Params, frozen=True):
     """Arguments of `update_agent`."""
 
     name: _Name
@@ -77,7 +77,7 @@ class UpdateAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     disallowed_tools: Annotated[_Tools, msgspec.Meta(description='"none" clears')] = ""
 
 
-class RemoveAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RemoveAgentParams(Params, frozen=True):
     """Arguments of `remove_agent`."""
 
     name: _Name
@@ -86,14 +86,14 @@ class RemoveAgentParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 async def list_agents(
     service: Service, _params: NoParams, _on_progress: OnProgress
 ) -> Sequence[AgentSummary | Row]:
-    """All agents, each with less if they are many."""
+    """List all agents, with less about each if there are many."""
     return fit_agents(await service.list_agents())
 
 
 async def inspect_agent(
     service: Service, params: InspectAgentParams, _on_progress: OnProgress
 ) -> AgentDetails:
-    """One agent in full; `preview_lines` out of range is brought into it."""
+    """Show one agent in full; `preview_lines` out of range is brought into range."""
     lines = min(max(params.preview_lines, 0), MAX_PREVIEW_LINES)
     details = await service.inspect_agent(params.name, lines)
     if len(text := details.instructions or "") > MAX_INSTRUCTIONS_CHARS:
@@ -103,7 +103,7 @@ async def inspect_agent(
 
 
 def _fields(params: AddAgentParams | UpdateAgentParams) -> dict[str, Any]:
-    """Return the arguments as the service takes them: a list of tools as the JSON of one."""
+    """Return the arguments for the service, which takes a list of tools as JSON text."""
     return {
         name: msgspec.json.encode(value).decode() if isinstance(value, list) else value
         for name, value in msgspec.structs.asdict(params).items()

@@ -1,4 +1,4 @@
-"""The tool that lets two agents talk."""
+"""The tool that lets two agents talk: `dispatch_dialogue`."""
 
 from typing import Annotated
 
@@ -12,10 +12,10 @@ from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
-from agent_dispatch.server.tools.tool import Tool
+from agent_dispatch.server.tools.tool import Params, Tool
 
 
-class DialogueParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DialogueParams(Params, frozen=True):
     """Arguments of `dispatch_dialogue`."""
 
     requester: Annotated[str, msgspec.Meta(description="Agent with the problem and its context")]
@@ -35,7 +35,7 @@ class DialogueParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def dispatch_dialogue(
     service: Service, params: DialogueParams, on_progress: OnProgress
 ) -> DialogueResult:
-    """Let two agents talk; a dialogue that fails is a result too."""
+    """Let two agents talk; a failed dialogue is a result too."""
     dialogue = await service.dialogue(_request(params), on_progress)
     return inline_dialogue(worded(dialogue, in_tools))
 
@@ -43,7 +43,7 @@ async def dispatch_dialogue(
 async def dispatch_dialogue_detached(
     service: Service, params: DialogueParams, on_progress: OnProgress
 ) -> DialogueResult:
-    """Let them talk as a background job, and wait for it."""
+    """Do the same as a background job."""
     dialogue = await service.dialogue_detached(_request(params), on_progress)
     return inline_dialogue(worded(dialogue, in_tools))
 

@@ -1,4 +1,4 @@
-"""The tools that give work to an agent."""
+"""The tools that give one task to one agent and wait for the answer."""
 
 from typing import Annotated, Any
 
@@ -12,11 +12,10 @@ from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnPro
 from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.tools.tool import Tool
+from agent_dispatch.server.tools.tool import Params, Tool
 
 WHOLE_RESULT_CHARS = 100_000
 """An answer of 40,000 characters, escaped as JSON, must not be cut at the client's 50,000."""
-
 
 AgentName = Annotated[str, msgspec.Meta(description="Agent name from list_agents")]
 Context = Annotated[str, msgspec.Meta(description="Error messages, code, stack traces that help")]
@@ -30,27 +29,23 @@ Group = Annotated[
 TimeoutSeconds = Annotated[
     int, msgspec.Meta(description="Timeout of this call (10-7200); 0 = the agent's own")
 ]
-
 Model = Annotated[str, msgspec.Meta(description="Empty = the agent's own")]
 Effort = Annotated[
     str, msgspec.Meta(description="low, medium, high, xhigh or max; empty = the agent's own")
 ]
-
 Verify = Annotated[
     bool, msgspec.Meta(description="Have the agent's verify command decide about success")
 ]
-
 JsonSchema = Annotated[
     dict[str, Any] | str,
     msgspec.Meta(description="JSON Schema that the answer has to fit; it comes as parsed_result"),
 ]
 
-
 ELSEWHERE = {"session_id": " (to continue a session, call dispatch_session with it)"}
-"""What tools without sessions say of an argument of the one with them."""
+"""The argument of `dispatch_session` in a call of another tool."""
 
 
-class TaskParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TaskParams(Params, frozen=True):
     """Arguments of every tool that gives one task to one agent."""
 
     agent: AgentName
@@ -88,7 +83,7 @@ class DispatchParams(TaskParams, frozen=True):
     fresh: Annotated[bool, msgspec.Meta(description="Run it now; no cached answer")] = False
 
 
-class SessionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SessionParams(Params, frozen=True):
     """Arguments of `dispatch_session`."""
 
     agent: AgentName
@@ -109,94 +104,71 @@ class SessionParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def dispatch(
     service: Service, params: DispatchParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
-    """Run one task; a run that fails is a result too."""
+    """Run one task, or answer it from the cache; a failed run is a result too."""
     result = await service.dispatch(
         request_from(params), on_progress, ref=params.return_ref, fresh=params.fresh
     )
-    result = worded(result, in_tools)
-    if params.return_ref:
-        return refer(result, max(params.summary_chars, 0))
-    return inline(result)
+    return _answer(result, _summary_chars(params))
 
 
 async def dispatch_detached(
     service: Service, params: DispatchParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
-    """Run one task as a background job, and wait for it."""
-    summary_chars = max(params.summary_chars, 0) if params.return_ref else None
+    """Do the same as a background job."""
+    summary_chars = _summary_chars(params)
     result = await service.dispatch_detached(
         request_from(params), on_progress, fresh=params.fresh, summary_chars=summary_chars
     )
+    return _answer(result, summary_chars)
+
+
+async def dispatch_alone(
+    service: Service, params: TaskParams | SessionParams, on_progress: OnProgress
+) -> DispatchResult | ResultRef:
+    """Run one task without the cache, and share the run with no other call."""
+    return _answer(await service.dispatch(request_from(params), on_progress, alone=True))
+
+
+async def dispatch_alone_detached(
+    service: Service, params: TaskParams | SessionParams, on_progress: OnProgress
+) -> DispatchResult | ResultRef:
+    """Do the same as a background job."""
+    return _answer(await service.dispatch_detached(request_from(params), on_progress, alone=True))
+
+
+def request_from(params: TaskParams | SessionParams) -> DispatchRequest:
+    """Convert arguments into the names and units of the program."""
+    session_id: str | None = None
+    response_format = group = ""
+    if isinstance(params, SessionParams):
+        session_id = params.session_id or None
+    else:
+        response_format, group = params.response_format, params.group
+    return DispatchRequest(
+        agent=params.agent,
+        task=params.task,
+        context=params.context,
+        caller=params.caller,
+        goal=params.goal,
+        response_format=response_format,
+        json_schema=schema_text(params.json_schema),
+        timeout_s=call_timeout_s(params.timeout_seconds),
+        session_id=session_id,
+        group=group,
+        model=params.model,
+        effort=params.effort,
+        verify=params.verify,
+    )
+
+
+def _summary_chars(params: DispatchParams) -> int | None:
+    """Return the length of the summary, if the caller wants one instead of the answer."""
+    return max(params.summary_chars, 0) if params.return_ref else None
+
+
+def _answer(result: DispatchResult, summary_chars: int | None = None) -> DispatchResult | ResultRef:
     result = worded(result, in_tools)
     return inline(result) if summary_chars is None else refer(result, summary_chars)
-
-
-async def dispatch_stream(
-    service: Service, params: TaskParams, on_progress: OnProgress
-) -> DispatchResult:
-    """Run one task, whatever was asked before."""
-    result = await service.dispatch(request_from(params), on_progress, alone=True)
-    return inline(worded(result, in_tools))
-
-
-async def dispatch_stream_detached(
-    service: Service, params: TaskParams, on_progress: OnProgress
-) -> DispatchResult:
-    """Run one task as a background job, whatever was asked before, and wait for it."""
-    request = request_from(params)
-    result = await service.dispatch_detached(request, on_progress, alone=True)
-    return inline(worded(result, in_tools))
-
-
-async def dispatch_session(
-    service: Service, params: SessionParams, on_progress: OnProgress
-) -> DispatchResult:
-    """Start a conversation, or go on with one."""
-    result = await service.dispatch(_session_request(params), on_progress, alone=True)
-    return inline(worded(result, in_tools))
-
-
-async def dispatch_session_detached(
-    service: Service, params: SessionParams, on_progress: OnProgress
-) -> DispatchResult:
-    """Do the same as a background job, and wait for it."""
-    request = _session_request(params)
-    result = await service.dispatch_detached(request, on_progress, alone=True)
-    return inline(worded(result, in_tools))
-
-
-def _session_request(params: SessionParams) -> DispatchRequest:
-    return DispatchRequest(
-        agent=params.agent,
-        task=params.task,
-        context=params.context,
-        caller=params.caller,
-        goal=params.goal,
-        json_schema=schema_text(params.json_schema),
-        timeout_s=call_timeout_s(params.timeout_seconds),
-        session_id=params.session_id or None,
-        model=params.model,
-        effort=params.effort,
-        verify=params.verify,
-    )
-
-
-def request_from(params: TaskParams) -> DispatchRequest:
-    """What is asked, in the units of the program."""
-    return DispatchRequest(
-        agent=params.agent,
-        task=params.task,
-        context=params.context,
-        caller=params.caller,
-        goal=params.goal,
-        response_format=params.response_format,
-        json_schema=schema_text(params.json_schema),
-        timeout_s=call_timeout_s(params.timeout_seconds),
-        group=params.group,
-        model=params.model,
-        effort=params.effort,
-        verify=params.verify,
-    )
 
 
 DISPATCH = Tool(
@@ -230,8 +202,8 @@ DISPATCH_SESSION = Tool(
     ),
     params=SessionParams,
     described=DispatchParams,
-    run=dispatch_session,
-    run_detached=dispatch_session_detached,
+    run=dispatch_alone,
+    run_detached=dispatch_alone_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
@@ -245,8 +217,8 @@ DISPATCH_STREAM = Tool(
     description="dispatch without the cache; parameters as there.",
     params=TaskParams,
     described=DispatchParams,
-    run=dispatch_stream,
-    run_detached=dispatch_stream_detached,
+    run=dispatch_alone,
+    run_detached=dispatch_alone_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,

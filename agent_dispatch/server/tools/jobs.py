@@ -1,4 +1,4 @@
-"""The tools for jobs: dispatches that are submitted now and looked after later."""
+"""The tools for jobs: start one in the background, and handle any job by its id."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -24,7 +24,7 @@ from agent_dispatch.server.tools.dispatch import (
     request_from,
 )
 from agent_dispatch.server.tools.finished_jobs import whole_result
-from agent_dispatch.server.tools.tool import Tool, WithWarnings
+from agent_dispatch.server.tools.tool import Params, Tool, WithWarnings
 
 MAX_PATIENCE_S = 3600
 
@@ -38,8 +38,8 @@ _HINTS: Mapping[CancelOutcome, str] = {
 _JobId = Annotated[str, msgspec.Meta(description="job_id of any dispatch")]
 
 
-class JobParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments of tools that need nothing but a job."""
+class JobParams(Params, frozen=True):
+    """Arguments of tools that take only a job."""
 
     job_id: _JobId
 
@@ -66,7 +66,7 @@ class DispatchCancelParams(JobParams, frozen=True):
     ] = False
 
 
-class DispatchJobsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DispatchJobsParams(Params, frozen=True):
     """Arguments of `dispatch_jobs`."""
 
     status: Annotated[
@@ -77,7 +77,7 @@ class DispatchJobsParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     mine: Annotated[bool, msgspec.Meta(description="Only those of this session")] = False
 
 
-class DispatchGcParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DispatchGcParams(Params, frozen=True):
     """Arguments of `dispatch_gc`."""
 
     max_age_days: Annotated[
@@ -85,7 +85,7 @@ class DispatchGcParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 7
 
 
-class FetchResultParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FetchResultParams(Params, frozen=True):
     """Arguments of `fetch_result`."""
 
     ref: Annotated[str, msgspec.Meta(description="A ref, or the job_id of any dispatch")]
@@ -102,14 +102,14 @@ async def dispatch_async(
 
 
 async def dispatch_status(service: Service, params: JobParams, _on_progress: OnProgress) -> Job:
-    """One job as it is now."""
+    """Return a job as it is now."""
     return _shown(await service.job(params.job_id))
 
 
 async def dispatch_wait(
     service: Service, params: DispatchWaitParams, on_progress: OnProgress
 ) -> WaitedFor:
-    """One job when it has ended, or when the time to wait has passed."""
+    """Return a job when it has ended, or as it is when the time to wait has passed."""
     patience_s = min(max(params.timeout_seconds, 0), MAX_PATIENCE_S)
     job = await service.wait(params.job_id, patience_s, on_progress)
     job = _shown(job)
@@ -128,7 +128,7 @@ def _wait_at_most(params: DispatchWaitParams, patience_s: float) -> DispatchWait
 async def dispatch_send(
     service: Service, params: DispatchSendParams, _on_progress: OnProgress
 ) -> Sent:
-    """Tell a running agent something; that it cannot be told is an answer too."""
+    """Send a message to a running agent; that it cannot be delivered is an answer too."""
     sending = await service.send(params.job_id, params.message)
     step = sending.next_step
     return Sent(
@@ -143,7 +143,7 @@ async def dispatch_send(
 async def dispatch_cancel(
     service: Service, params: DispatchCancelParams, _on_progress: OnProgress
 ) -> Cancellation:
-    """End one job; that there is none is an answer too."""
+    """End a job; that there is none is an answer too."""
     outcome = await service.cancel(params.job_id, keep=params.keep)
     job_id = await service.shown_id(params.job_id)
     return Cancellation(job_id=job_id, outcome=outcome, hint=_HINTS.get(outcome))
@@ -152,7 +152,7 @@ async def dispatch_cancel(
 async def dispatch_jobs(
     service: Service, params: DispatchJobsParams, _on_progress: OnProgress
 ) -> WithWarnings:
-    """The newest jobs; a limit out of range is brought into it."""
+    """List the newest jobs; a limit out of range is brought into range."""
     limit = min(max(params.limit, 1), MAX_LISTED)
     listing = await service.jobs(status_named(params.status), limit, mine=params.mine)
     return WithWarnings([short_row(row) for row in listing.jobs], listing.warnings)
@@ -173,7 +173,7 @@ async def dispatch_gc(
 async def fetch_result(
     service: Service, params: FetchResultParams, _on_progress: OnProgress
 ) -> DispatchResult:
-    """The result of one job, or a page of it; negative numbers are taken for 0."""
+    """Return the result of a job, or a page of it; negative numbers count as 0."""
     result = await whole_result(service, params.ref)
     return cut_page(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
 

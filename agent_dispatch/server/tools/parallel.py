@@ -1,4 +1,4 @@
-"""The tool that gives several tasks at once."""
+"""The tool that gives several tasks at once: `dispatch_parallel`."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -14,10 +14,10 @@ from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
 from agent_dispatch.server.tools.finished_jobs import answer_of
-from agent_dispatch.server.tools.tool import Tool
+from agent_dispatch.server.tools.tool import Params, Tool
 
 
-class ParallelParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ParallelParams(Params, frozen=True):
     """Arguments of `dispatch_parallel`."""
 
     dispatches: Annotated[
@@ -39,7 +39,7 @@ class ParallelParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def dispatch_parallel(
     service: Service, params: ParallelParams, on_progress: OnProgress
 ) -> Sequence[DispatchResult | ResultRef] | ParallelAnswer:
-    """Run all; one that fails is a result among the others."""
+    """Run all tasks; a failed one is a result among the others."""
     members = read_members(params.dispatches)
     outcome = await service.parallel(members, params.aggregate, on_progress)
     return answer(outcome, members, in_tools)
@@ -48,7 +48,7 @@ async def dispatch_parallel(
 async def dispatch_parallel_detached(
     service: Service, params: ParallelParams, on_progress: OnProgress
 ) -> object:
-    """Run all as one background job, and wait for it."""
+    """Do the same as one background job."""
     members = read_members(params.dispatches)
     job = await service.parallel_detached(members, params.aggregate, on_progress)
     return answer_of(job)

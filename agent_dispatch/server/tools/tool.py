@@ -9,15 +9,21 @@ import msgspec
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
 
-ParamsT = TypeVar("ParamsT", bound=msgspec.Struct)
-Run = Callable[[Service, ParamsT, OnProgress], Awaitable[object]]
-
 _HINT_DEFAULTS: Mapping[str, bool] = {
     "readOnlyHint": False,
     "destructiveHint": True,
     "idempotentHint": False,
     "openWorldHint": True,
 }
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of a tool."""
+
+
+ParamsT = TypeVar("ParamsT", bound=Params)
+Run = Callable[[Service, ParamsT, OnProgress], Awaitable[object]]
+"""Runs a tool; the answer is anything that msgspec can encode, or `WithWarnings`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
