@@ -1,8 +1,8 @@
 """`agent-dispatch serve --http`: the same server for clients that cannot start a process.
 
-The MCP library's Streamable HTTP app runs on hypercorn's Trio worker. Every request must carry the
-token from a file that only the user can read, since any program of any user of the machine can
-connect to a port on loopback.
+The MCP library's Streamable HTTP app runs on hypercorn's Trio worker. Every request must carry a
+token from a file that only the user can read, because every user of the machine can connect to a
+port on loopback.
 """
 
 import hmac
@@ -62,11 +62,11 @@ def run_http_server(
 
     Args:
         host: The address to listen on.
-        port: 0 lets the system choose; which one it is goes to stderr.
+        port: 0 lets the system choose; the port is printed on stderr.
         allow_network: Whether `host` may be reachable from other machines.
-        open_service: What the tools work with; closed before this returns.
-        environ: Names the configuration, beside which the token lies.
-        signals: Which ones end the server.
+        open_service: Opens what the tools work with; closed before this returns.
+        environ: Names the configuration; the token lies beside it.
+        signals: The signals that end the server.
         leave: Ends the process; called if cancelled work does not end in time.
 
     Raises:
@@ -108,7 +108,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(path: Path) -> str:
-    """Read the token, making one at first use.
+    """Read the token; the first call makes one.
 
     Raises:
         ConfigError: The file cannot be used, or others can read it.
@@ -160,10 +160,10 @@ def http_app(server: Server[Any], address: str, token: str | None) -> App:
     """Return the app that speaks MCP at `PATH`.
 
     Args:
-        server: What answers.
+        server: Answers the requests.
         address: Where it listens. A `Host` or `Origin` with another name is refused, so that no
-            web page can make a browser talk to us.
-        token: What every request must carry; None lets every request in.
+            web page can make a browser send requests.
+        token: Must be in every request; None accepts every request.
     """
     names = dict.fromkeys((*_LOOPBACK_NAMES, address, socket.gethostname()))
     guard = TransportSecuritySettings(
@@ -179,7 +179,7 @@ def http_app(server: Server[Any], address: str, token: str | None) -> App:
 async def serve_app(app: App, listener: socket.socket) -> None:
     """Serve an app until cancelled."""
     config = Config()
-    # Of its own, because hypercorn closes it and lets programs that are started inherit it.
+    # A duplicate, because hypercorn closes it and makes it inheritable.
     descriptor = os.dup(listener.fileno())
     config.bind = [f"fd://{descriptor}"]
     config.loglevel = "WARNING"
@@ -200,7 +200,7 @@ async def _require_token(
     elif scope["type"] == "http":
         refusal = [(b"www-authenticate", b"Bearer"), (b"content-length", b"0")]
         if scope["http_version"].startswith("1"):
-            # The body may still be on its way, and it is not read: the connection cannot go on.
+            # The body may still be on its way and will not be read, so the connection must end.
             refusal.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": 401, "headers": refusal})
         await send({"type": "http.response.body", "body": b""})

@@ -1,6 +1,6 @@
 """Next steps in the words of the MCP surface: calls of its tools.
 
-A shell command is something that a client may not be able or allowed to run, so it is for the user.
+A client may not be able or allowed to run a shell command, so it asks its user to.
 """
 
 import json
@@ -10,11 +10,11 @@ from agent_dispatch.core.request.timeout import MAX_TIMEOUT_S
 from agent_dispatch.model.next_step import CONTINUE, NextStep, StepKind
 
 _TASK_CHARS = 500
-"""A longer task is left to the caller, who knows it."""
+"""A longer task is not repeated: the caller knows it."""
 
 
 def in_tools(step: NextStep) -> str:
-    """Say what to call, or what to ask the user for."""
+    """Return which tool to call, or what to ask the user for."""
     match step.kind:
         case StepKind.RESUME if step.session_id is None:
             return "No session had begun, so there is none to resume."

@@ -1,7 +1,7 @@
-"""One client served in one nursery: the loop's part of `agent-dispatch serve`.
+"""Serves one client over stdio with the MCP library, in one nursery.
 
-A signal, the end of stdin, and a client that no longer reads all do the same: they set `leaving`,
-which cancels the work. What then still runs is bounded in time.
+A signal, the end of stdin, and a client that no longer reads all set `leaving`, which cancels the
+work. The clean-up after that has a time limit.
 """
 
 import logging
@@ -26,9 +26,9 @@ from agent_dispatch.server.stdio.wire import Wire
 logger = logging.getLogger(__name__)
 
 CLEAN_UP_S = 0.2
-"""How long cancelled work may take to end; the guards end the processes without us."""
+"""How long cancelled work may take to end; the guards end the agents without us."""
 CLEAN_UP_AFTER_GRACE_S = 0.08
-"""The same after the time that a client that left had for its answers: 0.4 s are all there is."""
+"""The same after the grace period of a client that left: both together must stay below 0.4 s."""
 FLUSH_S = 0.05
 """How long the last frames may take."""
 
@@ -46,13 +46,13 @@ def run_server(
     signals: Sequence[Signals],
     leave: Leave,
 ) -> None:
-    """Serve the client on `wire` until it goes, or a signal says so.
+    """Serve the client on `wire` until it leaves or a signal comes.
 
     Args:
-        wire: Where the client is, and what passed the front door unread or unwritten.
-        door: What is known of the client; it goes on answering what is its own.
-        open_service: What the tools work with; closed before this returns.
-        signals: Which ones mean that the client wants us gone.
+        wire: The connection, with the input and output that the front door left.
+        door: Continues to answer the messages that it may answer.
+        open_service: Opens what the tools work with; closed before this returns.
+        signals: The signals that end the server.
         leave: Ends the process; called if cancelled work does not end in time.
     """
     trio.run(_serve_client, wire, door, open_service, signals, leave)
@@ -62,9 +62,10 @@ def run_server(
 async def open_service_or_refuse(
     fork_server: ForkServer, environ: Mapping[str, str]
 ) -> AsyncIterator[Service | DispatchError]:
-    """Open the service; if that cannot be, give the reason, which each call then answers.
+    """Open the service; if that fails, yield the error, which then answers each call.
 
-    A person who calls a tool can fix it; a server that ends tells nobody.
+    A user who sees the error in an answer can fix it. If the server just ended, nobody would see
+    the error.
     """
     async with AsyncExitStack() as stack:
         opening = open_service(fork_server=fork_server, environ=environ)
@@ -89,11 +90,11 @@ async def serve_messages(
 
     Args:
         service: What the tools work with, or why there is none.
-        lines: What the client says.
+        lines: The client's input.
         outbox: Takes the answers.
-        unanswered: The answers that are due.
-        door: Goes on answering what is its own; None: the library answers everything.
-        on_end: Called when the client has gone and the time for its last answers has passed.
+        unanswered: The requests that wait for an answer.
+        door: Answers the messages that it may answer; None lets the library answer everything.
+        on_end: Called when the client has left and the grace period for its answers has passed.
     """
     server = build_server(service, arrived_at=unanswered.arrived_at)
     await server.run(

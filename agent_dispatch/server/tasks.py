@@ -1,9 +1,9 @@
-"""MCP Tasks: a job seen through the two generations of the protocol's tasks.
+"""MCP Tasks: jobs in the two forms that the protocol has for tasks.
 
-The extension `io.modelcontextprotocol/tasks` belongs to the revision 2026-07-28, and each request
-says whether its client takes tasks. The older form belongs to 2025-11-25, and each call says
-whether it wants to be a task. The id of a task is the id of its job, and everything else is in the
-job's record, so any server process serves the tasks of an earlier one.
+The extension `io.modelcontextprotocol/tasks` belongs to revision 2026-07-28, in which each request
+declares whether its client takes tasks. The older form belongs to 2025-11-25, in which each call
+asks to be a task or not. The id of a task is the id of its job, and everything else is in the job's
+record, so any server process can serve the tasks of another.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -54,7 +54,7 @@ class UpdateParams(TaskIdParams):
 
 
 def is_modern(ctx: ServerRequestContext[Any]) -> bool:
-    """Whether a request is of a revision whose tasks are an extension."""
+    """Whether a request is of the newer era, in which tasks are an extension."""
     return ctx.protocol_version not in HANDSHAKE_VERSIONS
 
 
@@ -78,7 +78,7 @@ def created(ctx: ServerRequestContext[Any], job: Job) -> dict[str, Any]:
 
 
 def capabilities() -> types.ServerTasksCapability:
-    """Return what the older form declares."""
+    """Return the capabilities that the older form declares."""
     call = types.TasksToolsCapability(call=types.TasksCallCapability())
     return types.ServerTasksCapability(
         list=types.TasksListCapability(),
@@ -91,11 +91,11 @@ class Tasks:
     """Answers requests about tasks from the jobs of one service."""
 
     def __init__(self, service: Service | DispatchError) -> None:
-        """Serve the jobs of `service`; without one, each request fails with the reason."""
+        """Serve the jobs of `service`; without one, each request fails with the error."""
         self._maybe = service
 
     async def get(self, ctx: ServerRequestContext[Any], params: TaskIdParams) -> dict[str, Any]:
-        """Say how a task is; a modern one that has ended comes with its result."""
+        """Return a task; a modern one that has ended comes with its result."""
         self._check(ctx, params.task_id)
         job = await self.job(params.task_id)
         if not is_modern(ctx):
@@ -108,7 +108,7 @@ class Tasks:
         return task
 
     async def update(self, ctx: ServerRequestContext[Any], params: UpdateParams) -> dict[str, Any]:
-        """Take a person's answers to questions of a task."""
+        """Pass on a user's answers to the questions of a task."""
         if not is_modern(ctx):
             raise _no_such_method("tasks/update")
         self._check(ctx, params.task_id)
@@ -120,7 +120,7 @@ class Tasks:
             try:
                 await self._service.answer(job.id, verdict, AnsweredBy.TASK, question_id)
             except NoQuestionError:
-                continue  # Somebody else was faster.
+                continue  # Another answer was faster.
             except DispatchError as error:
                 raise MCPError(types.INTERNAL_ERROR, str(error)) from error
         return {"resultType": "complete"}
@@ -150,7 +150,7 @@ class Tasks:
         return {**result, "_meta": {**result.get("_meta", {}), _RELATED: {"taskId": job.id}}}
 
     async def _wait(self, ctx: ServerRequestContext[Any], job_id: str) -> Job:
-        """Wait for the end of a job, and have its questions answered by the client's user."""
+        """Wait for the end of a job, and show its questions to the client's user."""
         if not can_show_forms(ctx):
             return await self._service.wait(job_id, float("inf"))
         forms = Forms(ctx.lifespan_context.nursery, ctx, self._service)
@@ -167,7 +167,7 @@ class Tasks:
             raise _no_such_method("tasks/list")
         self._check(ctx, None)
         if params.cursor is not None and not is_job_id(params.cursor):
-            raise _invalid("The cursor is not one that tasks/list gave.")
+            raise _invalid("The cursor is not one that tasks/list returned.")
 
         def is_listed(row: JobSummary) -> bool:
             is_older = params.cursor is None or row.id < params.cursor
@@ -182,7 +182,7 @@ class Tasks:
         return {"tasks": [_old(job) for job in jobs], **more}
 
     def handlers(self) -> Sequence[tuple[str, type[types.RequestParams], Handler]]:
-        """Return the methods, their parameters, and what answers them."""
+        """Return the methods with their parameters and handlers."""
         return (
             ("tasks/get", TaskIdParams, self.get),
             ("tasks/update", UpdateParams, self.update),
@@ -212,7 +212,7 @@ class Tasks:
 
     @staticmethod
     def _check(ctx: ServerRequestContext[Any], task_id: str | None) -> None:
-        """Refuse a request of a client that cannot take tasks, or that names two of them."""
+        """Refuse a request if its client takes no tasks, or if it names two different tasks."""
         if not is_modern(ctx):
             if ctx.protocol_version != FIRST_VERSION:
                 raise _no_such_method(ctx.method)
@@ -264,7 +264,7 @@ def _iso(seconds: float) -> str:
 
 
 def _result(job: Job, ctx: ServerRequestContext[Any]) -> dict[str, Any]:
-    """Return what the call would have been answered, had its client waited."""
+    """Return the answer that the call would have got without a task."""
     version = ctx.protocol_version
     return as_wire(call_result(wrapped(answer_of(job)), version), version)
 

@@ -1,8 +1,8 @@
-"""How long clients wait for the answer of one tool call: they give the call up without asking.
+"""How long clients wait for the answer to a tool call before they give it up.
 
-A client with a short limit gets its answer before the limit; the job goes on in the background.
-Names are those that the clients give in `clientInfo.name`; the limits are from their sources and
-issue trackers, collected in November 2026, less some seconds for the way.
+A client with a short limit gets an answer before the limit, and the job goes on in the background.
+The names are those in `clientInfo.name`. The limits are from the clients' sources and issue
+trackers, collected in November 2026, minus some seconds for transport.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 class _Row(NamedTuple):
     prefix: str
-    """Of `clientInfo.name`, in lower case; the longest one that fits counts."""
+    """Of `clientInfo.name`, in lower case; the longest match counts."""
     patience_s: float
     source: str
 
@@ -48,14 +48,14 @@ _ROWS = (
     # 10 min.
     _Row("gemini", 540, "google-gemini/gemini-cli packages/core/src/tools/mcp-client.ts"),
 )
-"""Claude Code has no limit (measured with 2.1.332), and none is assumed of unknown clients."""
+"""Claude Code has no limit (measured with 2.1.332). Unknown clients count as having none."""
 
 
 def patience_s(setting: float, client: str) -> float | None:
-    """Return how many seconds after its arrival a call has to be answered; None: any time.
+    """Return within how many seconds of its arrival a call must be answered; None for no limit.
 
     Args:
-        setting: `patience_seconds`; 0 for what the client is known for, negative for no limit.
+        setting: `patience_seconds`; 0 for the client's known limit, negative for no limit.
         client: The name of the client; empty if it gave none.
     """
     if setting:

@@ -1,7 +1,7 @@
-"""Progress of a call on its way to the client: paced, never waited for, never silent for long.
+"""Sends the progress of a call to the client: neither too often nor too rarely.
 
-Claude Code gives up on a call that is silent for long, and shows what it is told (measured with
-2.1.330); a dispatched agent, on the other hand, can say hundreds of things a second.
+Claude Code gives up on a call that is silent for long (measured with 2.1.330), and an agent can
+report hundreds of things a second. Nothing waits for the client.
 """
 
 import logging
@@ -17,25 +17,25 @@ from agent_dispatch.model.dispatch import OnProgress, Progress
 logger = logging.getLogger(__name__)
 
 Report = Callable[[float, str], Awaitable[None]]
-"""Sends one notification: a number that grows, and a message."""
+"""Sends one notification: a growing number, and a message."""
 
 MIN_GAP_S = 0.1
 KEEP_ALIVE_S = 8.0
 MAX_MESSAGE_CHARS = 500
 FLUSH_S = 0.2
 MAX_UNSENT = 100
-"""An agent may say more than a client reads; the oldest are dropped then."""
+"""If an agent reports more than a client reads, the oldest messages are dropped."""
 
 
 @asynccontextmanager
 async def report_progress(report: Report, subject: str) -> AsyncIterator[OnProgress]:
-    """Give a sink for the progress of one call.
+    """Yield a function that takes the progress of one call and returns at once.
 
-    What was posted to it is sent while this is open; what is left at its end, before the answer.
+    Messages are sent while the block runs; the rest at its end, before the answer.
 
     Args:
-        report: Sends one notification; waiting there delays further ones only.
-        subject: What the call does, for the time before anything is posted.
+        report: Sends one notification; if it waits, that delays only further notifications.
+        subject: The message until there is progress.
     """
     pacer = _Pacer(report, subject)
     async with trio.open_nursery() as nursery:
@@ -46,7 +46,7 @@ async def report_progress(report: Report, subject: str) -> AsyncIterator[OnProgr
 
 
 class _Pacer:
-    """What is still to be sent: all sentences, and of the tool calls in a row the newest."""
+    """The messages to send: all sentences, but only the newest of successive tool calls."""
 
     def __init__(self, report: Report, subject: str) -> None:
         self._report = report
@@ -58,14 +58,14 @@ class _Pacer:
         self._failed = False
 
     def post(self, progress: Progress) -> None:
-        """The sink: takes a message and returns."""
+        """Add a message."""
         if progress.is_tool and self._unsent and self._unsent[-1].is_tool:
             self._unsent.pop()
         self._unsent.append(progress)
         self._posted.set()
 
     async def run(self) -> None:
-        """Send until cancelled. Failing to send ends the reporting, not the call."""
+        """Send until cancelled. An error ends the reporting, not the call."""
         try:
             while True:
                 with trio.move_on_after(KEEP_ALIVE_S - MIN_GAP_S):
@@ -77,7 +77,7 @@ class _Pacer:
             logger.exception("progress is no longer reported")
 
     async def flush(self) -> None:
-        """Send what is left, for a moment: the answer has to wait for it."""
+        """Send the rest, but not for long, because the answer waits for it."""
         with trio.move_on_after(FLUSH_S):
             while self._unsent and not self._failed:
                 try:
@@ -91,15 +91,15 @@ class _Pacer:
         await self._report(self._number, self._take())
 
     def _take(self) -> str:
-        """The oldest message that was not sent; or the last one again, with the time by now."""
+        """Return the oldest unsent message, or the last one again with the current duration."""
         if self._unsent:
             self._last, self._last_at = self._unsent.popleft(), trio.current_time()
-            said = self._last.message
+            text = self._last.message
         else:
             run_s = self._last.run_s + trio.current_time() - self._last_at
             stem = self._last.stem
-            said = with_seconds(stem, run_s) if stem else self._last.message
+            text = with_seconds(stem, run_s) if stem else self._last.message
         if not self._unsent:
             self._posted = trio.Event()
-        said = said.strip()
-        return said if len(said) <= MAX_MESSAGE_CHARS else f"{said[:MAX_MESSAGE_CHARS]}…"
+        text = text.strip()
+        return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}…"

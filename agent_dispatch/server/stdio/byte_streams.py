@@ -90,7 +90,7 @@ class LineReader:
         return self._pollable and is_hung_up(self._fd)
 
     def close(self) -> None:
-        """Give the descriptor back as it was: other processes may share its open description."""
+        """Make the descriptor blocking again: other processes may share its description."""
         if self._pollable:
             os.set_blocking(self._fd, True)
 
@@ -222,7 +222,7 @@ class Outbox:
             await self._room.park()
 
     def close(self) -> None:
-        """Give the descriptor back as it was: other processes may share its open description."""
+        """Make the descriptor blocking again: other processes may share its description."""
         if self._pollable:
             os.set_blocking(self._fd, True)
 

@@ -62,7 +62,7 @@ class FrontDoor:
         self._table = table
         self._era = ""
         self.serves_alone = True
-        """The library does not serve yet, so there is no call that a notification could be about."""
+        """The library does not serve yet, so no call is under way."""
         self.handshake: list[bytes] = []
         """Lines that were answered here and that the library still needs, in order."""
 

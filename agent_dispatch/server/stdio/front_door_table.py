@@ -43,7 +43,7 @@ def modern(method: str, number: int) -> dict[str, object]:
 
 
 def handshake(version: str) -> list[dict[str, object]]:
-    """Return what begins a session of an older revision."""
+    """Return the messages that begin a session of an older revision."""
     params = {"protocolVersion": version, "clientInfo": CLIENT, "capabilities": {}}
     return [
         {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params},
@@ -77,7 +77,7 @@ async def _ask_library(requests: Sequence[Mapping[str, object]]) -> list[bytes]:
 
 
 def make_rows() -> dict[str, bytes]:
-    """Return the table, asked of the library."""
+    """Ask the library for all rows of the table."""
     rows: dict[str, bytes] = {}
     methods = (DISCOVER, *LISTS)
     answers = ask_library([modern(method, number) for number, method in enumerate(methods)])
@@ -94,7 +94,10 @@ def make_rows() -> dict[str, bytes]:
 
 
 def shipped(rows: Mapping[str, bytes]) -> bytes:
-    """Return the file: the lists of the older handshake revisions are those of the newest."""
+    """Return the content of the file, without the lists of the older handshake revisions.
+
+    They are the same as those of the newest.
+    """
     kept = {
         key: row
         for key, row in rows.items()
