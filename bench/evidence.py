@@ -5,14 +5,12 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from statistics import median
 
 import trio
 
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.claude.program import run_program
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 from agent_dispatch.run.work_tree import WorkTrees
 from agent_dispatch.threads import DirectoryThreads
@@ -61,7 +59,7 @@ def evidence(shop: Workshop, rounds: int) -> list[Row]:
 
 async def _looks_ms(directory: str, environ: Mapping[str, str], rounds: int) -> float:
     """How long a run outside of Git waits for its two looks."""
-    trees = WorkTrees(partial(run_program, Launcher(None)), DirectoryThreads())
+    trees = WorkTrees(Launcher(None), DirectoryThreads())
     command = Command(("claude",), directory, {**environ, MARKER_VARIABLE: "bench"})
     times = []
     async with trio.open_nursery() as nursery:

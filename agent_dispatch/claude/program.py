@@ -1,29 +1,12 @@
 """Run a program other than claude under a guard, from its start to its end."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from agent_dispatch.claude.child import Child, open_child
 from agent_dispatch.claude.conversation import say
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.claude.pipes import Sink
 from agent_dispatch.core.command import Command
-
-
-class RunProgram(Protocol):
-    """`run_program` without its first argument."""
-
-    async def __call__(
-        self,
-        command: Command,
-        *,
-        on_output: Sink,
-        on_errors: Sink | None = None,
-        stdin: bytes = b"",
-        held_fds: Sequence[int] = (),
-        on_child: Callable[[Child], object] = ...,
-    ) -> int | None:
-        """Run a program to its end."""
 
 
 async def run_program(

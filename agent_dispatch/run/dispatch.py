@@ -5,7 +5,7 @@ from functools import partial
 
 import msgspec
 
-from agent_dispatch.claude.program import RunProgram
+from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.money.shares import Share
 from agent_dispatch.core.outcome.classify import classify
@@ -41,7 +41,7 @@ class Dispatch:
         *,
         max_holds: int,
         work_trees: WorkTrees,
-        run_program: RunProgram,
+        launcher: Launcher,
     ) -> None:
         """Run what `plan` says, within `limit`, as the job that `run` stands for."""
         self._plan = plan
@@ -50,7 +50,7 @@ class Dispatch:
         self._planner = planner
         self._work_trees = work_trees
         self._holds = Holds(run, capped(plan.agent, plan.settings), max_holds)
-        self._checks = Verification(plan.verify, plan.agent.verify_attempts, run, run_program)
+        self._checks = Verification(plan.verify, plan.agent.verify_attempts, run, launcher)
         self._turns: Turns | None = None
         """None while it is held."""
         self._changes: TreeChanges | None = None

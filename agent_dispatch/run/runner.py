@@ -5,7 +5,7 @@ from functools import partial
 
 import msgspec
 
-from agent_dispatch.claude.program import RunProgram
+from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.dialogue.exchange import (
     as_dispatch,
     dialogue_from_result,
@@ -48,7 +48,7 @@ class Runner:
         limits: Limits,
         open_claude: OpenClaude,
         work_trees: WorkTrees,
-        run_program: RunProgram,
+        launcher: Launcher,
         parent: str | None,
         tell: TellEvent = ignore_event,
     ) -> None:
@@ -62,7 +62,7 @@ class Runner:
         self._limits = limits
         self._open_claude = open_claude
         self._work_trees = work_trees
-        self._run_program = run_program
+        self._launcher = launcher
         self._parent = parent
         self._may_hold = False
         """It runs a background job, which may wait for a limit of the account to reset."""
@@ -238,7 +238,7 @@ class Runner:
             self._planner,
             max_holds=self._max_holds(settings),
             work_trees=self._work_trees,
-            run_program=self._run_program,
+            launcher=self._launcher,
         )
         command = await dispatching.prepare()
         if isinstance(command, DispatchResult):

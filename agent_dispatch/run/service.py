@@ -17,7 +17,6 @@ import trio
 from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.claude.program import RunProgram, run_program
 from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.paths import (
     config_path,
@@ -99,7 +98,7 @@ class Service:
         hosts: Hosts,
         limits: Limits,
         open_claude: OpenClaude,
-        run_program: RunProgram,
+        launcher: Launcher,
         workers: Workers,
         nursery: trio.Nursery,
         environ: Mapping[str, str],
@@ -114,7 +113,7 @@ class Service:
             hosts: The other machines of the configuration.
             limits: The slots of this process's depth, and the locks of sessions.
             open_claude: Runs claude.
-            run_program: Runs other programs for a run.
+            launcher: Starts the guards of other programs.
             workers: Starts background jobs.
             nursery: Where shared runs live.
             environ: What agents inherit; also names the nesting depth and holds PATH.
@@ -135,8 +134,8 @@ class Service:
             planner=self._planner,
             limits=limits,
             open_claude=open_claude,
-            work_trees=WorkTrees(run_program, self._threads),
-            run_program=run_program,
+            work_trees=WorkTrees(launcher, self._threads),
+            launcher=launcher,
             parent=self._parent,
             tell=tell,
         )
@@ -838,7 +837,7 @@ async def open_service(
                 hosts=hosts,
                 limits=Limits(jobs, current_depth(environ)),
                 open_claude=open_claude or partial(open_real_claude, launcher),
-                run_program=partial(run_program, launcher),
+                launcher=launcher,
                 workers=Workers(store, fork_server, environ, claude),
                 nursery=nursery,
                 environ=environ,

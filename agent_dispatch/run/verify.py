@@ -9,7 +9,8 @@ import msgspec
 import trio
 
 from agent_dispatch.claude.child import ChildStartError
-from agent_dispatch.claude.program import RunProgram
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.program import run_program
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 from agent_dispatch.core.outcome.verify import (
     TAIL_BYTES,
@@ -30,13 +31,13 @@ class Verification:
     """The checks of one run: how many are left, and what the last one found."""
 
     def __init__(
-        self, command: Sequence[str] | None, attempts: int, run: JobRun, run_program: RunProgram
+        self, command: Sequence[str] | None, attempts: int, run: JobRun, launcher: Launcher
     ) -> None:
         """Check with `command`, at most `attempts` times; None checks nothing."""
         self._command = command or ()
         self._left = attempts if command else 0
         self._run = run
-        self._run_program = run_program
+        self._launcher = launcher
         self._found: CheckResult | None = None
 
     @property
@@ -100,7 +101,8 @@ class Verification:
         env = {**where.env, MARKER_VARIABLE: f"{where.env[MARKER_VARIABLE]}.{secrets.token_hex(4)}"}
         command = Command((program, *arguments), where.cwd, env)
         try:
-            exit_code = await self._run_program(
+            exit_code = await run_program(
+                self._launcher,
                 command,
                 on_output=keep,
                 on_errors=keep,

@@ -18,7 +18,8 @@ import msgspec
 import trio
 
 from agent_dispatch.claude.child import ChildStartError
-from agent_dispatch.claude.program import RunProgram
+from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.claude.program import run_program
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 from agent_dispatch.core.outcome.report import TreeChanges
 from agent_dispatch.core.outcome.work_tree import (
@@ -95,9 +96,9 @@ class _Tree(msgspec.Struct, frozen=True):
 class WorkTrees:
     """Looks at work trees; made once per service."""
 
-    def __init__(self, run_program: RunProgram, threads: DirectoryThreads) -> None:
-        """Run Git by `run_program`; look at files where a hung directory blocks nothing else."""
-        self._run_program = run_program
+    def __init__(self, launcher: Launcher, threads: DirectoryThreads) -> None:
+        """Run Git under guards; a look at a directory that hangs keeps only its own threads."""
+        self._launcher = launcher
         self._threads = threads
 
     def watch(self, command: Command, nursery: trio.Nursery) -> "Watch":
@@ -159,7 +160,7 @@ class WorkTrees:
         exit_code = None
         with too_much:
             try:
-                exit_code = await self._run_program(command, on_output=keep, stdin=stdin)
+                exit_code = await run_program(self._launcher, command, on_output=keep, stdin=stdin)
             except ChildStartError:
                 return None
         return bytes(printed) if exit_code == 0 and not too_much.cancel_called else None

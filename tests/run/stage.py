@@ -2,14 +2,12 @@
 
 import os
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.claude.program import run_program
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.run.service import Service, open_service
 from agent_dispatch.run.work_tree import WorkTrees
@@ -78,4 +76,4 @@ def task(text: str, context: str = "") -> DispatchRequest:
 
 
 def work_trees() -> WorkTrees:
-    return WorkTrees(partial(run_program, Launcher(None)), DirectoryThreads())
+    return WorkTrees(Launcher(None), DirectoryThreads())

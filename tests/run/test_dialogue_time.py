@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,7 +12,6 @@ from trio.testing import MockClock
 from agent_dispatch.claude.child import Child
 from agent_dispatch.claude.conversation import OnControl
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.stream.events import Event
@@ -64,7 +62,7 @@ class Two:
             limits=Limits(self._directory, 0),
             open_claude=self,
             work_trees=work_trees(),
-            run_program=partial(run_program, Launcher(None)),
+            launcher=Launcher(None),
             parent=None,
         )
         agents = {Role.RESPONDER: self._agent("db"), Role.REQUESTER: self._agent("backend")}

@@ -1,7 +1,6 @@
 import math
 import resource
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,6 @@ import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.claude.program import run_program
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import DEPTH_VARIABLE, EXCLUSIVE_VARIABLE, MARKER_VARIABLE
 from agent_dispatch.core.request.checks import check_request
@@ -110,7 +108,7 @@ class Bench:
             limits=limits,
             open_claude=open_claude,
             work_trees=work_trees(),
-            run_program=partial(run_program, Launcher(None)),
+            launcher=Launcher(None),
             parent=None,
         )
         return Dispatcher(runner, limits)
