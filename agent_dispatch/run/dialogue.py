@@ -29,7 +29,8 @@ from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.limits import Held
 from agent_dispatch.run.plan import Planner
 from agent_dispatch.run.run_job import JobRun
-from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
+from agent_dispatch.run.time_limit import TimeLimit
+from agent_dispatch.run.turns import OpenClaude, Turns
 from agent_dispatch.run.usage_limit import cancelled_while_held, wait_for_reset, with_cap_left
 
 _MEMBERS: Mapping[Role, int] = {Role.RESPONDER: 0, Role.REQUESTER: 1}

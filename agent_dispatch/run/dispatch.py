@@ -19,7 +19,8 @@ from agent_dispatch.run.accounts import capped
 from agent_dispatch.run.limits import Held
 from agent_dispatch.run.plan import Plan, Planner
 from agent_dispatch.run.run_job import JobRun
-from agent_dispatch.run.turns import OpenClaude, TimeLimit, Turns
+from agent_dispatch.run.time_limit import TimeLimit
+from agent_dispatch.run.turns import OpenClaude, Turns
 from agent_dispatch.run.usage_limit import Holds
 from agent_dispatch.run.verify import Verification
 from agent_dispatch.run.work_tree import WorkTrees
@@ -104,7 +105,7 @@ class Dispatch:
         self._watch = self._work_trees.watch(self._command, run.nursery)
         while True:
             assert self._turns is not None
-            ended = await self._see_through(self._turns, prompt, open_claude, held.fds)
+            ended = await self._run_claude(self._turns, prompt, open_claude, held.fds)
             result = await self._checked(self._turns, ended, held.fds)
             left_s = self._limit.left_s
             if (until := self._holds.until(ended, result, left_s)) is None:
@@ -118,7 +119,7 @@ class Dispatch:
                 return self._holds.stopped(command)
             prompt, self._limit = CONTINUE, TimeLimit(left_s)
 
-    async def _see_through(
+    async def _run_claude(
         self, turns: Turns, prompt: str, open_claude: OpenClaude, fds: Sequence[int]
     ) -> RunReport:
         """Put the task to one claude, and report on it when it has ended."""

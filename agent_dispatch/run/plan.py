@@ -65,6 +65,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The command that decides whether the work was done; None: no such command is to run."""
 
     @property
+    def is_shareable(self) -> bool:
+        """Whether its answer may be given to other calls."""
+        # The `verify` command of an agent on another host is not known here.
+        verifies = self.verify is not None or self.request.verify
+        return self.settings.cache.enabled and self.request.session_id is None and not verifies
+
+    @property
     def timeout_s(self) -> float:
         """Seconds that its run may take: the call's own, in their range, or the agent's."""
         if self.request.timeout_s is None:

@@ -148,7 +148,7 @@ class Questions:
             self._record()
             self._tell_all(f"Waiting for permission: {call.tool_name}")
             self._on_question(question)
-            child.start_soon(self._see_through, asked, patience_s)
+            child.start_soon(self._wait_for_answer, asked, patience_s)
 
     def _has_room(self, given: object) -> bool:
         if too_deep(given):
@@ -174,7 +174,7 @@ class Questions:
             if asked.question.id == answer.question and answer.answer.is_answer:
                 self._close(asked, answer.answer, answer.answered_by, self._now())
 
-    async def _see_through(self, asked: _OpenQuestion, patience_s: float) -> None:
+    async def _wait_for_answer(self, asked: _OpenQuestion, patience_s: float) -> None:
         """Wait for the answer, and pass it on; if cancelled, the question is withdrawn."""
         try:
             with trio.move_on_after(patience_s):

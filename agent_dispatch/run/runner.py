@@ -1,11 +1,13 @@
 """Runs what was planned: under a record, within the limits, by turns of claude."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 import msgspec
 
 from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue.exchange import (
     as_dispatch,
     dialogue_from_result,
@@ -14,7 +16,7 @@ from agent_dispatch.core.dialogue.exchange import (
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.model.config import Settings
+from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -24,15 +26,16 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.event import TellEvent, ignore_event
 from agent_dispatch.model.job import JobKind
-from agent_dispatch.run.accounts import Accounts, capped
+from agent_dispatch.run.accounts import Accounts, Close, capped
 from agent_dispatch.run.background import begin_for_remote_caller, end_with_lease
 from agent_dispatch.run.dialogue import Dialogue, not_begun
 from agent_dispatch.run.dispatch import Dispatch
 from agent_dispatch.run.housekeeping import Housekeeping
-from agent_dispatch.run.limits import Limits
+from agent_dispatch.run.limits import Held, Limits
 from agent_dispatch.run.plan import DialoguePlan, Plan, Planner, plan_dialogue, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
-from agent_dispatch.run.turns import OpenClaude, TimeLimit
+from agent_dispatch.run.time_limit import TimeLimit
+from agent_dispatch.run.turns import OpenClaude
 from agent_dispatch.run.work_tree import WorkTrees
 from agent_dispatch.threads import in_thread
 
@@ -76,7 +79,7 @@ class Runner:
         plan: Plan,
         ref: bool,
         on_progress: OnProgress,
-        limit: TimeLimit | None = None,
+        limit: TimeLimit,
         *,
         tree: str | None = None,
     ) -> DispatchResult:
@@ -88,14 +91,14 @@ class Runner:
             plan: What to run.
             ref: The caller gets the id in place of the answer: keep the record until `gc`.
             on_progress: Called with the job's id first, then with what happens.
-            limit: How long the agent may take, if not as planned.
+            limit: How long the agent may take.
             tree: The tree of runs that it belongs to; None: it begins one.
 
         Raises:
             JobStoreError: The job cannot be recorded; nothing was started.
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
-        work = partial(self._dispatch, plan, limit or TimeLimit(plan.timeout_s))
+        work = partial(self._dispatch, plan, limit)
         return await self._recorded(plan.request, plan.settings, ref, tree, on_progress, work)
 
     async def dialogue(
@@ -124,16 +127,11 @@ class Runner:
         commands = await dialogue.prepare()
         if isinstance(commands, DispatchResult):
             return not_begun(request, commands)
-        session_ids = [command.session_id for command in commands]
-        async with self._limits.hold(
-            run, settings.max_concurrency, session_ids, agents.values()
+        async with self._admitted(
+            run, settings, commands, list(agents.values()), dialogue.shares
         ) as held:
-            account = await self._accounts.book(
-                run.owned.job, list(agents.values()), settings, dialogue.shares
-            )
-            if isinstance(account, DispatchResult):
-                return not_begun(request, account)
-            run.account = account
+            if isinstance(held, DispatchResult):
+                return not_begun(request, held)
             return await dialogue.go(self._open_claude, held)
 
     async def background(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
@@ -231,7 +229,7 @@ class Runner:
     async def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> DispatchResult:
         """Run one dispatch under a slot, once it is booked."""
         settings = plan.settings
-        dispatching = Dispatch(
+        dispatch = Dispatch(
             plan,
             limit,
             run,
@@ -240,16 +238,35 @@ class Runner:
             work_trees=self._work_trees,
             launcher=self._launcher,
         )
-        command = await dispatching.prepare()
+        command = await dispatch.prepare()
         if isinstance(command, DispatchResult):
             return command
-        async with self._limits.hold(
-            run, settings.max_concurrency, [command.session_id], [plan.agent]
+        async with self._admitted(
+            run, settings, [command], [dispatch.agent], dispatch.shares
         ) as held:
-            agents, shares = [dispatching.agent], dispatching.shares
-            account = await self._accounts.book(run.owned.job, agents, settings, shares)
-            if isinstance(account, DispatchResult):
-                return account
-            run.account = account
+            if isinstance(held, DispatchResult):
+                return held
             run.owned.note_started()
-            return await dispatching.go(self._open_claude, held)
+            return await dispatch.go(self._open_claude, held)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(
+        self,
+        run: JobRun,
+        settings: Settings,
+        commands: Sequence[Command],
+        agents: Sequence[EffectiveAgent],
+        close: Close,
+    ) -> AsyncIterator[Held | DispatchResult]:
+        """Take the locks and a slot, then book the cost; or give the result that refuses the run.
+
+        In this order, so that a run that waits for a slot has booked nothing.
+        """
+        session_ids = [command.session_id for command in commands]
+        async with self._limits.hold(run, settings.max_concurrency, session_ids, agents) as held:
+            account = await self._accounts.book(run.owned.job, agents, settings, close)
+            if isinstance(account, DispatchResult):
+                yield account
+                return
+            run.account = account
+            yield held

@@ -73,7 +73,8 @@ from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.send_message import send_message
 from agent_dispatch.run.sessions import check_not_around, check_owner
 from agent_dispatch.run.single_flight import SingleFlight
-from agent_dispatch.run.turns import OpenClaude, TimeLimit
+from agent_dispatch.run.time_limit import TimeLimit
+from agent_dispatch.run.turns import OpenClaude
 from agent_dispatch.run.work_tree import WorkTrees
 from agent_dispatch.threads import DirectoryThreads, Pool, in_pool, in_thread
 
@@ -186,8 +187,6 @@ class Service:
 
     def kept_answer(self, plan: Plan) -> DispatchResult | None:
         """Return the answer to an identical earlier request, if it is in the cache."""
-        if _is_own_run(plan):
-            return None
         return self._flight.kept(plan)
 
     async def keep_answer(self, job: Job) -> None:
@@ -197,8 +196,7 @@ class Service:
         if job.result is None or job.completed_at is None:
             return
         plan = plan_run(await self._planner.snapshot(), job.request())
-        if not _is_own_run(plan):
-            self._flight.keep(plan, job.result, job.completed_at)
+        self._flight.keep(plan, job.result, job.completed_at)
 
     async def _run(
         self,
@@ -218,12 +216,10 @@ class Service:
         await check_not_around(self._store, self._parent, plan.request.session_id)
         # If records of ordinary calls are not kept, a ref needs a run with a record of its own.
         unnamed = ref and plan.settings.call_retention_days == 0
-        if alone or unnamed or _is_own_run(plan):
-            return await self._runner.call(plan, ref, on_progress, tree=tree)
         start = partial(self._runner.call, plan, ref, tree=tree)
-        if fresh:
-            return await self._flight.fresh(plan, on_progress, start)
-        result = await self._flight.dispatch(plan, on_progress, start)
+        result = await self._flight.dispatch(
+            plan, on_progress, start, fresh=fresh, alone=alone or unnamed
+        )
         if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
             return result
         # The record is gone, so the caller must get the whole answer now.
@@ -266,13 +262,12 @@ class Service:
             job = await self._workers.submit(plan.request, fields=fields)
             return result_of_job(await self._follow(job, report))
 
-        if alone or _is_own_run(plan):
-            return await start(on_progress, TimeLimit(plan.timeout_s))
-        if fresh:
-            return await self._flight.fresh(plan, on_progress, start)
-        # The caller may get the id in place of the answer.
-        await self._flight.forget_unless(plan, self.is_recorded)
-        return await self._flight.dispatch(plan, on_progress, start, outlives=True)
+        if not (alone or fresh):
+            # The caller may get the id in place of the answer.
+            await self._flight.forget_unless(plan, self.is_recorded)
+        return await self._flight.dispatch(
+            plan, on_progress, start, fresh=fresh, alone=alone, outlives=True
+        )
 
     async def _follow(self, job: Job, on_progress: OnProgress) -> Job:
         """Report the id of a background job, and wait for its end."""
@@ -344,14 +339,13 @@ class Service:
         if outcome is not None and ended.completed_at is not None:
             for member, result in zip(members, outcome.individual_results, strict=True):
                 plan = plans[member.request]
-                is_ours = member.job_id is None and plan.agent.host is None
-                if is_ours and plan.settings.cache.enabled:
+                if member.job_id is None and plan.agent.host is None:
                     self._flight.keep(plan, result, ended.completed_at)
         return ended
 
     async def _with_known_job(self, member: Member, plan: Plan) -> Member:
         """Name the job that answers a member already: from the cache, or by a run going on."""
-        if member.fresh or not plan.settings.cache.enabled:
+        if member.fresh or not plan.is_shareable:
             return member
         await self._flight.forget_unless(plan, self.is_recorded)
         return msgspec.structs.replace(member, job_id=self._flight.known_job(plan))
@@ -780,14 +774,6 @@ class Service:
         """Forget an agent; its directory stays as it is."""
         remove = partial(self._registry.remove_agent, name)
         return await self._threads.run(f"remove {name}", remove)
-
-
-def _is_own_run(plan: Plan) -> bool:
-    """Whether the answer of a run is for its own call only."""
-    resumes = plan.request.session_id is not None
-    # The `verify` command of an agent on another host is not known here.
-    verifies = plan.verify is not None or plan.request.verify
-    return resumes or verifies or not plan.settings.cache.enabled
 
 
 @contextlib.asynccontextmanager

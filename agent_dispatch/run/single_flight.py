@@ -1,8 +1,8 @@
-"""Identical calls in flight share one run, and later ones its answer.
+"""Identical calls share one run, and later ones get its answer from the cache.
 
-A run belongs to the service, not to the call that came first: it goes on for as long as a caller
-waits for it, and ends with its last caller. Each caller keeps its own deadline, counted from when
-the agent was started, or from its own arrival if that was later.
+A run belongs to the service, not to the call that started it: it goes on while any caller waits
+for it, and ends with its last caller. Each caller keeps its own deadline, counted from the start of
+the agent, or from the caller's arrival if that was later.
 """
 
 import math
@@ -22,39 +22,55 @@ from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress,
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.replies import CacheStats
 from agent_dispatch.run.plan import Plan
-from agent_dispatch.run.turns import TimeLimit
+from agent_dispatch.run.time_limit import TimeLimit
 
 Start = Callable[[OnProgress, TimeLimit], Awaitable[DispatchResult]]
-"""Runs a dispatch to its end, within the limit."""
+"""Runs a dispatch to its end within the limit."""
 
 
 class SingleFlight:
-    """The answers that are kept, and the runs under way that others may join."""
+    """The cached answers, and the runs that other calls may join."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        """Run in `nursery` what is shared."""
+        """Start shared runs in `nursery`."""
         self._nursery = nursery
         self._cache = Cache()
         self._runs: dict[bytes, _SharedRun] = {}
 
     async def dispatch(
-        self, plan: Plan, on_progress: OnProgress, start: Start, *, outlives: bool = False
+        self,
+        plan: Plan,
+        on_progress: OnProgress,
+        start: Start,
+        *,
+        fresh: bool = False,
+        alone: bool = False,
+        outlives: bool = False,
     ) -> DispatchResult:
-        """Answer from the cache, or by a run under way, or else by a new one.
+        """Answer from the cache, by a run that is going on, or by a new one.
 
-        If cancelled, and no other caller waits for the run, no process of it is left, unless it is
-        one that outlives its callers.
+        If cancelled, and no other caller waits for the run, no process of it is left, unless it
+        outlives its callers.
 
         Args:
-            plan: What is asked of whom.
-            on_progress: Called as for a run of one's own.
-            start: Makes the new run.
-            outlives: The new run goes on without callers, in a process of its own.
+            plan: The request.
+            on_progress: Gets the progress of the run, whoever started it.
+            start: Starts a new run.
+            fresh: Always start a new run, and keep its answer for later calls.
+            alone: Share the run and its answer with no other call.
+            outlives: A new run goes on without callers, in a process of its own.
 
         Raises:
-            DispatchError: What `start` raised.
+            DispatchError: Raised by `start`.
         """
-        key, settings = request_key(plan.request, plan.agent, plan.prompt), plan.settings.cache
+        if alone or not plan.is_shareable:
+            return await start(on_progress, TimeLimit(plan.timeout_s))
+        key, settings = _key(plan), plan.settings.cache
+        if fresh:
+            generation = self._cache.generation
+            result = await start(on_progress, TimeLimit(plan.timeout_s))
+            self._keep(key, result, generation, settings)
+            return result
         kept = self._cache.get(key, trio.current_time(), settings)
         if kept is not None:
             cached = Progress("answered from the cache", kept.job_id)
@@ -69,19 +85,20 @@ class SingleFlight:
         return await run.wait(_Caller(plan, on_progress))
 
     def kept(self, plan: Plan) -> DispatchResult | None:
-        """The answer to this question, if it is kept."""
-        key = request_key(plan.request, plan.agent, plan.prompt)
-        return self._cache.get(key, trio.current_time(), plan.settings.cache)
+        """Return the answer to an identical earlier request, if it is in the cache."""
+        if not plan.is_shareable:
+            return None
+        return self._cache.get(_key(plan), trio.current_time(), plan.settings.cache)
 
     def keep(self, plan: Plan, result: DispatchResult, ended_at: float) -> None:
-        """Keep an answer that another process ran for, which ended at this time of the epoch."""
-        key = request_key(plan.request, plan.agent, plan.prompt)
-        now = trio.current_time()
-        self._cache.put(key, result, now, plan.settings.cache, ended_at=ended_at)
+        """Cache the answer of another process's run, which ended at this time of the epoch."""
+        if plan.is_shareable:
+            now = trio.current_time()
+            self._cache.put(_key(plan), result, now, plan.settings.cache, ended_at=ended_at)
 
     def known_job(self, plan: Plan) -> str | None:
-        """The job whose answer to this question is kept, or that is under way."""
-        key = request_key(plan.request, plan.agent, plan.prompt)
+        """Return the job that answers this request: from the cache, or a run that is going on."""
+        key = _key(plan)
         kept = self._cache.get(key, trio.current_time(), plan.settings.cache)
         if kept is not None:
             return kept.job_id
@@ -94,34 +111,20 @@ class SingleFlight:
     async def forget_unless(
         self, plan: Plan, is_recorded: Callable[[str], Awaitable[bool]]
     ) -> None:
-        """Forget the answer to this question if its job's record was removed."""
-        key = request_key(plan.request, plan.agent, plan.prompt)
+        """Forget the cached answer to this request if the record of its job was removed."""
+        key = _key(plan)
         kept = self._cache.peek(key)
         if kept is not None and (kept.job_id is None or not await is_recorded(kept.job_id)):
             self._cache.forget(key)
 
-    async def fresh(self, plan: Plan, on_progress: OnProgress, start: Start) -> DispatchResult:
-        """Answer by a new run, whatever was asked before; its answer may be kept.
-
-        If cancelled, no process of the run is left.
-
-        Raises:
-            DispatchError: What `start` raised.
-        """
-        generation = self._cache.generation
-        result = await start(on_progress, TimeLimit(plan.timeout_s))
-        key = request_key(plan.request, plan.agent, plan.prompt)
-        self._keep(key, result, generation, plan.settings.cache)
-        return result
-
     def stats(self, settings: CacheSettings) -> CacheStats:
-        """How full the cache is and how often it helped."""
+        """Return how full the cache is and how often it helped."""
         return self._cache.stats(trio.current_time(), settings)
 
     def clear(self) -> int:
-        """Forget all answers, also those of runs that are under way; return how many were kept.
+        """Forget all answers, also those of runs that are going on; return how many were kept.
 
-        Such a run still answers the callers that wait for it, and no later ones.
+        Such a run still answers the callers that wait for it, but no later ones.
         """
         self._runs.clear()
         return self._cache.clear()
@@ -135,7 +138,7 @@ class SingleFlight:
                 run.result = await start(run.report, run.limit)
                 self._keep(key, run.result, generation, settings)
         except Exception as error:
-            run.failure = error  # Each of its callers gets a copy.
+            run.failure = error  # Each caller gets a copy.
         finally:
             if self._runs.get(key) is run:
                 del self._runs[key]
@@ -144,10 +147,14 @@ class SingleFlight:
     def _keep(
         self, key: bytes, result: DispatchResult, generation: int, settings: CacheSettings
     ) -> None:
-        """Keep an answer, unless the cache was cleared since its run began."""
+        """Cache an answer, unless the cache was cleared since its run began."""
         if generation == self._cache.generation:
             now = trio.current_time()
             self._cache.put(key, result, now, settings, ended_at=time.time())
+
+
+def _key(plan: Plan) -> bytes:
+    return request_key(plan.request, plan.agent, plan.prompt)
 
 
 class _Caller:
@@ -162,13 +169,13 @@ class _Caller:
         self._left_s = plan.timeout_s
 
     def stand_still(self, now: float) -> None:
-        """Keep what is left of its time while a person is asked something."""
+        """Stop its clock while a person is asked something."""
         if self.deadline != math.inf:
             self._left_s = self.deadline - now
             self.scope.deadline = self.deadline = math.inf
 
     def go_on(self, now: float) -> None:
-        """Count down what is left of its time."""
+        """Let its clock go on."""
         if self.deadline == math.inf:
             self.deadline = now + self._left_s
 
@@ -188,7 +195,7 @@ class _SharedRun:
 
     @property
     def is_ending(self) -> bool:
-        """It is too late to join: its time is up, or its last caller has left."""
+        """Too late to join: its time is up, or its last caller has left."""
         return self.limit.has_passed or self.scope.cancel_called
 
     def report(self, progress: Progress) -> None:
@@ -197,7 +204,7 @@ class _SharedRun:
             caller.on_progress(progress)
 
     def end(self) -> None:
-        """Let all callers have what came of it."""
+        """Give its callers the result or the failure."""
         self.over.set()
 
     async def wait(self, caller: _Caller) -> DispatchResult:
@@ -217,7 +224,7 @@ class _SharedRun:
                 self.scope.cancel()
                 with trio.CancelScope(shield=True):
                     await self.over.wait()
-                # Without a caller that gets it, a bug must still be raised.
+                # No caller gets it, but a bug must still be raised.
                 if self.failure is not None and not isinstance(self.failure, DispatchError):
                     raise _copy_of(self.failure)
 
@@ -238,7 +245,7 @@ class _SharedRun:
         return msgspec.structs.replace(result, job_id=self.job_id)
 
     def _retime(self) -> None:
-        """Give the run the time of its most patient caller; the others leave before."""
+        """Give the run the latest deadline of its callers; the others leave earlier."""
         if not self.limit.has_begun or not self._callers:
             return
         now = trio.current_time()
@@ -256,16 +263,16 @@ class _SharedRun:
 
 
 def _copy_of(error: Exception) -> Exception:
-    """Make an exception to raise to one of several callers.
+    """Copy an exception for one of several callers.
 
-    One object raised in several tasks would gather the tracebacks, notes and contexts of all.
+    One object raised in several tasks would collect the tracebacks, notes and contexts of all.
     """
     kind = type(error)
     reduced = error.__reduce__()  # With the file name, which `args` of an OSError lacks.
     args = error.args if isinstance(reduced, str) else reduced[1]
     copy = kind.__new__(kind, *args)
     if isinstance(kind.__init__, WrapperDescriptorType):
-        # Ours may take other arguments; the built-in ones set what `vars` does not show.
+        # Our own exceptions may take other arguments; built-in ones set what `vars` does not show.
         kind.__init__(copy, *args)
     copy.args = error.args
     vars(copy).update(vars(error))

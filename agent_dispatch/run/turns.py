@@ -7,8 +7,7 @@ ends every process of the run, so a cancellation needs no code here.
 
 import contextlib
 import math
-import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -31,6 +30,7 @@ from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.run.run_job import JobRun
+from agent_dispatch.run.time_limit import TimeLimit
 from agent_dispatch.threads import in_thread
 
 OpenClaude = Callable[
@@ -56,89 +56,6 @@ _SETTINGS_S = 2.0
 """How long to read Claude Code's settings, which only explain a denial."""
 _LEAVE_S = 2.0
 """How long one may take to leave when all is said. Measured with Claude Code 2.1.330: 0.1 s."""
-
-
-class TimeLimit:
-    """How long a turn may take, counted from its start.
-
-    It can be moved while the turn goes on, and stands still while a person is asked something.
-    """
-
-    def __init__(self, timeout_s: float, on_change: Callable[[], object] | None = None) -> None:
-        """Allow `timeout_s` seconds.
-
-        Args:
-            timeout_s: Seconds.
-            on_change: A method to call when they begin, stand still and go on. Its object may hold
-                us: we do not keep it alive.
-        """
-        self.scope = trio.CancelScope()
-        self.has_begun = False
-        self.stood_still_s = 0.0
-        """How long it stood still, not counting the present time."""
-        self._timeout_s = timeout_s
-        self._on_change = None if on_change is None else weakref.WeakMethod(on_change)
-        self._holders = 0
-        self._began = 0.0
-        self._stands_since = math.inf
-        self._deadline = math.inf
-
-    @property
-    def timeout_s(self) -> float:
-        """Seconds from the start to the limit, as it is now."""
-        return self._timeout_s
-
-    @property
-    def left_s(self) -> float:
-        """Seconds that are left of it, once it has begun; 0 if none are."""
-        now = self._stands_since if self.stands_still else trio.current_time()
-        return max(self._deadline - now, 0.0)
-
-    @property
-    def has_passed(self) -> bool:
-        """The turn was told to end."""
-        return self.scope.cancel_called
-
-    def begin(self) -> None:
-        """Start the clock."""
-        self.has_begun = True
-        self._began = trio.current_time()
-        self.scope.deadline = self._deadline = self._began + self._timeout_s
-        self._changed()
-
-    @property
-    def stands_still(self) -> bool:
-        """No time passes."""
-        return self._holders > 0
-
-    @contextlib.contextmanager
-    def standing_still(self) -> Iterator[None]:
-        """Let no time pass for as long as the block runs; several may run at once."""
-        self._holders += 1
-        if self._holders == 1:
-            self._stands_since = trio.current_time()
-            self.scope.deadline = math.inf
-            self._changed()
-        try:
-            yield
-        finally:
-            self._holders -= 1
-            if not self._holders:
-                stood_s = trio.current_time() - self._stands_since
-                self.stood_still_s += stood_s
-                self._began += stood_s
-                self._deadline += stood_s
-                self.scope.deadline = self._deadline
-                self._changed()
-
-    def move_to(self, deadline: float) -> None:
-        """Set the limit to this time of Trio's clock; only once it has begun, and moves."""
-        self._timeout_s = deadline - self._began
-        self.scope.deadline = self._deadline = deadline
-
-    def _changed(self) -> None:
-        if self._on_change is not None and (on_change := self._on_change()) is not None:
-            on_change()
 
 
 class Turns:
@@ -261,12 +178,17 @@ class Turns:
         limit.begin()
         with limit.scope:
             # A line that is interrupted in its middle would spoil the next one.
-            await self._say(child, prompt)
+            if self._turns:
+                # The CLI may have begun a turn by itself meanwhile.
+                await child.wait_until(lambda: child.exited or not self.transcript.turn_open)
+                self.transcript.expect_answer()
+            self._turns += 1
+            await say(child, user_line(prompt))
             self._run.messages.go_to(child)
             with self._interruption:
                 if self.interrupted_by is not None:
                     self._interruption.cancel()
-                self.ending = await self._see_through(child, is_last=is_last)
+                self.ending = await self._wait_for_end(child, is_last=is_last)
             if self._interruption.cancelled_caught:
                 self._run.mark_ending()
                 await self._stop(child, interrupt_s=_KEEP_S)
@@ -284,15 +206,7 @@ class Turns:
         self.interrupted_by = by
         self._interruption.cancel()
 
-    async def _say(self, child: Child, prompt: str) -> None:
-        if self._turns:
-            # The CLI may have begun a turn by itself meanwhile.
-            await child.wait_until(lambda: child.exited or not self.transcript.turn_open)
-            self.transcript.expect_answer()
-        self._turns += 1
-        await say(child, user_line(prompt))
-
-    async def _see_through(self, child: Child, *, is_last: bool) -> Ending:
+    async def _wait_for_end(self, child: Child, *, is_last: bool) -> Ending:
         messages = self._run.messages
 
         def wait() -> Wait:

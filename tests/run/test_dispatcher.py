@@ -28,6 +28,7 @@ from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.plan import Plan, Planner
 from agent_dispatch.run.runner import Runner
+from agent_dispatch.run.time_limit import TimeLimit
 from agent_dispatch.run.turns import OpenClaude
 from agent_dispatch.threads import DirectoryThreads
 from tests.run.fake_claude import (
@@ -62,7 +63,7 @@ class Dispatcher:
     ) -> DispatchResult:
         prompt = check_request(request)
         plan = Plan(request=request, agent=agent, settings=settings, prompt=prompt)
-        return await self._runner.call(plan, False, on_progress)
+        return await self._runner.call(plan, False, on_progress, TimeLimit(plan.timeout_s))
 
 
 class Bench:

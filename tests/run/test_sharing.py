@@ -1,5 +1,6 @@
 import traceback
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.single_flight import SingleFlight
-from agent_dispatch.run.turns import TimeLimit
+from agent_dispatch.run.time_limit import TimeLimit
 from tests.core.builders import agent
 
 SETTINGS = CacheSettings()
@@ -449,7 +450,9 @@ async def test_a_fresh_call_reads_no_answer_and_joins_no_run(
     ignore: list[str] = []
 
     async def ask_afresh() -> DispatchResult:
-        return await sharing.fresh(plan(), lambda told: ignore.append(told.message), runs.start)
+        return await sharing.dispatch(
+            plan(), lambda told: ignore.append(told.message), runs.start, fresh=True
+        )
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask_afresh)
@@ -471,7 +474,9 @@ async def test_the_answer_of_a_fresh_call_is_not_kept_past_a_clearing(
 ) -> None:
     runs.begin.set()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(sharing.fresh, plan(), ignore_progress, runs.start)
+        nursery.start_soon(
+            partial(sharing.dispatch, plan(), ignore_progress, runs.start, fresh=True)
+        )
         await wait_all_tasks_blocked()
         sharing.clear()
         runs.finish.set()

@@ -3,7 +3,7 @@ import weakref
 import trio
 from trio.testing import MockClock
 
-from agent_dispatch.run.turns import TimeLimit
+from agent_dispatch.run.time_limit import TimeLimit
 
 
 class Run:

@@ -1,0 +1,92 @@
+"""The time limit of a turn."""
+
+import contextlib
+import math
+import weakref
+from collections.abc import Callable, Iterator
+
+import trio
+
+
+class TimeLimit:
+    """How long a turn may take, counted from its start.
+
+    The limit can be moved while the turn goes on. Its clock stops while a person is asked
+    something.
+    """
+
+    def __init__(self, timeout_s: float, on_change: Callable[[], object] | None = None) -> None:
+        """Allow `timeout_s` seconds.
+
+        Args:
+            timeout_s: Seconds.
+            on_change: A method to call when the clock starts, stops and goes on. It is referenced
+                weakly, because its object may hold this one.
+        """
+        self.scope = trio.CancelScope()
+        self.has_begun = False
+        self.stood_still_s = 0.0
+        """How long the clock was stopped, without a stop that goes on."""
+        self._timeout_s = timeout_s
+        self._on_change = None if on_change is None else weakref.WeakMethod(on_change)
+        self._holders = 0
+        self._began = 0.0
+        self._stands_since = math.inf
+        self._deadline = math.inf
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds from the start to the limit, as it is now."""
+        return self._timeout_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left, once the clock has started."""
+        now = self._stands_since if self.stands_still else trio.current_time()
+        return max(self._deadline - now, 0.0)
+
+    @property
+    def has_passed(self) -> bool:
+        """The turn was told to end."""
+        return self.scope.cancel_called
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self.has_begun = True
+        self._began = trio.current_time()
+        self.scope.deadline = self._deadline = self._began + self._timeout_s
+        self._changed()
+
+    @property
+    def stands_still(self) -> bool:
+        """The clock is stopped."""
+        return self._holders > 0
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Stop the clock for as long as the block runs; several blocks may overlap."""
+        self._holders += 1
+        if self._holders == 1:
+            self._stands_since = trio.current_time()
+            self.scope.deadline = math.inf
+            self._changed()
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                stood_s = trio.current_time() - self._stands_since
+                self.stood_still_s += stood_s
+                self._began += stood_s
+                self._deadline += stood_s
+                self.scope.deadline = self._deadline
+                self._changed()
+
+    def move_to(self, deadline: float) -> None:
+        """Set the limit to this time of Trio's clock, which must be running."""
+        self._timeout_s = deadline - self._began
+        self.scope.deadline = self._deadline = deadline
+
+    def _changed(self) -> None:
+        if self._on_change is not None and (on_change := self._on_change()) is not None:
+            on_change()
