@@ -1,4 +1,4 @@
-"""A slow neighbour never fills the threads that an answer needs which was paid for."""
+"""Slow work on other jobs never holds up the record of a paid answer."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.job import JobKind, JobStatus
-from agent_dispatch.run.service import Service
+from agent_dispatch.run.service import open_service
 from tests.jobs.support import CANCELLED, DONE, REQUEST, running
 
 NEIGHBOURS = 50
@@ -25,6 +25,7 @@ class Street:
     """A store whose lost jobs take for ever to be ended, and many who look at them."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.go_on = threading.Event()
         self.store = JobStore(directory, end_processes=lambda job_id: self.go_on.wait(30))
         self.lost: list[str] = []
@@ -35,9 +36,11 @@ class Street:
 
     @asynccontextmanager
     async def crowded(self, look: str) -> AsyncIterator[None]:
-        service = Service.__new__(Service)
-        service._store = self.store
-        async with trio.open_nursery() as nursery:
+        environ = {"AGENT_DISPATCH_CONFIG": f"{self.directory}/agents.toml"}
+        async with (
+            open_service(environ=environ, fork_server=None, store=self.store) as service,
+            trio.open_nursery() as nursery,
+        ):
             try:
                 for job_id in self.lost:
                     match look:
