@@ -91,10 +91,14 @@ def _restore_docstring(command: Command) -> None:
     import inspect
 
     try:
-        [definition] = ast.parse(inspect.getsource(function)).body
+        source = inspect.getsource(function)
     except OSError:
         # Installed as byte code alone.
         function.__doc__ = command.help
         return
+    # From Python 3.14 on, ast.parse() removes docstrings too under -OO.
+    module = compile(source, "<command>", "exec", ast.PyCF_ONLY_AST, optimize=0)
+    assert isinstance(module, ast.Module)
+    [definition] = module.body
     assert isinstance(definition, ast.FunctionDef)
     function.__doc__ = ast.get_docstring(definition)
