@@ -28,7 +28,7 @@ def test_a_lock_is_held_once_and_free_when_its_last_copy_is_closed(path: str) ->
     os.close(again)
 
 
-def test_a_lock_file_that_its_holder_has_removed_is_not_taken_for_the_lock(path: str) -> None:
+def test_a_lock_file_that_its_holder_has_removed_is_not_the_lock(path: str) -> None:
     class RemovedMeanwhile(Disk):
         """The holder unlinks the file and frees it, between our open and our lock."""
 
@@ -51,7 +51,7 @@ def test_a_lock_file_that_its_holder_has_removed_is_not_taken_for_the_lock(path:
     os.close(lock)
 
 
-def test_a_lock_that_is_not_to_be_made_is_missing(path: str) -> None:
+def test_a_missing_lock_is_only_made_on_request(path: str) -> None:
     with pytest.raises(FileNotFoundError):
         try_lock(path, create=False)
     assert not os.path.exists(path)
@@ -70,7 +70,9 @@ def test_a_lock_file_is_private_whatever_the_umask(mask: int, path: str) -> None
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "fifo"])
-def test_anything_but_a_file_is_no_lock_and_leaves_no_descriptor(kind: str, path: str) -> None:
+def test_anything_but_a_file_is_refused_as_a_lock_and_leaks_no_descriptor(
+    kind: str, path: str
+) -> None:
     match kind:
         case "link":
             os.symlink("elsewhere", path)
@@ -84,7 +86,7 @@ def test_anything_but_a_file_is_no_lock_and_leaves_no_descriptor(kind: str, path
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_who_waits_for_a_lock_learns_which_process_has_it(path: str) -> None:
+def test_a_timeout_of_a_lock_names_the_process_that_holds_it(path: str) -> None:
     with locked(path, 1), pytest.raises(LockHeldError) as caught, locked(path, 0.02):
         pytest.fail("two hold one lock")
     assert caught.value.holder == os.getpid()
@@ -99,7 +101,7 @@ def test_a_file_is_replaced_although_a_killed_writer_left_its_temporary_one(tmp_
     assert not temporary.exists()
 
 
-def test_a_new_file_never_takes_the_place_of_another(path: str) -> None:
+def test_a_new_file_never_replaces_another(path: str) -> None:
     write_new(path, b"first", DISK)
     with pytest.raises(FileExistsError):
         write_new(path, b"second", DISK)

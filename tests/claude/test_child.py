@@ -125,7 +125,9 @@ async def test_cancelling_the_block_ends_its_whole_tree(launcher: Launcher, kind
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"plain", "ignoring"}))
-async def test_what_it_leaves_running_is_ended_and_counted(launcher: Launcher, kind: str) -> None:
+async def test_processes_that_it_leaves_running_are_ended_and_counted(
+    launcher: Launcher, kind: str
+) -> None:
     tree = Tree(KINDS[kind].replace("stay(ignore=False)", "os._exit(3)"))
     async with open_child(launcher, tree.command, on_stdout=Output()) as child:
         await ended(child)
@@ -134,7 +136,7 @@ async def test_what_it_leaves_running_is_ended_and_counted(launcher: Launcher, k
     assert child.left_running >= 1
 
 
-async def test_a_helper_that_is_about_to_leave_is_not_counted(launcher: Launcher) -> None:
+async def test_a_helper_that_is_about_to_exit_is_not_counted(launcher: Launcher) -> None:
     tree = Tree("os.fork() or (time.sleep(0.03), os._exit(0))")
     async with open_child(launcher, tree.command, on_stdout=Output()) as child:
         await ended(child)
@@ -190,7 +192,7 @@ class Plain(Launcher):
     ],
     ids=["no program", "not executable", "no directory"],
 )
-async def test_what_cannot_be_started_is_told_by_errno(
+async def test_a_failed_start_has_an_errno_and_a_stage(
     either_launcher: Launcher,
     tmp_path: Path,
     spoil: Callable[[Path], dict[str, object]],
@@ -204,7 +206,7 @@ async def test_what_cannot_be_started_is_told_by_errno(
     assert (caught.value.errno, caught.value.stage) == (number, stage)
 
 
-async def test_a_dead_fork_server_is_replaced_by_the_slow_way() -> None:
+async def test_without_its_fork_server_a_new_python_is_started() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     ours.setblocking(False)
@@ -217,7 +219,7 @@ async def test_a_dead_fork_server_is_replaced_by_the_slow_way() -> None:
     assert bytes(output.data) == b"up\n"
 
 
-async def test_it_is_waited_for_when_it_has_closed_its_pipes(launcher: Launcher) -> None:
+async def test_a_child_that_has_closed_its_pipes_is_waited_for(launcher: Launcher) -> None:
     tree = Tree("os.close(1); os.close(2); time.sleep(0.3); os._exit(5)")
     async with open_child(launcher, tree.command, on_stdout=Output()) as child:
         await ended(child)
@@ -245,7 +247,7 @@ async def test_floods_on_both_pipes_are_read_and_stderr_keeps_its_tail(launcher:
     assert len(child.stderr_tail) == 64 * 1024
 
 
-async def test_what_it_writes_while_it_is_being_ended_is_read(launcher: Launcher) -> None:
+async def test_output_while_it_is_being_ended_is_read(launcher: Launcher) -> None:
     tree = Tree(
         "def leave(*_):\n"
         "    left = b'y' * 300000\n"

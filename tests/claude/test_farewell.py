@@ -20,7 +20,7 @@ def command(*argv: str) -> Command:
     return Command(argv, "/", {"PATH": "/usr/bin:/bin", MARKER_VARIABLE: "test-farewell"})
 
 
-async def test_a_child_reads_its_farewell_and_the_end_and_leaves_by_itself(
+async def test_a_child_reads_its_farewell_and_eof_and_exits_by_itself(
     launcher: Launcher,
 ) -> None:
     heard = bytearray()
@@ -33,7 +33,7 @@ async def test_a_child_reads_its_farewell_and_the_end_and_leaves_by_itself(
     assert child.exit_code == 0
 
 
-async def test_a_child_that_does_not_listen_is_ended_all_the_same(launcher: Launcher) -> None:
+async def test_a_child_that_ignores_its_farewell_is_ended(launcher: Launcher) -> None:
     sleeper = command("/bin/sleep", "600")
     with trio.fail_after(30):
         async with open_child(
@@ -69,7 +69,7 @@ trio.run(main)
 """
 
 
-def test_the_guard_says_it_for_an_owner_that_was_killed(tmp_path: Path) -> None:
+def test_the_guard_writes_the_farewell_for_an_owner_that_was_killed(tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(heard)])
     wait_for(lambda: heard.exists() and b"started" in heard.read_bytes())

@@ -88,25 +88,25 @@ def test_each_request_gets_a_process_of_its_own() -> None:
     assert run(AT_ONCE) == "{'forked'} 3\n"
 
 
-def test_a_process_that_dies_tells_by_eof_and_holds_up_nobody() -> None:
+def test_a_process_that_dies_causes_eof_and_delays_no_other() -> None:
     assert run(DYING) == "'' forked\n"
 
 
-def test_without_a_server_the_slow_way_is_taken() -> None:
+def test_without_a_server_a_new_python_is_started() -> None:
     assert run(GONE) == "slow\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs SIGKILL between fork and exec")
-def test_an_agent_that_is_killed_before_its_program_runs_says_so() -> None:
+def test_an_agent_that_is_killed_before_its_program_runs_is_reported() -> None:
     assert run(KILLED_EARLY) == "-9\n"
 
 
-def test_it_is_not_forked_from_a_process_with_threads() -> None:
+def test_a_process_with_threads_forks_no_fork_server() -> None:
     assert "before the first thread" in run(THREADED)
 
 
 @pytest.mark.parametrize("name", ["claude.guard", "claude.fork_server", "worker"])
-def test_what_is_forked_needs_the_standard_library_only(name: str) -> None:
+def test_forked_programs_need_the_standard_library_only(name: str) -> None:
     script = (
         f"import sys, agent_dispatch.{name};"
         "print([m for m in ('trio', 'msgspec', 'mcp', 'asyncio') if m in sys.modules])"

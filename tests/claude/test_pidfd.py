@@ -36,7 +36,7 @@ def process(**environ: str) -> Iterator[subprocess.Popen[bytes]]:
             child.kill()
 
 
-def test_a_stranger_that_got_the_number_since_is_spared() -> None:
+def test_a_stranger_that_has_reused_the_id_is_spared() -> None:
     with process(MARK="other") as stranger:
         # As found by a look that is out of date.
         found = iter([[stranger.pid], []])
@@ -45,7 +45,7 @@ def test_a_stranger_that_got_the_number_since_is_spared() -> None:
         assert stranger.poll() is None
 
 
-def test_who_is_ours_is_ended_by_its_mark() -> None:
+def test_a_process_with_the_marker_is_killed() -> None:
     with process(MARK="ours-4711") as ours, process(MARK="other") as stranger:
         assert kill_marked("MARK=ours-4711") == 1
         assert ours.wait(timeout=10) == -signal.SIGKILL
@@ -61,7 +61,7 @@ def refuse(number: int) -> Callable[..., int]:
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EMFILE, errno.EINVAL])
 @pytest.mark.parametrize("where", ["open", "send"])
-def test_without_pidfds_it_is_done_by_number(
+def test_refused_pidfd_calls_fall_back_to_ids(
     monkeypatch: pytest.MonkeyPatch, where: str, number: int
 ) -> None:
     with process(MARK="ours") as ours:
@@ -73,7 +73,7 @@ def test_without_pidfds_it_is_done_by_number(
         assert ours.wait(timeout=10) == -signal.SIGKILL
 
 
-def test_where_the_system_has_no_pidfds_it_is_done_by_number(
+def test_a_system_without_pidfds_falls_back_to_ids(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with process(MARK="ours") as ours:

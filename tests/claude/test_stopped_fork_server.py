@@ -85,7 +85,7 @@ async def run(launcher: Launcher, tree: Tree) -> bytes:
     return bytes(output)
 
 
-async def test_what_a_stopped_fork_server_does_not_take_is_started_the_slow_way(
+async def test_a_request_that_a_stopped_fork_server_does_not_take_is_started_by_a_new_python(
     unread: ForkServer,
 ) -> None:
     fill(unread)
@@ -97,7 +97,7 @@ async def test_what_a_stopped_fork_server_does_not_take_is_started_the_slow_way(
         assert await run(launcher, Tree("say('again')")) == b"again\n"
 
 
-async def test_a_request_that_is_half_sent_is_started_the_slow_way_and_once(
+async def test_a_half_sent_request_is_started_once_by_a_new_python(
     unread: ForkServer,
 ) -> None:
     launcher, outputs = Launcher(unread), []
@@ -135,7 +135,7 @@ async def test_a_cancellation_need_not_wait_for_a_stopped_fork_server(
             nursery.cancel_scope.cancel()
 
 
-async def test_a_request_that_nobody_answers_is_a_start_that_failed(unread: ForkServer) -> None:
+async def test_a_request_without_an_answer_is_a_failed_start(unread: ForkServer) -> None:
     tree = Tree("say('up'); stay()")
     with trio.fail_after(20), pytest.raises(ChildStartError):
         async with open_child(Launcher(unread), tree.command, on_stdout=print):

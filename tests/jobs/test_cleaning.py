@@ -67,7 +67,7 @@ def test_background_jobs_are_kept_for_ever_or_for_the_days_that_are_set(
     assert aging.read(reference).status is JobStatus.DONE
 
 
-def test_what_is_over_for_long_goes_and_the_rest_stays(
+def test_jobs_that_ended_long_ago_are_removed_and_others_are_kept(
     aging: JobStore, clock: Clock, directory: Path
 ) -> None:
     claim = running(aging)
@@ -83,7 +83,7 @@ def test_what_is_over_for_long_goes_and_the_rest_stays(
     assert {path.stem for path in directory.glob("*.json")} == {claim.job.id, young}
 
 
-def test_a_job_that_is_not_over_stays_whatever_the_clock_says(
+def test_a_job_that_has_not_ended_is_kept_whatever_the_clock_says(
     aging: JobStore, clock: Clock
 ) -> None:
     claims = [running(aging), pending(aging)]
@@ -94,7 +94,7 @@ def test_a_job_that_is_not_over_stays_whatever_the_clock_says(
         assert [aging.settle(claim.job.id) for claim in claims] == [c.job for c in claims]
 
 
-def test_zero_days_remove_everything_that_is_over_also_from_the_future(
+def test_zero_days_remove_every_ended_job_even_one_from_the_future(
     aging: JobStore, clock: Clock, directory: Path
 ) -> None:
     over(aging, clock)
@@ -107,14 +107,18 @@ def test_zero_days_remove_everything_that_is_over_also_from_the_future(
 
 
 @pytest.mark.parametrize("days", [-1, math.nan, math.inf, -0.001])
-def test_what_is_no_age_is_refused(days: float, store: JobStore, directory: Path) -> None:
+def test_an_age_that_is_not_a_number_from_zero_on_is_refused(
+    days: float, store: JobStore, directory: Path
+) -> None:
     job_id = ended(store)
     with pytest.raises(InvalidRequestError, match="from 0 on"):
         store.retention.collect(days)
     assert store.read(job_id).status is JobStatus.DONE
 
 
-def test_calls_go_by_their_own_term_and_refs_stay(aging: JobStore, clock: Clock) -> None:
+def test_calls_have_their_own_retention_and_references_are_kept(
+    aging: JobStore, clock: Clock
+) -> None:
     call = over(aging, clock, JobKind.CALL)
     background = over(aging, clock)
     ref = running(aging, JobKind.CALL, ref=True)
@@ -125,7 +129,7 @@ def test_calls_go_by_their_own_term_and_refs_stay(aging: JobStore, clock: Clock)
     assert {job.id for job in aging.lister.newest().jobs} == {background, ref.job.id, young}
 
 
-def test_an_answer_for_another_machine_waits_a_day_for_its_caller(
+def test_an_answer_for_another_machine_is_kept_for_a_day(
     aging: JobStore, clock: Clock, directory: Path
 ) -> None:
     call = over(aging, clock, JobKind.CALL)
@@ -141,7 +145,7 @@ def test_an_answer_for_another_machine_waits_a_day_for_its_caller(
     assert aging.retention.prune(0).purged == [from_remote]
 
 
-def test_an_index_that_lies_removes_nothing(store: JobStore, directory: Path) -> None:
+def test_a_wrong_index_removes_nothing(store: JobStore, directory: Path) -> None:
     job_id = ended(store, DONE, kind=JobKind.BACKGROUND)
     running_id = running(store).job.id
     (directory / ".index").write_text(f"{job_id} done call 12\n{running_id} done call 12\n")
@@ -151,7 +155,7 @@ def test_an_index_that_lies_removes_nothing(store: JobStore, directory: Path) ->
     assert store.settle(running_id).status is JobStatus.RUNNING
 
 
-def test_the_index_forgets_what_was_removed(store: JobStore, directory: Path) -> None:
+def test_the_index_drops_removed_jobs(store: JobStore, directory: Path) -> None:
     done, failed = ended(store, DONE), ended(store, FAILED, kind=JobKind.CALL)
     assert len(store.lister.newest(status=JobStatus.DONE).jobs) == 1
     assert failed in (directory / ".index").read_text()
@@ -160,7 +164,7 @@ def test_the_index_forgets_what_was_removed(store: JobStore, directory: Path) ->
     assert done in (directory / ".index").read_text()
 
 
-def test_litter_of_dead_processes_goes_and_live_files_stay(
+def test_litter_of_dead_processes_is_removed_and_live_files_are_kept(
     store: JobStore, directory: Path
 ) -> None:
     live = directory / "live"
@@ -203,7 +207,7 @@ def test_a_dry_run_touches_no_litter(store: JobStore, directory: Path) -> None:
     assert f"{job_id}.cancel" in files_in(directory)
 
 
-def test_a_lock_file_that_is_being_made_is_no_litter(store: JobStore, directory: Path) -> None:
+def test_a_lock_file_that_is_being_made_is_not_litter(store: JobStore, directory: Path) -> None:
     ended(store)
     new = directory / "live" / f".{'0' * 32}.0123456789abcdef.new"
     holder = os.open(new, os.O_RDWR | os.O_CREAT)
@@ -214,7 +218,7 @@ def test_a_lock_file_that_is_being_made_is_no_litter(store: JobStore, directory:
     assert store.retention.collect(0).litter == 1
 
 
-def test_gc_settles_what_nobody_owns(store: JobStore, directory: Path) -> None:
+def test_a_collection_settles_jobs_without_an_owner(store: JobStore, directory: Path) -> None:
     claim = running(store)
     store.release(claim)
     assert store.retention.collect(7).purged == []
@@ -222,7 +226,7 @@ def test_gc_settles_what_nobody_owns(store: JobStore, directory: Path) -> None:
     assert files_in(directory) == {f"{claim.job.id}.json"}
 
 
-def test_two_collections_at_once_take_everything_once(
+def test_two_collections_at_once_remove_each_job_once(
     store: JobStore, other: JobStore, directory: Path
 ) -> None:
     live = running(store)
@@ -241,7 +245,7 @@ def test_two_collections_at_once_take_everything_once(
     assert files_in(directory) == {f"{live.job.id}.json"}
 
 
-def test_forgetting_is_for_jobs_that_are_over(store: JobStore, directory: Path) -> None:
+def test_only_an_ended_job_can_be_forgotten(store: JobStore, directory: Path) -> None:
     claim = running(store)
     with pytest.raises(JobStoreError, match="is kept until it has ended"):
         store.retention.forget(claim.job.id)

@@ -139,7 +139,7 @@ def test_an_end_is_recorded_or_the_job_is_lost_and_never_goes_on(
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_failed_look_at_a_lost_job_is_made_up_for_by_the_next(
+def test_a_lost_job_that_could_not_be_settled_is_settled_by_the_next_reader(
     number: int, directory: Path
 ) -> None:
     for world in worlds(directory, number):
@@ -167,7 +167,7 @@ def test_a_cancellation_is_recorded_or_refused(number: int, directory: Path) -> 
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_collection_that_fails_is_made_up_for_by_the_next(number: int, directory: Path) -> None:
+def test_the_next_collection_finishes_one_that_failed(number: int, directory: Path) -> None:
     for world in worlds(directory, number):
         old, live = ended(world.other), running(world.other)
         world.claims.append(live)
@@ -200,9 +200,7 @@ def test_calls_that_cannot_all_be_removed_are_removed_later(number: int, directo
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_record_that_is_to_be_forgotten_is_there_whole_or_gone(
-    number: int, directory: Path
-) -> None:
+def test_a_forgotten_record_is_whole_or_gone(number: int, directory: Path) -> None:
     for world in worlds(directory, number, at_least=3):
         job_id = ended(world.other)
         world.fails_from_here()
@@ -246,7 +244,7 @@ def test_a_job_that_cannot_be_taken_over_is_closed_and_lost(number: int, directo
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_log_that_cannot_be_opened_is_told_and_leaves_no_descriptor(
+def test_a_log_that_cannot_be_opened_is_an_error_and_leaks_no_descriptor(
     number: int, directory: Path
 ) -> None:
     for world in worlds(directory, number, at_least=3):
@@ -280,7 +278,7 @@ def test_the_reserve_takes_the_end_of_a_job_on_a_full_disk(directory: Path) -> N
     assert (directory / ".reserve").stat().st_size == 64 * 1024
 
 
-def test_of_an_answer_that_has_no_room_the_beginning_is_kept(directory: Path) -> None:
+def test_the_beginning_is_kept_of_an_answer_that_does_not_fit_on_the_disk(directory: Path) -> None:
     disk = FullDisk(100_000)
     store = JobStore(directory, disk=disk)
     claim = running(store)
@@ -298,7 +296,9 @@ def test_of_an_answer_that_has_no_room_the_beginning_is_kept(directory: Path) ->
     assert LARGE.result.startswith(kept.result.result)
 
 
-def test_of_an_answer_that_is_too_large_for_a_file_the_beginning_is_kept(directory: Path) -> None:
+def test_the_beginning_is_kept_of_an_answer_that_exceeds_the_file_size_limit(
+    directory: Path,
+) -> None:
     store = JobStore(directory, disk=ShortWrites(1 << 20, 100_000))
     claim = running(store)
     finished = end(store, claim, LARGE)
@@ -311,7 +311,7 @@ def test_of_an_answer_that_is_too_large_for_a_file_the_beginning_is_kept(directo
 
 @pytest.mark.parametrize("touched", [False, True])
 @pytest.mark.parametrize("refusals", [1, 2, 5])
-def test_an_answer_waits_for_a_descriptor_that_others_have(
+def test_an_answer_waits_for_a_free_descriptor(
     refusals: int, touched: bool, directory: Path
 ) -> None:
     disk = BusyDisk()
@@ -324,7 +324,7 @@ def test_an_answer_waits_for_a_descriptor_that_others_have(
     assert store.settle(claim.job.id).status is JobStatus.DONE
 
 
-def test_an_answer_that_gets_no_descriptor_at_all_is_told_of(directory: Path) -> None:
+def test_an_answer_that_gets_no_descriptor_is_reported_as_not_recorded(directory: Path) -> None:
     disk = BusyDisk()
     store = JobStore(directory, disk=disk)
     claim = running(store)
@@ -334,7 +334,7 @@ def test_an_answer_that_gets_no_descriptor_at_all_is_told_of(directory: Path) ->
     assert store.settle(claim.job.id).error_type is ErrorType.LOST
 
 
-def test_a_reserve_that_was_cut_short_is_made_anew(store: JobStore, directory: Path) -> None:
+def test_a_reserve_that_is_too_short_is_replaced(store: JobStore, directory: Path) -> None:
     pending(store)
     (directory / ".reserve").write_bytes(b"x")
     pending(store)

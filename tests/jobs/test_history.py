@@ -41,13 +41,13 @@ def put_foreign(directory: Path, status: str, created_at: float = 1.0) -> str:
     return job_id
 
 
-def test_a_directory_that_is_not_there_has_no_jobs(store: JobStore, directory: Path) -> None:
+def test_a_missing_directory_has_no_jobs(store: JobStore, directory: Path) -> None:
     for status in (None, *JobStatus):
         assert store.lister.newest(status=status) == ([], [])
     assert not directory.exists()
 
 
-def test_the_newest_jobs_come_first_and_no_more_than_asked_for(store: JobStore) -> None:
+def test_the_newest_jobs_come_first_up_to_the_limit(store: JobStore) -> None:
     made = [ended(store) for _ in range(30)]
     assert ids(store) == made[::-1]
     assert ids(store, limit=1) == made[-1:]
@@ -98,7 +98,7 @@ def test_a_job_without_an_owner_is_listed_as_it_ended(store: JobStore, other: Jo
             assert listed[claim.job.id].error_type is ErrorType.LOST
 
 
-def test_a_job_of_the_predecessor_that_nobody_works_on_is_settled_too(
+def test_a_job_of_the_predecessor_without_an_owner_is_settled_too(
     store: JobStore, directory: Path
 ) -> None:
     job_id = put_foreign(directory, "running")
@@ -128,7 +128,7 @@ def test_large_tasks_and_answers_do_not_slow_a_listing_down(directory: Path) -> 
     assert disk.bytes_read < 50_000
 
 
-def test_running_jobs_are_found_without_a_look_at_the_history(directory: Path) -> None:
+def test_running_jobs_are_found_without_reading_the_history(directory: Path) -> None:
     store = JobStore(directory)
     for _ in range(100):
         ended(store)
@@ -138,7 +138,7 @@ def test_running_jobs_are_found_without_a_look_at_the_history(directory: Path) -
     assert disk.bytes_read < 1000
 
 
-def test_the_index_spares_reading_what_is_known(directory: Path) -> None:
+def test_records_in_the_index_are_not_read(directory: Path) -> None:
     store = JobStore(directory)
     failed = ended(store, FAILED)
     for _ in range(100):
@@ -151,7 +151,7 @@ def test_the_index_spares_reading_what_is_known(directory: Path) -> None:
     assert disk.bytes_read < 8000
 
 
-def test_the_index_takes_in_a_long_history_in_parts(store: JobStore, directory: Path) -> None:
+def test_a_long_history_is_indexed_in_parts(store: JobStore, directory: Path) -> None:
     foreign = {put_foreign(directory, "done") for _ in range(5000)}
     assert ids(store, JobStatus.FAILED) == []
     lines = (directory / ".index").read_text().split()
@@ -163,7 +163,7 @@ def test_the_index_takes_in_a_long_history_in_parts(store: JobStore, directory: 
     "content",
     [b"", b"\0" * 1000, b"\xff\xfe\n" * 10, b"done call 12\n", b"x" * 50 + b" done call nan\n"],
 )
-def test_a_damaged_index_is_of_no_consequence(
+def test_a_damaged_index_changes_no_listing(
     content: bytes, store: JobStore, directory: Path
 ) -> None:
     done = ended(store, DONE)
@@ -173,21 +173,21 @@ def test_a_damaged_index_is_of_no_consequence(
     assert ids(store, JobStatus.DONE) == [done]
 
 
-def test_an_index_that_lies_shows_no_job_as_what_it_is_not(
-    store: JobStore, directory: Path
-) -> None:
+def test_a_wrong_index_shows_no_job_with_a_wrong_status(store: JobStore, directory: Path) -> None:
     done = ended(store, DONE)
     (directory / ".index").write_text(f"{done} failed call 12\n")
     assert ids(store, JobStatus.FAILED) == []
 
 
-def test_an_index_that_cannot_be_used_is_done_without(store: JobStore, directory: Path) -> None:
+def test_jobs_are_listed_without_an_index_that_cannot_be_used(
+    store: JobStore, directory: Path
+) -> None:
     done = ended(store, DONE)
     (directory / ".index").mkdir()
     assert ids(store, JobStatus.DONE) == [done]
 
 
-def test_strangers_are_named_and_our_own_files_are_not(store: JobStore, directory: Path) -> None:
+def test_unknown_files_cause_warnings_and_our_own_do_not(store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     for name in ("notes.txt", f"{job_id}.json.bak", f"{job_id.upper()}.json", "x.json"):
         (directory / name).write_text("{}")
@@ -201,7 +201,7 @@ def test_strangers_are_named_and_our_own_files_are_not(store: JobStore, director
     )
 
 
-def test_many_strangers_are_counted_instead_of_named(store: JobStore, directory: Path) -> None:
+def test_many_unknown_files_are_counted_instead_of_named(store: JobStore, directory: Path) -> None:
     ended(store)
     for number in range(100):
         (directory / f"{number}.txt").touch()
@@ -218,13 +218,15 @@ def test_broken_records_make_room_for_the_next(store: JobStore, directory: Path)
     assert listing.warnings[-1] == "… and 20 more"
 
 
-def test_what_is_no_directory_is_an_error(store: JobStore, directory: Path) -> None:
+def test_a_file_in_place_of_the_jobs_directory_is_an_error(
+    store: JobStore, directory: Path
+) -> None:
     directory.write_text("a file")
     with pytest.raises(JobStoreError, match="AGENT_DISPATCH_JOBS_DIR"):
         store.lister.newest()
 
 
-def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
+def test_one_lock_that_cannot_be_tried_does_not_hide_the_other_jobs(
     store: JobStore, directory: Path
 ) -> None:
     good, claim = ended(store), running(store)
@@ -237,7 +239,7 @@ def test_one_lock_that_cannot_be_asked_for_does_not_hide_the_others(
     assert end(store, claim).persisted
 
 
-def test_a_search_gives_the_newest_match_and_passes_over_what_is_no_record(
+def test_a_search_finds_the_newest_match_and_skips_broken_records(
     store: JobStore, directory: Path
 ) -> None:
     assert store.lister.find("anything", lambda _: True) is None

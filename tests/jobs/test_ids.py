@@ -47,7 +47,7 @@ def test_ids_of_several_threads_differ() -> None:
 
 
 @given(st.uuids(version=4))
-def test_random_ids_are_no_times(random: uuid.UUID) -> None:
+def test_a_random_id_is_not_taken_for_a_time(random: uuid.UUID) -> None:
     assert not is_time_ordered(random.hex)
     assert check_job_id(random.hex) == random.hex
 
@@ -69,7 +69,7 @@ def test_random_ids_are_no_times(random: uuid.UUID) -> None:
         "x" * 100_000,
     ],
 )
-def test_what_is_no_id_is_refused_with_a_short_word(text: str) -> None:
+def test_text_that_cannot_be_an_id_is_refused_and_quoted_briefly(text: str) -> None:
     with pytest.raises(InvalidJobIdError, match="32 hex digits") as caught:
         check_job_id(text)
     assert len(str(caught.value)) < 600

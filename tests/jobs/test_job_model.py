@@ -39,7 +39,7 @@ def test_a_job_goes_forward_only_and_its_end_is_final(old: JobStatus, new: JobSt
     assert may_become(old, new) == ((old.value, new.value) in LEGAL)
 
 
-def test_what_was_asked_can_be_asked_again_from_the_record() -> None:
+def test_a_request_can_be_rebuilt_from_its_record() -> None:
     request = DispatchRequest(
         agent="infra",
         task="t",
@@ -56,7 +56,7 @@ def test_what_was_asked_can_be_asked_again_from_the_record() -> None:
     assert a_job(request).request() == request
 
 
-def test_what_is_not_known_is_left_out_of_the_record() -> None:
+def test_unset_fields_are_left_out_of_the_record() -> None:
     assert list(msgspec.json.decode(msgspec.json.encode(a_job()))) == [
         "id",
         "kind",

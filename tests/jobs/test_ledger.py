@@ -145,7 +145,7 @@ def test_started_runs_of_a_tree_are_counted_running_or_ended(house: House) -> No
     assert house.book(settings).refusal is None
 
 
-def test_the_run_that_brings_a_ceiling_to_eighty_percent_is_told(house: House) -> None:
+def test_a_run_that_brings_a_ceiling_to_eighty_percent_gets_a_hint(house: House) -> None:
     settings = Settings(max_cost_per_day_usd=1)
     assert house.settle(house.book(settings), 0.75, settings) == []
     hints = house.settle(house.book(settings), 0.05, settings)
@@ -176,7 +176,7 @@ def test_the_next_run_finds_dead_owners_too(house: House) -> None:
     assert [line.error_type for line in house.lines()] == ["lost"]
 
 
-def test_a_run_whose_owner_died_behind_its_line_is_not_counted_twice(house: House) -> None:
+def test_a_run_whose_owner_died_after_its_line_is_not_counted_twice(house: House) -> None:
     booked = house.book(DOLLAR)
     content = Path(booked.bookings[0].path).read_bytes()
     house.settle(booked, 0.02, DOLLAR)
@@ -187,7 +187,7 @@ def test_a_run_whose_owner_died_behind_its_line_is_not_counted_twice(house: Hous
     assert house.open() == []
 
 
-def test_half_a_booking_is_a_run_that_never_started(house: House) -> None:
+def test_a_partial_booking_means_that_the_run_never_started(house: House) -> None:
     booked = house.book(FREE)
     Path(booked.bookings[0].path).write_bytes(b'{"at": 17')
     house.ledger.recover()
@@ -197,7 +197,7 @@ def test_half_a_booking_is_a_run_that_never_started(house: House) -> None:
     assert (house.open(), house.lines()) == ([], [])
 
 
-def test_torn_lines_are_passed_over_and_never_run_into_the_next(house: House) -> None:
+def test_torn_lines_are_skipped_and_never_joined_to_the_next(house: House) -> None:
     house.settle(house.book(FREE), 0.01)
     with house.month_file().open("ab") as file:
         file.write(b'{"at": 12, "job_')
@@ -209,7 +209,7 @@ def test_torn_lines_are_passed_over_and_never_run_into_the_next(house: House) ->
     assert [line.cost_usd for line in house.lines()] == [0.03, 0.02, 0.01]
 
 
-def test_a_long_ledger_is_read_from_its_end_and_whole_where_asked(house: House) -> None:
+def test_a_long_ledger_is_read_from_its_end_or_as_a_whole(house: House) -> None:
     house.settle(house.book(FREE), 0.5)
     old = msgspec.structs.replace(house.lines()[0], at=house.now - 3600, cost_usd=0.001)
     house.month_file().write_bytes((msgspec.json.encode(old) + b"\n") * 5000)
@@ -219,7 +219,7 @@ def test_a_long_ledger_is_read_from_its_end_and_whole_where_asked(house: House) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_a_full_disk_keeps_what_a_run_cost_until_there_is_room(tmp_path: Path) -> None:
+def test_the_cost_of_a_run_survives_a_full_disk(tmp_path: Path) -> None:
     class FullDisk(Disk):
         is_full = False
 

@@ -7,7 +7,7 @@ from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.log import JobLog
 
 
-def test_a_log_is_made_with_the_first_word_and_nothing_that_is_said_waits(tmp_path: Path) -> None:
+def test_a_log_is_made_with_the_first_write_and_is_not_buffered(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with JobLog(lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)) as log:
         assert not path.exists()
@@ -16,7 +16,7 @@ def test_a_log_is_made_with_the_first_word_and_nothing_that_is_said_waits(tmp_pa
 
 
 @pytest.mark.parametrize("error", [JobStoreError("full"), OSError("full")])
-def test_a_log_that_cannot_be_written_stops_nobody(error: Exception) -> None:
+def test_a_log_that_cannot_be_written_raises_nothing(error: Exception) -> None:
     def refuse() -> int:
         raise error
 

@@ -43,7 +43,7 @@ def bodies(store: JobStore, job_id: str, read_bytes: int = 0) -> list[Any]:
 
 
 @pytest.mark.parametrize("state", [pending, running])
-def test_a_message_is_there_with_all_that_its_sender_said(
+def test_a_message_arrives_as_it_was_sent(
     state: Any, store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = state(store)
@@ -64,7 +64,9 @@ def test_a_job_without_mail_has_no_mailbox(store: JobStore, directory: Path) -> 
     assert not mailbox_of(directory, claim.job.id).exists()
 
 
-def test_the_mailbox_goes_with_the_job(store: JobStore, other: JobStore, directory: Path) -> None:
+def test_the_mailbox_is_removed_with_the_job(
+    store: JobStore, other: JobStore, directory: Path
+) -> None:
     claim = running(store)
     assert other.post(claim.job.id, "message", 1) is not None
     end(store, claim)
@@ -125,7 +127,7 @@ def test_a_torn_line_costs_only_itself(torn: bytes, store: JobStore, directory: 
     assert bodies(store, claim.job.id) == [1, 2]
 
 
-def test_a_whole_line_of_a_sender_that_was_killed_before_its_end_is_never_read(
+def test_a_line_without_its_end_is_never_read_even_if_it_is_valid_json(
     store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
@@ -172,7 +174,9 @@ def test_a_system_call_that_fails_is_an_error_or_harmless(store: JobStore, direc
 @pytest.mark.parametrize(
     "line", [b"\xff\xfe", b"[]", b"{}", b"[" * 100_000, b'{"id":1,"kind":2,"sent_at":3}', b""]
 )
-def test_what_is_no_mail_is_skipped(line: bytes, store: JobStore, directory: Path) -> None:
+def test_lines_that_are_not_messages_are_skipped(
+    line: bytes, store: JobStore, directory: Path
+) -> None:
     claim = running(store)
     mailbox_of(directory, claim.job.id).write_bytes(line + b"\n")
     assert store.post(claim.job.id, "message", 1) is not None
@@ -180,7 +184,9 @@ def test_what_is_no_mail_is_skipped(line: bytes, store: JobStore, directory: Pat
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/etc/hosts", path)])
-def test_anything_but_a_file_is_no_mailbox(make: Any, store: JobStore, directory: Path) -> None:
+def test_anything_but_a_regular_file_is_ignored_as_a_mailbox(
+    make: Any, store: JobStore, directory: Path
+) -> None:
     claim = running(store)
     make(mailbox_of(directory, claim.job.id))
     assert store.read_mail(claim.job.id, 0).mails == ()
@@ -188,7 +194,7 @@ def test_anything_but_a_file_is_no_mailbox(make: Any, store: JobStore, directory
         store.post(claim.job.id, "message", 1)
 
 
-def test_a_message_that_is_too_large_or_no_text_is_refused(
+def test_a_message_that_is_too_large_or_not_unicode_is_refused(
     store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
@@ -222,7 +228,7 @@ def test_many_senders_at_once_lose_nothing(store: JobStore, directory: Path) -> 
 # -- on Trio
 
 
-async def test_the_owner_hears_each_message_once_and_answers_in_the_record(
+async def test_the_owner_gets_each_message_once_and_answers_in_the_record(
     store: JobStore, other: JobStore
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:

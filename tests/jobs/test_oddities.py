@@ -68,7 +68,7 @@ FILES = [
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("make", ODD)
-def test_what_is_no_file_is_left_and_told_and_the_rest_goes(
+def test_anything_but_a_file_is_left_alone_and_reported_and_the_rest_is_removed(
     store: JobStore, directory: Path, name: str, make: Make
 ) -> None:
     old_call = ended(store, kind=JobKind.CALL)
@@ -87,7 +87,7 @@ def test_what_is_no_file_is_left_and_told_and_the_rest_goes(
 
 @pytest.mark.parametrize("suffix", [".alive", ".bell"])
 @pytest.mark.parametrize("make", [link, dangling, Path.mkdir, unix_socket, Path.touch])
-def test_what_is_no_fifo_is_left_and_told_too(
+def test_anything_but_a_fifo_is_left_alone_and_reported_too(
     store: JobStore, directory: Path, suffix: str, make: Make
 ) -> None:
     job_id = ended(store)
@@ -111,7 +111,7 @@ def test_odd_spares_do_not_stop_the_rest(
 
 @pytest.mark.parametrize("folder", ["live", "logs", "sessions", "slots"])
 @pytest.mark.parametrize("make", [Path.touch, fifo, dangling, loop])
-def test_a_folder_that_is_none_does_not_stop_the_rest(
+def test_a_file_in_place_of_a_folder_does_not_stop_the_rest(
     store: JobStore, directory: Path, folder: str, make: Make
 ) -> None:
     job_id = ended(store)
@@ -123,7 +123,7 @@ def test_a_folder_that_is_none_does_not_stop_the_rest(
     assert [told for told in collected.warnings if told.startswith(f"{folder}: ")]
 
 
-def test_names_that_nobody_gives_are_told(store: JobStore, directory: Path) -> None:
+def test_unknown_names_are_reported(store: JobStore, directory: Path) -> None:
     ended(store)
     names = [
         "live/notes.txt",
@@ -145,7 +145,7 @@ def test_names_that_nobody_gives_are_told(store: JobStore, directory: Path) -> N
 @pytest.mark.parametrize(
     ("uid", "mode", "reason"), [(4711, 0o600, "another user"), (0, 0, "not r")]
 )
-def test_files_of_others_and_unreadable_ones_are_told_to_all_but_root(
+def test_foreign_and_unreadable_files_are_reported_except_to_root(
     directory: Path, monkeypatch: pytest.MonkeyPatch, uid: int, mode: int, reason: str
 ) -> None:
     class Borrowed(Disturbed):
@@ -170,7 +170,7 @@ def test_files_of_others_and_unreadable_ones_are_told_to_all_but_root(
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBUSY])
-def test_a_record_that_cannot_be_removed_does_not_keep_the_others(
+def test_a_record_that_cannot_be_removed_does_not_stop_the_rest(
     directory: Path, number: int
 ) -> None:
     def refuses(name: str, *args: Any) -> int:
@@ -184,7 +184,7 @@ def test_a_record_that_cannot_be_removed_does_not_keep_the_others(
     assert collected.warnings == [f"{kept}.json: {os.strerror(number)}; left alone"]
 
 
-def test_a_directory_that_takes_no_change_is_an_error_not_a_list_of_warnings(
+def test_a_read_only_directory_is_one_error_instead_of_many_warnings(
     directory: Path,
 ) -> None:
     ended(JobStore(directory))
@@ -195,7 +195,7 @@ def test_a_directory_that_takes_no_change_is_an_error_not_a_list_of_warnings(
 
 
 @pytest.mark.parametrize("make", ODD)
-def test_an_odd_mark_ends_no_run_and_keeps_no_lost_job_from_its_end(
+def test_an_odd_marker_neither_ends_a_run_nor_keeps_a_lost_job_open(
     store: JobStore, other: JobStore, directory: Path, make: Make
 ) -> None:
     claim = running(store)
@@ -211,7 +211,7 @@ def test_an_odd_mark_ends_no_run_and_keeps_no_lost_job_from_its_end(
 
 
 @pytest.mark.parametrize("make", [link, dangling, loop, Path.mkdir, unix_socket])
-def test_a_lock_that_is_none_is_told_with_what_helps(
+def test_an_entry_in_place_of_a_lock_is_reported_with_a_remedy(
     store: JobStore, other: JobStore, directory: Path, make: Make
 ) -> None:
     claim = running(store)

@@ -55,7 +55,7 @@ def test_a_store_without_an_origin_records_none(tmp_path: Path) -> None:
     store.release(claim)
 
 
-def test_a_directory_that_is_gone_is_no_error(
+def test_a_removed_current_directory_is_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "gone").mkdir()

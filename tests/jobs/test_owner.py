@@ -112,7 +112,7 @@ async def test_an_answer_is_recorded_although_the_start_never_was(store: JobStor
     assert job.started_at is not None
 
 
-async def test_who_dies_while_it_ends_a_job_on_purpose_leaves_it_cancelled(
+async def test_an_owner_that_dies_while_it_cancels_its_job_leaves_it_cancelled(
     store: JobStore, other: JobStore, directory: Path
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
@@ -171,7 +171,7 @@ class SlowStore(WatchedStore):
         super().update(claim, job)
 
 
-async def test_a_run_may_start_while_the_line_before_is_being_written(directory: Path) -> None:
+async def test_a_run_may_start_while_a_line_of_progress_is_being_written(directory: Path) -> None:
     store = SlowStore(directory)
     async with (
         create_job(store, REQUEST, kind=JobKind.CALL) as own,
@@ -192,7 +192,7 @@ async def test_a_run_may_start_while_the_line_before_is_being_written(directory:
     assert store.read(own.job.id).started_at == job.started_at
 
 
-async def test_a_session_is_written_at_once_with_all_that_came_before(directory: Path) -> None:
+async def test_a_session_is_written_at_once_with_all_earlier_notes(directory: Path) -> None:
     store = WatchedStore(directory)
     async with (
         create_job(store, REQUEST, kind=JobKind.CALL) as own,
@@ -238,9 +238,7 @@ async def test_a_record_that_cannot_be_updated_is_reported_once_and_does_not_sto
     assert store.read(own.job.id).progress == ["into the void, 0", "into the void, 1"]
 
 
-async def test_what_comes_after_the_end_is_ignored(
-    store: JobStore, autojump_clock: MockClock
-) -> None:
+async def test_notes_after_the_end_are_ignored(store: JobStore, autojump_clock: MockClock) -> None:
     async with (
         create_job(store, REQUEST, kind=JobKind.CALL) as own,
         trio.open_nursery() as nursery,
@@ -283,7 +281,7 @@ async def test_a_job_goes_to_another_process_and_outlives_the_one_that_submitted
     assert job.result.result == "Three pods"
 
 
-async def test_nothing_is_written_after_a_job_was_let_go_of(store: JobStore) -> None:
+async def test_nothing_is_written_after_a_job_was_released(store: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
         copies = [os.dup(fd) for fd in own.fds]
         own.let_go()
@@ -324,7 +322,7 @@ async def test_the_owner_hears_of_a_cancellation(store: JobStore, other: JobStor
             assert await own.wait_cancelled() == "the CLI"
 
 
-async def test_a_look_that_fails_does_not_end_the_run(directory: Path) -> None:
+async def test_a_failed_check_for_requests_does_not_end_the_run(directory: Path) -> None:
     disk = FaultyDisk()
     store = JobStore(directory, disk=disk)
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
@@ -336,7 +334,7 @@ async def test_a_look_that_fails_does_not_end_the_run(directory: Path) -> None:
         assert disk.calls[0] == "open"
 
 
-async def test_a_ring_without_a_reason_is_no_cancellation(store: JobStore) -> None:
+async def test_a_ring_without_a_marker_cancels_nothing(store: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         with trio.move_on_after(0.2) as patience:
             os.write(own.fds[1], b"!" * 10_000)
@@ -345,7 +343,9 @@ async def test_a_ring_without_a_reason_is_no_cancellation(store: JobStore) -> No
 
 
 @pytest.mark.parametrize("way", ["finish", "let_go"])
-async def test_a_listener_sleeps_on_when_the_job_is_over(way: str, store: JobStore) -> None:
+async def test_waiting_for_a_cancellation_never_returns_after_the_end(
+    way: str, store: JobStore
+) -> None:
     async def leave(own: Ownership) -> None:
         if way == "finish":
             own.note_started()

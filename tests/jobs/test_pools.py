@@ -60,7 +60,7 @@ class Street:
 
 
 @pytest.mark.parametrize("look", ["wait", "status", "cancel", "list"])
-async def test_looks_at_lost_jobs_hold_up_nobody_else(directory: Path, look: str) -> None:
+async def test_slow_settling_of_lost_jobs_delays_no_other_job(directory: Path, look: str) -> None:
     street = Street(directory)
     store = street.store
     async with street.crowded(look):
@@ -84,7 +84,7 @@ async def test_looks_at_lost_jobs_hold_up_nobody_else(directory: Path, look: str
     assert store.settle(street.lost[0]).status is JobStatus.FAILED
 
 
-async def test_what_must_be_noted_before_the_end_stands_in_no_line(store: JobStore) -> None:
+async def test_marks_before_the_end_do_not_queue_for_a_thread(store: JobStore) -> None:
     go_on = threading.Event()
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own, trio.open_nursery() as nursery:
         for _ in range(NEIGHBOURS):

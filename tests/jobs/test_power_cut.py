@@ -80,7 +80,7 @@ class History:
 
 
 @pytest.mark.parametrize("names_survive", [False, True])
-def test_no_power_cut_loses_or_tears_what_was_acknowledged(
+def test_no_power_cut_loses_or_tears_an_acknowledged_record(
     names_survive: bool, quick_directory: Path
 ) -> None:
     history = History(quick_directory, names_survive=names_survive)
@@ -88,7 +88,9 @@ def test_no_power_cut_loses_or_tears_what_was_acknowledged(
 
 
 @pytest.mark.parametrize("names_survive", [False, True])
-def test_without_syncs_a_power_cut_would(names_survive: bool, quick_directory: Path) -> None:
+def test_without_syncs_a_power_cut_would_lose_records(
+    names_survive: bool, quick_directory: Path
+) -> None:
     history = History(quick_directory, names_survive=names_survive)
     with pytest.raises((AssertionError, UnknownJobError, BrokenJobError)):
         history.live_through(ForgetfulTimeline)

@@ -113,7 +113,9 @@ def test_unknown_fields_come_back_as_they_were() -> None:
         DispatchResult(agent="infra", success=True, result="x", parsed_result=[object()]),
     ],
 )
-def test_an_answer_that_json_cannot_say_is_stored_as_far_as_it_can(result: DispatchResult) -> None:
+def test_an_answer_that_json_cannot_represent_is_stored_as_far_as_possible(
+    result: DispatchResult,
+) -> None:
     stored = decode_record(encode_record(over(result), {}), ID)
     assert stored.result is not None
     assert stored.result.success
@@ -163,7 +165,7 @@ def test_a_record_of_the_predecessor_is_readable() -> None:
 
 
 @pytest.mark.parametrize("result", [{"a": 1}, 5, ["x"]], ids=["object", "number", "list"])
-def test_an_answer_that_was_no_text_is_readable_as_text(result: object) -> None:
+def test_an_answer_that_was_not_text_is_readable_as_text(result: object) -> None:
     fields = msgspec.json.decode(encode_record(a_job(), {}))
     fields["result"] = {"agent": "infra", "success": True, "result": result}
     job = decode_record(msgspec.json.encode(fields), ID)
@@ -181,7 +183,7 @@ def test_an_answer_that_was_no_text_is_readable_as_text(result: object) -> None:
         ({"result": "a text"}, "not a job"),
     ],
 )
-def test_what_is_not_this_job_is_told_apart(change: dict[str, object], reason: str) -> None:
+def test_the_record_of_another_job_is_corrupt(change: dict[str, object], reason: str) -> None:
     fields = msgspec.json.decode(encode_record(a_job(), {}))
     with pytest.raises(CorruptRecordError, match=reason):
         decode_record(msgspec.json.encode({**fields, **change}), ID)
@@ -190,6 +192,6 @@ def test_what_is_not_this_job_is_told_apart(change: dict[str, object], reason: s
 @pytest.mark.parametrize(
     "content", [b"", b"\0" * 100, b"[]", b"7", b'{"a":' * 50_000, b"\xff\xfe", b'{"id":"\\ud800"}']
 )
-def test_what_is_no_json_object_is_corrupt(content: bytes) -> None:
+def test_anything_but_a_json_object_is_corrupt(content: bytes) -> None:
     with pytest.raises(CorruptRecordError, match="it is not"):
         decode_record(content, ID)

@@ -72,19 +72,19 @@ def test_an_owner_that_dies_while_it_cancels_leaves_a_cancelled_job(
     assert "by its caller" in job.error
 
 
-def test_an_owner_that_cannot_note_its_cancellation_goes_on(directory: Path) -> None:
+def test_an_owner_that_cannot_mark_its_cancellation_goes_on(directory: Path) -> None:
     claim = running(JobStore(directory))
     JobStore(directory, disk=read_only_disk()).note_cancelled(claim, "its caller")
     assert end(JobStore(directory), claim).persisted
 
 
-def test_who_cancels_a_job_without_an_owner_finds_it_lost(store: JobStore) -> None:
+def test_cancelling_a_job_without_an_owner_finds_it_lost(store: JobStore) -> None:
     job = with_session(store)
     assert not store.request_cancel(job.id, "the CLI")
     assert store.settle(job.id).error_type is ErrorType.LOST
 
 
-def test_cancelling_what_is_over_changes_nothing_and_leaves_no_marker(
+def test_cancelling_an_ended_job_changes_nothing_and_leaves_no_marker(
     store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
@@ -120,7 +120,7 @@ def test_a_stopped_owner_keeps_its_job(directory: Path, store: JobStore) -> None
     stop(owner)
 
 
-def test_who_holds_only_copies_keeps_the_job_owned(
+def test_copied_descriptors_keep_a_job_owned(
     directory: Path, store: JobStore, other: JobStore
 ) -> None:
     claim = running(store)
@@ -214,7 +214,7 @@ def test_a_job_that_dies_while_its_parent_works_is_lost(store: JobStore, other: 
 
 
 @pytest.mark.parametrize("parent", [NOBODY, "../../etc/passwd", ""])
-def test_a_parent_that_is_not_there_is_over_and_one_that_cannot_be_is_none(
+def test_a_missing_parent_counts_as_ended_and_an_impossible_one_is_ignored(
     parent: str, store: JobStore, other: JobStore
 ) -> None:
     inner = running(store, parent=parent)
@@ -245,7 +245,9 @@ def stop(process: "subprocess.Popen[str]") -> None:
         process.kill()
 
 
-def test_of_many_processes_that_settle_at_once_one_does(directory: Path, store: JobStore) -> None:
+def test_one_of_many_processes_that_settle_at_once_records_the_end(
+    directory: Path, store: JobStore
+) -> None:
     jobs = [with_session(store) for _ in range(20)]
     report = subprocess.run(
         [sys.executable, "-m", "tests.jobs.owners", "settle", directory, *(j.id for j in jobs)],
@@ -261,7 +263,7 @@ def test_of_many_processes_that_settle_at_once_one_does(directory: Path, store: 
     assert files_in(directory) == {f"{job.id}.json" for job in jobs}
 
 
-def test_no_kill_of_a_writer_loses_or_tears_what_it_has_said_to_be_there(
+def test_no_killed_writer_loses_or_tears_an_acknowledged_record(
     directory: Path,
 ) -> None:
     report = subprocess.run(

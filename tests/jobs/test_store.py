@@ -60,9 +60,7 @@ def test_the_file_holds_what_the_job_holds(store: JobStore, directory: Path) -> 
     assert "context" not in fields
 
 
-def test_nothing_stays_of_a_job_that_is_over_but_its_record(
-    store: JobStore, directory: Path
-) -> None:
+def test_only_the_record_of_an_ended_job_is_left(store: JobStore, directory: Path) -> None:
     claim = running(store)
     name = claim.job.id
     assert files_in(directory) == {
@@ -77,7 +75,7 @@ def test_nothing_stays_of_a_job_that_is_over_but_its_record(
     assert len(os.listdir("/proc/self/fd")) == before - 3
 
 
-def test_a_record_that_is_over_never_changes(store: JobStore) -> None:
+def test_a_final_record_never_changes(store: JobStore) -> None:
     claim = running(store)
     end(store, claim)
     before = store.read(claim.job.id)
@@ -88,7 +86,7 @@ def test_a_record_that_is_over_never_changes(store: JobStore) -> None:
     assert store.read(claim.job.id) == before
 
 
-def test_no_step_of_a_life_is_left_out(store: JobStore) -> None:
+def test_no_status_can_be_skipped(store: JobStore) -> None:
     claim = pending(store)
     with pytest.raises(ValueError, match="cannot become done"):
         store.finish(claim, record.ended(claim.job, DONE, 1.0))
@@ -101,7 +99,7 @@ def test_no_step_of_a_life_is_left_out(store: JobStore) -> None:
     assert end(store, claim, FAILED).persisted
 
 
-def test_who_lost_a_job_to_a_verdict_does_not_overwrite_it(
+def test_an_owner_does_not_overwrite_a_verdict(
     store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = running(store)
@@ -142,7 +140,7 @@ def test_a_record_that_was_damaged_or_removed_while_its_job_runs_is_written_agai
         assert store.read(claim.job.id).status is JobStatus.DONE
 
 
-def test_an_answer_is_kept_although_its_directory_was_removed(
+def test_an_answer_is_recorded_although_its_directory_was_removed(
     store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
@@ -181,7 +179,7 @@ def test_everything_is_private_whatever_the_umask(
 
 
 @pytest.mark.parametrize("job_id", ["../agents", "", "x" * 32, NOBODY.upper(), f"{NOBODY}\n"])
-def test_no_file_is_looked_at_for_what_is_no_id(
+def test_no_file_is_read_for_text_that_cannot_be_an_id(
     job_id: str, store: JobStore, tmp_path: Path
 ) -> None:
     (tmp_path / "agents.json").write_text("{}")
@@ -195,9 +193,7 @@ def test_no_file_is_looked_at_for_what_is_no_id(
         store.adopt(job_id, [])
 
 
-def test_a_job_that_is_not_there_is_unknown_and_leaves_no_trace(
-    store: JobStore, directory: Path
-) -> None:
+def test_an_unknown_job_is_an_error_and_leaves_no_file(store: JobStore, directory: Path) -> None:
     for call in (store.read, store.settle, store.retention.forget):
         with pytest.raises(UnknownJobError, match="Unknown job") as unknown:
             call(NOBODY)
@@ -231,7 +227,7 @@ def make_huge(path: Path) -> None:
     ],
     ids=["symlink", "directory", "fifo", "empty", "torn", "huge"],
 )
-def test_what_is_no_record_is_named_and_left_alone(
+def test_a_broken_record_is_reported_and_left_alone(
     make: Callable[[Path], object], reason: str, store: JobStore, directory: Path
 ) -> None:
     good = ended(store)
@@ -252,7 +248,7 @@ def test_what_is_no_record_is_named_and_left_alone(
     assert (before.st_ino, before.st_size) == (after.st_ino, after.st_size)
 
 
-def test_adopting_what_is_not_the_lock_is_refused_and_closes_it(store: JobStore) -> None:
+def test_adopting_a_foreign_descriptor_is_refused_and_closes_it(store: JobStore) -> None:
     claim = pending(store)
     read, write = os.pipe()
     os.close(write)
@@ -281,7 +277,7 @@ def test_an_adopted_job_keeps_its_descriptors_to_itself(store: JobStore, other: 
     assert store.settle(claim.job.id).status is JobStatus.DONE
 
 
-def test_a_job_that_is_over_cannot_be_adopted(store: JobStore, other: JobStore) -> None:
+def test_an_ended_job_cannot_be_adopted(store: JobStore, other: JobStore) -> None:
     claim = running(store)
     copies = [os.dup(fd) for fd in claim.fds.to_hand_over]
     end(store, claim, tree_ended=False)
@@ -289,7 +285,7 @@ def test_a_job_that_is_over_cannot_be_adopted(store: JobStore, other: JobStore) 
         other.adopt(claim.job.id, copies)
 
 
-def test_a_log_is_private_and_goes_with_its_record(store: JobStore, directory: Path) -> None:
+def test_a_log_is_private_and_removed_with_its_record(store: JobStore, directory: Path) -> None:
     job_id = ended(store)
     for text in (b"one\n", b"two\n"):
         log = store.open_log(job_id)

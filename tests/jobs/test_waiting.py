@@ -64,7 +64,7 @@ MOMENTS = ["before watch", "after watch", "before settle", "after settle"]
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("way", ["finish", "die"])
-async def test_no_end_comes_unnoticed_whenever_it_comes(
+async def test_no_end_is_missed_whenever_it_comes(
     moment: str, way: str, store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
@@ -80,7 +80,7 @@ async def test_no_end_comes_unnoticed_whenever_it_comes(
     assert job.status is (JobStatus.DONE if way == "finish" else JobStatus.FAILED)
 
 
-async def test_many_wait_and_all_wake_at_once(store: JobStore, other: JobStore) -> None:
+async def test_many_waiters_wake_at_once(store: JobStore, other: JobStore) -> None:
     woken: list[float] = []
 
     async def wait(job_id: str) -> None:
@@ -101,7 +101,7 @@ async def test_many_wait_and_all_wake_at_once(store: JobStore, other: JobStore) 
     assert min(woken) - finished < 0.5
 
 
-async def test_who_waits_wakes_when_the_owner_is_killed(store: JobStore, directory: Path) -> None:
+async def test_a_waiter_wakes_when_the_owner_is_killed(store: JobStore, directory: Path) -> None:
     owner = await trio.lowlevel.open_process(
         [sys.executable, "-m", "tests.jobs.owners", "own", str(directory)],
         cwd=ROOT,
@@ -125,7 +125,7 @@ async def test_who_waits_wakes_when_the_owner_is_killed(store: JobStore, directo
         await owner.wait()
 
 
-async def test_waiting_for_what_is_over_or_unknown_ends_at_once(
+async def test_waiting_for_an_ended_or_unknown_job_returns_at_once(
     store: JobStore, autojump_clock: MockClock
 ) -> None:
     job_id = ended(store)
@@ -136,7 +136,7 @@ async def test_waiting_for_what_is_over_or_unknown_ends_at_once(
         await wait_until_over(store, "../x")
 
 
-async def test_who_waits_holds_the_job_of_nobody_and_leaks_nothing(
+async def test_a_waiter_keeps_no_job_owned_and_leaks_no_descriptor(
     store: JobStore, other: JobStore
 ) -> None:
     claim = running(store)
@@ -196,7 +196,7 @@ async def test_a_job_is_cancelled_and_gone(
     assert await ask(other, own.job.id) is CancelOutcome.ALREADY_TERMINAL
 
 
-async def test_many_cancel_at_once_and_one_end_is_recorded(
+async def test_of_many_cancellations_at_once_one_end_is_recorded(
     store: JobStore, other: JobStore
 ) -> None:
     outcomes: list[CancelOutcome] = []
@@ -217,7 +217,9 @@ async def test_many_cancel_at_once_and_one_end_is_recorded(
     assert store.read(own.job.id).status is JobStatus.CANCELLED
 
 
-async def test_an_answer_that_came_first_stands(store: JobStore, other: JobStore) -> None:
+async def test_an_answer_that_came_before_the_cancellation_is_kept(
+    store: JobStore, other: JobStore
+) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         own.note_started()
         with trio.fail_after(5):
@@ -239,7 +241,7 @@ async def test_cancel_and_end_race_to_one_end(store: JobStore, other: JobStore) 
         assert store.settle(own.job.id).status is JobStatus.DONE
 
 
-async def test_a_job_that_goes_on_ending_is_told_as_running(
+async def test_a_job_that_is_still_ending_is_reported_as_running(
     store: JobStore, other: JobStore
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
@@ -298,7 +300,7 @@ async def test_cancelling_a_job_whose_owner_dies_meanwhile_cancels_it(
     assert outcomes == [CancelOutcome.CANCELLED]
 
 
-async def test_what_is_not_there_cannot_be_cancelled(store: JobStore) -> None:
+async def test_an_unknown_job_cannot_be_cancelled(store: JobStore) -> None:
     assert await ask(store, NOBODY) is CancelOutcome.NOT_FOUND
     with pytest.raises(InvalidJobIdError):
         await ask(store, "../x")
