@@ -80,7 +80,7 @@ async def _measure(rounds: int, fork_server: Any) -> dict[str, Any]:
         found["connect and submit"] = [await _timed(submit)]
         found["submit"] = [await _timed(submit) for _ in range(rounds)]
         for job in jobs:
-            await service.wait(job.id, 60)
+            await service.jobs.wait(job.id, 60)
         found["instant answer"] = [await _timed(call) for _ in range(rounds)]
 
         async def fifty() -> None:
@@ -91,7 +91,7 @@ async def _measure(rounds: int, fork_server: Any) -> dict[str, Any]:
         del jobs[:]
         found["50 submits on one link"] = [await _timed(fifty)]
         for job in jobs:
-            await service.wait(job.id, 120)
+            await service.jobs.wait(job.id, 120)
     return {name: statistics.median(times) for name, times in found.items()}
 
 

@@ -54,7 +54,7 @@ def add_remote(
         raise InvalidRequestError(f"Give a directory on {host}, such as {host}:~/project.")
 
     async def ask(service: "Service") -> AgentChange:
-        return await service.add_remote_agent(name, host, directory, description)
+        return await service.agents.add_remote(name, host, directory, description)
 
     return call_service(shell, ask)
 
@@ -65,7 +65,7 @@ def describe_remote(shell: Shell, name: str, preview_lines: int) -> AgentDetails
     Raises:
         DispatchError: It cannot be reached, or does not know the agent.
     """
-    return call_service(shell, lambda service: service.inspect_agent(name, preview_lines))
+    return call_service(shell, lambda service: service.agents.inspect(name, preview_lines))
 
 
 def check_remote(shell: Shell, registry: Registry, name: str) -> list[Check]:

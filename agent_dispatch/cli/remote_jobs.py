@@ -33,18 +33,18 @@ def is_remote(job_id: str) -> bool:
 
 def remote_job(shell: Shell, job_id: str) -> Job:
     """The job as it is now, or was last known."""
-    return call_service(shell, lambda service: service.job(job_id))
+    return call_service(shell, lambda service: service.jobs.get(job_id))
 
 
 def remote_cancel(shell: Shell, job_id: str, *, keep: bool) -> "CancelOutcome":
     """End the job; with `keep`, what its agent said is kept."""
     by = "agent-dispatch cancel"
-    return call_service(shell, lambda service: service.cancel(job_id, by=by, keep=keep))
+    return call_service(shell, lambda service: service.jobs.cancel(job_id, by=by, keep=keep))
 
 
 def remote_send(shell: Shell, job_id: str, text: str) -> "Sending":
     """Tell the agent of the job something."""
-    return call_service(shell, lambda service: service.send(job_id, text))
+    return call_service(shell, lambda service: service.jobs.send(job_id, text))
 
 
 def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) -> Job:
@@ -57,7 +57,7 @@ def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) ->
             remark(shell, f"[{passed_s:>3.0f} s] {one_line(progress.message)}")
 
     return call_service(
-        shell, lambda service: service.wait(job_id, max(patience_s, 0), on_progress)
+        shell, lambda service: service.jobs.wait(job_id, max(patience_s, 0), on_progress)
     )
 
 
@@ -71,7 +71,7 @@ def remote_follow(shell: Shell, job_id: str, *, as_json: bool) -> Job:
 
     async def follow(service: "Service") -> Job:
         while True:
-            job = await service.wait(job_id, _WAIT_AT_ONCE_S, on_progress)
+            job = await service.jobs.wait(job_id, _WAIT_AT_ONCE_S, on_progress)
             if job.status.is_terminal:
                 return job
 

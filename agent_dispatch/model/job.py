@@ -161,7 +161,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Those that are closed, in the order in which they were."""
     allow_once: PastQuestion | None = None
     """The question, answered late, whose call this job was started to let its session make. It is
-    no part of a request: only `Service.answer` gives one, never a caller."""
+    no part of a request: only an answer of a person gives one, never a caller."""
     host: str | None = None
     """Where it is, as a caller on another machine sees it; never in a record."""
     unreachable_since: float | None = None

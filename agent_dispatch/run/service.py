@@ -7,9 +7,9 @@ run that is going on, a new run or a worker.
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import msgspec
 import trio
@@ -17,7 +17,6 @@ import trio
 from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.paths import (
     config_path,
     jobs_path,
@@ -29,17 +28,11 @@ from agent_dispatch.core import group_job
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.core.dialogue.exchange import as_dispatch, dialogue_from_result
 from agent_dispatch.core.outcome.refusal import result_of_job
-from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
-from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.jobs.errors import JobNotEndedError
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.ids import IdSource
-from agent_dispatch.jobs.listing import Listing
 from agent_dispatch.jobs.origin import Origin
-from agent_dispatch.jobs.retention import Collected
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
-from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (
@@ -47,45 +40,37 @@ from agent_dispatch.model.dispatch import (
     DispatchResult,
     Member,
     OnProgress,
-    Progress,
     ignore_progress,
 )
 from agent_dispatch.model.event import TellEvent, ignore_event
-from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus, JobSummary
-from agent_dispatch.model.message import Sending
+from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
 from agent_dispatch.model.parallel import ParallelResult
-from agent_dispatch.model.question import AnsweredBy, PastQuestion, Question, Verdict
-from agent_dispatch.model.replies import Answered, CacheCleared, CacheStats
-from agent_dispatch.model.rights import ChangedBy
+from agent_dispatch.model.question import PastQuestion
+from agent_dispatch.model.replies import CacheCleared, CacheStats
 from agent_dispatch.remote.caller.client import Hosts
-from agent_dispatch.remote.caller.remote_jobs import with_remote_jobs
 from agent_dispatch.run.accounts import tree_around
-from agent_dispatch.run.agents import inspect_agent, list_agents
+from agent_dispatch.run.agents import Agents
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.dialogue_across_hosts import dialogue_across_hosts
-from agent_dispatch.run.give_answer import give_answer
+from agent_dispatch.run.jobs import Jobs
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.parallel import dispatch_parallel, run_group
 from agent_dispatch.run.plan import Plan, Planner, plan_dialogue, plan_members, plan_run
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.runner import Runner
-from agent_dispatch.run.send_message import send_message
 from agent_dispatch.run.sessions import check_not_around, check_owner
 from agent_dispatch.run.single_flight import SingleFlight
 from agent_dispatch.run.time_limit import TimeLimit
 from agent_dispatch.run.turns import OpenClaude
 from agent_dispatch.run.work_tree import WorkTrees
-from agent_dispatch.threads import DirectoryThreads, Pool, in_pool, in_thread
-
-_CANCEL_PATIENCE_S = 10.0
-"""How long a cancellation may take before its outcome is `running`: a ladder, with room."""
-_WATCH_EVERY_S = 1.0
-"""How often a waiter looks for new progress lines; they are written once a second at most."""
+from agent_dispatch.threads import DirectoryThreads
 
 
 class Service:
     """What the MCP server and the CLI offer, without their wire formats.
+
+    It starts dispatches; `jobs` reaches those that were started, `agents` what is configured.
 
     A call that is wrong raises a `DispatchError`; a run that went wrong is a `DispatchResult`. Each
     call reads the configuration anew, so agents can be added without a restart.
@@ -121,7 +106,6 @@ class Service:
             claude: The program and its first arguments; None: `claude` on PATH.
             tell: Gets permission questions, and the ends of background jobs.
         """
-        self._registry = registry
         self._store = store
         self._hosts = hosts
         self._workers = workers
@@ -141,7 +125,8 @@ class Service:
             tell=tell,
         )
         self._flight = SingleFlight(nursery)
-        self._is_nested = current_depth(environ) > 0
+        self.jobs = Jobs(store, hosts, self._submit_allowed, is_nested=current_depth(environ) > 0)
+        self.agents = Agents(registry, self._planner, hosts, self._threads)
 
     # -- dispatches
 
@@ -220,7 +205,7 @@ class Service:
         result = await self._flight.dispatch(
             plan, on_progress, start, fresh=fresh, alone=alone or unnamed
         )
-        if not result.cached or result.job_id is None or await self.is_recorded(result.job_id):
+        if not result.cached or result.job_id is None or await self.jobs.is_recorded(result.job_id):
             return result
         # The record is gone, so the caller must get the whole answer now.
         return msgspec.structs.replace(result, job_id=None)
@@ -264,7 +249,7 @@ class Service:
 
         if not (alone or fresh):
             # The caller may get the id in place of the answer.
-            await self._flight.forget_unless(plan, self.is_recorded)
+            await self._flight.forget_unless(plan, self.jobs.is_recorded)
         return await self._flight.dispatch(
             plan, on_progress, start, fresh=fresh, alone=alone, outlives=True
         )
@@ -272,7 +257,7 @@ class Service:
     async def _follow(self, job: Job, on_progress: OnProgress) -> Job:
         """Report the id of a background job, and wait for its end."""
         on_progress(with_agent(job.agent, started_line(job.id), 0))
-        return await self.wait(job.id, math.inf, on_progress)
+        return await self.jobs.wait(job.id, math.inf, on_progress)
 
     async def parallel(
         self,
@@ -347,7 +332,7 @@ class Service:
         """Name the job that answers a member already: from the cache, or by a run going on."""
         if member.fresh or not plan.is_shareable:
             return member
-        await self._flight.forget_unless(plan, self.is_recorded)
+        await self._flight.forget_unless(plan, self.jobs.is_recorded)
         return msgspec.structs.replace(member, job_id=self._flight.known_job(plan))
 
     async def _run_group(self, run: JobRun) -> DispatchResult:
@@ -357,8 +342,8 @@ class Service:
             self._store.origin.inherit(job)
 
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
-            if member.job_id is not None and await self.is_recorded(member.job_id):
-                known = result_of_job(await self.wait(member.job_id, math.inf, report))
+            if member.job_id is not None and await self.jobs.is_recorded(member.job_id):
+                known = result_of_job(await self.jobs.wait(member.job_id, math.inf, report))
                 return msgspec.structs.replace(known, cached=True)
             plan = plan_run(snapshot, member.request)
             # Kept until `gc`, because the record of the group refers to it.
@@ -427,6 +412,15 @@ class Service:
         agents = (await self._planner.snapshot()).config.agents
         return all(name not in agents or agents[name].host is None for name in names)
 
+    async def check_host(self, host: str) -> list[dict[str, Any]]:
+        """Run `doctor` on another machine, over the same link that a run uses.
+
+        Raises:
+            DispatchError: There is no such host, or it cannot be reached.
+        """
+        checks: list[dict[str, Any]] = await self._hosts.ask(host, "doctor")
+        return checks
+
     async def settings(self) -> Settings:
         """Read the settings.
 
@@ -484,29 +478,6 @@ class Service:
             plan.request, kind, ref=ref, job_id=job_id, lease_s=lease_s, tree=tree
         )
 
-    async def answer(
-        self, job_id: str, verdict: Verdict, by: AnsweredBy, question_id: str = ""
-    ) -> Answered:
-        """Give a person's answer to a permission question; see `give_answer`.
-
-        Raises:
-            InvalidRequestError: A dispatched agent tries to allow something.
-        """
-        if self._is_nested and verdict is Verdict.ALLOW:
-            raise InvalidRequestError(
-                "A dispatched agent does not allow itself anything: this process runs inside a"
-                " dispatch (AGENT_DISPATCH_DEPTH is set). Answer from a shell of your own."
-            )
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.answer(place, verdict, by, question_id)
-        return await give_answer(
-            self._store, self._submit_allowed, job_id, verdict, by, question_id
-        )
-
-    async def questions_elsewhere(self) -> tuple[list[QuestionRow], list[str]]:
-        """Return the questions of our jobs on other hosts, and why a host cannot be asked."""
-        return await self._hosts.questions()
-
     async def may_ask(self) -> bool:
         """Whether some agent asks a person for permissions; false if that cannot be read."""
         try:
@@ -525,180 +496,12 @@ class Service:
         """
         await self._runner.background(job_id, fds, self._run_group)
 
-    async def job(self, job_id: str) -> Job:
-        """Return a job as it is now; a job whose owner died is recorded as lost first.
-
-        Raises:
-            DispatchError: Not an id, no such job, or its record cannot be read.
-        """
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.job(place)
-        return await settled(self._store, job_id)
-
     def keep_record(self, job_id: str) -> None:
         """Keep the record of a call until `gc`, because its client gave up at its own time limit.
 
         Does nothing for a job that does not run in this process.
         """
         self._runner.keep_record(job_id)
-
-    async def shown_id(self, job_id: str) -> str:
-        """Return the id of a job as answers have it: with its host, if that is another machine."""
-        with contextlib.suppress(DispatchError):
-            if (place := await self._hosts.place_of(job_id)) is not None:
-                return place.shown_id
-        return job_id
-
-    async def is_recorded(self, job_id: str) -> bool:
-        """Whether the job has a record, so that its answer can be fetched; no host is asked."""
-        if await self._hosts.place_of(job_id) is not None:
-            return True
-        try:
-            await in_thread(self._store.head, job_id)
-        except DispatchError:
-            return False
-        return True
-
-    async def wait(
-        self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
-    ) -> Job:
-        """Wait until a job has ended, at most `patience_s`; its status says whether it has.
-
-        Returns within milliseconds of the end, also if its owner is killed.
-
-        Args:
-            job_id: The job.
-            patience_s: Seconds; the job goes on after them.
-            on_progress: Gets new lines about what the agent does.
-
-        Raises:
-            DispatchError: As for `job`.
-        """
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.wait(place, patience_s, on_progress)
-        seen_at: float | None = None
-        asked: tuple[Question, ...] = ()
-
-        def tell(job: Job) -> None:
-            nonlocal seen_at, asked
-            if job.progress and job.progress_updated_at != seen_at:
-                seen_at = job.progress_updated_at
-                was, asked = asked, tuple(job.open_questions)
-                changed = None if asked == was else asked
-                job_id = None if changed is None else job.id
-                on_progress(Progress(job.progress[-1], job_id, questions=changed))
-
-        with trio.move_on_after(patience_s):
-            return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)
-        return await settled(self._store, job_id)
-
-    async def send(self, job_id: str, text: str) -> Sending:
-        """Send a message to the agent of a job while it works; see `send_message`.
-
-        Raises:
-            DispatchError: Not an id, not a message, or its record cannot be read.
-        """
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.send(place, text)
-        return await send_message(self._store, job_id, text)
-
-    async def cancel(
-        self, job_id: str, *, by: str = "a caller", keep: bool = False
-    ) -> CancelOutcome:
-        """Cancel a job, wherever it runs; returns when its processes are gone.
-
-        Args:
-            job_id: The job.
-            keep: Interrupt a run that has begun, and keep what its agent said.
-            by: Who cancels it, for the end of a sentence.
-
-        Raises:
-            DispatchError: Not an id, or its record cannot be read.
-        """
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.cancel(place, by, keep=keep)
-        return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S, keep=keep)
-
-    async def jobs(
-        self,
-        status: JobStatus | None = None,
-        limit: int = 50,
-        *,
-        mine: bool = False,
-        matches: Callable[[JobSummary], bool] | None = None,
-    ) -> Listing:
-        """List the newest jobs, each settled; of those on other hosts, what was last known.
-
-        Args:
-            status: Only jobs with this status.
-            limit: The most jobs to list.
-            mine: Only jobs of this client's session, or if that is not known, those that were
-                started from the directory of this process.
-            matches: Only jobs that it accepts.
-        """
-        origin = self._store.origin
-
-        def is_wanted(row: JobSummary) -> bool:
-            if mine and (origin is None or not origin.is_mine(row)):
-                return False
-            return matches is None or matches(row)
-
-        def look() -> Listing:
-            listing = self._store.lister.newest(status=status, limit=limit, matches=is_wanted)
-            return with_remote_jobs(
-                listing,
-                self._hosts.remote_jobs,
-                limit,
-                lambda row: status in (None, row.status) and is_wanted(row),
-            )
-
-        return await in_pool(Pool.BULK, look)
-
-    async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
-        """Remove jobs that ended before that, and what dead processes left.
-
-        Of jobs on other hosts only the local notes are removed.
-        """
-        collect = partial(self._store.retention.collect, max_age_days, dry_run=dry_run)
-        collected = await in_pool(Pool.BULK, collect)
-        if not dry_run:
-            await in_pool(Pool.BULK, self._hosts.remote_jobs.clean, max_age_days)
-        return collected
-
-    async def result(self, ref: str) -> DispatchResult:
-        """Return the whole result of a job that has ended.
-
-        Raises:
-            DispatchError: As for `job`; or the job has not ended, or its host cannot be reached.
-        """
-        job = await self.job(ref)
-        if not job.status.is_terminal:
-            raise JobNotEndedError(job)
-        if job.unreachable_since is not None:
-            raise DispatchError(
-                f"Host {job.host} cannot be reached, and the answer of job {job.id} is there. It"
-                f" is {job.status} as far as is known. Ask again later."
-            )
-        return result_of_job(job)
-
-    # -- agents
-
-    async def list_agents(self) -> list[AgentSummary]:
-        """List all configured agents, the broken ones with their problem."""
-        return await list_agents(self._registry, self._threads)
-
-    async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
-        """Return one agent as it takes effect, with the first lines of its documents.
-
-        Raises:
-            DispatchError: No such agent, or its directory or host does not answer.
-        """
-        snapshot = await self._planner.snapshot()
-        configured = snapshot.config.agents.get(name)
-        if configured is None or configured.host is None:
-            return await inspect_agent(self._registry, self._threads, name, preview_lines)
-        agent = snapshot.effective(name)
-        return await self._hosts.inspect_agent(agent, configured.host, preview_lines)
 
     async def tidy(self) -> None:
         """Remove old records as the settings say; a broken configuration removes nothing."""
@@ -717,63 +520,6 @@ class Service:
         if self._planner.environ.get("AGENT_DISPATCH_CONFIG"):
             check = partial(require_named_config, self._planner.environ)
             await self._threads.run("the configuration", check)
-
-    async def add_agent(
-        self, name: str, directory: str, *, by: ChangedBy, **fields: Unpack[AgentFields]
-    ) -> AgentChange:
-        """Register a directory; empty and 0 mean that the setting is inherited.
-
-        `HOST:DIRECTORY` is registered on that host, and linked here.
-
-        Raises:
-            WideningError: A model asks for rights that only a person may give.
-        """
-        if (place := remote_directory(directory)) is not None:
-            given = [key for key, value in fields.items() if value and key != "description"]
-            if given:
-                raise InvalidRequestError(
-                    f"{', '.join(given)}: what an agent may do is set on its own host. Leave it"
-                    " out."
-                )
-            return await self.add_remote_agent(name, *place, fields.get("description", ""))
-        add = partial(self._registry.add_agent, name, directory, by=by, **fields)
-        return await self._threads.run(f"add {name}", add)
-
-    async def update_agent(
-        self, name: str, *, by: ChangedBy, **fields: Unpack[AgentFields]
-    ) -> AgentChange:
-        """Change what is not empty or 0; `none` and a negative budget clear the agent's own.
-
-        Raises:
-            WideningError: A model asks for rights that only a person may give.
-        """
-        update = partial(self._registry.update_agent, name, by=by, **fields)
-        return await self._threads.run(f"update {name}", update)
-
-    async def add_remote_agent(
-        self, name: str, host: str, directory: str, description: str = ""
-    ) -> AgentChange:
-        """Register a directory of another machine there, and link the agent here.
-
-        Raises:
-            DispatchError: The host refuses or cannot be reached, or the name is taken; nothing is
-                written on this machine.
-        """
-        return await self._hosts.add_agent(name, host, directory, description)
-
-    async def check_host(self, host: str) -> list[dict[str, Any]]:
-        """Run `doctor` on another machine, over the same link that a run uses.
-
-        Raises:
-            DispatchError: There is no such host, or it cannot be reached.
-        """
-        checks: list[dict[str, Any]] = await self._hosts.ask(host, "doctor")
-        return checks
-
-    async def remove_agent(self, name: str) -> AgentChange:
-        """Forget an agent; its directory stays as it is."""
-        remove = partial(self._registry.remove_agent, name)
-        return await self._threads.run(f"remove {name}", remove)
 
 
 @contextlib.asynccontextmanager

@@ -118,7 +118,7 @@ class Tasks:
             if verdict is None or question_id not in {q.id for q in job.open_questions}:
                 continue
             try:
-                await self._service.answer(job.id, verdict, AnsweredBy.TASK, question_id)
+                await self._service.jobs.answer(job.id, verdict, AnsweredBy.TASK, question_id)
             except NoQuestionError:
                 continue  # Another answer was faster.
             except DispatchError as error:
@@ -132,7 +132,7 @@ class Tasks:
         if job.status.is_terminal and not is_modern(ctx):
             raise _invalid(f"The task has ended: it is {_status(job)}.")
         if not job.status.is_terminal:
-            outcome = await self._service.cancel(job.id, by="its client")
+            outcome = await self._service.jobs.cancel(job.id, by="its client")
             job = await self.job(job.id)
             if outcome is CancelOutcome.ALREADY_TERMINAL and not is_modern(ctx):
                 raise _invalid(f"The task has ended: it is {_status(job)}.")
@@ -152,10 +152,10 @@ class Tasks:
     async def _wait(self, ctx: ServerRequestContext[Any], job_id: str) -> Job:
         """Wait for the end of a job, and show its questions to the client's user."""
         if not can_show_forms(ctx):
-            return await self._service.wait(job_id, float("inf"))
+            return await self._service.jobs.wait(job_id, float("inf"))
         forms = Forms(ctx.lifespan_context.nursery, ctx, self._service)
         try:
-            return await self._service.wait(job_id, float("inf"), forms.on_progress)
+            return await self._service.jobs.wait(job_id, float("inf"), forms.on_progress)
         finally:
             forms.close()
 
@@ -174,8 +174,8 @@ class Tasks:
             return row.kind is not JobKind.CALL and is_older
 
         try:
-            listing = await self._service.jobs(limit=_PAGE + 1, mine=True, matches=is_listed)
-            jobs = [await self._service.job(row.id) for row in listing.jobs[:_PAGE]]
+            listing = await self._service.jobs.newest(limit=_PAGE + 1, mine=True, matches=is_listed)
+            jobs = [await self._service.jobs.get(row.id) for row in listing.jobs[:_PAGE]]
         except DispatchError as error:
             raise MCPError(types.INTERNAL_ERROR, str(error)) from error
         more = {"nextCursor": jobs[-1].id} if len(listing.jobs) > _PAGE else {}
@@ -204,7 +204,7 @@ class Tasks:
             MCPError: There is none, or it cannot be read.
         """
         try:
-            return await self._service.job(task_id)
+            return await self._service.jobs.get(task_id)
         except (InvalidJobIdError, UnknownJobError) as error:
             raise _invalid(f"No such task: {task_id[:80]}") from error
         except DispatchError as error:

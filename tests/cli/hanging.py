@@ -26,13 +26,15 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.parallel import ParallelResult
+from agent_dispatch.run.jobs import Jobs
 from agent_dispatch.run.service import Service
 
 
-class HangingService(Service):
+class HangingService(Service, Jobs):
     """Reports that it works, and then never answers."""
 
     def __init__(self, *, stubborn: bool) -> None:
+        self.jobs = self
         self._stubborn = stubborn
 
     async def dispatch(

@@ -32,6 +32,7 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.parallel import ParallelResult
+from agent_dispatch.run.jobs import Jobs
 from agent_dispatch.run.service import Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
@@ -67,7 +68,7 @@ class Stream(io.TextIOWrapper):
         return self._captured.getvalue().decode()
 
 
-class FakeService(Service):
+class FakeService(Service, Jobs):
     """Answers every request with `answer`, after reporting the given progress."""
 
     def __init__(
@@ -77,6 +78,7 @@ class FakeService(Service):
         progress: Sequence[tuple[float, str]] = (),
         hangs: bool = False,
     ) -> None:
+        self.jobs = self
         self.requests: list[DispatchRequest] = []
         self.dialogues: list[DialogueRequest] = []
         self.environ: Mapping[str, str] = {}

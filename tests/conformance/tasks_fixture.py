@@ -23,6 +23,7 @@ from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Error
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
 from agent_dispatch.model.question import AnsweredBy, Question, Verdict
 from agent_dispatch.model.replies import Answered
+from agent_dispatch.run.jobs import Jobs
 from agent_dispatch.run.service import Service
 from agent_dispatch.server import tasks
 from agent_dispatch.server.http_server import PATH, http_app, listen, serve_app
@@ -32,10 +33,11 @@ Work = Callable[[str, Mapping[str, Any]], Awaitable[str]]
 _NOW = 1.8e9
 
 
-class Jobs(Service):
+class MemoryService(Service, Jobs):
     """Jobs in memory, each a coroutine that returns its answer."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
+        self.jobs = self
         self.nursery = nursery
         self._ids = IdSource()
         self._jobs: dict[str, Job] = {}
@@ -84,7 +86,7 @@ class Jobs(Service):
             later_questions=waiting[1:] or None,
         )
 
-    async def job(self, job_id: str) -> Job:
+    async def get(self, job_id: str) -> Job:
         """One job as it is now."""
         await trio.lowlevel.checkpoint()
         check_job_id(job_id)
@@ -133,14 +135,14 @@ def _needs_tasks() -> MCPError:
     return MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, "needs tasks", required)
 
 
-def make_server() -> Server[Jobs]:
+def make_server() -> Server[MemoryService]:
     """Make the server; its jobs live as long as it runs."""
-    holder: list[Jobs] = []
+    holder: list[MemoryService] = []
 
     @asynccontextmanager
-    async def lifespan(_server: Server[Jobs]) -> AsyncIterator[Jobs]:
+    async def lifespan(_server: Server[MemoryService]) -> AsyncIterator[MemoryService]:
         async with trio.open_nursery() as nursery:
-            holder.append(Jobs(nursery))
+            holder.append(MemoryService(nursery))
             yield holder[0]
             nursery.cancel_scope.cancel()
 
@@ -204,7 +206,7 @@ def make_server() -> Server[Jobs]:
         await trio.lowlevel.checkpoint()
         return types.ListToolsResult(tools=TOOLS)
 
-    server: Server[Jobs] = Server(
+    server: Server[MemoryService] = Server(
         "tasks-fixture",
         version="1",
         lifespan=lifespan,

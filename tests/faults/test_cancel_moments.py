@@ -30,10 +30,10 @@ async def test_a_job_that_is_just_starting_is_cancelled(stage: Stage) -> None:
             job = await service.submit(task("go"))
             await trio.sleep(late_ms / 1000)
             with trio.fail_after(10):
-                assert await service.cancel(job.id) is CancelOutcome.CANCELLED
+                assert await service.jobs.cancel(job.id) is CancelOutcome.CANCELLED
             assert tree.living() == []
-            assert (await service.job(job.id)).status is JobStatus.CANCELLED
-            assert await service.cancel(job.id) is CancelOutcome.ALREADY_TERMINAL
+            assert (await service.jobs.get(job.id)).status is JobStatus.CANCELLED
+            assert await service.jobs.cancel(job.id) is CancelOutcome.ALREADY_TERMINAL
     assert not os.listdir(stage.directory / "jobs" / "live")
 
 
@@ -46,9 +46,9 @@ async def test_a_job_that_has_its_answer_and_is_leaving_is_done(stage: Stage) ->
         job = await service.submit(task("go"))
         with trio.fail_after(10):
             await trio.to_thread.run_sync(said.read_text, abandon_on_cancel=True)
-            assert await service.cancel(job.id) is CancelOutcome.ALREADY_TERMINAL
+            assert await service.jobs.cancel(job.id) is CancelOutcome.ALREADY_TERMINAL
         assert tree.living() == []
-        over = await service.job(job.id)
+        over = await service.jobs.get(job.id)
     assert (over.status, over.session_id) == (JobStatus.DONE, SESSION)
     assert over.result is not None
     assert over.result.result == "paid for"
@@ -63,11 +63,11 @@ async def test_a_job_in_line_is_cancelled_and_the_one_before_it_is_not(stage: St
             while not tree.living():  # noqa: ASYNC110  # not our children
                 await trio.sleep(0.01)
             second = await service.submit(task("go"))
-            assert await service.cancel(second.id) is CancelOutcome.CANCELLED
-            over = await service.job(second.id)
+            assert await service.jobs.cancel(second.id) is CancelOutcome.CANCELLED
+            over = await service.jobs.get(second.id)
             assert (over.status, over.started_at) == (JobStatus.CANCELLED, None)
-            assert not (await service.job(first.id)).status.is_terminal
-            assert await service.cancel(first.id) is CancelOutcome.CANCELLED
+            assert not (await service.jobs.get(first.id)).status.is_terminal
+            assert await service.jobs.cancel(first.id) is CancelOutcome.CANCELLED
     assert tree.living() == []
 
 

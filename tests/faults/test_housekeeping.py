@@ -56,7 +56,7 @@ async def test_an_answer_is_given_although_records_cannot_be_removed(
     ) as service:
         result = await service.dispatch(task("go"))
         assert result.job_id is not None
-        assert await service.result(result.job_id) == result
+        assert await service.jobs.result(result.job_id) == result
     assert (result.success, result.result) == (True, "all is well")
 
 

@@ -47,11 +47,11 @@ class Street:
                         case "wait":
                             nursery.start_soon(wait_until_over, self.store, job_id)
                         case "status":
-                            nursery.start_soon(service.job, job_id)
+                            nursery.start_soon(service.jobs.get, job_id)
                         case "cancel":
-                            nursery.start_soon(service.cancel, job_id)
+                            nursery.start_soon(service.jobs.cancel, job_id)
                         case _:
-                            nursery.start_soon(service.jobs)
+                            nursery.start_soon(service.jobs.newest)
                 await wait_all_tasks_blocked(0.05)
                 yield
                 assert not self.go_on.is_set()

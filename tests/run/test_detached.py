@@ -31,7 +31,7 @@ async def test_the_answer_is_that_of_a_background_job_and_enters_the_cache(stage
             assert result.success
             assert told[0].job_id == result.job_id
             assert result.job_id is not None
-            job = await service.job(result.job_id)
+            job = await service.jobs.get(result.job_id)
             assert job.kind is JobKind.BACKGROUND
             assert job.summary_chars == 5
             assert job.result == result
@@ -39,7 +39,7 @@ async def test_the_answer_is_that_of_a_background_job_and_enters_the_cache(stage
             assert again.cached
             assert again.job_id == result.job_id
             # Without its record there is no id to tell, so it runs again.
-            await service.gc(0)
+            await service.jobs.gc(0)
             anew = await service.dispatch_detached(task("go"))
             assert not anew.cached
             assert anew.job_id != result.job_id
@@ -74,9 +74,9 @@ async def test_the_job_goes_on_when_its_caller_leaves(stage: Stage) -> None:
 
                 await service.dispatch_detached(task("go"), leave)
         async with stage.open(tree) as service:
-            assert not (await service.job(ids[0])).status.is_terminal
-            assert await service.cancel(ids[0]) is CancelOutcome.CANCELLED
-            job = await service.job(ids[0])
+            assert not (await service.jobs.get(ids[0])).status.is_terminal
+            assert await service.jobs.cancel(ids[0]) is CancelOutcome.CANCELLED
+            job = await service.jobs.get(ids[0])
             assert job.status is JobStatus.CANCELLED
             assert job.error_type is ErrorType.CANCELLED
     assert tree.living() == []

@@ -233,8 +233,8 @@ async def test_a_dialogue_is_a_job_that_gives_the_whole_conversation(pair: Pair)
     async with pair.open(tree) as service:
         outcome = await service.dialogue(REQUEST, said.append)
         assert outcome.job_id is not None
-        job = await service.job(outcome.job_id)
-        result = await service.result(outcome.job_id)
+        job = await service.jobs.get(outcome.job_id)
+        result = await service.jobs.result(outcome.job_id)
     assert (said[0].job_id, said[0].message) == (
         outcome.job_id,
         f"db · started · job {outcome.job_id[-8:]}",
@@ -260,7 +260,7 @@ async def test_without_retention_a_dialogue_leaves_no_record_and_goes_out_whole(
         outcome = await service.dialogue(REQUEST, lambda p: ids.append(p.job_id or ""))
         assert outcome.job_id is None
         with pytest.raises(UnknownJobError):
-            await service.job(ids[0])
+            await service.jobs.get(ids[0])
 
 
 async def test_a_pair_takes_one_slot(pair: Pair) -> None:
@@ -279,7 +279,7 @@ async def test_who_waits_for_a_slot_is_told_the_place_and_starts_nothing(pair: P
         assert [progress.message for progress in said[1:]] == [
             "db · Waiting for a free slot, place 1 in line"
         ]
-        job = await live.service.job(said[0].job_id or "")
+        job = await live.service.jobs.get(said[0].job_id or "")
         assert (job.status, job.started_at) == (JobStatus.CANCELLED, None)
 
 
@@ -310,13 +310,13 @@ async def test_a_cancelled_dialogue_leaves_no_process_and_a_free_slot_within_a_s
         if way == "its caller":
             live.scope.cancel()
         else:
-            cancelled = await live.service.cancel(live.job_id, by=way)
+            cancelled = await live.service.jobs.cancel(live.job_id, by=way)
             assert cancelled is CancelOutcome.CANCELLED
         await live.over.wait()
         assert time.monotonic() - began < 1
         assert live.tree.living() == []
         assert pair.slot_is_free()
-        job = await live.service.job(live.job_id)
+        job = await live.service.jobs.get(live.job_id)
     assert (job.status, job.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
     assert job.error is not None
     assert f"Cancelled by {way}" in job.error
@@ -335,9 +335,9 @@ async def test_a_cancellation_that_comes_when_all_is_said_changes_nothing(pair: 
     script = f"hear(); answer('paid for [RESOLVED]'); open({str(said)!r}, 'w'); stay()"
     async with pair.having(script, until=SESSIONS["db"]) as live:
         await trio.to_thread.run_sync(said.read_text, abandon_on_cancel=True)
-        cancelled = await live.service.cancel(live.job_id)
+        cancelled = await live.service.jobs.cancel(live.job_id)
         assert cancelled is CancelOutcome.ALREADY_TERMINAL
-        job = await live.service.job(live.job_id)
+        job = await live.service.jobs.get(live.job_id)
     assert job.status is JobStatus.DONE
     assert recorded(job).final_answer == "paid for"
 
@@ -349,10 +349,10 @@ async def test_a_killed_owner_leaves_the_session_to_resume(
     owner, job_id = await start_owner(tree)
     async with pair.open(tree) as service:
         with trio.fail_after(20):
-            while len(tree.living()) < 2 or not (await service.job(job_id)).session_id:  # noqa: ASYNC110
+            while len(tree.living()) < 2 or not (await service.jobs.get(job_id)).session_id:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             owner.kill()
-            job = await service.wait(job_id, 20)
+            job = await service.jobs.wait(job_id, 20)
     await tree.gone(3)
     assert (job.error_type, job.session_id) == (ErrorType.LOST, SESSIONS["db"])
     await owner.wait()
@@ -397,7 +397,7 @@ async def test_a_failed_turn_ends_the_dialogue_and_keeps_what_was_said(
     assert messages(outcome) == said
     assert outcome.job_id is not None
     async with pair.open(pair.pair("")) as service:
-        job = await service.job(outcome.job_id)
+        job = await service.jobs.get(outcome.job_id)
     assert (job.status, job.error_type) == (JobStatus.FAILED, error_type)
     assert recorded(job).conversation == outcome.conversation
     if said:
@@ -516,7 +516,7 @@ async def test_a_message_of_megabytes_is_kept_whole(pair: Pair) -> None:
     assert len(outcome.final_answer) == 8_000_000
     async with pair.open(pair.pair("")) as service:
         assert outcome.job_id is not None
-        assert recorded(await service.job(outcome.job_id)).conversation == outcome.conversation
+        assert recorded(await service.jobs.get(outcome.job_id)).conversation == outcome.conversation
 
 
 async def test_ten_dialogues_at_once_do_not_mix(pair: Pair) -> None:
@@ -554,7 +554,7 @@ async def test_a_wrong_request_starts_and_records_nothing(
     async with pair.open(pair.pair("open('started', 'w')")) as service:
         with pytest.raises(DispatchError, match=words):
             await service.dialogue(msgspec.structs.replace(REQUEST, **changes))
-        assert (await service.jobs()).jobs == []
+        assert (await service.jobs.newest()).jobs == []
 
 
 @pytest.mark.parametrize("gone", ["db", "backend"])

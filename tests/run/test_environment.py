@@ -26,8 +26,8 @@ async def environment_of_agent(service: Service, *, background: bool) -> dict[st
         if not background:
             return json.loads((await service.dispatch(task("go"))).result)  # type: ignore[no-any-return]  # ours
         job = await service.submit(task("go"))
-        assert (await service.wait(job.id, 50)).status is JobStatus.DONE
-        return json.loads((await service.result(job.id)).result)  # type: ignore[no-any-return]  # ours
+        assert (await service.jobs.wait(job.id, 50)).status is JobStatus.DONE
+        return json.loads((await service.jobs.result(job.id)).result)  # type: ignore[no-any-return]  # ours
 
 
 @pytest.mark.parametrize("background", [False, True])

@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> JobStore:
 
 
 async def finished(service: Service, job_id: str) -> Job:
-    job = await service.wait(job_id, 40)
+    job = await service.jobs.wait(job_id, 40)
     assert job.status.is_terminal
     return job
 
@@ -77,14 +77,14 @@ async def test_a_call_that_is_allowed_later_is_made_once_in_a_job_of_its_own(
             assert past.answer is Verdict.UNANSWERED
 
             stage.configure(settings=BRIEF if asks_later else "")
-            answered = await service.answer(first.id, Verdict.ALLOW, AnsweredBy.CLI)
+            answered = await service.jobs.answer(first.id, Verdict.ALLOW, AnsweredBy.CLI)
             assert answered.outcome == "resumed"
             assert answered.job_id != first.id
             second = await finished(service, answered.job_id)
             with pytest.raises(DispatchError, match="answered already"):
-                await service.answer(first.id, Verdict.ALLOW, AnsweredBy.CLI, past.id)
+                await service.jobs.answer(first.id, Verdict.ALLOW, AnsweredBy.CLI, past.id)
             with pytest.raises(NoQuestionError):
-                await service.answer(first.id, Verdict.DENY, AnsweredBy.CLI)
+                await service.jobs.answer(first.id, Verdict.DENY, AnsweredBy.CLI)
 
     assert second.kind is JobKind.BACKGROUND
     assert second.resume_session_id == SESSION
@@ -111,10 +111,10 @@ async def test_a_late_denial_starts_nothing(stage: Stage, store: JobStore) -> No
     job_id = asked_in_vain(store)
     stage.configure()
     async with stage.open(stage.tree(LATE)) as service:
-        answered = await service.answer(job_id, Verdict.DENY, AnsweredBy.CLI)
+        answered = await service.jobs.answer(job_id, Verdict.DENY, AnsweredBy.CLI)
         assert (answered.job_id, answered.outcome) == (job_id, "answered")
         with pytest.raises(NoQuestionError):
-            await service.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
+            await service.jobs.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
     assert [each.answer for each in store.read(job_id).questions or ()] == [Verdict.DENY]
     assert len(store.lister.newest().jobs) == 1
 
@@ -127,9 +127,9 @@ async def test_a_lost_job_can_still_be_answered(stage: Stage, store: JobStore) -
     stage.configure()
     with trio.fail_after(60):
         async with stage.open(stage.tree(LATE)) as service:
-            job = await service.job(claim.job.id)
+            job = await service.jobs.get(claim.job.id)
             assert job.error_type is ErrorType.LOST
-            answered = await service.answer(claim.job.id, Verdict.ALLOW, AnsweredBy.CLI)
+            answered = await service.jobs.answer(claim.job.id, Verdict.ALLOW, AnsweredBy.CLI)
             assert answered.outcome == "resumed"
             await finished(service, answered.job_id)
 
@@ -142,7 +142,7 @@ async def test_an_answer_that_could_not_start_anything_can_be_given_again(
     async with stage.open(stage.tree(LATE)) as service:
         for _ in range(2):
             with pytest.raises(DispatchError, match="Unknown agent"):
-                await service.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
+                await service.jobs.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
     assert [each.answer for each in store.read(job_id).questions or ()] == [Verdict.UNANSWERED]
 
 
@@ -151,8 +151,8 @@ async def test_without_a_session_there_is_nothing_to_resume(stage: Stage, store:
     stage.configure()
     async with stage.open(stage.tree(LATE)) as service:
         with pytest.raises(InvalidRequestError, match="session"):
-            await service.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
-        answered = await service.answer(job_id, Verdict.DENY, AnsweredBy.CLI)
+            await service.jobs.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
+        answered = await service.jobs.answer(job_id, Verdict.DENY, AnsweredBy.CLI)
     assert answered.outcome == "answered"
 
 
@@ -165,8 +165,10 @@ async def test_a_dispatched_agent_allows_itself_nothing(
     stage.environ["AGENT_DISPATCH_DEPTH"] = depth
     async with stage.open(stage.tree(LATE)) as service:
         with pytest.raises(InvalidRequestError, match="does not allow itself"):
-            await service.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
-        assert (await service.answer(job_id, Verdict.DENY, AnsweredBy.CLI)).outcome == "answered"
+            await service.jobs.answer(job_id, Verdict.ALLOW, AnsweredBy.CLI)
+        assert (
+            await service.jobs.answer(job_id, Verdict.DENY, AnsweredBy.CLI)
+        ).outcome == "answered"
 
 
 async def test_of_a_running_job_only_an_open_question_takes_an_answer(
@@ -177,9 +179,9 @@ async def test_of_a_running_job_only_an_open_question_takes_an_answer(
     stage.configure()
     async with stage.open(stage.tree(LATE)) as service:
         with pytest.raises(InvalidRequestError, match="when the job has ended"):
-            await service.answer(claim.job.id, Verdict.ALLOW, AnsweredBy.CLI)
+            await service.jobs.answer(claim.job.id, Verdict.ALLOW, AnsweredBy.CLI)
         with pytest.raises(NoQuestionError, match="has no question"):
-            await service.answer(claim.job.id, Verdict.ALLOW, AnsweredBy.CLI, "b2")
+            await service.jobs.answer(claim.job.id, Verdict.ALLOW, AnsweredBy.CLI, "b2")
     store.release(claim)
 
 

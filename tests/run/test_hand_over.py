@@ -29,9 +29,9 @@ def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
 
 
 async def the_only_job(service: Service) -> Job:
-    listing: Listing = await service.jobs()
+    listing: Listing = await service.jobs.newest()
     assert len(listing.jobs) == 1
-    return await service.job(listing.jobs[0].id)
+    return await service.jobs.get(listing.jobs[0].id)
 
 
 async def test_who_cancels_when_the_worker_is_up_finds_the_job_cancelled(
@@ -82,11 +82,11 @@ async def test_whenever_a_submission_is_cancelled_the_record_is_right(
             returned: Job | None = None
             with trio.fail_after(60), trio.move_on_after(late_ms / 1000):
                 returned = await service.submit(task("go"))
-            for row in (await service.jobs()).jobs:
+            for row in (await service.jobs.newest()).jobs:
                 if row.id in known:
                     continue
                 known.add(row.id)
-                job = await service.job(row.id)
+                job = await service.jobs.get(row.id)
                 if returned is None:
                     assert (job.status, job.error_type) == (
                         JobStatus.CANCELLED,
@@ -96,9 +96,9 @@ async def test_whenever_a_submission_is_cancelled_the_record_is_right(
                 else:
                     assert job.id == returned.id
                     assert not job.status.is_terminal
-                    await service.cancel(job.id)
+                    await service.jobs.cancel(job.id)
         await tree.gone()
-        assert {row.status for row in (await service.jobs()).jobs} <= {JobStatus.CANCELLED}
+        assert {row.status for row in (await service.jobs.newest()).jobs} <= {JobStatus.CANCELLED}
     assert not os.listdir(stage.directory / "jobs" / "live")
 
 

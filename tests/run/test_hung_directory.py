@@ -78,7 +78,7 @@ async def test_its_own_call_ends_at_its_deadline_and_says_why(stage: Stage, moun
         assert mount.path in (result.error or "")
         assert "did not answer" in (result.error or "")
         assert result.job_id is not None
-        assert (await service.job(result.job_id)).status.is_terminal
+        assert (await service.jobs.get(result.job_id)).status.is_terminal
 
 
 async def test_many_calls_to_it_hold_up_no_other_agent(stage: Stage, mount: Mount) -> None:
@@ -96,12 +96,12 @@ async def test_many_calls_to_it_hold_up_no_other_agent(stage: Stage, mount: Moun
 
 async def test_looking_at_it_holds_up_no_other_agent(stage: Stage, mount: Mount) -> None:
     async def inspect(service: Service) -> None:
-        await service.inspect_agent("hung")
+        await service.agents.inspect("hung")
 
     async with stage.open(stage.tree(ANSWER)) as service, trio.open_nursery() as nursery:
         for _ in range(MANY):
             nursery.start_soon(inspect, service)
-            nursery.start_soon(service.list_agents)
+            nursery.start_soon(service.agents.summaries)
         with trio.fail_after(30):
             while not mount.reached:  # noqa: ASYNC110  # it is reached in a thread
                 await trio.sleep(0.01)
@@ -125,15 +125,15 @@ async def test_a_hung_call_can_be_cancelled(stage: Stage, mount: Mount) -> None:
         with trio.fail_after(20), trio.move_on_after(0.3) as patience:
             await service.dispatch(hung(timeout_s=3000))
         assert patience.cancelled_caught
-        (row,) = (await service.jobs()).jobs
+        (row,) = (await service.jobs.newest()).jobs
         assert row.status == "cancelled"
 
 
 async def test_looking_at_it_ends_and_says_why(stage: Stage, mount: Mount) -> None:
     async with stage.open(stage.tree(ANSWER)) as service:
         with trio.fail_after(30):
-            rows = {row.name: row for row in await service.list_agents()}
+            rows = {row.name: row for row in await service.agents.summaries()}
             with pytest.raises(DispatchError, match="did not answer"):
-                await service.inspect_agent("hung")
+                await service.agents.inspect("hung")
     assert (rows["infra"].healthy, rows["hung"].healthy) == (True, False)
     assert "did not answer" in (rows["hung"].problem or "")

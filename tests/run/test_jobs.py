@@ -42,7 +42,7 @@ def stage(fork_server: ForkServer, tmp_path: Path) -> Stage:
 async def session_known(service: Service, job_id: str) -> Job:
     """Wait until a job runs and its conversation is recorded, as any observer would."""
     with trio.fail_after(20):
-        while (job := await service.job(job_id)).session_id is None:  # noqa: ASYNC110
+        while (job := await service.jobs.get(job_id)).session_id is None:  # noqa: ASYNC110
             await trio.sleep(0.01)
     return job
 
@@ -82,9 +82,9 @@ async def test_an_answer_can_be_fetched_again_by_its_id(stage: Stage) -> None:
         outcome = await service.dispatch(task("go"), lambda progress: said.append(progress.message))
         assert outcome.job_id is not None
         assert said[0] == f"infra · started · job {outcome.job_id[-8:]}"
-        job = await service.job(outcome.job_id)
+        job = await service.jobs.get(outcome.job_id)
         assert (job.kind, job.status, job.task) == (JobKind.CALL, JobStatus.DONE, "go")
-        assert await service.result(outcome.job_id) == outcome
+        assert await service.jobs.result(outcome.job_id) == outcome
         assert job.progress
 
 
@@ -92,7 +92,7 @@ async def test_a_failed_run_has_its_whole_result_in_the_record(stage: Stage) -> 
     async with stage.open(stage.tree("sys.exit(3)")) as service:
         outcome = await service.dispatch(task("go"))
         assert outcome.job_id is not None
-        job = await service.job(outcome.job_id)
+        job = await service.jobs.get(outcome.job_id)
     assert (job.status, job.error_type, job.result) == (
         JobStatus.FAILED,
         ErrorType.CLI_ERROR,
@@ -108,7 +108,7 @@ async def test_a_cached_answer_whose_record_was_removed_is_whole_and_names_none(
         async with stage.open(tree) as service:
             first = await service.dispatch(task("go"))
             again = await service.dispatch(task("go"))
-            await service.gc(0)
+            await service.jobs.gc(0)
             last = await service.dispatch(task("go"), ref=True)
     assert (again.cached, again.job_id) == (True, first.job_id)
     assert (last.cached, last.job_id, len(last.result)) == (True, None, 100_000)
@@ -122,10 +122,10 @@ async def test_without_retention_a_call_leaves_no_record(stage: Stage) -> None:
         # Not even its id goes out with the answer: a surface cuts what can be fetched by one.
         assert outcome.job_id is None
         with pytest.raises(UnknownJobError):
-            await service.job(ids[0])
+            await service.jobs.get(ids[0])
         kept = await service.dispatch(task("go"), ref=True)
         assert kept.job_id is not None
-        assert (await service.job(kept.job_id)).status is JobStatus.DONE
+        assert (await service.jobs.get(kept.job_id)).status is JobStatus.DONE
 
 
 async def test_without_retention_the_record_of_a_call_that_its_caller_left_is_kept(
@@ -140,7 +140,7 @@ async def test_without_retention_the_record_of_a_call_that_its_caller_left_is_ke
 
         outcome = await service.dispatch(task("go"), leave)
         assert outcome.job_id is not None
-        job = await service.job(outcome.job_id)
+        job = await service.jobs.get(outcome.job_id)
         assert job.ref
         assert job.client_gave_up
         service.keep_record(outcome.job_id)
@@ -172,7 +172,7 @@ async def test_a_cancelled_call_is_recorded_with_its_session(stage: Stage) -> No
                     await trio.sleep(0.01)
                 await session_known(service, ids[0])
                 nursery.cancel_scope.cancel()
-        job = await service.job(ids[0])
+        job = await service.jobs.get(ids[0])
     assert tree.living() == []
     assert (job.status, job.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
     assert job.session_id == SESSION
@@ -185,7 +185,7 @@ async def test_a_background_job_is_run_by_a_worker(stage: Stage) -> None:
         submitted = await service.submit(task("go"))
         assert (submitted.kind, submitted.status) == (JobKind.BACKGROUND, JobStatus.PENDING)
         with trio.fail_after(20):
-            job = await service.wait(submitted.id, 20)
+            job = await service.jobs.wait(submitted.id, 20)
     assert (job.status, job.result and job.result.result) == (JobStatus.DONE, "fine")
     assert job.result is not None
     assert job.result.job_id == submitted.id
@@ -196,7 +196,7 @@ async def test_a_worker_can_be_started_the_slow_way(tmp_path: Path) -> None:
     async with stage.open(stage.tree(ANSWER)) as service:
         submitted = await service.submit(task("go"))
         with trio.fail_after(30):
-            assert (await service.wait(submitted.id, 30)).status is JobStatus.DONE
+            assert (await service.jobs.wait(submitted.id, 30)).status is JobStatus.DONE
 
 
 async def test_waiting_ends_with_patience_and_the_job_goes_on(stage: Stage) -> None:
@@ -204,16 +204,16 @@ async def test_waiting_ends_with_patience_and_the_job_goes_on(stage: Stage) -> N
     async with stage.open(tree) as service:
         submitted = await service.submit(task("go"))
         await session_known(service, submitted.id)
-        job = await service.wait(submitted.id, 0.1)
+        job = await service.jobs.wait(submitted.id, 0.1)
         assert job.status is JobStatus.RUNNING
         with pytest.raises(JobNotEndedError, match="not there yet") as early:
-            await service.result(submitted.id)
+            await service.jobs.result(submitted.id)
         assert [step.kind for step in early.value.next_steps] == [StepKind.WAIT]
-        assert await service.cancel(submitted.id) is CancelOutcome.CANCELLED
+        assert await service.jobs.cancel(submitted.id) is CancelOutcome.CANCELLED
         assert tree.living() == []
-        assert await service.cancel(submitted.id) is CancelOutcome.ALREADY_TERMINAL
-        assert await service.cancel("0" * 32) is CancelOutcome.NOT_FOUND
-        assert (await service.job(submitted.id)).status is JobStatus.CANCELLED
+        assert await service.jobs.cancel(submitted.id) is CancelOutcome.ALREADY_TERMINAL
+        assert await service.jobs.cancel("0" * 32) is CancelOutcome.NOT_FOUND
+        assert (await service.jobs.get(submitted.id)).status is JobStatus.CANCELLED
 
 
 async def test_a_waiter_is_told_what_the_agent_does(stage: Stage) -> None:
@@ -232,10 +232,10 @@ async def test_a_waiter_is_told_what_the_agent_does(stage: Stage) -> None:
         submitted = await service.submit(task("go"))
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(service.wait, submitted.id, 60, note)
+                nursery.start_soon(service.jobs.wait, submitted.id, 60, note)
                 await seen.wait()
                 nursery.cancel_scope.cancel()
-        await service.cancel(submitted.id)
+        await service.jobs.cancel(submitted.id)
 
 
 @pytest.mark.parametrize("kind", ["call", "background"])
@@ -246,9 +246,9 @@ async def test_a_job_is_cancelled_from_another_process(
     process, job_id = await start_submitter(kind, tree)
     async with stage.open(tree) as service:
         await session_known(service, job_id)
-        assert await service.cancel(job_id, by="a test") is CancelOutcome.CANCELLED
+        assert await service.jobs.cancel(job_id, by="a test") is CancelOutcome.CANCELLED
         assert tree.living() == []
-        job = await service.job(job_id)
+        job = await service.jobs.get(job_id)
     assert (job.status, job.session_id) == (JobStatus.CANCELLED, SESSION)
     assert "a test" in (job.error or "")
     process.kill()
@@ -269,7 +269,7 @@ async def test_a_background_job_outlives_its_killed_submitter(
         await session_known(service, job_id)
         await trio.to_thread.run_sync(gate.write_text, "go on")
         with trio.fail_after(20):
-            job = await service.wait(job_id, 20)
+            job = await service.jobs.wait(job_id, 20)
     assert (job.status, job.result and job.result.result) == (JobStatus.DONE, "after all")
 
 
@@ -282,7 +282,7 @@ async def test_a_call_ends_with_its_killed_process_and_is_known_to_be_lost(
         await session_known(service, job_id)
         process.kill()
         with trio.fail_after(20):
-            job = await service.wait(job_id, 20)
+            job = await service.jobs.wait(job_id, 20)
     await tree.gone(3)
     assert (job.status, job.error_type, job.session_id) == (
         JobStatus.FAILED,
@@ -303,7 +303,7 @@ async def test_waiters_wake_when_worker_or_guard_is_killed(
         with trio.fail_after(20):
             os.kill(holder_of(stage.directory / "jobs", submitted.id, victim), signal.SIGKILL)
             began = time.monotonic()
-            job = await service.wait(submitted.id, 20)
+            job = await service.jobs.wait(submitted.id, 20)
     assert time.monotonic() - began < 5
     await tree.gone(3)
     assert (job.status, job.error_type, job.session_id) == (
@@ -325,7 +325,7 @@ async def test_what_outlived_worker_and_guard_is_ended_by_who_settles_the_job(
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
         with trio.fail_after(20):
-            job = await service.wait(submitted.id, 20)
+            job = await service.jobs.wait(submitted.id, 20)
     assert (job.status, job.error_type) == (JobStatus.FAILED, ErrorType.LOST)
     assert tree.living() == []
 
@@ -337,11 +337,11 @@ async def test_the_limit_counts_all_processes_together(stage: Stage) -> None:
         first = await service.submit(task("go"))
         await session_known(service, first.id)
         second = await service.submit(task("go"))
-        job = await service.wait(second.id, 1)
+        job = await service.jobs.wait(second.id, 1)
         assert job.status is JobStatus.PENDING
-        await service.cancel(first.id)
+        await service.jobs.cancel(first.id)
         await session_known(service, second.id)
-        await service.cancel(second.id)
+        await service.jobs.cancel(second.id)
 
 
 async def test_a_pending_job_can_be_cancelled(stage: Stage) -> None:
@@ -351,8 +351,8 @@ async def test_a_pending_job_can_be_cancelled(stage: Stage) -> None:
         first = await service.submit(task("go"))
         await session_known(service, first.id)
         second = await service.submit(task("go"))
-        assert await service.cancel(second.id) is CancelOutcome.CANCELLED
-        await service.cancel(first.id)
+        assert await service.jobs.cancel(second.id) is CancelOutcome.CANCELLED
+        await service.jobs.cancel(first.id)
 
 
 async def test_no_call_waits_for_the_conversation_in_which_it_is_made(stage: Stage) -> None:
@@ -369,7 +369,7 @@ async def test_no_call_waits_for_the_conversation_in_which_it_is_made(stage: Sta
                 with trio.fail_after(20), pytest.raises(InvalidRequestError, match=outer.id):
                     await within.dispatch(request)
         store.release(inner)
-        await service.cancel(outer.id)
+        await service.jobs.cancel(outer.id)
 
 
 async def test_a_worker_that_cannot_start_is_an_error_and_a_failed_job(
@@ -388,7 +388,7 @@ async def test_a_worker_that_cannot_start_is_an_error_and_a_failed_job(
             nursery.start_soon(die_with_the_request)
             with trio.fail_after(20), pytest.raises(WorkerStartError, match="ulimit"):
                 await service.submit(task("go"))
-        (summary,) = (await service.jobs()).jobs
+        (summary,) = (await service.jobs.newest()).jobs
     ours.close()
     assert summary.status is JobStatus.FAILED
 
@@ -405,7 +405,7 @@ async def test_a_job_started_inside_an_agent_ends_with_it(stage: Stage) -> None:
     async with stage.open(stage.tree(inside)) as service:
         with trio.fail_after(30):
             outcome: DispatchResult = await service.dispatch(task("go"))
-            job = await service.wait(outcome.result, 10)
+            job = await service.jobs.wait(outcome.result, 10)
     await inner.gone(3)
     assert (job.status, job.parent) == (JobStatus.CANCELLED, outcome.job_id), job
     assert outcome.left_running
@@ -419,7 +419,7 @@ async def test_a_background_job_of_a_group_goes_with_its_shared_context(stage: S
     with trio.fail_after(60):
         async with stage.open(tree) as service:
             job = await service.submit(msgspec.structs.replace(task("go"), group="shop"))
-            ended = await service.wait(job.id, 50)
+            ended = await service.jobs.wait(job.id, 50)
     assert ended.group == "shop"
     assert ended.result is not None
     assert ended.result.result == "## Shared context\n\nFacts\n\n## Task\n\ngo"

@@ -63,6 +63,6 @@ async def test_prompts_and_results_are_recorded_as_they_are(stage: Stage) -> Non
         async with stage.open(stage.tree(script)) as service:
             result = await service.dispatch(task(f"use {KEY}"))
             assert result.job_id is not None
-            job = await service.job(result.job_id)
+            job = await service.jobs.get(result.job_id)
     assert result.result == f"you said use {KEY}"
     assert job.task == f"use {KEY}"

@@ -39,7 +39,7 @@ def ledger(stage: Stage) -> list[LedgerLine]:
 
 async def ended(service: Service, job_id: str) -> Any:
     with trio.fail_after(60):
-        return await service.wait(job_id, 60)
+        return await service.jobs.wait(job_id, 60)
 
 
 async def test_a_run_leaves_a_line_with_all_that_is_known_of_it(stage: Stage) -> None:
@@ -211,7 +211,7 @@ async def test_a_cancelled_run_leaves_a_line(stage: Stage) -> None:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(service.dispatch, task("go"))
-                while not any(job.session_id for job in (await service.jobs()).jobs):  # noqa: ASYNC110
+                while not any(job.session_id for job in (await service.jobs.newest()).jobs):  # noqa: ASYNC110
                     await trio.sleep(0.02)
                 nursery.cancel_scope.cancel()
     (line,) = ledger(stage)

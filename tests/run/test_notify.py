@@ -91,7 +91,7 @@ async def test_a_job_that_did_not_succeed_is_told_with_its_error(
         async with stage.open(stage.tree(script)) as service:
             job = await service.submit(task("go"))
             if expected == "cancelled":
-                await service.cancel(job.id)
+                await service.jobs.cancel(job.id)
             (event,) = await told.until(1)
     assert event["event"] == expected
     assert event["success"] is False

@@ -64,7 +64,7 @@ async def test_all_are_answered_in_order_and_recorded(stage: Stage) -> None:
         results = outcome.individual_results
         assert [r.result for r in results] == ["echo-1", "echo-2", "echo-3", "echo-4", "echo-5"]
         assert len({r.job_id for r in results}) == 5
-        listed = (await service.jobs()).jobs
+        listed = (await service.jobs.newest()).jobs
         assert [job.status for job in listed] == [JobStatus.DONE] * 5
     assert outcome.aggregated is None
 
@@ -134,7 +134,7 @@ async def test_nothing_is_combined_when_nothing_succeeded(stage: Stage) -> None:
     async with stage.open(stage.tree(BY_TASK)) as service:
         with trio.fail_after(30):
             outcome = await service.parallel(ask("die", "die now"), "infra")
-        assert len((await service.jobs()).jobs) == 2
+        assert len((await service.jobs.newest()).jobs) == 2
     assert outcome.aggregated is not None
     assert "None of the dispatches succeeded" in (outcome.aggregated.error or "")
 
@@ -146,7 +146,7 @@ async def test_all_items_are_checked_before_any_starts(stage: Stage) -> None:
             await service.parallel(items)
         with pytest.raises(DispatchError, match="Unknown agent: 'nobody'"):
             await service.parallel(ask("do echo-1"), "nobody")
-        assert (await service.jobs()).jobs == []
+        assert (await service.jobs.newest()).jobs == []
 
 
 async def test_of_many_wrong_items_a_few_are_named_and_the_others_counted(stage: Stage) -> None:
@@ -178,7 +178,7 @@ async def test_cancelling_the_call_ends_all_and_frees_the_slots(stage: Stage) ->
         members = ask("hang 1", "hang 2", "hang 3", "hang 4", "hang 5")
         await cancel_when(service, members, lambda: len(tree.living()) >= 6)
         assert tree.living() == []
-        listed = (await service.jobs()).jobs
+        listed = (await service.jobs.newest()).jobs
         assert {job.status for job in listed} == {JobStatus.CANCELLED}
         with trio.fail_after(5):
             outcome = await service.parallel(ask("do echo-1", "do echo-2", "do echo-3"))

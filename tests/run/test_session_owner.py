@@ -32,13 +32,13 @@ async def test_a_session_is_resumed_by_its_own_agent_only(session_id: str, stage
     async with stage.open(stage.tree(ANSWER)) as service:
         with trio.fail_after(60):
             begun = await service.dispatch(task("go"))
-            before = len((await service.jobs()).jobs)
+            before = len((await service.jobs.newest()).jobs)
             for start in (service.dispatch, service.submit):
                 with pytest.raises(InvalidRequestError) as refused:
                     await start(resume(session_id, "other"))
                 assert "belongs to agent 'infra'" in str(refused.value)
                 assert str(begun.job_id) in str(refused.value)
-            assert len((await service.jobs()).jobs) == before
+            assert len((await service.jobs.newest()).jobs) == before
             assert (await service.dispatch(resume(session_id, "infra"))).success
 
 

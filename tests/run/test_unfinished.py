@@ -90,7 +90,7 @@ async def test_claude_gets_a_schema_without_its_dialect_and_the_record_keeps_it(
     with trio.fail_after(60):
         async with stage.open(stage.tree(script)) as service:
             result = await service.dispatch(request)
-            job = await service.job(result.job_id or "")
+            job = await service.jobs.get(result.job_id or "")
     assert result.parsed_result == ['--json-schema={"type":"object"}']
     assert job.json_schema == request.json_schema
 

@@ -74,7 +74,7 @@ def once(stage: Stage, wait_s: float | None, times: int = 1) -> str:
 
 async def until_held(service: Service, job_id: str) -> Job:
     with trio.fail_after(60):
-        while (job := await service.job(job_id)).held_until is None:  # noqa: ASYNC110
+        while (job := await service.jobs.get(job_id)).held_until is None:  # noqa: ASYNC110
             assert not job.status.is_terminal, job.result
             await trio.sleep(0.02)
     return job
@@ -92,9 +92,9 @@ async def test_a_held_job_goes_on_with_its_session(stage: Stage) -> None:
         assert held.status is JobStatus.RUNNING
         assert held.held_until is not None
         assert held.held_until > time.time() - 1
-        assert (await service.jobs()).jobs[0].held_until == held.held_until
+        assert (await service.jobs.newest()).jobs[0].held_until == held.held_until
         with trio.fail_after(60):
-            job = await service.wait(submitted.id, 60)
+            job = await service.jobs.wait(submitted.id, 60)
     assert (job.status, job.held_until) == (JobStatus.DONE, None)
     assert job.result is not None
     assert (job.result.result, job.result.cost_usd, job.result.num_turns) == ("done", 0.05, 2)
@@ -130,9 +130,9 @@ sys.stdin.read()
         submitted = await service.submit(task("go"))
         await until_held(service, submitted.id)
         with trio.fail_after(60):
-            sending = await service.send(submitted.id, "the nodes")
-            held = await service.job(submitted.id)
-            job = await service.wait(submitted.id, 60)
+            sending = await service.jobs.send(submitted.id, "the nodes")
+            held = await service.jobs.get(submitted.id)
+            job = await service.jobs.wait(submitted.id, 60)
     assert (sending.outcome, held.status) == (SendOutcome.QUEUED, JobStatus.RUNNING)
     assert job.result is not None
     assert job.result.result == "done with the nodes"
@@ -146,8 +146,8 @@ async def test_a_held_job_whose_words_are_to_be_kept_is_cancelled(stage: Stage) 
         submitted = await service.submit(task("go"))
         await until_held(service, submitted.id)
         with trio.fail_after(60):
-            outcome = await service.cancel(submitted.id, keep=True)
-            job = await service.job(submitted.id)
+            outcome = await service.jobs.cancel(submitted.id, keep=True)
+            job = await service.jobs.get(submitted.id)
     assert (outcome, job.status) == (CancelOutcome.CANCELLED, JobStatus.CANCELLED)
     assert job.result is not None
     assert job.result.session_id == SESSION
@@ -163,8 +163,8 @@ async def test_a_held_job_has_no_slot_and_keeps_its_session(stage: Stage) -> Non
         assert other.success
         locks = os.listdir(stage.directory / "jobs" / "sessions")
         assert len(locks) == 1
-        assert await service.cancel(submitted.id) is CancelOutcome.CANCELLED
-        job = await service.job(submitted.id)
+        assert await service.jobs.cancel(submitted.id) is CancelOutcome.CANCELLED
+        job = await service.jobs.get(submitted.id)
     assert (job.status, job.held_until) == (JobStatus.CANCELLED, None)
     assert job.result is not None
     assert (job.result.session_id, job.result.cost_usd) == (SESSION, 0.02)
@@ -184,7 +184,7 @@ async def test_what_a_resumed_run_starts_does_not_end_with_what_the_first_one_le
     async with stage.open(stage.tree(body)) as service:
         submitted = await service.submit(task("go"))
         with trio.fail_after(60):
-            job = await service.wait(submitted.id, 60)
+            job = await service.jobs.wait(submitted.id, 60)
     assert job.result is not None
     assert (job.result.result, job.result.left_running) == ("False", 1)
 
@@ -194,7 +194,7 @@ async def test_the_last_of_max_holds_is_the_last(stage: Stage) -> None:
     async with stage.open(stage.tree(once(stage, 0, times=99))) as service:
         submitted = await service.submit(task("go"))
         with trio.fail_after(60):
-            job = await service.wait(submitted.id, 60)
+            job = await service.jobs.wait(submitted.id, 60)
     assert (job.status, job.error_type) == (JobStatus.FAILED, ErrorType.USAGE_LIMIT)
     assert job.result is not None
     assert job.result.resets_at is not None
@@ -213,7 +213,7 @@ async def test_otherwise_a_limit_ends_the_run_at_once(
     with trio.fail_after(60):
         async with stage.open(stage.tree(once(stage, wait_s))) as service:
             if in_background:
-                job = await service.wait((await service.submit(task("go"))).id, 60)
+                job = await service.jobs.wait((await service.submit(task("go"))).id, 60)
                 result = job.result
             else:
                 result = await service.dispatch(task("go"))
@@ -232,7 +232,7 @@ async def test_a_held_job_whose_worker_is_killed_is_lost(stage: Stage) -> None:
         await until_held(service, submitted.id)
         os.kill(holder_of(stage.directory / "jobs", submitted.id, "worker"), signal.SIGKILL)
         with trio.fail_after(60):
-            job = await service.wait(submitted.id, 60)
+            job = await service.jobs.wait(submitted.id, 60)
     assert (job.error_type, job.held_until) == (ErrorType.LOST, None)
     store = JobStore(stage.directory / "jobs")
     store.ledger.recover()
@@ -348,11 +348,11 @@ async def test_a_dialogue_can_be_cancelled_while_it_is_held(stage: Stage) -> Non
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(talk, service)
-                while not (jobs := (await service.jobs()).jobs):  # noqa: ASYNC110
+                while not (jobs := (await service.jobs.newest()).jobs):  # noqa: ASYNC110
                     await trio.sleep(0.02)
                 await until_held(service, jobs[0].id)
                 assert tree.living() == []
-                assert await service.cancel(jobs[0].id) is CancelOutcome.CANCELLED
+                assert await service.jobs.cancel(jobs[0].id) is CancelOutcome.CANCELLED
     (result,) = done
     assert result.error_type is ErrorType.CANCELLED
     assert "while it waited" in (result.error or "")
@@ -366,7 +366,7 @@ async def test_a_member_of_a_background_group_is_held(stage: Stage) -> None:
         with trio.fail_after(60):
             group = await service.parallel_detached(members)
             assert group.members is not None
-            (job,) = [await service.job(job_id) for job_id in group.members]
+            (job,) = [await service.jobs.get(job_id) for job_id in group.members]
     assert job.result is not None
     assert (job.status, job.result.result, job.result.cost_usd) == (JobStatus.DONE, "done", 0.05)
     assert job.tree == group.tree

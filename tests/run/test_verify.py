@@ -94,7 +94,7 @@ async def test_the_job_of_unverified_work_has_failed(stage: Verified) -> None:
     async with stage.open(stage.tree(ANSWERING)) as service:
         with trio.fail_after(30):
             job = await service.submit(GO)
-            job = await service.wait(job.id, 30)
+            job = await service.jobs.wait(job.id, 30)
     assert (job.status, job.error_type) == (JobStatus.FAILED, ErrorType.UNVERIFIED)
     assert job.result is not None
     assert (job.result.result, job.result.verified) == ("I fixed it", False)
@@ -240,8 +240,8 @@ async def test_a_cancellation_during_the_check_keeps_the_answer(stage: Verified)
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         async with stage.open(tree) as service:
-            (job,) = (await service.jobs()).jobs
-            result = await service.result(job.id)
+            (job,) = (await service.jobs.newest()).jobs
+            result = await service.jobs.result(job.id)
     assert (job.status, result.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
     assert (result.result, result.verified) == ("I fixed it", None)
     assert not alive((stage.directory / "pid").read_text())
@@ -274,8 +274,8 @@ async def test_a_server_killed_during_the_check_leaves_the_answer_and_no_process
             owner.kill()
     async with stage.open(tree) as service:
         with trio.fail_after(30):
-            (listed,) = (await service.jobs()).jobs
-            job = await service.wait(listed.id, 20)
+            (listed,) = (await service.jobs.newest()).jobs
+            job = await service.jobs.wait(listed.id, 20)
     assert (job.status, job.error_type) == (JobStatus.FAILED, ErrorType.LOST)
     assert job.result is not None
     assert (job.result.result, job.answer) == ("I fixed it", "")
@@ -302,7 +302,7 @@ async def test_an_agent_without_a_command_cannot_be_asked_for_it(stage: Verified
             assert "--verify" in caught.value.next_steps[0].command
         with pytest.raises(InvalidRequestError, match=r"dispatches\[1\]"):
             await service.parallel([Member(request=task("go")), Member(request=GO)])
-        assert (await service.jobs()).jobs == []
+        assert (await service.jobs.newest()).jobs == []
 
 
 @pytest.mark.parametrize("value", ["make test", 7, ["make", 7], [["make"]], {"a": 1}, [""]])
@@ -314,7 +314,7 @@ async def test_a_command_that_is_no_list_of_texts_makes_the_agent_unhealthy(
         f'[agents.infra]\ndirectory = "{stage.directory}"\nverify = {written}\n'
     )
     async with stage.open(stage.tree(ANSWERING)) as service:
-        (row,) = await service.list_agents()
+        (row,) = await service.agents.summaries()
         assert (row.healthy, "verify" in (row.problem or "")) == (False, True), quoted(written)
         with pytest.raises(UnusableAgentError):
             await service.dispatch(task("go"))

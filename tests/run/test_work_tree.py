@@ -356,8 +356,8 @@ async def test_a_cancellation_during_the_last_look_costs_no_answer(
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         async with repository.open(tree) as service:
-            (job,) = (await service.jobs()).jobs
-            result = await service.result(job.id)
+            (job,) = (await service.jobs.newest()).jobs
+            result = await service.jobs.result(job.id)
     assert (result.success, result.result) == (True, "paid for")
     assert result.evidence == Evidence(tool_calls=0, read_only=True)
 

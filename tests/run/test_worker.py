@@ -48,11 +48,11 @@ async def test_a_worker_that_is_told_to_end_cancels_its_job_and_leaves(stage: St
     async with stage.open(stage.tree(HANG)) as service:
         worker, job_id = await worker_of_new_job(stage, service)
         with trio.fail_after(20):
-            while (await service.job(job_id)).status is not JobStatus.RUNNING:  # noqa: ASYNC110
+            while (await service.jobs.get(job_id)).status is not JobStatus.RUNNING:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         os.kill(worker, signal.SIGTERM)
         with trio.fail_after(20):
-            job = await service.wait(job_id, 20)
+            job = await service.jobs.wait(job_id, 20)
     assert (job.status, "a signal to its worker" in (job.error or "")) == (
         JobStatus.CANCELLED,
         True,
@@ -65,10 +65,10 @@ async def test_a_worker_whose_guard_is_lost_ends_its_job_and_leaves(stage: Stage
     async with stage.open(tree) as service:
         worker, job_id = await worker_of_new_job(stage, service)
         with trio.fail_after(20):
-            while (await service.job(job_id)).session_id is None:  # noqa: ASYNC110
+            while (await service.jobs.get(job_id)).session_id is None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             os.kill(holder_of(stage.directory / "jobs", job_id, "guard"), signal.SIGKILL)
-            assert (await service.wait(job_id, 20)).status is JobStatus.FAILED
+            assert (await service.jobs.wait(job_id, 20)).status is JobStatus.FAILED
     await gone(worker)
     assert tree.living() == []
 
@@ -78,13 +78,13 @@ async def test_what_a_worker_says_goes_to_the_log_of_its_job(stage: Stage) -> No
     async with stage.open(stage.tree(ANSWER)) as service:
         job_id = (await service.submit(task("go"))).id
         with trio.fail_after(20):
-            assert (await service.wait(job_id, 20)).status is JobStatus.DONE
+            assert (await service.jobs.wait(job_id, 20)).status is JobStatus.DONE
         assert _logs(jobs) == {}
         shutil.rmtree(jobs / "slots")
         (jobs / "slots").write_text("in the way")
         job_id = (await service.submit(task("go"))).id
         with trio.fail_after(20):
-            job = await service.wait(job_id, 20)
+            job = await service.jobs.wait(job_id, 20)
         assert job.status is JobStatus.FAILED
         with trio.fail_after(20):
             # Said behind the end.

@@ -35,6 +35,8 @@ from agent_dispatch.model.message import Sending, SendOutcome
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.replies import CacheCleared, CacheStats
+from agent_dispatch.run.agents import Agents
+from agent_dispatch.run.jobs import Jobs
 from agent_dispatch.run.service import Service
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
@@ -42,7 +44,7 @@ CONFIG = "/home/user/.config/agent-dispatch/agents.toml"
 
 
 @dataclass
-class FakeService(Service):
+class FakeService(Service, Jobs, Agents):
     """Knows one agent, `infra`, and one job at a time."""
 
     description: str = "Infrastructure agent"
@@ -57,6 +59,9 @@ class FakeService(Service):
     warnings: list[str] = field(default_factory=list)
     combined: str = "all is well"
 
+    def __post_init__(self) -> None:
+        self.jobs = self.agents = self
+
     async def require_config(self) -> None:
         # Nothing is named, so there is nothing to look at.
         return
@@ -65,7 +70,7 @@ class FakeService(Service):
         # There are no records.
         return
 
-    async def list_agents(self) -> list[AgentSummary]:
+    async def summaries(self) -> list[AgentSummary]:
         await trio.lowlevel.checkpoint()
         return [
             AgentSummary(
@@ -79,7 +84,7 @@ class FakeService(Service):
             )
         ]
 
-    async def inspect_agent(self, name: str, preview_lines: int = 40) -> AgentDetails:
+    async def inspect(self, name: str, preview_lines: int = 40) -> AgentDetails:
         await trio.lowlevel.checkpoint()
         self._check(name)
         self.calls.append(("inspect_agent", preview_lines))
@@ -242,7 +247,7 @@ class FakeService(Service):
     def keep_record(self, job_id: str) -> None:
         self.calls.append(("keep_record", job_id))
 
-    async def job(self, job_id: str) -> Job:
+    async def get(self, job_id: str) -> Job:
         await trio.lowlevel.checkpoint()
         check_job_id(job_id)
         if self.kept is None or self.kept.id != job_id:
@@ -252,7 +257,7 @@ class FakeService(Service):
     async def wait(
         self, job_id: str, patience_s: float, on_progress: OnProgress = ignore_progress
     ) -> Job:
-        job = await self.job(job_id)
+        job = await self.get(job_id)
         self.calls.append(("wait", patience_s))
         if not job.status.is_terminal:
             for line in job.progress or ():
@@ -286,7 +291,7 @@ class FakeService(Service):
             return CancelOutcome.ALREADY_TERMINAL
         return CancelOutcome.CANCELLED
 
-    async def jobs(
+    async def newest(
         self,
         status: JobStatus | None = None,
         limit: int = 50,
@@ -304,23 +309,23 @@ class FakeService(Service):
         return Collected([JOB_ID] if self.kept else [], 0, self.warnings)
 
     async def result(self, ref: str) -> DispatchResult:
-        job = await self.job(ref)
+        job = await self.get(ref)
         if job.result is None:
             raise JobNotEndedError(job)
         return job.result
 
-    async def add_agent(self, name: str, directory: str, **settings: object) -> AgentChange:
+    async def add(self, name: str, directory: str, **settings: object) -> AgentChange:
         await trio.lowlevel.checkpoint()
         self.calls.append(("add_agent", settings))
         return AgentChange(agent=name, action="added", directory=directory, config=CONFIG)
 
-    async def update_agent(self, name: str, **settings: object) -> AgentChange:
+    async def update(self, name: str, **settings: object) -> AgentChange:
         await trio.lowlevel.checkpoint()
         self._check(name)
         self.calls.append(("update_agent", settings))
         return AgentChange(agent=name, action="updated", config=CONFIG)
 
-    async def remove_agent(self, name: str) -> AgentChange:
+    async def remove(self, name: str) -> AgentChange:
         await trio.lowlevel.checkpoint()
         self._check(name)
         return AgentChange(agent=name, action="removed", config=CONFIG)

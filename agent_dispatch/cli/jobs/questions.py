@@ -27,7 +27,7 @@ def questions(*, json: bool = False, shell: Shell) -> int:
     """
     found = waiting_questions(open_store(shell))
     if open_remote_jobs(shell).ids():
-        elsewhere, problems = call_service(shell, lambda service: service.questions_elsewhere())
+        elsewhere, problems = call_service(shell, lambda service: service.jobs.questions_on_hosts())
         found = sorted([*found, *elsewhere], key=lambda row: row.asked_at)
         for problem in problems:
             remark(shell, f"warning: {one_line(problem)}", Colour.DOUBTFUL)
@@ -59,7 +59,7 @@ def answer(
     check_choice("The answer", answer, _ANSWERS)
     full = find_job(open_store(shell), job_id, open_remote_jobs(shell))
     answered = call_service(
-        shell, lambda service: service.answer(full, Verdict(answer), AnsweredBy.CLI, question)
+        shell, lambda service: service.jobs.answer(full, Verdict(answer), AnsweredBy.CLI, question)
     )
     if json:
         write_json(shell, answered)

@@ -90,7 +90,7 @@ async def _run(
 
     async def call_and_ask(service: "Service") -> T | DispatchError:
         async def answer(job_id: str, verdict: Verdict, question_id: str) -> object:
-            return await service.answer(job_id, verdict, AnsweredBy.TERMINAL, question_id)
+            return await service.jobs.answer(job_id, verdict, AnsweredBy.TERMINAL, question_id)
 
         async with trio.open_nursery() as nursery:
             if asker is not None:
@@ -138,4 +138,4 @@ async def _read_records(
     """Fill `recorded` with the results of some jobs, by member."""
     for member, job_id in job_ids.items():
         with suppress(DispatchError):
-            recorded[member] = await service.result(job_id)
+            recorded[member] = await service.jobs.result(job_id)

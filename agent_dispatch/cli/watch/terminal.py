@@ -151,18 +151,18 @@ class _Screen:
         match command.kind:
             case CommandKind.CANCEL:
                 self._notice(f"Cancelling {short} …")
-                outcome = await self._service.cancel(command.job_id, by="agent-dispatch watch")
+                outcome = await self._service.jobs.cancel(command.job_id, by="agent-dispatch watch")
                 return f"Job {short}: {_CANCELLED[outcome]}."
             case CommandKind.ANSWER:
                 verdict = Verdict.ALLOW if command.allow else Verdict.DENY
                 self._notice(f"Answering {short} …")
-                await self._service.answer(
+                await self._service.jobs.answer(
                     command.job_id, verdict, AnsweredBy.TERMINAL, command.text
                 )
                 return f"Job {short}: {'allowed, once' if command.allow else 'denied'}."
             case CommandKind.SEND:
                 self._notice(f"Sending to {short} …")
-                sent = await self._service.send(command.job_id, command.text)
+                sent = await self._service.jobs.send(command.job_id, command.text)
                 return f"Job {short}: {_SENT[sent.outcome]}."
             case CommandKind.QUIT:
                 self.left.set()

@@ -90,20 +90,20 @@ class Answers:
 
     async def _agents(self) -> object:
         allowed = self._rights.agents
-        agents = await self._service.list_agents()
+        agents = await self._service.agents.summaries()
         return [row for row in agents if allowed is None or row.name in allowed]
 
     async def _inspect(self, name: str, preview_lines: int = 40) -> object:
         self._rights.require_agent(name)
-        return await self._service.inspect_agent(name, preview_lines)
+        return await self._service.agents.inspect(name, preview_lines)
 
     async def _status(self, job_id: str) -> object:
         await self._rights.require_own(self._store, job_id)
-        return await self._service.job(job_id)
+        return await self._service.jobs.get(job_id)
 
     async def _send(self, job_id: str, text: str) -> object:
         await self._rights.require_own(self._store, job_id)
-        return await self._service.send(job_id, text)
+        return await self._service.jobs.send(job_id, text)
 
     async def _questions(self) -> object:
         asked = await in_pool(Pool.BULK, self._store.lister.with_questions)
@@ -114,18 +114,18 @@ class Answers:
             meant, who = Verdict(verdict), AnsweredBy(by)
         except ValueError as error:
             raise InvalidRequestError(f"Wrong arguments for 'answer': {error}.") from error
-        return await self._service.answer(job_id, meant, who, question_id)
+        return await self._service.jobs.answer(job_id, meant, who, question_id)
 
     async def _check(self) -> object:
         return await in_thread(self._doctor)
 
     async def _add(self, name: str, directory: str, description: str = "") -> object:
         """Register a directory; if it is an agent already, return that agent unchanged."""
-        if name not in {agent.name for agent in await self._service.list_agents()}:
-            return await self._service.add_agent(
+        if name not in {agent.name for agent in await self._service.agents.summaries()}:
+            return await self._service.agents.add(
                 name, directory, by=ChangedBy.CLI, description=description
             )
-        details = await self._service.inspect_agent(name, 0)
+        details = await self._service.agents.inspect(name, 0)
 
         def is_same() -> bool:
             meant = os.path.realpath(os.path.expanduser(directory))

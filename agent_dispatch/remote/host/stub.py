@@ -331,11 +331,11 @@ class _Stub:
         service = await self._open()
         await self._rights.require_own(self._store, frame.id)
         by = frame.by or "a caller on another machine"
-        result = await service.cancel(frame.id, by=by, keep=frame.keep)
+        result = await service.jobs.cancel(frame.id, by=by, keep=frame.keep)
         if result is CancelOutcome.NOT_FOUND:
             # Its submission may still be on the way: it must not begin then.
             await in_thread(self._store.submissions.bury, frame.id)
-            result = await service.cancel(frame.id, by=by)
+            result = await service.jobs.cancel(frame.id, by=by)
         return Cancelled(n=frame.n, outcome=result)
 
     async def _require_job(self, job_id: str) -> None:
@@ -371,7 +371,7 @@ class _Stub:
     async def _end_call(self, service: Service, job_id: str) -> None:
         # Its lease ends it if this cannot.
         with suppress(DispatchError):
-            await service.cancel(job_id, by="its caller")
+            await service.jobs.cancel(job_id, by="its caller")
 
     # -- everything else
 

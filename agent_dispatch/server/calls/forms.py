@@ -41,7 +41,7 @@ async def pass_on(service: Service, job_id: str, actions: Mapping[str, str]) -> 
     for question_id, action in actions.items():
         if (verdict := VERDICTS.get(action)) is not None:
             try:
-                await service.answer(job_id, verdict, AnsweredBy.ELICITATION, question_id)
+                await service.jobs.answer(job_id, verdict, AnsweredBy.ELICITATION, question_id)
             except DispatchError:
                 continue  # Another answer was faster, and the record names it.
 

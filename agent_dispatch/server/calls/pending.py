@@ -196,7 +196,7 @@ class PendingCalls:
         is_shared = any(work.job_id in other.job_ids for other in self._works.values())
         if not is_shared and not isinstance(self._service, DispatchError):
             # It has a bound of its own.
-            await self._service.cancel(work.job_id, by="its caller")
+            await self._service.jobs.cancel(work.job_id, by="its caller")
 
     def _keep_record(self, job_id: str) -> None:
         if not isinstance(self._service, DispatchError):

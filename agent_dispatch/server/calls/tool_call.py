@@ -146,18 +146,18 @@ class ToolCall(Generic[ParamsT]):
             return answer
         if by_retry or caller.response is not None:
             return await self._follow(answer.job_id, due_at)
-        return _still_running(await self._service.job(answer.job_id))
+        return _still_running(await self._service.jobs.get(answer.job_id))
 
     async def _follow(self, job_id: str, due_at: float) -> object:
         """Wait until a job ends, or has a question that the user has not seen, or time is up."""
 
         async def wait(report: OnProgress) -> object:
             report(Progress(f"Job {job_id}", job_id))
-            return answer_of(await self._service.wait(job_id, math.inf, report))
+            return answer_of(await self._service.jobs.wait(job_id, math.inf, report))
 
         caller = self._caller
         while True:
-            job: Job = await self._service.job(job_id)
+            job: Job = await self._service.jobs.get(job_id)
             if job.status.is_terminal:
                 return answer_of(job)
             seen = caller.seen_questions

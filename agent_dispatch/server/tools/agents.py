@@ -87,7 +87,7 @@ async def list_agents(
     service: Service, _params: NoParams, _on_progress: OnProgress
 ) -> Sequence[AgentSummary | Row]:
     """List all agents, with less about each if there are many."""
-    return fit_agents(await service.list_agents())
+    return fit_agents(await service.agents.summaries())
 
 
 async def inspect_agent(
@@ -95,7 +95,7 @@ async def inspect_agent(
 ) -> AgentDetails:
     """Show one agent in full; `preview_lines` out of range is brought into range."""
     lines = min(max(params.preview_lines, 0), MAX_PREVIEW_LINES)
-    details = await service.inspect_agent(params.name, lines)
+    details = await service.agents.inspect(params.name, lines)
     if len(text := details.instructions or "") > MAX_INSTRUCTIONS_CHARS:
         text = f"{text[: MAX_INSTRUCTIONS_CHARS - 1]}…"
         details = msgspec.structs.replace(details, instructions=text)
@@ -140,10 +140,10 @@ ADD_AGENT = Tool(
     description="Register a project directory as an agent.",
     params=AddAgentParams,
     creates_config=True,
-    run=lambda service, params, _on_progress: service.add_agent(
+    run=lambda service, params, _on_progress: service.agents.add(
         **_fields(params), by=ChangedBy.MCP
     ),
-    run_granted=lambda service, params, _on_progress: service.add_agent(
+    run_granted=lambda service, params, _on_progress: service.agents.add(
         **_fields(params), by=ChangedBy.ELICITATION
     ),
 )
@@ -157,10 +157,10 @@ UPDATE_AGENT = Tool(
         " ask first."
     ),
     params=UpdateAgentParams,
-    run=lambda service, params, _on_progress: service.update_agent(
+    run=lambda service, params, _on_progress: service.agents.update(
         **_fields(params), by=ChangedBy.MCP
     ),
-    run_granted=lambda service, params, _on_progress: service.update_agent(
+    run_granted=lambda service, params, _on_progress: service.agents.update(
         **_fields(params), by=ChangedBy.ELICITATION
     ),
     destructive=True,
@@ -172,7 +172,7 @@ REMOVE_AGENT = Tool(
     title="Remove an agent",
     description="Remove an agent from the configuration. Its directory is not touched.",
     params=RemoveAgentParams,
-    run=lambda service, params, _on_progress: service.remove_agent(params.name),
+    run=lambda service, params, _on_progress: service.agents.remove(params.name),
     destructive=True,
     idempotent=True,
 )

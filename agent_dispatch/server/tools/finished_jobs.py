@@ -25,12 +25,12 @@ async def whole_result(service: Service, ref: str) -> DispatchResult:
     """Return the result of a job, uncut, with its next steps in words.
 
     Raises:
-        DispatchError: As `Service.result`.
+        DispatchError: As `Jobs.result`.
     """
-    result = worded(await service.result(ref), in_tools)
+    result = worded(await service.jobs.result(ref), in_tools)
     if result.parsed_result is msgspec.UNSET:
         return result
-    job = group_job.with_answers(await service.job(ref), in_tools, whole=True)
+    job = group_job.with_answers(await service.jobs.get(ref), in_tools, whole=True)
     return msgspec.structs.replace(result, parsed_result=result_of_job(job).parsed_result)
 
 

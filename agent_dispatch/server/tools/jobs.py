@@ -103,7 +103,7 @@ async def dispatch_async(
 
 async def dispatch_status(service: Service, params: JobParams, _on_progress: OnProgress) -> Job:
     """Return a job as it is now."""
-    return _shown(await service.job(params.job_id))
+    return _shown(await service.jobs.get(params.job_id))
 
 
 async def dispatch_wait(
@@ -111,7 +111,7 @@ async def dispatch_wait(
 ) -> WaitedFor:
     """Return a job when it has ended, or as it is when the time to wait has passed."""
     patience_s = min(max(params.timeout_seconds, 0), MAX_PATIENCE_S)
-    job = await service.wait(params.job_id, patience_s, on_progress)
+    job = await service.jobs.wait(params.job_id, patience_s, on_progress)
     job = _shown(job)
     return WaitedFor(**msgspec.structs.asdict(job), timed_out_waiting=not job.status.is_terminal)
 
@@ -129,7 +129,7 @@ async def dispatch_send(
     service: Service, params: DispatchSendParams, _on_progress: OnProgress
 ) -> Sent:
     """Send a message to a running agent; that it cannot be delivered is an answer too."""
-    sending = await service.send(params.job_id, params.message)
+    sending = await service.jobs.send(params.job_id, params.message)
     step = sending.next_step
     return Sent(
         job_id=sending.job_id,
@@ -144,8 +144,8 @@ async def dispatch_cancel(
     service: Service, params: DispatchCancelParams, _on_progress: OnProgress
 ) -> Cancellation:
     """End a job; that there is none is an answer too."""
-    outcome = await service.cancel(params.job_id, keep=params.keep)
-    job_id = await service.shown_id(params.job_id)
+    outcome = await service.jobs.cancel(params.job_id, keep=params.keep)
+    job_id = await service.jobs.shown_id(params.job_id)
     return Cancellation(job_id=job_id, outcome=outcome, hint=_HINTS.get(outcome))
 
 
@@ -154,7 +154,7 @@ async def dispatch_jobs(
 ) -> WithWarnings:
     """List the newest jobs; a limit out of range is brought into range."""
     limit = min(max(params.limit, 1), MAX_LISTED)
-    listing = await service.jobs(status_named(params.status), limit, mine=params.mine)
+    listing = await service.jobs.newest(status_named(params.status), limit, mine=params.mine)
     return WithWarnings([short_row(row) for row in listing.jobs], listing.warnings)
 
 
@@ -162,7 +162,7 @@ async def dispatch_gc(
     service: Service, params: DispatchGcParams, _on_progress: OnProgress
 ) -> Purged:
     """Remove old jobs."""
-    collected = await service.gc(params.max_age_days)
+    collected = await service.jobs.gc(params.max_age_days)
     return Purged(
         purged=len(collected.purged),
         litter=collected.litter,
