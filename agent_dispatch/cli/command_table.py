@@ -106,7 +106,7 @@ SECTIONS = (
                 completes=(Kind.GROUP_ACTION, Kind.GROUP),
             ),
             "hosts": Command(
-                "hosts:hosts",
+                "agents.hosts:hosts",
                 "List, add and remove machines that have agents.",
                 "agent-dispatch hosts list",
                 completes=(Kind.HOST_ACTION,),
@@ -165,14 +165,14 @@ SECTIONS = (
                 reads=Reads.JOBS,
             ),
             "wait": Command(
-                "jobs.commands:wait",
+                "jobs.follow:wait",
                 "Wait for a job and print its answer.",
                 "agent-dispatch wait",
                 completes=(Kind.JOB,),
                 reads=Reads.JOBS,
             ),
             "tail": Command(
-                "jobs.commands:tail",
+                "jobs.follow:tail",
                 "Print a job's latest progress; --follow keeps printing.",
                 "agent-dispatch tail --follow",
                 completes=(Kind.JOB,),

@@ -6,14 +6,12 @@ they need no renewal when commands or agents change.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent_dispatch.cli.agents.commands import open_registry
 from agent_dispatch.cli.command_table import ALIASES, COMMANDS, Kind
 from agent_dispatch.cli.help_pages import TOPICS
-from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import write_lines
 from agent_dispatch.cli.parsing import options_of
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry, open_store
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.clients.table import CLIENTS
 from agent_dispatch.errors import DispatchError

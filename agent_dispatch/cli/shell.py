@@ -1,4 +1,4 @@
-"""What a command gets from the outside: environment, streams, and the ways to the heavy rooms."""
+"""What a command gets from the outside: environment, streams, configuration, jobs, service."""
 
 import io
 import os
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import msgspec
 
 if TYPE_CHECKING:
-    # For type checkers only: `list` must not pay for the process room.
+    # For type checkers only: a command imports what it opens, and nothing else.
     from agent_dispatch.claude.fork_server import ForkServer
+    from agent_dispatch.config.registry import Registry
+    from agent_dispatch.jobs.store import JobStore
+    from agent_dispatch.model.job import Job
     from agent_dispatch.run.service import Service
 
 
@@ -66,6 +69,27 @@ def this_shell(serve: Callable[[Sequence[str]], int]) -> Shell:
         open_service=_open_service,
         serve=serve,
     )
+
+
+def open_registry(shell: Shell) -> "Registry":
+    """The registry of the configuration that this environment points at."""
+    from agent_dispatch.config.paths import config_path
+    from agent_dispatch.config.registry import Registry
+
+    return Registry(config_path(shell.environ), environ=shell.environ)
+
+
+def open_store(shell: Shell) -> "JobStore":
+    """The jobs that this environment points at."""
+    from agent_dispatch.config.paths import config_path, jobs_path
+    from agent_dispatch.jobs.store import JobStore
+
+    def notify(job: "Job") -> None:
+        from agent_dispatch.run.notify import Notifier
+
+        Notifier(open_registry(shell), shell.environ).job_ended(job)
+
+    return JobStore(jobs_path(shell.environ, config_path(shell.environ)), on_end=notify)
 
 
 def _start_fork_server() -> "ForkServer":

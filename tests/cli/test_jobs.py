@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from agent_dispatch.cli.app import run_cli
-from agent_dispatch.cli.jobs import commands as jobs_commands
+from agent_dispatch.cli.jobs import follow
 from agent_dispatch.cli.jobs.display import age
 from agent_dispatch.core import group_job
 from agent_dispatch.errors import UnknownAgentError
@@ -409,7 +409,7 @@ def test_a_job_that_still_runs_when_the_patience_is_over_is_status_3(
 def test_on_a_terminal_a_wait_has_no_limit_and_elsewhere_it_has(
     world: World, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_commands, "_WAIT_S", 0.01)
+    monkeypatch.setattr(follow, "_WAIT_S", 0.01)
     claim = running(store)
     assert world.run("wait") == 3
     ending = threading.Timer(0.3, end, [store, claim])

@@ -17,10 +17,9 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.cli.validation import check_agent, check_choice
 from agent_dispatch.config.hosts import remote_directory
-from agent_dispatch.config.paths import config_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.agent import AgentChange, AgentDetails
@@ -35,11 +34,6 @@ if TYPE_CHECKING:
 _SHOWN_NAMES = 8
 _PREVIEW_LINES = 40
 """Of the documents of an agent, as the tool `inspect_agent` shows by default."""
-
-
-def open_registry(shell: Shell) -> Registry:
-    """The registry of the config that this environment points at."""
-    return Registry(config_path(shell.environ), environ=shell.environ)
 
 
 def add(
@@ -81,7 +75,7 @@ def add(
         raise no_directory(open_registry(shell), shell)
     check_agent(timeout, max_budget_usd, permission_mode, is_new=True)
     if (place := remote_directory(directory)) is not None:
-        from agent_dispatch.cli.remote_agents import add_remote
+        from agent_dispatch.cli.agents.remote import add_remote
 
         granted = {
             "timeout": timeout,
@@ -241,7 +235,7 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
     def inspect(preview_lines: int) -> AgentDetails:
         if configured is None or configured.host is None:
             return registry.inspect_agent(name, preview_lines)
-        from agent_dispatch.cli.remote_agents import describe_remote
+        from agent_dispatch.cli.agents.remote import describe_remote
 
         return describe_remote(shell, name, preview_lines)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from agent_dispatch.cli.agents.commands import open_registry
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.output import (
     Colour,
@@ -17,7 +16,7 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.groups import (
     add_group,
     inspect_group,

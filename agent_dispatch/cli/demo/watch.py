@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.output import is_plain_terminal
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.cli.signals import until_signal
 from agent_dispatch.cli.watch.command import Watcher, follow_changes, status_of
 from agent_dispatch.model.dialogue import DialogueRequest

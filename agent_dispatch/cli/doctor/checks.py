@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.claude.find_claude import find_program, is_on_path, with_program_on_path
-from agent_dispatch.cli.agents.commands import open_registry
 from agent_dispatch.cli.errors import all_tips
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import counted, fit, printable
@@ -24,7 +23,7 @@ from agent_dispatch.cli.setup.claude_cli import (
     fix_command,
     read_claude_config,
 )
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.groups import missing_members
 from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.config.project.claude_files import file_problems

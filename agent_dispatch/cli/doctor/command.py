@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from agent_dispatch.cli.agents.commands import open_registry
 from agent_dispatch.cli.doctor.checks import Check, Status, check_claude, check_config, check_jobs
 from agent_dispatch.cli.doctor.clients import check_clients
 from agent_dispatch.cli.doctor.money import check_money
 from agent_dispatch.cli.doctor.registration import check_registration
 from agent_dispatch.cli.output import Colour, counted, one_line, paint, write_json, write_lines
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.errors import ConfigError
 
 _COLOURS = {
@@ -57,7 +56,7 @@ def doctor(*, host: str = "", strict: bool = False, json: bool = False, shell: S
 
 
 def _checks_of(host: str, shell: Shell) -> Iterator[Check]:
-    from agent_dispatch.cli.remote_agents import check_remote
+    from agent_dispatch.cli.agents.remote import check_remote
 
     yield from check_remote(shell, open_registry(shell), host)
 

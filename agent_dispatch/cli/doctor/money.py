@@ -4,9 +4,8 @@ import time
 from collections.abc import Iterator
 
 from agent_dispatch.cli.doctor.checks import Check, Status
-from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.jobs.stats import account_use
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.jobs.errors import JobStoreError
 

@@ -1,13 +1,12 @@
 """The command that tells a running agent something more."""
 
 from agent_dispatch.cli.errors import report_error
-from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.jobs.display import short_id
-from agent_dispatch.cli.jobs.names import find_job
+from agent_dispatch.cli.jobs.lookup import find_job
+from agent_dispatch.cli.jobs.remote import is_remote, open_remote_jobs, remote_send
 from agent_dispatch.cli.next_steps import tips
 from agent_dispatch.cli.output import write_json, write_lines
-from agent_dispatch.cli.remote_jobs import is_remote, open_remote_jobs, remote_send
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.message import Sending, SendOutcome

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 
 from agent_dispatch.cli.errors import MisuseError
-from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.jobs.display import age
 from agent_dispatch.cli.output import (
     Colour,
@@ -20,7 +19,7 @@ from agent_dispatch.cli.output import (
     write_json,
     write_lines,
 )
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.cli.validation import since_time
 from agent_dispatch.core.money.stats import By, Row, rows, total
 from agent_dispatch.errors import quoted

@@ -4,12 +4,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent_dispatch.cli.agents.commands import open_registry
-from agent_dispatch.cli.jobs.commands import read_job
 from agent_dispatch.cli.jobs.display import short_id
-from agent_dispatch.cli.jobs.names import NEWEST
+from agent_dispatch.cli.jobs.lookup import NEWEST, read_job
 from agent_dispatch.cli.output import dollars, fit, one_line, write_json, write_lines
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.registry import ConfigSnapshot
 from agent_dispatch.core.money.ceilings import cap_usd
 from agent_dispatch.errors import DispatchError

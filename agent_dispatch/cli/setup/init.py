@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent_dispatch.cli.agents.commands import mention_unimported, open_registry
+from agent_dispatch.cli.agents.commands import mention_unimported
 from agent_dispatch.cli.errors import raise_together
 from agent_dispatch.cli.output import Colour, one_line, remark, say, write_json, write_lines
 from agent_dispatch.cli.setup.byte_code import write_byte_code
@@ -22,7 +22,7 @@ from agent_dispatch.cli.setup.registration import (
 )
 from agent_dispatch.cli.setup.suggestions import Offered, next_line, offer_projects
 from agent_dispatch.cli.setup.temporary_environments import registration_of_this
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.clients.record import (
     CLAUDE_CODE,
     Written,

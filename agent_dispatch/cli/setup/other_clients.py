@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from agent_dispatch.cli.agents.commands import mention_unimported, open_registry
+from agent_dispatch.cli.agents.commands import mention_unimported
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.output import (
     Colour,
@@ -21,7 +21,7 @@ from agent_dispatch.cli.setup.init import create_config
 from agent_dispatch.cli.setup.registration import command_words, starts_us
 from agent_dispatch.cli.setup.suggestions import Offered, next_line, offer_projects
 from agent_dispatch.cli.setup.temporary_environments import Lasting, registration_of_this
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.clients.file import (
     ClientFile,

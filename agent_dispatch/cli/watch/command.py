@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from agent_dispatch.cli.jobs.commands import open_store
 from agent_dispatch.cli.jobs.display import short_id
-from agent_dispatch.cli.jobs.names import find_job
+from agent_dispatch.cli.jobs.lookup import find_job
 from agent_dispatch.cli.output import OutputError, is_plain_terminal, one_line, write_lines
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.cli.watch.rows import KEPT_S, Item, as_trees, item_of
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.store import JobStore

@@ -18,8 +18,8 @@ import trio
 from rich.console import Console, Group
 from rich.live import Live
 
-from agent_dispatch.cli.jobs.commands import new_lines
 from agent_dispatch.cli.jobs.display import short_id
+from agent_dispatch.cli.jobs.follow import new_lines
 from agent_dispatch.cli.output import one_line
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.signals import until_signal

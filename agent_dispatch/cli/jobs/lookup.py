@@ -1,14 +1,17 @@
-"""How a person names a job: a part of its id, or the newest one."""
+"""Find the job that a person names: by a part of its id, or as the newest one."""
 
 import re
 from collections.abc import Iterable, Iterator
 
 from agent_dispatch.cli.jobs.display import short_id
+from agent_dispatch.cli.jobs.remote import is_remote, open_remote_jobs, remote_job
 from agent_dispatch.cli.output import counted, fit, one_line
+from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_job_id
 from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.remote.caller.remote_jobs import RemoteJobs
 
@@ -87,6 +90,13 @@ def find_job(store: JobStore, name: str, remote_jobs: RemoteJobs | None = None) 
         details = "\n".join([*lines, *([f"… and {more} more"] if more else [])])
         raise AmbiguousJobError(part, found, details)
     return found[0]
+
+
+def read_job(shell: Shell, name: str) -> Job:
+    """Read the job that a person named, here or on another machine, settled."""
+    store = open_store(shell)
+    full = find_job(store, name, open_remote_jobs(shell))
+    return remote_job(shell, full) if is_remote(full) else store.settle(full)
 
 
 def _newest(store: JobStore, remote_jobs: RemoteJobs | None) -> str:

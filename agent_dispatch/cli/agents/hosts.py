@@ -5,9 +5,8 @@ import re
 import subprocess
 from collections.abc import Sequence
 
-from agent_dispatch.cli.agents.commands import open_registry
 from agent_dispatch.cli.output import listing, one_line, remark, write_json, write_lines
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.hosts import HostRow, add_host, host_named, list_hosts, remove_host
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.config import HostConfig
