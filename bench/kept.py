@@ -70,6 +70,11 @@ def _bounds(text: str, name: str) -> tuple[int, int]:
     return begin, end
 
 
+def in_words(about: Mapping[str, object]) -> str:
+    """The description of a run, in one line."""
+    return "; ".join(f"{name}: {value}" for name, value in about.items())
+
+
 def measured_commit() -> str:
     """`, commit HASH`, to end a phrase with; empty outside a Git work tree."""
     try:

@@ -28,10 +28,9 @@ import trio
 
 import agent_dispatch
 from bench.chaos.scene import Client, Scene
-from bench.kept import keep, measured_commit
+from bench.kept import in_words, keep, measured_commit
 from bench.namespace import enclose
 from bench.processes import open_files_of, pss_mib, rss_mib, threads_of
-from bench.report import in_words
 
 BLOCK = "soak"
 """The name of the block in docs/reliability.md and of the kept file."""

@@ -32,33 +32,33 @@ from bench.compare.comparison import (
     results_page,
 )
 from bench.kept import RESULTS, SPEED, write_block
-from bench.predecessor import (
-    NoPredecessorError,
-    installed_predecessor,
-    named_predecessor,
-)
-from bench.report import Row
-from bench.sections import (
+from bench.speed.measurements import (
     FULL,
     GROUPS,
     QUICK,
-    SECTIONS,
     TIMED,
     about_run,
     add_options,
+    command_line,
     measure,
     positive,
     say,
     select,
-    told,
 )
-from bench.workshop import open_workshop
+from bench.speed.measurements import NAMES as ALL_NAMES
+from bench.speed.predecessor import (
+    NoPredecessorError,
+    installed_predecessor,
+    named_predecessor,
+)
+from bench.speed.rows import Row
+from bench.speed.workshop import open_workshop
 from tests.e2e.claude_cli import VERSION as CLAUDE_VERSION
 from tests.npm import cache_folder
 
 PLAN = replace(FULL, loads=TIMED, histories=FULL.histories[:3], crowds=(50,))
-_OURS_ALONE = ("killed-workers", "second-turn", "streams", "crash")
-NAMES = tuple(section.name for section in SECTIONS if section.name not in _OURS_ALONE)
+NAMES = tuple(name for name in ALL_NAMES if name != "streams")
+"""The predecessor cannot run that many dispatches at once."""
 Draw = Callable[[Comparison, Path], Sequence[str]]
 """Draws images into a folder; returns the names of their files."""
 
@@ -102,7 +102,7 @@ def _measured(options: argparse.Namespace) -> Comparison:
         predecessor = installed_predecessor(os.environ)
     plan = QUICK if options.quick else PLAN
     sections = select(*NAMES, only=options.only, with_claude=with_claude)
-    command = told("bench.compare", options, "only", "quick")
+    command = command_line("bench.compare", options, "only", "quick")
     command += f" --repeat {options.repeat}" if options.repeat > 1 else ""
     repetitions: list[list[Row]] = []
     failures: list[str] = []

@@ -12,7 +12,8 @@ from statistics import median
 
 import msgspec
 
-from bench.report import Row, as_table, in_words, number, with_unit
+from bench.kept import in_words
+from bench.speed.rows import Row, as_table, number, with_unit
 
 BLOCK = "compare"
 """The name of the block in docs/speed.md."""

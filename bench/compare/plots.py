@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from bench.compare.comparison import Compared, Comparison, gain, is_worse, label_of
-from bench.report import number
+from bench.speed.rows import number
 
 _OURS, _THEIRS, _IDEAL, _INK = "#0b6e4f", "#9a9a9a", "#c9a227", "#222222"
 _BEHIND, _LINES = "#b3261e", "#e5e5e5"

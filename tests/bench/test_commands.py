@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from bench import concurrency, cuts, jobs, overhead, soak
+from bench import cuts, soak
 from bench.chaos.__main__ import main as chaos
 from bench.chaos.spending import main as spending
 from bench.compare import __main__ as compare
 from bench.compare.comparison import Verdict, as_json, from_json
-from bench.harness import Server
 from bench.kept import RESULTS
-from bench.predecessor import named_predecessor
-from bench.sections import GROUPS, SECTIONS, select
-from bench.workshop import Stage, build_agent
+from bench.speed.__main__ import main as speed
+from bench.speed.mcp_client import Server
+from bench.speed.measurements import GROUPS, SECTIONS, select
+from bench.speed.predecessor import named_predecessor
+from bench.speed.workshop import Stage, build_agent
 
 ROOT = Path(__file__).parents[2]
 HERE = {"HOME": "/"}
@@ -33,22 +34,21 @@ needs_a_compiler = pytest.mark.skipif(
 
 @needs_a_compiler
 @pytest.mark.parametrize(
-    ("command", "only", "expected"),
+    ("only", "expected"),
     [
-        (overhead, "instant-child", "instant child: what is added, wall"),
-        (jobs, "wake-ups", "dispatch_wait after the agent's end"),
-        (concurrency, "answer", "answer of 4 MiB: on the wire"),
+        ("instant-child", "instant child: what is added, wall"),
+        ("wake-ups", "dispatch_wait after the agent's end"),
+        ("answer", "answer of 4 MiB: on the wire"),
     ],
 )
-def test_a_command_measures_what_is_wanted(
-    command: object, only: str, expected: str, capsys: pytest.CaptureFixture[str]
+def test_speed_measures_what_is_wanted(
+    only: str, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--quick", "--rounds", "2", "--only", only, "--json"]
-    assert command.main(arguments) == 0  # type: ignore[attr-defined]
+    assert speed(["--quick", "--rounds", "2", "--only", only, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert expected in {row["name"] for row in told["rows"]}
     assert told["failed"] == []
-    assert told["command"].startswith(f"python -m {command.__name__} ")  # type: ignore[attr-defined]
+    assert told["command"] == f"python -m bench.speed --only {only} --quick --rounds 2"
 
 
 def test_cuts_play_a_run_by_its_seed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,10 +131,8 @@ def test_the_images_are_the_same_for_the_same_figures(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_bytes() for name in draw(found, tmp_path)] == first
 
 
-def test_every_group_is_measured_and_every_measurement_has_a_command() -> None:
+def test_every_group_is_measured() -> None:
     assert {group for section in SECTIONS for group in section.groups} == set(GROUPS)
-    names = {*overhead.NAMES, *jobs.NAMES, *concurrency.NAMES, *compare.NAMES}
-    assert names == {section.name for section in SECTIONS}
 
 
 def test_sections_are_selected_by_name_or_group() -> None:
@@ -175,7 +173,7 @@ def started(program: Path, stage: Stage, number: int) -> Iterator[subprocess.Pop
 
 
 def test_an_answer_that_arrives_early_is_kept() -> None:
-    with Server([sys.executable, str(ROOT / "bench" / "echo_server.py")], HERE) as echo:
+    with Server([sys.executable, str(ROOT / "bench" / "speed" / "echo_server.py")], HERE) as echo:
         echo.initialize()
         first, second = (echo.post_call("echo", {}) for _ in range(2))
         assert set(echo.answers([second])) == {second}

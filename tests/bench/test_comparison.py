@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bench.compare.comparison import Compared, Verdict, gain, is_worse, merged
-from bench.report import Row, Target, at_least, at_most, exactly, of_floor, of_predecessor, row
+from bench.speed.rows import Row, Target, at_least, at_most, exactly, of_floor, of_predecessor, row
 
 MORE_IS_BETTER = of_predecessor(10, ">=")
 

@@ -164,8 +164,3 @@ def as_table(rows: Iterable[tuple[Row, str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-
-
-def in_words(about: Mapping[str, object]) -> str:
-    """The description of a run, in one line."""
-    return "; ".join(f"{name}: {value}" for name, value in about.items())

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.harness import WATCH_EVERY_S, RequestId, Server, answer_of, children_cpu_s, timed
 from bench.processes import (
     open_files_limit_of,
     open_files_of,
@@ -22,8 +21,16 @@ from bench.processes import (
     rss_mib,
     threads_of,
 )
-from bench.report import OURS, Row, Target, at_least, at_most, exactly, of_predecessor, row
-from bench.workshop import Product, Workshop, is_right, serving, task, warm_servers
+from bench.speed.mcp_client import (
+    WATCH_EVERY_S,
+    RequestId,
+    Server,
+    answer_of,
+    children_cpu_s,
+    timed,
+)
+from bench.speed.rows import OURS, Row, Target, at_least, at_most, exactly, of_predecessor, row
+from bench.speed.workshop import Product, Workshop, is_right, serving, task, warm_servers
 
 BARE = "bare agents"
 """The machine's own limit: a loop that keeps that many agents running and does nothing else."""

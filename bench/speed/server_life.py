@@ -1,11 +1,6 @@
-"""Dispatches (m1), a server's life (m2), quick tools (m3), commands (m7), lost requests (d1).
-
-Every measurement takes the products in turn within one round, so that ratios hold on a machine
-with other load.
-"""
+"""A server from start to end (m2), quick tools (m3), commands (m7), lost requests (d1)."""
 
 import json
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -14,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from bench.harness import Server, children_cpu_s, run_s, timed
 from bench.processes import pss_mib, rss_mib
-from bench.report import Row, Samples, Target, at_most, of_predecessor, row
-from bench.workshop import (
+from bench.speed.mcp_client import Server, run_s, timed
+from bench.speed.rows import Row, Samples, Target, at_most, of_predecessor, row
+from bench.speed.workshop import (
     AGENTS,
     Product,
     Stage,
@@ -30,7 +25,6 @@ from bench.workshop import (
     warm_servers,
 )
 
-MESSAGES = 400
 PIPELINED = 200
 IDLE_S = 2.0
 SETTLED_S = 30.0
@@ -44,70 +38,6 @@ _STREAMS_S = 8.0
 """How long the streaming agents work: longer than the measurement takes."""
 _EVERY_S = 0.05
 _PATIENCE_S = 5.0
-
-
-def dispatch_overhead(shop: Workshop, rounds: int) -> list[Row]:
-    """The time that a dispatch adds to an instant child.
-
-    We write the job to disk durably before the child starts and after it ends; the predecessor
-    does not. So the target is to be as fast as the predecessor.
-    """
-    bare: list[float] = []
-    walls = Samples()
-    products = shop.products()
-    with ExitStack() as stack:
-        servers = warm_servers(stack, products)
-        begun = {name: server.cpu_s() for name, server in servers.items()}
-        bare_cpu_s = children_cpu_s()
-        for number in range(rounds):
-            bare.append(timed(_bare_child, products[0].environ))
-            for name, server in servers.items():
-                walls[name].append(timed(dispatch, server, number))
-        bare_cpu_s = children_cpu_s() - bare_cpu_s
-        cpu_s = {name: server.cpu_s() - begun[name] for name, server in servers.items()}
-    wall = walls.medians(1000)
-    floor = (median(bare) * 1000, "bare child")
-    added_ms = {name: value - floor[0] for name, value in wall.items()}
-    cpu_ms = {name: (value - bare_cpu_s) / rounds * 1000 for name, value in cpu_s.items()}
-    added, even = "instant child: what is added", of_predecessor(1)
-    return [
-        row("m1", "dispatch of an instant child, wall", "ms", wall, even, floor=floor),
-        row("m1", f"{added}, wall", "ms", added_ms, even, at_most(12), floor=floor),
-        row("m1", f"{added}, CPU with helpers", "ms", cpu_ms, even, at_most(14)),
-    ]
-
-
-def _bare_child(environ: Mapping[str, str]) -> None:
-    flags = ["-p", "--input-format=stream-json", "--output-format=stream-json", "--verbose"]
-    subprocess.run(
-        ["claude", *flags],
-        input=b'{"type":"user","message":{"role":"user","content":"a task"}}\n',
-        stdout=subprocess.PIPE,
-        env=environ,
-        check=True,
-    )
-
-
-def watched_dispatch(shop: Workshop, rounds: int) -> list[Row]:
-    """A dispatch whose child prints many messages while progress is reported."""
-    walls = Samples()
-    products = shop.products()
-    with ExitStack() as stack:
-        servers = warm_servers(stack, products, shop.stage(lines=MESSAGES))
-        begun = {name: server.cpu_s() for name, server in servers.items()}
-        for number in range(rounds):
-            for product in products:
-                call = servers[product.name].call
-                took_s = timed(call, product.watched_tool, task(number), watched=True)
-                walls[product.name].append(took_s)
-        cpu_ms = {
-            name: (server.cpu_s() - begun[name]) / rounds * 1000 for name, server in servers.items()
-        }
-    name = f"watched dispatch of {MESSAGES} messages"
-    return [
-        row("m1", f"{name}, wall", "ms", walls.medians(1000), of_predecessor(0.15)),
-        row("m1", f"{name}, CPU with the child", "ms", cpu_ms, of_predecessor(0.4)),
-    ]
 
 
 _LIFE: tuple[tuple[str, str, str, tuple[Target, ...]], ...] = (

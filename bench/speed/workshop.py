@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.harness import ANSWER_S, HERE, RequestId, Server, answer_of
-from bench.report import OURS, PREDECESSOR
+from bench.speed.mcp_client import ANSWER_S, HERE, RequestId, Server, answer_of
+from bench.speed.rows import OURS, PREDECESSOR
 from tests.e2e.network import Place
 
 AGENTS = 10

@@ -1,11 +1,8 @@
-"""Background jobs: one by one (m5), many at once (m9), after their server (m10), crashes."""
+"""Background jobs: one by one (m5), many at once (m9), after the end of their server (m10)."""
 
-import json
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,10 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from bench.harness import Server
 from bench.processes import pss_mib
-from bench.report import OURS, Row, Samples, at_least, at_most, of_predecessor, p95, row
-from bench.workshop import (
+from bench.speed.mcp_client import Server
+from bench.speed.rows import OURS, Row, Samples, at_least, at_most, of_predecessor, p95, row
+from bench.speed.workshop import (
     Product,
     Stage,
     Workshop,
@@ -98,27 +95,6 @@ def wake_ups(shop: Workshop, rounds: int) -> list[Row]:
         row("m5", name, "ms", woke.medians(1000), at_most(10)),
         row("m5", f"{name}, p95", "ms", woke.each(p95, 1000), at_most(25)),
     ]
-
-
-def sudden_ends(shop: Workshop, rounds: int) -> list[Row]:
-    """The same after kill -9 of the worker; only our product has one."""
-    woke = Samples()
-    product = shop.products()[0]
-    with ExitStack() as stack:
-        server = serving(stack, product, shop.stage(gated=True))
-        for number in range(rounds):
-            job_id = submit(server, number)
-            shop.wait_for_agents(server, 1)
-            sent = post_wait(server, job_id)
-            time.sleep(_WAITING_S)
-            workers = server.tree.pids_named("dispatch-work")
-            begun = time.monotonic()
-            for worker in workers:
-                os.kill(worker, signal.SIGKILL)
-            server.answers([sent])
-            woke[product.name].append(time.monotonic() - begun)
-    name = "dispatch_wait after kill -9 of the worker, p95"
-    return [row("m5", name, "ms", woke.each(p95, 1000), at_most(50))]
 
 
 def a_hundred(shop: Workshop, rounds: int) -> list[Row]:
@@ -276,20 +252,3 @@ def _end(server: Server, signum: int | None, pids: Sequence[int]) -> list[float]
     for fd in fds:
         os.close(fd)
     return took_s
-
-
-def crashes(shop: Workshop, kills: int, seed: int) -> list[Row]:
-    """Kill writers of records at random moments and check what each leaves."""
-    words = ["crash", str(shop.folder() / "store"), str(kills), str(seed)]
-    command = [sys.executable, "-m", "tests.jobs.owners", *words]
-    repository = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=repository, stdout=subprocess.PIPE, check=True)
-    report = json.loads(done.stdout)
-    for violation in report["violations"]:
-        print(violation, file=sys.stderr)
-    wrong, seen = len(report["violations"]), report["acknowledged"]
-    name = f"jobs acknowledged in {report['kills']} kills (seed {seed})"
-    return [
-        row("crash", name, "", {OURS: seen}, at_least(kills)),
-        row("crash", "of these lost, torn, or not as acknowledged", "", {OURS: wrong}, at_most(0)),
-    ]

@@ -4,16 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
-from bench.harness import Server, timed
-from bench.report import OURS, Row, Samples, of_floor, of_predecessor, row
-from bench.workshop import Product, Workshop, dispatch, serving, succeeded, task, warm_servers
+from bench.speed.mcp_client import Server, timed
+from bench.speed.rows import Row, Samples, of_floor, of_predecessor, row
+from bench.speed.workshop import Product, Workshop, dispatch, warm_servers
 from tests.e2e.claude_cli import installed_claude
 from tests.e2e.network import Place, open_network
 from tests.e2e.world import World
@@ -21,9 +21,6 @@ from tests.npm import cache_folder
 
 ROUNDS = 3
 """The rounds of a dialogue; each has two turns."""
-DIALOGUE, SESSION = "dispatch_dialogue", "dispatch_session"
-_SHORT, _LONG = 1, 4
-"""Rounds of two dialogues; their difference is the time of further turns."""
 _BARE = "bare claude -p"
 
 
@@ -40,7 +37,9 @@ def open_real_world(shop: Workshop) -> Iterator[Workshop]:
         listener = stack.enter_context(network.listen())
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         fd = listener.fileno()
-        stub = subprocess.Popen([sys.executable, "-m", "bench.stub_api", str(fd)], pass_fds=[fd])
+        stub = subprocess.Popen(
+            [sys.executable, "-m", "bench.speed.stub_api", str(fd)], pass_fds=[fd]
+        )
         stack.callback(stub.wait)
         stack.callback(stub.terminate)
         root = shop.folder()
@@ -70,7 +69,7 @@ class BareClaude:
 @contextmanager
 def _bare_claude(environ: Mapping[str, str], place: Place) -> Iterator[BareClaude]:
     with subprocess.Popen(
-        [*place.prefix, sys.executable, "-m", "bench.bare_claude"],
+        [*place.prefix, sys.executable, "-m", "bench.speed.bare_claude"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -163,7 +162,7 @@ def dialogues(world: Workshop, rounds: int) -> list[Row]:
         for number in range(rounds):
             bare.ask(number)
             for name, server in servers.items():
-                took_s, held = _dialogue(server, f"topic {number}", ROUNDS)
+                took_s, held = _dialogue(server, f"topic {number}")
                 if held != turns:
                     raise RuntimeError(f"the dialogue of {name} had {held} turns, not {turns}")
                 walls[name].append(took_s)
@@ -172,37 +171,14 @@ def dialogues(world: Workshop, rounds: int) -> list[Row]:
     return [row("m8", name, "s", walls.medians(), of_floor(1.15), floor=floor)]
 
 
-def second_turns(world: Workshop, rounds: int) -> list[Row]:
-    """The second turn of a conversation: in a dialogue, and by resuming a session."""
-    resumed, talked = Samples(), Samples()
-    with ExitStack() as stack:
-        servers = {p.name: serving(stack, p) for p in world.products()}
-        for number in range(rounds):
-            for name, server in servers.items():
-                first = succeeded(server.call(SESSION, task(number)))
-                second = {**task(number), "session_id": first["session_id"]}
-                resumed[name].append(timed(_hold_turn, server, second))
-                if DIALOGUE in server.tools:
-                    short_s, short = _dialogue(server, f"topic {number}", _SHORT)
-                    long_s, long = _dialogue(server, f"other topic {number}", _LONG)
-                    talked[name].append((long_s - short_s) / (long - short))
-    rows = [row("m8", "second turn by start and resume", "s", resumed.medians())]
-    if OURS in talked:
-        floor = (median(resumed[OURS]), "start and resume")
-        figures, name = talked.medians(), "further turn of a dialogue"
-        rows.append(row("m8", name, "s", figures, of_floor(1 / 5), floor=floor))
-    return rows
-
-
-def _hold_turn(server: Server, arguments: object) -> None:
-    succeeded(server.call(SESSION, arguments))
-
-
-def _dialogue(server: Server, topic: str, rounds: int) -> tuple[float, int]:
+def _dialogue(server: Server, topic: str) -> tuple[float, int]:
     """Hold a dialogue; returns its seconds and its number of turns."""
-    arguments = {"requester": "agent0", "responder": "agent1", "topic": topic}
-    answers: list[Any] = []
-    took_s = timed(
-        lambda: answers.append(server.call(DIALOGUE, {**arguments, "max_rounds": rounds}))
-    )
-    return took_s, len(answers[0]["conversation"])
+    arguments = {
+        "requester": "agent0",
+        "responder": "agent1",
+        "topic": topic,
+        "max_rounds": ROUNDS,
+    }
+    begun = time.perf_counter()
+    answer = server.call("dispatch_dialogue", arguments)
+    return time.perf_counter() - begun, len(answer["conversation"])

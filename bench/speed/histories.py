@@ -11,9 +11,9 @@ from heapq import nlargest
 from pathlib import Path
 from statistics import median
 
-from bench.harness import Server, run_s, timed
-from bench.report import OURS, Row, Samples, Target, at_most, of_floor, of_predecessor, row
-from bench.workshop import Product, Workshop, serving, submit_many, wait_for
+from bench.speed.mcp_client import Server, run_s, timed
+from bench.speed.rows import OURS, Row, Samples, Target, at_most, of_floor, of_predecessor, row
+from bench.speed.workshop import Product, Workshop, serving, submit_many, wait_for
 
 LISTED = 50
 RUNNING = 5

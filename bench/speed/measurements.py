@@ -1,28 +1,26 @@
-"""The table of all measurements, and the command line that runs some of them."""
+"""The table of all measurements, and their sizes."""
 
 import argparse
-import json
-import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import background, dispatches, evidence, fanout, histories, real
-from bench.fanout import MANY, OF_IDEAL, TOGETHER, Load
-from bench.harness import RefusedError
 from bench.kept import measured_commit
-from bench.predecessor import NoPredecessorError, named_predecessor, version_of
 from bench.processes import why_not_counted
-from bench.report import Row, as_table, in_words
-from bench.workshop import Workshop, open_workshop
+from bench.speed import dispatches, histories, jobs, many_at_once, real_cli, server_life
+from bench.speed.many_at_once import MANY, OF_IDEAL, TOGETHER, Load
+from bench.speed.mcp_client import RefusedError
+from bench.speed.predecessor import version_of
+from bench.speed.rows import Row
+from bench.speed.workshop import Workshop
 from tests.npm import CannotInstallError
 
-GROUPS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "d1", "crash")
+GROUPS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "d1")
 _WRITES = 30
 
 
@@ -38,8 +36,6 @@ class Plan:
     streams: int
     stream_s: float
     answer_mib: int
-    kills: int
-    seed: int = 20260101
 
     @property
     def few(self) -> int:
@@ -71,7 +67,6 @@ FULL = Plan(
     streams=1000,
     stream_s=30,
     answer_mib=64,
-    kills=120,
 )
 QUICK = Plan(
     rounds=10,
@@ -81,7 +76,6 @@ QUICK = Plan(
     streams=40,
     stream_s=1,
     answer_mib=4,
-    kills=20,
 )
 Measure = Callable[[Workshop, Plan], Iterable[Row]]
 
@@ -100,7 +94,7 @@ def _real(name: str, group: str, measure: Measure) -> Section:
     """A section with the real CLI."""
 
     def measure_there(shop: Workshop, plan: Plan) -> Iterator[Row]:
-        with real.open_real_world(shop) as world:
+        with real_cli.open_real_world(shop) as world:
             yield from measure(world, plan)
 
     return Section(name, {group}, measure_there, needs_claude=True)
@@ -108,32 +102,32 @@ def _real(name: str, group: str, measure: Measure) -> Section:
 
 SECTIONS = (
     Section("instant-child", {"m1"}, lambda s, p: dispatches.dispatch_overhead(s, p.rounds)),
-    Section("evidence", {"m1"}, lambda s, p: evidence.evidence(s, p.rounds)),
+    Section("evidence", {"m1"}, lambda s, p: dispatches.evidence(s, p.rounds)),
     Section("watched-dispatch", {"m1"}, lambda s, p: dispatches.watched_dispatch(s, p.few)),
-    Section("server-life", {"m1", "m2"}, lambda s, p: dispatches.server_life(s, p.few)),
-    Section("idle-after-use", {"m2"}, lambda s, _: dispatches.idle_after_use(s)),
-    Section("list_agents", {"m3"}, lambda s, p: dispatches.list_agents(s, p.rounds)),
-    Section("busy-server", {"m3"}, lambda s, p: dispatches.busy_server(s, p.fewer)),
-    Section("limits", {"m4"}, lambda s, p: fanout.fan_out(s, p.loads)),
-    Section("submissions", {"m5"}, lambda s, p: background.submissions(s, p.rounds)),
-    Section("wake-ups", {"m5"}, lambda s, p: background.wake_ups(s, p.rounds)),
-    Section("killed-workers", {"m5"}, lambda s, p: background.sudden_ends(s, p.few)),
-    Section("hundred-jobs", {"m5"}, lambda s, p: background.a_hundred(s, p.fewer)),
+    Section("server-life", {"m1", "m2"}, lambda s, p: server_life.server_life(s, p.few)),
+    Section("idle-after-use", {"m2"}, lambda s, _: server_life.idle_after_use(s)),
+    Section("list_agents", {"m3"}, lambda s, p: server_life.list_agents(s, p.rounds)),
+    Section("busy-server", {"m3"}, lambda s, p: server_life.busy_server(s, p.fewer)),
+    Section("limits", {"m4"}, lambda s, p: many_at_once.fan_out(s, p.loads)),
+    Section("submissions", {"m5"}, lambda s, p: jobs.submissions(s, p.rounds)),
+    Section("wake-ups", {"m5"}, lambda s, p: jobs.wake_ups(s, p.rounds)),
+    Section("hundred-jobs", {"m5"}, lambda s, p: jobs.a_hundred(s, p.fewer)),
     Section("histories", {"m6", "m7"}, lambda s, p: histories.listings(s, p.few, p.histories)),
-    Section("commands", {"m7"}, lambda s, p: dispatches.commands(s, p.few)),
-    _real("real-dispatch", "m8", lambda s, p: real.real_dispatches(s, p.few)),
-    _real("registered", "m8", lambda s, p: real.registered(s, p.few)),
-    _real("real-dialogue", "m8", lambda s, _: real.dialogues(s, 1)),
-    _real("second-turn", "m8", lambda s, p: real.second_turns(s, p.few)),
-    Section("crowd", {"m9"}, lambda s, p: fanout.crowds(s, p.crowds)),
-    Section("streams", {"m9"}, lambda s, p: fanout.streams(s, p.streams, p.stream_s)),
-    Section("jobs-at-once", {"m9"}, lambda s, _: background.at_once(s)),
-    Section("answer", {"m9"}, lambda s, p: fanout.large_answer(s, p.answer_mib)),
-    Section("endings", {"m10"}, lambda s, _: background.endings(s)),
-    Section("lost", {"d1"}, lambda s, p: dispatches.lost_requests(s, p.fewer, "scripted agent")),
-    _real("lost-real", "d1", lambda s, _: dispatches.lost_requests(s, 1, "real CLI")),
-    Section("crash", {"crash"}, lambda s, p: background.crashes(s, p.kills, p.seed)),
+    Section("commands", {"m7"}, lambda s, p: server_life.commands(s, p.few)),
+    _real("real-dispatch", "m8", lambda s, p: real_cli.real_dispatches(s, p.few)),
+    _real("registered", "m8", lambda s, p: real_cli.registered(s, p.few)),
+    _real("real-dialogue", "m8", lambda s, _: real_cli.dialogues(s, 1)),
+    Section("crowd", {"m9"}, lambda s, p: many_at_once.crowds(s, p.crowds)),
+    Section("streams", {"m9"}, lambda s, p: many_at_once.streams(s, p.streams, p.stream_s)),
+    Section("jobs-at-once", {"m9"}, lambda s, _: jobs.at_once(s)),
+    Section("answer", {"m9"}, lambda s, p: many_at_once.large_answer(s, p.answer_mib)),
+    Section("endings", {"m10"}, lambda s, _: jobs.endings(s)),
+    Section("lost", {"d1"}, lambda s, p: server_life.lost_requests(s, p.fewer, "scripted agent")),
+    _real("lost-real", "d1", lambda s, _: server_life.lost_requests(s, 1, "real CLI")),
 )
+
+
+NAMES = tuple(section.name for section in SECTIONS)
 
 
 def select(*names: str, only: Collection[str] = (), with_claude: bool = True) -> list[Section]:
@@ -177,7 +171,7 @@ def about_run(shop: Workshop, command: str) -> dict[str, str]:
     why_not = why_not_counted()
     ours = Path(shop.products()[0].program)
     folder = shop.folder()
-    write_ms = median(background.durable_write_s(folder) for _ in range(_WRITES)) * 1000
+    write_ms = median(jobs.durable_write_s(folder) for _ in range(_WRITES)) * 1000
     return {
         "command": command,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -205,7 +199,7 @@ def positive(text: str) -> int:
     return number
 
 
-def told(program: str, options: argparse.Namespace, *names: str) -> str:
+def command_line(program: str, options: argparse.Namespace, *names: str) -> str:
     """The command with these options, without paths of this machine."""
     words = [f"python -m {program}"]
     for name in names:
@@ -240,47 +234,3 @@ def add_options(parser: argparse.ArgumentParser, names: Collection[str]) -> None
         " environment): its console script or its interpreter",
     )
     parser.add_argument("--strict", action="store_true", help="exit 1 if a target is missed")
-
-
-def run_command(
-    program: str, description: str, names: Sequence[str], arguments: Sequence[str] | None
-) -> int:
-    """Measure the sections of a command and print their rows; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
-    sections = select(*names)
-    add_options(parser, names)
-    parser.add_argument("--rounds", type=positive, help="number of samples of the cheap figures")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    if any(section.needs_claude for section in sections):
-        parser.add_argument(
-            "--real", action="store_true", help="also measure the real Claude Code CLI"
-        )
-    if "crash" in names:
-        parser.add_argument("--kills", type=positive, help="writers to kill (default: 120)")
-        parser.add_argument("--seed", type=int, help="seed for the moments of the kills")
-    options = parser.parse_args(arguments)
-    plan = QUICK if options.quick else FULL
-    given = {name: vars(options).get(name) for name in ("rounds", "kills", "seed")}
-    plan = replace(plan, **{name: value for name, value in given.items() if value is not None})
-    wanted = select(*names, only=options.only, with_claude=getattr(options, "real", False))
-    rows: list[Row] = []
-    failures: list[str] = []
-    try:
-        against = str(named_predecessor(options.against)) if options.against else ""
-        with open_workshop(against) as shop:
-            shown = ("only", "quick", "rounds", "real", "kills", "seed")
-            about = about_run(shop, told(program, options, *shown))
-            measure(wanted, shop, plan, options.only, rows, failures)
-    except (NoPredecessorError, RuntimeError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    rows = sorted((r for r in rows if not math.isnan(r.ours)), key=lambda r: GROUPS.index(r.group))
-    if options.json:
-        listed = [asdict(row) | {"target": row.meaning(), "met": row.met} for row in rows]
-        print(json.dumps({**about, "failed": failures, "rows": listed}, indent=2))
-    else:
-        verdicts = {True: "met", False: "MISSED", None: "-"}
-        print(as_table((row, verdicts[row.met]) for row in rows))
-        print(f"\n{in_words(about)}")
-        print("".join(f"not measured: {failure}\n" for failure in failures), end="")
-    return 1 if failures or (options.strict and any(row.met is False for row in rows)) else 0
