@@ -5,10 +5,14 @@ commands write there, so that no figure is typed by hand.
 """
 
 import json
+import platform
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import agent_dispatch
 
 _ROOT = Path(__file__).parents[1]
 RELIABILITY = _ROOT / "docs" / "reliability.md"
@@ -73,6 +77,17 @@ def _bounds(text: str, name: str) -> tuple[int, int]:
 def in_words(about: Mapping[str, object]) -> str:
     """The description of a run, in one line."""
     return "; ".join(f"{name}: {value}" for name, value in about.items())
+
+
+def about_this_run(command: str) -> dict[str, object]:
+    """What was run, and where; to be called at the end of a run."""
+    return {
+        "command": command,
+        "agent-dispatch": f"{agent_dispatch.__version__}{measured_commit()}",
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+    }
 
 
 def measured_commit() -> str:

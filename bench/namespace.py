@@ -20,7 +20,7 @@ class Enclosure:
 
     is_own: bool
     """Whether they are separate: it may mount disks, and its processes end with it."""
-    told: str
+    description: str
 
 
 def enclose(module: str, arguments: Sequence[str]) -> Enclosure | int:
@@ -31,13 +31,13 @@ def enclose(module: str, arguments: Sequence[str]) -> Enclosure | int:
     """
     if os.environ.get(_INSIDE):
         _stand_beside_the_first_process()
-        return Enclosure(is_own=True, told="own")
+        return Enclosure(is_own=True, description="own")
     try:
         probe = subprocess.run([*_UNSHARE, "true"], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        return Enclosure(is_own=False, told="none: no unshare(1) here")
+        return Enclosure(is_own=False, description="none: no unshare(1) here")
     if probe.returncode != 0:
-        return Enclosure(is_own=False, told=f"none: {probe.stderr.strip()}")
+        return Enclosure(is_own=False, description=f"none: {probe.stderr.strip()}")
     # If it is killed, its remaining files are removed with this folder.
     with tempfile.TemporaryDirectory(prefix="agent-dispatch-bench-") as scratch:
         environ = {**os.environ, _INSIDE: "1", "TMPDIR": scratch}

@@ -47,7 +47,7 @@ class Tree:
     def wake_ups(self) -> int:
         """How often the threads have gone to sleep so far."""
         statuses = (status for proc in self._processes() for status in proc.glob("task/*/status"))
-        return sum(_numbers(status).get("voluntary_ctxt_switches", 0) for status in statuses)
+        return sum(numbers_in(status).get("voluntary_ctxt_switches", 0) for status in statuses)
 
     def kill(self) -> None:
         """Kill every process that is left."""
@@ -102,11 +102,11 @@ def open_files_limit_of(pid: int) -> int:
 
 
 def _sum(pids: Iterable[int], file: str, field: str) -> int:
-    return sum(_numbers(Path(f"/proc/{pid}/{file}")).get(field, 0) for pid in pids)
+    return sum(numbers_in(Path(f"/proc/{pid}/{file}")).get(field, 0) for pid in pids)
 
 
-def _numbers(path: Path) -> dict[str, int]:
-    """The lines `Name: 123 kB` of a file; nothing if the process has ended."""
+def numbers_in(path: Path) -> dict[str, int]:
+    """The lines `Name: 123 kB` of a file in `/proc`; nothing if the process has ended."""
     numbers = {}
     with suppress(OSError):
         for line in path.read_text().splitlines():

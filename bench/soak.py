@@ -11,14 +11,12 @@ The exit status is 1 if it does, or if an answer was wrong.
 """
 
 import argparse
-import json
-import platform
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -26,9 +24,8 @@ from typing import Any
 
 import trio
 
-import agent_dispatch
 from bench.chaos.scene import Client, Scene
-from bench.kept import in_words, keep, measured_commit
+from bench.kept import about_this_run, in_words, keep
 from bench.namespace import enclose
 from bench.processes import open_files_of, pss_mib, rss_mib, threads_of
 
@@ -214,27 +211,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    about: dict[str, object] = {
-        "command": f"python -m bench.soak --minutes {options.minutes:g}",
-        "agent-dispatch": f"{agent_dispatch.__version__}{measured_commit()}",
+    about = {
+        **about_this_run(f"python -m bench.soak --minutes {options.minutes:g}"),
         "minutes": options.minutes,
         "rounds": load.rounds,
         "calls": load.calls,
         "answers that were wrong": len(load.wrong),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }
     result = {"about": about, "trends": found}
     if options.write_readme:
         keep(BLOCK, result, as_markdown)
-    if options.json:
-        told = {**about, "trends": found, "wrong": load.wrong}
-        print(json.dumps({**told, "samples": [asdict(each) for each in samples]}, indent=2))
-    else:
-        print(as_markdown(result))
-        for what in load.wrong[:20]:
-            print(f"WRONG {what}")
+    print(as_markdown(result))
+    for what in load.wrong[:20]:
+        print(f"WRONG {what}")
     return 0 if all(trend["flat"] for trend in found) and not load.wrong else 1
 
 
@@ -270,7 +259,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write the result into docs/reliability.md and bench/results",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON with all samples instead")
     return parser
 
 

@@ -13,26 +13,23 @@ is left behind even if this program is killed.
 """
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Sequence
 
 import trio
 
-import agent_dispatch
 from bench.chaos.plan import make_plan
 from bench.chaos.play import Outcome, play
 from bench.chaos.report import (
     BLOCK,
-    as_json,
     as_line,
     as_markdown,
     as_result,
     as_table,
     summary,
 )
-from bench.kept import keep, measured_commit
+from bench.kept import about_this_run, keep
 from bench.namespace import Enclosure, enclose
 
 
@@ -78,20 +75,13 @@ def _show(
 ) -> None:
     outcomes.sort(key=lambda outcome: outcome.plan.seed)
     about: dict[str, object] = {
-        "command": _told(options),
-        "agent-dispatch": f"{agent_dispatch.__version__}{measured_commit()}",
+        **about_this_run(_command_line(options)),
         "seed": options.seed,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "namespaces": enclosure.told,
-        "finished": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        "namespaces": enclosure.description,
         "seconds": round(took_s),
     }
     if options.write_readme and len(outcomes) == options.runs:
         keep(BLOCK, as_result(outcomes, about), as_markdown)
-    if options.json:
-        print(as_json(outcomes, about))
-        return
     print(as_table(outcomes))
     print()
     for name, value in {**about, **summary(outcomes)}.items():
@@ -103,7 +93,7 @@ def _show(
         print(f"FAILED, seeds: {' '.join(failed)}")
 
 
-def _told(options: argparse.Namespace) -> str:
+def _command_line(options: argparse.Namespace) -> str:
     return f"python -m bench.chaos --seed {options.seed} --runs {options.runs}" + (
         f" --jobs {options.jobs}" if options.jobs > 1 else ""
     )
@@ -117,7 +107,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="seed of the first run (default: 1)")
     parser.add_argument("--runs", type=_positive, default=40, help="number of runs (default: 40)")
     parser.add_argument("--jobs", type=_positive, default=1, help="runs at once (default: 1)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--write-readme",
         action="store_true",

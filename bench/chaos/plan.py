@@ -133,8 +133,8 @@ class Plan:
         """Whether the run has a fault."""
         return any(strike.fault == name for strike in self.strikes)
 
-    def told(self) -> str:
-        """The plan in one line."""
+    def describe(self) -> str:
+        """Return the plan in one line."""
         given = [
             f"{s.at_s:.3f} {s.tool}({', '.join(s.behaviours)}){' twice' if s.twice else ''}"
             for s in self.submissions

@@ -1,9 +1,7 @@
 """The report on the runs: the outcomes of the jobs by fault, and the invariants that held."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from statistics import median
 from typing import Any
 
@@ -45,7 +43,7 @@ _HEAD: tuple[str, ...] = (
 def as_line(outcome: Outcome) -> str:
     """One run and its violations."""
     plan = outcome.plan
-    lines = [f"seed {plan.seed}: {plan.told()}"]
+    lines = [f"seed {plan.seed}: {plan.describe()}"]
     lines += [f"    VIOLATED {violation}" for violation in outcome.violations]
     lines.append(f"    again: python -m bench.chaos --seed {plan.seed} --runs 1")
     return "\n".join(lines)
@@ -115,7 +113,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "longest from a job's end to its last process's, ms": round(
             max(outcome.processes_gone_s for outcome in outcomes) * 1000
         ),
-        "longest from a job's end to the waking of who waited, ms": round(
+        "longest from a job's end to the waking of its waiters, ms": round(
             max(outcome.woken_s for outcome in outcomes) * 1000
         ),
         "most memory a server or worker grew by, MiB": round(
@@ -163,15 +161,5 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         for each in result["promises"]
     ]
     faults = ", ".join(f"{name} ({count})" for name, count in result["faults"].items())
-    told = "; ".join(f"{name}: {value}" for name, value in about.items() if name not in _SHOWN)
-    return "\n".join([*lines, "", f"{about['faults']:,} faults: {faults}.", "", f"{told}."])
-
-
-def as_json(outcomes: Sequence[Outcome], about: dict[str, object]) -> str:
-    """Everything that is known about all runs."""
-    runs = []
-    for outcome in outcomes:
-        told = asdict(outcome)
-        told["plan"] = {"seed": outcome.plan.seed, "told": outcome.plan.told()}
-        runs.append(told)
-    return json.dumps({**about, **summary(outcomes), "outcomes": runs}, indent=2)
+    others = "; ".join(f"{name}: {value}" for name, value in about.items() if name not in _SHOWN)
+    return "\n".join([*lines, "", f"{about['faults']:,} faults: {faults}.", "", f"{others}."])

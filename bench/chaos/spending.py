@@ -82,7 +82,7 @@ result(model_usage_since_last_result={{"model": {{"costUSD": spent}}}})
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What came of one run."""
+    """The outcome of one run."""
 
     seed: int
     killed: int

@@ -35,6 +35,7 @@ from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.job import Job
 from bench.chaos.agents import read_ledger
 from bench.chaos.scene import Process, Scene, rows
+from bench.processes import numbers_in
 
 GONE_S = 3.0
 WOKEN_S = 2.0
@@ -147,9 +148,10 @@ class Witness:
         return processes
 
     def _weigh(self, process: Process) -> None:
-        now_kib, peak_kib = _memory_kib(process.pid)
-        if now_kib:
-            grown_kib = peak_kib - self._first_kib.setdefault(process.pid, now_kib)
+        status = numbers_in(Path(f"/proc/{process.pid}/status"))
+        if "VmRSS" in status:
+            first_kib = self._first_kib.setdefault(process.pid, status["VmRSS"])
+            grown_kib = status["VmHWM"] - first_kib
             self.growth_mib = max(self.growth_mib, grown_kib / 1024)
             if grown_kib > MAX_GROWTH_KIB:
                 self.accuse(f"I8: {process.name} grew by {grown_kib // 1024} MiB")
@@ -248,14 +250,3 @@ class Witness:
             return os.listdir(directory)
         except FileNotFoundError:
             return []
-
-
-def _memory_kib(pid: int) -> tuple[int, int]:
-    """Resident memory now and at its peak; zeros for a process that has ended."""
-    found = {"VmRSS": 0, "VmHWM": 0}
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0])
-    return found["VmRSS"], found["VmHWM"]

@@ -215,7 +215,7 @@ def test_a_seed_is_one_plan_and_seeds_in_a_row_strike_with_every_fault() -> None
     assert make_plan(7) == make_plan(7)
     plans = [make_plan(seed) for seed in range(100, 100 + len(FAULTS))]
     assert {strike.fault for plan in plans for strike in plan.strikes} == set(FAULTS)
-    assert len({plan.told() for plan in plans}) == len(plans)
+    assert len({plan.describe() for plan in plans}) == len(plans)
     assert STRIKES.keys() == FAULTS.keys()
 
 
