@@ -24,7 +24,7 @@ from tests.server.processes import COMMAND, INITIALIZE, LEAVE_S, Server, serving
 
 # The library's HTTP client leaves the streams of its answers to the garbage collector.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <async_generator:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored .*<async_generator:pytest.PytestUnraisableExceptionWarning"
 )
 
 ACCEPT = {"accept": "application/json, text/event-stream"}
