@@ -101,20 +101,20 @@ def test_a_subagent_that_talks_after_the_result_opens_no_turn() -> None:
 
 def test_credentials_refused_twice_in_a_row_are_enough() -> None:
     refused = builders.retry(401, error="authentication_failed")
-    assert not transcript(builders.init(), refused).fail_fast
-    assert transcript(builders.init(), refused, refused).fail_fast
-    assert transcript(refused, builders.retry(403)).fail_fast
+    assert not transcript(builders.init(), refused).credentials_refused
+    assert transcript(builders.init(), refused, refused).credentials_refused
+    assert transcript(refused, builders.retry(403)).credentials_refused
 
 
 @pytest.mark.parametrize("between", [builders.text("hi"), builders.retry(529), builders.result()])
 def test_credentials_that_worked_in_between_are_not_refused(between: dict[str, Any]) -> None:
     refused = builders.retry(401)
-    assert not transcript(refused, between, refused).fail_fast
+    assert not transcript(refused, between, refused).credentials_refused
 
 
 def test_the_report_of_an_api_error_is_no_sign_of_life() -> None:
     failing = builders.text("Failed to authenticate", error="authentication_failed")
-    assert transcript(builders.retry(401), failing, builders.retry(401)).fail_fast
+    assert transcript(builders.retry(401), failing, builders.retry(401)).credentials_refused
 
 
 def test_each_denied_call_counts_once() -> None:

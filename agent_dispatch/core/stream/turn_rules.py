@@ -55,7 +55,7 @@ def next_wait(
             lines never say that they have read it.
     """
     # An answer that arrived outranks the outcome of later turns.
-    if seen.fail_fast and not (seen.answered and is_last):
+    if seen.credentials_refused and not (seen.answered and is_last):
         return Wait.REFUSED
     if exited:
         # Of a last turn, the rest of the output is read when its process is closed.
