@@ -1,8 +1,8 @@
-"""One line of stdout to its events, whatever is wrong with it.
+"""Decodes one line of stdout into events, whatever is wrong with the line.
 
-A well-formed line of moderate size goes straight into its struct. Everything else takes the slow
-way, field by field, so that one field of an unexpected type costs that field and not the event,
-and so that a line of any size costs memory only for what is kept of it.
+A well-formed line of moderate size is decoded directly into its struct. Any other line is decoded
+field by field. Then a field of an unexpected type keeps its default and the event is not lost, and
+a line of any size needs memory only for the fields that are kept.
 """
 
 import math
@@ -17,20 +17,20 @@ from agent_dispatch.core.stream.events import Event, JsonEvent, NoiseLine, Other
 from agent_dispatch.core.stream.json_text import JsonBytes, elements, repair, value_end
 
 _MODERATE_BYTES = 1 << 20
-"""Up to here JSON is decoded whole: what it can expand to (20 times at worst) stays small."""
+"""JSON up to this size is decoded at once: it expands to 20 times its size at worst."""
 _MAX_ELEMENTS = 1000
 """Kept of one list."""
 _MAX_OBJECTS = 100_000
-"""Looked at in one line that is not an event by itself."""
+"""Searched in one line that is not an event by itself."""
 _NOISE_BYTES = 2000
 """Kept of a line that holds no event."""
 
-_MENDABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_REPAIRABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _OBJECT_START = re.compile(rb'\{\s*"')
 _LEAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*")
 
 _Read = Callable[[JsonBytes], Any]
-"""JSON to a value; raises `msgspec.ValidationError` if it is of another type."""
+"""Decodes JSON into a value; raises `msgspec.ValidationError` if it has another type."""
 
 
 class _Head(msgspec.Struct):
@@ -49,11 +49,11 @@ _dict_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decod
 def decode_line(line: bytearray | memoryview) -> list[Event]:
     """Return the events of one line, without its line feed; a blank line has none.
 
-    A line that is not one JSON object is searched for objects that are events (an array of them,
-    one after a warning, one before trailing text) and is a `NoiseLine` if it holds none.
+    A line that is not one JSON object is searched for objects that are events: an array of them,
+    one after a warning, or one before trailing text. If it has none, it is a `NoiseLine`.
 
     Args:
-        line: A `bytearray` may be rewritten: the caller gives it away.
+        line: A `bytearray` may be modified.
     """
     lead = _LEAD.match(line)
     begin = 0 if lead is None else lead.end()
@@ -67,27 +67,27 @@ def decode_line(line: bytearray | memoryview) -> list[Event]:
 
 
 def decode_object(data: JsonBytes) -> JsonEvent | OtherEvent | None:
-    """Return the event that `data` is, of type "" if it names none; None if it is no JSON object.
+    """Decode one JSON object; None if `data` is not one. Without a type it is `OtherEvent("")`.
 
     Args:
-        data: A `bytearray` may be rewritten.
+        data: A `bytearray` may be modified.
     """
     try:
         return _decode_well_formed(data)
     except msgspec.ValidationError:
         return None
-    except _MENDABLE:
+    except _REPAIRABLE:
         repaired = data if isinstance(data, bytearray) else bytearray(data)
     try:
         return _decode_by_field(repaired) if repair(repaired) else None
-    except _MENDABLE:
+    except _REPAIRABLE:
         return None
 
 
 def embedded_events(data: JsonBytes) -> Iterator[JsonEvent]:
     """Yield the events among the outermost JSON objects in `data`, in order.
 
-    Bounded: text full of braces that never close is given up after a few passes over it.
+    Bounded: the search gives up after a few passes over text full of unclosed braces.
     """
     budget_bytes = 4 * len(data) + _MODERATE_BYTES
     view = memoryview(data)
@@ -117,19 +117,19 @@ def _decode_well_formed(data: JsonBytes) -> JsonEvent | OtherEvent:
     """Decode a JSON object.
 
     Raises:
-        msgspec.ValidationError: It is JSON, but no object.
-        msgspec.DecodeError: It is no JSON; so do the other `_MENDABLE`.
+        msgspec.ValidationError: `data` is JSON, but not an object.
+        msgspec.DecodeError: `data` is not JSON; the other `_REPAIRABLE` errors mean the same.
     """
     if len(data) <= _MODERATE_BYTES:
         try:
             return _event_decoder.decode(data)
         except msgspec.ValidationError:
-            pass  # An odd field or an unknown type: field by field shows which.
+            pass  # A field of another type, or an unknown event.
     return _decode_by_field(data)
 
 
 def _decode_by_field(data: JsonBytes) -> JsonEvent | OtherEvent:
-    """Decode a JSON object as far as its fields allow; raises as `_decode_well_formed`."""
+    """Decode the fields that have the expected types; raises as `_decode_well_formed` does."""
     kind = _head_decoder.decode(data).type
     read = _EVENT_READERS.get(kind) if isinstance(kind, str) else None
     if read is None:
@@ -139,7 +139,7 @@ def _decode_by_field(data: JsonBytes) -> JsonEvent | OtherEvent:
 
 
 def _reader(kind: Any) -> _Read:
-    """Return what reads a field of type `kind`."""
+    """Return the function that decodes a field of type `kind`."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _struct_reader(kind)
     if kind is str:
@@ -178,7 +178,7 @@ def _struct_reader(kind: type[msgspec.Struct]) -> _Read:
                 try:
                     values[name] = read_field(raw)
                 except msgspec.ValidationError:
-                    continue  # Of another type: the field keeps its default.
+                    continue  # The field keeps its default.
         return kind(**values)
 
     return read
@@ -209,19 +209,19 @@ def _optional_reader(read: _Read) -> _Read:
 
 
 def _finite_reader(read: _Read) -> _Read:
-    """Return `read` for numbers only: the text "NaN" would pass for one."""
+    """Let `read` refuse numbers that are not finite: the lax decoder accepts the text "NaN"."""
 
     def read_finite(data: JsonBytes) -> float | None:
         number: float | None = read(data)
         if number is not None and not math.isfinite(number):
-            raise msgspec.ValidationError("no finite number")
+            raise msgspec.ValidationError("not a finite number")
         return number
 
     return read_finite
 
 
 def _read_text(data: JsonBytes) -> str:
-    """Return a string's text, nothing for null, and the JSON itself of any other value."""
+    """Return the text of a string, "" for null, and the JSON of any other value."""
     if data[0] == ord('"'):
         return _text_decoder.decode(data)
     return "" if data[0] == ord("n") else bytes(data).decode()
@@ -234,7 +234,7 @@ def _read_texts(data: JsonBytes) -> tuple[str, ...]:
 
 def _require_moderate(data: JsonBytes) -> None:
     if len(data) > _MODERATE_BYTES:
-        raise msgspec.ValidationError("larger than anything that is meant")
+        raise msgspec.ValidationError("larger than any real value")
 
 
 _EVENT_READERS: dict[str, _Read] = {

@@ -1,7 +1,7 @@
-"""What Claude Code says on stdout, as far as a dispatch needs it.
+"""The events that Claude Code prints on stdout, as far as a dispatch needs them.
 
-Names, types and meanings as measured with Claude Code 2.1.330; the rest is skipped. Every field has
-a default, because other versions leave some out, and none may cost the event it came with.
+Names, types and meanings were measured with Claude Code 2.1.330. Unknown fields are skipped. Every
+field has a default, because other versions leave some out.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
     status: str = ""
     """`connected`, `failed`, `needs-auth`, `pending` …"""
     source: str = ""
-    """`project` for those of `.mcp.json`."""
+    """`project` for a server of `.mcp.json`."""
 
 
 class BackgroundTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,9 +24,9 @@ class BackgroundTask(msgspec.Struct, frozen=True, kw_only=True):
 
     task_id: str = ""
     ambient: bool = False
-    """Not activity: a watcher that never ends by itself."""
+    """A watcher that never ends by itself; it does not count as activity."""
     off_host: bool = False
-    """Runs elsewhere; nothing here has to stay up for it."""
+    """Runs elsewhere, so no process here has to wait for it."""
 
 
 class TaskPatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class TaskUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PromptOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What the hooks made of a prompt that they did not let through."""
+    """Why a hook did not let a prompt through."""
 
     kind: str = ""
     """`blocked_by_hook` or `stopped_by_hook`."""
@@ -51,7 +51,7 @@ class PromptOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_field="type"):
-    """A fact about the run rather than its talk; `subtype` says which, and which fields are set."""
+    """A fact about the run; `subtype` says which one, and which fields are set."""
 
     subtype: str = ""
     session_id: str | None = None
@@ -61,14 +61,14 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_f
     claude_code_version: str | None = None
     mcp_servers: tuple[McpServer, ...] = ()
     cwd: str | None = None
-    """Where it works, symbolic links resolved."""
+    """The working directory, symbolic links resolved."""
     permission_mode: str | None = msgspec.field(name="permissionMode", default=None)
 
     # permission_denied
     tool_name: str | None = None
     tool_use_id: str | None = None
     decision_reason_type: str | None = None
-    """`rule`, `subcommandResults`, `mode`, `hook`, `safetyCheck` …; None: nothing granted it."""
+    """`rule`, `subcommandResults`, `mode`, `hook`, `safetyCheck` …; None: nothing grants it."""
     message: str | None = None
 
     # api_retry
@@ -79,7 +79,7 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_f
     """HTTP status; None when there was no answer at all."""
     error: str | None = None
 
-    # background_tasks_changed: all that are alive after the change
+    # background_tasks_changed: all live tasks after the change
     tasks: tuple[BackgroundTask, ...] | None = None
 
     # task_started, task_updated, task_notification
@@ -109,12 +109,12 @@ class SystemEvent(msgspec.Struct, frozen=True, kw_only=True, tag="system", tag_f
 
 
 class ToolInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tool is given, as far as a dispatch needs it."""
+    """The input of a tool call, as far as a dispatch needs it."""
 
     task_id: str = ""
     """Of `TaskStop`."""
     shell_id: str = ""
-    """What `TaskStop` takes as well, and what `KillShell` took before it."""
+    """Of `TaskStop`, and of the older `KillShell`."""
     file_path: str = ""
     """Of `Read`, `Write` and `Edit`."""
     notebook_path: str = ""
@@ -146,7 +146,7 @@ class ContentBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model said, or what it was told; text alone, without blocks, is not read."""
+    """A message from or to the model; content that is plain text, not blocks, is not read."""
 
     content: tuple[ContentBlock, ...] = ()
 
@@ -161,40 +161,40 @@ class RateLimitWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RateLimitInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API said of the account's limit."""
+    """What the API said about the limits of the account."""
 
     status: str | None = None
     """`allowed`, `allowed_warning` or `rejected`."""
     resets_at: float | None = msgspec.field(name="resetsAt", default=None)
     """Epoch seconds."""
     rate_limit_type: str | None = msgspec.field(name="rateLimitType", default=None)
-    """The limit that is nearest: `five_hour`, `seven_day` …"""
+    """The nearest limit: `five_hour`, `seven_day` …"""
     utilization: float | None = None
     """The share of that limit in use: 0.92 is 92 %."""
     windows: dict[str, RateLimitWindow] | None = msgspec.field(name="unifiedWindows", default=None)
-    """Every limit that is known, by its type."""
+    """Every known limit, by its type."""
 
 
 class ApiErrorParams(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts beside the CLI's words for an API error."""
+    """Details of an API error."""
 
     rate_limit_info: RateLimitInfo | None = None
 
 
 class AssistantEvent(msgspec.Struct, frozen=True, kw_only=True, tag="assistant", tag_field="type"):
-    """Text or a tool call of the model, or the CLI's own report of an API error."""
+    """Text or tool calls of the model, or a report of an API error by the CLI."""
 
     session_id: str | None = None
     parent_tool_use_id: str | None = None
-    """Set for a subagent's talk."""
+    """Set for messages of a subagent."""
     message: Message = Message()
     error: str | None = None
-    """Kind of API error when this is a report of one, such as `authentication_failed`."""
+    """The kind of API error, such as `authentication_failed`, if this is a report of one."""
     api_error_params: ApiErrorParams | None = None
 
 
 class PermissionDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """How it was decided whether a tool call may run."""
+    """Whether a tool call may run, and who decided that."""
 
     decision: str = ""
     source: str = ""
@@ -203,16 +203,16 @@ class PermissionDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolResultMeta(msgspec.Struct, frozen=True, kw_only=True):
-    """What the CLI says of one tool result beside its text."""
+    """What the CLI adds to one tool result."""
 
     id: str = ""
     non_execution_kind: str = ""
-    """`permission-rule` if something denies it, `user-rejected` if a person would be asked."""
+    """`permission-rule` if a rule denies the call, `user-rejected` if a person would be asked."""
     permission_decision: PermissionDecision | None = None
 
 
 class UserEvent(msgspec.Struct, frozen=True, kw_only=True, tag="user", tag_field="type"):
-    """A tool's result, or a message that the CLI put into the conversation."""
+    """The result of a tool, or a message that the CLI put into the conversation."""
 
     session_id: str | None = None
     parent_tool_use_id: str | None = None
@@ -221,7 +221,7 @@ class UserEvent(msgspec.Struct, frozen=True, kw_only=True, tag="user", tag_field
 
 
 class ModelUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model was used for."""
+    """The usage of one model."""
 
     cost_usd: float | None = msgspec.field(name="costUSD", default=None)
     input_tokens: int | None = msgspec.field(name="inputTokens", default=None)
@@ -233,29 +233,29 @@ class ModelUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PermissionDenial(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool call that was refused."""
+    """A tool call that was denied."""
 
     tool_name: str = ""
     tool_use_id: str = ""
     tool_input: str = ""
-    """The JSON that the call was given: an object, which the decoder hands over as its text."""
+    """The input of the call, a JSON object, as text."""
 
 
 class ResultEvent(msgspec.Struct, frozen=True, kw_only=True, tag="result", tag_field="type"):
-    """The end of a turn: the answer, or what kept it from being given."""
+    """The end of a turn: the answer, or why there is none."""
 
     subtype: str = ""
-    """`success` also when the API failed; `error_*` when a limit or an interrupt ended the turn."""
+    """`success` even if the API failed; `error_*` if a limit or an interrupt ended the turn."""
     is_error: bool | None = None
     result: str = ""
-    """The answer, or the CLI's words for the error; JSON when it was not text."""
+    """The answer, or the CLI's description of the error; JSON if it was not text."""
     session_id: str | None = None
     num_turns: int | None = None
-    """Requests to the model in this turn; 0: none was asked."""
+    """Requests to the model in this turn; 0: no model was asked."""
     total_cost_usd: float | None = None
     """US dollars of the whole session so far, earlier runs included."""
     model_usage_since_last_result: dict[str, ModelUsage] | None = None
-    """By model, only what came since the last result of this process."""
+    """By model, since the last result of this process."""
     permission_denials: tuple[PermissionDenial, ...] = ()
     errors: tuple[str, ...] = ()
     terminal_reason: str | None = None
@@ -269,21 +269,21 @@ class ResultEvent(msgspec.Struct, frozen=True, kw_only=True, tag="result", tag_f
 class RateLimitEvent(
     msgspec.Struct, frozen=True, kw_only=True, tag="rate_limit_event", tag_field="type"
 ):
-    """The account's limit, whenever it changes."""
+    """The limits of the account, whenever they change."""
 
     session_id: str | None = None
     rate_limit_info: RateLimitInfo = RateLimitInfo()
 
 
 class ControlRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the CLI asks."""
+    """A question of the CLI."""
 
     subtype: str = ""
 
     # can_use_tool
     tool_name: str = ""
     input: Any = None
-    """What the tool would be given."""
+    """The input of the tool call."""
     tool_use_id: str = ""
 
 
@@ -307,7 +307,7 @@ class ControlCancelRequestEvent(
 class CommandLifecycleEvent(
     msgspec.Struct, frozen=True, kw_only=True, tag="command_lifecycle", tag_field="type"
 ):
-    """What became of a user line that had an id."""
+    """The state of a user line that had an id."""
 
     command_uuid: str = ""
     state: str = ""
@@ -315,7 +315,7 @@ class CommandLifecycleEvent(
 
 
 class ControlResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """What the CLI answers."""
+    """An answer of the CLI."""
 
     subtype: str = ""
     request_id: str = ""
@@ -331,20 +331,20 @@ class ControlResponseEvent(
 
 
 class OtherEvent(msgspec.Struct, frozen=True):
-    """An event of a type that no dispatch needs."""
+    """An event of a type that a dispatch does not need."""
 
     type: str
 
 
 class NoiseLine(msgspec.Struct, frozen=True):
-    """A line that is no event: a warning, plain text, a piece of something broken."""
+    """A line that is not an event: a warning, plain text, or broken JSON."""
 
     text: str
-    """Its first characters."""
+    """Its beginning."""
 
 
 class CutLine(msgspec.Struct, frozen=True):
-    """A line longer than any may be; all of it but the head is gone."""
+    """A line that was too long; only its head was kept."""
 
     head: bytes
 
@@ -360,6 +360,6 @@ JsonEvent = (
     | CommandLifecycleEvent
     | ControlResponseEvent
 )
-"""The events that are told apart by their `type`."""
+"""The events that have a `type`."""
 
 Event = JsonEvent | OtherEvent | NoiseLine | CutLine

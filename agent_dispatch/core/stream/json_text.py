@@ -1,8 +1,7 @@
-"""JSON as text: where a value ends, and how to make what a strict parser refuses readable to it.
+"""Works on JSON as text: finds where a value ends, and repairs what a strict parser refuses.
 
-Everything here walks the bytes once, without recursion, so neither the depth nor the size of the
-input can exhaust the stack. Nothing is checked beyond strings and brackets: what comes out still
-goes through the parser.
+Every function walks the bytes once, without recursion, so no input can exhaust the stack. Only
+strings and brackets are checked; the result still has to be parsed.
 """
 
 import codecs
@@ -10,10 +9,10 @@ import re
 from collections.abc import Iterator
 
 JsonBytes = bytes | bytearray | memoryview
-"""What both `re` and msgspec read without a copy."""
+"""Types that both `re` and msgspec read without a copy."""
 
 MAX_DEPTH = 100
-"""Levels of nesting that `repair` keeps: far more than an event has, fewer than a stack takes."""
+"""Levels of nesting that `repair` keeps: more than any event has, and safe for the stack."""
 
 # Possessive (`++`, `*+`), so a failed match never backtracks: linear in time, constant in memory.
 _STRING = rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)'
@@ -30,14 +29,14 @@ _PIECE_BYTES = 1 << 20
 
 
 def brackets(data: JsonBytes, start: int = 0) -> Iterator[tuple[int, bool]]:
-    """Yield position and "opens" of each bracket outside strings, in order."""
+    """Yield the position of each bracket outside strings, and whether it opens."""
     while found := _NEXT_BRACKET.match(data, start):
         start = found.end()
         yield start - 1, data[start - 1] in _OPENING
 
 
 def value_end(data: JsonBytes, start: int) -> int | None:
-    """Return where the object or array that begins at `start` ends, or None if it never does."""
+    """Return where the object or array at `start` ends; None if it is not closed."""
     depth = 0
     for position, opens in brackets(data, start):
         depth += 1 if opens else -1
@@ -47,7 +46,7 @@ def value_end(data: JsonBytes, start: int) -> int | None:
 
 
 def elements(data: JsonBytes) -> Iterator[tuple[int, int]]:
-    """Yield the span of each object directly inside the array `data`; other elements are passed."""
+    """Yield the span of each object directly inside the array `data`; skip other elements."""
     depth = begin = 0
     for position, opens in brackets(data):
         if opens:
@@ -73,13 +72,13 @@ def deeper_than(data: JsonBytes, limit: int) -> bool:
 
 
 def repair(data: bytearray) -> bool:
-    """Replace, in place, what RFC 8259 or a parser's stack refuses; strings keep their text.
+    """Replace, in place, what RFC 8259 forbids or a parser's stack cannot take.
 
     Bytes that are not UTF-8 and lone surrogate escapes become U+FFFD; `NaN`, `Infinity` and values
-    nested deeper than `MAX_DEPTH` become null. Needs at most two more copies of `data` meanwhile.
+    nested deeper than `MAX_DEPTH` become null. This needs at most two more copies of `data`.
 
     Returns:
-        Whether there was anything of the kind.
+        Whether anything was replaced.
     """
     repaired = False
     if not _is_utf8(data):

@@ -1,4 +1,4 @@
-"""What a line of progress says: whom it is about, and what that agent does."""
+"""The text of a line of progress: which agent it is about, and what that agent does."""
 
 import re
 
@@ -26,16 +26,16 @@ def tool_line(block: ContentBlock) -> Progress:
 
 
 def target_of(given: ToolInput) -> str:
-    """Return the command, file, pattern or URL that a tool is given; empty without one."""
+    """Return the command, file, pattern or URL in a tool's input; empty without one."""
     target = given.command or given.file_path or given.notebook_path or given.pattern
     return target or given.url or given.path or given.query
 
 
 def with_agent(agent: str, progress: Progress, run_s: float) -> Progress:
-    """Return progress with the agent's name before it, and after a tool call the time.
+    """Put the agent's name before a line of progress, and the time after a tool call.
 
     Args:
-        agent: The agent of the job; progress may be about another one of it.
+        agent: The agent of the job, unless the progress names another agent.
         progress: A line about what an agent does.
         run_s: Seconds since the run began.
     """
@@ -52,12 +52,12 @@ def with_agent(agent: str, progress: Progress, run_s: float) -> Progress:
 
 
 def with_seconds(said: str, seconds: float) -> str:
-    """Return a line with the whole seconds after it, if there is at least one."""
+    """Append the whole seconds to a line, if there is at least one."""
     return f"{said}{SEPARATOR}{seconds:.0f} s" if seconds >= 1 else said
 
 
 def one_line(text: str, most: int = 200) -> str:
     """Return the beginning of `text` on one line, without control characters and keys."""
-    # A key that is cut would not be recognized.
+    # Mask before cutting: a key that is cut is not recognized.
     line = mask(_UNPRINTABLE.sub(" ", text[: most * 4]).strip())
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -1,7 +1,7 @@
-"""Bytes from stdout in, events out: any split of the bytes gives the same events.
+"""Reads stdout: bytes in, events out. Any split of the bytes gives the same events.
 
-Memory is bounded whatever the child prints: by about three times the largest line while it is
-decoded, and by what is kept of it afterwards.
+Memory is bounded, whatever the child prints: it needs about three times the largest line while that
+line is decoded.
 """
 
 from agent_dispatch.core.stream.decoding import decode_line, embedded_events
@@ -13,11 +13,11 @@ from agent_dispatch.core.stream.events import (
 )
 
 MAX_LINE_BYTES = 160 * 1024 * 1024
-"""A longer line is cut: no answer is that large, and something has to give."""
+"""A longer line is cut; no real answer is that large."""
 
 _CUT_HEAD_BYTES = 500
 _MAX_UNREAD_BYTES = 16 * 1024 * 1024
-"""Kept of JSON that spreads over several lines, until the end shows whether it was needed."""
+"""Kept of JSON that spans several lines; it is read at the end if no result arrived."""
 
 
 class EventDecoder:
@@ -28,9 +28,9 @@ class EventDecoder:
         self._line = bytearray()
         """The line that has begun and not ended."""
         self._cut_head: bytes | None = None
-        """Head of the line that is being skipped."""
+        """The head of a line that is too long and being skipped."""
         self._unread: bytearray | None = bytearray()
-        """Lines without an event, from the first that looks like JSON; None: not needed."""
+        """Lines without events, from the first that looks like JSON; None: no longer needed."""
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> list[Event]:
         """Return the events that end in this chunk; `chunk` may be reused afterwards."""
@@ -45,10 +45,10 @@ class EventDecoder:
         return events
 
     def finish(self) -> list[Event]:
-        """Return what the end of the stream completes: a line without a line feed, or several.
+        """Return the events that the end of the stream completes.
 
-        When no line held a result, lines that were no events are read once more as one text: so a
-        result that was printed over several lines is found, too.
+        If no line had a result, the lines without events are read once more as one text, to find
+        a result that was printed over several lines.
         """
         events = self._end_line(memoryview(b""))
         unread, self._unread = self._unread, None
@@ -83,7 +83,7 @@ class EventDecoder:
         return events
 
     def _collect(self, line: bytearray | memoryview, *, looks_like_json: bool) -> None:
-        """Keep a line that may be part of JSON spread over several, while there is room."""
+        """Keep a line that may be part of JSON over several lines, while there is room."""
         if self._unread is None or not (self._unread or looks_like_json):
             return
         if len(self._unread) + len(line) > _MAX_UNREAD_BYTES:

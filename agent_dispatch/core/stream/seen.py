@@ -1,4 +1,4 @@
-"""What a run printed, as far as it matters."""
+"""The facts about one turn that were read from the output of claude."""
 
 from collections.abc import Mapping
 
@@ -16,45 +16,45 @@ from agent_dispatch.model.question import Verdict
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True):
-    """One tool call that was denied, and what the CLI said of the reason."""
+    """One tool call that was denied, and the reason that the CLI gave."""
 
     tool: str
     input: str = ""
-    """Compact JSON, cut; empty if it is not known."""
+    """Compact JSON, cut; empty if not known."""
     command: str = ""
-    """What a shell would have run."""
+    """The shell command."""
     path: str = ""
-    """The file or directory it was about."""
+    """The file or directory."""
     url: str = ""
     reason_type: str = ""
-    """As in `permission_denied`, or else as in the metadata of the call's result."""
+    """From `permission_denied`, or else from the metadata of the call's result."""
     source: str = ""
-    """Who decided, as in the metadata of the call's result."""
+    """Who decided, from the metadata of the call's result."""
     kind: str = ""
-    """Why it did not run, as in the metadata of the call's result."""
+    """Why it did not run, from the metadata of the call's result."""
     said: str = ""
-    """The CLI's own words, cut."""
+    """The message of the CLI, cut."""
     explained: bool = False
-    """An event other than the `result` told of it, so that an empty `reason_type` means that no
-    rule, mode or hook denied it."""
+    """An event other than the `result` reported it. Then an empty `reason_type` means that no
+    rule, mode or hook denied the call."""
     asked: Verdict | None = None
-    """What came of it when a person was asked."""
+    """The verdict, if a person was asked."""
 
 
 class CallsMade(msgspec.Struct, frozen=True):
-    """The tool calls of a run, subagents' included and denied ones not."""
+    """The tool calls of a run, with those of subagents and without denied ones."""
 
     total: int
     tools: Mapping[str, int]
-    """How many of each tool."""
+    """The number of calls by tool."""
     written: tuple[str, ...]
-    """Files that were written or edited, as the calls named them."""
+    """Files that were written or edited, named as in the calls."""
     read_only: bool
-    """Each call that was attempted, denied ones included, was one that changes nothing."""
+    """All attempted calls, denied ones included, were of tools that change nothing."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run printed, as far as it matters; `Transcript.seen` makes it, `Seen()` is silence."""
+    """What `Transcript` has read in one turn; `Seen()` means no output."""
 
     init_seen: bool = False
     session_id: str | None = None
@@ -65,51 +65,51 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     num_turns: int | None = None
     """Summed over all results."""
     usage_cost_usd: float | None = None
-    """US dollars of this run, from the usage that came with its results; None: none came."""
+    """US dollars of this run, from the usage in its results; None: no result had usage."""
     model_usage: Mapping[str, ModelCost] = {}
-    """The same by model, with the tokens."""
+    """Cost and tokens by model."""
     model: str | None = None
-    """As the last `init` said."""
+    """From the last `init`."""
     session_cost_usd: float | None = None
-    """US dollars of the session so far, as the last result said."""
+    """US dollars of the session so far, from the last result."""
     cost_before_usd: float | None = None
-    """What of that was said before this turn, where the process had earlier ones."""
+    """The same before this turn, if the process had earlier turns."""
     denials: tuple[Denial, ...] = ()
-    """The calls that were denied, in order."""
+    """In order."""
     calls: CallsMade | None = None
-    """None: no stream was read."""
+    """None: no output was read."""
     cwd: str | None = None
-    """As the last `init` said."""
+    """From the last `init`."""
     permission_mode: str | None = None
-    """As the last `init` said."""
+    """From the last `init`."""
     failed_servers: tuple[McpServer, ...] = ()
-    """MCP servers that did not start, as the last `init` said."""
+    """MCP servers that did not start, from the last `init`."""
     turn_open: bool = False
-    """The agent was at work when the output ended: a turn had no result yet."""
+    """A turn had no result yet when the output ended."""
     unfinished_tasks: int = 0
-    """Background tasks that still ran, or that were stopped, but not by the agent."""
+    """Background tasks that still ran or were cut off."""
     running_hooks: tuple[str, ...] = ()
-    """Hooks that had begun and not ended."""
+    """Hooks that had not ended."""
     held_by_stop_hook: bool = False
-    """A Stop hook refused the end of the turn until the CLI overrode it."""
+    """A Stop hook kept the turn from ending until the CLI overrode it."""
     prompt_refused: PromptOutcome | None = None
-    """A hook did not let the prompt through."""
+    """Set if a hook did not let the prompt through."""
     words_recovered: bool = False
-    """The last result was empty; what stands in it is what the agent said last."""
+    """The last result was empty, and was given the agent's last words."""
     unanswered_text: str = ""
-    """The model's last words in a turn that ended without an answer."""
+    """The model's last text, if no answer followed it."""
     last_text: str = ""
-    """What the model said last, whatever it did then."""
+    """The model's last text, whatever followed it."""
     api_error: str | None = None
-    """Kind of the API error that the CLI reported last, such as `authentication_failed`."""
+    """The kind of the last API error that the CLI reported, such as `authentication_failed`."""
     last_retry: SystemEvent | None = None
-    """The API error that the CLI was waiting to try again after."""
+    """The API error that the CLI was about to retry after."""
     rate_limit: RateLimitInfo | None = None
     cut_lines: int = 0
     noise_tail: str = ""
-    """The last lines on stdout that were no events."""
+    """The last lines on stdout that were not events."""
 
     @property
     def denied_tools(self) -> tuple[str, ...]:
-        """One for each call that was denied, in order."""
+        """The tool of each denied call, in order."""
         return tuple(denial.tool for denial in self.denials)

@@ -1,4 +1,4 @@
-"""What a run writes to claude's stdin: lines of `--input-format=stream-json`."""
+"""The lines that a run writes to claude's stdin (`--input-format=stream-json`)."""
 
 from typing import Any
 
@@ -15,16 +15,16 @@ DENIED_BY_PERSON = "The user denied this call. Do not try it again in another wa
 
 
 def user_line(prompt: str) -> bytes:
-    """Return the line that starts a turn (`--input-format=stream-json`)."""
+    """Return the line that starts a turn."""
     return _line({"type": "user", "message": {"role": "user", "content": prompt}})
 
 
 def message_line(text: str, line_id: str) -> bytes:
-    """Return the user line that says something more during a turn.
+    """Return the user line that carries a message to a running turn.
 
     Args:
-        text: What to say; it becomes no command of Claude Code.
-        line_id: A UUID, by which events tell what became of it.
+        text: The message; Claude Code does not execute it as a slash command.
+        line_id: A UUID, which the events about this line repeat.
     """
     content = f"Message:\n{text}" if is_command(text) else text
     return _line({"type": "user", "message": {"role": "user", "content": content}, "uuid": line_id})
@@ -37,7 +37,7 @@ def withdrawal_line(line_id: str) -> bytes:
 
 
 def interrupt_line(request_id: str) -> bytes:
-    """Return the line that ends the turn in hand; the process lives on and prints a result."""
+    """Return the line that ends the current turn; the process lives on and prints a result."""
     return _line(
         {
             "type": "control_request",
@@ -48,21 +48,23 @@ def interrupt_line(request_id: str) -> bytes:
 
 
 def refusal_line(asked: ControlRequestEvent) -> bytes:
-    """Return the answer to a question of the CLI that nobody is there to decide.
+    """Return the answer to a question of the CLI that no person can answer.
 
-    Without an answer it would wait until the deadline: a permission is denied, a form that one of
-    the agent's MCP servers shows is cancelled, anything else is refused as not supported.
+    Without an answer it would wait until the deadline. A permission is denied, a form of an MCP
+    server of the agent is cancelled, and anything else is refused as not supported.
     """
-    is_model_s = asked.request.tool_name == ASK_USER
+    is_from_model = asked.request.tool_name == ASK_USER
     answers: dict[str, dict[str, Any]] = {
-        "can_use_tool": _denial(IN_ANSWER if is_model_s else "Nobody can be asked in a dispatch."),
+        "can_use_tool": _denial(
+            IN_ANSWER if is_from_model else "Nobody can be asked in a dispatch."
+        ),
         "elicitation": {"action": "cancel"},
     }
     return _answer_line(asked, answers.get(asked.request.subtype))
 
 
 def allowance_line(asked: ControlRequestEvent) -> bytes:
-    """Return the answer that lets the CLI make the call that it asked for, as it asked for it."""
+    """Return the answer that allows a call with its input unchanged."""
     return _answer_line(asked, {"behavior": "allow", "updatedInput": asked.request.input})
 
 
@@ -72,9 +74,9 @@ def denial_line(asked: ControlRequestEvent, reason: str) -> bytes:
 
 
 def is_permission(asked: ControlRequestEvent) -> bool:
-    """Whether the CLI asks for a permission that a person can give.
+    """Tell whether the CLI asks for a permission that a person can give.
 
-    The model's own question to the user is none: no dispatch has a form for it.
+    The model's own question to the user is not one: a dispatch has no form for it.
     """
     request = asked.request
     return request.subtype == "can_use_tool" and request.tool_name != ASK_USER

@@ -1,4 +1,4 @@
-"""The tool calls of a run, counted while its events arrive; subagents' calls are among them."""
+"""Counts the tool calls of a run, with those of its subagents, while the events arrive."""
 
 from typing import NamedTuple
 
@@ -15,16 +15,16 @@ _READ_ONLY = frozenset(
         "TodoWrite",
         "ToolSearch",
         "StructuredOutput",
-        # The calls of a subagent are looked at one by one.
+        # The calls of a subagent are judged one by one.
         "Task",
         "Agent",
     }
 )
-"""Tools that change nothing. Bash, MCP tools and tools that we do not know may."""
+"""Tools that change nothing. Bash, MCP tools and unknown tools may change something."""
 _WRITERS = frozenset({"Write", "Edit", "NotebookEdit"})
 
 _MAX_CALLS = 20_000
-"""Calls that are known by their ids; later ones are only counted."""
+"""Calls that are remembered by their ids; later ones are only counted."""
 _MAX_TASKS = 1000
 _MAX_NAMES = 100
 """Different tools that are counted by name."""
@@ -37,11 +37,11 @@ _PATH_CHARS = 4096
 class _Call(NamedTuple):
     tool: str
     path: str
-    """Of a tool that writes a file."""
+    """Set for tools that write a file."""
 
 
-class _Told:
-    """The calls of one subagent, as the CLI told their number."""
+class _Reported:
+    """The calls of one subagent, by the numbers that the CLI reports."""
 
     def __init__(self) -> None:
         self.by_run: dict[str, int] = {}
@@ -51,15 +51,15 @@ class _Told:
 class ToolCalls:
     """Counts calls, and remembers the files that were written.
 
-    The calls of a subagent's own subagents are not in the stream (measured with 2.1.332). Of these
-    only their number is told, and the name of one now and then.
+    The calls of a subagent's own subagents are not in the stream (measured with 2.1.332). The CLI
+    reports only their number, and now and then the name of the last one.
     """
 
     def __init__(self) -> None:
         self._calls: dict[str, _Call] = {}
         self._below: dict[str, int] = {}
-        """Calls that were seen of each subagent, by the id of the call that started it."""
-        self._told: dict[str, _Told] = {}
+        """Calls in the stream of each subagent, by the id of the call that started it."""
+        self._reported: dict[str, _Reported] = {}
         """By the same id."""
         self._denied: set[str] = set()
         self._tools: dict[str, int] = {}
@@ -68,43 +68,43 @@ class ToolCalls:
         self._written: dict[str, None] = {}
 
     def made(self) -> CallsMade:
-        """Return what was counted so far."""
+        """Return the calls so far."""
         tools, total, read_only = dict(self._tools), self._total, self._read_only
         hidden = 0
-        for call_id, told in self._told.items():
-            missing = sum(told.by_run.values()) - self._below.get(call_id, 0)
+        for call_id, reported in self._reported.items():
+            missing = sum(reported.by_run.values()) - self._below.get(call_id, 0)
             if missing <= 0:
                 continue
             hidden += missing
-            named = sum(told.names.values()) if call_id not in self._below else 0
-            read_only &= named >= missing and told.names.keys() <= _READ_ONLY
-            for name, count in told.names.items() if named else ():
+            named = sum(reported.names.values()) if call_id not in self._below else 0
+            read_only &= named >= missing and reported.names.keys() <= _READ_ONLY
+            for name, count in reported.names.items() if named else ():
                 tools[name] = tools.get(name, 0) + count
         if hidden:
-            # Those that were denied are among them.
+            # The hidden calls include denied ones.
             total += max(hidden - len(self._denied - self._calls.keys()), 0)
         counted = {name: count for name, count in tools.items() if count}
         return CallsMade(total, counted, tuple(self._written), read_only)
 
     def add_task(self, event: SystemEvent) -> None:
-        """Take in how many calls a subagent has made."""
+        """Take in the number of calls that a subagent has made."""
         if event.usage is None or event.usage.tool_uses <= 0 or not event.tool_use_id:
             return
-        if len(self._told) >= _MAX_TASKS:
+        if len(self._reported) >= _MAX_TASKS:
             self._read_only = False
             return
-        told = self._told.setdefault(event.tool_use_id[:_ID_CHARS], _Told())
+        reported = self._reported.setdefault(event.tool_use_id[:_ID_CHARS], _Reported())
         run = (event.run_id or event.task_id or "")[:_ID_CHARS]
-        known = told.by_run.get(run, 0)
-        if event.usage.tool_uses <= known or (not known and len(told.by_run) >= _MAX_TASKS):
+        known = reported.by_run.get(run, 0)
+        if event.usage.tool_uses <= known or (not known and len(reported.by_run) >= _MAX_TASKS):
             return
-        told.by_run[run] = event.usage.tool_uses
+        reported.by_run[run] = event.usage.tool_uses
         name = (event.last_tool_name or "")[:_NAME_CHARS]
-        if name and (name in told.names or len(told.names) < _MAX_NAMES):
-            told.names[name] = told.names.get(name, 0) + 1
+        if name and (name in reported.names or len(reported.names) < _MAX_NAMES):
+            reported.names[name] = reported.names.get(name, 0) + 1
 
     def add_assistant(self, event: AssistantEvent) -> None:
-        """Count the calls in a message; one that comes again, by its id, is counted once."""
+        """Count the calls in a message; a repeated call, by its id, counts once."""
         for block in event.message.content:
             if block.type != "tool_use" or not block.name:
                 continue
@@ -122,7 +122,7 @@ class ToolCalls:
                 self._count(tool, 1)
 
     def add_user(self, event: UserEvent) -> None:
-        """Remember the files of calls that succeeded, and which calls did not run."""
+        """Remember the files of calls that succeeded, and the calls that were rejected."""
         for meta in event.tool_result_meta:
             decision = meta.permission_decision
             if decision is not None and decision.decision == "reject":
@@ -137,7 +137,7 @@ class ToolCalls:
                     self._written.popitem()
 
     def deny(self, call_id: str) -> None:
-        """Do not count a call: it was denied."""
+        """Take a denied call out of the count."""
         call_id = call_id[:_ID_CHARS]
         if not call_id or call_id in self._denied or len(self._denied) >= _MAX_CALLS:
             return

@@ -1,4 +1,4 @@
-"""What to wait for next in a turn, decided from what the agent's claude has printed so far."""
+"""Decides what a turn waits for, from what claude has printed so far."""
 
 import math
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ class Wait(Enum):
     """What a turn waits for."""
 
     ANSWER = auto()
-    """The agent is at work on what it was asked."""
+    """The agent is working on the user line."""
     WORK = auto()
-    """It has answered; background tasks, and the turns that follow on them, still run."""
+    """It has answered; background tasks or the turns that follow them still run."""
     READING = auto()
-    """It has answered; a message was written to it, and it has not said that it read it."""
+    """It has answered; a message was written to it and not yet reported as read."""
     MORE = auto()
-    """Nothing runs. The CLI may begin another turn by itself, or leave."""
+    """Nothing runs. The CLI may begin another turn by itself, or exit."""
     LAST_WORDS = auto()
-    """It has exited without an answer; what it printed last may still be on its way."""
+    """It has exited without an answer; its last output may still be in the pipe."""
     NOTHING = auto()
     """The turn has ended."""
     REFUSED = auto()
-    """The API refused the credentials; the CLI would go on trying for minutes."""
+    """The API refused the credentials; the CLI would retry for minutes."""
 
 
 PATIENCE_S: Mapping[Wait, float] = {
@@ -33,7 +33,7 @@ PATIENCE_S: Mapping[Wait, float] = {
     Wait.MORE: 2.0,
     Wait.LAST_WORDS: 0.25,
 }
-"""How long to wait for each; the turn ends when that time has passed."""
+"""How long to wait for each; then the turn ends."""
 
 
 def next_wait(
@@ -44,21 +44,21 @@ def next_wait(
     has_message: bool = False,
     message_unread: bool = False,
 ) -> Wait:
-    """Say what the turn waits for.
+    """Return what the turn waits for.
 
     Args:
         seen: What the process has printed.
         exited: The process has ended.
-        is_last: No other turn is put to this process, so it exits when this turn ends.
-        has_message: It has read a message that it still has to see to.
-        message_unread: A message was written to it. Versions of the CLI that do not tell of such
-            lines never say that they have read it.
+        is_last: The process gets no other turn, so it exits when this turn ends.
+        has_message: It has read a message and is not done with it.
+        message_unread: A message was written to it and not yet read. Some versions of the CLI
+            never report that they have read one.
     """
     # An answer that arrived outranks the outcome of later turns.
     if seen.credentials_refused and not (seen.answered and is_last):
         return Wait.REFUSED
     if exited:
-        # Of a last turn, the rest of the output is read when its process is closed.
+        # After a last turn, the rest of the output is read when the process is closed.
         return Wait.NOTHING if seen.answered or is_last else Wait.LAST_WORDS
     if not seen.answered:
         return Wait.ANSWER

@@ -1,4 +1,4 @@
-"""What models were used for, added up; an amount that is not known stays unknown."""
+"""Sums of usage by model; a sum with an unknown cost is unknown."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,12 @@ Usage = Mapping[str, ModelCost]
 
 
 def model_costs(used: Mapping[str, ModelUsage]) -> Usage:
-    """Return the usage that came with a result."""
+    """Return the usage that a result reported."""
     return {name[:MAX_NAME_CHARS]: _model_cost(usage) for name, usage in used.items()}
 
 
 def add_usage(first: Usage, second: Usage) -> Usage:
-    """Return the usage of two runs, or of two parts of one; bounded."""
+    """Return the sum of two usages; the number of models is bounded."""
     usage = dict(first)
     for name, cost in second.items():
         if name in usage:
@@ -29,14 +29,14 @@ def add_usage(first: Usage, second: Usage) -> Usage:
 
 
 def sum_usd(first: float | None, second: float | None) -> float | None:
-    """Return the sum of two amounts; None if one of them is not known."""
+    """Return the sum of two amounts; None if either is not known."""
     if first is None or second is None:
         return None
     return round(first + second, COST_DECIMALS)
 
 
 def sum_counts(first: int | None, second: int | None) -> int | None:
-    """Return the sum of what is known of two counts; None if neither is."""
+    """Return the sum of the known counts; None if neither is known."""
     return first if second is None else (first or 0) + second
 
 
