@@ -18,7 +18,7 @@ from agent_dispatch.core.dialogue.exchange import (
 )
 from agent_dispatch.core.money.shares import Share, join_shares, share_of
 from agent_dispatch.core.next_step import more_time
-from agent_dispatch.core.outcome.failure import resets_at
+from agent_dispatch.core.outcome.api_failure import resets_at
 from agent_dispatch.core.outcome.held import end_held_run, join_runs
 from agent_dispatch.core.outcome.refusal import refused as turn_refused
 from agent_dispatch.core.request.timeout import clamped_timeout_s

@@ -12,7 +12,7 @@ import trio
 
 from agent_dispatch.core.money.shares import Share, share_of
 from agent_dispatch.core.next_step import resume
-from agent_dispatch.core.outcome.failure import resets_at
+from agent_dispatch.core.outcome.api_failure import resets_at
 from agent_dispatch.core.outcome.held import end_held_run, join_runs
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.outcome.report import RunReport

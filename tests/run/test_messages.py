@@ -109,7 +109,7 @@ async def test_a_message_reaches_the_running_turn_and_its_delivery_is_recorded(
     assert message.delivered_at is not None
     assert message.sent_at <= message.delivered_at
     # With a hint it is kept for no other call.
-    assert "told something more (1 message(s))" in (at.result.hint or "")
+    assert "The agent got 1 message(s) while it worked" in (at.result.hint or "")
 
 
 async def test_a_run_whose_record_is_not_written_yet_has_a_message_delivered(stage: Stage) -> None:

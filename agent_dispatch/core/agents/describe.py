@@ -10,9 +10,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.core.agents.phrases import (
-    ABOUT,
     FILE_MENTION,
-    HOW_TO,
     MENU_BORDER,
     MOVED,
     NOT_ABOUT,
@@ -20,22 +18,15 @@ from agent_dispatch.core.agents.phrases import (
     RULE,
     SENTENCE_END,
 )
+from agent_dispatch.core.agents.prose import MAX_PARAGRAPH_CHARS, as_markdown, paragraphs
 from agent_dispatch.model.agent import ProjectFacts
 
 _MAX_HEAD_CHARS = 300
 _MAX_CHARS = 600
 _MAX_NAMES = 12
-_MAX_LINES = 2000
-_MAX_PARAGRAPH_CHARS = 2000
 _MIN_ASCII_CHARS = 10
 _MIN_OTHER_CHARS = 4
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_RULE_OR_UNDERLINE = re.compile(r"[-=*_~^#\s]{3,}|=+|-+")
-_OTHER_BLOCK = re.compile(
-    r"(?:[-*+•]|\d{1,3}[.)])\s|[|@]|\.\. |> ?\[!|\[[^\[\]]{1,100}\]:|:[\w -]{1,40}:|\[{1,2}_?TOC"
-    r"|\{[%{]|(?:import|export) .*['\"{];?$"
-)
 _IMAGE = re.compile(r"!\[[^\[\]]{0,300}\](?:\([^()]{0,500}\)|\[[^\[\]]{0,100}\])?")
 _LINK = re.compile(r"\[([^\[\]]{0,500})\](?:\([^()]{0,500}\)|\[[^\[\]]{0,100}\])")
 _HTML_HEADING = re.compile(r"<h[1-6]\b[^<>]{0,500}>.{0,500}?</h[1-6]>", re.IGNORECASE)
@@ -98,7 +89,7 @@ def _candidates(documents: ProjectDocuments) -> Iterator[str]:
     """Give what could describe the project, the best first; empty where a document has nothing."""
     claude_md = documents.claude_md or ""
     agents_md = documents.agents_md or ""
-    readme = _as_markdown(documents.readme or "", documents.readme_name)
+    readme = as_markdown(documents.readme or "", documents.readme_name)
     yield _from_prose(claude_md, is_instructions=True)
     yield _from_prose(agents_md, is_instructions=True)
     yield _from_prose(readme)
@@ -113,14 +104,14 @@ def _candidates(documents: ProjectDocuments) -> Iterator[str]:
     for descriptions, text in manifests:
         for description in descriptions(text or ""):
             if isinstance(description, str):
-                yield _about_project(description[:_MAX_PARAGRAPH_CHARS], needs_words=False)
+                yield _about_project(description[:MAX_PARAGRAPH_CHARS], needs_words=False)
     yield _from_prose(readme, is_deep=True)
     yield _from_prose(claude_md, is_instructions=True, is_deep=True)
     yield _from_prose(agents_md, is_instructions=True, is_deep=True)
 
 
 def _from_prose(text: str, *, is_instructions: bool = False, is_deep: bool = False) -> str:
-    for paragraph, deep in _paragraphs(text):
+    for paragraph, deep in paragraphs(text):
         if deep is is_deep:
             about = _about_project(paragraph, is_instructions=is_instructions)
             if about:
@@ -132,7 +123,7 @@ def _about_project(
     paragraph: str, *, is_instructions: bool = False, needs_words: bool = True
 ) -> str:
     """Give the sentences of a paragraph that are about the project; empty if none is."""
-    prose = _TAG.sub(" ", _HTML_HEADING.sub("", paragraph[:_MAX_PARAGRAPH_CHARS]))
+    prose = _TAG.sub(" ", _HTML_HEADING.sub("", paragraph[:MAX_PARAGRAPH_CHARS]))
     # Badges are images inside links: without the image, a link around nothing.
     prose = html.unescape(_IMAGE.sub("", prose))
     unlinked = _LINK.sub("", prose)
@@ -175,122 +166,6 @@ def _joined(sentences: list[str]) -> str:
 def _is_menu(text: str) -> bool:
     parts = [part for part in MENU_BORDER.split(text) if part]
     return len(parts) > 1 and all(len(part) <= 30 and part.count(" ") < 3 for part in parts)
-
-
-def _as_markdown(text: str, name: str) -> str:
-    """Bring the marks of other markups that matter here to Markdown."""
-    ending = name.rpartition(".")[2].lower()
-    if ending == "org":
-        text = re.sub(r"(?mi)^[ \t]*#\+(?:begin|end)_(?:src|example|quote).*$", "```", text)
-        text = re.sub(r"(?m)^\*+[ \t]", "# ", text)
-        text = re.sub(r"\[\[[^\[\]]{1,500}\]\[([^\[\]]{1,500})\]\]", r"\1", text)
-        return re.sub(r"\[\[[^\[\]]{1,500}\]\]", "", text)
-    if ending in ("adoc", "asciidoc"):
-        # The lines below the title are its author, revision and attributes.
-        text = re.sub(r"\A(\s*=[ \t].*\n)(?:[^\n]+\n)+", r"\1", text)
-        text = re.sub(r"(?m)^(?:-{4,}|\.{4,}|/{4,}|\|={3,})[ \t]*$", "```", text)
-        text = re.sub(r"(?m)^=+[ \t]", "# ", text)
-        text = re.sub(r"(?m)^(?:\w+::.*|\[.*\]|//.*|:[\w!-]+:.*)$", "", text)
-        text = re.sub(r"(?:image:)[^\s\[\]]{1,300}\[[^\[\]]{0,300}\]", "", text)
-        return re.sub(
-            r"(?:link:|https?://)[^\s\[\]]{1,300}\[([^\[\],]{0,300})[^\[\]]{0,100}\]", r"\1", text
-        )
-    if ending == "rst":
-        text = re.sub(r"`([^`<>]{1,300}?)\s*<[^<>`]{1,300}>`__?", r"\1", text)
-        text = re.sub(r":[\w:+-]{1,40}:`([^`]{1,300})`", r"\1", text)
-        text = re.sub(r"\|[^|\s][^|\n]{0,60}\|_{0,2}", "", text)
-        return re.sub(r"`([^`]{1,300})`__?|(?<=\w)__?\b(?!\w)", r"\1", text)
-    return text
-
-
-def _paragraphs(text: str) -> Iterator[tuple[str, bool]]:
-    """Give the paragraphs of prose in a Markdown text: no list, code, table or heading.
-
-    With each comes whether it stands deep: below a heading that is neither the title nor says that
-    the project is described there. Left out are those below a heading on how to do something.
-    """
-    lines: list[str] = []
-    skips_block = False
-    place = _Place()
-    for line in _prose_lines(text):
-        bare = line.strip()
-        ends_paragraph = True
-        if not bare:
-            skips_block = False
-        elif _RULE_OR_UNDERLINE.fullmatch(bare):
-            # An underline makes a heading of the lines above it.
-            if lines:
-                place.enter(" ".join(lines), 1 if bare[0] == "=" else 2)
-            lines = []
-        elif bare.startswith("#"):
-            if lines and not place.is_left_out:
-                yield " ".join(lines), place.is_deep
-            lines, skips_block = [], False
-            title = bare.lstrip("#")
-            if title[:1] != "+":
-                place.enter(title.strip(), len(bare) - len(title))
-        elif skips_block or _OTHER_BLOCK.match(bare) or (not lines and line[0] in " \t"):
-            skips_block = True
-        else:
-            lines.append(bare[:_MAX_PARAGRAPH_CHARS].lstrip("> "))
-            ends_paragraph = False
-        if ends_paragraph and lines:
-            if not place.is_left_out:
-                yield " ".join(lines), place.is_deep
-            lines = []
-    if lines and not place.is_left_out:
-        yield " ".join(lines), place.is_deep
-
-
-class _Place:
-    """Below which kind of heading a paragraph stands."""
-
-    def __init__(self) -> None:
-        self.is_deep = False
-        self.is_left_out = False
-        self._level = 0
-        self._headings = 0
-
-    def enter(self, heading: str, level: int) -> None:
-        """Go below a heading."""
-        if self.is_left_out and level > self._level:
-            return
-        self._headings += 1
-        self._level = level
-        is_title = self._headings == 1 and level < 3
-        about = ABOUT.match(heading) is not None
-        how_to = not about and HOW_TO.match(heading) is not None
-        is_name = is_title and not (how_to and HOW_TO.fullmatch(heading))
-        # The name of a project may begin like "Build" or "Test".
-        self.is_left_out = how_to and not (is_title and level == 1)
-        self.is_deep = not about and not is_name
-
-
-def _prose_lines(text: str) -> Iterator[str]:
-    """Leave out front matter, comments and fenced code; what they were counts as a blank line."""
-    fence = ""
-    in_comment = False
-    lines = text.removeprefix("\ufeff").splitlines()[:_MAX_LINES]
-    start = 0
-    if lines and lines[0].rstrip() in ("---", "+++") and lines[0].rstrip() in lines[1:]:
-        start = lines.index(lines[0].rstrip(), 1) + 1
-    for line in lines[start:]:
-        if in_comment:
-            in_comment = "-->" not in line
-        elif fence:
-            if line.strip().startswith(fence) and not line.strip().strip(fence[0]):
-                fence = ""
-        elif opening := _FENCE.match(line):
-            fence = opening[1]
-        elif "<!--" in line:
-            before, _, rest = line.partition("<!--")
-            in_comment = "-->" not in rest
-            yield before + rest.partition("-->")[2]
-            continue
-        else:
-            yield line
-            continue
-        yield ""
 
 
 def _toml(text: str) -> Mapping[str, Any]:

@@ -1,8 +1,8 @@
-"""Whether an answer claims that something was done, by tables of English words.
+"""Tells whether an answer claims that something was done, by tables of English words.
 
-Asked only about a run that called no tool, whose claim cannot be true. A false alarm costs more
-than a missed claim, so whatever may be a plan, a condition, a quotation, general knowledge, or
-about the answer itself counts as no claim.
+It is used only for a run without tool calls, whose claim cannot be true. A false alarm costs more
+than a missed claim. So a sentence that may be a plan, a condition, a quotation, general knowledge,
+or about the answer itself is not a claim.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 _MAX_CHARS = 8_000
-"""Looked at: claims stand at the beginning or at the end of an answer."""
+"""Searched: claims are at the beginning or the end of an answer."""
 _SENTENCE_CHARS = 600
 
 
@@ -228,7 +228,7 @@ _CODE = "X"
 def claims_action(answer: str) -> bool:
     """Tell whether an answer says that its author did something, or that something is done."""
     if _WORD.fullmatch(answer):
-        return False  # An answer that was asked for in this form.
+        return False  # One word is an answer in a requested form.
     if len(answer) > _MAX_CHARS:
         half = _MAX_CHARS // 2
         answer = f"{answer[:half]}\n{answer[-half:]}"
@@ -259,7 +259,7 @@ def _is_claimed(pattern: re.Pattern[str], sentence: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Leave out code and quotations; of JSON only its texts stay."""
+    """Remove code and quotations; of JSON, keep only its texts."""
     if text.lstrip()[:1] in ("{", "["):
         with contextlib.suppress(ValueError, RecursionError):
             text = "\n".join(_texts(json.loads(text)))
@@ -290,7 +290,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """Yield the sentences that are no questions, without the marks of a list, and cut."""
+    """Yield the sentences except questions, cut, and without the marks of a list."""
     for part in _SENTENCE_END.split(text):
         sentence = _OPENING.sub("", _MARKS.sub("", part[:_SENTENCE_CHARS])).strip()
         if sentence and not sentence.rstrip("\"')*_ ").endswith("?"):

@@ -1,9 +1,9 @@
-"""Why tool calls were denied, and what lifts that: the least grant, or something else than a grant.
+"""Why tool calls were denied, and what would allow them: the narrowest grant, or another change.
 
-How the CLI tells one reason from another was measured with Claude Code 2.1.330:
+The signs of each reason were measured with Claude Code 2.1.330:
 
-- nothing granted the call: `permission_denied` without a reason; mode `dontAsk` denies the same
-  calls with the reason `mode`. A rule for exactly that call lifts it.
+- no rule granted the call: `permission_denied` without a reason; mode `dontAsk` denies the same
+  calls with the reason `mode`. A rule for exactly that call allows it.
 - a deny rule: reason `rule` or `subcommandResults`, and the call's result has the kind
   `permission-rule`; for a path there is no event, and the source is `user_reject`.
 - an ask rule: reason `rule`, kind `user-rejected`. An allow rule does not outrank it.
@@ -12,15 +12,17 @@ How the CLI tells one reason from another was measured with Claude Code 2.1.330:
 - a path that Claude Code protects: reason `safetyCheck`, whatever is granted.
 """
 
-import os.path
-import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
-from fnmatch import fnmatchcase
-from urllib.parse import urlsplit
 
-from agent_dispatch.core.masking import mask
+from agent_dispatch.core.outcome.permission_rules import (
+    hook_matches,
+    least_rule,
+    matching_rules,
+    rules_about,
+    rules_behind,
+)
 from agent_dispatch.core.stream.seen import Denial, Seen
 from agent_dispatch.model.claude_settings import ClaudeSettings
 from agent_dispatch.model.config import EffectiveAgent
@@ -28,14 +30,7 @@ from agent_dispatch.model.next_step import NextStep, run
 from agent_dispatch.model.question import ASK_USER, Verdict
 
 _MAX_RULES = 5
-"""Proposed in one grant."""
-_MAX_COMMAND_CHARS = 200
-_NOT_IN_A_RULE = re.compile(r"[*<>\\\x00-\x1f\x7f-\x9f\u2028\u2029]|^\s|\s$|:$")
-"""In a command: `*` is a wildcard in a rule, a redirection is not covered by one (measured)."""
-_NOT_IN_A_PATH = re.compile(r"[^\w./ +@=-]")
-_EDITS = frozenset({"Edit", "MultiEdit", "NotebookEdit", "Write"})
-_READS = frozenset({"Glob", "Grep", "LS", "Read"})
-_SEPARATORS = re.compile(r"&&|\|\||[;|&\n]")
+"""Rules proposed in one grant."""
 
 
 class Cause(Enum):
@@ -54,18 +49,18 @@ class Cause(Enum):
 
 
 Advice = tuple[str, NextStep | None]
-"""Why calls were denied, and the change that lifts that."""
+"""Why calls were denied, and the change that would allow them."""
 
 
 def permission_advice(
     agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettings, job_id: str = ""
 ) -> tuple[str, list[NextStep]]:
-    """Return what denied the calls and where that is set, and what lifts it.
+    """Return what denied the calls, where that is set, and the steps that would allow them.
 
     Args:
-        agent: Whose calls were denied.
+        agent: The agent that made the calls.
         seen: What the run printed.
-        inherited: Claude Code's own settings for the agent's directory, as far as they are known.
+        inherited: Claude Code's own settings for the agent's directory, as far as known.
         job_id: The job whose questions a person can still answer.
     """
     by_cause: dict[Cause, list[Denial]] = {}
@@ -115,15 +110,15 @@ def _cause(agent: EffectiveAgent, denial: Denial, seen: Seen, inherited: ClaudeS
     if denial.reason_type in ("rule", "subcommandResults"):
         if by_rule:
             return Cause.DENY_RULE
-        asks = _rules_behind(agent, denial, inherited, "ask", matching_only=True)
-        denies = _rules_behind(agent, denial, inherited, "deny", matching_only=True)
+        asks = rules_behind(agent, denial, inherited, "ask", matching_only=True)
+        denies = rules_behind(agent, denial, inherited, "deny", matching_only=True)
         if not denial.kind and denies:
             return Cause.DENY_RULE
         if asks or denial.reason_type == "rule":
             return Cause.ASK_RULE
         return Cause.NOT_GRANTED
-    if not denial.explained and _about(denial.tool, agent.disallowed_tools or ()):
-        # Nothing but the result told of it: the agent's own rule is what can be known.
+    if not denial.explained and rules_about(denial.tool, agent.disallowed_tools or ()):
+        # Only the result reported the denial; the agent's own rule is the likely cause.
         return Cause.DENY_RULE
     if denial.reason_type in ("", "mode", "classifier", "workingDir"):
         return Cause.NOT_GRANTED
@@ -137,7 +132,7 @@ def _not_granted(
     wanted: dict[str, None] = {}
     said: list[Advice] = []
     for denial in denials:
-        rule = _least_rule(agent, denial)
+        rule = least_rule(agent, denial)
         if rule is None:
             said.append(_no_rule(agent, denial))
         elif rule in granted or denial.tool in granted:
@@ -165,10 +160,10 @@ def _not_granted(
 
 
 def _by_rule(agent: EffectiveAgent, denial: Denial, inherited: ClaudeSettings, kind: str) -> Advice:
-    own = _matching(denial, agent.disallowed_tools or (), agent) if kind == "deny" else []
-    behind = _rules_behind(agent, denial, inherited, kind)
+    own = matching_rules(denial, agent.disallowed_tools or (), agent) if kind == "deny" else []
+    behind = rules_behind(agent, denial, inherited, kind)
     if not own and not any(rules for _, rules in behind) and kind == "deny":
-        own = _about(denial.tool, agent.disallowed_tools or ())
+        own = rules_about(denial.tool, agent.disallowed_tools or ())
     said = []
     step = None
     if own:
@@ -197,7 +192,7 @@ def _by_hook(denial: Denial, inherited: ClaudeSettings) -> str:
         f"{hook.action} in {file.path}"
         for file in inherited.files
         for hook in file.hooks
-        if _hook_matches(hook.matcher, denial.tool)
+        if hook_matches(hook.matcher, denial.tool)
     ]
     which = f" ({'; '.join(found[:_MAX_RULES])})" if found else ""
     return (
@@ -265,129 +260,8 @@ def _mode_source(agent: EffectiveAgent, inherited: ClaudeSettings) -> str:
     return f"permissions.defaultMode of {found[1]}" if found else "of Claude Code's settings"
 
 
-def _least_rule(agent: EffectiveAgent, denial: Denial) -> str | None:
-    """Return the narrowest rule that grants the call; None if there is none for it alone."""
-    tool = denial.tool
-    if tool == "Bash":
-        command = denial.command
-        usable = (
-            0 < len(command) <= _MAX_COMMAND_CHARS
-            and not _NOT_IN_A_RULE.search(command)
-            and _is_balanced(command)
-            # A rule would put the key into the text, the shell's history and the configuration.
-            and mask(command) == command
-        )
-        return f"Bash({command})" if usable else None
-    if tool in _EDITS and denial.path:
-        # A path in a rule for Write is ignored; one for Edit covers all tools that write.
-        return f"Edit({_anchored(agent, denial.path)})"
-    if tool in _READS and denial.path:
-        below = "" if tool == "Read" else "/**"
-        return f"Read({_anchored(agent, denial.path)}{below})"
-    if tool == "WebFetch" and (host := _host(denial.url)):
-        return f"WebFetch(domain:{host})"
-    return tool
-
-
-def _anchored(agent: EffectiveAgent, path: str) -> str:
-    """Write a path as rules do: from the agent's directory, or with two slashes from the root."""
-    full = os.path.normpath(os.path.join(agent.directory, path))
-    root = os.path.normpath(agent.directory)
-    inside = full.startswith(root.rstrip("/") + "/")
-    anchored = full[len(root.rstrip("/")) :] if inside else f"/{full}"
-    # What has a meaning of its own in a rule becomes a wildcard for one character.
-    return _NOT_IN_A_PATH.sub("?", anchored)
-
-
-def _is_balanced(text: str) -> bool:
-    depth = 0
-    for char in text:
-        depth += (char == "(") - (char == ")")
-        if depth < 0:
-            return False
-    return depth == 0
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _rules_behind(
-    agent: EffectiveAgent,
-    denial: Denial,
-    inherited: ClaudeSettings,
-    kind: str,
-    *,
-    matching_only: bool = False,
-) -> list[tuple[str, list[str]]]:
-    """Return the files with rules that match the call; without one, those about its tool."""
-    listed = [(file.path, file.deny if kind == "deny" else file.ask) for file in inherited.files]
-    matching = [(path, _matching(denial, rules, agent)) for path, rules in listed]
-    found = [(path, rules) for path, rules in matching if rules]
-    own = _matching(denial, agent.disallowed_tools or (), agent) if kind == "deny" else []
-    if found or own or matching_only:
-        return found
-    about = [(path, _about(denial.tool, rules)) for path, rules in listed]
-    return [(path, rules) for path, rules in about if rules]
-
-
-def _about(tool: str, rules: Iterable[str]) -> list[str]:
-    """Return the rules that are about `tool`, with or without a pattern."""
-    same = _EDITS if tool in _EDITS else _READS if tool in _READS else {tool}
-    return [
-        rule
-        for rule in rules
-        if (name := rule.partition("(")[0].strip()) in same
-        or (name.startswith("mcp__") and tool.startswith(f"{name.removesuffix('__*')}__"))
-        or (name.endswith("*") and fnmatchcase(tool, name))
-    ]
-
-
-def _matching(denial: Denial, rules: Iterable[str], agent: EffectiveAgent) -> list[str]:
-    """Return the rules that are about this call."""
-    return [rule for rule in _about(denial.tool, rules) if _fits(denial, rule, agent)]
-
-
-def _fits(denial: Denial, rule: str, agent: EffectiveAgent) -> bool:
-    pattern = rule.partition("(")[2].removesuffix(")")
-    if pattern in ("", "*"):
-        return True
-    if denial.tool == "Bash":
-        parts = [denial.command, *_SEPARATORS.split(denial.command)]
-        return any(_command_fits(part.strip(), pattern) for part in parts)
-    if denial.url:
-        host = _host(denial.url)
-        return fnmatchcase(host, pattern.removeprefix("domain:"))
-    full = os.path.normpath(os.path.join(agent.directory, denial.path))
-    relative = os.path.relpath(full, agent.directory)
-    plain = pattern.removeprefix("./").lstrip("/").removeprefix("~/").replace("**/", "*")
-    names = (relative, full.lstrip("/"), os.path.basename(full))
-    return any(fnmatchcase(name, plain) or name.startswith(f"{plain}/") for name in names) or (
-        pattern.startswith("~/") and fnmatchcase(full, f"*/{plain}")
-    )
-
-
-def _command_fits(command: str, pattern: str) -> bool:
-    if pattern.endswith((":*", " *")):
-        prefix = pattern[:-2]
-        return command == prefix or command.startswith(f"{prefix} ")
-    return command == pattern or ("*" in pattern and fnmatchcase(command, pattern))
-
-
-def _hook_matches(matcher: str, tool: str) -> bool:
-    if matcher in ("", "*"):
-        return True
-    try:
-        return re.fullmatch(matcher, tool) is not None
-    except re.error:
-        return False
-
-
 def _update(agent: EffectiveAgent, option: str, rules: list[str]) -> NextStep:
-    """Return the update of one list of tools; it widens a grant, so a person runs it."""
+    """Return the command that updates a list of tools; it widens rights, so a person runs it."""
     value = ",".join(rules) or "none"
     shell = shlex.quote(value) if any(c in value for c in '"$`\\!') else f'"{value}"'
     return run(

@@ -1,4 +1,4 @@
-"""What a run did, measured: from the calls in its stream, and from the state of its work tree."""
+"""Evidence of what a run did, from the tool calls in its stream and from its Git work tree."""
 
 import os.path
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _MAX_CHARS = 40_000
 
 
 def evidence_of(report: RunReport) -> Evidence | None:
-    """Return what the run of a report did; None if nothing of it was read."""
+    """Return the evidence of a run; None if no output was read."""
     calls = report.seen.calls
     if calls is None:
         return None
@@ -39,7 +39,7 @@ def without_lists(evidence: Evidence) -> Evidence:
 def merge_evidence(parts: Iterable[Evidence | None]) -> Evidence | None:
     """Return the evidence of several turns as one, without files and commits.
 
-    Their agents may work in different directories, so that their paths have nothing in common.
+    The agents may work in different directories, so their paths cannot be merged.
     """
     known = [part for part in parts if part is not None]
     if not known:
@@ -56,7 +56,7 @@ def merge_evidence(parts: Iterable[Evidence | None]) -> Evidence | None:
 
 
 def join_evidence(first: Evidence | None, second: Evidence | None) -> Evidence | None:
-    """Return the evidence of two runs, one after the other, of one agent in one session."""
+    """Return the evidence of two consecutive runs of one agent in one session."""
     both = merge_evidence([first, second])
     if both is None:
         return None
@@ -80,7 +80,7 @@ def _bounded(paths: list[str]) -> list[str]:
 def _relative(path: str, bases: list[str]) -> str:
     """Return a path relative to the agent's directory, which may have two names.
 
-    Claude Code works in the directory with its symbolic links resolved; a task may name the other.
+    Claude Code resolves symbolic links in the directory; a task may name the unresolved path.
     """
     if not os.path.isabs(path):
         return os.path.normpath(path)

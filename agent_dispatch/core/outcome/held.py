@@ -1,4 +1,4 @@
-"""A run that was held at a usage limit, and the run that went on with its session, as one."""
+"""Joins a run that was held at a usage limit with the run that resumed its session."""
 
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def join_runs(
     before: DispatchResult, after: DispatchResult, cap_usd: float | None
 ) -> DispatchResult:
-    """Return what two runs of one dispatch came to: the answer of the second, the sums of both."""
+    """Return the result of two runs of one dispatch: the answer of the second, the sums of both."""
     cost_usd = sum_usd(before.cost_usd, after.cost_usd)
     over = bool(cap_usd and cost_usd is not None and cost_usd > cap_usd)
     return msgspec.structs.replace(
@@ -32,7 +32,7 @@ def join_runs(
 
 
 def end_held_run(before: DispatchResult, failure: DispatchResult) -> DispatchResult:
-    """Return the result of a held dispatch that never went on, because of `failure`."""
+    """Return the result of a held dispatch that was not resumed, because of `failure`."""
     return msgspec.structs.replace(
         before,
         error=failure.error,

@@ -1,6 +1,6 @@
-"""The JSON value in an answer that was asked for as JSON.
+"""Finds the JSON value in an answer that was requested as JSON.
 
-Soft by design: what cannot be read with certainty is left as text, and nothing raises.
+An answer that cannot be read with certainty stays text; nothing raises.
 """
 
 import re
@@ -20,11 +20,11 @@ _MAX_CANDIDATES = 1000
 
 
 def parse_answer(text: str) -> Any | msgspec.UnsetType:
-    """Return the JSON value that `text` gives, or UNSET.
+    """Return the JSON value in `text`, or UNSET.
 
-    That is the whole text, or the one fenced block that is JSON, or the one object or array in
-    prose; two of a kind are none. Refused are `NaN`, `Infinity`, numbers that no float holds, and
-    nesting deeper than what passes the value on would take. JSON null is `None`.
+    It is the whole text, or the only fenced block that is JSON, or the only object or array in
+    prose. `NaN`, `Infinity`, numbers too large for a float, and nesting too deep for the encoders
+    are refused. JSON null is `None`.
     """
     data = text.encode(errors="replace")
     whole = _decode(data)
@@ -60,7 +60,7 @@ def _fenced_blocks(data: bytes) -> Iterator[bytes]:
         if not fence:
             if mark:
                 fence, body = mark, []
-                # A block of another language is no answer, even if `true` is valid in both.
+                # A block of another language is not an answer, even if it is valid JSON.
                 wanted = label == b"" or label.startswith(b"json")
         elif mark.startswith(fence) and not label:
             if wanted:
@@ -73,10 +73,10 @@ def _fenced_blocks(data: bytes) -> Iterator[bytes]:
 
 
 def _values_in_prose(data: bytes) -> Iterator[Any | msgspec.UnsetType]:
-    """Yield what each outermost pair of brackets holds, up to the first that never closes.
+    """Yield the value of each outermost pair of brackets, up to the first that is not closed.
 
-    Nothing is taken out of a bracket that is not JSON itself: a part of an answer that was cut
-    off, or of a piece of code, is not the answer.
+    Brackets inside a bracket that is not JSON are skipped: a part of a truncated answer, or of
+    code, is not the answer.
     """
     view = memoryview(data)
     position = 0

@@ -1,4 +1,4 @@
-"""Results of dispatches that were never started."""
+"""Results of dispatches that were not started."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def refused(
 
 
 def refused_by(error: DispatchError, agent: str) -> DispatchResult:
-    """Return the result of a dispatch that `error` kept from starting."""
+    """Return the result of a dispatch that was not started because of `error`."""
     return refused(agent, str(error), next_steps=error.next_steps)
 
 
@@ -55,7 +55,7 @@ def recursion_refused(agent: str, depth: int, max_depth: int) -> DispatchResult:
 
 
 def exclusive_refused(agent: str) -> DispatchResult:
-    """Return the result of a dispatch that would wait for the run that started it."""
+    """Return the result of a dispatch that would wait for its own enclosing run."""
     error = (
         f"A run of agent {agent!r} encloses this dispatch, and with `exclusive = true` in its table"
         " in agents.toml only one run of it goes on at a time: this one would wait for itself. Do"

@@ -1,4 +1,4 @@
-"""All that is known of a run when it has ended: what `classify` decides from."""
+"""The report of a run that has ended, from which `classify` decides."""
 
 from enum import StrEnum
 
@@ -13,32 +13,32 @@ class Ending(StrEnum):
     """Why the run ended."""
 
     EXITED = "exited"
-    """The process ended by itself, or by somebody outside, or after its answer was complete."""
+    """The process exited, was ended by someone else, or was ended after its answer."""
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
-    """Cancelled so that what was said is kept: we interrupted the turn, and it came to its end."""
+    """Cancelled with its last words kept: we interrupted the turn, and it ended."""
     AUTH = "auth"
     """We ended it when the API refused its credentials twice in a row."""
     GUARD_LOST = "guard_lost"
-    """What supervises the process died, so the process was ended with it."""
+    """The guard of the process died, so the process was ended with it."""
     START_FAILED = "start_failed"
 
 
 class StartStage(StrEnum):
-    """What could not be done when a run could not be started."""
+    """The step that failed when a run could not be started."""
 
     DIRECTORY = "directory"
-    """The agent's directory is missing or is no directory."""
+    """The agent's directory is missing or is not a directory."""
     CHDIR = "chdir"
-    """It cannot be entered."""
+    """The directory cannot be entered."""
     CLI_MISSING = "cli_missing"
     """No `claude` was found."""
     CLI_NOT_EXECUTABLE = "cli_not_executable"
     EXEC = "exec"
     """The kernel refused to execute it."""
     FORK = "fork"
-    """No process could be made."""
+    """No process could be created."""
 
 
 class StartFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class StartFailure(msgspec.Struct, frozen=True, kw_only=True):
     stage: StartStage
     errno: int | None = None
     text: str = ""
-    """What the system said, or where was looked."""
+    """The system's message, or where we looked."""
     file: str | None = None
     """The file that cannot be executed."""
 
@@ -56,7 +56,7 @@ class TreeChanges(msgspec.Struct, frozen=True):
     """What changed in a Git work tree during a run."""
 
     files: tuple[str, ...]
-    """From the agent's directory, new names of renamed files; deleted ones too."""
+    """Relative to the agent's directory; renamed files by their new names, deleted ones too."""
     commits: tuple[str, ...]
     """Full ids, oldest first."""
 
@@ -67,7 +67,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     agent: EffectiveAgent
     ending: Ending
     job_id: str = ""
-    """Of the job that it belongs to."""
+    """The job that the run belongs to."""
     duration_ms: int
     """Wall time of the run, queueing not counted."""
     timeout_s: float
@@ -75,22 +75,22 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     response_format: str = ""
     json_schema: str = ""
     resumed: str | None = None
-    """The session that was to be continued; None: a fresh one."""
+    """The session to resume; None: a new one."""
     is_first_turn: bool = True
-    """Its process was asked nothing before."""
+    """Its process had no turn before."""
     exit_code: int | None = None
     """Negative for a signal; None if the process was never started or never reaped."""
     cancelled_by: str = ""
-    """Who asked for the end, as in "Cancelled by ..."."""
+    """Who cancelled it, as in "Cancelled by ..."."""
     stderr_tail: str = ""
     start_failure: StartFailure | None = None
     program: str = "claude"
-    """What was started, for messages."""
+    """The program that was started, for messages."""
     messages: int = 0
-    """What the agent was told more while it worked."""
+    """The number of messages that the agent got while it worked."""
     left_running: int = 0
-    """Processes that the agent left behind and that were ended with it."""
+    """Processes that the agent left behind; they were ended with the run."""
     changes: TreeChanges | None = None
-    """None: no work tree, or it could not be looked at."""
+    """None: no work tree, or it could not be read."""
     inherited: ClaudeSettings = ClaudeSettings()
     """Claude Code's own settings for the agent; read only if a tool was denied."""

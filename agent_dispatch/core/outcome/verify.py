@@ -1,6 +1,6 @@
-"""What the `verify` command of an agent says about its work, and what becomes of the answer.
+"""Applies the check of an agent's `verify` command to its answer.
 
-The command stands in the agent's own table: a caller can ask for it, but not choose it.
+The command is in the agent's own table: a caller can ask for it, but not choose it.
 """
 
 import shlex
@@ -21,12 +21,12 @@ _COMMAND_CHARS = 200
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """What came of running the command once."""
+    """The result of running the command once."""
 
     problem: str
     """Such as `it exited with status 1`; empty: it passed."""
     output: str = ""
-    """The end of what it printed, with keys masked."""
+    """The end of its output, with keys masked."""
 
     @property
     def passed(self) -> bool:
@@ -38,8 +38,8 @@ def check_result(exit_code: int | None, printed: bytes) -> CheckResult:
     """Judge a command that ran to its end.
 
     Args:
-        exit_code: Negative for a signal; None: it is not known.
-        printed: The end of what it wrote to stdout and stderr.
+        exit_code: Negative for a signal; None: not known.
+        printed: The end of its output, stdout and stderr together.
     """
     output = kept_output(printed)
     match exit_code:
@@ -60,7 +60,7 @@ def kept_output(printed: bytes) -> str:
 def apply_check(
     result: DispatchResult, command: Sequence[str], found: CheckResult
 ) -> DispatchResult:
-    """Return the result of a run that answered, as the command decides about it."""
+    """Return the result of a run that answered, after the check."""
     result = msgspec.structs.replace(
         result, verified=found.passed, verify_output=found.output or None
     )
@@ -76,13 +76,13 @@ def apply_check(
         success=False,
         error=f"{error} The command said last:\n{said}" if said else f"{error} It printed nothing.",
         error_type=ErrorType.UNVERIFIED,
-        # Steps would come after the last lines of the command.
+        # Steps would follow the last lines of the command's output.
         next_steps=None,
     )
 
 
 def cancelled_unchecked(result: DispatchResult, by: str) -> DispatchResult:
-    """Return the result of a run that answered and was cancelled before the command decided."""
+    """Return the result of a run that answered and was cancelled before the check had passed."""
     if not result.success:
         return result
     return msgspec.structs.replace(
@@ -94,7 +94,7 @@ def cancelled_unchecked(result: DispatchResult, by: str) -> DispatchResult:
 
 
 def repair_prompt(command: Sequence[str], found: CheckResult) -> str:
-    """Return the turn that has an agent repair what the command found."""
+    """Return the prompt that has an agent repair what the command found."""
     said = quote("What it printed last", found.output) if found.output else "It printed nothing."
     return (
         f"Your work was checked with the command {shown_command(command)}, and did not pass:"

@@ -1,8 +1,8 @@
-"""What changed in a Git work tree between two looks at it, decided from what Git printed.
+"""What changed in a Git work tree between two looks at it, from the output of Git.
 
-A look is the output of `git status --porcelain=v2 --branch -z`, and for each path that differs from
-the last commit a print of its content: what was in such a state before counts only if its content
-is another one afterwards.
+A look is the output of `git status --porcelain=v2 --branch -z`, and a fingerprint of the content of
+each path that differs from the last commit. A path that differed before counts as changed only if
+its fingerprint is another one afterwards.
 """
 
 import os.path
@@ -14,9 +14,9 @@ from agent_dispatch.core.outcome.report import TreeChanges
 
 MAX_COMMITS = 200
 _MAX_FILES = 1000
-"""The most that are handed on; how many are shown is decided later."""
+"""Files that are returned; `evidence` shows fewer."""
 _FIELDS_BEFORE_PATH = {"1": 8, "2": 9, "u": 10}
-"""Of a line that begins so."""
+"""By the first character of a line."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -24,11 +24,11 @@ class Entry(msgspec.Struct, frozen=True):
 
     is_untracked: bool = False
     deleted_oid: str = ""
-    """Of a file that is gone: what it held, as Git names it."""
+    """The object id of a deleted file's content."""
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What `git status` says."""
+    """The output of `git status`."""
 
     head: str | None
     """The commit; None before the first one."""
@@ -41,11 +41,11 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Status
     prints: Mapping[str, object]
-    """Of each path that was asked for: equal values mean equal content."""
+    """Fingerprints of the requested paths: equal values mean equal content."""
 
 
 def parse_status(printed: bytes) -> Status:
-    """Read the records of `git status --porcelain=v2 --branch -z`; others than known are skipped.
+    """Read the records of `git status --porcelain=v2 --branch -z`; unknown ones are skipped.
 
     File names that are not UTF-8 keep their bytes as surrogates (PEP 383).
     """
@@ -75,8 +75,8 @@ def parse_commits(ids: Iterable[str], printed: bytes) -> dict[str, list[str]]:
     """Read `git diff-tree --stdin --always --name-only -z`: the paths of each commit, in order.
 
     Args:
-        ids: Of the commits, as they were given: a file may have a name that looks like an id.
-        printed: What Git made of them.
+        ids: The commits that Git was given; a file name may look like an id.
+        printed: The output of Git.
     """
     commits: dict[str, list[str]] = {commit: [] for commit in ids}
     headings = iter(commits)
@@ -93,12 +93,12 @@ def parse_commits(ids: Iterable[str], printed: bytes) -> dict[str, list[str]]:
 def changes(
     before: Look, after: Look, commits: Mapping[str, list[str]], *, prefix: str
 ) -> TreeChanges:
-    """Say what changed from one look to the next.
+    """Return what changed from one look to the next.
 
     Args:
-        before: With the prints of all its entries.
-        after: With the prints of the entries of `before`, and of new untracked files.
-        commits: Those that were made in between, oldest first, with the paths of each.
+        before: Has the prints of all its entries.
+        after: Has the prints of the entries of `before`, and of new untracked files.
+        commits: The commits in between, oldest first, with the paths of each.
         prefix: The agent's directory, from the top of the work tree.
     """
     was, now = before.status.entries, after.status.entries
@@ -111,7 +111,7 @@ def changes(
 
 
 def new_untracked(was: Status, now: Status) -> Iterator[str]:
-    """Yield the untracked files that may be the new names of files that are gone."""
+    """Yield the untracked files that may be new names of deleted files."""
     if any(entry.deleted_oid for path, entry in now.entries.items() if path not in was.entries):
         for path, entry in now.entries.items():
             if entry.is_untracked and path not in was.entries:
@@ -121,9 +121,9 @@ def new_untracked(was: Status, now: Status) -> Iterator[str]:
 def _renamed(
     was: Mapping[str, Entry], now: Mapping[str, Entry], prints: Mapping[str, object]
 ) -> set[str]:
-    """Return the old names of files whose content is that of a new untracked file.
+    """Return the old names of files whose content is in a new untracked file.
 
-    Git finds a rename only among what is staged or committed.
+    Git itself detects only renames that are staged or committed.
     """
     new = {prints.get(path) for path, entry in now.items() if entry.is_untracked}
     return {
@@ -138,5 +138,5 @@ def _relative(path: str, prefix: str) -> str:
 
 
 def is_oid(text: str) -> bool:
-    """Whether a text is the full id of an object."""
+    """Tell whether a text is the full id of an object."""
     return len(text) in (40, 64) and not text.strip("0123456789abcdef")
