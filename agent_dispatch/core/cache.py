@@ -1,9 +1,8 @@
-"""Answers that need not be paid for twice: which are kept, for whom, and for how long.
+"""The cache of answers: which are kept, for which requests, and for how long.
 
-An answer is kept for requests that ask the same of the same agent, configured the same; anything
-else may be answered differently. Only the answer of a run that changed nothing is kept, so that
-"build it" and "run the tests again" always run; and only one without a remark: what was denied, cut
-off or left behind may go better the next time.
+An answer serves requests that ask the same of the same agent with the same configuration. Only the
+answer of a run that changed nothing is kept, so "build it" and "run the tests again" always run. An
+answer with a hint is not kept: what was denied or cut short may succeed the next time.
 """
 
 import hashlib
@@ -21,10 +20,10 @@ MAX_KEPT_CHARS = 8 * 1024 * 1024
 
 
 def request_key(request: DispatchRequest, agent: EffectiveAgent, prompt: str = "") -> bytes:
-    """Return what two requests have in common when one answer serves both.
+    """Return a key that is equal for requests that one answer can serve.
 
-    How long a caller is ready to wait does not matter to the answer. The prompt holds what the
-    request only names: the shared context of a group.
+    The timeout does not matter to the answer. The prompt contains what the request only names: the
+    shared context of a group.
     """
     asked = msgspec.structs.replace(request, timeout_s=None)
     return hashlib.blake2b(msgspec.msgpack.encode((asked, agent, prompt)), digest_size=32).digest()
@@ -33,8 +32,7 @@ def request_key(request: DispatchRequest, agent: EffectiveAgent, prompt: str = "
 def is_clean(result: DispatchResult) -> bool:
     """Tell whether an answer may be given again.
 
-    It is a success that nothing has to be said about, of a run that did nothing but read and that
-    no command had to verify.
+    It is a success without a hint, of a run that only read and that no command had to verify.
     """
     if not result.success or result.hint or result.verified is not None:
         return False
@@ -42,9 +40,9 @@ def is_clean(result: DispatchResult) -> bool:
 
 
 class Cache:
-    """Clean answers in the order they came; the oldest leave first.
+    """Clean answers in the order in which they were put; the oldest are dropped first.
 
-    Times are seconds on a clock of the caller's that never goes back.
+    Times are seconds on a monotonic clock of the caller.
     """
 
     def __init__(self) -> None:
@@ -54,7 +52,7 @@ class Cache:
         self._hits = 0
         self._misses = 0
         self.generation = 0
-        """How often it was cleared: a run that began before is no news after."""
+        """How often it was cleared; a run that began before must not fill it afterwards."""
 
     def get(self, key: bytes, now: float, settings: CacheSettings) -> DispatchResult | None:
         """Return the answer kept for `key`, marked as cached and free, if it is not too old."""
@@ -67,12 +65,12 @@ class Cache:
         return found[1]
 
     def peek(self, key: bytes) -> DispatchResult | None:
-        """Return the answer kept for `key`, however old, without counting the question."""
+        """Return the answer kept for `key`, however old, without counting a hit or miss."""
         found = self._kept.get(key)
         return None if found is None else found[1]
 
     def count_shared(self) -> None:
-        """Take note that the last miss was answered by a run that was under way."""
+        """Count the last miss as a hit: a run under way answered it."""
         self._misses -= 1
         self._hits += 1
 
@@ -85,13 +83,13 @@ class Cache:
         *,
         ended_at: float,
     ) -> None:
-        """Keep `result` in the place of an older one, if it is clean and there is room for it.
+        """Keep `result` in place of an older one, if it is clean and not too large.
 
         Args:
-            key: Of `request_key`.
-            result: Of the run.
+            key: From `request_key`.
+            result: The result of the run.
             now: On the clock of the cache.
-            settings: As they are now.
+            settings: The current settings.
             ended_at: When the run ended, in seconds since the epoch.
         """
         self.forget(key)
@@ -103,7 +101,7 @@ class Cache:
         self._drop(now, settings)
 
     def clear(self) -> int:
-        """Forget everything; return how many answers that were."""
+        """Forget everything; return the number of answers."""
         cleared = len(self._kept)
         self._kept.clear()
         self._chars = 0
@@ -111,7 +109,7 @@ class Cache:
         return cleared
 
     def stats(self, now: float, settings: CacheSettings) -> CacheStats:
-        """Return how full it is and how often it helped."""
+        """Return its size and its hits and misses."""
         self._drop(now, settings)
         asked = self._hits + self._misses
         return CacheStats(
@@ -125,7 +123,7 @@ class Cache:
         )
 
     def _drop(self, now: float, settings: CacheSettings) -> None:
-        """Forget what is too old or too much, as the settings are now."""
+        """Forget answers that are too old or too many."""
         while self._kept:
             key, (kept_at, _) = next(iter(self._kept.items()))
             expired = now - kept_at >= settings.ttl
@@ -144,5 +142,5 @@ class Cache:
 
 
 def _size(result: DispatchResult) -> int:
-    """Characters of the answers; what was parsed of one is about as much again."""
+    """Count the characters of the answers; a parsed answer is about as large again."""
     return len(result.result) + sum(map(len, result.earlier_results or ()))

@@ -1,8 +1,8 @@
 """The command line and environment of one `claude` process.
 
-The prompt is never part of it: it goes to stdin, so any text of any size is safe. All values are
-joined to their flag by `=`, so none can become a flag of its own; one that looks like a flag is
-refused nevertheless, because it can only be a mistake or an attack.
+The prompt goes to stdin and not on the command line, so any text of any size is safe. Each value is
+joined to its flag by `=`, so it cannot become a flag itself. A value that looks like a flag is
+refused all the same: it can only be a mistake or an attack.
 """
 
 import math
@@ -19,16 +19,16 @@ from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.next_step import DOCTOR, NextStep, StepKind, run
 
 DEPTH_VARIABLE = "AGENT_DISPATCH_DEPTH"
-"""How many dispatches enclose this process; set for each child, one more than our own."""
+"""How many dispatches enclose this process; a child gets one more."""
 
 MARKER_VARIABLE = "AGENT_DISPATCH_RUN"
-"""Names the run in the environment of every process under it, to find those that escaped."""
+"""Marks the environment of every process of a run, to find those that escaped."""
 
 EXCLUSIVE_VARIABLE = "AGENT_DISPATCH_EXCLUSIVE"
-"""Names, with commas between them, the exclusive agents whose runs enclose this process."""
+"""The exclusive agents whose runs enclose this process, separated by commas."""
 
 UNREADABLE_DEPTH = sys.maxsize
-"""What `current_depth` makes of a value that is no depth: deeper than any limit."""
+"""The depth for a value that is not a number: deeper than any limit."""
 
 _WAIT_CEILING_VARIABLE = "CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS"
 _ALWAYS = (
@@ -36,14 +36,14 @@ _ALWAYS = (
     "--input-format=stream-json",
     "--output-format=stream-json",
     "--verbose",
-    # They promise to go on later, but a dispatch ends with its answer (measured with 2.1.330: the
-    # model said "I will look again in a minute", and that was all). What is to be waited for can
-    # be a background command: that is waited for.
+    # These tools promise to go on later, but a dispatch ends with its answer (measured with
+    # 2.1.330: the model said "I will look again in a minute", and the run was over). To wait, an
+    # agent can use a background command, which the run waits for.
     "--disallowedTools=ScheduleWakeup",
     "--disallowedTools=CronCreate",
 )
 _OUR_SERVER_NAMES = ("agent-dispatch", "plugin:agent-dispatch:agent-dispatch")
-"""As `init` registers it, and as the plugin does (measured with Claude Code 2.1.332)."""
+"""The names under which `init` and the plugin register our server (measured with 2.1.332)."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -53,11 +53,11 @@ class Command(msgspec.Struct, frozen=True):
     cwd: str
     env: dict[str, str]
     session_id: str | None = None
-    """The session that it begins or goes on with; None: one that the CLI names."""
+    """The session that it begins or resumes; None: the CLI chooses a new one."""
 
 
 class RefusedValueError(DispatchError):
-    """A configured value cannot be handed to the CLI; nothing was started."""
+    """A configured value cannot be passed to the CLI; nothing was started."""
 
 
 def build_command(
@@ -79,20 +79,20 @@ def build_command(
 
     Args:
         claude: The resolved program and its first arguments.
-        agent: Its tools: None and `()` both pass no flag, so the project's own settings decide.
+        agent: Without allowed tools, None or `()`, the project's own settings decide.
         new_session: The id to give a new session.
         resume: The session to continue; not together with `new_session`.
         environ: The environment to derive the child's from.
-        depth: Our own depth, as `current_depth` gives it.
-        max_depth: The setting; a child at the last allowed depth gets no server of ours.
+        depth: Our own depth, from `current_depth`.
+        max_depth: The setting; a child at the last allowed depth does not start our server.
         marker: The value of `MARKER_VARIABLE`.
         timeout_s: How long the run may take; the CLI waits as long for background tasks.
-        json_schema: What the answer has to fit, as JSON; empty for none.
-        exclusive: Exclusive agents that the run holds: none of them can be started below it.
-        asks: It asks on its control pipe for the permissions that it lacks.
+        json_schema: The JSON Schema of the answer; empty for none.
+        exclusive: Exclusive agents that the run holds; they cannot be started below it.
+        asks: The CLI asks us, on stdout, for permissions that the agent lacks.
 
     Raises:
-        RefusedValueError: A value looks like a flag, holds a NUL, or is not a usable number.
+        RefusedValueError: A value looks like a flag, contains a NUL, or is not a usable number.
     """
     if not claude or (new_session is not None and resume is not None):
         raise ValueError("needs a program, and one way to choose the session")
@@ -123,16 +123,16 @@ def build_command(
         # An empty list leaves no built-in tool.
         argv.append(_flag(agent, "--tools", ",".join(filter(None, agent.tools))))
     if agent.instructions:
-        # The text may begin with a dash: after `=` the CLI takes it as a value.
+        # The text may begin with a dash; after `=` the CLI takes it as a value.
         text = _usable(agent, "--append-system-prompt", agent.instructions)
         argv.append(f"--append-system-prompt={text}")
-        # Without it a resumed session keeps the text that it began with (measured with 2.1.330).
+        # Otherwise a resumed session keeps the text that it began with (measured with 2.1.330).
         argv.append("--system-prompt-snapshot=off")
     if json_schema:
         argv.append(f"--json-schema={json_schema}")
     settings: dict[str, object] = {}
     if depth + 1 >= max_depth or not agent.nested:
-        # A child that may not dispatch must not pay for starting our server: `-p` waits for it.
+        # A child that may not dispatch should not wait for our server to start, as `-p` does.
         settings["deniedMcpServers"] = [{"serverName": name} for name in _OUR_SERVER_NAMES]
     if settings:
         argv.append(f"--settings={msgspec.json.encode(settings).decode()}")
@@ -150,15 +150,15 @@ def build_command(
 
 
 def exclusive_above(environ: Mapping[str, str]) -> list[str]:
-    """Name the exclusive agents whose runs enclose this process."""
+    """Return the exclusive agents whose runs enclose this process."""
     return list(filter(None, environ.get(EXCLUSIVE_VARIABLE, "").split(",")))
 
 
 def current_depth(environ: Mapping[str, str]) -> int:
     """Return how many dispatches enclose this process.
 
-    A value that is no such number counts as `UNREADABLE_DEPTH`: an agent that can spoil the
-    variable must not be able to switch the recursion guard off with it.
+    A value that is not a number counts as `UNREADABLE_DEPTH`, so an agent cannot switch the
+    recursion limit off by spoiling the variable.
     """
     value = environ.get(DEPTH_VARIABLE, "").strip()
     if not value:
@@ -183,8 +183,8 @@ def _usable(agent: EffectiveAgent, what: str, value: str) -> str:
         encoded = b"\0"
     if b"\0" in encoded:
         raise RefusedValueError(
-            f"Agent {agent.name!r}: the value {value!r} for {what} holds a character that no"
-            " command line can carry; nothing was started.",
+            f"Agent {agent.name!r}: the value {value!r} for {what} contains a character that a"
+            " command line cannot carry; nothing was started.",
             *_remedy(agent),
         )
     return value

@@ -1,7 +1,7 @@
 """Which environment variables an agent inherits.
 
-Left out is what binds a process to the caller's session or repository. An agent's `env_allow` and
-`env_deny` narrow the rest.
+Variables that bind a process to the caller's session or repository are left out. An agent's
+`env_allow` and `env_deny` narrow the rest.
 """
 
 import re
@@ -22,10 +22,10 @@ _SESSION_VARIABLES = frozenset(
         "CLAUDE_PROJECT_DIR",
     }
 )
-"""They say which session a process belongs to; a dispatched one belongs to none of ours."""
+"""They bind a process to a session; a dispatched process belongs to none of the caller's."""
 
 _INSIDE_SESSION = ("CLAUDECODE", "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_SESSION_ID")
-"""Claude Code sets these for what a session starts (read in 2.1.330)."""
+"""Claude Code sets these for the processes of a session (read in 2.1.330)."""
 _RETRY_VARIABLE = re.compile(r"CLAUDE_CODE_\w*RETR(?:Y|IES)")
 
 _GIT_VARIABLES = frozenset(
@@ -48,15 +48,16 @@ _GIT_VARIABLES = frozenset(
         "GIT_WORK_TREE",
     }
 )
-"""What `git rev-parse --local-env-vars` lists: Git sets them for its hooks, and they bind a process
-to the caller's repository. GIT_CONFIG_COUNT is listed too and stays: a user sets it, for example to
-declare safe directories. GIT_QUARANTINE_PATH is not listed and goes: a pre-receive hook has it, and
-with it Git refuses to update references anywhere. GIT_CONFIG_PARAMETERS goes: it holds the `git -c`
-of one command of the caller's, and can itself name a repository (`-c core.worktree=…`)."""
+"""The list of `git rev-parse --local-env-vars`, with two changes. Git sets these for its hooks, and
+they bind a process to the caller's repository.
+
+GIT_CONFIG_COUNT is inherited although Git lists it: users set it, for example to declare safe
+directories. GIT_QUARANTINE_PATH is left out although Git does not list it: a pre-receive hook has
+it, and with it Git refuses to update references anywhere. GIT_CONFIG_PARAMETERS holds the `git -c`
+options of one command of the caller, and can name a repository (`-c core.worktree=…`)."""
 
 _OUR_PREFIX = "AGENT_DISPATCH_"
-"""Always passed: without them a nested dispatch would not know its depth, its job, and the limits
-of the machine."""
+"""Always inherited: they tell a nested dispatch its depth, its job, and the machine's limits."""
 
 _NEEDED = (
     # The login, the API and all switches of Claude Code.
@@ -77,7 +78,7 @@ _NEEDED = (
     "MCP_TIMEOUT",
     "MCP_TOOL_TIMEOUT",
     "USE_BUILTIN_RIPGREP",
-    # The program itself, its files, its shell, and its way to the network.
+    # The program, its files, its shell, and the network.
     "PATH",
     "HOME",
     "USER",
@@ -101,11 +102,11 @@ _NEEDED = (
     "NODE_EXTRA_CA_CERTS",
     "SSL_CERT_DIR",
     "SSL_CERT_FILE",
-    # Names of a trace, not secrets: a trace with a gap would be useless.
+    # The names of a trace are no secrets, and a trace with a gap is useless.
     "TRACEPARENT",
     "TRACESTATE",
 )
-"""What Claude Code needs or reads, whatever `env_allow` names."""
+"""Inherited whatever `env_allow` names: Claude Code needs or reads them."""
 
 _NEEDED_WITH: Mapping[str, tuple[str, ...]] = {
     "CLAUDE_CODE_USE_BEDROCK": ("AWS_*",),
@@ -113,10 +114,10 @@ _NEEDED_WITH: Mapping[str, tuple[str, ...]] = {
     "CLAUDE_CODE_USE_FOUNDRY": ("AZURE_*",),
     "CLAUDE_CODE_ENABLE_TELEMETRY": ("OTEL_*",),
 }
-"""What it needs besides once it is told by such a switch where its models or its reports are."""
+"""Also inherited if the switch is set: where its models are, or where it sends its telemetry."""
 
 ESSENTIAL = ("HOME", "PATH")
-"""Without them Claude Code finds neither its login nor programs."""
+"""Without them Claude Code finds neither its login nor any program."""
 
 
 def inherited(
@@ -126,14 +127,14 @@ def inherited(
     allow: Iterable[str] | None = None,
     deny: Iterable[str] | None = None,
 ) -> dict[str, str]:
-    """Return what an agent inherits of `environ`.
+    """Return the variables of `environ` that an agent inherits.
 
     Args:
         environ: Our own environment.
         nested: We run inside a dispatch.
-        allow: If given, only these names pass, and those that Claude Code needs. `*` stands for
-            any characters.
-        deny: These never pass, except our own variables.
+        allow: If given, only these names are inherited, and those that Claude Code needs. `*`
+            stands for any characters.
+        deny: These names are not inherited, except our own variables.
     """
     env = {
         name: value
@@ -141,8 +142,8 @@ def inherited(
         if name not in _SESSION_VARIABLES and name not in _GIT_VARIABLES
     }
     if nested or any(name in environ for name in _INSIDE_SESSION):
-        # A session hands on the settings of its own project. From a plain shell they are the
-        # user's, and meant for the agents.
+        # A session passes on the settings of its own project. From a plain shell they are the
+        # user's own, and meant for the agents.
         env = {name: value for name, value in env.items() if not _RETRY_VARIABLE.match(name)}
     if allow is not None:
         needed = [*_NEEDED]
@@ -157,7 +158,7 @@ def inherited(
 
 
 def name_pattern(names: Iterable[str]) -> Callable[[str], bool]:
-    """Return what tells whether a name is one of `names`, in which `*` stands for anything."""
+    """Return a test for names that match one of `names`, in which `*` stands for anything."""
     alternatives = (re.escape(name).replace(r"\*", ".*") for name in names)
     matches = re.compile("|".join(alternatives) or r"(?!)", re.DOTALL).fullmatch
     return lambda name: matches(name) is not None

@@ -1,6 +1,6 @@
-"""Several dispatches under one background job: its record, and the answer that it stands for.
+"""The record and the answer of a group: several dispatches under one background job.
 
-The record holds what came of each member as values; a surface words their next steps.
+The record holds the results of the members as values; a surface words their next steps.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ _SHOWN_MEMBERS = 5
 
 
 def agents_of(members: Sequence[Member], aggregate: str) -> list[str]:
-    """Return all agents that work on a group, each once."""
+    """Return the agents of a group, each once."""
     names = [member.request.agent for member in members]
     return list(dict.fromkeys([*names, *filter(None, [aggregate])]))
 
 
 def as_dispatch(members: Sequence[Member], aggregate: str) -> DispatchRequest:
-    """Return what a group is recorded as: one request that names its agents and tasks."""
+    """Return the request that a group is recorded as: it names the agents and tasks."""
     agents = agents_of(members, aggregate)
     more = ["…"] if len(agents) > _NAMED_AGENTS else []
     tasks = [
@@ -55,14 +55,14 @@ def as_dispatch(members: Sequence[Member], aggregate: str) -> DispatchRequest:
 
 
 def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> DispatchResult:
-    """Return the result of a group that ran to its end, whatever came of its members."""
+    """Return the result of a group that ran to its end, even if members failed."""
     results = outcome.individual_results
     done = sum(result.success for result in results)
     text = f"{done} of {len(results)} dispatches succeeded; parsed_result has the answers."
     every = [*results, *([outcome.aggregated] if outcome.aggregated else [])]
     if outcome.aggregated is not None and outcome.aggregated.success:
         text = outcome.aggregated.result
-    # Tasks that are the same share a run, which is paid for once.
+    # Identical tasks share a run, which is paid for once.
     paid = {result.job_id or number: result for number, result in enumerate(every)}
     costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
     parsed = outcome if outcome.aggregated is not None else results
@@ -72,25 +72,25 @@ def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> Dispatch
         result=text,
         cost_usd=round(sum(costs), COST_DECIMALS) if costs else None,
         duration_ms=duration_ms,
-        # One answer that is no text in UTF-8 must not cost the others their place in the record.
+        # One answer that is not valid UTF-8 must not keep the others from being recorded.
         parsed_result=scrubbed(msgspec.to_builtins(parsed)),
     )
 
 
 def cancelled(agent: str, members: Sequence[str], by: str) -> DispatchResult:
-    """Return the result of a group that was cancelled; its members have results of their own."""
+    """Return the result of a cancelled group; its members have their own results."""
     return refused(agent, f"Cancelled by {by}.", ErrorType.CANCELLED, looks_at(members))
 
 
 def looks_at(members: Sequence[str]) -> list[NextStep]:
-    """Return how to see what came of the members."""
+    """Return how to look at the members."""
     return [NextStep(kind=StepKind.LOOK_AT_JOB, job_id=job_id) for job_id in members][
         :_SHOWN_MEMBERS
     ]
 
 
 def from_record(result: DispatchResult) -> ParallelResult | None:
-    """Return what came of the members; None for a group that did not run to its end."""
+    """Return the results of the members; None for a group that did not run to its end."""
     parsed = result.parsed_result
     if isinstance(parsed, list):
         parsed = {"individual_results": parsed}
@@ -103,12 +103,12 @@ def from_record(result: DispatchResult) -> ParallelResult | None:
 def answer(
     outcome: ParallelResult, members: Sequence[Member], say: Say
 ) -> list[DispatchResult | ResultRef] | ParallelAnswer:
-    """Return the answer of `dispatch_parallel`: what goes out with one call."""
+    """Return the answer of `dispatch_parallel`, cut to what goes out with one call."""
     summaries = [member.summary_chars if member.ref else None for member in members]
     results = [worded(result, say) for result in outcome.individual_results]
     if outcome.aggregated is None:
         return inline_all(results, summaries)
-    # The caller asked for this one: it gets at least half of the room, the others get the rest.
+    # The caller asked for this one, so it gets at least half of the room.
     others_chars = sum(len(result.result) for result in results)
     room_chars = max(INLINE_CHARS // 2, INLINE_CHARS - others_chars)
     aggregated = inline(worded(outcome.aggregated, say), room_chars)
@@ -120,12 +120,12 @@ def answer(
 
 
 def with_answers(job: Job, say: Say, *, whole: bool = False) -> Job:
-    """Word what came of the members of a group; any other job stays as it is.
+    """Word the results in the record of a group; any other job stays as it is.
 
     Args:
         job: The job.
         say: How the surface words a step.
-        whole: Cut no answer.
+        whole: Do not cut the answers.
     """
     if job.kind is not JobKind.GROUP or job.result is None:
         return job

@@ -1,10 +1,10 @@
 """Masks what looks like a key in text that is shown, logged or sent on.
 
-It covers progress lines, the tails of stderr, error texts, the output of `verify`, denied calls and
-notifications. Prompts, results and questions stay as they are: they are what was asked for.
+Progress lines, the tails of stderr, error texts, the output of `verify`, denied calls and
+notifications are masked. Prompts, results and questions are not: the caller asked for them.
 
-At most four characters of a value stay, and a sign that something was there. A text that was cut in
-the middle of a key is masked too, so a pattern asks for the beginning of a key, not for all of it.
+At most four characters of a key stay, followed by an ellipsis. Patterns match the beginning of a
+key, so that a key that was cut off is masked too.
 """
 
 import functools
@@ -22,7 +22,7 @@ class SecretPattern(NamedTuple):
     regex: str
     """Matches the key; if only a part of the match is the key, its group is named like `name`."""
     source: str
-    """Where the form is described."""
+    """Where the format is documented."""
 
 
 _WORD_START = r"(?<![A-Za-z0-9])"
@@ -261,14 +261,11 @@ _HINT = (
     r"|eyJ|PRIVATE KEY|SECRET|@|(?i:key|secret|token|passw|passphrase|pwd|_pass"
     r"|credential|bearer|author)"
 )
-"""Stands in every text that holds a key of some kind: most texts need no closer look."""
+"""Found in every text with a key of any kind; most texts need no closer look."""
 
 
 def mask(text: str) -> str:
-    """Return `text` with what looks like a key cut to its first characters and `…`.
-
-    What is masked once stays as it is when it is masked again.
-    """
+    """Cut what looks like a key to its first characters and `…`; masking twice changes nothing."""
     return _keys().sub(_masked, text) if _hints().search(text) else text
 
 
@@ -279,7 +276,7 @@ def _hints() -> re.Pattern[str]:
 
 @functools.cache
 def _keys() -> re.Pattern[str]:
-    # Compiled on first use: it takes some milliseconds, and most runs need none of it.
+    # Compiled on first use: it takes some milliseconds, and most runs do not need it.
     return re.compile("|".join(f"(?:{pattern.regex})" for pattern in PATTERNS))
 
 
@@ -293,5 +290,5 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _shown(value: str) -> str:
-    """Keep only the beginning of a value, so little that even a short one cannot be guessed."""
+    """Keep the beginning of a value, short enough that even a short value cannot be guessed."""
     return value[: min(_KEPT_CHARS, len(value) // 4)] + SIGN

@@ -1,4 +1,4 @@
-"""The next steps that several decisions propose, and how a surface puts them into words."""
+"""The next steps that several decisions propose, and how they get into texts."""
 
 import shlex
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
 
 Say = Callable[[NextStep], str]
-"""How a surface words a step."""
+"""Words a step; each surface has its own."""
 ResultT = TypeVar("ResultT", DispatchResult, DialogueResult)
 
 
@@ -27,7 +27,7 @@ def resume(agent: EffectiveAgent, session_id: str | None) -> NextStep:
 
 
 def more_time(timeout_s: float, agent: str = "") -> NextStep:
-    """Return how to give twice the time, as far as that is allowed."""
+    """Return how to double a timeout, within its range."""
     longer = min(MAX_TIMEOUT_S, max(MIN_TIMEOUT_S, round(2 * timeout_s)))
     return NextStep(kind=StepKind.MORE_TIME, agent=agent, timeout_s=longer)
 
@@ -38,7 +38,7 @@ def raise_budget(agent: str, cap_usd: float) -> NextStep:
 
 
 def amount(usd: float) -> str:
-    """Return US dollars as digits, without an exponent."""
+    """Return an exact amount of US dollars as digits, without an exponent."""
     return f"{usd:.9f}".rstrip("0").rstrip(".")
 
 
@@ -64,25 +64,25 @@ def worded_job(job: Job, say: Say) -> Job:
 
 
 def worded_error(error: DispatchError, say: Say) -> str:
-    """Return what was wrong with a call, and what to do."""
+    """Return the text of an error with its next steps."""
     return with_steps(str(error), error.next_steps, say)
 
 
 def with_steps(text: str, steps: Iterable[NextStep], say: Say) -> str:
-    """Return `text` and below it a line or two for each step."""
+    """Return `text` with the worded steps below it."""
     return "\n".join(filter(None, [text, *dict.fromkeys(map(say, steps))]))
 
 
 def on_host(step: NextStep, host: str, agent: str, job_id: str) -> NextStep:
-    """Say for the caller of another machine what a step means there.
+    """Translate a step of a host for a caller on this machine.
 
-    Its agents and jobs have names here; what is to be changed or run is done on the host.
+    Agents and jobs get their names here. Changes and commands have to be made on the host.
 
     Args:
-        step: As the host gave it.
+        step: The step that the host gave.
         host: The host's name here.
         agent: The agent's name here.
-        job_id: The id of the job that the step is about, as callers here read it.
+        job_id: The id, for callers here, of the job that the step is about.
     """
     name = shlex.quote(step.agent)
     match step.kind:
@@ -99,7 +99,7 @@ def on_host(step: NextStep, host: str, agent: str, job_id: str) -> NextStep:
                 step,
                 agent=step.agent and agent,
                 job_id=step.job_id and job_id,
-                # A directory of the host: `claude --resume` by hand is nothing for this machine.
+                # It is a directory of the host: `claude --resume` cannot run here.
                 directory="",
             )
     return NextStep(kind=StepKind.RUN, command=command, agent=agent, host=host)

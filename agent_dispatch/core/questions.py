@@ -1,4 +1,4 @@
-"""Which questions of a job wait for a person, and which one an answer is for."""
+"""Which questions of a job a person can answer, and which one an answer is for."""
 
 from typing import Any
 
@@ -26,12 +26,12 @@ class QuestionRow(msgspec.Struct, frozen=True, kw_only=True):
 class NoQuestionError(DispatchError):
     """The job has no question that can be answered."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said, run("agent-dispatch questions"))
+    def __init__(self, message: str) -> None:
+        super().__init__(message, run("agent-dispatch questions"))
 
 
 def answerable(job: Job) -> list[Question | PastQuestion]:
-    """The questions that can be answered: the open ones, then the unanswered, each oldest first."""
+    """Return the open questions, then the unanswered ones, each oldest first."""
     unanswered = [
         question for question in job.questions or () if question.answer is Verdict.UNANSWERED
     ]
@@ -39,35 +39,33 @@ def answerable(job: Job) -> list[Question | PastQuestion]:
 
 
 def question_rows(job: Job) -> list[QuestionRow]:
-    """The same as rows of a listing; those of a group are rows of its members."""
-    return (
-        []
-        if job.kind is JobKind.GROUP
-        else [
-            QuestionRow(
-                job_id=job.id,
-                id=question.id,
-                agent=question.agent,
-                tool=question.tool,
-                input=question.input,
-                asked_at=question.asked_at,
-                state="open" if isinstance(question, Question) else "unanswered",
-            )
-            for question in answerable(job)
-        ]
-    )
+    """Return the answerable questions as rows; a group has none, its members have them."""
+    if job.kind is JobKind.GROUP:
+        return []
+    return [
+        QuestionRow(
+            job_id=job.id,
+            id=question.id,
+            agent=question.agent,
+            tool=question.tool,
+            input=question.input,
+            asked_at=question.asked_at,
+            state="open" if isinstance(question, Question) else "unanswered",
+        )
+        for question in answerable(job)
+    ]
 
 
 def shown_input(given: object) -> str:
-    """What a tool would be given, as JSON on one line, nothing cut."""
+    """Return the input of a tool as JSON on one line, nothing cut."""
     return shown_text(msgspec.json.encode(given).decode())
 
 
 def shown_text(text: str) -> str:
-    """Text on one line, nothing cut.
+    """Return text on one line, nothing cut.
 
-    What a terminal or a form would obey, hide or turn around is escaped, as JSON can: a person
-    has to see what would be done.
+    Characters that a terminal or a form would obey, hide or reorder are escaped as in JSON: a
+    person has to see what would be done.
     """
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
@@ -78,11 +76,11 @@ def _escaped(char: str) -> str:
 
 
 def question_for(job: Job, question_id: str = "") -> Question | PastQuestion:
-    """The question that an answer is for: the oldest, or the one of that id.
+    """Return the question that an answer is for: the oldest, or the one with that id.
 
     Raises:
-        NoQuestionError: There is none that waits for an answer.
-        InvalidRequestError: It waits for the end of its job.
+        NoQuestionError: No question can be answered.
+        InvalidRequestError: It can be answered only after its job has ended.
     """
     candidates = answerable(job)
     if question_id:

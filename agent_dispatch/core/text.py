@@ -1,4 +1,4 @@
-"""Text from elsewhere: what cannot be encoded, what is blank, and what is too long."""
+"""Text that is too long, blank, or not encodable, or that Claude Code would execute."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _COMMAND = re.compile(r"[\s\ufeff]*/")
 
 
 def scrubbed(value: Any) -> Any:
-    """Return plain values with U+FFFD in place of each half of a surrogate pair."""
+    """Replace each half of a surrogate pair in plain values by U+FFFD."""
     match value:
         case str():
             return SURROGATE.sub("\ufffd", value)
@@ -25,7 +25,7 @@ def scrubbed(value: Any) -> Any:
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether there is nothing in `text` but what Claude Code trims."""
+    """Tell whether `text` has only characters that Claude Code trims."""
     return _BLANK.fullmatch(text) is not None
 
 
@@ -34,8 +34,13 @@ def is_command(text: str) -> bool:
     return _COMMAND.match(text) is not None
 
 
+def clip(text: str, max_chars: int) -> str:
+    """Return `text` cut to `max_chars` characters, with an ellipsis at a cut."""
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
+
+
 def cut_middle(text: str, max_chars: int, where_all_is: str = "") -> str:
-    """Return `text` without its middle if it is longer than that, and say so in its place."""
+    """Replace the middle of a text longer than `max_chars` by a note that says so."""
     if len(text) <= max_chars:
         return text
     tail = max_chars // 3

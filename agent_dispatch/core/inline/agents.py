@@ -1,4 +1,4 @@
-"""How much of a long list of agents goes out: a client shows its model only so many characters."""
+"""Shortens a long list of agents: a client shows its model only a limited number of characters."""
 
 import json
 from collections.abc import Sequence
@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.core.inline.sizes import INLINE_CHARS
+from agent_dispatch.core.text import clip
 from agent_dispatch.model.agent import AgentSummary
 
 NOTE_FIELD = "shortened"
-"""In the first row of a list that was shortened: what is missing, and where it is."""
+"""In the first row of a shortened list: what is missing, and how to see it."""
 
 _NOTE_CHARS = 400
-# What helps least to choose an agent goes first. Names always stay.
+# Fields that help least to choose an agent go first. Names always stay.
 _LEFT_OUT_IN_TURN = (
     ("allowed_tools", "disallowed_tools", "permission_mode"),
     ("has_claude_md", "has_mcp_config"),
@@ -65,17 +66,17 @@ def fit_agents(
 
 
 def _with_texts_cut(row: Row, chars: int) -> Row:
-    """Cut the texts of a row; without any room for them, leave them out."""
+    """Cut the texts of a row to `chars` characters; leave them out for 0."""
     cut = dict(row)
     for key in ("problem", "description"):
         text = row.get(key, "")
         if not chars:
             cut.pop(key, None)
-        elif len(text) > chars:
-            cut[key] = f"{text[: chars - 1]}…"
+        elif text:
+            cut[key] = clip(text, chars)
     return cut
 
 
 def _size(rows: list[Row]) -> int:
-    """Characters, not bytes: so the client counts. File names may hold unpaired surrogates."""
+    """Count characters, as the client does. File names may contain unpaired surrogates."""
     return len(json.dumps(rows, ensure_ascii=False, separators=(",", ":")))

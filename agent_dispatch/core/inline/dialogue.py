@@ -1,4 +1,4 @@
-"""How much of a dialogue goes out with the call that had it; all of it is in the job's record."""
+"""Cuts a dialogue down to what goes out with its call; all of it is in the job's record."""
 
 import msgspec
 
@@ -13,14 +13,14 @@ from agent_dispatch.core.outcome.evidence import without_lists
 from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn
 
 _FEWEST_CHARS = 1_000
-"""Of all texts together: what is too large beside so little of them is not a text."""
+"""Of all texts together. If it is still too large, something other than texts is."""
 
 
 def inline_dialogue(dialogue: DialogueResult, max_chars: int = INLINE_CHARS) -> DialogueResult:
-    """Cut a dialogue down to what goes out with the call.
+    """Cut a dialogue down to what goes out with its call.
 
-    Half of the room is shared out fairly; the other half goes to the final answer and the newest
-    messages. A dialogue without a job cannot be fetched again and stays whole.
+    Half of the room is shared among all texts; the other half goes to the final answer and the
+    newest messages. A dialogue without a job cannot be fetched again and stays whole.
     """
     if dialogue.job_id is None or _fits(dialogue, max_chars):
         return dialogue
@@ -37,7 +37,7 @@ def _fits(dialogue: DialogueResult, max_chars: int) -> bool:
     texts = [dialogue.final_answer]
     for turn in dialogue.conversation:
         texts += [turn.message, *(turn.earlier_results or ())]
-    # Counted before it is encoded: of many MiB that would make many more.
+    # Counted first: encoding many MiB would take several times as much memory.
     return sum(map(len, texts)) <= max_chars and wire_bytes(dialogue) <= ROOM_BYTES
 
 

@@ -1,4 +1,4 @@
-"""Rows of `dispatch_jobs`: short, because a model reads them all."""
+"""Jobs as answers show them: one job without its large texts, and short rows of a listing."""
 
 from typing import Any
 
@@ -6,17 +6,19 @@ import msgspec
 
 from agent_dispatch.core.inline.result import inline
 from agent_dispatch.core.stream.progress_text import one_line
-from agent_dispatch.core.text import scrubbed
+from agent_dispatch.core.text import clip, scrubbed
 from agent_dispatch.model.job import PROGRESS_LINES, SUMMARY_TASK_CHARS, Job, JobSummary
 
 MAX_ROW_CHARS = 300
 _DROPPED = ("session_id", "started_at", "completed_at", "last_progress", "task")
-"""What is left out of a row that is too long, in this order."""
+"""Left out of a row that is too long, in this order."""
 _DROPPED_LAST = ("parent", "ref", "created_at")
-"""What no row needs to be useful, if that was not enough."""
+"""Left out next, if the row is still too long; a row is useful without them."""
 _SHOWN_AGENTS = 3
+_ASKED_CHARS = 2_000
+"""Of each text in the request of a job."""
 _NAME_CHARS = 40
-"""Of each agent, where a row is too long with whole names."""
+"""Of each agent's name, if the row is too long with whole names."""
 
 
 def short_row(summary: JobSummary) -> dict[str, Any]:
@@ -43,21 +45,17 @@ def _chars(row: dict[str, Any]) -> int:
     return len(msgspec.json.encode(scrubbed(row)).decode())
 
 
-_ASKED_CHARS = 2_000
-"""Of each text that a job was given, in an answer about the job."""
-
-
 def inline_job(job: Job) -> Job:
-    """Cut a job down to what an answer about it shows: its result in part, and what was asked.
+    """Return a job with its large texts cut or left out.
 
-    The caller knows what it asked, so the context is left out and the task cut.
+    The caller knows its own request, so the context is left out and the task cut.
     """
     result = job.result
     if result is not None:
         result = inline(msgspec.structs.replace(result, job_id=job.id))
     progress = job.progress and [_clipped(line) for line in job.progress[-PROGRESS_LINES:]]
     messages = job.messages and [
-        msgspec.structs.replace(message, text=_begun(message.text))
+        msgspec.structs.replace(message, text=clip(message.text, SUMMARY_TASK_CHARS))
         for message in job.messages[-PROGRESS_LINES:]
     ]
     return msgspec.structs.replace(
@@ -72,10 +70,6 @@ def inline_job(job: Job) -> Job:
         progress=progress,
         messages=messages,
     )
-
-
-def _begun(text: str) -> str:
-    return text if len(text) <= SUMMARY_TASK_CHARS else f"{text[: SUMMARY_TASK_CHARS - 1]}…"
 
 
 def _clipped(text: str) -> str:

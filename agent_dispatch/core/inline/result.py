@@ -1,8 +1,8 @@
-"""How much of an answer goes out with a call, and how the caller gets the rest.
+"""Cuts a large result down to what goes out with a call, and says how to fetch the rest.
 
-An answer may have many MiB; a client shows its model a few ten thousand characters, and gets each
-of them twice: in the text of the reply and in its structured content. So a large answer goes out
-in part and says how the rest is fetched: it is in the job's record, whole.
+An answer may have many MiB. A client shows its model a few ten thousand characters, and gets each
+of them twice: in the text of the reply and in its structured content. The whole answer is in the
+job's record.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,16 +24,16 @@ from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.replies import ResultRef
 
 _SMALL_BYTES = 8 * 1024
-"""A parsed answer or earlier answers up to here always come along."""
+"""A smaller parsed answer, or smaller earlier answers, are never left out."""
 _SMALL_EVIDENCE_BYTES = 1024
-"""Evidence up to here always comes along whole."""
+"""Smaller evidence is never cut."""
 
 
 def inline(result: DispatchResult, max_chars: int = INLINE_CHARS) -> DispatchResult:
-    """Cut a result down to what goes out with the call that made it.
+    """Cut a result down to what goes out with its call.
 
-    A text of up to `max_chars` characters stays whole. A result without a job cannot be fetched
-    again and stays whole too.
+    A text of up to `max_chars` characters stays whole, and so does a result without a job, which
+    cannot be fetched again.
     """
     if result.job_id is None:
         return result
@@ -51,8 +51,8 @@ def inline_all(
     """Cut several results down to what goes out with one call: together as much as one alone.
 
     Args:
-        results: The wholes.
-        summaries: For each, how long a summary its caller wants in its place; None for itself.
+        results: The whole results.
+        summaries: For each, the length of the summary to give instead; None for the result itself.
         max_chars: Of all texts together.
     """
     sizes = [
@@ -75,7 +75,7 @@ def inline_all(
 
 
 def _with_cut_errors(results: Sequence[DispatchResult]) -> Iterator[DispatchResult]:
-    """Cut errors in their middle that are too long together: at their end is what to do."""
+    """Cut the middle of errors that are too long together; their ends say what to do."""
     shares = fair_shares([len(result.error or "") for result in results], INLINE_CHARS)
     for result, share in zip(results, shares, strict=True):
         if result.error is not None and result.job_id is not None:
@@ -89,10 +89,10 @@ def cut_page(result: DispatchResult, job_id: str, max_chars: int, offset: int) -
     """Cut a page out of a result that was fetched.
 
     Args:
-        result: The whole.
-        job_id: What it was fetched by.
-        max_chars: How much of the text, at most; 0 for all of it.
-        offset: Where the page begins; what is not text comes with the page at 0 only.
+        result: The whole result.
+        job_id: The id by which it was fetched.
+        max_chars: The most characters of the text; 0 for all.
+        offset: Where the page begins; the other parts come with the page at 0 only.
     """
     result = msgspec.structs.replace(result, job_id=job_id)
     if not max_chars and not offset:
@@ -104,9 +104,9 @@ def cut_page(result: DispatchResult, job_id: str, max_chars: int, offset: int) -
 def refer(
     result: DispatchResult, summary_chars: int, room_bytes: int = ROOM_BYTES
 ) -> ResultRef | DispatchResult:
-    """Give what stands for a result whose text its caller does not want now.
+    """Return a reference to a result whose text the caller does not want now.
 
-    Without a job there is nothing to refer to: then it is the result itself.
+    A result without a job cannot be referred to and is returned itself.
     """
     if result.job_id is None:
         return result
@@ -142,7 +142,7 @@ def refer(
 def _shown(
     result: DispatchResult, job_id: str, text: str, offset: int, room_bytes: int
 ) -> DispatchResult:
-    """The result with `text`, and as much of what else can be large as has room beside it."""
+    """Return the result with `text`, and with those other large parts that fit beside it."""
     left_out: list[str] = []
     parsed = result.parsed_result
     if _is_left_out(parsed, room_bytes):
@@ -200,7 +200,7 @@ def _left_out_hint(names: Iterable[str], job_id: str) -> str:
 
 
 def _full_size(result: DispatchResult) -> int:
-    """Characters of the text; more than there are if not all of it could be kept."""
+    """The characters of the text, including those that could not be kept."""
     return len(result.result) if result.full_size is None else result.full_size
 
 
@@ -212,7 +212,7 @@ def _room_beside(text: str, room_bytes: int = ROOM_BYTES) -> int:
 
 
 def _fitting(text: str, room_bytes: int = ROOM_BYTES) -> str:
-    """The beginning of `text` that has room on the wire."""
+    """Return the beginning of `text` that fits on the wire."""
     while (size := wire_bytes(text)) > room_bytes:
         text = text[: len(text) * room_bytes // size]
     return text
@@ -231,12 +231,12 @@ def _newest(answers: list[str], room_bytes: int) -> list[str]:
 def _is_left_out(parsed: Any, room_bytes: int) -> bool:
     if parsed is msgspec.UNSET:
         return False
-    # Weighed before it is encoded: of many MiB that would make many more.
+    # Estimated first: encoding many MiB would take several times as much memory.
     return _is_heavier(parsed, room_bytes) or wire_bytes(parsed) > room_bytes
 
 
 def _is_heavier(value: object, limit: int) -> bool:
-    """Whether a JSON value surely takes more than `limit` bytes; looks at no more than that."""
+    """Tell whether a JSON value surely takes more than `limit` bytes; visits no more than that."""
     waiting = [value]
     while waiting and limit >= 0:
         item = waiting.pop()

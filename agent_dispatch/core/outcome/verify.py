@@ -10,6 +10,7 @@ import msgspec
 
 from agent_dispatch.core.masking import mask
 from agent_dispatch.core.request.quoting import quote
+from agent_dispatch.core.text import clip
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 
 TAIL_BYTES = 64 * 1024
@@ -106,4 +107,4 @@ def repair_prompt(command: Sequence[str], found: CheckResult) -> str:
 def shown_command(command: Sequence[str]) -> str:
     """Return a command as one line, with keys masked."""
     line = " ".join(mask(shlex.join(command)).split())
-    return f"`{line if len(line) <= _COMMAND_CHARS else line[: _COMMAND_CHARS - 1] + '…'}`"
+    return f"`{clip(line, _COMMAND_CHARS)}`"

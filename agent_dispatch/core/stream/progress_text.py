@@ -4,6 +4,7 @@ import re
 
 from agent_dispatch.core.masking import mask
 from agent_dispatch.core.stream.events import ContentBlock, ToolInput
+from agent_dispatch.core.text import clip
 from agent_dispatch.model.dispatch import Progress
 
 TARGET_CHARS = 80
@@ -59,5 +60,4 @@ def with_seconds(said: str, seconds: float) -> str:
 def one_line(text: str, most: int = 200) -> str:
     """Return the beginning of `text` on one line, without control characters and keys."""
     # Mask before cutting: a key that is cut is not recognized.
-    line = mask(_UNPRINTABLE.sub(" ", text[: most * 4]).strip())
-    return line if len(line) <= most else line[: most - 1] + "…"
+    return clip(mask(_UNPRINTABLE.sub(" ", text[: most * 4]).strip()), most)
