@@ -70,6 +70,10 @@ class FakeService(Service, Jobs, Agents):
         # There are no records.
         return
 
+    async def shown_id(self, job_id: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return job_id
+
     async def summaries(self) -> list[AgentSummary]:
         await trio.lowlevel.checkpoint()
         return [
