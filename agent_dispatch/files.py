@@ -269,7 +269,7 @@ def replace_file(
         raise
 
 
-def write_whole(path: str, content: bytes) -> None:
+def replace_durably(path: str, content: bytes) -> None:
     """Replace a file durably; the caller holds its lock.
 
     Args:

@@ -24,7 +24,7 @@ from agent_dispatch.files import (
     make_private_directory,
     read_regular,
     remedy,
-    write_whole,
+    replace_durably,
 )
 from agent_dispatch.model.config import Config
 
@@ -142,7 +142,7 @@ class ConfigFile:
     def _create_locked(self, target: str, text: str) -> bool:
         if os.path.lexists(target):
             return False
-        write_whole(target, text.encode())
+        replace_durably(target, text.encode())
         return True
 
     def _edit_locked(self, target: str, change: Callable[[Draft], T]) -> T:
@@ -159,7 +159,7 @@ class ConfigFile:
             if os.path.exists(target) and not os.access(target, os.W_OK):
                 raise PermissionError(errno.EACCES, "it is write-protected", target)
             mark = _BYTE_ORDER_MARK if before.has_mark else ""
-            write_whole(target, (mark + draft.text).encode())
+            replace_durably(target, (mark + draft.text).encode())
         return answer
 
     def _identity(self) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from agent_dispatch.config.keys import (
 )
 from agent_dispatch.config.paths import jobs_path
 from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
-from agent_dispatch.files import make_private_directory, read_regular, write_whole
+from agent_dispatch.files import make_private_directory, read_regular, replace_durably
 from agent_dispatch.model.agent import AgentChange
 from agent_dispatch.model.config import Config, HostConfig
 from agent_dispatch.model.next_step import run
@@ -263,4 +263,4 @@ class Sightings:
         seen = HostSeen(at=time.time(), agents={**known.agents, **agents})
         with suppress(OSError):
             make_private_directory(os.fspath(self._directory))
-            write_whole(str(self._directory / f"{host}.json"), msgspec.json.encode(seen))
+            replace_durably(str(self._directory / f"{host}.json"), msgspec.json.encode(seen))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.core.command import DEPTH_VARIABLE, MARKER_VARIABLE
-from agent_dispatch.files import make_private_directory, write_whole
+from agent_dispatch.files import make_private_directory, replace_durably
 from agent_dispatch.model.job import JOB_VARIABLE
 
 CHAIN_VARIABLE = "AGENT_DISPATCH_HOSTS"
@@ -33,7 +33,7 @@ def keep_path(environ: Mapping[str, str], config: Path) -> None:
     path = environ.get("PATH", "")
     if path and "\n" not in path:
         make_private_directory(str(config.parent))
-        write_whole(str(path_file(config)), os.fsencode(f"PATH={path}\n"))
+        replace_durably(str(path_file(config)), os.fsencode(f"PATH={path}\n"))
 
 
 def host_environ(environ: Mapping[str, str], program: str) -> dict[str, str]:

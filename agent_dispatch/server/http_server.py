@@ -31,7 +31,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from agent_dispatch.config.paths import config_path
 from agent_dispatch.errors import ConfigError, InvalidRequestError
 from agent_dispatch.file_locks import LockHeldError, locked
-from agent_dispatch.files import make_private_directory, write_whole
+from agent_dispatch.files import make_private_directory, replace_durably
 from agent_dispatch.server.mcp_server import build_server
 from agent_dispatch.server.stdio_server import CLEAN_UP_S, Leave, OpenService
 
@@ -117,7 +117,7 @@ def read_token(path: Path) -> str:
         make_private_directory(str(path.parent))
         with locked(f"{path}.lock", _LOCK_S):
             if not os.path.lexists(path):
-                write_whole(str(path), f"{secrets.token_urlsafe(32)}\n".encode())
+                replace_durably(str(path), f"{secrets.token_urlsafe(32)}\n".encode())
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
                 status = os.fstat(descriptor)

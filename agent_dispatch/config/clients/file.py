@@ -17,7 +17,7 @@ from agent_dispatch.config.clients.table import ENTRY_NAME, Client, changes_to
 from agent_dispatch.config.edit.draft import Draft, SpliceError
 from agent_dispatch.config.edit.jsonc import JsoncDraft
 from agent_dispatch.errors import ConfigError
-from agent_dispatch.files import identity, read_regular, remedy, write_new, write_whole
+from agent_dispatch.files import identity, read_regular, remedy, replace_durably, write_new
 
 _MAX_BYTES = 16 * 1024 * 1024
 _BYTE_ORDER_MARK = "\ufeff"
@@ -147,7 +147,7 @@ def _write(file: ClientFile) -> None:
         _require_unchanged(file)
         if file.content is not None and not os.path.lexists(backup_of(file.path)):
             write_new(backup_of(file.path), file.content, like=file.path)
-        write_whole(target, (mark + file.draft.text).encode())
+        replace_durably(target, (mark + file.draft.text).encode())
         if file.status is not None:
             os.chmod(target, stat.S_IMODE(file.status.st_mode))
     except OSError as error:

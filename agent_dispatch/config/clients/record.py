@@ -9,7 +9,7 @@ import msgspec
 
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.file_locks import LockHeldError, locked
-from agent_dispatch.files import make_private_directory, read_regular, write_whole
+from agent_dispatch.files import make_private_directory, read_regular, replace_durably
 
 CLAUDE_CODE = "claude-code"
 """The client in the record of a registration that `claude` itself wrote."""
@@ -76,7 +76,7 @@ def write_record(config: str, record: Record) -> None:
     path = record_path(config)
     try:
         if record.written:
-            write_whole(path, msgspec.json.encode(record) + b"\n")
+            replace_durably(path, msgspec.json.encode(record) + b"\n")
         elif os.path.lexists(path):
             os.unlink(path)
     except OSError as error:

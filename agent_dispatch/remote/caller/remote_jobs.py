@@ -18,8 +18,8 @@ from agent_dispatch.files import (
     names_in,
     read_regular,
     remove_quietly,
+    replace_durably,
     write_new,
-    write_whole,
 )
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.ids import JOB_ID, is_job_id
@@ -150,7 +150,7 @@ class RemoteJobs:
 
     def _write(self, note: RemoteJob) -> None:
         with suppress(OSError):
-            write_whole(self._path(note.id), msgspec.json.encode(note))
+            replace_durably(self._path(note.id), msgspec.json.encode(note))
 
     def ids(self) -> list[str]:
         """The ids of all, the newest first."""
