@@ -89,7 +89,7 @@ class Ownership:
         self._listening = True
         self._is_marked = False
         """We have marked the job as cancelled, so the mark is no request of another process."""
-        self._is_left = False
+        self._is_finishing = False
         """A thread records the job's end and then releases the job."""
         self._writing = trio.Lock()
         self._changed = trio.Event()
@@ -103,7 +103,7 @@ class Ownership:
     @property
     def owned(self) -> bool:
         """False once the job is finished or handed over."""
-        return not self._is_left and self._claim.fds.lock != NO_FD
+        return not self._is_finishing and self._claim.fds.lock != NO_FD
 
     @property
     def held_fds(self) -> list[int]:
@@ -171,7 +171,7 @@ class Ownership:
             self._changed, self._urgent = trio.Event(), trio.Event()
             async with self._writing:
                 if self.owned:
-                    reported = await in_record_thread(self._update, self._up_to_date(), reported)
+                    reported = await in_record_thread(self._update, self._with_notes(), reported)
             with trio.move_on_after(PROGRESS_PACE_S):
                 await self._urgent.wait()
 
@@ -202,7 +202,7 @@ class Ownership:
         if self._claim.fds.bell != NO_FD:
             # The look after this finds the request of a process that was killed before it rang.
             with trio.move_on_after(_FIRST_LOOK_S):
-                await self._rung()
+                await self._wait_for_ring()
         while True:
             try:
                 by, delivery = await look(self._read_requests, self._read_mail_bytes)
@@ -219,7 +219,7 @@ class Ownership:
             if self._claim.fds.bell == NO_FD:
                 await pause.take()
                 continue
-            await self._rung()
+            await self._wait_for_ring()
             # Afterwards a thread may close the bell, and its number may mean another file.
             if self._listening:
                 with suppress(BlockingIOError):
@@ -229,7 +229,7 @@ class Ownership:
         by = self._store.cancelled_by(self.job.id)
         return by, self._store.read_mail(self.job.id, read_bytes)
 
-    async def _rung(self) -> None:
+    async def _wait_for_ring(self) -> None:
         with suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._claim.fds.bell)
 
@@ -276,26 +276,26 @@ class Ownership:
                 self._stop_listening()
                 if result.success:
                     self.note_started()
-                self._claim.job = self._up_to_date()
+                self._claim.job = self._with_notes()
                 job = ended(self.job, result, self._now())
                 finish = partial(self._store.finish, self._claim, job, tree_ended=tree_ended)
                 if self._alone:
                     self._write_events()
                     return finish()
                 # From here on the thread owns the job, and releases it when the record is written.
-                self._is_left = True
+                self._is_finishing = True
                 with trio.move_on_after(RECORD_S):
                     try:
                         return await in_pool(Pool.RECORDS, finish)
                     except Exception:
-                        self._is_left = False
+                        self._is_finishing = False
                         raise
-                slow = f"the disk did not take the record within {RECORD_S:g} s."
+                slow = f"the disk did not store the record within {RECORD_S:g} s."
                 return Finished(job, False, slow)
         raise AssertionError("no other code has the scope to cancel it")
 
-    def _up_to_date(self) -> Job:
-        # Only now are the notes applied: until then, a thread may be writing the old record.
+    def _with_notes(self) -> Job:
+        # The notes are kept apart until here, because a thread may be writing the old record.
         job = self.job
         if self._started_at is not None and job.status is JobStatus.PENDING:
             job = started(job, self._started_at)

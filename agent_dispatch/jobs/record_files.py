@@ -84,7 +84,7 @@ class Names(NamedTuple):
     others: list[str]
     """Records of other programs."""
     strangers: list[str]
-    """Names that no record has; without hidden files."""
+    """Unexpected names; hidden files are left out."""
 
 
 class RecordFiles:
@@ -172,7 +172,7 @@ class RecordFiles:
         return BrokenJobError(job_id, self.path(job_id), reason)
 
     def names(self, known: frozenset[str]) -> Names:
-        """Sort out what is in the directory.
+        """List the directory by kinds of names.
 
         Args:
             known: Other expected names.
@@ -211,7 +211,7 @@ class RecordFiles:
             raise
 
     def update(self, claim: Claim, job: Job) -> None:
-        """Put `job` in the place of the record.
+        """Replace the record of a job.
 
         Raises:
             OSError: The record is unchanged.
@@ -291,7 +291,11 @@ class RecordFiles:
             return  # Another process was faster.
 
     def _check_for_changes(self, claim: Claim) -> None:
-        """Keep unknown fields that another process has added to the record since we wrote it."""
+        """Keep unknown fields that another process has added to the record since we wrote it.
+
+        Raises:
+            JobOverError: Another process has recorded the job's end.
+        """
         job_id = claim.job.id
         seen = self._identity(job_id)
         if seen in (None, claim.seen):
