@@ -1,4 +1,4 @@
-"""What a job's runs cost: booked before the first starts, entered when the last has ended."""
+"""The cost of a job's runs: booked before the first starts, entered when the last has ended."""
 
 import re
 import time
@@ -23,13 +23,13 @@ from agent_dispatch.model.next_step import run
 _SETTLE_S = 20.0
 """How long an answer waits for its cost to be entered: longer than a disk is busy."""
 _MAX_NAME_CHARS = 200
-"""Of a name that others choose: a booking must stay small enough to be read."""
+"""Of a name that others choose, so that a booking stays small."""
 _THREADS = 4
 """How many runs are entered at once: more would only wait for the lock."""
 _TRACEPARENT = re.compile(r"[0-9A-Za-z-]{1,200}")
 
 Close = Callable[[DispatchResult], Sequence[Share | None]]
-"""Says what each booked run came to, from the result of the job; None: it was never started."""
+"""Returns the share of each booked run in the result of the job; None: it was never started."""
 
 
 def tree_around(environ: Mapping[str, str]) -> str | None:
@@ -39,7 +39,7 @@ def tree_around(environ: Mapping[str, str]) -> str | None:
 
 
 def capped(agent: EffectiveAgent, settings: Settings) -> EffectiveAgent:
-    """Return the agent with the cap of its run: its own, or its part of a ceiling."""
+    """Return the agent with the cap of its run: its own, or what a ceiling allows."""
     cap = cap_usd(agent.max_budget_usd, settings)
     if cap == agent.max_budget_usd:
         return agent
@@ -115,19 +115,19 @@ class Accounts:
         self._ledger = ledger
         traceparent = environ.get("TRACEPARENT", "")
         self._traceparent = traceparent if _TRACEPARENT.fullmatch(traceparent) else UNSET
-        # Apart: no answer that was paid for waits in line behind runs that are to start.
+        # Separate, so that no paid answer waits behind runs that want to start.
         self._booking = trio.CapacityLimiter(1)
         self._settling = trio.CapacityLimiter(_THREADS)
 
     async def book(
         self, job: Job, agents: Sequence[EffectiveAgent], settings: Settings, close: Close
     ) -> Account | DispatchResult:
-        """Book runs of these agents, or give the result that says why they may not start.
+        """Book runs of these agents, or return the result that says why they may not start.
 
-        A cancellation waits until it is known whether they are booked.
+        A cancellation takes effect only when it is known whether they are booked.
 
         Raises:
-            JobStoreError: They cannot be booked; start nothing.
+            JobStoreError: They cannot be booked; nothing may be started.
         """
         now = time.time()
         lines = [
@@ -138,7 +138,7 @@ class Accounts:
                 # In a dialogue, the requester is the caller of the responder.
                 caller=None if job.caller == agent.name else job.caller[:_MAX_NAME_CHARS] or None,
                 session_id=(job.session_id or "")[:_MAX_NAME_CHARS] or None,
-                # As the environment says, which an agent may have changed.
+                # From the environment, which an agent may have changed.
                 parent=job.parent if is_job_id(job.parent or "") else None,
                 tree=job.tree or job.id,
                 booked_usd=booked_usd(agent.max_budget_usd, settings),

@@ -1,9 +1,9 @@
 """Messages to the agent of a running job: written to its claude, and recorded.
 
-A message comes by the job's mailbox and is a user line with an id of its own. During a turn Claude
-Code gives it to the model with the result of the next tool; after the last tool it becomes a turn
-of its own. `command_lifecycle` events say what became of each (measured with 2.1.330): `queued`
-when the line was read, `started` when the model gets it, then `completed` or `cancelled`.
+A message comes by the job's mailbox and is written as a user line with an id of its own. During a
+turn, Claude Code gives it to the model with the result of the next tool; after the last tool it
+becomes a turn of its own. `command_lifecycle` events report each line (measured with 2.1.330):
+`queued` when the line was read, `started` when the model gets it, then `completed` or `cancelled`.
 """
 
 import time
@@ -23,11 +23,11 @@ from agent_dispatch.model.message import Message, MessageBody
 
 
 class _Fate(Enum):
-    """What became of a line that was, or is to be, written to the present claude."""
+    """How far a line has come on its way to the current claude."""
 
     UNWRITTEN = auto()
     WRITTEN = auto()
-    """Claude has not said that it read it."""
+    """Claude has not reported that it read the line."""
     QUEUED = auto()
     STARTED = auto()
     OVER = auto()
@@ -52,7 +52,7 @@ class Messages:
     """The messages to one job; made with its `JobRun`."""
 
     def __init__(self, owned: Ownership, *, now: Callable[[], float] = time.time) -> None:
-        """Record messages in the job that `owned` is."""
+        """Record messages in the job of `owned`."""
         self._owned = owned
         self._now = now
         self._entries: list[_Entry] = []
@@ -60,10 +60,10 @@ class Messages:
         self._more = trio.Event()
 
     def take(self, mail: Mail, body: MessageBody) -> None:
-        """Take in a message; it is written to claude as soon as there is one."""
+        """Accept a message; it is written to claude as soon as one runs."""
         try:
             line_id = str(uuid.UUID(mail.id))
-        except ValueError:  # None of ours.
+        except ValueError:  # Not sent by this program.
             return
         message = Message(id=mail.id, text=body.text, sent_at=mail.sent_at)
         self._entries.append(_Entry(line_id, message))
@@ -74,12 +74,12 @@ class Messages:
 
     @property
     def unread(self) -> bool:
-        """A message is on its way to claude, which has not said that it read it."""
+        """A message is on its way: claude has not reported that it read it."""
         return self._any(_Fate.UNWRITTEN, _Fate.WRITTEN)
 
     @property
     def at_work(self) -> bool:
-        """Claude has a message that it has not finished with."""
+        """Claude has a message that it has not completed."""
         return self._any(_Fate.QUEUED, _Fate.STARTED)
 
     def _any(self, *fates: _Fate) -> bool:
@@ -87,11 +87,11 @@ class Messages:
 
     @property
     def delivered(self) -> int:
-        """How many messages the agent has taken in."""
+        """How many messages have reached the model."""
         return sum(entry.message.delivered_at is not None for entry in self._entries)
 
     def go_to(self, child: Child) -> None:
-        """Write the messages to this claude from now on, those first that none has taken in."""
+        """Write messages to this claude from now on, first those that no model has got."""
         if self._child is child:
             return
         for entry in self._entries:
@@ -111,20 +111,20 @@ class Messages:
                 await self._more.wait()
 
     def stop(self) -> None:
-        """Write no more: claude's stdin is being closed."""
+        """Write no more lines: claude's stdin is being closed."""
         self._child = None
         self._more.set()
 
     def withdrawals(self) -> list[bytes]:
-        """Return the lines that take back what claude has read and not begun.
+        """Return lines that withdraw the messages that claude has not begun.
 
-        Else it would begin a turn with them after it was interrupted.
+        Otherwise it would begin a turn with them after it was interrupted.
         """
         fates = (_Fate.WRITTEN, _Fate.QUEUED)
         return [withdrawal_line(entry.line_id) for entry in self._entries if entry.fate in fates]
 
     def see(self, event: CommandLifecycleEvent) -> None:
-        """Take note of what became of a line."""
+        """Note the state that claude reports for a line."""
         fate = _FATES.get(event.state)
         for entry in self._entries:
             if entry.line_id == event.command_uuid and fate is not None:

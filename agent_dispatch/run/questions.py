@@ -1,8 +1,8 @@
-"""Permission questions of a running job: put to people, and answered to the agent.
+"""Permission questions of a running job: shown to people, and answered to the agent.
 
-A question stands in the job's record, where every surface and every process finds it. Every
-answer comes by the job's mailbox. While a question is open, the time limit of its turn
-stands still. Nothing here lets a model answer: no tool of ours sends such mail.
+A question is in the job's record, where every surface and every process finds it. Every answer
+comes by the job's mailbox. While a question is open, the clock of its turn is stopped. A model
+cannot answer: no tool of ours sends such mail.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ from agent_dispatch.model.question import (
 _MAX_OPEN = 100
 _MAX_INPUT_BYTES = 4 << 20
 _MAX_RECORDED_BYTES = 16 << 20
-"""Of all inputs of one job: its record holds them, and is written anew with each question."""
+"""Of all inputs of one job: its record holds them, and each question writes it again."""
 
 _SAID = {
     Verdict.ALLOW: "given",
@@ -82,13 +82,13 @@ class Questions:
         on_question: Callable[[Question], object],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Record questions in the job that `owned` is, and tell of them as progress.
+        """Record questions in the job of `owned`, and report them as progress.
 
         Args:
             owned: The job.
             tell: Gets a line for each change.
             on_question: Gets each question that a person is asked; must not wait.
-            now: Gives the time to be recorded.
+            now: Returns the time to record.
         """
         self._owned = owned
         self._tell = tell
@@ -109,15 +109,15 @@ class Questions:
         standing_still: AbstractContextManager[object],
         note: Callable[[Verdict], object],
     ) -> None:
-        """Take a permission request of `child`, and see that it gets its answer. Returns at once.
+        """Take a permission request of `child`, and answer it later. Returns at once.
 
         Args:
             child: The claude that asks.
-            request: What it asks.
-            agent: Whose claude it is.
+            request: Its request.
+            agent: The agent of that claude.
             patience_s: How long the question waits for a person; None: nobody is asked.
             standing_still: Entered while the question is open.
-            note: Told what came of it.
+            note: Gets the verdict.
         """
         call = request.request
         allowed = self._allow_once
@@ -169,13 +169,13 @@ class Questions:
                 self._close(asked, Verdict.WITHDRAWN)
 
     def take_answer(self, _mail: Mail, answer: Answer) -> None:
-        """Close the question that somebody has answered; the first answer counts."""
+        """Close the question that was answered; the first answer counts."""
         for asked in list(self._open):
             if asked.question.id == answer.question and answer.answer.is_answer:
                 self._close(asked, answer.answer, answer.answered_by, self._now())
 
     async def _wait_for_answer(self, asked: _OpenQuestion, patience_s: float) -> None:
-        """Wait for the answer, and pass it on; if cancelled, the question is withdrawn."""
+        """Wait for the answer and pass it on; if cancelled, withdraw the question."""
         try:
             with trio.move_on_after(patience_s):
                 await asked.decided.wait()

@@ -14,7 +14,7 @@ from agent_dispatch.model.next_step import NextStep, StepKind
 DELIVERY_S = 5.0
 """How long to wait until a message is delivered: a tool may run much longer."""
 BEHIND_S = 0.5
-"""For so long the record of a run that has just begun may still say that the job is pending."""
+"""For how long the record of a run that has just begun may still say that it is pending."""
 
 
 async def send_message(
@@ -25,16 +25,16 @@ async def send_message(
     patience_s: float = DELIVERY_S,
     behind_s: float = BEHIND_S,
 ) -> Sending:
-    """Give a message to the agent of a job, and wait a moment until its turn takes it in.
+    """Send a message to the agent of a job, and wait a moment for its delivery.
 
-    If cancelled, the message may be delivered all the same.
+    If cancelled, the message may still be delivered.
 
     Args:
         store: Where the job is.
         job_id: The job.
-        text: What to say.
-        patience_s: Seconds to wait; after that, the message stays queued.
-        behind_s: The same for a job that its record calls pending.
+        text: The message.
+        patience_s: Seconds to wait for the delivery; after that, the message stays queued.
+        behind_s: The same for a job whose record says that it is pending.
 
     Raises:
         InvalidRequestError: Not an id, a job of several agents, or the text cannot be sent.

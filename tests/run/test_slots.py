@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from agent_dispatch.run.limits import LimitsError, OnPlace, Slots
+from agent_dispatch.run.slots import LimitsError, OnPlace, Slots
 
 HOLDER = """
 import fcntl, os, sys, time
