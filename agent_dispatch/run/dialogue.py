@@ -1,4 +1,4 @@
-"""A dialogue as it runs: a loop over two agents in turn, under one slot and one record."""
+"""A dialogue while it runs: a loop over two agents in turn, under one slot and one record."""
 
 import contextlib
 import math
@@ -34,19 +34,19 @@ from agent_dispatch.run.turns import OpenClaude, Turns
 from agent_dispatch.run.usage_limit import cancelled_while_held, wait_for_reset, with_cap_left
 
 _MEMBERS: Mapping[Role, int] = {Role.RESPONDER: 0, Role.REQUESTER: 1}
-"""The number of each in lines of progress."""
+"""The member number of each in progress."""
 
 
 def not_begun(request: DialogueRequest, result: DispatchResult) -> DispatchResult:
-    """Give the record of a dialogue that was not begun, for the reason in `result`."""
+    """Return the record of a dialogue that was not begun, for the reason in `result`."""
     return dialogue_to_result(request, refused_dialogue(request, result))
 
 
 class Dialogue:
-    """Two agents from the first word to the last.
+    """Two agents, from the first turn to the last.
 
-    Each keeps one claude for all of its turns. Only if that has ended after an answer, or was
-    stopped because of a background task that did not end, another one goes on with the session.
+    Each keeps one claude for all of its turns. Another claude continues the session only if the
+    first one exited after an answer, or was stopped because a background task did not end.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Dialogue:
         *,
         max_holds: int = 0,
     ) -> None:
-        """Let `agents` talk about what `request`, which is checked, asks for.
+        """Let `agents` talk as `request`, which was checked, says.
 
         Args:
-            request: What they are to talk about.
-            agents: The two, with the caps of their runs.
-            settings: What their commands are made from.
+            request: The topic and its limits.
+            agents: The two agents, with the caps of their runs.
+            settings: For their commands.
             run: The job.
             planner: Makes their commands.
-            max_holds: How often it may wait for a limit of the account to reset.
+            max_holds: How often it may wait for a usage limit to reset.
         """
         self._request = request
         self._agents = agents
@@ -76,25 +76,25 @@ class Dialogue:
         self._planner = planner
         self._exchange = Exchange(request)
         self._commands: dict[Role, Command] = {}
-        """Those that begin the sessions; taken out as they are used."""
+        """The commands that start the sessions; removed when they are used."""
         self._turns: dict[Role, Turns] = {}
-        """The claude of each that was started last."""
+        """The latest claude of each."""
         self._sessions: dict[Role, str] = {}
         self._shares: dict[Role, Share] = {}
-        """What each cost so far."""
+        """The cost of each so far."""
         self._holds_left = max_holds
         self._before_hold: tuple[PlannedTurn, DispatchResult] | None = None
-        """What the turn in hand came to before it was held."""
+        """The current turn and its result before it was held."""
         self._in_hand: tuple[PlannedTurn, Turns, bool] | None = None
-        """The turn in hand, and whether the time of the whole dialogue bounds it."""
+        """The current turn, and whether its limit is that of the whole dialogue."""
         self._stood_still_s = 0.0
-        """How long questions to people were open."""
+        """How long the clock was stopped by questions to people."""
         self._timeout_s = math.inf
         if request.timeout_s is not None:
             self._timeout_s = clamped_timeout_s(request.timeout_s)
 
     async def prepare(self) -> list[Command] | DispatchResult:
-        """Make the commands that begin the two sessions, or say why there can be none."""
+        """Make the commands that start the two sessions, or return why there can be none."""
         for role in self._agents:
             command = await self._command(role)
             if isinstance(command, DispatchResult):
@@ -129,7 +129,7 @@ class Dialogue:
                 if not self._run.tree_ended:
                     self._run.mark_ending()
             finally:
-                # Both at once; their blocks are left one after the other.
+                # Both at once, because their blocks are left one after the other.
                 for turns in self._turns.values():
                     turns.end()
         return self._record(
@@ -171,7 +171,7 @@ class Dialogue:
                 await self._hold(stack, held, until)
                 prompt, limit = CONTINUE, TimeLimit(turn_left_s)
             if not turns.result().success:
-                # Reported when its process has ended and all that it said was read.
+                # Reported when its process has ended and all of its output was read.
                 return
             self._close_turn()
 
@@ -195,7 +195,7 @@ class Dialogue:
             self._began += trio.current_time() - began
 
     async def _leave(self, stack: contextlib.AsyncExitStack) -> None:
-        """Let both claudes exit; others go on with their sessions."""
+        """Let both claudes exit; others will continue their sessions."""
         async with trio.open_nursery() as nursery:
             for turns in self._turns.values():
                 nursery.start_soon(turns.leave)
@@ -205,7 +205,7 @@ class Dialogue:
         self._turns.clear()
 
     def _put_aside(self) -> None:
-        """Keep what the turn in hand came to, until it goes on."""
+        """Keep the result of the current turn until the turn goes on."""
         if self._in_hand is not None:
             (step, turns, _), self._in_hand = self._in_hand, None
             result = turns.result()
@@ -224,7 +224,7 @@ class Dialogue:
         self._shares[role] = join_shares(self._shares.get(role), share)
 
     def _fail(self, step: PlannedTurn, failure: DispatchResult) -> None:
-        """Let the dialogue end with a turn that was not begun, or that did not go on."""
+        """End the dialogue with a turn that was not begun, or could not go on."""
         before, self._before_hold = self._before_hold, None
         self._exchange.fail(step, failure if before is None else end_held_run(before[1], failure))
 
@@ -257,7 +257,7 @@ class Dialogue:
         return turns
 
     def shares(self, result: DispatchResult) -> list[Share | None]:
-        """Say what each of the two came to, in the order of the agents; None: never started."""
+        """Return the shares of the two, in the order of the agents; None: never started."""
         begun = {role for role, turns in self._turns.items() if turns.has_started}
         begun |= self._shares.keys()
         unknown = Share(error_type=result.error_type)
@@ -276,7 +276,7 @@ class Dialogue:
         self._run.tell(msgspec.structs.replace(progress, agent=agent, member=member))
 
     def _close_turn(self, cancelled_by: str = "") -> None:
-        """Take over what came of the turn in hand."""
+        """Add the current turn to the dialogue."""
         if self._in_hand is None:
             return
         (step, turns, ends_all), self._in_hand = self._in_hand, None
@@ -302,7 +302,7 @@ class Dialogue:
         return self._record(f"Cancelled by {by}.", ErrorType.CANCELLED)
 
     def _record(self, error: str, error_type: ErrorType) -> DispatchResult:
-        """Sum up; the error is for a dialogue that is not at its end."""
+        """Return the record; the error is for a dialogue that is not at its end."""
         self._close_turn()
         if self._exchange.next_turn() is not None:
             self._exchange.stop(error, error_type)

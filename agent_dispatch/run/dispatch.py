@@ -1,4 +1,4 @@
-"""A dispatch as it runs: turns of one claude after another, its checks, and its holds."""
+"""A dispatch while it runs: the turns of its claude, its checks, and its holds."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,8 +29,8 @@ from agent_dispatch.run.work_tree import WorkTrees
 class Dispatch:
     """One dispatch, from its command to its result.
 
-    It keeps one claude for the task and the repairs that a check asks for. Only after a hold at a
-    usage limit another one goes on with the session.
+    One claude does the task and the repairs that a check asks for. Only after a hold at a usage
+    limit, another claude continues the session.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Dispatch:
         work_trees: WorkTrees,
         launcher: Launcher,
     ) -> None:
-        """Run what `plan` says, within `limit`, as the job that `run` stands for."""
+        """Run `plan` within `limit`, as the job of `run`."""
         self._plan = plan
         self._limit = limit
         self._run = run
@@ -62,7 +62,7 @@ class Dispatch:
         return self._holds.agent
 
     async def prepare(self) -> Command | DispatchResult:
-        """Make the command that begins it, or say why there can be none."""
+        """Make the command that starts it, or return the result that says why there can be none."""
         return await self._prepare(self._limit.timeout_s, self._plan.request.session_id)
 
     async def _prepare(self, timeout_s: float, resume: str | None) -> Command | DispatchResult:
@@ -93,14 +93,14 @@ class Dispatch:
         self._run.tell(progress)
 
     def shares(self, result: DispatchResult) -> list[Share | None]:
-        """Return what is booked for it; nothing if no claude was started."""
+        """Return its share of the cost; [None] if no claude was started."""
         turns = self._turns
         if turns is not None and not turns.has_started and not self._holds.has_held:
             return [None]
         return [self._holds.share(Seen() if turns is None else turns.transcript.seen(), result)]
 
     async def go(self, open_claude: OpenClaude, held: Held) -> DispatchResult:
-        """Run what was prepared; if cancelled, nothing of it is left."""
+        """Run what was prepared; if cancelled, no process of it is left."""
         run, prompt = self._run, self._plan.prompt
         self._watch = self._work_trees.watch(self._command, run.nursery)
         while True:
@@ -122,7 +122,7 @@ class Dispatch:
     async def _run_claude(
         self, turns: Turns, prompt: str, open_claude: OpenClaude, fds: Sequence[int]
     ) -> RunReport:
-        """Put the task to one claude, and report on it when it has ended."""
+        """Give the task to one claude, and report on it when it has ended."""
         run, checks, watch = self._run, self._checks, self._watch
         run.cancelled = partial(self._cancelled, turns)
         run.interrupt = turns.interrupt
@@ -145,24 +145,24 @@ class Dispatch:
         if ended.seen.calls is None:
             return ended
         if not checks.has_passed:
-            # If cancelled, the answer is recorded at once, without this.
+            # If this is cancelled, the answer is recorded without it.
             self._changes = await watch.changes()
         return msgspec.structs.replace(ended, changes=self._changes)
 
     def _may_go_on(self, turns: Turns) -> DispatchResult | None:
-        """Return what was answered if another turn can follow it."""
+        """Return the result of the turn if another turn can follow it."""
         if turns.over or not turns.transcript.answered:
             return None
         result = classify(self._report(turns))
         return result if result.success else None
 
     async def _check(self, answered: DispatchResult, fds: Sequence[int]) -> bool:
-        # A check may take minutes: should this process die meanwhile, the answer is not lost.
+        # A check may take minutes. If this process dies meanwhile, the answer is not lost.
         self._run.owned.note(answer=scrubbed(answered.result))
         return await self._checks.check(self._command, self._limit.left_s, fds)
 
     async def _checked(self, turns: Turns, ended: RunReport, fds: Sequence[int]) -> DispatchResult:
-        """Return what came of it, once the last check has decided."""
+        """Return the result, once the last check has decided."""
         result = self._holds.joined(classify(ended))
         may_check = turns.transcript.answered and turns.interrupted_by is None
         if result.success and self._checks.is_due and may_check:

@@ -1,8 +1,7 @@
-"""Old records and litter, removed now and then beside a run that somebody pays for.
+"""Remove old records and leftovers now and then, beside a paid run.
 
-Nothing that happens here may end that run or hold up its answer. So it goes on in a thread that
-nobody waits for, and reports by itself: what it had to leave, and any bug, go to stderr, which is
-the server's log.
+Nothing here may end that run or delay its answer. So it works in a thread that nobody waits for,
+and reports to stderr, the server's log: what it could not remove, and any bug.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ _EVERY_S = 3600.0
 
 
 class Housekeeping:
-    """Tidies one jobs directory; made once per service."""
+    """Cleans one jobs directory; made once per service."""
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class Housekeeping:
         Args:
             prune: Removes calls, and background jobs, that ended so many days ago.
             tidy: Removes what else is left of processes that were killed.
-            report: Gets lines about what was left, and tracebacks. Called in a thread.
+            report: Gets lines about what could not be removed, and tracebacks. Called in a thread.
         """
         self._prune = prune
         self._tidy = tidy
@@ -45,7 +44,7 @@ class Housekeeping:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time again; true once an hour, and at first."""
+        """Whether it is time again: at first, then once an hour."""
         if trio.current_time() < self._next_at:
             return False
         self._next_at = trio.current_time() + _EVERY_S
@@ -54,7 +53,7 @@ class Housekeeping:
     async def run(self, settings: Settings) -> None:
         """Remove records older than the settings say; raises nothing but `Cancelled`.
 
-        If cancelled, the thread goes on and reports all the same.
+        If cancelled, the thread goes on and still reports.
         """
         with self._reported():
             await in_pool(Pool.BULK, self._clean, settings)

@@ -1,6 +1,6 @@
-"""Runs the user's `notify` command with an event on its stdin.
+"""Run the user's `notify` command with an event on its stdin.
 
-We wait for its end, within a bound. Nothing depends on its success: a failure is only logged.
+Its end is awaited, with a bound. Nothing depends on its success: a failure is only logged.
 """
 
 import os
@@ -20,7 +20,7 @@ TIMEOUT_S = 10.0
 
 
 class Notifier:
-    """Tells the command that the settings name; made once per service or command."""
+    """Runs the command that the settings name; made once per service or command."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Notifier:
         self._timeout_s = timeout_s
 
     def job_ended(self, job: Job) -> None:
-        """Tell of the end of a job in the background; never raises."""
+        """Report the end of a background job; never raises."""
         if job.kind is not JobKind.CALL:
             self.tell(end_event(job))
 
@@ -53,7 +53,7 @@ class Notifier:
         try:
             argv = self._registry.load().settings.notify
         except DispatchError:
-            return  # Whatever else reads the configuration reports it.
+            return  # Another reader of the configuration reports it.
         if argv:
             problem = self._run(argv, msgspec.json.encode(_without_keys(event)) + b"\n")
             if problem:
@@ -61,7 +61,7 @@ class Notifier:
 
     def _run(self, argv: list[str], line: bytes) -> str:
         """Run the command, and say what went wrong."""
-        import subprocess  # Only a user who has such a command needs it.
+        import subprocess  # Only needed if there is such a command.
 
         try:
             process = subprocess.Popen(
@@ -69,7 +69,7 @@ class Notifier:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                # Not the directory of some project, in which a relative path would be its own.
+                # Not a project's directory, in which a relative path would name one of its files.
                 cwd=self._registry.path.parent,
                 env=dict(self._environ),
                 start_new_session=True,
@@ -80,7 +80,7 @@ class Notifier:
             process.communicate(line, timeout=self._timeout_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            # The rest of the line is not written: a child in another group may hold the pipe.
+            # The rest of the line is dropped: a child in another group may hold the pipe open.
             process.wait()
             return f"was killed: it had not ended after {self._timeout_s:g} s"
         finally:
@@ -90,7 +90,7 @@ class Notifier:
 
 
 def _without_keys(event: Event) -> Event:
-    """Mask keys in the summary; a question is shown as the person has to decide about it."""
+    """Mask keys in the summary; a question stays whole, because a person must decide about it."""
     if isinstance(event.summary, str):
         return msgspec.structs.replace(event, summary=mask(event.summary))
     return event

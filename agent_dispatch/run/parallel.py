@@ -28,9 +28,9 @@ DispatchOne = Callable[[Member, OnProgress], Awaitable[DispatchResult]]
 async def dispatch_parallel(
     members: Sequence[Member], aggregate: str, dispatch: DispatchOne, on_progress: OnProgress
 ) -> ParallelResult:
-    """Run all members, then have `aggregate` make one answer of theirs; empty for none.
+    """Run all members; then `aggregate` combines their answers, if it is not empty.
 
-    One that goes wrong is a result like the others. If cancelled, all of them end.
+    A member that goes wrong is a result like the others. If cancelled, all of them end.
     """
     results = await _run_all(members, dispatch, on_progress)
     if not aggregate:
@@ -62,7 +62,7 @@ async def _run_all(
 
 
 def labelled(label: str, progress: Progress, member: int) -> Progress:
-    """Return the progress of one of several dispatches, labelled as that."""
+    """Return the progress of one of several dispatches with its label."""
     return msgspec.structs.replace(
         progress,
         message=f"{label}{progress.message}",
@@ -74,7 +74,7 @@ def labelled(label: str, progress: Progress, member: int) -> Progress:
 async def _or_refused(
     member: Member, dispatch: DispatchOne, on_progress: OnProgress
 ) -> DispatchResult:
-    """Run one; what could not be started, or is a bug of ours, is a failure of this one only."""
+    """Run one member; a refusal, or a bug of ours, is a failure of this member only."""
     try:
         return await dispatch(member, on_progress)
     except DispatchError as error:

@@ -1,7 +1,7 @@
-"""What a call asks for, decided once, from one reading of the configuration.
+"""Plan a call, once, from one snapshot of the configuration.
 
-A plan needs no look at an agent's directory, which may hang: that is left to `Planner.command`,
-which is called once the job has a record, so that the caller has its id.
+A plan needs no look at the agent's directory, which may hang. `Planner.command` looks at it, when
+the job has a record and its caller knows the id.
 """
 
 import secrets
@@ -55,14 +55,14 @@ _CONFIG_S = 20.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that was checked, and all that its run needs of the configuration."""
+    """A checked request, and everything that its run needs from the configuration."""
 
     request: DispatchRequest
     agent: EffectiveAgent
     settings: Settings
     prompt: str
     verify: tuple[str, ...] | None = None
-    """The command that decides whether the work was done; None: no such command is to run."""
+    """The command that checks the work; None: nothing is checked."""
 
     @property
     def is_shareable(self) -> bool:
@@ -73,14 +73,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def timeout_s(self) -> float:
-        """Seconds that its run may take: the call's own, in their range, or the agent's."""
+        """Seconds that its run may take: the call's own, within the range, or the agent's."""
         if self.request.timeout_s is None:
             return self.agent.timeout_s
         return clamped_timeout_s(self.request.timeout_s)
 
 
 class DialoguePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One dialogue that was checked, and all that it needs of the configuration."""
+    """A checked dialogue, and everything that it needs from the configuration."""
 
     request: DialogueRequest
     agents: dict[Role, EffectiveAgent]
@@ -159,7 +159,7 @@ def plan_dialogue(snapshot: ConfigSnapshot, request: DialogueRequest) -> Dialogu
 
 def _verify_command(agent: EffectiveAgent, request: DispatchRequest) -> tuple[str, ...] | None:
     wanted = request.verify or (agent.verify_always and not request.words_only)
-    # An agent on another host is checked there, by its own table.
+    # An agent on another host is verified there, by its own table.
     if not wanted or agent.host is not None:
         return None
     if agent.verify is None:
@@ -174,7 +174,7 @@ def _verify_command(agent: EffectiveAgent, request: DispatchRequest) -> tuple[st
 
 
 class Planner:
-    """Plans runs; made once per service."""
+    """Reads the configuration and makes commands; made once per service."""
 
     def __init__(
         self,
@@ -183,13 +183,13 @@ class Planner:
         claude: Sequence[str] | None,
         threads: DirectoryThreads,
     ) -> None:
-        """Plan for the agents of `registry`.
+        """Read the configuration of `registry`.
 
         Args:
             registry: The agents.
             environ: What agents inherit; also names the nesting depth and holds PATH.
             claude: The program and its first arguments; None looks for `claude` on PATH at each
-                run, so an update of the CLI needs no restart.
+                run, so that an update of the CLI needs no restart.
             threads: For looks at directories that may hang.
         """
         self.environ = environ
@@ -223,12 +223,12 @@ class Planner:
         beside: Iterable[EffectiveAgent] = (),
         asks: bool = False,
     ) -> Command | DispatchResult:
-        """Give the command of a run, or the result that says why there can be none.
+        """Make the command of a run, or return the result that says why there can be none.
 
         `beside` are the other agents of the same dispatch.
         """
         if agent.host is not None:
-            # Its table was changed since it was planned, or this process knows no other machines.
+            # Its table was changed since the job was planned.
             error = f"Agent {agent.name!r} is on host {agent.host!r}; it cannot run here."
             return refused(agent.name, error)
         depth = current_depth(self.environ)
@@ -250,8 +250,8 @@ class Planner:
                 environ={**environ, JOB_VARIABLE: job.id, TREE_VARIABLE: job.tree or job.id},
                 depth=depth,
                 max_depth=settings.max_dispatch_depth,
-                # A nested run carries the marks of the runs around it: ending one of them by its
-                # mark ends the nested run too.
+                # A nested run carries the markers of the runs around it, so that ending one of
+                # them by its marker ends the nested run too.
                 marker=f"{outer}.{token}" if outer else token,
                 timeout_s=timeout_s,
                 json_schema=json_schema and without_dialect(json_schema),
@@ -264,7 +264,7 @@ class Planner:
     async def _find_program(
         self, directory: str, timeout_s: float
     ) -> tuple[tuple[str, ...], Mapping[str, str]] | StartFailure:
-        """Find the program and its environment; or say why nothing can run in `directory`."""
+        """Find the program and its environment, or return why nothing can run in `directory`."""
 
         def look() -> tuple[tuple[str, ...], Mapping[str, str]] | StartFailure:
             program = check_directory(directory) or find_program(self._claude, self.environ)

@@ -1,11 +1,10 @@
 """Run a job and record how it ended, whatever ends it.
 
-The record is durable before anything is started, and terminal before the answer is given. While
-the work goes on, two tasks stand beside it: one writes progress, one listens to other processes:
-it hands their mail to the work, ends the work if one of them cancels it, and notes on the way out
-why the record may stay behind. If this process dies
-instead, the guard still holds the job's lock until no process of the run is left, and the next
-reader settles the record.
+The record is durable before anything is started, and terminal before the answer is given. Two
+tasks run beside the work. One writes progress to the record. The other listens to other processes:
+it delivers their mail, cancels the work if one of them asks for it, and notes a cancellation before
+this process may leave. If this process dies instead, the guard holds the job's lock until no
+process of the run is left, and the next reader settles the record.
 """
 
 from collections.abc import Awaitable, Callable
@@ -37,11 +36,11 @@ from agent_dispatch.threads import in_own_thread
 T = TypeVar("T")
 
 CancelledBy = Callable[[str], DispatchResult]
-"""Says what came of work that was cancelled; takes who cancelled it."""
+"""Returns the result of cancelled work; takes who cancelled it."""
 
 
 class JobRun:
-    """A job while it runs; none of this waits, none of it raises."""
+    """A job while it runs. Nothing here raises, and only `go_on` waits."""
 
     def __init__(
         self,
@@ -57,20 +56,20 @@ class JobRun:
             owned: The job.
             nursery: For work beside the run.
             on_progress: Gets what the record gets.
-            cancel: Cancels the run on behalf of somebody.
-            tell: Told of permission questions.
+            cancel: Cancels the run; takes who wants it.
+            tell: Gets permission questions.
         """
         self.owned = owned
         self.children: list[Child] = []
         """Every claude that was started for it."""
         self.helpers: list[Child] = []
-        """Every other program that was."""
+        """Every other program that was started for it."""
         self.cancelled: CancelledBy = nothing_begun(owned)
-        """Replaced by the work once it has something to say."""
+        """Replaced by the work once something has begun."""
         self.nursery = nursery
         """For work beside the run; cancelled when the run has ended."""
         self.account: Account | None = None
-        """What its runs are booked as, once they may start."""
+        """The bookings of its runs, once they may start."""
         self._on_progress = on_progress
         self._is_ending = False
         self._mail_handlers: dict[str, OnMail] = {}
@@ -81,10 +80,10 @@ class JobRun:
         self.messages = Messages(owned)
         self.on_mail(MESSAGE_MAIL, MessageBody, self.messages.take)
         self.cancel = cancel
-        """Ends the work on behalf of the caller that its argument names."""
+        """Cancels the work; takes who wants it."""
         self.interrupt = cancel
-        """Ends the work so that what was said is kept; takes who wants it. Replaced by work that
-        can be interrupted."""
+        """Ends the work but keeps what was said; takes who wants it. Replaced by work that can be
+        interrupted."""
         self.on_mail(KEEP_MAIL, Keep, self._keep)
 
     @property
@@ -93,11 +92,11 @@ class JobRun:
         return all(child.ended for child in (*self.children, *self.helpers))
 
     def on_mail(self, kind: str, body: type[T], handle: Callable[[Mail, T], object]) -> None:
-        """Handle the messages of one kind, those first that came before now.
+        """Handle the mail of one kind, first what has arrived already.
 
         Args:
-            kind: As its sender says.
-            body: What to decode from each; a message with another body is ignored.
+            kind: The kind that the sender gave it.
+            body: The type of its body; mail with another body is ignored.
             handle: Must not wait. It answers in the job's record (`Ownership.note`).
         """
         decoder = msgspec.json.Decoder(body)
@@ -105,7 +104,7 @@ class JobRun:
         def decode_and_handle(mail: Mail) -> None:
             try:
                 decoded = decoder.decode(mail.body)
-            except msgspec.DecodeError:  # Another version's.
+            except msgspec.DecodeError:  # From another version.
                 return
             handle(mail, decoded)
 
@@ -114,14 +113,14 @@ class JobRun:
             decode_and_handle(mail)
 
     def take_mail(self, mail: Mail) -> None:
-        """Give a message to its handler, or keep it until there is one."""
+        """Give mail to its handler, or keep it until there is one."""
         if (handle := self._mail_handlers.get(mail.kind)) is not None:
             handle(mail)
         else:
             self._unhandled.setdefault(mail.kind, []).append(mail)
 
     def tell(self, progress: Progress) -> None:
-        """Record progress, and pass it on, without keys."""
+        """Record progress and pass it on, with keys masked."""
         masked = msgspec.structs.replace(progress, message=mask(progress.message))
         progress = with_agent(self.owned.job.agent, masked, self.owned.run_s)
         self.owned.report(progress.message)
@@ -135,21 +134,21 @@ class JobRun:
             )
 
     def _keep(self, _mail: Mail, keep: Keep) -> None:
-        # Should this process be killed on the way, the job was cancelled, not lost.
+        # If this process is killed meanwhile, the job counts as cancelled, not as lost.
         self.nursery.start_soon(self.owned.note_cancelled, keep.by)
         self.mark_ending()
         self.interrupt(keep.by)
 
     def mark_ending(self) -> None:
-        """Note that processes of the run are about to be ended, by us or by the guard."""
+        """Note that the processes of the run are being ended, by us or by the guard."""
         if not self._is_ending:
             self._is_ending = True
             self.nursery.start_soon(self.owned.mark_ending)
 
     async def go_on(self) -> None:
-        """Note that further processes of the run are about to start; none is left of those before.
+        """Note that new processes of the run will start; the earlier ones have all ended.
 
-        Else what is started inside them would be taken for ending with them.
+        Otherwise jobs started inside them would count as ending with the run.
         """
         if self._is_ending:
             self._is_ending = False
@@ -157,7 +156,7 @@ class JobRun:
 
 
 Work = Callable[[JobRun], Awaitable[DispatchResult]]
-"""Does what a job stands for; if cancelled, it ends all that it started."""
+"""Does the work of a job; if cancelled, it ends everything that it started."""
 
 
 async def run_job(
@@ -169,23 +168,23 @@ async def run_job(
     beside: Callable[[], Awaitable[object]] | None = None,
     tell: TellEvent = ignore_event,
 ) -> DispatchResult:
-    """Do the work of the job that `owned` stands for, and record how it ended.
+    """Do the work of a job, and record how it ended.
 
     If cancelled, no process of the work is left and the record is terminal when `Cancelled` leaves
-    this call; if this process is killed on the way there, the next reader of the record makes it
-    so. A cancellation by another process is not `Cancelled` but a result.
+    this call. If this process is killed first, the next reader of the record finishes it. A
+    cancellation by another process is a result, not `Cancelled`.
 
     Args:
         owned: The job.
         work: What to do.
         on_progress: Gets what the record gets.
-        on_behalf_of: Who cancels it if this call is cancelled, for the end of a sentence.
-        beside: Something to do meanwhile. It must not raise, which would end the work, and is cut
-            off when the work is done.
-        tell: Told of permission questions, and of the end of a background job.
+        on_behalf_of: Who cancels the job if this call is cancelled, for the end of a sentence.
+        beside: Runs meanwhile, and is cancelled when the work is done. It must not raise, because
+            that would end the work.
+        tell: Gets permission questions, and the end of a background job.
 
     Raises:
-        DispatchError: The request is wrong, or nothing can be started; recorded, too.
+        DispatchError: The request is wrong, or nothing can be started; this is recorded too.
     """
     cancelling = _Cancelling(owned, on_behalf_of)
     failure: DispatchError | None = None
@@ -223,7 +222,7 @@ async def run_job(
                 result = await run.account.settle(result)
             finished = await owned.finish(result, tree_ended=run is None or run.tree_ended)
             if owned.job.kind is not JobKind.CALL and tell is not ignore_event:
-                # The record is there, and nobody waits for this.
+                # The record is final already; nobody waits for this.
                 await in_own_thread(tell, end_event(finished.job))
     if failure is not None:
         raise failure
@@ -231,7 +230,7 @@ async def run_job(
 
 
 class _Cancelling:
-    """The ways in which a job's run can be told to end before its time."""
+    """Cancels the work of a job, when another process or something in this one asks for it."""
 
     def __init__(self, owned: Ownership, on_behalf_of: str) -> None:
         self._owned = owned
@@ -240,17 +239,16 @@ class _Cancelling:
         self.over = False
 
     def cancel(self, by: str) -> None:
-        """End the run on behalf of `by`."""
+        """Cancel the work; `by` wants it."""
         self.by = by
         self.scope.cancel()
 
     async def listen(self, on_mail: OnMail) -> NoReturn:
-        """End the run when another process asks for it, and say why if anything else ends it.
+        """Deliver the job's mail until another process cancels the job, and then end the work.
 
-        Until then, hand over the job's mail.
-
-        A server that leaves does not wait for its agents to end: the guards see to that. The note
-        lets the next reader record a cancelled job, not a lost one.
+        If anything else ends the work, note who did it. A server that exits does not wait until its
+        agents have ended, which is the work of their guards; the note lets the next reader record a
+        cancelled job instead of a lost one.
         """
         try:
             by = await self._owned.wait_cancelled(on_mail)
@@ -265,7 +263,7 @@ class _Cancelling:
 
 
 def nothing_begun(owned: Ownership) -> CancelledBy:
-    """Say what came of a job that was cancelled before anything was started for it."""
+    """Make the result of a job that is cancelled before anything was started for it."""
 
     def cancelled(by: str) -> DispatchResult:
         no_session = NextStep(kind=StepKind.RESUME, agent=owned.job.agent)
@@ -275,7 +273,7 @@ def nothing_begun(owned: Ownership) -> CancelledBy:
 
 
 def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:
-    """Say that a run was ended with the run around it; its own text may blame the run itself."""
+    """Make it the result of a run that was ended with the run around it."""
     return msgspec.structs.replace(
         result,
         error=f"Cancelled with the dispatch that started it (job {parent}), which ended.",
@@ -285,11 +283,11 @@ def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:
 
 
 def _answer(finished: Finished, job_id: str, result: DispatchResult) -> DispatchResult:
-    """The result as it was recorded; or, if it was not, whole and with a remark."""
+    """Return the result as it was recorded; if it was not, the whole result with a remark."""
     if finished.problem is None:
         return finished.job.result or msgspec.structs.replace(result, job_id=job_id)
     remark = f"The answer could not be recorded, so it cannot be fetched again: {finished.problem}"
-    # Without the id: a surface must not cut what is nowhere else.
+    # Without the id, so that no surface shortens an answer that cannot be fetched again.
     return msgspec.structs.replace(
         result, job_id=None, hint=" ".join(filter(None, (result.hint, remark)))
     )

@@ -1,4 +1,4 @@
-"""Whether a conversation may be resumed, as far as the records of jobs tell."""
+"""Whether a conversation may be resumed, as far as the records of jobs say."""
 
 from agent_dispatch.core.dialogue.exchange import agent_of_session
 from agent_dispatch.errors import DispatchError, InvalidRequestError
@@ -43,11 +43,11 @@ async def check_owner(store: JobStore, remote_jobs: RemoteJobs, plan: Plan) -> N
 
 
 async def check_not_around(store: JobStore, parent: str | None, session_id: str | None) -> None:
-    """Refuse to wait for a conversation that itself waits, inside its agent, for this call.
+    """Refuse to resume the conversation in which this call is made: it would wait for itself.
 
     Args:
         store: The jobs.
-        parent: The job inside whose agent the call is made; None: outside of any.
+        parent: The job whose agent makes the call; None: no agent makes it.
         session_id: The session to resume.
 
     Raises:
@@ -58,7 +58,7 @@ async def check_not_around(store: JobStore, parent: str | None, session_id: str 
         try:
             job = await in_thread(store.read, job_id)
         except DispatchError:
-            return  # Not to be seen from here: the run's own deadline ends the wait.
+            return  # It cannot be read from here; the deadline of the run ends the wait.
         if (job.session_id or "").lower() == session_id.lower():
             raise InvalidRequestError(
                 f"Session {session_id} is the conversation in which this call is made (job"

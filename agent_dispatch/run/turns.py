@@ -1,8 +1,8 @@
-"""One claude and the turns that it is given: the loop of every run.
+"""One claude and its turns: the loop of every run.
 
-A dispatch is one turn, with stdin closed after its answer; a dialogue gives several turns to each
-of two. `core.stream.turn_rules` says what a turn waits for. Leaving the block of `Turns.running`
-ends every process of the run, so a cancellation needs no code here.
+A dispatch is one turn, and stdin is closed after its answer. A dialogue gives several turns to each
+of two claudes. `core.stream.turn_rules` says what a turn waits for. Leaving the block of
+`Turns.running` ends every process of the run, so a cancellation needs no code here.
 """
 
 import contextlib
@@ -40,22 +40,22 @@ OpenClaude = Callable[
 """`claude.conversation.open_claude` with its launcher."""
 
 _OPEN_STDIN = frozenset({Wait.ANSWER, Wait.WORK, Wait.READING})
-"""While a last turn waits for these, subagents may ask for a permission, and messages arrive."""
+"""While a last turn waits for these, subagents may ask for permission, and messages may arrive."""
 _MAX_REQUESTS = 1000
 """Of one child."""
 _INTERRUPT_S = 2.0
 """How long an interrupted claude may take to end its turn and leave. Measured with 2.1.330:
 0.04 s; a SIGINT to the process group took up to 1.6 s."""
 _KEEP_S = 6.0
-"""The same for one whose session is to be kept: it may have to load first. Measured with 2.1.330:
-an interruption after the first line ends the turn as soon as Claude Code has loaded, and the
-session can be resumed."""
+"""The same if the session is to be kept, which may have to load first. Measured with 2.1.330: an
+interruption after the first line ends the turn as soon as Claude Code has loaded, and the session
+can be resumed."""
 _EXIT_S = 3.0
-"""How long to wait for one that was stopped: the longest grace, with room for a loaded machine."""
+"""How long to wait for a stopped claude: the longest grace, with room for a loaded machine."""
 _SETTINGS_S = 2.0
 """How long to read Claude Code's settings, which only explain a denial."""
 _LEAVE_S = 2.0
-"""How long one may take to leave when all is said. Measured with Claude Code 2.1.330: 0.1 s."""
+"""How long claude may take to exit after its last turn. Measured with 2.1.330: 0.1 s."""
 
 
 class Turns:
@@ -83,7 +83,7 @@ class Turns:
         """
         self.transcript = Transcript()
         self.ending = Ending.CANCELLED
-        """Why the current turn ended; before that, what a cancellation would make of it."""
+        """Why the current turn ended; until then, how a cancellation would end it."""
         self._agent = agent
         self._command = command
         self._run = run
@@ -101,23 +101,23 @@ class Turns:
         self._is_stopped = False
         self._interruption = trio.CancelScope()
         self.interrupted_by: str | None = None
-        """Who ended it by `interrupt`."""
+        """Who called `interrupt`."""
 
     @property
     def has_started(self) -> bool:
-        """A claude was started."""
+        """Claude was started."""
         return self._child is not None
 
     @property
     def over(self) -> bool:
-        """It takes no more turns."""
+        """Claude takes no more turns."""
         return self._is_stopped or self._child is None or self._child.exited
 
     @contextlib.asynccontextmanager
     async def running(
         self, open_claude: OpenClaude, held_fds: Sequence[int]
     ) -> AsyncIterator[None]:
-        """Run it for as long as the block runs; a failure to start it goes into the report."""
+        """Run claude for as long as the block runs; a failed start goes into the report."""
         self._began = trio.current_time()
         held_fds = [*held_fds, *self._run.owned.held_fds]
         try:
@@ -143,7 +143,7 @@ class Turns:
             return
         self._requests += 1
         if self._requests > _MAX_REQUESTS:
-            return  # A child that floods us gets no more answers.
+            return  # A child that sends too many requests gets no more answers.
         if is_permission(event):
             self._run.questions.ask(
                 child,
@@ -159,13 +159,13 @@ class Turns:
     async def ask(
         self, prompt: str, limit: TimeLimit, *, is_last: bool, goes_on: bool = False
     ) -> None:
-        """Put a turn to it, and wait for all that comes of it, until `limit`.
+        """Give claude a turn, and wait until the turn has ended or `limit` has passed.
 
         Args:
-            prompt: What to say.
-            limit: How long it may take; the process is ended then.
-            is_last: No other turn follows: it leaves behind its answer.
-            goes_on: The turn counts to the one before it.
+            prompt: The text of the turn.
+            limit: How long it may take; then the process is ended.
+            is_last: No other turn follows, so claude exits after its answer.
+            goes_on: The turn continues the one before it, for its duration.
         """
         if self._turns and not goes_on:
             self._began = trio.current_time()
@@ -177,7 +177,7 @@ class Turns:
             return
         limit.begin()
         with limit.scope:
-            # A line that is interrupted in its middle would spoil the next one.
+            # An interruption in the middle of a line would spoil the next line.
             if self._turns:
                 # The CLI may have begun a turn by itself meanwhile.
                 await child.wait_until(lambda: child.exited or not self.transcript.turn_open)
@@ -198,11 +198,11 @@ class Turns:
                 self._run.mark_ending()
             await self._stop(child)
             self.ending = Ending.DEADLINE
-        # What comes between two turns goes with the next one.
+        # Messages that arrive between two turns go with the next one.
         self._run.messages.stop()
 
     def interrupt(self, by: str) -> None:
-        """End the turn in hand, and take no more; what was said until then is kept."""
+        """End the current turn and take no more; what was said until then is kept."""
         self.interrupted_by = by
         self._interruption.cancel()
 
@@ -239,7 +239,7 @@ class Turns:
         return Ending.EXITED
 
     async def _stop(self, child: Child, interrupt_s: float = _INTERRUPT_S) -> None:
-        """End it before its time: interrupt, then SIGTERM, then SIGKILL.
+        """End claude early: interrupt, then SIGTERM, then SIGKILL.
 
         An interrupted turn ends with a result of its own and a resumable transcript.
         """
@@ -259,7 +259,7 @@ class Turns:
             await child.wait_until(lambda: child.exited)
 
     async def leave(self) -> None:
-        """Let it leave when all is said; returns when it has, or does not."""
+        """Let claude exit after its last turn; returns when it has, or after a bound."""
         if self._child is not None and not self.over:
             child = self._child
             child.close_stdin()
@@ -267,15 +267,14 @@ class Turns:
                 await child.wait_until(lambda: child.exited)
 
     def end(self) -> None:
-        """End it at once; returns before it has ended."""
+        """End claude at once; returns before it has ended."""
         if self._child is not None:
             self._child.end(END_ON_CANCEL)
 
     async def explain_denials(self) -> None:
         """Read Claude Code's own settings if a call was denied, so that the report names the rule.
 
-        The turn is paid for, so neither a cancellation nor a disk that does not answer may cost its
-        result.
+        The turn is paid for: neither a cancellation nor a disk that hangs may cost its result.
         """
         if self._inherited is None and self.transcript.seen().denials:
             with trio.move_on_after(_SETTINGS_S, shield=True):
@@ -284,7 +283,7 @@ class Turns:
                 )
 
     def report(self) -> RunReport:
-        """Report on the turn in hand; of a last turn all is known once the block was left."""
+        """Report on the current turn; a last turn is complete once `running` was left."""
         if self._start_failure is not None:
             return not_started(
                 self._agent, self._limit.timeout_s, self._start_failure, self._command.argv[0]
@@ -308,14 +307,14 @@ class Turns:
         )
 
     def result(self, cancelled_by: str = "") -> DispatchResult:
-        """Say what came of the turn in hand until now."""
+        """Return the result of the current turn, as far as it has come."""
         return classify(msgspec.structs.replace(self.report(), cancelled_by=cancelled_by))
 
 
 def not_started(
     agent: EffectiveAgent, timeout_s: float, failure: StartFailure, program: str = "claude"
 ) -> RunReport:
-    """Report on a run of which nothing was started."""
+    """Report on a run that could not be started."""
     return RunReport(
         agent=agent,
         ending=Ending.START_FAILED,

@@ -1,7 +1,7 @@
-"""Waiting for the account's limit to reset, in the middle of a background job.
+"""Wait for the account's usage limit to reset, in the middle of a background job.
 
-The job stays `running` and its worker stays up, with the lock of the session. It has no slot and no
-claude meanwhile, and its time stands still.
+The job stays `running`, and its worker keeps the lock of the session. Meanwhile it has no slot and
+no claude, and the clock of the run is stopped.
 """
 
 import time
@@ -23,12 +23,12 @@ from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.run.run_job import JobRun
 
 _LOOK_EVERY_S = 30.0
-"""Between looks at the wall clock: it may be set, and timers stop while the machine sleeps."""
+"""How often to look at the wall clock: it may be set, and timers stop while the machine sleeps."""
 _LEAST_CAP_USD = 0.000_001
 
 
 class Holds:
-    """The holds of one dispatch, and what came of its runs before them."""
+    """The holds of one dispatch, and the results of the runs before them."""
 
     def __init__(self, run: JobRun, agent: EffectiveAgent, max_holds: int) -> None:
         """Hold `run`, a run of `agent`, at most `max_holds` times."""
@@ -50,21 +50,21 @@ class Holds:
         return with_cap_left(self._agent, None if self._before is None else self._before.cost_usd)
 
     def joined(self, result: DispatchResult) -> DispatchResult:
-        """Return the result of the run in hand together with those before it."""
+        """Join the result of the current run with those before it."""
         if self._before is None:
             return result
         return join_runs(self._before, result, self._agent.max_budget_usd)
 
     def stopped(self, failure: DispatchResult) -> DispatchResult:
-        """Return the result of a dispatch that did not go on after its hold."""
+        """Return the result of a dispatch that could not go on after its hold."""
         return failure if self._before is None else end_held_run(self._before, failure)
 
     def share(self, seen: Seen, result: DispatchResult) -> Share:
         """Return the share of all runs.
 
         Args:
-            seen: What the run in hand printed; nothing while it is held.
-            result: Of all of them together.
+            seen: What the current run printed; nothing during a hold.
+            result: The result of all runs together.
         """
         share = share_of(seen, result)
         if self._before is None:
@@ -75,13 +75,13 @@ class Holds:
         )
 
     def until(self, report: RunReport, result: DispatchResult, left_s: float) -> datetime | None:
-        """Say until when a run that ended, `left_s` before its time, is to be held; None: never."""
+        """Return until when to hold a run that ended `left_s` before its limit; None: never."""
         if not self._left or not left_s or result.error_type is not ErrorType.USAGE_LIMIT:
             return None
         return None if report.seen.session_id is None else resets_at(report)
 
     async def wait(self, until: datetime, report: RunReport, result: DispatchResult) -> None:
-        """Wait for a reset; `result` is what came of all runs until now."""
+        """Wait for a reset; `result` is the result of all runs until now."""
         self._left -= 1
         self._before = result
         self._usage = add_usage(self._usage, report.seen.model_usage)
@@ -103,7 +103,7 @@ def with_cap_left(agent: EffectiveAgent, spent_usd: float | None) -> EffectiveAg
 
 
 async def wait_for_reset(run: JobRun, until: datetime) -> None:
-    """Wait until that time, as the record of the job says meanwhile."""
+    """Wait until that time; the record of the job shows it."""
     moment = until.timestamp()
     run.owned.note(held_until=moment)
     when = f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -57,24 +57,24 @@ class Verification:
 
     @property
     def repair_prompt(self) -> str:
-        """What to tell the agent after a check that failed."""
+        """The next turn of the agent, after a check that failed."""
         assert self._found is not None
         return repair_prompt(self._command, self._found)
 
     async def check(self, where: Command, left_s: float, held_fds: Sequence[int]) -> bool:
-        """Run the command once; whether it passed.
+        """Run the command once, and return whether it passed.
 
         If cancelled, no process of it is left.
 
         Args:
-            where: The command of the agent, whose directory and environment it gets.
+            where: The command of the agent, for its directory and environment.
             left_s: How long it may take.
             held_fds: Descriptors that its guard keeps open until no process of it is left.
         """
         self._left -= 1
         self._run.tell(Progress(f"Running the verify command: {shown_command(self._command)}"))
         printed = bytearray()
-        # The agent's turn has ended, so there is none to interrupt.
+        # The agent's turn has ended, so there is nothing to interrupt.
         interrupt, self._run.interrupt = self._run.interrupt, self._run.cancel
         with trio.move_on_after(left_s) as patience:
             self._found = await self._judge(where, held_fds, printed)
@@ -114,7 +114,7 @@ class Verification:
         return check_result(exit_code, bytes(printed))
 
     def applied(self, result: DispatchResult) -> DispatchResult:
-        """Return the result of the run as the last check decides about it."""
+        """Return the result of the run as the last check decides it."""
         return result if self._found is None else apply_check(result, self._command, self._found)
 
     def cancelled(self, result: DispatchResult, by: str) -> DispatchResult:

@@ -1,8 +1,8 @@
-"""Looks at the Git work tree of an agent before and after a run, to say what the run changed.
+"""Look at the Git work tree of an agent before and after a run, to find what the run changed.
 
-Git runs under a guard, so that one that hangs leaves nothing behind. It must not run anything that
-the repository names, for an agent may have written that: no hooks, no file system monitor, no
-filters, no network. It writes nothing, and takes no locks.
+Git runs under a guard, so a Git that hangs leaves nothing behind. It must not run anything that the
+repository names, because an agent may have written that: no hooks, no file system monitor, no
+filters, no network. It writes nothing and takes no locks.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ from agent_dispatch.threads import DirectoryThreads
 LOOK_S = 2.0
 """How long one look may take. Without it the run has no evidence from Git."""
 _ALONE_S = 0.5
-"""How long the agent waits to be started for the first look; then it is started meanwhile."""
+"""How long the start of the agent waits for the first look; later they overlap."""
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_SETTINGS = 1000
 _MAX_PRINTS = 2000
 _MAX_PRINT_BYTES = 4 * 1024 * 1024
-"""Larger files are told apart by their size and time."""
+"""Larger files are compared by size and time."""
 
 _STATUS = (
     "git --no-optional-locks status --porcelain=v2 --branch --no-ahead-behind -z"
@@ -63,7 +63,7 @@ _BEFORE = f"""{_NO_FILTERS}
 printf '\\0'
 git for-each-ref --format='%(objectname)'
 """
-# Other agents may be at work in other work trees of the repository: the branches there are theirs.
+# Other agents may work in other work trees of the repository; the branches there are theirs.
 _BRANCHES = "%(if)%(worktreepath)%(then)HEAD%(else)%(objectname)%(end)"
 _AFTER = f"""{_NO_FILTERS}
 {_STATUS} || exit 3
@@ -89,7 +89,7 @@ class _Tree(msgspec.Struct, frozen=True):
 
     top: str
     prefix: str
-    """The agent's directory below it."""
+    """The agent's directory, relative to `top`."""
     git_env: dict[str, str]
 
 
@@ -102,7 +102,7 @@ class WorkTrees:
         self._threads = threads
 
     def watch(self, command: Command, nursery: trio.Nursery) -> "Watch":
-        """Begin to look at the directory of `command`, before it runs, in a task of `nursery`."""
+        """Start to look at the directory of `command`, which does not run yet, in `nursery`."""
         watch = Watch(self, command)
         nursery.start_soon(watch.look_before)
         return watch
@@ -113,7 +113,7 @@ class WorkTrees:
         return await self._threads.run(command.cwd, find)
 
     async def before(self, tree: _Tree) -> tuple[Look, list[str]] | None:
-        """Look at a tree, and give the commits that have a name there."""
+        """Look at a tree; also return the commits that have a name there."""
         printed = await self._git(tree, _BEFORE)
         if printed is None:
             return None
@@ -126,7 +126,7 @@ class WorkTrees:
         return Look(status=status, prints=prints), list(known)
 
     async def after(self, tree: _Tree, before: Look, known: list[str]) -> TreeChanges | None:
-        """Look at a tree again, and say what changed."""
+        """Look at a tree again, and return what changed."""
         printed = await self._git(tree, _AFTER, "".join(f"^{oid}\n" for oid in known).encode())
         if printed is None:
             return None
@@ -188,17 +188,17 @@ class Watch:
             self._has_looked.set()
 
     async def may_start(self) -> None:
-        """Wait until the agent may be started: a moment, in which a quick look ends."""
+        """Wait a moment before the agent is started; a quick look ends meanwhile."""
         with trio.move_on_after(_ALONE_S):
             await self._has_looked.wait()
 
     async def may_act(self) -> None:
-        """Wait until the agent may get its task: the look has ended, or takes too long."""
+        """Wait until the agent may get its task: the look has ended, or has taken too long."""
         with trio.move_on_after(LOOK_S):
             await self._has_looked.wait()
 
     async def changes(self) -> TreeChanges | None:
-        """Say what changed; None where that is not known. Takes at most `LOOK_S`."""
+        """Return what changed, None if that is not known; takes at most `LOOK_S`."""
         if self._tree is not None and self._before is not None:
             with trio.move_on_after(LOOK_S):
                 return await self._trees.after(self._tree, *self._before)
@@ -206,14 +206,14 @@ class Watch:
 
 
 def _find_tree(directory: str, env: Mapping[str, str]) -> _Tree | None:
-    """Find the work tree that a directory belongs to, and Git for it; waits for the disk."""
+    """Find the work tree that a directory belongs to, and Git for it; blocks."""
     directory = os.path.realpath(directory)
     top = directory
     while not os.path.lexists(os.path.join(top, ".git")):
         if (above := os.path.dirname(top)) == top:
             return None
         top = above
-    # A relative folder of PATH would be one of the agent's own.
+    # A relative folder of PATH would belong to the agent's project.
     folders = [folder for folder in env.get("PATH", os.defpath).split(":") if os.path.isabs(folder)]
     path = ":".join(folders)
     if shutil.which("git", path=path) is None:
@@ -222,14 +222,14 @@ def _find_tree(directory: str, env: Mapping[str, str]) -> _Tree | None:
 
 
 def _git_env(env: Mapping[str, str], top: str) -> dict[str, str]:
-    """Return the environment that Git runs in: what it needs, and our settings over all others."""
+    """Return the environment of Git: what it needs, and our settings above all others."""
     kept = {name: env[name] for name in (*_KEPT_VARIABLES, *_KEPT_GIT_VARIABLES) if name in env}
     # The last one of a name counts.
     settings = [*_settings(env), *_OVERRIDES]
     for number, (key, value) in enumerate(settings):
         kept |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return kept | {
-        # A repository without all of its objects would have Git fetch them.
+        # Git would fetch objects that are missing in the repository.
         "GIT_ALLOW_PROTOCOL": "none",
         "GIT_CONFIG_COUNT": str(len(settings)),
         "GIT_CEILING_DIRECTORIES": os.path.dirname(top),
@@ -252,7 +252,7 @@ def _settings(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _prints(top: str, paths: Iterable[str], algorithm: str) -> dict[str, str]:
-    """Say of each file what it holds, as Git names it; one that is missing is left out."""
+    """Return a fingerprint of each file; a missing file is left out."""
     prints = {}
     for path in islice(paths, _MAX_PRINTS):
         try:
@@ -270,7 +270,7 @@ def _print(path: str, algorithm: str) -> str:
         return "no file"
     if about.st_size > _MAX_PRINT_BYTES:
         return f"{about.st_size} bytes, {about.st_mtime_ns}"
-    # It may be something else by now.
+    # It may have been replaced meanwhile.
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as file:
         content = file.read(_MAX_PRINT_BYTES)
