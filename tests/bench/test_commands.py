@@ -189,7 +189,7 @@ def test_chaos_plays_one_run(capfd: pytest.CaptureFixture[str]) -> None:
     assert [signal.getsignal(signum) for signum in signums] == handlers
 
 
-def test_soak_goes_at_least_one_round_and_takes_a_sample() -> None:
+def test_soak_plays_at_least_one_round_and_takes_a_sample() -> None:
     samples: list[soak.Sample] = []
     load = trio.run(soak.soak, 0.001, 1, samples)
     assert load.wrong == []

@@ -16,7 +16,7 @@ def test_a_result_is_kept_and_shown_as_it_is_kept(tmp_path: Path) -> None:
     assert block_of(page.read_text(), "speed").strip() == str(told)
 
 
-def test_nothing_is_kept_that_the_page_has_no_place_for(tmp_path: Path) -> None:
+def test_a_result_without_a_place_on_the_page_is_not_kept(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("nothing\n")
     with pytest.raises(NoBlockError):

@@ -29,20 +29,20 @@ def test_noise_and_a_warm_up_are_no_growth() -> None:
     assert growing(samples()) == []
 
 
-def test_a_leak_is_told_however_small_each_step_is() -> None:
+def test_a_leak_is_found_however_small_each_step_is() -> None:
     assert growing(samples(rss_mib_a_minute=1.5)) == ["rss_mib"]
 
 
-def test_a_jump_in_the_middle_is_told() -> None:
+def test_a_jump_in_the_middle_is_found() -> None:
     assert growing(samples(jump_at_s=350)) == ["descriptors"]
 
 
-def test_a_peak_that_goes_again_is_no_growth() -> None:
+def test_a_temporary_peak_is_no_growth() -> None:
     found = samples()
     found[300] = Sample(at_s=300, **dict.fromkeys(LIMITS, 1000))
     assert growing(found) == []
 
 
-def test_too_short_a_time_says_so() -> None:
+def test_a_run_that_is_too_short_is_refused() -> None:
     with pytest.raises(ValueError, match="use more --minutes"):
         trends(samples()[:8])

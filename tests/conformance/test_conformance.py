@@ -118,7 +118,7 @@ _TASKS: dict[str, frozenset[str]] = {
 
 
 @pytest.mark.parametrize("scenario", _TASKS)
-def test_every_check_of_tasks_passes_but_for_ends_that_no_job_has(
+def test_every_check_of_tasks_passes_except_for_ends_that_no_job_has(
     node: Path, tasks_url: str, tmp_path: Path, scenario: str
 ) -> None:
     ended = subprocess.run(

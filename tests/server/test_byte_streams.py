@@ -53,7 +53,7 @@ async def lines_of(reader: LineReader) -> AsyncIterator[bytes | Overlong]:
         yield line
 
 
-async def test_a_line_that_waited_before_the_reader_began_is_as_old_as_its_wait(
+async def test_the_time_before_the_reader_began_counts_as_waiting(
     pipe: Pipe, autojump_clock: trio.testing.MockClock
 ) -> None:
     began = trio.current_time()
@@ -69,7 +69,7 @@ async def test_a_line_that_waited_before_the_reader_began_is_as_old_as_its_wait(
     assert reader.arrived_at >= began
 
 
-async def test_lines_come_whole_however_they_arrive(pipe: Pipe) -> None:
+async def test_lines_are_whole_however_they_arrive(pipe: Pipe) -> None:
     reader = LineReader(pipe.read_fd)
     received: list[bytes | Overlong] = []
 
@@ -151,7 +151,7 @@ async def test_the_end_of_a_terminals_input_is_final() -> None:
         os.close(terminal)
 
 
-async def test_what_cannot_be_read_has_ended(
+async def test_a_read_error_ends_the_input(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
@@ -179,7 +179,7 @@ def test_a_half_closed_socket_has_hung_up() -> None:
         assert reader.is_hung_up()
 
 
-def test_descriptors_are_given_back_as_they_were(pipe: Pipe) -> None:
+def test_descriptors_are_blocking_again_after_close(pipe: Pipe) -> None:
     reader = LineReader(pipe.read_fd)
     outbox = Outbox(pipe.write_fd, on_gone=lambda: None)
     assert not os.get_blocking(pipe.read_fd)
@@ -201,7 +201,9 @@ async def drain(fd: int, size: int) -> bytes:
     return bytes(received)
 
 
-async def test_frames_are_whole_and_in_order_though_their_senders_are_cancelled(pipe: Pipe) -> None:
+async def test_frames_are_whole_and_in_order_even_if_their_senders_are_cancelled(
+    pipe: Pipe,
+) -> None:
     outbox = Outbox(pipe.write_fd, on_gone=lambda: None)
     frames = [bytes([65 + n]) * SEND_MARK_BYTES + b"\n" for n in range(4)]
     with trio.fail_after(5):
@@ -224,7 +226,7 @@ async def test_a_small_frame_is_written_without_a_writer_task(pipe: Pipe) -> Non
     assert os.read(pipe.read_fd, 100) == b"frame\n"
 
 
-async def test_senders_wait_while_the_client_does_not_read_and_no_longer_on_the_way_out(
+async def test_senders_wait_for_a_slow_client_but_not_at_exit(
     pipe: Pipe,
 ) -> None:
     outbox = Outbox(pipe.write_fd, on_gone=lambda: None)
@@ -260,7 +262,7 @@ async def test_flushing_waits_for_the_last_byte(pipe: Pipe) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def test_a_client_that_is_gone_is_told_once_and_refuses_all_frames(pipe: Pipe) -> None:
+async def test_a_client_that_is_gone_is_reported_once_and_gets_no_frames(pipe: Pipe) -> None:
     gone: list[str] = []
     outbox = Outbox(pipe.write_fd, on_gone=lambda: gone.append("gone"))
     pipe.close_read()
@@ -272,7 +274,7 @@ async def test_a_client_that_is_gone_is_told_once_and_refuses_all_frames(pipe: P
     assert gone == ["gone"]
 
 
-async def test_a_client_that_goes_while_frames_wait_releases_everybody(pipe: Pipe) -> None:
+async def test_a_client_that_leaves_while_frames_wait_releases_all_senders(pipe: Pipe) -> None:
     gone = trio.Event()
     outbox = Outbox(pipe.write_fd, on_gone=gone.set)
     with trio.fail_after(5):
@@ -299,7 +301,9 @@ async def test_frames_go_to_a_file_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
-async def test_a_full_disk_is_a_client_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_disk_counts_as_a_client_that_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     gone = trio.Event()
     outbox = Outbox(fd, on_gone=gone.set)

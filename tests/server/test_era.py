@@ -49,7 +49,7 @@ async def works_as_legacy(server: Server) -> None:
         [INITIALIZED, modern("probe", "server/discover")],
     ],
 )
-async def test_who_only_asks_around_can_go_on_in_both_eras(probes: list[Message]) -> None:
+async def test_a_client_that_only_probes_can_continue_in_both_eras(probes: list[Message]) -> None:
     async with serving() as server:
         await server.say(*probes)
         await server.hear_answer("probe")
@@ -96,7 +96,7 @@ async def test_a_handshake_keeps_its_era() -> None:
         assert "result" in await server.hear_answer(2)
 
 
-async def test_a_client_that_leaves_behind_its_probe_gets_its_answer() -> None:
+async def test_a_client_that_leaves_after_its_probe_gets_its_answer() -> None:
     async with serving() as server:
         await server.say(modern("probe", "server/discover"))
         assert server.process.stdin is not None

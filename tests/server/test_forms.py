@@ -146,7 +146,7 @@ async def test_a_form_that_is_closed_leaves_the_question_open_for_others(
     assert len(client.forms) == 1
 
 
-async def test_a_form_is_taken_back_when_somebody_else_has_answered(
+async def test_a_form_is_closed_when_another_answer_was_faster(
     make_house: MakeHouse,
 ) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK)
@@ -345,7 +345,7 @@ async def test_a_form_that_is_closed_is_not_shown_again(make_house: MakeHouse) -
     assert said(answers[0])["result"] == "allow"
 
 
-async def test_an_agent_that_does_not_ask_runs_in_the_server_as_ever(
+async def test_an_agent_that_does_not_ask_runs_in_the_server(
     make_house: MakeHouse,
 ) -> None:
     house = make_house("read_turn(); init(); result()")

@@ -140,7 +140,7 @@ def test_an_envelope_without_capabilities_is_refused_and_fixes_nothing(door: Fro
     assert answer(door, INITIALIZE) is not None
 
 
-def test_after_initialize_modern_messages_are_the_librarys_to_refuse(door: FrontDoor) -> None:
+def test_after_initialize_the_library_refuses_modern_messages(door: FrontDoor) -> None:
     answer(door, INITIALIZE)
     assert answer(door, DISCOVER) is None
     assert answer(door, UNKNOWN) is None
@@ -148,7 +148,7 @@ def test_after_initialize_modern_messages_are_the_librarys_to_refuse(door: Front
     assert answer(door, LIST) is not None
 
 
-def test_after_a_modern_call_the_handshake_is_the_librarys_to_refuse(door: FrontDoor) -> None:
+def test_after_a_modern_call_the_library_refuses_the_handshake(door: FrontDoor) -> None:
     assert answer(door, modern(CALL)) is None
     assert answer(door, INITIALIZE) is None
     assert answer(door, PING) is None
@@ -197,13 +197,11 @@ NOT_THE_DOORS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("message", NOT_THE_DOORS.values(), ids=NOT_THE_DOORS)
-def test_what_is_not_certainly_its_own_is_left_to_the_library(
-    door: FrontDoor, message: bytes
-) -> None:
+def test_uncertain_messages_are_left_to_the_library(door: FrontDoor, message: bytes) -> None:
     assert door.answer(message) is None
 
 
-def test_notifications_without_a_call_mean_nothing(door: FrontDoor) -> None:
+def test_notifications_without_a_call_are_ignored(door: FrontDoor) -> None:
     cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
     assert door.answer(line(cancelled)) == b""
     door.serves_alone = False
@@ -286,7 +284,7 @@ async def test_each_way_to_leave_ends_it_in_time_in_each_state(
         assert took_s < 2 * LEAVE_S
 
 
-async def test_what_is_the_doors_is_answered_also_behind_a_call_that_is_dropped() -> None:
+async def test_the_door_answers_messages_behind_a_dropped_call() -> None:
     messages = [INITIALIZE, INITIALIZED, CALL, LIST]
     done = await trio.run_process(
         SERVE, stdin=b"".join(line(m) + b"\n" for m in messages), capture_stdout=True
@@ -296,7 +294,7 @@ async def test_what_is_the_doors_is_answered_also_behind_a_call_that_is_dropped(
     assert ids.count("init") == 1
 
 
-async def test_all_that_was_sent_in_one_piece_is_answered_once(tmp_path: Path) -> None:
+async def test_messages_sent_in_one_piece_are_each_answered_once(tmp_path: Path) -> None:
     env = {"AGENT_DISPATCH_CONFIG": str(tmp_path / "agents.toml")}
     async with serving(command=SERVE, env=env) as server:
         await server.say(DISCOVER, UNKNOWN, INITIALIZE, INITIALIZED, CALL, LIST, PING)

@@ -142,7 +142,7 @@ async def test_other_machines_are_let_in_only_when_asked_for(tmp_path: Path, hos
     assert not (tmp_path / "config").exists()
 
 
-async def test_what_letting_other_machines_in_means_is_said(tmp_path: Path) -> None:
+async def test_the_danger_of_letting_other_machines_in_is_explained(tmp_path: Path) -> None:
     args = ["--http", "--port", "0", "--host", "0.0.0.0", "--allow-network"]
     async with serving(*args, env=environ_of(tmp_path)) as server:
         await server.wait_stderr("Nothing is encrypted")
@@ -157,7 +157,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["-1", "65536"])
-async def test_what_is_no_port_is_refused(tmp_path: Path, port: str) -> None:
+async def test_an_invalid_port_is_refused(tmp_path: Path, port: str) -> None:
     assert f"port {port}" in await refusal(f"--port={port}", folder=tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, content: str) -> None
         read_token(path)
 
 
-def test_a_token_is_read_from_a_file_alone(tmp_path: Path) -> None:
+def test_a_token_is_read_only_from_a_regular_file(tmp_path: Path) -> None:
     path = tmp_path / "http-token"
     read_token(tmp_path / "real")
     path.symlink_to(tmp_path / "real")

@@ -110,7 +110,7 @@ def test_a_tool_call_with_unpaired_surrogates_elsewhere_is_refused() -> None:
         (b'{"jsonrpc":"2.0","method":"ping","id":1.0}', True),
     ],
 )
-def test_a_request_whose_id_is_no_id_is_not_taken_for_a_notification(
+def test_a_request_with_an_invalid_id_is_not_taken_for_a_notification(
     line: bytes, expected: bool
 ) -> None:
     assert is_request_without_proper_id(line) is expected

@@ -31,7 +31,7 @@ def envelope(result: types.CallToolResult) -> dict[str, Any]:
     return parsed
 
 
-async def test_the_server_says_who_it_is_and_only_what_it_can(mode: str) -> None:
+async def test_the_server_declares_its_name_and_only_its_capabilities(mode: str) -> None:
     async with connected(FakeService(), mode) as client:
         assert client.server_info is not None
         assert client.server_info.name == SERVER_NAME

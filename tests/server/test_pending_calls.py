@@ -158,7 +158,7 @@ async def test_a_run_without_a_caller_ends_with_the_server(
     assert service.events == ["cancelled", "cleaned up"]
 
 
-async def test_only_so_many_answers_are_kept(
+async def test_the_number_of_kept_answers_is_limited(
     mode: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     service = FakeService()
@@ -281,7 +281,7 @@ async def test_how_long_a_client_waits_is_known_by_its_name(
         (None, False),
     ],
 )
-async def test_the_reason_tells_a_clock_from_a_person(
+async def test_the_cancel_reason_tells_a_timeout_from_a_person(
     mode: str, reason: str | None, is_clock: bool
 ) -> None:
     await trio.lowlevel.checkpoint()

@@ -76,7 +76,7 @@ async def test_the_newest_call_wins_and_no_sentence_is_dropped_for_it(
     ]
 
 
-async def test_of_endless_sentences_the_newest_are_sent(
+async def test_the_newest_of_too_many_sentences_are_sent(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     report = Recorder()
@@ -87,7 +87,7 @@ async def test_of_endless_sentences_the_newest_are_sent(
     assert len(report.messages) <= MAX_UNSENT
 
 
-async def test_a_client_that_is_slow_delays_the_answer_for_a_moment_only(
+async def test_a_slow_client_delays_the_answer_only_briefly(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     report = Recorder(takes_s=60)
@@ -121,7 +121,7 @@ async def test_numbers_grow(autojump_clock: trio.testing.MockClock) -> None:
     assert numbers == sorted(set(numbers))
 
 
-async def test_a_client_that_takes_nothing_holds_up_nobody(
+async def test_a_client_that_reads_no_progress_delays_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     report = Recorder(takes_s=10**6)

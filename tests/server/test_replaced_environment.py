@@ -19,7 +19,7 @@ sys.meta_path.insert(0, Gone())
 """
 
 
-async def test_every_tool_works_when_nothing_can_be_imported_any_more(tmp_path: Path) -> None:
+async def test_every_tool_works_without_further_imports(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(f"GATE = {str(gate)!r}\n{SITE}")

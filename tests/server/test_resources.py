@@ -69,7 +69,7 @@ async def test_nothing_is_listed_but_one_template(mode: str) -> None:
         "",
     ],
 )
-async def test_an_unknown_resource_is_the_protocols_error(mode: str, uri: str) -> None:
+async def test_an_unknown_resource_is_a_protocol_error(mode: str, uri: str) -> None:
     done = DispatchResult(agent="infra", success=True, result="x")
     async with Client(build_server(service_with(done)), mode=mode) as client:
         with pytest.raises(MCPError) as caught:
@@ -79,7 +79,7 @@ async def test_an_unknown_resource_is_the_protocols_error(mode: str, uri: str) -
 
 
 @both_eras
-async def test_a_result_that_is_not_there_yet_says_so(mode: str) -> None:
+async def test_the_result_of_a_running_job_cannot_be_read_yet(mode: str) -> None:
     async with Client(build_server(service_with(None)), mode=mode) as client:
         with pytest.raises(MCPError, match="is running") as caught:
             await client.read_resource(URI)

@@ -56,7 +56,7 @@ async def test_both_eras_list_and_call_on_raw_lines(modern: bool) -> None:
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_the_librarys_own_client_gets_on_with_it(mode: str) -> None:
+async def test_the_librarys_own_client_works_with_it(mode: str) -> None:
     parameters = StdioServerParameters(command=COMMAND[0], args=COMMAND[1:], cwd=REPOSITORY)
     with trio.fail_after(20):
         async with Client(parameters, mode=mode) as client:
@@ -66,9 +66,7 @@ async def test_the_librarys_own_client_gets_on_with_it(mode: str) -> None:
             assert result.structured_content["result"] == "did: hello"
 
 
-async def test_the_wire_is_out_of_reach_and_the_fork_server_comes_before_all_that_is_heavy() -> (
-    None
-):
+async def test_the_wire_is_private_and_the_fork_server_is_forked_before_heavy_imports() -> None:
     async with serving(command=COMMAND) as server:
         await server.shake_hands()
         await server.say(server.dispatch(1, "noise"))
@@ -131,7 +129,7 @@ async def test_a_line_above_the_limit_is_refused_under_its_id_and_the_next_one_s
         assert "result" in await server.hear_answer(2)
 
 
-async def test_a_large_line_and_a_large_answer_come_whole() -> None:
+async def test_a_large_line_and_a_large_answer_are_whole() -> None:
     async with serving() as server:
         await server.shake_hands()
         task = "x" * 4_000_000
@@ -247,7 +245,7 @@ async def test_the_end_of_stdin_ends_it_with_a_call_in_flight(modern: bool) -> N
         assert "closed after ['cancelled', 'cleaned up']" in server.stderr
 
 
-async def test_the_end_of_stdin_before_anything_was_said_ends_it() -> None:
+async def test_the_end_of_stdin_before_any_message_ends_it() -> None:
     async with serving(stdin=subprocess.DEVNULL) as server:
         status, _ = await server.wait_exit()
         assert status == 0
@@ -280,7 +278,7 @@ async def test_a_socket_serves_as_well() -> None:
         assert status == 0
 
 
-async def test_a_client_that_does_not_read_holds_up_no_run_and_no_way_out() -> None:
+async def test_a_client_that_does_not_read_delays_no_run_and_no_exit() -> None:
     async with serving() as server:
         await server.shake_hands()
         await server.say(
@@ -298,7 +296,7 @@ async def test_a_client_that_does_not_read_holds_up_no_run_and_no_way_out() -> N
         assert "closed after ['cancelled', 'cleaned up']" in server.stderr
 
 
-async def test_a_client_that_sends_and_never_reads_fills_no_memory_and_its_end_is_seen() -> None:
+async def test_a_client_that_sends_and_never_reads_fills_no_memory_and_its_end_is_noticed() -> None:
     async with serving() as server:
         await server.shake_hands()
         call = json.dumps(server.dispatch(1, "big 1000000")).encode() + b"\n"
@@ -407,7 +405,7 @@ async def test_a_terminal_gets_a_hint_and_its_end_of_file_ends_it() -> None:
         os.close(controller)
 
 
-async def test_a_configuration_that_cannot_be_is_told_to_every_caller() -> None:
+async def test_an_unusable_configuration_is_reported_to_every_caller() -> None:
     env = {"AGENT_DISPATCH_CONFIG": "/nowhere/agents.yaml"}
     async with serving("serve", module=PRODUCT, env=env) as server:
         await server.shake_hands()

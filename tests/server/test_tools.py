@@ -96,7 +96,7 @@ async def cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_file_names_that_are_no_text_are_shown_all_the_same() -> None:
+async def test_file_names_that_are_not_valid_text_are_shown() -> None:
     answer = await call("list_agents", FakeService(description="caf\udce9"))
     assert json.loads(answer.text)[0]["description"] == "caf\ufffd"
     answer = await call("inspect_agent", FakeService(description="caf\udce9"), name="infra")
@@ -184,7 +184,7 @@ def listing() -> dict[str, dict[str, Any]]:
     return {tool.name: tool.listing() for tool in TOOLS}
 
 
-def test_only_readers_are_marked_as_such() -> None:
+def test_only_reading_tools_are_marked_read_only() -> None:
     marks = {name: entry["annotations"].get("readOnlyHint") for name, entry in listing().items()}
     assert {name for name, read_only in marks.items() if read_only} == {
         "list_agents",
@@ -244,7 +244,7 @@ def test_no_answer_has_a_schema() -> None:
     assert not [name for name, entry in listing().items() if "outputSchema" in entry]
 
 
-def test_a_schema_says_once_what_two_tools_take_alike_and_no_empty_default() -> None:
+def test_a_schema_leaves_out_repeated_descriptions_and_empty_defaults() -> None:
     class First(msgspec.Struct):
         same: Annotated[str, msgspec.Meta(description="S")]
         other: Annotated[int, msgspec.Meta(description="O")] = 0
@@ -262,7 +262,7 @@ def test_a_schema_says_once_what_two_tools_take_alike_and_no_empty_default() -> 
     }
 
 
-async def test_an_object_that_is_no_struct_is_an_object_too() -> None:
+async def test_an_answer_that_is_a_dict_is_structured_too() -> None:
     async def run(service: Service, params: NoParams, on_progress: OnProgress) -> dict[str, int]:
         await trio.lowlevel.checkpoint()
         return {"n": 1}

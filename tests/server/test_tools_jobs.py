@@ -87,7 +87,7 @@ async def test_a_wrong_submission_is_an_error() -> None:
 @pytest.mark.parametrize(
     "tool", ["dispatch_status", "dispatch_wait", "dispatch_cancel", "fetch_result"]
 )
-async def test_what_cannot_be_an_id_is_refused(tool: str) -> None:
+async def test_an_invalid_id_is_refused(tool: str) -> None:
     name = "ref" if tool == "fetch_result" else "job_id"
     for text in ("", "x", "../../etc/passwd", JOB_ID.upper(), JOB_ID + "\n", "0" * 10_000):
         said = await error_of(tool, **{name: text})
@@ -118,7 +118,7 @@ async def test_the_status_is_the_record() -> None:
 
 
 @pytest.mark.parametrize("tool", ["dispatch_status", "dispatch_wait"])
-async def test_a_job_that_is_over_has_its_result_in_part(tool: str) -> None:
+async def test_an_ended_job_has_its_long_result_in_part(tool: str) -> None:
     service = FakeService(kept=done("x" * 1_000_000))
     result = (await answer_of(tool, service, job_id=JOB_ID))["result"]
     assert len(result["result"]) == INLINE_CHARS
@@ -127,14 +127,14 @@ async def test_a_job_that_is_over_has_its_result_in_part(tool: str) -> None:
     assert "offset=40000" in result["hint"]
 
 
-async def test_waiting_for_a_job_that_is_over_says_nothing_of_patience() -> None:
+async def test_waiting_for_an_ended_job_reports_no_timeout() -> None:
     answer = await answer_of("dispatch_wait", FakeService(kept=done()), job_id=JOB_ID)
     assert answer["status"] == "done"
     assert answer["result"]["result"] == "fine"
     assert "timed_out_waiting" not in answer
 
 
-async def test_when_the_patience_runs_out_the_job_is_shown_as_it_is(
+async def test_when_the_wait_times_out_the_job_is_shown_as_it_is(
     autojump_clock: MockClock,
 ) -> None:
     service = FakeService(kept=job(status=JobStatus.RUNNING))
@@ -147,7 +147,7 @@ async def test_when_the_patience_runs_out_the_job_is_shown_as_it_is(
 @pytest.mark.parametrize(
     ("asked", "meant"), [(-1, 0), (0, 0), (0.5, 0.5), ("15", 15), (3601, 3600), (1e300, 3600)]
 )
-async def test_a_patience_is_brought_into_its_range(
+async def test_the_time_to_wait_is_brought_into_its_range(
     autojump_clock: MockClock, asked: object, meant: float
 ) -> None:
     service = FakeService(kept=job(status=JobStatus.DONE))
@@ -180,7 +180,7 @@ async def test_a_wait_reports_the_progress_of_the_job(autojump_clock: MockClock)
         (None, "not_found", "dispatch_jobs"),
     ],
 )
-async def test_a_cancellation_says_what_came_of_it(
+async def test_a_cancellation_reports_its_outcome(
     kept: Job | None, outcome: str, hint: str | None
 ) -> None:
     answer = await answer_of("dispatch_cancel", FakeService(kept=kept), job_id=JOB_ID)
@@ -190,7 +190,7 @@ async def test_a_cancellation_says_what_came_of_it(
     assert ("hint" in answer) == (hint is not None)
 
 
-async def test_a_cancellation_may_keep_what_was_said() -> None:
+async def test_a_cancellation_may_keep_the_last_words() -> None:
     service = FakeService(kept=job(status=JobStatus.RUNNING))
     await answer_of("dispatch_cancel", service, job_id=JOB_ID, keep=True)
     assert ("cancel", "keep") in service.calls
@@ -222,7 +222,7 @@ async def test_a_cancellation_may_keep_what_was_said() -> None:
         ),
     ],
 )
-async def test_a_message_says_what_came_of_it(kept: Job | None, expected: dict[str, str]) -> None:
+async def test_a_message_reports_its_outcome(kept: Job | None, expected: dict[str, str]) -> None:
     service = FakeService(kept=kept)
     answer = await answer_of("dispatch_send", service, job_id=JOB_ID, message='and "nodes"')
     assert answer == {"job_id": JOB_ID} | expected
@@ -280,7 +280,7 @@ async def test_an_unknown_status_names_the_known_ones() -> None:
     assert len(said) < 200
 
 
-async def test_what_a_listing_passed_over_goes_out_beside_it() -> None:
+async def test_a_listing_comes_with_warnings_about_skipped_entries() -> None:
     service = FakeService(kept=done(), warnings=["caf\udce9.json: not a job record; left alone"])
     async with Client(build_server(service), raise_exceptions=True) as client:
         listed = await client.call_tool("dispatch_jobs", {})
@@ -349,7 +349,7 @@ async def test_a_ref_has_a_summary_instead_of_the_text(asked: object, meant: int
     assert service.calls == [("dispatch", (True, False))]
 
 
-async def test_without_a_ref_being_asked_for_the_record_is_not_kept_as_one() -> None:
+async def test_a_record_is_kept_for_a_ref_only_if_one_was_requested() -> None:
     service = FakeService()
     await answer_of("dispatch", service, agent="infra", task="x", summary_chars=5)
     assert service.calls == [("dispatch", (False, False))]

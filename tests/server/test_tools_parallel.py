@@ -68,7 +68,7 @@ async def test_with_aggregate_the_answer_is_an_object() -> None:
     assert json.loads(answer.text) == answer.structured
 
 
-async def test_large_answers_share_what_one_may_have() -> None:
+async def test_large_answers_share_the_room_of_one() -> None:
     items = [{**LOOK, "task": "big 1000000"} for _ in range(3)] + [LOOK]
     answer = await call("dispatch_parallel", dispatches=items)
     *large, small = listed(answer)
@@ -79,14 +79,14 @@ async def test_large_answers_share_what_one_may_have() -> None:
     assert len(answer.text.encode()) < 200 * 1024
 
 
-async def test_a_long_answer_of_all_has_the_room_that_others_do_not_need() -> None:
+async def test_a_long_aggregated_answer_gets_the_room_that_the_others_leave() -> None:
     service = FakeService(combined="c" * 39_000)
     answer = await call("dispatch_parallel", service, dispatches=[LOOK], aggregate="infra")
     assert answer.structured is not None
     assert answer.structured["aggregated"]["result"] == service.combined
 
 
-async def test_the_answer_of_all_is_not_cut_for_those_it_was_made_of() -> None:
+async def test_the_aggregated_answer_is_not_cut_in_favour_of_the_others() -> None:
     items = [{**LOOK, "task": f"big {100_000 + n}"} for n in range(100)]
     service = FakeService(combined="c" * 20_000)
     answer = await call("dispatch_parallel", service, dispatches=items, aggregate="infra")
@@ -158,7 +158,7 @@ async def test_a_schema_is_an_object_or_its_json(tool: str, schema: object) -> N
     assert service.requests[0].json_schema == '{"type":"object"}'
 
 
-async def test_the_cache_tells_of_itself() -> None:
+async def test_the_cache_has_statistics() -> None:
     stats = (await call("cache_stats")).structured
     assert stats is not None
     assert list(stats) == ["enabled", "size", "max_size", "ttl", "hits", "misses", "hit_rate"]

@@ -67,8 +67,8 @@ DISPATCH_DIALOGUE = Tool(
     title="Let two agents talk",
     description=(
         "Two agents work a topic out in turn, until one of them resolves it or the rounds are"
-        " used up; each message costs about one dispatch. `final_answer` is what came of it. If"
-        " `resolved` is false and there is no `error`, go on by dispatch_session with `sessions`."
+        " used up; each message costs about one dispatch. `final_answer` is the outcome. If"
+        " `resolved` is false and there is no `error`, go on with dispatch_session and `sessions`."
     ),
     params=DialogueParams,
     run=dispatch_dialogue,
