@@ -278,7 +278,7 @@ async def test_held_descriptors_are_released_when_the_tree_is_empty(launcher: La
     os.close(read)
 
 
-async def test_a_guard_that_was_forked_for_a_run_holds_nothing_of_it_afterwards(
+async def test_a_guard_holds_no_descriptor_of_another_run(
     fork_server: ForkServer,
 ) -> None:
     launcher = Launcher(fork_server)
@@ -294,7 +294,6 @@ async def test_a_guard_that_was_forked_for_a_run_holds_nothing_of_it_afterwards(
             if number == 0:
                 await enough.wait()
 
-    # More at once than there are idle guards; the first goes on while the others wait for work.
     up = [trio.Event() for _ in range(4)]
     enough = trio.Event()
     with trio.fail_after(20):
@@ -303,7 +302,7 @@ async def test_a_guard_that_was_forked_for_a_run_holds_nothing_of_it_afterwards(
                 nursery.start_soon(run_one, number)
             for each in up:
                 await each.wait()
-            with trio.fail_after(3):  # The guards of a burst leave after 5 s.
+            with trio.fail_after(3):  # The first run goes on meanwhile.
                 for number in range(1, len(up)):
                     await trio.lowlevel.wait_readable(ends[number])
             enough.set()
