@@ -92,7 +92,7 @@ class ToolCall(Generic[ParamsT]):
                 show_questions(progress)
 
         if self._caller.response is not None:
-            self._caller.response.state_of(self._key)
+            self._caller.response.state_of(self._key)  # Refuses a response to another call.
         try:
             return await self._tool.run(self._service, self._params, report)
         except WideningError as error:

@@ -1,0 +1,1 @@
+"""The tools: for each its arguments, its function and its entry in the list."""
