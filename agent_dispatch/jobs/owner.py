@@ -115,7 +115,7 @@ class Ownership:
         """Descriptors for the process that takes over and calls `adopt_job` with them."""
         return self._claim.fds.to_hand_over
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Release the job, after `fds` were sent to its new owner. Safe to call twice.
 
         If no other process has the descriptors, the next reader finds the job lost.
@@ -233,11 +233,11 @@ class Ownership:
         with suppress(trio.ClosedResourceError):
             await trio.lowlevel.wait_readable(self._claim.fds.bell)
 
-    async def note_cancelled(self, by: str) -> None:
-        """Mark the job as cancelled, before its run is ended; see `JobStore.note_cancelled`."""
+    async def mark_cancelled(self, by: str) -> None:
+        """Mark the job as cancelled, before its run is ended; see `JobStore.mark_cancelled`."""
         if self.owned:
             self._is_marked = True
-            await _mark(partial(self._store.note_cancelled, self._claim, by))
+            await _mark(partial(self._store.mark_cancelled, self._claim, by))
 
     async def mark_ending(self) -> None:
         """Mark that the run's processes are about to be ended, and with them the jobs inside."""
@@ -329,8 +329,8 @@ async def create_job(
 ) -> AsyncIterator[Ownership]:
     """Record a job as pending, and own it for as long as the block runs.
 
-    The block ends with `finish`, or with `let_go` after the job was handed over; otherwise the next
-    reader finds the job lost.
+    The block ends with `finish`, or with `release` after the job was handed over; otherwise the
+    next reader finds the job lost.
 
     Args:
         store: Where to record it.
@@ -360,7 +360,7 @@ async def create_job(
     try:
         yield ownership
     finally:
-        ownership.let_go()
+        ownership.release()
 
 
 @asynccontextmanager
@@ -380,4 +380,4 @@ async def adopt_job(  # noqa: ASYNC124  # so that it is used as `create_job` is
     try:
         yield ownership
     finally:
-        ownership.let_go()
+        ownership.release()

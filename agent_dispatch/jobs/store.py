@@ -109,7 +109,9 @@ class JobStore:
         self.lister = Lister(
             self._records, self._locks, disk, is_held=self.is_held, settle=self.settle
         )
+        """Lists and finds jobs."""
         self.late_answers = LateAnswers(self._directory, disk)
+        """Answers to questions of jobs that have ended."""
         self.submissions = Submissions(self._directory, disk=disk, now=now)
         """Jobs that callers on other machines submitted."""
         self.retention = Retention(
@@ -122,6 +124,7 @@ class JobStore:
             settle=self.settle,
             now=now,
         )
+        """Removes old jobs."""
 
     # -- for the owner
 
@@ -241,7 +244,7 @@ class JobStore:
         try:
             is_visible, problem = self._records.end(claim, job)
             if is_visible and tree_ended:
-                # `gc` removes what is left.
+                # Retention removes what is left.
                 with suppress(OSError):
                     self._locks.remove(job.id, claim.fds.lock)
         finally:
@@ -253,7 +256,7 @@ class JobStore:
         fds, claim.fds = claim.fds, NO_DESCRIPTORS
         self._locks.close(fds)
 
-    def note_cancelled(self, claim: Claim, by: str) -> None:
+    def mark_cancelled(self, claim: Claim, by: str) -> None:
         """Mark a job that its owner is about to cancel, in case the owner dies before the end.
 
         Best effort, and not durable: without the mark, the job would be recorded as lost instead of

@@ -151,7 +151,7 @@ class Workers:
                     "The worker of this job did not start: it was killed, or the limits on"
                     f" processes or open files are reached. {_WHAT_NEXT}"
                 )
-            owned.let_go()
+            owned.release()
 
     async def _is_up(self, worker: trio.lowlevel.FdStream) -> bool:
         with trio.move_on_after(_UP_TIMEOUT_S):

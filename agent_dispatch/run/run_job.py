@@ -135,7 +135,7 @@ class JobRun:
 
     def _keep(self, _mail: Mail, keep: Keep) -> None:
         # If this process is killed meanwhile, the job counts as cancelled, not as lost.
-        self.nursery.start_soon(self.owned.note_cancelled, keep.by)
+        self.nursery.start_soon(self.owned.mark_cancelled, keep.by)
         self.mark_ending()
         self.interrupt(keep.by)
 
@@ -259,7 +259,7 @@ class _Cancelling:
             if not self.over:
                 # It has a bound of its own, of 2 seconds.
                 with trio.CancelScope(shield=True):
-                    await self._owned.note_cancelled(self.by)
+                    await self._owned.mark_cancelled(self.by)
 
 
 def nothing_begun(owned: Ownership) -> CancelledBy:

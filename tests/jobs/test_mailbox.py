@@ -269,7 +269,7 @@ async def test_mail_to_a_pending_job_is_there_for_the_process_that_takes_over(
     async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
         sent = await post(other, own.job.id, "message", 1)
         fds = [os.dup(fd) for fd in own.fds]
-        own.let_go()
+        own.release()
         async with adopt_job(store, own.job.id, fds) as adopted:
             with trio.fail_after(20):
                 async with trio.open_nursery() as nursery:

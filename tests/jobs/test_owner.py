@@ -117,12 +117,12 @@ async def test_an_owner_that_dies_while_it_cancels_its_job_leaves_it_cancelled(
 ) -> None:
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         own.note_started()
-        await own.note_cancelled("the end of its server")
+        await own.mark_cancelled("the end of its server")
     job = other.settle(own.job.id)
     assert job.status is JobStatus.CANCELLED
     assert job.error is not None
     assert "the end of its server" in job.error
-    await own.note_cancelled("too late")
+    await own.mark_cancelled("too late")
     assert other.settle(own.job.id) == job
     assert files_in(directory) == {f"{job.id}.json"}
 
@@ -284,8 +284,8 @@ async def test_a_job_goes_to_another_process_and_outlives_the_one_that_submitted
 async def test_nothing_is_written_after_a_job_was_released(store: JobStore) -> None:
     async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
         copies = [os.dup(fd) for fd in own.fds]
-        own.let_go()
-        own.let_go()
+        own.release()
+        own.release()
         with pytest.raises(ValueError, match="was released"):
             await own.finish(DONE)
         async with adopt_job(store, own.job.id, copies) as adopted:
@@ -342,7 +342,7 @@ async def test_a_ring_without_a_marker_cancels_nothing(store: JobStore) -> None:
         assert patience.cancelled_caught
 
 
-@pytest.mark.parametrize("way", ["finish", "let_go"])
+@pytest.mark.parametrize("way", ["finish", "release"])
 async def test_waiting_for_a_cancellation_never_returns_after_the_end(
     way: str, store: JobStore
 ) -> None:
@@ -351,7 +351,7 @@ async def test_waiting_for_a_cancellation_never_returns_after_the_end(
             own.note_started()
             await own.finish(DONE)
         else:
-            own.let_go()
+            own.release()
 
     async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
         with trio.move_on_after(0.3) as patience:

@@ -79,7 +79,7 @@ async def test_slow_settling_of_lost_jobs_delays_no_other_job(directory: Path, l
                 nursery.start_soon(ask)
                 assert await own.wait_cancelled() == "a test"
                 await own.mark_ending()
-                await own.note_cancelled("a test")
+                await own.mark_cancelled("a test")
                 await own.finish(CANCELLED)
     assert store.settle(street.lost[0]).status is JobStatus.FAILED
 
@@ -92,7 +92,7 @@ async def test_marks_before_the_end_do_not_queue_for_a_thread(store: JobStore) -
         await wait_all_tasks_blocked(0.05)
         with trio.fail_after(10):
             await own.mark_ending()
-            await own.note_cancelled("a test")
+            await own.mark_cancelled("a test")
             outcome = await cancel(store, own.job.id, by="another", patience_s=0)
         assert outcome is CancelOutcome.RUNNING
         assert store.cancelled_by(own.job.id) == "a test"

@@ -63,8 +63,8 @@ def test_an_owner_that_dies_while_it_cancels_leaves_a_cancelled_job(
     store: JobStore, other: JobStore
 ) -> None:
     claim = running(store)
-    store.note_cancelled(claim, "its caller")
-    store.note_cancelled(claim, "somebody else")
+    store.mark_cancelled(claim, "its caller")
+    store.mark_cancelled(claim, "somebody else")
     store.release(claim)
     job = other.settle(claim.job.id)
     assert (job.status, job.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
@@ -74,7 +74,7 @@ def test_an_owner_that_dies_while_it_cancels_leaves_a_cancelled_job(
 
 def test_an_owner_that_cannot_mark_its_cancellation_goes_on(directory: Path) -> None:
     claim = running(JobStore(directory))
-    JobStore(directory, disk=read_only_disk()).note_cancelled(claim, "its caller")
+    JobStore(directory, disk=read_only_disk()).mark_cancelled(claim, "its caller")
     assert end(JobStore(directory), claim).persisted
 
 

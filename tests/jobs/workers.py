@@ -31,7 +31,7 @@ async def submit(directory: Path) -> None:
             stdout=subprocess.DEVNULL,
         )
         socket.send_fds(ours, [own.job.id.encode()], own.fds)
-        own.let_go()
+        own.release()
         # The worker may not even have begun to read them.
         os.write(1, f"{own.job.id}\n".encode())
         await trio.to_thread.run_sync(signal.pause)
