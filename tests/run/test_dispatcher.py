@@ -210,8 +210,8 @@ async def test_a_lost_guard_is_told(bench: Bench, autojump_clock: MockClock) -> 
 
 async def test_time_in_the_queue_does_not_count(bench: Bench, autojump_clock: MockClock) -> None:
     bench.settings = Settings(max_concurrency=1)
-    bench.change_agent(timeout_s=100)
-    claude = FakeClaude((0, INIT), (80, ANSWER))
+    bench.change_agent(timeout_s=10)
+    claude = FakeClaude((0, INIT), (8, ANSWER))
     dispatcher = bench.dispatcher(claude)
     results: list[DispatchResult] = []
 

@@ -72,16 +72,19 @@ async def test_in_a_long_line_not_every_step_is_told(
 ) -> None:
     slots = Slots(tmp_path / "slots" / "0")
     places: list[int] = []
+    all_wait = trio.Event()
 
     async def one(on_place: OnPlace) -> None:
         async with slots.hold(1, on_place):
-            await trio.sleep(1)
+            await all_wait.wait()
 
     async with trio.open_nursery() as nursery:
         for _ in range(200):
             nursery.start_soon(one, ignore_place)
-            await wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
         nursery.start_soon(one, places.append)
+        await wait_all_tasks_blocked(0.01)
+        all_wait.set()
     assert places[:3] == [200, 100, 50]
     assert places[-4:] == [4, 3, 2, 1]
     assert len(places) < 11
