@@ -47,12 +47,12 @@ def _installed(package: str, version: str) -> Path:
     return home / "node_modules"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     yield from _address_of("tests.conformance.fixture")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tasks_url() -> Iterator[str]:
     yield from _address_of("tests.conformance.tasks_fixture")
 
