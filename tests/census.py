@@ -8,7 +8,8 @@ from pathlib import Path
 
 import trio
 
-_TOKEN = "AGENT_DISPATCH_TEST_TOKEN"
+MARK = "AGENT_DISPATCH_TEST_TOKEN"
+"""The environment variable that marks the processes of one test."""
 
 
 class Census:
@@ -19,9 +20,9 @@ class Census:
 
     def __init__(self) -> None:
         token = uuid.uuid4().hex
-        self.mark = {_TOKEN: token}
+        self.mark = {MARK: token}
         """Add this to the environment of programs to count."""
-        self._entry = f"{_TOKEN}={token}".encode()
+        self._entry = f"{MARK}={token}".encode()
 
     def alive(self) -> dict[int, str]:
         """The living processes: command lines by pid."""

@@ -3,12 +3,13 @@
 A new Python needs 0.8 s of processor time to import the MCP library. Tests whose subject is what a
 program says, and not how its process starts, run it with `start` instead. The program then has its
 own process, streams, working directory and environment. Unlike in a new Python, all imports are
-done, PYTHON* variables have no effect, and /proc shows the command line and environment of the
-process that was forked.
+done, PYTHON* variables have no effect, and /proc shows the command line of the forked process and,
+of the environment, the mark of the census only.
 """
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import importlib
 import json
@@ -23,12 +24,15 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import trio
 
+from tests.census import MARK
+
 REPOSITORY = Path(__file__).parents[1]
 _LENGTH = struct.Struct("!I")
+_NO_TOKEN = "-" * 32
 
 
 class WarmProcess:
@@ -82,6 +86,8 @@ def start(
     stdout: int = subprocess.PIPE,
     stderr: int | None = subprocess.PIPE,
     new_session: bool = False,
+    prefix: tuple[str, ...] = (),
+    pass_fds: tuple[int, ...] = (),
 ) -> WarmProcess:
     """Run a module as `python -m` does, in a fork of the warm process.
 
@@ -94,6 +100,8 @@ def start(
         stdout: A descriptor, PIPE or DEVNULL.
         stderr: A descriptor, PIPE, or None for that of this process.
         new_session: Let it lead a session of its own.
+        prefix: A program that becomes the warm process; there is one of each prefix.
+        pass_fds: Descriptors that the prefix needs.
     """
     with contextlib.ExitStack() as theirs:
 
@@ -117,7 +125,7 @@ def start(
         request = json.dumps(
             {"module": module, "args": args, "env": env, "cwd": str(cwd), "session": new_session}
         ).encode()
-        sock = _warm_python()
+        sock = _warm_python(prefix, pass_fds)
         fds = [their_stdin, their_stdout, their_stderr, their_ended]
         socket.send_fds(sock, [_LENGTH.pack(len(request))], fds)
         sock.sendall(request)
@@ -126,16 +134,16 @@ def start(
 
 
 @functools.cache
-def _warm_python() -> socket.socket:
+def _warm_python(prefix: tuple[str, ...], pass_fds: tuple[int, ...]) -> socket.socket:
     """Start the warm process, and return our end of its socket."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm", str(theirs.fileno())],
+            [*prefix, sys.executable, "-m", "tests.warm", str(theirs.fileno())],
             cwd=REPOSITORY,
-            env={"PATH": "/usr/bin:/bin"},
+            env={"PATH": "/usr/bin:/bin", MARK: _NO_TOKEN},
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), *pass_fds],
         )
     atexit.register(_stop, process, ours)
     return ours
@@ -189,6 +197,16 @@ def _report_ends(ends: dict[int, int]) -> None:
         os.close(fd)
 
 
+def _show_in_proc(token: str) -> None:
+    """Put a token where the census finds it; setenv(3) does not change what /proc shows."""
+    if sys.platform == "linux":
+        shown = Path("/proc/self/environ").read_bytes()
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        # The field `env_start` of proc(5) is the 50th; the first two are cut off.
+        place = int(fields[50 - 3]) + shown.index(f"{MARK}=".encode()) + len(MARK) + 1
+        ctypes.memmove(place, token.encode(), len(_NO_TOKEN))
+
+
 def _be_program(request: Mapping[str, object], streams: Sequence[int]) -> NoReturn:
     status = 1
     try:
@@ -201,8 +219,11 @@ def _be_program(request: Mapping[str, object], streams: Sequence[int]) -> NoRetu
             os.dup2(fd, number)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.chdir(str(request["cwd"]))
+        environ = cast("dict[str, str]", request["env"])
+        if MARK in environ:
+            _show_in_proc(environ[MARK])
         os.environ.clear()
-        os.environ.update(request["env"])  # type: ignore[call-overload]  # JSON's
+        os.environ.update(environ)
         sys.argv = ["", *request["args"]]  # type: ignore[misc]  # JSON's
         runpy.run_module(str(request["module"]), run_name="__main__", alter_sys=True)
         status = 0

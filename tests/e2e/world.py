@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from tests import warm
 from tests.census import Census
 from tests.e2e.mcp_client import McpClient
 from tests.e2e.network import Place
@@ -104,10 +105,24 @@ class World(Census):
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[McpClient]:
         """A server that runs beside the test, after its handshake."""
-        async with self.started(*self.product_command("serve")) as process:
+        process = warm.start(
+            "agent_dispatch",
+            "serve",
+            # Inherited, so that pytest shows it with a failure and no pipe fills up.
+            stderr=None,
+            cwd=self.home,
+            env=self.environ,
+            prefix=self._place.prefix,
+            pass_fds=self._place.pass_fds,
+        )
+        try:
             client = McpClient(process)
             await client.initialize()
             yield client
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
 
     async def dispatch_each(self, *requests: dict[str, Any]) -> list[dict[str, Any]]:
         """Carry out requests one after the other through the service, as its callers do."""

@@ -60,19 +60,16 @@ class House(Census):
         }
 
     @asynccontextmanager
-    async def serving(
-        self, *prefix: str, handshake: bool = True, warm: bool = False
-    ) -> AsyncIterator[McpClient]:
+    async def serving(self, *prefix: str, handshake: bool = True) -> AsyncIterator[McpClient]:
         """A server after its handshake, in a separate process group; killed when the block ends.
 
         Args:
-            prefix: A program that becomes the server.
+            prefix: A program that becomes the server, which is then a new Python. Without one, the
+                server is forked from a process that has imported everything.
             handshake: False: without one.
-            warm: Fork it from a process that has imported everything. The census then counts its
-                agents only.
         """
         process: trio.Process | WarmProcess
-        if warm:
+        if not prefix:
             process = start(
                 "agent_dispatch",
                 "serve",

@@ -84,7 +84,7 @@ async def fill_the_disk(directory: Path) -> None:
     filler = directory / "config" / "jobs" / ".filler"
     house = House(directory, FILLING.format(filler=str(filler)))
     mount_jobs(house)
-    async with house.serving() as server:
+    async with house.serving("env") as server:
         submitted = await server.call("dispatch_async", agent="infra", task="go")
         job = await house.over(submitted["job_id"])
         assert (job.status, job.result and len(job.result.result)) == (JobStatus.DONE, 20_000)
@@ -115,7 +115,7 @@ async def take_the_right_to_write(directory: Path) -> None:
     started = directory / "started"
     house = House(directory, COUNTED.format(started=str(started)))
     mount_jobs(house)
-    async with house.serving() as server:
+    async with house.serving("env") as server:
         result = await dispatched(server, "go first")
         await make_read_only(house)
         for tool in ("dispatch", "dispatch_async"):

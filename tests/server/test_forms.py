@@ -105,7 +105,7 @@ async def test_an_older_client_shows_a_form_while_the_call_goes_on(
 ) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             client = FormClient(server, action)
             await client.initialize(version)
             result = said(await client.call(**CALL))
@@ -129,7 +129,7 @@ async def test_a_form_that_is_closed_leaves_the_question_open_for_others(
     results: list[Any] = []
     with trio.fail_after(60):
         async with (
-            house.serving(handshake=False, warm=True) as server,
+            house.serving(handshake=False) as server,
             trio.open_nursery() as nursery,
         ):
             client = FormClient(server, action)
@@ -153,7 +153,7 @@ async def test_a_form_is_closed_when_another_answer_was_faster(
     results: list[Any] = []
     with trio.fail_after(60):
         async with (
-            house.serving(handshake=False, warm=True) as server,
+            house.serving(handshake=False) as server,
             trio.open_nursery() as nursery,
         ):
             client = FormClient(server, "nothing")
@@ -171,7 +171,7 @@ async def test_a_form_is_closed_when_another_answer_was_faster(
 async def test_a_client_without_forms_is_asked_nothing(make_house: MakeHouse) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK + "question_seconds = 1\n")
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             client = FormClient(server)
             await client.initialize(roots={})
             result = said(await client.call(**CALL))
@@ -184,7 +184,7 @@ async def test_a_client_without_forms_is_asked_nothing(make_house: MakeHouse) ->
 async def test_a_wait_for_a_job_shows_its_questions_too(make_house: MakeHouse) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             client = FormClient(server, "accept")
             await client.initialize()
             submitted = said(await client.call(name="dispatch_async", arguments=CALL["arguments"]))
@@ -199,7 +199,7 @@ async def test_an_older_task_shows_its_questions_while_its_result_is_waited_for(
 ) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             client = FormClient(server, "accept")
             await client.initialize()
             task = (await client.call(**CALL, task={}))["task"]
@@ -215,7 +215,7 @@ async def test_a_newer_client_is_answered_with_the_question_and_repeats_its_call
 ) -> None:
     house = make_house(ASKS_TWICE, settings=ASK)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             first = await server.request("tools/call", modern(**CALL))
             assert first["resultType"] == "input_required"
             ((key, form),) = first["inputRequests"].items()
@@ -243,7 +243,7 @@ async def test_the_members_of_a_group_ask_by_the_call_that_waits_for_all(
     both = [{"agent": "infra", "task": task} for task in ("one", "two")]
     call = {"name": "dispatch_parallel", "arguments": {"dispatches": both}}
     with trio.fail_after(90):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             answer = await server.request("tools/call", modern(**call))
             forms = 0
             while answer.get("resultType") == "input_required":
@@ -274,7 +274,7 @@ for line in sys.stdin:
     arguments = {"requester": "infra", "responder": "db", "topic": "What now?"}
     call = {"name": "dispatch_dialogue", "arguments": arguments}
     with trio.fail_after(90):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             answer = await server.request("tools/call", modern(**call))
             asked = []
             while answer.get("resultType") == "input_required":
@@ -292,7 +292,7 @@ async def test_an_answer_to_a_group_goes_to_the_member_that_asks(make_house: Mak
     both = [{"agent": "infra", "task": task} for task in ("one", "two")]
     call = {"name": "dispatch_parallel", "arguments": {"dispatches": both}}
     with trio.fail_after(90):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             params = modern(**call)
             params["_meta"][PREFIX + "clientCapabilities"] = {"extensions": {PREFIX + "tasks": {}}}
             task = await server.request("tools/call", params)
@@ -315,10 +315,10 @@ async def test_an_answer_to_a_group_goes_to_the_member_that_asks(make_house: Mak
 async def test_a_later_server_takes_a_repeated_call(make_house: MakeHouse) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             first = await server.request("tools/call", modern(**CALL))
             server.process.kill()
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             (key,) = first["inputRequests"]
             repeated = retry(first, {key: {"action": "accept"}})
             assert said(await server.request("tools/call", repeated))["result"] == "allow"
@@ -329,7 +329,7 @@ async def test_a_form_that_is_closed_is_not_shown_again(make_house: MakeHouse) -
     answers: list[Any] = []
     with trio.fail_after(60):
         async with (
-            house.serving(handshake=False, warm=True) as server,
+            house.serving(handshake=False) as server,
             trio.open_nursery() as nursery,
         ):
             first = await server.request("tools/call", modern(**CALL))
@@ -350,7 +350,7 @@ async def test_an_agent_that_does_not_ask_runs_in_the_server(
 ) -> None:
     house = make_house("read_turn(); init(); result()")
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             result = await server.request("tools/call", modern(**CALL))
     assert said(result)["result"] == "fine"
     assert only_job(house).kind is JobKind.CALL
@@ -362,7 +362,7 @@ async def test_an_agent_that_does_not_ask_runs_in_the_server(
 async def test_a_state_of_another_call_is_refused(state: str, make_house: MakeHouse) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             params = modern(**CALL, requestState=state, inputResponses={})
             result = await server.request("tools/call", params)
     assert "requestState" in said(result)["error"]
@@ -411,7 +411,7 @@ async def test_more_rights_need_an_accepted_form_in_the_older_era(
     house = make_house("")
     before = house.config.read_text()
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             client = FormClient(server, action)
             await client.initialize()
             result = said(await client.call(**WIDER))
@@ -433,7 +433,7 @@ async def test_more_rights_need_an_accepted_form_in_the_newer_era(
     house = make_house("")
     before = house.config.read_text()
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             asked = await server.request("tools/call", modern(**WIDER))
             assert asked["resultType"] == "input_required"
             (key,) = asked["inputRequests"]
@@ -454,7 +454,7 @@ async def test_a_dispatched_agent_is_shown_no_form(make_house: MakeHouse) -> Non
     house = make_house("", settings="mcp_may_widen_permissions = true\n")
     house.environ["AGENT_DISPATCH_DEPTH"] = "1"
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             client = FormClient(server, "accept")
             await client.initialize()
             result = said(await client.call(**WIDER))

@@ -75,7 +75,7 @@ async def test_a_long_call_becomes_a_task_that_a_later_server_serves(
 ) -> None:
     house = make_house(GATED, settings=NOW)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             call = modern(name=tool, arguments=BLOCKING[tool])
             task = await server.request("tools/call", call)
             assert task["resultType"] == "task"
@@ -87,7 +87,7 @@ async def test_a_long_call_becomes_a_task_that_a_later_server_serves(
             task_id = task["taskId"]
             assert house.store.read(task_id).kind is JobKind.BACKGROUND
             server.process.kill()
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             now = await server.request("tasks/get", modern(taskId=task_id))
             assert now["resultType"] == "complete"
             assert now["status"] == "working"
@@ -102,7 +102,7 @@ async def test_a_long_call_becomes_a_task_that_a_later_server_serves(
 async def test_a_short_call_is_answered_and_a_wrong_one_refused(make_house: MakeHouse) -> None:
     house = make_house(GATED, settings="task_after_seconds = 20")
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             answer = await server.request("tools/call", modern(name="dispatch", arguments=QUICK))
             assert answer["resultType"] == "complete"
             assert answer["structuredContent"]["result"] == "the answer"
@@ -115,7 +115,7 @@ async def test_a_short_call_is_answered_and_a_wrong_one_refused(make_house: Make
 async def test_a_client_that_takes_no_tasks_gets_none(make_house: MakeHouse) -> None:
     house = make_house(GATED, settings=NOW)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             arguments = modern(takes_tasks=False, name="dispatch", arguments=SLOW)
             request_id = await server.post("tools/call", arguments)
             await house.open_gate()
@@ -131,7 +131,7 @@ async def test_a_client_that_takes_no_tasks_gets_none(make_house: MakeHouse) -> 
 async def test_only_tasks_cancel_ends_a_task(make_house: MakeHouse) -> None:
     house = make_house(GATED, settings=NOW)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             call = modern(name="dispatch", arguments=SLOW)
             request_id = await server.post("tools/call", call)
             [task] = await server.answers([request_id])
@@ -160,7 +160,7 @@ async def test_a_person_who_cancels_before_there_is_a_task_ends_the_job(
 ) -> None:
     house = make_house(GATED, settings="task_after_seconds = 60")
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             request_id = await server.post("tools/call", modern(name="dispatch", arguments=SLOW))
             job_id = await house.newest_running(beside="")
             await house.with_session(job_id)
@@ -173,7 +173,7 @@ async def test_a_person_who_cancels_before_there_is_a_task_ends_the_job(
 async def test_a_failed_run_is_a_completed_task(make_house: MakeHouse) -> None:
     house = make_house("read_turn(); init(); gate(); sys.exit(3)", settings=NOW)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             task = await server.request("tools/call", modern(name="dispatch", arguments=SLOW))
             await house.open_gate()
             done = await ended(server, task["taskId"])
@@ -187,7 +187,7 @@ async def test_a_failed_run_is_a_completed_task(make_house: MakeHouse) -> None:
 async def test_an_older_call_with_task_is_always_a_task(make_house: MakeHouse) -> None:
     house = make_house(GATED)
     with trio.fail_after(60):
-        async with house.serving(warm=True) as server:
+        async with house.serving() as server:
             wish = {"name": "dispatch", "arguments": SLOW, "task": {"ttl": 60000}}
             created = await server.request("tools/call", wish)
             task = created["task"]
@@ -196,7 +196,7 @@ async def test_an_older_call_with_task_is_always_a_task(make_house: MakeHouse) -
             assert task["pollInterval"] > 0
             task_id = task["taskId"]
             server.process.kill()
-        async with house.serving(warm=True) as server:
+        async with house.serving() as server:
             assert (await server.request("tasks/get", {"taskId": task_id}))["status"] == "working"
             listed = await server.request("tasks/list", {})
             assert [one["taskId"] for one in listed["tasks"]] == [task_id]
@@ -236,7 +236,7 @@ async def test_older_tasks_are_listed_by_pages_the_newest_first(make_house: Make
     claim = stranger.create(request, kind=JobKind.BACKGROUND)
     stranger.finish(claim, end(claim.job))
     with trio.fail_after(60):
-        async with house.serving(warm=True) as server:
+        async with house.serving() as server:
             first = await server.request("tasks/list", {})
             second = await server.request("tasks/list", {"cursor": first["nextCursor"]})
     assert len(first["tasks"]) == 100
@@ -248,7 +248,7 @@ async def test_older_tasks_are_listed_by_pages_the_newest_first(make_house: Make
 async def test_an_older_task_is_cancelled_with_its_result(make_house: MakeHouse) -> None:
     house = make_house(GATED)
     with trio.fail_after(60):
-        async with house.serving(warm=True) as server:
+        async with house.serving() as server:
             wish = {"name": "dispatch", "arguments": SLOW, "task": {}}
             task_id = (await server.request("tools/call", wish))["task"]["taskId"]
             await house.with_session(task_id)
@@ -264,7 +264,7 @@ async def test_a_call_that_the_cache_answers_is_the_completed_task_of_that_job(
 ) -> None:
     house = make_house(GATED)
     with trio.fail_after(60):
-        async with house.serving(warm=True) as server:
+        async with house.serving() as server:
             first = await server.call("dispatch", **QUICK)
             wish = {"name": "dispatch", "arguments": QUICK, "task": {}}
             task = (await server.request("tools/call", wish))["task"]
@@ -275,7 +275,7 @@ async def test_a_task_is_a_reference_where_one_was_asked_for(make_house: MakeHou
     house = make_house(GATED)
     arguments = {**QUICK, "return_ref": True, "summary_chars": 3}
     with trio.fail_after(60):
-        async with house.serving(warm=True) as server:
+        async with house.serving() as server:
             wish = {"name": "dispatch", "arguments": arguments, "task": {}}
             task_id = (await server.request("tools/call", wish))["task"]["taskId"]
             result = await server.request("tasks/result", {"taskId": task_id})
@@ -291,7 +291,7 @@ async def test_only_the_revision_that_has_older_tasks_is_told_of_them(
     client = {"name": "test", "version": "1"}
     with trio.fail_after(60):
         for version, has_tasks in (("2025-11-25", True), ("2025-06-18", False)):
-            async with house.serving(handshake=False, warm=True) as server:
+            async with house.serving(handshake=False) as server:
                 hello = {"protocolVersion": version, "clientInfo": client, "capabilities": {}}
                 said = await server.request("initialize", hello)
                 assert ("tasks" in said["capabilities"]) is has_tasks
@@ -344,7 +344,7 @@ async def test_a_parallel_call_that_becomes_a_task_is_one_group_job(
     items = [SLOW, {"agent": "web", "task": "bad"}, {**QUICK, "return_ref": True}]
     call = modern(name="dispatch_parallel", arguments={"dispatches": items})
     with trio.fail_after(90):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             task = await server.request("tools/call", call)
             assert task["resultType"] == "task"
             group_id = task["taskId"]
@@ -354,7 +354,7 @@ async def test_a_parallel_call_that_becomes_a_task_is_one_group_job(
         assert group.kind is JobKind.GROUP
         assert group.agents == ["infra", "web"]
         await house.open_gate()
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             done = await ended(server, group_id)
             assert done["status"] == "completed"
             assert done["result"].get("structuredContent") is None
@@ -386,7 +386,7 @@ async def test_the_members_of_a_group_end_with_it(make_house: MakeHouse) -> None
     items = [SLOW, {**SLOW, "task": "slow too"}]
     wish = {"name": "dispatch_parallel", "arguments": {"dispatches": items}, "task": {}}
     with trio.fail_after(60):
-        async with house.serving(warm=True) as server:
+        async with house.serving() as server:
             group_id = (await server.request("tools/call", wish))["task"]["taskId"]
             members = await with_members(house, group_id, 2)
             for member in members:
@@ -406,7 +406,7 @@ async def test_a_group_takes_what_is_cached_and_what_is_under_way(make_house: Ma
     house = make_house(TWO)
     aggregate = {"dispatches": [QUICK, SLOW, {**QUICK, "fresh": True}], "aggregate": "infra"}
     with trio.fail_after(60):
-        async with house.serving(warm=True) as server:
+        async with house.serving() as server:
             cached = (await server.call("dispatch", **QUICK))["job_id"]
             running = await server.post("tools/call", {"name": "dispatch", "arguments": SLOW})
             under_way = await house.newest_running(beside="")
@@ -494,7 +494,7 @@ async def test_a_question_makes_the_task_at_once_and_is_answered_by_an_update(
 ) -> None:
     house = make_house(QUESTION, settings=ASK)
     with trio.fail_after(60):
-        async with house.serving(handshake=False, warm=True) as server:
+        async with house.serving(handshake=False) as server:
             task = await asked(server)
             [(key, form)] = task["inputRequests"].items()
             assert form["method"] == "elicitation/create"
