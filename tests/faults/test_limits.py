@@ -13,7 +13,7 @@ from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse
 from tests.faults.house import House
 
-MANY = 100
+MANY = 50
 
 
 def under(setting: str) -> tuple[str, ...]:
