@@ -22,24 +22,20 @@ from agent_dispatch.core.outcome.api_failure import resets_at
 from agent_dispatch.core.outcome.held import end_held_run, join_runs
 from agent_dispatch.core.outcome.refusal import refused as turn_refused
 from agent_dispatch.core.request.timeout import clamped_timeout_s
-from agent_dispatch.model.config import EffectiveAgent, Settings
-from agent_dispatch.model.dialogue import DialogueRequest, Role
+from agent_dispatch.model.dialogue import Role
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
 from agent_dispatch.model.next_step import CONTINUE
+from agent_dispatch.run.accounts import capped
 from agent_dispatch.run.limits import Held
-from agent_dispatch.run.plan import Planner
+from agent_dispatch.run.parts import RunParts
+from agent_dispatch.run.plan import DialoguePlan
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.time_limit import TimeLimit
-from agent_dispatch.run.turns import OpenClaude, Turns
+from agent_dispatch.run.turns import Turns
 from agent_dispatch.run.usage_limit import cancelled_while_held, wait_for_reset, with_cap_left
 
 _MEMBERS: Mapping[Role, int] = {Role.RESPONDER: 0, Role.REQUESTER: 1}
 """The member number of each in progress."""
-
-
-def not_begun(request: DialogueRequest, result: DispatchResult) -> DispatchResult:
-    """Return the record of a dialogue that was not begun, for the reason in `result`."""
-    return dialogue_to_result(request, refused_dialogue(request, result))
 
 
 class Dialogue:
@@ -49,31 +45,20 @@ class Dialogue:
     first one exited after an answer, or was stopped because a background task did not end.
     """
 
-    def __init__(
-        self,
-        request: DialogueRequest,
-        agents: Mapping[Role, EffectiveAgent],
-        settings: Settings,
-        run: JobRun,
-        planner: Planner,
-        *,
-        max_holds: int = 0,
-    ) -> None:
-        """Let `agents` talk as `request`, which was checked, says.
+    def __init__(self, plan: DialoguePlan, run: JobRun, parts: RunParts, *, max_holds: int) -> None:
+        """Run `plan` as the job of `run`.
 
         Args:
-            request: The topic and its limits.
-            agents: The two agents, with the caps of their runs.
-            settings: For their commands.
+            plan: The dialogue.
             run: The job.
-            planner: Makes their commands.
+            parts: What every run uses.
             max_holds: How often it may wait for a usage limit to reset.
         """
-        self._request = request
-        self._agents = agents
-        self._settings = settings
+        self._request = request = plan.request
+        self._settings = plan.settings
+        self._agents = {role: capped(agent, plan.settings) for role, agent in plan.agents.items()}
         self._run = run
-        self._planner = planner
+        self._parts = parts
         self._exchange = Exchange(request)
         self._commands: dict[Role, Command] = {}
         """The commands that start the sessions; removed when they are used."""
@@ -93,19 +78,10 @@ class Dialogue:
         if request.timeout_s is not None:
             self._timeout_s = clamped_timeout_s(request.timeout_s)
 
-    async def prepare(self) -> list[Command] | DispatchResult:
-        """Make the commands that start the two sessions, or return why there can be none."""
-        for role in self._agents:
-            command = await self._command(role)
-            if isinstance(command, DispatchResult):
-                return command
-            self._commands[role] = command
-        return list(self._commands.values())
-
     async def _command(self, role: Role, resume: str | None = None) -> Command | DispatchResult:
         share = self._shares.get(role)
         agent = with_cap_left(self._agents[role], None if share is None else share.cost_usd)
-        return await self._planner.command(
+        return await self._parts.planner.command(
             agent,
             self._settings,
             timeout_s=agent.timeout_s,
@@ -115,14 +91,33 @@ class Dialogue:
             asks=agent.asks,
         )
 
-    async def go(self, open_claude: OpenClaude, held: Held) -> DispatchResult:
+    async def go(self) -> DispatchResult:
         """Run the dialogue and return its record; if cancelled, no process of it is left."""
+        self._run.owned.note(agents=[self._request.requester, self._request.responder])
+        for role in self._agents:
+            command = await self._command(role)
+            if isinstance(command, DispatchResult):
+                return self._refused(command)
+            self._commands[role] = command
+        async with self._parts.admitted(
+            self._run,
+            self._settings,
+            list(self._commands.values()),
+            list(self._agents.values()),
+            self._shares_of_agents,
+        ) as held:
+            return self._refused(held) if isinstance(held, DispatchResult) else await self._go(held)
+
+    def _refused(self, result: DispatchResult) -> DispatchResult:
+        return dialogue_to_result(self._request, refused_dialogue(self._request, result))
+
+    async def _go(self, held: Held) -> DispatchResult:
         self._began = trio.current_time()
         self._run.cancelled = self._cancelled
         self._run.owned.note_started()
         async with contextlib.AsyncExitStack() as stack:
             try:
-                await self._talk(stack, open_claude, held)
+                await self._talk(stack, held)
                 async with trio.open_nursery() as nursery:
                     for turns in self._turns.values():
                         nursery.start_soon(turns.leave)
@@ -137,9 +132,7 @@ class Dialogue:
             ErrorType.CLI_ERROR,
         )
 
-    async def _talk(
-        self, stack: contextlib.AsyncExitStack, open_claude: OpenClaude, held: Held
-    ) -> None:
+    async def _talk(self, stack: contextlib.AsyncExitStack, held: Held) -> None:
         while (step := self._exchange.next_turn()) is not None:
             left_s = self._began + self._stood_still_s + self._timeout_s - trio.current_time()
             if left_s <= 0:
@@ -159,7 +152,8 @@ class Dialogue:
                         self._fail(step, prepared)
                         return
                     turns = self._turns[step.role] = prepared
-                    await stack.enter_async_context(turns.running(open_claude, held.fds))
+                    claude = turns.running(self._parts.open_claude, held.fds)
+                    await stack.enter_async_context(claude)
                 self._in_hand = step, turns, ends_all
                 await turns.ask(prompt, limit, is_last=False)
                 self._stood_still_s += limit.stood_still_s
@@ -256,7 +250,7 @@ class Dialogue:
         )
         return turns
 
-    def shares(self, result: DispatchResult) -> list[Share | None]:
+    def _shares_of_agents(self, result: DispatchResult) -> list[Share | None]:
         """Return the shares of the two, in the order of the agents; None: never started."""
         begun = {role for role, turns in self._turns.items() if turns.has_started}
         begun |= self._shares.keys()

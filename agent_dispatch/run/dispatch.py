@@ -5,25 +5,22 @@ from functools import partial
 
 import msgspec
 
-from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.money.shares import Share
 from agent_dispatch.core.outcome.classify import classify
 from agent_dispatch.core.outcome.report import RunReport, TreeChanges
 from agent_dispatch.core.stream.seen import Seen
 from agent_dispatch.core.text import scrubbed
-from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import DispatchResult, Progress
 from agent_dispatch.model.next_step import CONTINUE
 from agent_dispatch.run.accounts import capped
-from agent_dispatch.run.limits import Held
-from agent_dispatch.run.plan import Plan, Planner
+from agent_dispatch.run.parts import RunParts
+from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.time_limit import TimeLimit
-from agent_dispatch.run.turns import OpenClaude, Turns
+from agent_dispatch.run.turns import Turns
 from agent_dispatch.run.usage_limit import Holds
 from agent_dispatch.run.verify import Verification
-from agent_dispatch.run.work_tree import WorkTrees
 
 
 class Dispatch:
@@ -34,40 +31,60 @@ class Dispatch:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        limit: TimeLimit,
-        run: JobRun,
-        planner: Planner,
-        *,
-        max_holds: int,
-        work_trees: WorkTrees,
-        launcher: Launcher,
+        self, plan: Plan, limit: TimeLimit, run: JobRun, parts: RunParts, *, max_holds: int
     ) -> None:
-        """Run `plan` within `limit`, as the job of `run`."""
+        """Run `plan` within `limit`, as the job of `run`.
+
+        Args:
+            plan: What to run.
+            limit: How long the agent may take.
+            run: The job.
+            parts: What every run uses.
+            max_holds: How often it may wait for a usage limit to reset.
+        """
         self._plan = plan
         self._limit = limit
         self._run = run
-        self._planner = planner
-        self._work_trees = work_trees
+        self._parts = parts
         self._holds = Holds(run, capped(plan.agent, plan.settings), max_holds)
-        self._checks = Verification(plan.verify, plan.agent.verify_attempts, run, launcher)
+        self._checks = Verification(plan.verify, plan.agent.verify_attempts, run, parts.launcher)
         self._turns: Turns | None = None
         """None while it is held."""
         self._changes: TreeChanges | None = None
 
-    @property
-    def agent(self) -> EffectiveAgent:
-        """The agent with what is left of its cap."""
-        return self._holds.agent
-
-    async def prepare(self) -> Command | DispatchResult:
-        """Make the command that starts it, or return the result that says why there can be none."""
-        return await self._prepare(self._limit.timeout_s, self._plan.request.session_id)
+    async def go(self) -> DispatchResult:
+        """Run it to its end; if cancelled, no process of it is left."""
+        run, prompt = self._run, self._plan.prompt
+        command = await self._prepare(self._limit.timeout_s, self._plan.request.session_id)
+        if isinstance(command, DispatchResult):
+            return command
+        async with self._parts.admitted(
+            run, self._plan.settings, [command], [self._holds.agent], self._shares
+        ) as held:
+            if isinstance(held, DispatchResult):
+                return held
+            run.owned.note_started()
+            self._watch = self._parts.work_trees.watch(command, run.nursery)
+            while True:
+                assert self._turns is not None
+                ended = await self._run_claude(self._turns, prompt, held.fds)
+                result = await self._checked(self._turns, ended, held.fds)
+                left_s = self._limit.left_s
+                if (until := self._holds.until(ended, result, left_s)) is None:
+                    return result
+                self._turns = None
+                run.interrupt = run.cancel
+                async with held.without_slot():
+                    await self._holds.wait(until, ended, result)
+                resumed = await self._prepare(left_s, result.session_id)
+                if isinstance(resumed, DispatchResult):
+                    return self._holds.stopped(resumed)
+                prompt, self._limit = CONTINUE, TimeLimit(left_s)
 
     async def _prepare(self, timeout_s: float, resume: str | None) -> Command | DispatchResult:
-        command = await self._planner.command(
-            self.agent,
+        """Make the command of the next claude, or return why there can be none."""
+        command = await self._parts.planner.command(
+            self._holds.agent,
             self._plan.settings,
             timeout_s=timeout_s,
             job=self._run.owned.job,
@@ -78,7 +95,7 @@ class Dispatch:
         if not isinstance(command, DispatchResult):
             self._command = command
             self._turns = Turns(
-                self.agent,
+                self._holds.agent,
                 command,
                 self._run,
                 self._on_progress,
@@ -92,42 +109,20 @@ class Dispatch:
             self._run.owned.note(session_id=self._turns.transcript.session_id)
         self._run.tell(progress)
 
-    def shares(self, result: DispatchResult) -> list[Share | None]:
+    def _shares(self, result: DispatchResult) -> list[Share | None]:
         """Return its share of the cost; [None] if no claude was started."""
         turns = self._turns
         if turns is not None and not turns.has_started and not self._holds.has_held:
             return [None]
         return [self._holds.share(Seen() if turns is None else turns.transcript.seen(), result)]
 
-    async def go(self, open_claude: OpenClaude, held: Held) -> DispatchResult:
-        """Run what was prepared; if cancelled, no process of it is left."""
-        run, prompt = self._run, self._plan.prompt
-        self._watch = self._work_trees.watch(self._command, run.nursery)
-        while True:
-            assert self._turns is not None
-            ended = await self._run_claude(self._turns, prompt, open_claude, held.fds)
-            result = await self._checked(self._turns, ended, held.fds)
-            left_s = self._limit.left_s
-            if (until := self._holds.until(ended, result, left_s)) is None:
-                return result
-            self._turns = None
-            run.interrupt = run.cancel
-            async with held.without_slot():
-                await self._holds.wait(until, ended, result)
-            command = await self._prepare(left_s, result.session_id)
-            if isinstance(command, DispatchResult):
-                return self._holds.stopped(command)
-            prompt, self._limit = CONTINUE, TimeLimit(left_s)
-
-    async def _run_claude(
-        self, turns: Turns, prompt: str, open_claude: OpenClaude, fds: Sequence[int]
-    ) -> RunReport:
+    async def _run_claude(self, turns: Turns, prompt: str, fds: Sequence[int]) -> RunReport:
         """Give the task to one claude, and report on it when it has ended."""
         run, checks, watch = self._run, self._checks, self._watch
         run.cancelled = partial(self._cancelled, turns)
         run.interrupt = turns.interrupt
         await watch.may_start()
-        async with turns.running(open_claude, fds):
+        async with turns.running(self._parts.open_claude, fds):
             await watch.may_act()
             await turns.ask(prompt, self._limit, is_last=not checks.may_repair)
             while checks.may_repair and (answered := self._may_go_on(turns)) is not None:

@@ -1,13 +1,10 @@
-"""Runs what was planned: under a record, within the limits, by turns of claude."""
+"""Run what was planned under a record: calls in this process, and the job of a worker."""
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 
 import msgspec
 
-from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue.exchange import (
     as_dispatch,
     dialogue_from_result,
@@ -16,7 +13,7 @@ from agent_dispatch.core.dialogue.exchange import (
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.model.config import EffectiveAgent, Settings
+from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -26,17 +23,14 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.event import TellEvent, ignore_event
 from agent_dispatch.model.job import JobKind
-from agent_dispatch.run.accounts import Accounts, Close, capped
 from agent_dispatch.run.background import begin_for_remote_caller, end_with_lease
-from agent_dispatch.run.dialogue import Dialogue, not_begun
+from agent_dispatch.run.dialogue import Dialogue
 from agent_dispatch.run.dispatch import Dispatch
 from agent_dispatch.run.housekeeping import Housekeeping
-from agent_dispatch.run.limits import Held, Limits
-from agent_dispatch.run.plan import DialoguePlan, Plan, Planner, plan_dialogue, plan_run
+from agent_dispatch.run.parts import RunParts
+from agent_dispatch.run.plan import DialoguePlan, Plan, plan_dialogue, plan_run
 from agent_dispatch.run.run_job import JobRun, Work, run_job
 from agent_dispatch.run.time_limit import TimeLimit
-from agent_dispatch.run.turns import OpenClaude
-from agent_dispatch.run.work_tree import WorkTrees
 from agent_dispatch.threads import in_thread
 
 
@@ -47,32 +41,27 @@ class Runner:
         self,
         *,
         store: JobStore,
-        planner: Planner,
-        limits: Limits,
-        open_claude: OpenClaude,
-        work_trees: WorkTrees,
-        launcher: Launcher,
+        parts: RunParts,
         parent: str | None,
         tell: TellEvent = ignore_event,
     ) -> None:
-        """Run what `planner` plans, within `limits`, recorded in `store` below the job `parent`.
+        """Record runs in `store`.
 
-        `tell` is told of permission questions, and of the ends of background jobs.
+        Args:
+            store: The records.
+            parts: What every run uses.
+            parent: The job whose agent started this process, if any.
+            tell: Gets permission questions, and the ends of background jobs.
         """
         self._tell = tell
         self._store = store
-        self._planner = planner
-        self._limits = limits
-        self._open_claude = open_claude
-        self._work_trees = work_trees
-        self._launcher = launcher
+        self._parts = parts
         self._parent = parent
         self._may_hold = False
-        """It runs a background job, which may wait for a limit of the account to reset."""
-        self._accounts = Accounts(store.ledger, planner.environ)
+        """It runs a background job, which may wait for a usage limit to reset."""
         self._calls: dict[str, Ownership] = {}
         """The calls that run in this process, by the ids of their jobs."""
-        self._housekeeping = Housekeeping(store.retention.prune, limits.sessions.sweep)
+        self._housekeeping = Housekeeping(store.retention.prune, parts.limits.sessions.sweep)
 
     async def call(
         self,
@@ -117,23 +106,6 @@ class Runner:
             await self._recorded(request, plan.settings, False, tree, on_progress, work)
         )
 
-    async def _dialogue(self, plan: DialoguePlan, run: JobRun) -> DispatchResult:
-        """Run a dialogue under a slot, once it is booked; returns what is to be recorded."""
-        request, settings = plan.request, plan.settings
-        agents = {role: capped(agent, settings) for role, agent in plan.agents.items()}
-        run.owned.note(agents=[request.requester, request.responder])
-        max_holds = self._max_holds(settings)
-        dialogue = Dialogue(request, agents, settings, run, self._planner, max_holds=max_holds)
-        commands = await dialogue.prepare()
-        if isinstance(commands, DispatchResult):
-            return not_begun(request, commands)
-        async with self._admitted(
-            run, settings, commands, list(agents.values()), dialogue.shares
-        ) as held:
-            if isinstance(held, DispatchResult):
-                return not_begun(request, held)
-            return await dialogue.go(self._open_claude, held)
-
     async def background(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
 
@@ -152,7 +124,7 @@ class Runner:
             async def work(run: JobRun) -> DispatchResult:
                 if owned.job.kind is JobKind.GROUP:
                     return await run_group(run)
-                snapshot = await self._planner.snapshot()
+                snapshot = await self._parts.planner.snapshot()
                 if owned.job.max_rounds is not None:
                     request = dialogue_request(owned.job)
                     return await self._dialogue(plan_dialogue(snapshot, request), run)
@@ -168,9 +140,6 @@ class Runner:
                 beside=partial(end_with_lease, self._store, job_id),
                 tell=self._tell,
             )
-
-    def _max_holds(self, settings: Settings) -> int:
-        return settings.max_holds if self._may_hold and settings.hold_at_usage_limit else 0
 
     async def _recorded(
         self,
@@ -226,47 +195,12 @@ class Runner:
             return False
         return True
 
-    async def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> DispatchResult:
-        """Run one dispatch under a slot, once it is booked."""
-        settings = plan.settings
-        dispatch = Dispatch(
-            plan,
-            limit,
-            run,
-            self._planner,
-            max_holds=self._max_holds(settings),
-            work_trees=self._work_trees,
-            launcher=self._launcher,
-        )
-        command = await dispatch.prepare()
-        if isinstance(command, DispatchResult):
-            return command
-        async with self._admitted(
-            run, settings, [command], [dispatch.agent], dispatch.shares
-        ) as held:
-            if isinstance(held, DispatchResult):
-                return held
-            run.owned.note_started()
-            return await dispatch.go(self._open_claude, held)
+    def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> Awaitable[DispatchResult]:
+        max_holds = self._max_holds(plan.settings)
+        return Dispatch(plan, limit, run, self._parts, max_holds=max_holds).go()
 
-    @contextlib.asynccontextmanager
-    async def _admitted(
-        self,
-        run: JobRun,
-        settings: Settings,
-        commands: Sequence[Command],
-        agents: Sequence[EffectiveAgent],
-        close: Close,
-    ) -> AsyncIterator[Held | DispatchResult]:
-        """Take the locks and a slot, then book the cost; or give the result that refuses the run.
+    def _dialogue(self, plan: DialoguePlan, run: JobRun) -> Awaitable[DispatchResult]:
+        return Dialogue(plan, run, self._parts, max_holds=self._max_holds(plan.settings)).go()
 
-        In this order, so that a run that waits for a slot has booked nothing.
-        """
-        session_ids = [command.session_id for command in commands]
-        async with self._limits.hold(run, settings.max_concurrency, session_ids, agents) as held:
-            account = await self._accounts.book(run.owned.job, agents, settings, close)
-            if isinstance(account, DispatchResult):
-                yield account
-                return
-            run.account = account
-            yield held
+    def _max_holds(self, settings: Settings) -> int:
+        return settings.max_holds if self._may_hold and settings.hold_at_usage_limit else 0

@@ -48,7 +48,7 @@ from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.question import PastQuestion
 from agent_dispatch.model.replies import CacheCleared, CacheStats
 from agent_dispatch.remote.caller.client import Hosts
-from agent_dispatch.run.accounts import tree_around
+from agent_dispatch.run.accounts import Accounts, tree_around
 from agent_dispatch.run.agents import Agents
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.dialogue_across_hosts import dialogue_across_hosts
@@ -56,6 +56,7 @@ from agent_dispatch.run.jobs import Jobs
 from agent_dispatch.run.limits import Limits
 from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.parallel import dispatch_parallel, run_group
+from agent_dispatch.run.parts import RunParts
 from agent_dispatch.run.plan import Plan, Planner, plan_dialogue, plan_members, plan_run
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.runner import Runner
@@ -114,16 +115,15 @@ class Service:
         self._ids = IdSource()
         self._threads = DirectoryThreads()
         self._planner = Planner(registry, environ, claude, self._threads)
-        self._runner = Runner(
-            store=store,
+        parts = RunParts(
             planner=self._planner,
             limits=limits,
+            accounts=Accounts(store.ledger, environ),
             open_claude=open_claude,
-            work_trees=WorkTrees(launcher, self._threads),
             launcher=launcher,
-            parent=self._parent,
-            tell=tell,
+            work_trees=WorkTrees(launcher, self._threads),
         )
+        self._runner = Runner(store=store, parts=parts, parent=self._parent, tell=tell)
         self._flight = SingleFlight(nursery)
         self.jobs = Jobs(store, hosts, self._submit_allowed, is_nested=current_depth(environ) > 0)
         self.agents = Agents(registry, self._planner, hosts, self._threads)

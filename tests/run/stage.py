@@ -1,6 +1,7 @@
 """Dispatches, through the whole service, to an agent whose claude is a script."""
 
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -8,8 +9,16 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
+from agent_dispatch.config.registry import Registry
+from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
+from agent_dispatch.run.accounts import Accounts
+from agent_dispatch.run.limits import Limits
+from agent_dispatch.run.parts import RunParts
+from agent_dispatch.run.plan import Planner
+from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.service import Service, open_service
+from agent_dispatch.run.turns import OpenClaude
 from agent_dispatch.run.work_tree import WorkTrees
 from agent_dispatch.threads import DirectoryThreads
 from tests.claude.trees import Tree
@@ -75,5 +84,22 @@ def task(text: str, context: str = "") -> DispatchRequest:
     return DispatchRequest(agent="infra", task=text, context=context)
 
 
-def work_trees() -> WorkTrees:
-    return WorkTrees(Launcher(None), DirectoryThreads())
+def make_runner(
+    directory: Path,
+    open_claude: OpenClaude,
+    *,
+    program: Sequence[str] | None = ("/bin/sh",),
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Runner, Limits]:
+    """A runner with records below `directory`, and its limits."""
+    environ = {"PATH": "/bin"} if environ is None else environ
+    store, limits, threads = JobStore(directory / "jobs"), Limits(directory, 0), DirectoryThreads()
+    parts = RunParts(
+        planner=Planner(Registry(directory / "agents.toml"), environ, program, threads),
+        limits=limits,
+        accounts=Accounts(store.ledger, environ),
+        open_claude=open_claude,
+        launcher=Launcher(None),
+        work_trees=WorkTrees(Launcher(None), threads),
+    )
+    return Runner(store=store, parts=parts, parent=None), limits

@@ -11,22 +11,16 @@ from trio.testing import MockClock
 
 from agent_dispatch.claude.child import Child
 from agent_dispatch.claude.conversation import OnControl
-from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.stream.events import Event
 from agent_dispatch.core.stream.transcript import Transcript
-from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
 from agent_dispatch.model.dispatch import ErrorType, OnProgress, ignore_progress
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.run.limits import Limits
-from agent_dispatch.run.plan import DialoguePlan, Planner
-from agent_dispatch.run.runner import Runner
-from agent_dispatch.threads import DirectoryThreads
+from agent_dispatch.run.plan import DialoguePlan
 from tests.run.fake_claude import INIT, FakeClaude, answer, tasks
-from tests.run.stage import work_trees
+from tests.run.stage import make_runner
 
 REQUEST = DialogueRequest(requester="backend", responder="db", topic="Are we migrated?")
 
@@ -55,16 +49,7 @@ class Two:
             yield claude
 
     async def talk(self, **changes: object) -> DialogueResult:
-        registry = Registry(self._directory / "agents.toml")
-        runner = Runner(
-            store=JobStore(self._directory / "jobs"),
-            planner=Planner(registry, {"PATH": "/bin"}, ["/bin/sh"], DirectoryThreads()),
-            limits=Limits(self._directory, 0),
-            open_claude=self,
-            work_trees=work_trees(),
-            launcher=Launcher(None),
-            parent=None,
-        )
+        runner, _ = make_runner(self._directory, self)
         agents = {Role.RESPONDER: self._agent("db"), Role.REQUESTER: self._agent("backend")}
         request = msgspec.structs.replace(REQUEST, **changes)
         plan = DialoguePlan(request=request, agents=agents, settings=Settings())

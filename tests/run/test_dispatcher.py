@@ -9,12 +9,9 @@ import trio
 import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import DEPTH_VARIABLE, EXCLUSIVE_VARIABLE, MARKER_VARIABLE
 from agent_dispatch.core.request.checks import check_request
 from agent_dispatch.errors import InvalidRequestError
-from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dispatch import (
     DispatchRequest,
@@ -26,11 +23,10 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.run.limits import Limits
-from agent_dispatch.run.plan import Plan, Planner
+from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.time_limit import TimeLimit
 from agent_dispatch.run.turns import OpenClaude
-from agent_dispatch.threads import DirectoryThreads
 from tests.run.fake_claude import (
     AUTH_RETRY,
     DENIED,
@@ -41,7 +37,7 @@ from tests.run.fake_claude import (
     answer,
     tasks,
 )
-from tests.run.stage import work_trees
+from tests.run.stage import make_runner
 
 ANSWER = answer("all is well")
 TASK = DispatchRequest(agent="infra", task="list pods")
@@ -97,20 +93,8 @@ class Bench:
         self.environ["PATH"] = path
 
     def dispatcher(self, open_claude: OpenClaude) -> Dispatcher:
-        limits = Limits(self._tmp_path, 0)
-        runner = Runner(
-            store=JobStore(self._tmp_path / "jobs"),
-            planner=Planner(
-                Registry(self._tmp_path / "agents.toml"),
-                self.environ,
-                self.program,
-                DirectoryThreads(),
-            ),
-            limits=limits,
-            open_claude=open_claude,
-            work_trees=work_trees(),
-            launcher=Launcher(None),
-            parent=None,
+        runner, limits = make_runner(
+            self._tmp_path, open_claude, program=self.program, environ=self.environ
         )
         return Dispatcher(runner, limits)
 
