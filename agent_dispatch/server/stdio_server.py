@@ -128,13 +128,13 @@ async def _serve_client(
             nursery.start_soon(_end_work, leaving, unanswered, work, outbox, leave)
             with work:
                 try:
-                    async with open_service() as service, trio.open_nursery() as beside:
+                    async with open_service() as service, trio.open_nursery() as tidying:
                         if isinstance(service, Service):
-                            beside.start_soon(service.tidy)
+                            tidying.start_soon(service.tidy)
                         await serve_messages(
                             service, lines, outbox, unanswered, door, on_end=leaving.set
                         )
-                        beside.cancel_scope.cancel()
+                        tidying.cancel_scope.cancel()
                 finally:
                     leaving.set()
             with trio.move_on_after(FLUSH_S):

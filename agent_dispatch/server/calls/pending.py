@@ -137,7 +137,7 @@ class PendingCalls:
             if not current.ended.is_set():
                 await current.has_job.wait()
         except trio.Cancelled:
-            # Shielded inside; a run that is cancelled ends within bounds of its own.
+            # `_leave` is shielded, and a cancelled run ends within a bounded time.
             await self._leave(key, current, caller)  # noqa: ASYNC102
             raise
         del current.waits[caller]
@@ -165,7 +165,7 @@ class PendingCalls:
             current = self._works[key] = _Work(detached)
             self.nursery.start_soon(self._run, key, current, work)
         elif current.job_ids:
-            text = f"The same was asked before: job {current.job_id[-8:]}"
+            text = f"Joining the same call, made before: job {current.job_id[-8:]}"
             on_progress(Progress(text, current.job_id))
         return current
 
@@ -195,7 +195,7 @@ class PendingCalls:
             return
         is_shared = any(work.job_id in other.job_ids for other in self._works.values())
         if not is_shared and not isinstance(self._service, DispatchError):
-            # It has a bound of its own.
+            # `cancel` takes a bounded time.
             await self._service.jobs.cancel(work.job_id, by="its caller")
 
     def _keep_record(self, job_id: str) -> None:
@@ -214,7 +214,7 @@ class PendingCalls:
             # A nursery that was cancelled while something in it failed.
             _, bugs = group.split(trio.Cancelled)
             logger.error("bug in agent-dispatch: a cancelled call failed", exc_info=bugs)
-            # A cancellation outranks what failed beside it, which is logged.
+            # A cancellation outranks the failures beside it, which have been logged.
             await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120
             raise
         finally:

@@ -51,7 +51,7 @@ EOF_GRACE_S = 0.3
 
 
 class _Stream:
-    """What the library requires of both streams beside their messages."""
+    """The methods that the library requires of both streams."""
 
     async def aclose(self) -> None:
         """Close nothing: the descriptors belong to the opener of the wire."""

@@ -31,7 +31,7 @@ MAX_PATIENCE_S = 3600
 _NO_SUCH_JOB = "No such job; it may have been removed. dispatch_jobs() lists the known ones."
 _HINTS: Mapping[CancelOutcome, str] = {
     CancelOutcome.RUNNING: "It is still ending; dispatch_wait(job_id) returns when it has ended.",
-    CancelOutcome.ALREADY_TERMINAL: "It had ended before; dispatch_status(job_id) says how.",
+    CancelOutcome.ALREADY_TERMINAL: "It had already ended; dispatch_status(job_id) says how.",
     CancelOutcome.NOT_FOUND: _NO_SUCH_JOB,
 }
 
