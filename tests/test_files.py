@@ -1,4 +1,4 @@
-"""What every room relies on: locks that are never two, and errors that say how to fix them."""
+"""Locks that only one process can hold, files that are replaced whole, and remedies for errors."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def test_a_lock_is_held_once_and_free_when_its_last_copy_is_closed(path: str) ->
 
 def test_a_lock_file_that_its_holder_has_removed_is_not_the_lock(path: str) -> None:
     class RemovedMeanwhile(Disk):
-        """The holder unlinks the file and frees it, between our open and our lock."""
+        """Between our open and our lock, the holder unlinks the file and frees the lock."""
 
         opened = 0
 

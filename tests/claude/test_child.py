@@ -162,7 +162,7 @@ def parent_of(pid: int) -> int:
 
 
 async def test_without_a_subreaper_group_and_marker_find_the_tree(launcher: Launcher) -> None:
-    # What systems without prctl(2) do; tried here by telling the guard to do without.
+    # As on a system without prctl(2): the guard is told not to use it.
     for kind in ("plain", "ignoring", "group", "setsid", "daemon", "stopped"):
         tree = Tree(KINDS[kind])
         output = Output()

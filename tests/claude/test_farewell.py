@@ -1,4 +1,4 @@
-"""The last words of a child: what its guard says to it when its owner ends it, or is gone."""
+"""The farewell: what a guard writes to its child before it ends it."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ async def test_a_child_that_ignores_its_farewell_is_ended(launcher: Launcher) ->
         ) as child:
             await child.wait_until(lambda: child.pid is not None)
             with trio.move_on_after(0.3):
-                # Fills the pipe, so that there is no room for the farewell.
+                # Fill the pipe, so that there is no room for the farewell.
                 await child.send(b"x" * 10_000_000)
     assert child.exit_code == -signal.SIGTERM
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-# Each runs in a process of its own: a fork server is forked before the first thread.
+# Each runs in its own process, because a fork server is forked before the first thread.
 ASKED = """
 import os, sys
 SLOW = "import os, sys; os.write(int(sys.argv[1]), b'slow')"

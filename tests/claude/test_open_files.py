@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-# Each runs in a process of its own, whose limit is nobody else's.
+# Each runs in its own process, which has its own limit.
 LIMITED = """
 import resource, sys
 from agent_dispatch.claude import open_files

@@ -1,4 +1,4 @@
-"""A number from /proc is signalled only while it is the process that was found."""
+"""A process id from /proc is signalled only while it means the process that was found."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ def process(**environ: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_stranger_that_has_reused_the_id_is_spared() -> None:
     with process(MARK="other") as stranger:
-        # As found by a look that is out of date.
+        # As found by a search that is out of date.
         found = iter([[stranger.pid], []])
         kill_all(lambda: next(found, []), lambda pid: is_marked(pid, b"MARK=ours"))
         signal_each([stranger.pid], signal.SIGTERM, lambda pid: is_below(pid, 1 << 30))

@@ -1,4 +1,4 @@
-"""A fork server that is stopped (SIGSTOP) delays what it was asked for, and nothing for ever."""
+"""A stopped fork server (SIGSTOP) delays its requests, but not for ever."""
 
 import json
 import os
@@ -55,7 +55,7 @@ print(os.waitstatus_to_exitcode(status))
 
 @pytest.fixture
 def unread() -> Iterator[ForkServer]:
-    """A fork server that reads nothing, as a stopped one does."""
+    """A fork server that reads nothing, like a stopped one."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     fork_server = ForkServer(ours)
@@ -103,7 +103,7 @@ async def test_a_half_sent_request_is_started_once_by_a_new_python(
     launcher, outputs = Launcher(unread), []
 
     async def one() -> None:
-        # Those that went whole into the socket are answered by nobody.
+        # Nobody answers the requests that were sent as a whole.
         with trio.move_on_after(5):
             outputs.append(await run(launcher, Tree("say('up')")))
 
@@ -170,6 +170,6 @@ def test_dispatches_end_at_their_deadline_and_the_stopped_fork_server_is_replace
     *results, fork_server = done.stdout.splitlines()
     assert len(results) == 6
     assert results[-1].startswith("True"), results
-    # Those that lay whole in its socket could not be started, and say so.
+    # The requests that lay unread in its socket failed to start, and say so.
     assert all(line.startswith(("True", "False cli_error No process")) for line in results)
     assert fork_server == "-9"

@@ -1,4 +1,4 @@
-"""Creates jobs until no descriptor is left, ends them all, and tells what it saw."""
+"""Creates jobs until no descriptor is left, ends them all, and prints what happened."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ LIMIT = 64
 
 
 def open_descriptors() -> int:
-    """Count without needing one."""
+    """Count them without opening one."""
     count = 0
     for fd in range(LIMIT):
         try:
@@ -34,7 +34,7 @@ def main() -> None:
     claims = []
     error = ""
     while not error:
-        # Takes up what the last job could not, so that there is nothing to spare.
+        # Use up the descriptors that were too few for one more job.
         held = open_descriptors()
         try:
             claims.append(running(store))

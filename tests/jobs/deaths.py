@@ -1,4 +1,4 @@
-"""Processes that die at a system call of the job store: one for each call that there is.
+"""Processes that die at a system call of the job store: one process for each call.
 
 python -m tests.jobs.deaths DIRECTORY OPERATION
 """
@@ -25,10 +25,10 @@ MOST_CALLS = 300
 
 
 class Death:
-    """One operation in a directory of its own, and what must hold when its process has died."""
+    """One operation in its own directory, and what must hold after its process has died."""
 
     owner_dies = False
-    """Nobody but the process that dies holds the job."""
+    """Only the process that dies holds the job."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -38,18 +38,18 @@ class Death:
         self.prepare()
 
     def prepare(self) -> None:
-        """Make what the operation needs besides a job that is over and one that runs."""
+        """Make what the operation needs besides an ended and a running job."""
 
     @abstractmethod
     def operate(self, store: JobStore) -> None:
         """Do it, in the process that dies."""
 
     def check(self) -> Iterator[str]:
-        """Say what is wrong with what is left."""
+        """Yield what is wrong with the files that are left."""
         yield from ()
 
     def live_through(self, die_at: int) -> bool:
-        """Die at a call; False if there are not so many."""
+        """Die at a call; False if the operation has fewer calls."""
         pid = os.fork()
         if pid == 0:
             disk = DyingDisk(die_at)
@@ -63,7 +63,7 @@ class Death:
         return status < 0
 
     def violations(self) -> Iterator[str]:
-        """All that is wrong; nobody owns a job any more when this is over."""
+        """Yield everything that is wrong; afterwards no job has an owner."""
         yield from self.check()
         job_id = self.claim.job.id
         if not self.owner_dies:
@@ -85,7 +85,7 @@ class Death:
 
 
 def _none_left(job_id: str) -> None:
-    """Search no process of a job: there never was one."""
+    """Search for no processes: these jobs have none."""
 
 
 class Creation(Death):

@@ -1,4 +1,4 @@
-"""Who holds a job: told by the lock that the worker and the guard have open (proc(5), Linux)."""
+"""Finds the holder of a job by the lock file that it has open (proc(5), Linux)."""
 
 import os
 from contextlib import suppress

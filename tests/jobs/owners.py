@@ -1,7 +1,7 @@
 """Processes that own, watch and settle jobs, and are killed while they do.
 
-own DIRECTORY                    run a job for ever, after telling its id
-watch DIRECTORY                  look at the job named on stdin until it is over
+own DIRECTORY                    run a job for ever, after printing its id
+watch DIRECTORY                  watch the job named on stdin until it has ended
 settle DIRECTORY ID...           ten processes settle the same jobs at the same time
 crash DIRECTORY KILLS SEED       kill writers at random moments, and check what they leave
 """
@@ -67,7 +67,7 @@ def settle_all(directory: Path, ids: list[str], write: int) -> None:
     store = JobStore(directory)
     view: dict[str, Job] = {}
     for job_id in ids:
-        # "Still running" while another one of us holds the lock: asked again.
+        # "Still running" while another of these processes holds the lock: try again.
         while not (job := store.settle(job_id)).status.is_terminal:
             pass
         view[job_id] = job
@@ -80,7 +80,7 @@ def crash(directory: Path, kills: int, seed: int) -> None:
     acknowledged: dict[str, set[str]] = {}
     violations: list[str] = []
     for _ in range(kills // 2):
-        # Two at a time: what the one does with the jobs of the other may break off as well.
+        # Two at a time, so that one may also be killed while it works on the other's jobs.
         writers = [
             fork(partial(live_dangerously, directory, random.Random(chance.random())))
             for _ in range(2)
@@ -100,7 +100,7 @@ def crash(directory: Path, kills: int, seed: int) -> None:
 
 
 def live_dangerously(directory: Path, chance: random.Random, write: int) -> None:
-    """Create, run and end jobs, and meddle with those of others; acknowledge what is durable."""
+    """Create, run and end jobs, and work on those of others; acknowledge what is durable."""
     store = JobStore(directory)
 
     def acknowledge(job: Job) -> None:
@@ -126,7 +126,7 @@ def live_dangerously(directory: Path, chance: random.Random, write: int) -> None
 
 
 def check(store: JobStore, directory: Path, acknowledged: dict[str, set[str]]) -> list[str]:
-    """What is wrong after a kill; every job is settled by the way."""
+    """What is wrong after a kill; settles every job."""
     wrong: list[str] = []
     for path in directory.glob("*.json"):
         try:
@@ -150,7 +150,7 @@ def check(store: JobStore, directory: Path, acknowledged: dict[str, set[str]]) -
 
 
 def fork(run: Callable[[int], None]) -> tuple[int, int]:
-    """Run something in a process of its own; give that, and what it writes."""
+    """Run something in its own process; return the process and its output."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:

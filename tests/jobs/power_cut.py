@@ -1,9 +1,8 @@
 """A disk that remembers what a power cut would leave of it.
 
-What was not synced may be lost: the content of a file since its last fsync(2), names since the
-last one of their directory. It may also survive; so a cut leaves one of two worlds, the one in
-which nothing does and the one in which all names do, but no content. Between them lies what file
-systems do in fact.
+Changes that were not synced may be lost: the content of a file since its last fsync(2), and names
+since the last fsync of their directory. They may also survive. So a cut is tried in two ways: none
+of these changes survives, or all names do, but no content. Real file systems lie in between.
 """
 
 import os
@@ -15,14 +14,14 @@ from typing import Any
 from tests.jobs.support import Disturbed
 
 Names = dict[str, dict[str, int]]
-"""By directory: what is in it, by inode."""
+"""The entries of each directory, by inode."""
 
 
 class PowerCutDisk(Disturbed):
-    """Does what it is told, and takes note of what is durable."""
+    """Makes all system calls, and remembers what is durable."""
 
     def __init__(self, root: Path) -> None:
-        """Use what is below `root`, which exists, is empty, and is durable itself."""
+        """Watch `root`, which exists, is empty, and is durable itself."""
         self._root = str(root)
         self._content: dict[int, bytes] = {}
         self._names: Names = {self._root: {}}
@@ -32,7 +31,7 @@ class PowerCutDisk(Disturbed):
         self.calls += 1
         answer = real(*args)
         if name == "open" and args[1] & os.O_EXCL:
-            # An inode that was another file's before.
+            # The inode was another file's before.
             self._content.pop(os.fstat(answer).st_ino, None)
         if name == "fsync":
             self._synced(*args)
@@ -47,7 +46,7 @@ class PowerCutDisk(Disturbed):
             self._content[status.st_ino] = Path(path).read_bytes()
 
     def after_a_cut(self, target: Path, *, names_survive: bool) -> None:
-        """Make at `target` what is found below the root when the power is back."""
+        """Write to `target` what a power cut would leave of the root."""
         names = _all_names(self._root) if names_survive else self._names
         kinds = {inode: mode for _, _, inode, mode in _walk(self._root)}
         self._restore(self._root, target, names, kinds)
@@ -55,7 +54,7 @@ class PowerCutDisk(Disturbed):
     def _restore(self, source: str, target: Path, names: Names, kinds: dict[int, int]) -> None:
         target.mkdir(mode=0o700)
         for name, inode in names.get(source, {}).items():
-            # What was removed since was a file; nothing of ours removes directories.
+            # It was a file and has been removed; the store never removes directories.
             mode = kinds.get(inode, stat.S_IFREG)
             if stat.S_ISDIR(mode):
                 self._restore(os.path.join(source, name), target / name, names, kinds)

@@ -1,4 +1,4 @@
-"""What the tests of the job store share: requests, results, and disks that misbehave."""
+"""Shared by the tests of the job store: requests, results, and disks that misbehave."""
 
 import errno
 import os
@@ -27,12 +27,12 @@ CANCELLED = DispatchResult(
 
 
 def pending(store: JobStore, kind: JobKind = JobKind.BACKGROUND, **fields: Any) -> Claim:
-    """A job that was just asked for."""
+    """A new job."""
     return store.create(REQUEST, kind=kind, **fields)
 
 
 def running(store: JobStore, kind: JobKind = JobKind.BACKGROUND, **fields: Any) -> Claim:
-    """A job that runs."""
+    """A running job."""
     claim = pending(store, kind, **fields)
     store.update(claim, record.started(claim.job, time.time()))
     return claim
@@ -46,20 +46,20 @@ def end(
     now: float | None = None,
     tree_ended: bool = True,
 ) -> Finished:
-    """Finish a job that runs."""
+    """Finish a running job."""
     job = record.ended(claim.job, result, time.time() if now is None else now)
     return store.finish(claim, job, tree_ended=tree_ended)
 
 
 def ended(store: JobStore, result: DispatchResult = DONE, **fields: Any) -> str:
-    """The id of a job that is over."""
+    """The id of an ended job."""
     claim = running(store, **fields)
     end(store, claim, result)
     return claim.job.id
 
 
 def files_in(directory: Path) -> set[str]:
-    """Every file below a jobs directory but those the store keeps for itself."""
+    """Every file below a jobs directory, except the reserve and the index."""
     found = (path for path in directory.rglob("*") if not path.is_dir())
     return {path.name for path in found} - {".reserve", ".index"}
 
@@ -80,7 +80,7 @@ def refuse(number: int, path: str | None = None) -> NoReturn:
 
 
 class FaultyDisk(Disturbed):
-    """Lets one call fail, and counts them; only `close` does its work all the same."""
+    """Lets one call fail, and lists all calls; a failing `close` still closes."""
 
     def __init__(self, fail_at: int = 0, number: int = errno.EIO) -> None:
         self.fail_at = fail_at
@@ -97,7 +97,7 @@ class FaultyDisk(Disturbed):
 
 
 class DyingDisk(Disturbed):
-    """Kills its process at one call, the half of it done if it is a write."""
+    """Kills its process at one call; a write is done by half."""
 
     def __init__(self, die_at: int) -> None:
         self.die_at = die_at
@@ -113,7 +113,7 @@ class DyingDisk(Disturbed):
 
 
 class CountingDisk(Disturbed):
-    """Counts what is read."""
+    """Counts the bytes that are read."""
 
     def __init__(self) -> None:
         self.bytes_read = 0
@@ -126,7 +126,7 @@ class CountingDisk(Disturbed):
 
 
 class RefusingDisk(Disturbed):
-    """Refuses the calls of which `refuses` gives an error number."""
+    """Refuses the calls for which `refuses` returns an errno."""
 
     def __init__(self, refuses: Callable[..., int]) -> None:
         self._refuses = refuses
@@ -138,7 +138,7 @@ class RefusingDisk(Disturbed):
 
 
 def read_only_disk() -> Disk:
-    """A medium that takes no change."""
+    """A disk that is mounted read-only."""
 
     def refuses(name: str, *args: Any) -> int:
         is_change = name in {"rename", "unlink", "mkdir", "mkfifo"} or (
@@ -152,7 +152,7 @@ def read_only_disk() -> Disk:
 
 
 class BusyDisk(Disturbed):
-    """Other threads have all the descriptors: so many times nothing can be opened."""
+    """At the limit of open files: the next `refusals` files cannot be opened."""
 
     def __init__(self) -> None:
         self.refusals = 0
@@ -165,7 +165,7 @@ class BusyDisk(Disturbed):
 
 
 class FullDisk(Disturbed):
-    """Has room for so many bytes; what is removed gives its room back."""
+    """Has room for `room` bytes; removed files free theirs."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -180,7 +180,7 @@ class FullDisk(Disturbed):
 
 
 class ShortWrites(Disturbed):
-    """Writes some bytes at a time, and lets no file grow beyond `most`, as `ulimit -f` does."""
+    """Writes few bytes at a time, and lets no file grow beyond `most`, as `ulimit -f` does."""
 
     def __init__(self, at_once: int, most: int) -> None:
         self._at_once = at_once

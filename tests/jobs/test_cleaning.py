@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def aging(directory: Path, clock: Clock) -> JobStore:
-    """A store that lives by the clock."""
+    """A store with that clock."""
     ids = IdSource(now_ns=lambda: int(clock.now_s * 1e9))
     return JobStore(directory, now=clock, ids=ids)
 

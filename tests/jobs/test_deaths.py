@@ -1,4 +1,4 @@
-"""Wherever in the store a process dies: what is left is whole, and the next one takes it up."""
+"""Wherever in the store a process dies, its files are whole, and the next process goes on."""
 
 import subprocess
 import sys

@@ -42,7 +42,7 @@ def directory(quick_directory: Path) -> Path:
 
 
 def none_left(job_id: str) -> None:
-    """Search no process of a job: there never was one."""
+    """Search for no processes: these jobs have none."""
 
 
 class Broken:
@@ -71,7 +71,7 @@ def open_descriptors() -> int:
 
 
 def worlds(directory: Path, number: int, at_least: int = 5) -> Iterator[Broken]:
-    """One world per system call, until the operation needs no more calls than that."""
+    """One world for each system call of the operation."""
     for fail_at in range(1, 200):
         shutil.rmtree(directory, ignore_errors=True)
         before = open_descriptors()
@@ -351,7 +351,7 @@ def test_a_read_only_directory_can_be_read(store: JobStore, directory: Path) -> 
     reader = JobStore(directory, disk=read_only_disk())
     assert reader.settle(done).status is JobStatus.DONE
     assert reader.settle(claim.job.id).status is JobStatus.RUNNING
-    # True although it cannot be written.
+    # The verdict is true even if it cannot be written.
     assert reader.settle(dead.job.id).error_type is ErrorType.LOST
     assert reader.settle(lockless.job.id).error_type is ErrorType.LOST
     assert len(reader.lister.newest().jobs) == 4
@@ -407,7 +407,7 @@ except DispatchError as error:
 
 
 def test_a_directory_without_the_right_to_write_refuses_the_job() -> None:
-    # Not below tmp_path, which nobody but its owner may enter.
+    # Not below tmp_path, which only its owner may enter.
     with tempfile.TemporaryDirectory() as base:
         directory = Path(base) / "jobs"
         (directory / "live").mkdir(parents=True)

@@ -27,7 +27,7 @@ def ids(store: JobStore, status: JobStatus | None = None, limit: int = 50) -> li
 
 
 def put_foreign(directory: Path, status: str, created_at: float = 1.0) -> str:
-    """A record as the predecessor writes them."""
+    """A record as the predecessor writes it."""
     job_id = uuid.uuid4().hex
     fields = {
         "id": job_id,

@@ -26,7 +26,7 @@ MONTH = time.strftime("%Y-%m", time.localtime())
 
 
 class House:
-    """A ledger, and which jobs have an owner."""
+    """A ledger, and the jobs that have an owner."""
 
     def __init__(self, tmp_path: Path, disk: Disk | None = None) -> None:
         self.jobs = tmp_path / "jobs"

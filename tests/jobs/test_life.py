@@ -1,4 +1,4 @@
-"""Two stores on one directory, and whatever jobs can go through, in any order."""
+"""Two stores on one directory, and every step of a job's life, in any order."""
 
 import os
 import shutil
@@ -28,12 +28,12 @@ from agent_dispatch.model.job import Job, JobKind, JobStatus
 from tests.jobs.support import CANCELLED, DONE, FAILED, files_in, pending
 
 NUMBERS = st.integers(0, 1)
-"""Which of the stores."""
+"""The number of a store."""
 _MEMORY = Path("/dev/shm")
 
 
 class Expected:
-    """What is known of a job."""
+    """The expected state of a job."""
 
     def __init__(self, job: Job) -> None:
         self.status = job.status
@@ -41,16 +41,16 @@ class Expected:
         self.parent = job.parent
         self.owned = True
         self.guarded = False
-        """A guard has copies of what keeps the job owned."""
+        """A guard has copies of the job's descriptors."""
         self.cancelled = False
         self.ending = False
         self.removed = False
         self.end: Job | None = None
-        """Set once somebody has seen it; from then on it never changes."""
+        """Set when it was first seen; it never changes after that."""
 
     @property
     def held(self) -> bool:
-        """Whether it goes on, as far as anybody can know."""
+        """Whether a process holds it."""
         return (self.owned or self.guarded) and self.end is None and not self.removed
 
 
@@ -158,7 +158,7 @@ class Lives(RuleBasedStateMachine):
             self.stores[0].release(claim)
             self.expected[claim.job.id].owned = False
 
-    # -- everybody
+    # -- any process
 
     @rule(claim=jobs, number=NUMBERS)
     def settle(self, claim: Claim, number: int) -> None:
@@ -232,7 +232,7 @@ class Lives(RuleBasedStateMachine):
             self.stores[number].retention.forget(claim.job.id)
             self.gone(claim.job.id)
 
-    # -- what must hold
+    # -- invariants
 
     def gone(self, job_id: str) -> None:
         with pytest.raises(UnknownJobError):
@@ -267,7 +267,7 @@ class Lives(RuleBasedStateMachine):
             assert msgspec.json.encode(job) == msgspec.json.encode(expected.end)
 
     def ends_with_parent(self, expected: Expected) -> bool:
-        """Whether the job inside whose agent it was made is over, or being ended."""
+        """Whether the job that it was started in has ended or is being ended."""
         if expected.parent is None:
             return False
         parent = self.expected[expected.parent]

@@ -1,4 +1,4 @@
-"""One odd entry in the jobs directory: the rest goes on, and somebody is told."""
+"""One odd entry in the jobs directory is reported and stops nothing else."""
 
 import errno
 import os
@@ -43,7 +43,7 @@ def fifo(path: Path) -> None:
 
 
 def unix_socket(path: Path) -> None:
-    # Through its directory: the whole path may be longer than an address.
+    # Relative to its directory, because the whole path may be too long for an address.
     here = os.getcwd()
     os.chdir(path.parent)
     try:

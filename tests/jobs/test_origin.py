@@ -1,4 +1,4 @@
-"""Whose a job is: that of a client's session, or of a directory."""
+"""A job belongs to a client's session or, without one, to a directory."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_a_job_belongs_to_the_session_wherever_it_was_started(tmp_path: Path) ->
     other = made_by(Origin({SESSION_VARIABLE: "s-2"}, "/a"), tmp_path)
     assert mine(Origin(session, "/c"), tmp_path) == {first, second}
     assert JobStore(tmp_path).read(first).client_session == "s-1"
-    # A process that knows of no session has the jobs of its directory.
+    # A process without a session has the jobs of its directory.
     assert mine(Origin({}, "/a"), tmp_path) == {first, other}
     assert mine(Origin({SESSION_VARIABLE: "s-3"}, "/a"), tmp_path) == set()
 

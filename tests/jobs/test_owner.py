@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class WatchedStore(JobStore):
-    """Tells each update, after it was tried."""
+    """Reports each update, after the attempt."""
 
     def __init__(self, directory: Path, disk: Disk = DISK) -> None:
         super().__init__(directory, disk=disk)
@@ -153,13 +153,13 @@ async def test_progress_is_written_at_most_once_a_second_and_ends_whole(
         autojump_clock.autojump_threshold = math.inf  # The disk needs real time.
         await own.finish(DONE)
         nursery.cancel_scope.cancel()
-    # One in each of the ten seconds at most: the clock does not wait for disks.
+    # At most one in each of the ten seconds; the virtual clock does not wait for the disk.
     assert 1 <= store.count <= 11
     assert store.read(own.job.id).progress == [f"line {number}" for number in range(180, 200)]
 
 
 class SlowStore(WatchedStore):
-    """Waits in the middle of each update until it may go on."""
+    """Pauses in the middle of each update until it may go on."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -319,7 +319,7 @@ async def test_the_owner_hears_of_a_cancellation(store: JobStore, other: JobStor
                 assert heard == []
                 assert other.request_cancel(own.job.id, "the CLI")
             assert heard == ["the CLI"]
-            # Also who asks later: the marker stays.
+            # The marker stays, so a later call returns too.
             assert await own.wait_cancelled() == "the CLI"
 
 

@@ -18,11 +18,11 @@ from agent_dispatch.run.service import open_service
 from tests.jobs.support import CANCELLED, DONE, REQUEST, running
 
 NEIGHBOURS = 50
-"""More than any line of threads is long, Trio's own included."""
+"""More than the threads of any pool, including Trio's own."""
 
 
 class Street:
-    """A store whose lost jobs take for ever to be ended, and many who look at them."""
+    """A store whose lost jobs take for ever to settle, and many readers of them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

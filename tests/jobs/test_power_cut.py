@@ -1,4 +1,4 @@
-"""Whenever the power fails: what was acknowledged is there, whole, and nothing is torn."""
+"""Whenever the power fails, every acknowledged record is there and whole."""
 
 import shutil
 import sys
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 class Timeline(PowerCutDisk):
-    """Looks, before every system call, at what a power cut would leave now."""
+    """Checks, before every system call, what a power cut would leave."""
 
     def __init__(self, root: Path, look: Callable[["Timeline"], None]) -> None:
         super().__init__(root)
@@ -32,14 +32,14 @@ class Timeline(PowerCutDisk):
 
 
 class ForgetfulTimeline(Timeline):
-    """As if nothing were ever synced."""
+    """Forgets every sync."""
 
     def call(self, name: str, real: Callable[..., Any], *args: Any) -> Any:
         return None if name == "fsync" else super().call(name, real, *args)
 
 
 class History:
-    """Two jobs from their beginning to their end, and a look at each moment."""
+    """Two jobs from their beginning to their end, checked at each moment."""
 
     def __init__(self, directory: Path, *, names_survive: bool) -> None:
         self._root, self._world = directory / "root", directory / "world"
@@ -48,7 +48,7 @@ class History:
         self._acknowledged: dict[str, Job] = {}
 
     def live_through(self, timeline: type[Timeline]) -> int:
-        """Look before each system call; say how many there were."""
+        """Check before each system call; return their number."""
         disk = timeline(self._root, self._look)
         store = JobStore(self._root / "jobs", disk=disk)
         for _ in range(2):

@@ -131,7 +131,7 @@ def test_copied_descriptors_keep_a_job_owned(
         assert other.settle(claim.job.id).status is JobStatus.RUNNING
         guard.kill()
         guard.wait()
-        # Who was started beside it has inherited nothing.
+        # A process that was started meanwhile has inherited nothing.
         assert other.settle(claim.job.id).error_type is ErrorType.LOST
     finally:
         for process in (guard, stranger):
@@ -311,7 +311,7 @@ def test_a_verdict_that_was_written_before_the_power_failed_is_final(
     claim = running(store)
     end(store, claim, FAILED)
     before = (directory / f"{claim.job.id}.json").read_bytes()
-    # What a crash between the record and the removal of the live files leaves.
+    # As after a crash between the final record and the removal of the live files.
     (directory / "live" / f"{claim.job.id}.lock").touch()
     (directory / "live" / f"{claim.job.id}.cancel").touch()
     assert other.settle(claim.job.id).status is JobStatus.FAILED

@@ -103,7 +103,7 @@ def test_an_owner_does_not_overwrite_a_verdict(
     store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = running(store)
-    # By hand, against all rules: the owner lives, and its lock is gone.
+    # Against all rules, remove the lock of a living owner.
     (directory / "live" / f"{claim.job.id}.lock").unlink()
     verdict_of_other = other.settle(claim.job.id)
     assert verdict_of_other.status is JobStatus.FAILED

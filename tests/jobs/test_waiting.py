@@ -174,7 +174,7 @@ async def ask(store: JobStore, job_id: str, patience_s: float = 5) -> CancelOutc
 
 
 async def obey(own: Ownership, result: DispatchResult = CANCELLED) -> None:
-    """End the job when asked to, as its run loop would."""
+    """End the job when it is cancelled, as its run loop would."""
     assert await own.wait_cancelled() == "a test"
     await own.finish(result)
 
@@ -211,7 +211,7 @@ async def test_of_many_cancellations_at_once_one_end_is_recorded(
                 for asking in [store, other] * 5:
                     nursery.start_soon(one, asking, own.job.id)
                 await obey(own)
-    # Who comes last may find it over.
+    # The last of them may find it ended.
     assert set(outcomes) <= {CancelOutcome.CANCELLED, CancelOutcome.ALREADY_TERMINAL}
     assert CancelOutcome.CANCELLED in outcomes
     assert store.read(own.job.id).status is JobStatus.CANCELLED
@@ -248,7 +248,7 @@ async def test_a_job_that_is_still_ending_is_reported_as_running(
         own.note_started()
         assert await ask(other, own.job.id, patience_s=0.1) is CancelOutcome.RUNNING
         assert not own.job.status.is_terminal
-        # Over, but with processes left under its guard.
+        # Ended, but with processes left under its guard.
         guards = [os.dup(fd) for fd in own.held_fds]
         await own.finish(CANCELLED, tree_ended=False)
     assert await ask(other, own.job.id, patience_s=0.1) is CancelOutcome.ALREADY_TERMINAL

@@ -1,7 +1,7 @@
 """Submits a job and hands it to a worker, over a socket as the fork server does it.
 
-submit DIRECTORY     record a job, send it to a worker, tell its id, and wait to be killed
-work DIRECTORY FD    take the job that comes over FD, run it until somebody writes to the FIFO `go`
+submit DIRECTORY     record a job, send it to a worker, print its id, and wait to be killed
+work DIRECTORY FD    adopt the job that arrives on FD, and run it until the FIFO `go` is written to
 """
 
 import os
@@ -32,7 +32,7 @@ async def submit(directory: Path) -> None:
         )
         socket.send_fds(ours, [own.job.id.encode()], own.fds)
         own.release()
-        # The worker may not even have begun to read them.
+        # The worker may not have read them yet.
         os.write(1, f"{own.job.id}\n".encode())
         await trio.to_thread.run_sync(signal.pause)
 
