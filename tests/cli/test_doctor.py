@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.cli.doctor.checks import Status, check_agent
+from agent_dispatch.cli.doctor.check import Status
+from agent_dispatch.cli.doctor.config import check_agent
 from agent_dispatch.cli.doctor.handshake import shake_hands
 from agent_dispatch.model.agent import AgentSummary
 from tests.cli.support import World

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent_dispatch.cli.doctor.checks import Check, Status
+from agent_dispatch.cli.doctor.check import Check, Status
 from agent_dispatch.cli.service import call_service
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.hosts import host_named

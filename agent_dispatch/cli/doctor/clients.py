@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from agent_dispatch.cli.doctor.checks import Check, Status
+from agent_dispatch.cli.doctor.check import Check, Status
 from agent_dispatch.cli.setup.other_clients import is_ours
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.clients.file import read_client_file

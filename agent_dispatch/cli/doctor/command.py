@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from agent_dispatch.cli.doctor.checks import Check, Status, check_claude, check_config, check_jobs
+from agent_dispatch.cli.doctor.check import Check, Status
+from agent_dispatch.cli.doctor.claude import check_claude
 from agent_dispatch.cli.doctor.clients import check_clients
-from agent_dispatch.cli.doctor.money import check_money
+from agent_dispatch.cli.doctor.config import check_config
+from agent_dispatch.cli.doctor.jobs import check_jobs, check_money
 from agent_dispatch.cli.doctor.registration import check_registration
 from agent_dispatch.cli.output import Colour, counted, one_line, paint, write_json, write_lines
 from agent_dispatch.cli.shell import Shell, open_registry

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent_dispatch import __version__
-from agent_dispatch.cli.doctor.checks import Check, Status, check_claude
+from agent_dispatch.cli.doctor.check import Check, Status
+from agent_dispatch.cli.doctor.claude import check_claude
 from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.errors import ConfigError

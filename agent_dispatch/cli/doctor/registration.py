@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent_dispatch.cli.doctor.checks import Check, Status
+from agent_dispatch.cli.doctor.check import Check, Status
 from agent_dispatch.cli.doctor.clients import clients_registered
 from agent_dispatch.cli.doctor.handshake import shake_hands
 from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, read_claude_config
