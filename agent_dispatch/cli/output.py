@@ -149,6 +149,24 @@ def remark(shell: Shell, text: str, colour: Colour | None = None) -> None:
     say(shell, f"{shown}\n")
 
 
+def warn(shell: Shell, *texts: str) -> None:
+    """Write each text as a warning on stderr, on one line."""
+    for text in texts:
+        remark(shell, f"warning: {one_line(text)}", Colour.DOUBTFUL)
+
+
+def note(shell: Shell, *texts: str) -> None:
+    """Write each text as a note on stderr, on one line."""
+    for text in texts:
+        remark(shell, f"note: {one_line(text)}")
+
+
+def ask_yes_or_no(shell: Shell, question: str) -> bool:
+    """Ask a person on the terminal; anything but yes is no."""
+    say(shell, f"{question} [y/N] ")
+    return shell.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def say(shell: Shell, text: str) -> None:
     """Write `text`, made printable already, on stderr, if anything can be written there.
 

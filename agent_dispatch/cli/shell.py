@@ -47,6 +47,11 @@ class Shell(msgspec.Struct, frozen=True, kw_only=True):
     open_service: OpenService
     serve: Callable[[Sequence[str]], int]
 
+    @property
+    def is_interactive(self) -> bool:
+        """Whether a person can read a question and answer it."""
+        return self.stdin.isatty() and self.stderr.isatty()
+
 
 def this_shell(serve: Callable[[Sequence[str]], int]) -> Shell:
     """The shell that this process was started from.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent_dispatch.cli.setup.claude_cli import Answer
-from agent_dispatch.cli.setup.init import create_config
-from agent_dispatch.cli.setup.registration import replace
+from agent_dispatch.cli.setup.new_config import create_config
+from agent_dispatch.cli.setup.register import replace
 from agent_dispatch.config.registry import Registry
 from tests.cli.support import World
 

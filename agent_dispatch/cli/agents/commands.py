@@ -12,8 +12,10 @@ from agent_dispatch.cli.output import (
     cell_width,
     counted,
     listing,
+    note,
     one_line,
     remark,
+    warn,
     write_json,
     write_lines,
 )
@@ -70,7 +72,7 @@ def add(
         shell: The outside world.
     """
     if not directory:
-        from agent_dispatch.cli.setup.suggestions import no_directory
+        from agent_dispatch.cli.setup.project_offers import no_directory
 
         raise no_directory(open_registry(shell), shell)
     check_agent(timeout, max_budget_usd, permission_mode, is_new=True)
@@ -205,11 +207,11 @@ def mention_unimported(registry: Registry, shell: Shell) -> None:
     if found is None:
         return
     if found.problem is not None:
-        remark(shell, f"note: {found.problem}")
+        note(shell, found.problem)
         return
-    remark(
+    note(
         shell,
-        f"note: {found.path} has {counted(len(found.agents), 'agent')} that"
+        f"{found.path} has {counted(len(found.agents), 'agent')} that"
         f" {'is' if len(found.agents) == 1 else 'are'} not imported: {_some(found.agents)}",
     )
     remark(shell, f"tip: agent-dispatch import {shlex.quote(str(found.path))}")
@@ -287,8 +289,7 @@ def _show_change(change: AgentChange, shell: Shell, *, as_json: bool) -> int:
     if change.action == "added":
         lines.append(f"  {one_line(change.description or '')}")
     write_lines(shell, lines)
-    for warning in change.warnings or ():
-        remark(shell, f"warning: {one_line(warning)}", Colour.DOUBTFUL)
+    warn(shell, *(change.warnings or ()))
     return 0
 
 
@@ -305,5 +306,4 @@ def _show_import(report: "ImportReport", shell: Shell) -> None:
         remark(shell, f"skipped {one_line(name)}: {one_line(reason)}")
     for name, reason in report.left_out.items():
         remark(shell, f"left out {one_line(name)}: {one_line(reason)}", Colour.DOUBTFUL)
-    for warning in report.warnings or ():
-        remark(shell, f"warning: {one_line(warning)}", Colour.DOUBTFUL)
+    warn(shell, *(report.warnings or ()))

@@ -12,7 +12,7 @@ from agent_dispatch.cli.output import (
     pad,
     paint,
     printable,
-    remark,
+    warn,
     write_json,
     write_lines,
 )
@@ -171,10 +171,5 @@ def _show_change(change: GroupChange, shell: Shell) -> None:
 
 def _warn(name: str, missing: Sequence[str], problem: str | None, shell: Shell) -> None:
     if problem is not None:
-        remark(shell, f"warning: group {one_line(name)}: {one_line(problem)}", Colour.DOUBTFUL)
-    for agent in missing:
-        remark(
-            shell,
-            f"warning: group {one_line(name)}: member {one_line(agent)} is not configured",
-            Colour.DOUBTFUL,
-        )
+        warn(shell, f"group {name}: {problem}")
+    warn(shell, *(f"group {name}: member {agent} is not configured" for agent in missing))

@@ -4,7 +4,6 @@ They ask the store themselves, so that none but `cancel` needs an event loop.
 """
 
 import time
-from collections.abc import Sequence
 
 from agent_dispatch.cli.errors import report_error
 from agent_dispatch.cli.jobs.display import agents_of, details, job_table, short_id
@@ -16,10 +15,8 @@ from agent_dispatch.cli.jobs.remote import (
     remote_cancel,
 )
 from agent_dispatch.cli.output import (
-    Colour,
     counted,
-    one_line,
-    remark,
+    warn,
     write_answer,
     write_json,
     write_lines,
@@ -102,7 +99,7 @@ def jobs(
             )
         )
         write_lines(shell, [f"No jobs {those}".rstrip() + (f" since {since}." if since else ".")])
-    _warn(shell, listing.warnings)
+    warn(shell, *listing.warnings)
     return _DONE
 
 
@@ -199,10 +196,5 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
     if collected.litter:
         litter = counted(collected.litter, "file")
         write_lines(shell, [f"Removed {litter} that dead processes had left."])
-    _warn(shell, collected.warnings)
+    warn(shell, *collected.warnings)
     return _DONE
-
-
-def _warn(shell: Shell, warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        remark(shell, f"warning: {one_line(warning)}", Colour.DOUBTFUL)

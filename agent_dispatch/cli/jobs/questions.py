@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from agent_dispatch.cli.jobs.display import age, short_id
 from agent_dispatch.cli.jobs.lookup import find_job
 from agent_dispatch.cli.jobs.remote import open_remote_jobs
-from agent_dispatch.cli.output import Colour, one_line, remark, write_json, write_lines
+from agent_dispatch.cli.output import Colour, one_line, remark, warn, write_json, write_lines
 from agent_dispatch.cli.service import call_service
 from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.cli.validation import check_choice
@@ -29,7 +29,7 @@ def questions(*, json: bool = False, shell: Shell) -> int:
         elsewhere, problems = call_service(shell, lambda service: service.jobs.questions_on_hosts())
         found = sorted([*found, *elsewhere], key=lambda row: row.asked_at)
         for problem in problems:
-            remark(shell, f"warning: {one_line(problem)}", Colour.DOUBTFUL)
+            warn(shell, problem)
     if json:
         write_json(shell, found)
     elif found:

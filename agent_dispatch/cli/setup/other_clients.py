@@ -8,18 +8,17 @@ import msgspec
 from agent_dispatch.cli.agents.commands import mention_unimported
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.output import (
-    Colour,
+    note,
     one_line,
-    remark,
+    warn,
     write_answer,
     write_json,
     write_lines,
 )
 from agent_dispatch.cli.setup.byte_code import write_byte_code
-from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError
-from agent_dispatch.cli.setup.init import create_config
+from agent_dispatch.cli.setup.new_config import create_config
+from agent_dispatch.cli.setup.project_offers import next_line, offer_projects
 from agent_dispatch.cli.setup.registration import command_words, starts_us
-from agent_dispatch.cli.setup.suggestions import Offered, next_line, offer_projects
 from agent_dispatch.cli.setup.temporary_environments import Lasting, registration_of_this
 from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.cli.validation import check_choice
@@ -127,17 +126,13 @@ def register_client(
         file=path,
         changed=changed,
         command=words,
-        warnings=[] if lasting.warning is None else [f"{lasting.warning}; {lasting.advice}"],
+        warnings=lasting.warnings(),
         notes=_notes(client, lasting, shell, str(config)),
     )
     if not as_json:
         _show(shell, client, report, backup=file.content is not None)
     mention_unimported(registry, shell)
-    try:
-        offered = offer_projects(registry, shell, add_all=add_all, as_json=as_json)
-    except ClaudeConfigError as error:
-        remark(shell, f"warning: {error}", Colour.DOUBTFUL)
-        offered = Offered()
+    offered = offer_projects(registry, shell, add_all=add_all, as_json=as_json)
     report = msgspec.structs.replace(
         report, known_projects=offered.left, agents_added=offered.added
     )
@@ -165,7 +160,7 @@ def _require_consent(file: ClientFile, consents: Callable[[Sequence[str]], bool]
 
 
 def _notes(client: Client, lasting: Lasting, shell: Shell, config: str) -> list[str]:
-    notes = [] if lasting.note is None else [lasting.note]
+    notes = lasting.notes()
     if shell.environ.get("AGENT_DISPATCH_CONFIG") and client.passing is Passing.NOT:
         setting = f"AGENT_DISPATCH_CONFIG={shlex.quote(config)}"
         notes.append(f"{client.title} must be started with {setting}")
@@ -182,7 +177,5 @@ def _show(shell: Shell, client: Client, report: ClientReport, *, backup: bool) -
     if report.changed and backup:
         lines.append(f"Copy of the file as it was: {one_line(backup_of(report.file))}")
     write_lines(shell, lines)
-    for warning in report.warnings:
-        remark(shell, f"warning: {warning}", Colour.DOUBTFUL)
-    for note in report.notes:
-        remark(shell, f"note: {note}")
+    warn(shell, *report.warnings)
+    note(shell, *report.notes)

@@ -119,6 +119,14 @@ class Lasting(msgspec.Struct, frozen=True):
     advice: str | None = None
     """What to do about that."""
 
+    def warnings(self) -> list[str]:
+        """The warning with its advice, for a report."""
+        return [] if self.warning is None else [f"{self.warning}; {self.advice}"]
+
+    def notes(self) -> list[str]:
+        """The note, for a report."""
+        return [] if self.note is None else [self.note]
+
 
 def registration_of_this(shell: Shell) -> Lasting:
     """The registration for the installation that runs this process."""

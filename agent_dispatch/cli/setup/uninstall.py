@@ -10,7 +10,14 @@ import msgspec
 from agent_dispatch.claude.find_claude import find_program, with_program_on_path
 from agent_dispatch.cli.doctor.registration import enabled_plugin
 from agent_dispatch.cli.errors import raise_together
-from agent_dispatch.cli.output import one_line, remark, say, write_json, write_lines
+from agent_dispatch.cli.output import (
+    ask_yes_or_no,
+    note,
+    one_line,
+    remark,
+    write_json,
+    write_lines,
+)
 from agent_dispatch.cli.setup.claude_cli import ask_claude, read_claude_config
 from agent_dispatch.cli.setup.other_clients import is_ours
 from agent_dispatch.cli.setup.registration import (
@@ -111,12 +118,11 @@ def _places(record: Record | None, environ: Mapping[str, str]) -> Sequence[Writt
 
 
 def _consents(places: Sequence[Written], shell: Shell) -> bool:
-    if not (shell.stdin.isatty() and shell.stderr.isatty()):
+    if not shell.is_interactive:
         return True
     for place in places:
         remark(shell, f"  {one_line(place.file)}")
-    say(shell, "Remove the entries of agent-dispatch from these files? [y/N] ")
-    return shell.stdin.readline().strip().lower() in ("y", "yes")
+    return ask_yes_or_no(shell, "Remove the entries of agent-dispatch from these files?")
 
 
 def _take_out(place: Written, report: Uninstalled, environ: Mapping[str, str]) -> None:
@@ -180,6 +186,4 @@ def _show(report: Uninstalled, shell: Shell) -> None:
         write_lines(shell, [f"Left in {one_line(path)}: the entry runs {one_line(runs)}"])
     write_lines(shell, [f"Kept {one_line(path)}" for path in report.kept])
     if report.plugin is not None:
-        remark(
-            shell, f"note: the plugin is still installed: claude plugin uninstall {report.plugin}"
-        )
+        note(shell, f"the plugin is still installed: claude plugin uninstall {report.plugin}")

@@ -9,7 +9,15 @@ import msgspec
 
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.jobs.display import age
-from agent_dispatch.cli.output import Colour, cell_width, one_line, pad, remark, say, write_lines
+from agent_dispatch.cli.output import (
+    cell_width,
+    one_line,
+    pad,
+    remark,
+    say,
+    warn,
+    write_lines,
+)
 from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, read_claude_config
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.project.known_projects import KnownProject, known_projects
@@ -21,28 +29,41 @@ _SEPARATORS = re.compile(r"[\s,]+")
 
 
 class Offered(msgspec.Struct, frozen=True):
-    """What came of an offer."""
+    """What became of the projects."""
 
     left: list[KnownProject] = []
-    """Projects that are no agents."""
+    """Projects that were not added."""
     added: list[str] = []
     """New agents."""
 
 
-def offer_projects(registry: Registry, shell: Shell, *, add_all: bool, as_json: bool) -> Offered:
-    """Offer what Claude Code knows; ask a person, once, or add all if that was said before.
+def offer_projects(
+    registry: Registry, shell: Shell, *, add_all: bool, as_json: bool, reports: bool = True
+) -> Offered:
+    """Show the projects that Claude Code knows, and add all, or those that a person chooses.
+
+    Args:
+        registry: Gets the new agents.
+        shell: The outside world.
+        add_all: Add all without asking.
+        as_json: Show nothing and ask nothing.
+        reports: Warn if Claude Code's configuration cannot be read.
 
     Raises:
         MisuseError: The person's answer names no project.
-        ClaudeConfigError: Claude Code's configuration cannot be read.
         ConfigError: Our configuration cannot be read or written.
     """
-    projects = offered_projects(registry, shell)
+    try:
+        projects = offered_projects(registry, shell)
+    except ClaudeConfigError as error:
+        if reports:
+            warn(shell, str(error))
+        return Offered()
     picked = projects if add_all else []
     if projects and not as_json:
         write_lines(shell, ["Projects that Claude Code knows:"])
         write_lines(shell, project_lines(projects, numbered=True))
-        if not add_all and shell.stdin.isatty() and shell.stderr.isatty():
+        if not add_all and shell.is_interactive:
             picked = ask_which(projects, shell)
     added = [registry.add_agent(project.name, project.directory) for project in picked]
     if not as_json:
@@ -100,7 +121,7 @@ def no_directory(registry: Registry, shell: Shell) -> MisuseError:
     try:
         projects = offered_projects(registry, shell)
     except ClaudeConfigError as error:
-        remark(shell, f"warning: {error}", Colour.DOUBTFUL)
+        warn(shell, str(error))
         projects = []
     tips = [run("agent-dispatch add --help")]
     if projects:
