@@ -47,7 +47,7 @@ class _Wait:
 
 
 @dataclass(eq=False)
-class _Work:
+class _SharedWork:
     """One piece of work and the callers that wait for it."""
 
     detached: bool
@@ -90,7 +90,7 @@ class PendingCalls:
         self.nursery = nursery
         """For work that outlives a call; cancelled when the server ends."""
         self._service = service
-        self._works: dict[bytes, _Work] = {}
+        self._shared: dict[bytes, _SharedWork] = {}
         """The newest work for each key."""
         self._kept: OrderedDict[bytes, KeptAnswer] = OrderedDict()
 
@@ -128,29 +128,29 @@ class PendingCalls:
             if caller.task_mode is TaskMode.ALWAYS and kept.job_id is not None:
                 return InBackground(kept.job_id)
             return kept.answer
-        current = self._join_or_start(key, work, on_progress, detached=detached)
+        shared = self._join_or_start(key, work, on_progress, detached=detached)
         scope = trio.CancelScope(deadline=due_at)
-        current.waits[caller] = _Wait(on_progress, scope)
+        shared.waits[caller] = _Wait(on_progress, scope)
         try:
             with scope:
-                await current.ended.wait()
-            if not current.ended.is_set():
-                await current.has_job.wait()
+                await shared.ended.wait()
+            if not shared.ended.is_set():
+                await shared.has_job.wait()
         except trio.Cancelled:
             # `_leave` is shielded, and a cancelled run ends within a bounded time.
-            await self._leave(key, current, caller)  # noqa: ASYNC102
+            await self._leave(key, shared, caller)  # noqa: ASYNC102
             raise
-        del current.waits[caller]
-        if current.failure is not None:
-            raise current.failure
-        goes_on = not current.ended.is_set()
-        if goes_on or (caller.task_mode is TaskMode.ALWAYS and current.job_ids):
-            current.is_named = True
-            return InBackground(current.job_id)
-        caller.given = current.to_keep(key)
+        del shared.waits[caller]
+        if shared.failure is not None:
+            raise shared.failure
+        goes_on = not shared.ended.is_set()
+        if goes_on or (caller.task_mode is TaskMode.ALWAYS and shared.job_ids):
+            shared.is_named = True
+            return InBackground(shared.job_id)
+        caller.given = shared.to_keep(key)
         if caller.timed_out:
             self.take_back(caller)
-        return current.answer
+        return shared.answer
 
     def take_back(self, caller: Caller) -> None:
         """Keep the answer of a caller that timed out while the answer was on its way."""
@@ -159,56 +159,56 @@ class PendingCalls:
 
     def _join_or_start(
         self, key: bytes, work: Work, on_progress: OnProgress, *, detached: bool
-    ) -> _Work:
-        current = self._works.get(key)
-        if current is None or not current.can_be_joined or current.detached is not detached:
-            current = self._works[key] = _Work(detached)
-            self.nursery.start_soon(self._run, key, current, work)
-        elif current.job_ids:
-            text = f"Joining the same call, made before: job {current.job_id[-8:]}"
-            on_progress(Progress(text, current.job_id))
-        return current
+    ) -> _SharedWork:
+        shared = self._shared.get(key)
+        if shared is None or not shared.can_be_joined or shared.detached is not detached:
+            shared = self._shared[key] = _SharedWork(detached)
+            self.nursery.start_soon(self._run, key, shared, work)
+        elif shared.job_ids:
+            text = f"Joining the same call, made before: job {shared.job_id[-8:]}"
+            on_progress(Progress(text, shared.job_id))
+        return shared
 
-    async def _leave(self, key: bytes, work: _Work, caller: Caller) -> None:
+    async def _leave(self, key: bytes, shared: _SharedWork, caller: Caller) -> None:
         """Remove a caller whose wait was cancelled, and end the work if nobody else needs it."""
         with trio.CancelScope(shield=True):
             # The MCP library cancels a call first and reports the notice right after it.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
-            del work.waits[caller]
-            if work.waits or work.is_named:
+            del shared.waits[caller]
+            if shared.waits or shared.is_named:
                 return
             if not caller.timed_out:
-                await self._end(work, caller)
-            elif work.ended.is_set():
-                self._keep(work.to_keep(key))
+                await self._end(shared, caller)
+            elif shared.ended.is_set():
+                self._keep(shared.to_keep(key))
             else:
-                work.is_abandoned = True
-                for job_id in work.job_ids:
+                shared.is_abandoned = True
+                for job_id in shared.job_ids:
                     self._keep_record(job_id)
 
-    async def _end(self, work: _Work, caller: Caller) -> None:
+    async def _end(self, shared: _SharedWork, caller: Caller) -> None:
         """End the work; without a cancel notice, a detached job goes on."""
-        work.scope.cancel()
-        await work.ended.wait()
-        if not work.detached or caller.cancel_reason is None or not work.job_ids:
+        shared.scope.cancel()
+        await shared.ended.wait()
+        if not shared.detached or caller.cancel_reason is None or not shared.job_ids:
             return
-        is_shared = any(work.job_id in other.job_ids for other in self._works.values())
-        if not is_shared and not isinstance(self._service, DispatchError):
+        others_wait = any(shared.job_id in other.job_ids for other in self._shared.values())
+        if not others_wait and not isinstance(self._service, DispatchError):
             # `cancel` takes a bounded time.
-            await self._service.jobs.cancel(work.job_id, by="its caller")
+            await self._service.jobs.cancel(shared.job_id, by="its caller")
 
     def _keep_record(self, job_id: str) -> None:
         if not isinstance(self._service, DispatchError):
             self._service.keep_record(job_id)
 
-    async def _run(self, key: bytes, work: _Work, do: Work) -> None:
+    async def _run(self, key: bytes, shared: _SharedWork, work: Work) -> None:
         try:
-            with work.scope:
-                work.answer = await do(partial(self._report, work))
+            with shared.scope:
+                shared.answer = await work(partial(self._report, shared))
         except Exception as error:
-            work.failure = error
-            if not work.waits and not isinstance(error, DispatchError):
+            shared.failure = error
+            if not shared.waits and not isinstance(error, DispatchError):
                 logger.exception("bug in agent-dispatch: a call that nobody waits for failed")
         except BaseExceptionGroup as group:
             # A nursery that was cancelled while something in it failed.
@@ -218,25 +218,25 @@ class PendingCalls:
             await trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC120
             raise
         finally:
-            if self._works.get(key) is work:
-                del self._works[key]
-            if not work.waits and not work.is_named:
-                self._keep(work.to_keep(key))
-            work.has_job.set()
-            work.ended.set()
+            if self._shared.get(key) is shared:
+                del self._shared[key]
+            if not shared.waits and not shared.is_named:
+                self._keep(shared.to_keep(key))
+            shared.has_job.set()
+            shared.ended.set()
 
-    def _report(self, work: _Work, progress: Progress) -> None:
+    def _report(self, shared: _SharedWork, progress: Progress) -> None:
         """Pass a report on to all callers; answer those whose user must see a question."""
-        if progress.job_id is not None and progress.job_id not in work.job_ids:
-            work.job_ids[progress.job_id] = None
-            work.has_job.set()
-            if work.is_abandoned:
+        if progress.job_id is not None and progress.job_id not in shared.job_ids:
+            shared.job_ids[progress.job_id] = None
+            shared.has_job.set()
+            if shared.is_abandoned:
                 self._keep_record(progress.job_id)
-        for caller, wait in work.waits.items():
+        for caller, wait in shared.waits.items():
             wait.on_progress(progress)
             if caller.show_questions is not None:
                 caller.show_questions(progress)
-            if work.detached and caller.must_see(progress.questions or ()):
+            if shared.detached and caller.must_see(progress.questions or ()):
                 # Clients show the question only once the call is answered.
                 wait.scope.cancel()
 
