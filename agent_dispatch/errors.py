@@ -1,7 +1,7 @@
-"""Calls that are wrong; each surface turns them, once, into an envelope or an exit status.
+"""Errors of calls; each surface turns them, once, into an envelope or an exit status.
 
-A run that went wrong is a `DispatchResult` with an `error_type`; anything that is neither is a
-bug and propagates. Each message says what happened; the next steps say what to do about it.
+A run that failed is a `DispatchResult` with an `error_type`. Any other exception is a bug and
+propagates. The message of an error says what happened; its next steps say what to do.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from agent_dispatch.model.names import did_you_mean
 from agent_dispatch.model.next_step import NextStep, StepKind, run
 
 _SHOWN_CHARS = 100
-"""As many as an agent's name may have."""
+"""The longest name of an agent."""
 
 
 def quoted(text: str, max_chars: int = 60) -> str:
@@ -19,7 +19,7 @@ def quoted(text: str, max_chars: int = 60) -> str:
 
 
 class DispatchError(Exception):
-    """The call cannot be carried out as asked; `str(error)` is written for the caller."""
+    """The call cannot be carried out; `str(error)` is written for the caller."""
 
     def __init__(self, message: str = "", *next_steps: NextStep) -> None:
         super().__init__(message)
@@ -27,11 +27,11 @@ class DispatchError(Exception):
 
 
 class InvalidRequestError(DispatchError):
-    """An argument is missing, of the wrong kind, or not allowed."""
+    """An argument is missing, has the wrong type, or is not allowed."""
 
 
 class SchemaError(InvalidRequestError):
-    """The JSON Schema of a call is not one that Claude Code takes."""
+    """Claude Code does not take the JSON Schema of a call."""
 
 
 class UnknownAgentError(DispatchError):
@@ -59,7 +59,7 @@ class UnknownGroupError(DispatchError):
 
 
 class ConfigError(DispatchError):
-    """`agents.toml` cannot be read, parsed or written; the file on disk is as it was."""
+    """`agents.toml` cannot be read, parsed or written; the file on disk is unchanged."""
 
 
 class UnusableAgentError(DispatchError):

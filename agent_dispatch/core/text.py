@@ -1,9 +1,11 @@
 """Text that is too long, blank, or not encodable, or that Claude Code would execute."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+MIN_SHARE_CHARS = 200
+"""The least that `fair_shares` gives to a text, however many there are."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair. File names that are not UTF-8 carry them (PEP 383)."""
 # JavaScript's trim() takes a byte order mark for white space; Python's strip() does not.
@@ -47,3 +49,17 @@ def cut_middle(text: str, max_chars: int, where_all_is: str = "") -> str:
     where = f"; {where_all_is}" if where_all_is else ""
     left_out = f"[... {len(text) - max_chars} characters left out here{where} ...]"
     return f"{text[: max_chars - tail]}\n{left_out}\n{text[len(text) - tail :]}"
+
+
+def fair_shares(sizes: Sequence[int], total: int) -> list[int]:
+    """Share out `total` characters: small texts whole, the others in equal parts."""
+    share = total
+    left = total
+    waiting = sorted(sizes)
+    while waiting:
+        share = left // len(waiting)
+        if waiting[0] > share:
+            break
+        left -= waiting.pop(0)
+    share = max(share, MIN_SHARE_CHARS)
+    return [min(size, share) for size in sizes]

@@ -296,10 +296,10 @@ def test_answers_before_the_last_one_of_a_turn_are_kept() -> None:
     ("changes", "words"),
     [
         ({"topic": " \ufeff\n"}, "topic is empty"),
-        ({"topic": "a\0b"}, "topic holds a NUL"),
-        ({"topic": "\ud800"}, "topic holds half of a surrogate pair"),
+        ({"topic": "a\0b"}, "topic contains a NUL"),
+        ({"topic": "\ud800"}, "topic contains half of a surrogate pair"),
         ({"requester": "\udfff"}, "requester holds half"),
-        ({"responder": "db\0"}, "responder holds a NUL"),
+        ({"responder": "db\0"}, "responder contains a NUL"),
         ({"responder": "backend"}, "both 'backend'"),
         ({"timeout_s": 0}, "above 0"),
         ({"timeout_s": math.nan}, "above 0"),

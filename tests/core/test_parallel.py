@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.inline.sizes import fair_shares
 from agent_dispatch.core.request.checks import check_request
 from agent_dispatch.core.request.parallel import (
     MAX_AGGREGATED_CHARS,
@@ -12,6 +11,7 @@ from agent_dispatch.core.request.parallel import (
     read_members,
 )
 from agent_dispatch.core.request.prompt import build_prompt
+from agent_dispatch.core.text import fair_shares
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Member
 
 JOB = "1" * 32

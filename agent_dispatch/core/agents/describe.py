@@ -1,4 +1,4 @@
-"""One line on what a project is, made from its own documents."""
+"""Describes a project in one line, from its own documents."""
 
 import configparser
 import html
@@ -35,23 +35,23 @@ _EMPHASIS = re.compile(r"\*{1,3}|`+|(?<!\w)_{1,3}(?=\S)|(?<=\S)_{1,3}(?!\w)")
 
 
 class ProjectDocuments(msgspec.Struct, frozen=True, kw_only=True):
-    """What a project's own documents say, each cut to a bound; None where one is missing."""
+    """The documents of a project, each cut to a bound; None if one is missing."""
 
     name: str
     """Of the project's directory."""
     claude_md: str | None = None
-    """What Claude Code is told: CLAUDE.md, or what it imports if it has nothing else."""
+    """The instructions for Claude Code: CLAUDE.md, or its imports if it has nothing else."""
     agents_md: str | None = None
     readme: str | None = None
     readme_name: str = "README.md"
-    """Its ending says in which markup it is."""
+    """Its suffix gives the markup language."""
     pyproject: str | None = None
     package_json: str | None = None
     cargo: str | None = None
     composer: str | None = None
     setup_cfg: str | None = None
     go_doc: str | None = None
-    """The Go file with the comment on the package or command."""
+    """The Go file with the comment for the package or command."""
 
 
 class _Package(msgspec.Struct):
@@ -59,10 +59,10 @@ class _Package(msgspec.Struct):
 
 
 def describe(documents: ProjectDocuments, facts: ProjectFacts) -> str:
-    """Say in one line what an agent of this project knows and has.
+    """Describe a project in one line.
 
-    The first sentence about the project, in the order of `_candidates`; without any, the
-    directory's name. Then the MCP servers, stacks and databases that were found.
+    The line begins with the first sentences about the project, in the order of `_candidates`, or
+    with the directory's name. The MCP servers, stacks and databases follow.
 
     Returns:
         At most 600 characters to print, never empty.
@@ -86,7 +86,7 @@ def _enumerate(names: tuple[str, ...]) -> str:
 
 
 def _candidates(documents: ProjectDocuments) -> Iterator[str]:
-    """Give what could describe the project, the best first; empty where a document has nothing."""
+    """Yield possible descriptions, the best first; empty if a document has none."""
     claude_md = documents.claude_md or ""
     agents_md = documents.agents_md or ""
     readme = as_markdown(documents.readme or "", documents.readme_name)
@@ -122,9 +122,9 @@ def _from_prose(text: str, *, is_instructions: bool = False, is_deep: bool = Fal
 def _about_project(
     paragraph: str, *, is_instructions: bool = False, needs_words: bool = True
 ) -> str:
-    """Give the sentences of a paragraph that are about the project; empty if none is."""
+    """Return the sentences of a paragraph that are about the project; empty if none is."""
     prose = _TAG.sub(" ", _HTML_HEADING.sub("", paragraph[:MAX_PARAGRAPH_CHARS]))
-    # Badges are images inside links: without the image, a link around nothing.
+    # A badge is an image inside a link; without the image, the link is empty.
     prose = html.unescape(_IMAGE.sub("", prose))
     unlinked = _LINK.sub("", prose)
     if not any(map(str.isalpha, unlinked)) or NOTE.match(prose):
@@ -134,7 +134,7 @@ def _about_project(
         return ""
     minimum = _MIN_ASCII_CHARS if plain.isascii() else _MIN_OTHER_CHARS
     if needs_words and plain.isascii() and plain.count(" ") < 2 and plain[-1:] not in ".!?":
-        # A lone word or two in a text are a heading.
+        # One or two words alone are a heading.
         return ""
     kept: list[str] = []
     for sentence in SENTENCE_END.split(plain):
@@ -143,7 +143,7 @@ def _about_project(
             or FILE_MENTION.search(sentence)
             or MOVED.search(sentence)
             or (is_instructions and RULE.match(sentence))
-            # It introduces a list, or asks the reader something.
+            # It introduces a list, or asks the reader a question.
             or sentence.endswith((":", "\N{FULLWIDTH COLON}", "?", "\N{FULLWIDTH QUESTION MARK}"))
             or not any(map(str.isalpha, sentence))
         )
@@ -172,7 +172,7 @@ def _toml(text: str) -> Mapping[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError):
-        # Cut at the bound, or broken: it says nothing then.
+        # It is broken, perhaps because it was cut at the bound.
         return {}
 
 
@@ -212,7 +212,7 @@ def _setup_cfg_descriptions(text: str) -> Iterator[object]:
 
 
 def _go_descriptions(text: str) -> Iterator[object]:
-    """The comment above the `package` clause, which by custom begins with the package's name."""
+    """Yield the comment above the `package` clause; it usually begins with the package's name."""
     above = re.split(r"(?m)^package\s", text, maxsplit=1)[0]
     for paragraph in re.split(r"\n\s*(?://)?\s*\n", above):
         words = " ".join(re.sub(r"(?m)^\s*(?://|/\*|\*/|\*)\s?", "", paragraph).split())

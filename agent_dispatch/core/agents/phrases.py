@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 -- words in several scripts
-"""Phrases by which a sentence shows that it is not about the project, one table for each class.
+"""Phrases that show that a sentence is not about the project, in tables by class.
 
 In a table, phrases are separated by ` | ` or a line break; each is a regular expression.
 """

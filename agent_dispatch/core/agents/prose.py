@@ -16,7 +16,7 @@ _OTHER_BLOCK = re.compile(
 
 
 def as_markdown(text: str, name: str) -> str:
-    """Bring the marks of other markups that matter here to Markdown."""
+    """Translate the marks of other markup languages that matter here to Markdown."""
     ending = name.rpartition(".")[2].lower()
     if ending == "org":
         text = re.sub(r"(?mi)^[ \t]*#\+(?:begin|end)_(?:src|example|quote).*$", "```", text)
@@ -42,10 +42,10 @@ def as_markdown(text: str, name: str) -> str:
 
 
 def paragraphs(text: str) -> Iterator[tuple[str, bool]]:
-    """Give the paragraphs of prose in a Markdown text: no list, code, table or heading.
+    """Yield the paragraphs of prose in a Markdown text, without lists, code, tables and headings.
 
-    With each comes whether it stands deep: below a heading that is neither the title nor says that
-    the project is described there. Left out are those below a heading on how to do something.
+    With each comes whether it is deep: below a heading that is neither the title nor announces a
+    description of the project. Paragraphs below a heading for instructions are left out.
     """
     lines: list[str] = []
     skips_block = False
@@ -81,7 +81,7 @@ def paragraphs(text: str) -> Iterator[tuple[str, bool]]:
 
 
 class _Place:
-    """Below which kind of heading a paragraph stands."""
+    """The kind of heading above a paragraph."""
 
     def __init__(self) -> None:
         self.is_deep = False
@@ -90,7 +90,7 @@ class _Place:
         self._headings = 0
 
     def enter(self, heading: str, level: int) -> None:
-        """Go below a heading."""
+        """Pass a heading."""
         if self.is_left_out and level > self._level:
             return
         self._headings += 1
@@ -105,7 +105,7 @@ class _Place:
 
 
 def _prose_lines(text: str) -> Iterator[str]:
-    """Leave out front matter, comments and fenced code; what they were counts as a blank line."""
+    """Yield the lines with blank lines in place of front matter, comments and fenced code."""
     fence = ""
     in_comment = False
     lines = text.removeprefix("\ufeff").splitlines()[:_MAX_LINES]

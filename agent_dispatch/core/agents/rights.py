@@ -1,4 +1,4 @@
-"""Whether a change gives an agent more rights than it has: then a person has to decide."""
+"""Whether a change widens the rights of an agent; then a person has to decide."""
 
 import math
 import shlex
@@ -20,11 +20,11 @@ _MODES: Mapping[str, int] = {
     "auto": 3,
     BYPASS: 4,
 }
-"""How much a permission mode allows, from left to right."""
+"""How much each permission mode allows."""
 
 
 class WideningError(DispatchError):
-    """A change would give an agent more rights, and nobody with the right to do so approved it."""
+    """A change would widen an agent's rights without the approval of a person."""
 
     def __init__(
         self, agent: str, changes: Mapping[str, str], command: str, *, is_nested: bool
@@ -32,10 +32,10 @@ class WideningError(DispatchError):
         """Refuse a change.
 
         Args:
-            agent: Whose rights it is about.
-            changes: What would be changed, in words, by the key that gives more rights.
-            command: The shell command that makes it; empty if there is none.
-            is_nested: It was asked for inside a dispatch.
+            agent: The agent.
+            changes: The changes in words, by the keys that widen rights.
+            command: The shell command that makes the change; empty if there is none.
+            is_nested: The change was requested inside a dispatch.
         """
         why = (
             "A dispatched agent does not widen rights (AGENT_DISPATCH_DEPTH is set)."
@@ -53,7 +53,7 @@ class WideningError(DispatchError):
 
 
 def rights_of(agent: EffectiveAgent) -> Rights:
-    """The rights of an agent, inherited ones included."""
+    """Return the rights of an agent, inherited ones included."""
     return Rights(
         permission_mode=agent.permission_mode or "default",
         allowed_tools=agent.allowed_tools or (),
@@ -63,7 +63,7 @@ def rights_of(agent: EffectiveAgent) -> Rights:
 
 
 def changes_in(before: Rights, after: Rights, keys: list[str]) -> dict[str, str]:
-    """What a change does to some keys, in words for a person."""
+    """Describe the changes of some keys for a person."""
     return {
         key: f"{_in_words(getattr(before, key))} -> {_in_words(getattr(after, key))}"
         for key in keys
@@ -81,7 +81,7 @@ def _in_words(value: object) -> str:
 
 
 def widened(before: Rights, after: Rights) -> list[str]:
-    """The keys in which `after` allows more than `before`."""
+    """Return the keys in which `after` allows more than `before`."""
     keys = {
         "permission_mode": _is_wider_mode(before.permission_mode, after.permission_mode),
         "allowed_tools": bool(_added_rules(before.allowed_tools, after.allowed_tools)),
@@ -92,9 +92,9 @@ def widened(before: Rights, after: Rights) -> list[str]:
 
 
 def widened_by_adding(inherited: Rights, added: Rights) -> list[str]:
-    """The keys in which a new agent has more rights than it inherits.
+    """Return the keys in which a new agent has more rights than it inherits.
 
-    To inherit `bypassPermissions` counts all the same: it would let the directory do anything.
+    An inherited `bypassPermissions` counts as well: it would allow anything in the new directory.
     """
     keys = widened(inherited, added)
     if added.permission_mode == BYPASS and "permission_mode" not in keys:
@@ -103,11 +103,11 @@ def widened_by_adding(inherited: Rights, added: Rights) -> list[str]:
 
 
 def command_for(words: list[str], values: Mapping[str, Any]) -> str:
-    """The shell command that makes a change, for a person to run.
+    """Return the shell command with which a person can make a change.
 
     Args:
-        words: What the command begins with.
-        values: The changed keys, as the file holds them; None clears one.
+        words: The first arguments of the command.
+        values: The changed keys with the values of the file; None clears a key.
     """
     options = [
         f"--{key.replace('_', '-')}={_as_text(value)}"
@@ -130,7 +130,7 @@ def _as_text(value: object) -> str:
 def _is_wider_mode(before: str, after: str) -> bool:
     if before == after:
         return False
-    # An unknown mode may allow anything as the new one, and counts as the narrowest as the old one.
+    # An unknown new mode may allow anything; an unknown old mode counts as the narrowest.
     return after not in _MODES or _MODES[after] > _MODES.get(before, 0)
 
 

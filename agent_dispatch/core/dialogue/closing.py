@@ -1,7 +1,6 @@
-"""How a message closes a dialogue: by the marker as its last word.
+"""Finds out whether a message closes a dialogue, by the marker as its last word.
 
-What a message says beside the marker may be thanks and nothing else; such a message closes the
-dialogue, but is not its answer.
+A message that has only thanks before the marker closes the dialogue, but is not its answer.
 """
 
 import re
@@ -17,10 +16,10 @@ _OPENED = re.compile(r"[*_]{0,3}$")
 _SMILEY = re.compile(r"[:;]-?\)")
 
 _MAX_BEHIND = 100
-"""Characters after the marker that are looked at: punctuation, emoji, a rule, blank lines."""
+"""Characters allowed after the marker: punctuation, emoji, a rule, blank lines."""
 _MAX_SENTENCE = 2_000
 _NOT_BEHIND = frozenset("\"'/\\@%&#")
-"""Punctuation that makes the marker a quotation or a part of something."""
+"""Punctuation that makes the marker a quotation or a part of something else."""
 _BEFORE = frozenset(
     "*_.!?:;,)]}-\u2013\u2014\u2026\u3001\u3002\uff01\uff09\uff0c\uff1a\uff1b\uff1f"
 )
@@ -29,7 +28,7 @@ _EMOJI_PARTS = frozenset("\u200d\u20e3\ufe0e\ufe0f")
 _SENTENCE_END = re.compile(
     r"[.!?:;\u2026]+[*_)\]\"'\u2019\u201d]*(?=\s|$)|[\u3002\uff01\uff1f\uff1a\uff1b]"
 )
-# The languages in which agents are most often spoken to.
+# In the languages that agents are most often addressed in.
 _NEGATION = re.compile(
     r"\b(?:not|no|never|nor|neither|none|nothing|cannot|hardly|barely"
     r"|(?:is|are|was|were|do|does|did|has|have|ca|wo)nt"
@@ -67,13 +66,13 @@ _HARMLESS_WORDS = _COURTESY_WORDS | frozenset(_FILLERS.split())
 
 
 def without_marker(message: str) -> str | None:
-    """Return what a message says beside its last word, if that is the marker; None if it is not.
+    """Return a message without the marker at its end; None if it does not end with the marker.
 
-    Punctuation and emoji after the marker do not count. A marker inside the message, in a code
-    block or in a quotation is talk about it, and so is one whose sentence holds a negation.
+    Punctuation and emoji after the marker do not count. A marker in the middle, in a code block, in
+    a quotation, or in a sentence with a negation only mentions it.
     """
     text = message.rstrip(_BLANKS)
-    # Not from the beginning: a message may have many MiB.
+    # Search only the end: a message may have many MiB.
     marker = text.rfind(MARKER, max(0, len(text) - _MAX_BEHIND - len(MARKER)))
     if marker < 0:
         return None
@@ -91,23 +90,23 @@ def without_marker(message: str) -> str | None:
         return None
     before = text[line:before_end].rstrip(_BLANKS)
     if before and before_end == marker:
-        # The emphasis had begun before the marker.
+        # The emphasis began before the marker.
         before += "".join(char for char in behind if char in "*_")
     return (text[:line] + before).rstrip(_BLANKS)
 
 
 def is_courtesy(message: str, names: Iterable[str] = ()) -> bool:
-    """Whether a message says nothing but thanks, praise or that it was understood.
+    """Tell whether a message has only thanks, praise or an acknowledgement.
 
     Args:
         message: Without the marker.
-        names: Of those who talk; to call somebody by name says nothing either.
+        names: The names of the agents; addressing one by name adds nothing.
     """
     if len(message) > _MAX_COURTESY_CHARS:
         return False
     words = [word.replace("\u2019", "'") for word in _WORD.findall(message.lower())]
     if not words:
-        # Nothing but an emoji; other signs may be an answer, such as `{}`.
+        # Only emoji count; other signs may be an answer, such as `{}`.
         return bool(message) and all(_is_emoji(char) or char in _BLANKS for char in message)
     called = {word for name in names for word in _WORD.findall(name.lower())}
     return any(word in _COURTESY_WORDS for word in words) and all(
@@ -133,7 +132,7 @@ def _may_be_before(char: str) -> bool:
 
 
 def _is_emoji(char: str) -> bool:
-    # By range too: newer ones than this Python knows have no category yet.
+    # By range too: emoji newer than this Python have no category yet.
     code = ord(char)
     return (
         unicodedata.category(char) == "So"
@@ -144,7 +143,7 @@ def _is_emoji(char: str) -> bool:
 
 
 def _sentence(before: str) -> str:
-    """Return the sentence that `before` leaves unfinished."""
+    """Return the unfinished sentence at the end of `before`."""
     end = 0
     for found in _SENTENCE_END.finditer(before):
         end = found.end()

@@ -1,7 +1,7 @@
-"""A dialogue of two agents: whose turn it is, when it ends, and what came of it.
+"""A dialogue of two agents: whose turn it is, when it ends, and its result.
 
-The responder speaks first, then the requester; that is a round. `[RESOLVED]` ends the dialogue
-where it is the last word of a message, and nowhere else (see `closing`).
+In each round the responder speaks first, then the requester. `[RESOLVED]` ends the dialogue only
+as the last word of a message (see `closing`).
 """
 
 import contextlib
@@ -34,13 +34,13 @@ from agent_dispatch.model.next_step import NextStep, StepKind
 
 
 def check_dialogue(request: DialogueRequest) -> DialogueRequest:
-    """Check what can be known of a request before its agents are looked up.
+    """Check a request, as far as that is possible without its agents.
 
     Returns:
-        The request with `max_rounds` in its range.
+        The request with `max_rounds` clamped to its range.
 
     Raises:
-        InvalidRequestError: Something in it cannot be sent; nothing may be started.
+        InvalidRequestError: Something in the request cannot be sent.
     """
     for name in ("requester", "responder", "topic"):
         check_text(name, getattr(request, name))
@@ -61,7 +61,7 @@ def check_dialogue(request: DialogueRequest) -> DialogueRequest:
 
 
 class PlannedTurn(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose turn it is, and what to say to them."""
+    """The next turn: which agent, and its prompt."""
 
     agent: str
     role: Role
@@ -70,10 +70,10 @@ class PlannedTurn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exchange:
-    """A dialogue as far as it has come."""
+    """A dialogue in progress."""
 
     def __init__(self, request: DialogueRequest) -> None:
-        """Begin with nothing said; `request` is as `check_dialogue` gave it."""
+        """Begin an empty dialogue; `request` comes from `check_dialogue`."""
         self._request = request
         self._turns: list[DialogueTurn] = []
         self._hints: dict[str, None] = {}
@@ -83,7 +83,7 @@ class Exchange:
         self._next_steps: list[NextStep] = []
 
     def next_turn(self) -> PlannedTurn | None:
-        """Say who speaks next, and what to tell them; None when the dialogue has ended."""
+        """Return the next turn; None if the dialogue has ended."""
         index = len(self._turns)
         number = index // 2 + 1
         if self._error or self._resolution() is not None or number > self._request.max_rounds:
@@ -97,12 +97,12 @@ class Exchange:
         )
 
     def add(self, step: PlannedTurn, result: DispatchResult) -> None:
-        """Take in what came of a step that succeeded."""
+        """Add the result of a turn that succeeded."""
         self._turns.append(_turn(step, result))
         self._learn(step, result)
 
     def fail(self, step: PlannedTurn, result: DispatchResult) -> None:
-        """Take in what came of a step that did not; it is the last."""
+        """Add the result of a turn that failed; it ends the dialogue."""
         if result.result or result.cost_usd:
             self._turns.append(_turn(step, result))
         self._learn(step, result)
@@ -110,16 +110,16 @@ class Exchange:
         self.stop(f"{where}: {result.error}", result.error_type or ErrorType.CLI_ERROR)
 
     def stop(self, error: str, error_type: ErrorType, next_steps: Sequence[NextStep] = ()) -> None:
-        """End it before its time; what was said stays."""
+        """End the dialogue early; the messages so far stay."""
         self._error, self._error_type = error, error_type
         self._next_steps += next_steps
 
     def result(self, duration_ms: int, left_running: int = 0) -> DialogueResult:
-        """Sum up.
+        """Return the result.
 
         Args:
             duration_ms: Wall time.
-            left_running: Processes that had to be ended with the two agents.
+            left_running: Processes that the agents left behind; they were ended.
         """
         answer = self._resolution()
         resolved = answer is not None
@@ -151,7 +151,7 @@ class Exchange:
         )
 
     def _resolution(self) -> str | None:
-        """The final answer, if the last message resolves the topic."""
+        """Return the final answer, if the last message resolves the topic."""
         last = self._turns[-1] if self._turns else None
         if last is None or last.error_type is not None:
             return None
@@ -204,15 +204,15 @@ def _turn(step: PlannedTurn, result: DispatchResult) -> DialogueTurn:
 
 
 def timeout_error(timeout_s: float) -> str:
-    """Return the error of a dialogue that was given that much time."""
+    """Return the error of a dialogue whose time was up."""
     return f"The time for the whole dialogue was up ({timeout_s:g} s)."
 
 
-# -- the record of a dialogue, which is that of a dispatch to the responder
+# -- the record of a dialogue: it is that of a dispatch to the responder
 
 
 def as_dispatch(request: DialogueRequest) -> DispatchRequest:
-    """Return what a dialogue is recorded as: the topic, asked of one agent by the other."""
+    """Return the request that a dialogue is recorded as: a dispatch of the topic."""
     return DispatchRequest(
         agent=request.responder,
         task=request.topic,
@@ -222,7 +222,7 @@ def as_dispatch(request: DialogueRequest) -> DispatchRequest:
 
 
 def dialogue_request(job: Job) -> DialogueRequest:
-    """Rebuild the request of a dialogue that a worker is to have."""
+    """Rebuild the request of a dialogue, for the worker that runs it."""
     requester, responder = job.agents or (job.caller, job.agent)
     return DialogueRequest(
         requester=requester,
@@ -234,7 +234,7 @@ def dialogue_request(job: Job) -> DialogueRequest:
 
 
 def dialogue_to_result(request: DialogueRequest, dialogue: DialogueResult) -> DispatchResult:
-    """Return the result of a dialogue as that of a dispatch, with all of it as parsed result."""
+    """Return a dialogue as the result of a dispatch, with all of it in `parsed_result`."""
     denied = [tool for turn in dialogue.conversation for tool in turn.denied_tools or ()]
     calls = [call for turn in dialogue.conversation for call in turn.denied_calls or ()]
     return DispatchResult(
@@ -257,7 +257,7 @@ def dialogue_to_result(request: DialogueRequest, dialogue: DialogueResult) -> Di
 
 
 def refused_dialogue(request: DialogueRequest, result: DispatchResult) -> DialogueResult:
-    """Return the result of a dialogue that was not begun, for the reason in `result`."""
+    """Return the result of a dialogue that was not started, for the reason in `result`."""
     exchange = Exchange(request)
     error_type = result.error_type or ErrorType.CLI_ERROR
     exchange.stop(result.error or "", error_type, result.next_steps or ())
@@ -271,7 +271,7 @@ def dialogue_from_result(result: DispatchResult) -> DialogueResult:
     )
     if result.parsed_result is not msgspec.UNSET:
         dialogue = msgspec.convert(result.parsed_result, DialogueResult)
-    # The keeper of the record may have added to these.
+    # These may have changed in the record.
     return msgspec.structs.replace(
         dialogue,
         job_id=result.job_id,
@@ -283,13 +283,13 @@ def dialogue_from_result(result: DispatchResult) -> DialogueResult:
 
 
 def agent_of_session(job: Job, session_id: str) -> str | None:
-    """Return which agent had that session in a job; None if it was not one of the job's."""
+    """Return the agent that had a session in a job; None if the session is not the job's."""
     wanted = session_id.lower()
     return next((name for known, name in _sessions(job).items() if known.lower() == wanted), None)
 
 
 def session_of_agent(job: Job, agent: str) -> str | None:
-    """Return the session that an agent had in a job; None if it had none."""
+    """Return the session of an agent in a job; None if it had none."""
     return next((known for known, name in _sessions(job).items() if name == agent), None)
 
 
@@ -297,7 +297,7 @@ def _sessions(job: Job) -> dict[str, str]:
     """Return the agent of each session of a job."""
     sessions = {job.session_id: job.agent} if job.session_id else {}
     if job.result is not None and isinstance(job.result.parsed_result, dict):
-        # An answer of any other shape is no dialogue.
+        # A result of another form is not a dialogue.
         with contextlib.suppress(msgspec.ValidationError):
             dialogue = msgspec.convert(job.result.parsed_result, DialogueResult)
             sessions |= {theirs: name for name, theirs in (dialogue.sessions or {}).items()}

@@ -1,7 +1,7 @@
-"""What the two agents of a dialogue are told, turn by turn.
+"""The prompts of a dialogue, turn by turn.
 
-The responder begins with the topic alone; from then on each is told what the other said last,
-quoted as data. The rest it remembers by its own session.
+The first prompt has only the topic. Each later one quotes the other agent's last message as data.
+An agent remembers the earlier messages through its own session.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from agent_dispatch.core.text import cut_middle, is_blank
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueTurn, Role
 
 MARKER = "[RESOLVED]"
-"""Ends a dialogue where it is the last word of a message."""
+"""Ends a dialogue if it is the last word of a message."""
 MAX_QUOTED_CHARS = 200_000
 """Of one message, in the prompt of the other agent: about 50,000 tokens."""
 
@@ -19,13 +19,13 @@ MAX_QUOTED_CHARS = 200_000
 def build_turn_prompt(
     request: DialogueRequest, role: Role, number: int, turns: Sequence[DialogueTurn]
 ) -> str:
-    """Return what an agent is told at its turn; never begins with a slash command.
+    """Return the prompt of a turn; it never begins as a slash command.
 
     Args:
         request: The dialogue.
-        role: Whose turn it is.
-        number: Of the round.
-        turns: What was said until now.
+        role: The role of the agent whose turn it is.
+        number: The number of the round.
+        turns: The turns so far.
     """
     parts = []
     if number == 1:

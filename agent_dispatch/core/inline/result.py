@@ -10,16 +10,9 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.inline.sizes import (
-    INLINE_CHARS,
-    MIN_SHARE_CHARS,
-    ROOM_BYTES,
-    fair_shares,
-    join_hints,
-    wire_bytes,
-)
+from agent_dispatch.core.inline.sizes import INLINE_CHARS, ROOM_BYTES, join_hints, wire_bytes
 from agent_dispatch.core.outcome.evidence import without_lists
-from agent_dispatch.core.text import cut_middle
+from agent_dispatch.core.text import MIN_SHARE_CHARS, cut_middle, fair_shares
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.replies import ResultRef
 

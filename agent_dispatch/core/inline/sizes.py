@@ -1,29 +1,11 @@
 """Limits of what goes out with a call, and how texts share them."""
 
-from collections.abc import Sequence
-
 import msgspec
 
 INLINE_CHARS = 40_000
 """A shorter answer is never cut: Claude Code shows this much (measured with 2.1.330)."""
 ROOM_BYTES = 160 * 1024
 """Bytes on the wire for the text and other large parts; a whole reply is below 0.2 MiB."""
-MIN_SHARE_CHARS = 200
-"""The least of each answer that is shown, however many there are."""
-
-
-def fair_shares(sizes: Sequence[int], total: int) -> list[int]:
-    """Share out `total` characters: small texts whole, the others in equal parts."""
-    share = total
-    left = total
-    waiting = sorted(sizes)
-    while waiting:
-        share = left // len(waiting)
-        if waiting[0] > share:
-            break
-        left -= waiting.pop(0)
-    share = max(share, MIN_SHARE_CHARS)
-    return [min(size, share) for size in sizes]
 
 
 def join_hints(*texts: str | None) -> str | None:

@@ -1,7 +1,7 @@
-"""Ceilings on spending: what a run books, whether it may start, and when one is nearly spent.
+"""Ceilings on spending: what a run books, whether it may start, and when a ceiling is nearly spent.
 
-A run books its cap before it starts, and counts for what it cost once it has ended. So runs that
-keep to their caps never pass a ceiling, however many start at once.
+A run books its cap before it starts, and counts with its actual cost after it has ended. So runs
+that keep to their caps never exceed a ceiling, however many start at once.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -13,13 +13,13 @@ from agent_dispatch.model.config import Settings
 
 _NEARLY = 0.8
 _SHARE_OF_CEILING = 10
-"""A run without a cap of its own gets this part of the tightest ceiling."""
+"""A run without its own cap gets one tenth of the tightest ceiling."""
 _ROUNDING_USD = 1e-9
-"""Sums of binary fractions come out a little too high or too low."""
+"""Tolerance for sums of binary fractions."""
 
 
 class Purse(msgspec.Struct, frozen=True, kw_only=True):
-    """What was spent, and is booked, of a day or a tree."""
+    """Spent and booked amounts of a day or a tree."""
 
     spent_usd: float = 0.0
     """By runs that have ended."""
@@ -28,7 +28,7 @@ class Purse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spending(msgspec.Struct, frozen=True, kw_only=True):
-    """All that ceilings are compared with."""
+    """The amounts that are compared with ceilings."""
 
     day: Purse = Purse()
     tree: Purse = Purse()
@@ -42,7 +42,7 @@ def has_ceiling(settings: Settings) -> bool:
 
 
 def cap_usd(own_usd: float | None, settings: Settings) -> float | None:
-    """Return the cap of a run whose agent has the cap `own_usd`; None: no limit."""
+    """Return the cap of a run whose agent has the cap `own_usd`; None for no limit."""
     ceilings = _money_ceilings(settings)
     return own_usd or (min(ceilings) / _SHARE_OF_CEILING if ceilings else None)
 
@@ -57,7 +57,7 @@ def refusal(booked: list[float], spending: Spending, settings: Settings, now: fl
 
     Args:
         booked: US dollars, for each of the runs that start together.
-        spending: What has gone before them.
+        spending: The spending before them.
         settings: The ceilings.
         now: Seconds since the epoch.
     """
@@ -103,7 +103,7 @@ def _no_money(
 
 
 def nearly_spent(before: Spending, after: Spending, settings: Settings) -> list[str]:
-    """Name each ceiling that reached 80 % between the two."""
+    """Return a line for each ceiling that reached 80 % between the two."""
     day, tree = settings.max_cost_per_day_usd, settings.max_cost_per_tree_usd
     table = (
         ("max_cost_per_day_usd", "$", day, before.day.spent_usd, after.day.spent_usd),

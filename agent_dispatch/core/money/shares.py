@@ -1,4 +1,4 @@
-"""From what was seen of a run to its line in the ledger."""
+"""What one agent's part of a job cost, and its line in the ledger."""
 
 import msgspec
 from msgspec import UNSET
@@ -13,7 +13,7 @@ _MAX_WINDOWS = 20
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent's part of a job: what its line in the ledger says apart from its names."""
+    """One agent's part of a job: the figures of its line in the ledger."""
 
     session_id: str | None = None
     model_usage: Usage | None = None
@@ -25,14 +25,14 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: int | None = None
     denied: int = 0
     rate_limit: RateLimitInfo | None = None
-    """What the API said last of the account's limits; not a part of the line."""
+    """What the API last said about the account's limits; not in the ledger."""
 
 
 def share_of(seen: Seen, result: DispatchResult) -> Share:
-    """Return the share of a run that printed `seen` and came to `result`."""
+    """Return the share of a run."""
     usage = seen.model_usage
     if not usage and seen.model is not None and result.cost_usd is not None:
-        # Older versions tell the total alone; the model is the one that the session began with.
+        # Older versions give only the total; the model is that of the last `init`.
         usage = {seen.model[:MAX_NAME_CHARS]: ModelCost(cost_usd=result.cost_usd)}
     return Share(
         session_id=result.session_id and result.session_id[:MAX_NAME_CHARS],
@@ -48,7 +48,7 @@ def share_of(seen: Seen, result: DispatchResult) -> Share:
 
 
 def join_shares(first: Share | None, second: Share) -> Share:
-    """Return the share of two runs, one after the other, that count as one."""
+    """Return the share of two consecutive runs that count as one."""
     if first is None:
         return second
     usage = add_usage(first.model_usage or {}, second.model_usage or {})
@@ -69,8 +69,8 @@ def ledger_line(booked: LedgerLine, share: Share, now: float) -> LedgerLine:
     """Return the line of a run that ended.
 
     Args:
-        booked: What was noted when it began.
-        share: What came of it.
+        booked: The line that was booked when the run began.
+        share: The figures of the run.
         now: When it ended, in seconds since the epoch.
     """
     return msgspec.structs.replace(
@@ -88,7 +88,7 @@ def ledger_line(booked: LedgerLine, share: Share, now: float) -> LedgerLine:
 
 
 def account_limits(info: RateLimitInfo, now: float) -> AccountLimits | None:
-    """Return what the API said of the account's limits; None if it gave no share in use."""
+    """Return the account's limits; None if the API gave no share in use."""
     known = dict(info.windows or {})
     if not known:
         name = info.rate_limit_type or "limit"

@@ -1,4 +1,4 @@
-"""What runs cost and how they went, added up from the lines of the ledger."""
+"""Statistics of runs, added up from the lines of the ledger."""
 
 import math
 import re
@@ -19,13 +19,13 @@ from agent_dispatch.model.ledger import LedgerLine
 _PERIOD = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([hdw])")
 _UNIT_S = {"h": 3_600, "d": 86_400, "w": 604_800}
 _FEWEST_RUNS = 3
-"""From fewer no timeout is suggested."""
+"""With fewer runs no timeout is suggested."""
 _TIMEOUT_STEP_S = 30
 _SECOND_DECIMALS = 3
 
 
 class By(StrEnum):
-    """What runs are grouped by."""
+    """How runs are grouped."""
 
     AGENT = "agent"
     DAY = "day"
@@ -37,12 +37,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The runs of one group."""
 
     name: str | None
-    """None: it is not known, or there is none."""
+    """None: not known, or there is none."""
     runs: int
     failures: dict[str, int]
     """By error type, the most frequent first."""
     cost_usd: float | None
-    """The sum of known costs; None if none is known."""
+    """The sum of the known costs; None if none is known."""
     p50_seconds: float | None
     """None if no duration is known."""
     p90_seconds: float | None
@@ -51,12 +51,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """How many runs did not succeed."""
+        """The number of runs that did not succeed."""
         return sum(self.failures.values())
 
     @property
     def suggested_timeout_s(self) -> int | None:
-        """Twice what nine of ten runs take; None from too few runs."""
+        """Twice the 90th percentile; None with too few runs."""
         if self.p90_seconds is None or self.runs < _FEWEST_RUNS:
             return None
         return max(1, math.ceil(2 * self.p90_seconds / _TIMEOUT_STEP_S)) * _TIMEOUT_STEP_S

@@ -1,20 +1,19 @@
-"""The arguments of a call: taken as models write them, refused by name where they make no sense."""
+"""Decodes the arguments of a call as models write them, and names those that are wrong."""
 
 import difflib
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 import msgspec
 
+from agent_dispatch.core.text import SURROGATE
 from agent_dispatch.errors import InvalidRequestError
 
 ParamsT = TypeVar("ParamsT", bound=msgspec.Struct)
 
 _SHOWN_CHARS = 60
 _SHOWN_NAMES = 5
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _KIND_WORDS: Mapping[type[msgspec.inspect.Type], str] = {
     msgspec.inspect.IntType: "a whole number",
@@ -27,9 +26,9 @@ _KIND_WORDS: Mapping[type[msgspec.inspect.Type], str] = {
 
 
 class ArgumentDecoder(Generic[ParamsT]):
-    """Turns the arguments of one tool's calls, or the items of a list, into a struct.
+    """Turns the arguments of a tool, or an item of a list, into a struct.
 
-    Lax where the meaning is plain: `"15"` for 15, `"true"` for true, null for what has a default.
+    It accepts a value whose meaning is clear: `"15"` for 15, `"true"` for true, null for a default.
     """
 
     def __init__(
@@ -38,9 +37,9 @@ class ArgumentDecoder(Generic[ParamsT]):
         """Read the struct's fields.
 
         Args:
-            tool: Begins a sentence on what it takes.
+            tool: The subject of a sentence such as "... takes: agent, task?".
             params: The struct.
-            elsewhere: Arguments that it does not take, and what to say of each.
+            elsewhere: Arguments that it does not take, and a hint for each.
         """
         self._tool = tool
         self._elsewhere = elsewhere or {}
@@ -51,7 +50,7 @@ class ArgumentDecoder(Generic[ParamsT]):
         self._usage = f"{tool} takes: {', '.join(listed) or 'no arguments'}."
 
     def decode(self, arguments: object) -> ParamsT:
-        """The arguments of one call, every default filled in.
+        """Return the arguments of one call, with all defaults.
 
         Raises:
             InvalidRequestError: Names everything that is wrong with the call.
@@ -74,13 +73,13 @@ class ArgumentDecoder(Generic[ParamsT]):
             elif field.required:
                 problems.append(f"missing argument '{field.name}'")
         if problems:
-            said = "; ".join(problems)
-            raise InvalidRequestError(f"{said[0].upper()}{said[1:]}. {self._usage}")
+            listed = "; ".join(problems)
+            raise InvalidRequestError(f"{listed[0].upper()}{listed[1:]}. {self._usage}")
         return self._params(**values)
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing if no known name resembles it."""
+    """Return ` (did you mean 'x'?)`, or nothing if no known name resembles `name`."""
     close = difflib.get_close_matches(name[:_SHOWN_CHARS], list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -97,15 +96,15 @@ def _unknown_names(
 
 
 def _convert(field: msgspec.structs.FieldInfo, value: object) -> object:
-    """The value as the field's type.
+    """Convert a value to the type of its field.
 
     Raises:
-        ValueError: It is none; says so about the named argument.
+        ValueError: It cannot be converted; the message names the argument.
     """
     for text in _texts(value):
         if "\0" in text:
             raise ValueError(f"argument '{field.name}' contains a NUL character; leave it out")
-        if _SURROGATE.search(text):
+        if SURROGATE.search(text):
             raise ValueError(
                 f"argument '{field.name}' contains an unpaired surrogate, which is not text;"
                 " leave it out"
@@ -121,7 +120,7 @@ def _convert(field: msgspec.structs.FieldInfo, value: object) -> object:
 
 
 def _kinds(wanted: msgspec.inspect.Type) -> Iterator[str]:
-    """What values of a type are called, one for each alternative."""
+    """Yield words for the values of a type, one for each alternative."""
     match wanted:
         case msgspec.inspect.Metadata():
             yield from _kinds(wanted.type)
@@ -145,7 +144,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _show(value: object) -> str:
-    """A short, printable form, so that the caller recognizes its own value."""
+    """Return a short, printable form in which the caller recognizes its own value."""
     match value:
         case str():
             kind = "text"

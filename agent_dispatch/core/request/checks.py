@@ -1,4 +1,4 @@
-"""Checks of what a caller asks, before anything is started."""
+"""Checks a request before anything is started."""
 
 import re
 from typing import Any
@@ -13,26 +13,26 @@ from agent_dispatch.errors import InvalidRequestError, SchemaError, quoted
 from agent_dispatch.model.dispatch import DispatchRequest
 
 MAX_SCHEMA_BYTES = 100_000
-"""It travels on the command line, where one argument may have 128 KiB (execve(2), Linux)."""
+"""A schema is passed on the command line, where one argument may have 128 KiB (execve(2))."""
 MAX_PROMPT_BYTES = 10_000_000
-"""Claude Code refuses more on stdin as text, and no model's context holds it as an event."""
+"""Claude Code refuses more as text on stdin, and no model's context holds more."""
 MAX_MESSAGE_CHARS = 100_000
-"""The job's record holds each message, and is written anew with each."""
+"""The job's record contains all messages, and is rewritten with each."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 def check_request(request: DispatchRequest, shared_context: str = "") -> str:
-    """Check what can be known of a request before an agent is looked up.
+    """Check a request, as far as that is possible without its agent, and build its prompt.
 
     Args:
         request: The request.
         shared_context: Of its group, if it has one.
 
     Returns:
-        The prompt, as `build_prompt` makes it.
+        The prompt, from `build_prompt`.
 
     Raises:
-        InvalidRequestError: Something in it cannot be sent; nothing may be started.
+        InvalidRequestError: Something in the request cannot be sent.
     """
     texts = {
         "agent": request.agent,
@@ -80,10 +80,10 @@ def check_request(request: DispatchRequest, shared_context: str = "") -> str:
 
 
 def check_message(text: str) -> None:
-    """Check that a running agent can be told `text`.
+    """Check a message to a running agent.
 
     Raises:
-        InvalidRequestError: It is empty, too long or no text.
+        InvalidRequestError: It is empty, too long, or has characters that no prompt can carry.
     """
     check_text("message", text)
     if is_blank(text):
@@ -96,10 +96,10 @@ def check_message(text: str) -> None:
 
 
 def schema_text(json_schema: dict[str, Any] | str) -> str:
-    """Return a JSON Schema as JSON, whichever way a caller gave it; empty for none."""
+    """Return a JSON Schema, given as an object or as text, as JSON; empty for none."""
     if isinstance(json_schema, str):
         return json_schema.strip()
-    # `{}` fits every value: it asks for one all the same.
+    # `{}` accepts every value, but still asks for a JSON value.
     return msgspec.json.encode(json_schema).decode()
 
 
@@ -107,16 +107,16 @@ def check_text(name: str, text: str) -> None:
     """Check that a prompt can carry `text`.
 
     Raises:
-        InvalidRequestError: It cannot; `name` says what it is.
+        InvalidRequestError: It cannot; the message calls it `name`.
     """
     if "\0" in text:
         raise InvalidRequestError(
-            f"{name} holds a NUL character, which no prompt can carry: remove it."
+            f"{name} contains a NUL character, which a prompt cannot carry: remove it."
         )
     if SURROGATE.search(text):
         raise InvalidRequestError(
-            f"{name} holds half of a surrogate pair (\\ud800 to \\udfff alone), which is no text:"
-            " send the whole character, or remove it."
+            f"{name} contains half of a surrogate pair (\\ud800 to \\udfff alone), which is not"
+            " text: send the whole character, or remove it."
         )
 
 

@@ -1,10 +1,10 @@
-"""Checks a JSON Schema as Claude Code does, so that a bad one is a wrong call and starts no run.
+"""Checks a JSON Schema as Claude Code does, so that a bad schema is refused before a run starts.
 
-The CLI compiles the schema first, as draft-07 and strictly: an unknown keyword, a `$schema` of
-another draft or a `$ref` without a target ends it (measured with Claude Code 2.1.330). Drafts
-2019-09 and 2020-12 write most schemas alike, so theirs are passed on without `$schema`. What is
-rare is left to the CLI, whose own message is reported as `error_type: schema`: the syntax of
-regular expressions, and keywords that need another one beside them.
+The CLI compiles the schema first, strictly and as draft-07: it exits at an unknown keyword, at a
+`$schema` of another draft, or at a `$ref` without a target (measured with 2.1.330). Most schemas
+are the same in drafts 2019-09 and 2020-12, so these are passed on without `$schema`. Rare faults
+are left to the CLI, whose message is reported as `error_type: schema`: the syntax of regular
+expressions, and keywords that need another keyword.
 """
 
 import math
@@ -44,7 +44,7 @@ _SHOWN_CHARS = 100
 
 
 def without_dialect(schema: str) -> str:
-    """Return a schema, checked by `check_schema`, as Claude Code takes it: without `$schema`."""
+    """Return a checked schema without `$schema`, as Claude Code takes it."""
     fields: dict[str, msgspec.Raw] = msgspec.json.decode(schema, type=dict[str, msgspec.Raw])
     if fields.pop("$schema", None) is None:
         return schema
@@ -55,7 +55,7 @@ def check_schema(schema: dict[str, Any]) -> None:
     """Check that Claude Code takes a schema.
 
     Raises:
-        SchemaError: It does not; says where the fault is.
+        SchemaError: It does not; the message says where the fault is.
     """
     _check_dialect(schema)
     _Walk(schema).go()
@@ -81,13 +81,13 @@ class _Place(msgspec.Struct, frozen=True):
     schema: Any
     path: str
     base: str
-    """The URI that a relative `$ref` starts from."""
+    """The base URI of a relative `$ref`."""
     is_used: bool
-    """It applies to an answer; what only is defined there need not resolve."""
+    """It applies to an answer; a `$ref` in an unused definition need not resolve."""
 
 
 class _Walk:
-    """One look at every schema within a schema, without recursion: it may nest deeply."""
+    """Visits every schema within a schema, without recursion, as it may be deeply nested."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
@@ -108,7 +108,7 @@ class _Walk:
             self._check(place, place.schema)
 
     def _collect_ids(self) -> None:
-        """Learn the names by which parts of the schema may be referred to."""
+        """Collect the ids by which parts of the schema may be referred to."""
         waiting: list[tuple[Any, str]] = [(self._root, "")]
         while waiting:
             value, base = waiting.pop()
@@ -245,7 +245,7 @@ _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("type", f"must be one or several of {', '.join(_TYPES)}", _are_types),
     ("$vocabulary const contentSchema default deprecated", "", lambda _value: True),
 )
-"""Keywords, what their values must be, and the test for it."""
+"""Keywords, the requirement on their values, and its test."""
 _KEYWORDS = {name: (fits, wanted) for names, wanted, fits in _RULES for name in names.split()}
 _HOLDERS: Mapping[str, str] = {
     **dict.fromkeys(("additionalItems", "additionalProperties", "contains", "else"), "one"),
@@ -255,12 +255,12 @@ _HOLDERS: Mapping[str, str] = {
     "dependencies": "map or names",
     "items": "one or list",
 }
-"""Keywords whose values hold schemas, and how."""
+"""Keywords whose values contain schemas, and in which form."""
 _ALL_KEYWORDS = (*_KEYWORDS, *_HOLDERS)
 
 
 def _join(base: str, ref: str) -> str:
-    # urljoin() keeps no base of a kind that it does not know, such as urn:.
+    # urljoin() drops a base with a scheme that it does not know, such as urn:.
     return urldefrag(base).url + ref if ref.startswith("#") else urljoin(base, ref)
 
 

@@ -1,24 +1,23 @@
-"""Several dispatches at once: reading what is asked, and one question about all of the answers."""
+"""Several dispatches at once: reads the request, and asks one agent to combine the answers."""
 
 from collections.abc import Sequence
 from itertools import groupby
 
 import msgspec
 
-from agent_dispatch.core.inline.sizes import fair_shares
 from agent_dispatch.core.request.arguments import ArgumentDecoder
 from agent_dispatch.core.request.checks import check_request, schema_text
 from agent_dispatch.core.request.quoting import quote
 from agent_dispatch.core.request.timeout import call_timeout_s
-from agent_dispatch.core.text import cut_middle
+from agent_dispatch.core.text import cut_middle, fair_shares
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Member
 from agent_dispatch.model.parallel import DispatchItem
 
 MAX_ITEMS = 1000
 MAX_AGGREGATED_CHARS = 400_000
-"""Of all answers together, in the prompt of the agent that sums them up: about 100,000 tokens,
-half of what its model can hold."""
+"""Of all answers together, in the prompt of the agent that combines them: about 100,000 tokens,
+half of the context of its model."""
 
 _SHOWN_PROBLEMS = 5
 _EXAMPLE = '[{"agent": "infra", "task": "..."}, {"agent": "db", "task": "..."}]'
@@ -31,10 +30,10 @@ _AGGREGATE_TASK = (
 
 
 def read_members(dispatches: object) -> list[Member]:
-    """Read `dispatches`, a list of objects or the JSON of one; all of it or nothing.
+    """Read `dispatches`, a list of objects or its JSON; one wrong item refuses all.
 
     Raises:
-        InvalidRequestError: Names the items that are wrong by their index, beginning at 0.
+        InvalidRequestError: Names the wrong items by index, beginning at 0.
     """
     if isinstance(dispatches, str | bytes):
         try:
@@ -65,7 +64,7 @@ def read_members(dispatches: object) -> list[Member]:
 
 
 def wrong_items(problems: Sequence[str]) -> InvalidRequestError:
-    """Return the refusal of all items for what is wrong with some, each named by its index."""
+    """Return the refusal of all items because some are wrong."""
     more = len(problems) - _SHOWN_PROBLEMS
     rest = [f"and {more} more items are wrong"] if more > 0 else []
     said = " ".join([*problems[:_SHOWN_PROBLEMS], *rest])
@@ -98,12 +97,12 @@ def _member(item: DispatchItem) -> Member:
 def aggregate_request(
     agent: str, members: Sequence[Member], results: Sequence[DispatchResult]
 ) -> DispatchRequest:
-    """Return what asks `agent` to make one answer of all.
+    """Return the request that asks `agent` to combine all answers into one.
 
-    Answers that are too long together are cut in their middle, the longest most.
+    If the answers are too long together, the longest are cut in their middle.
     """
     shares = fair_shares([len(_said(result)) for result in results], MAX_AGGREGATED_CHARS)
-    quoted = [
+    quoted_answers = [
         quote(
             f"{index}. Task of agent {result.agent}: {_one_line(member.request.task)} - its"
             f" {'answer' if result.success else 'failure'}",
@@ -116,7 +115,7 @@ def aggregate_request(
     return DispatchRequest(
         agent=agent,
         task=_AGGREGATE_TASK,
-        context="\n\n".join(quoted),
+        context="\n\n".join(quoted_answers),
         words_only=True,
         caller=_common([member.request.caller for member in members]),
         goal=_common([member.request.goal for member in members]),
@@ -139,6 +138,6 @@ def _one_line(text: str) -> str:
 
 
 def _common(texts: Sequence[str]) -> str:
-    """What all of them say, if they say the same."""
+    """Return the text that all have in common; empty if they differ."""
     alike = [text for text, _ in groupby(texts)]
     return alike[0] if len(alike) == 1 else ""

@@ -14,7 +14,7 @@ _JSON_INSTRUCTION = (
 
 
 def build_prompt(request: DispatchRequest, shared_context: str = "") -> str:
-    """Return the text that the agent's model reads; it never begins with a slash command."""
+    """Return the text that the agent's model reads; it never begins as a slash command."""
     context = "" if is_blank(request.context) else request.context
     caller = "" if is_blank(request.caller) else request.caller
     goal = "" if is_blank(request.goal) else request.goal
@@ -32,7 +32,7 @@ def build_prompt(request: DispatchRequest, shared_context: str = "") -> str:
         if context:
             prompt = f"Context:\n{context}\n\nTask:\n{request.task}"
         elif is_command(request.task):
-            # Claude Code would execute `/compact` itself and ask no model.
+            # Claude Code would execute `/compact` itself, without a model.
             prompt = f"Task:\n{request.task}"
         else:
             prompt = request.task
@@ -43,7 +43,7 @@ def build_prompt(request: DispatchRequest, shared_context: str = "") -> str:
 
 
 def allowed_later_task(call: PastQuestion) -> str:
-    """Return the task that resumes a session whose call was allowed after it had ended."""
+    """Return the task that resumes a session after a denied call was allowed later."""
     given = msgspec.json.encode(call.input).decode()
     return (
         f"Your call of {call.tool} was denied, because nobody was there to allow it. The user has"

@@ -1,4 +1,4 @@
-"""The timeout that a call may bring with it."""
+"""The timeout that a call may have."""
 
 import math
 
@@ -9,20 +9,20 @@ MIN_TIMEOUT_S, MAX_TIMEOUT_S = 10, 7200
 
 
 def clamped_timeout_s(timeout_s: float) -> float:
-    """Return the timeout of one call, brought into its range."""
+    """Return the timeout of one call, clamped to its range."""
     return float(min(max(timeout_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S))
 
 
 def call_timeout_s(timeout_seconds: float) -> float | None:
-    """Return the timeout that a caller wrote, in its range; None for 0, the agent's own."""
+    """Return the timeout in a call, clamped to its range; None for 0, the agent's own timeout."""
     return clamped_timeout_s(timeout_seconds) if timeout_seconds else None
 
 
 def check_timeout(timeout_s: float | None) -> None:
-    """Check the timeout of one call; it is brought into its range later.
+    """Check that the timeout of one call is a number of seconds; it is clamped later.
 
     Raises:
-        InvalidRequestError: It is no number of seconds.
+        InvalidRequestError: It is not.
     """
     if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise InvalidRequestError(
