@@ -1,4 +1,4 @@
-"""What callers are shown of an agent: its project's files and its configuration."""
+"""What callers see of an agent: facts of its project and its configuration."""
 
 from typing import TypedDict
 
@@ -8,23 +8,21 @@ from agent_dispatch.model.rights import RightsChange
 
 
 class ProjectFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a project directory says of itself, read without starting anything."""
+    """Facts of a project directory, read from its files."""
 
     healthy: bool
     """The directory exists and can be entered."""
     problem: str | None = None
     """Why it is not healthy."""
     has_claude_md: bool = False
-    """There are instructions that Claude Code may read: a CLAUDE.md, or an AGENTS.md."""
+    """It has instructions that Claude Code may read: a CLAUDE.md or an AGENTS.md."""
     has_mcp_config: bool = False
     mcp_servers: tuple[str, ...] = ()
     stacks: tuple[str, ...] = ()
     dbs: tuple[str, ...] = ()
 
 
-class AgentSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A row of `list_agents`; nulls are left out, an empty list of tools is shown."""
-
+class _AgentBasics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     directory: str
     description: str
@@ -35,18 +33,23 @@ class AgentSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     mcp_servers: list[str] | None = None
     stacks: list[str] | None = None
     dbs: list[str] | None = None
+
+
+class AgentSummary(_AgentBasics, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of `list_agents`; nulls are left out, an empty list of tools is shown."""
+
     permission_mode: str | None = None
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
     host: str | None = None
-    """Where it is, if not on this machine; `healthy` is as it was seen last then."""
+    """The host, if it is on another machine; `healthy` is then as last seen."""
     groups: list[str] | None = None
-    """Groups that it is a member of."""
+    """The groups that it is a member of."""
     capabilities: list[str] | None = None
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a caller should know of an agent's place in a group."""
+    """The role of an agent in a group."""
 
     group: str
     description: str = ""
@@ -55,34 +58,24 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """When to give this agent a task of the group."""
 
 
-class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`inspect_agent`: the summary, what takes effect for a run, and previews of its documents."""
+class AgentDetails(_AgentBasics, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer of `inspect_agent`: effective settings, and previews of the documents."""
 
-    name: str
-    directory: str
-    description: str
-    healthy: bool
-    problem: str | None = None
-    has_claude_md: bool
-    has_mcp_config: bool
-    mcp_servers: list[str] | None = None
-    stacks: list[str] | None = None
-    dbs: list[str] | None = None
     timeout: float
-    """Seconds, as it takes effect."""
+    """In seconds, inherited if the agent has none."""
     model: str | None = None
     effort: str | None = None
     max_budget_usd: float | None = None
     permission_mode: str | None = None
     inherited_permission_mode: str | None = None
-    """What Claude Code's own settings say, where the agent has no mode."""
+    """From Claude Code's own settings, if the agent has no mode."""
     inherited_permission_mode_from: str | None = None
-    """The file that says it."""
+    """The file with that setting."""
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
     groups: list[str] | None = None
     memberships: list[Membership] | None = None
-    """What its groups say, where they say anything."""
+    """Those with a description or a use."""
     capabilities: list[str] | None = None
     fallback_model: str | None = None
     tools: list[str] | None = None
@@ -99,15 +92,15 @@ class AgentDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """False, or left out."""
     warnings: list[str] | None = None
     instruction_files: list[str] | None = None
-    """Those that Claude Code sends; AGENTS.md only where no CLAUDE.md has content."""
+    """The files that Claude Code reads; AGENTS.md only if no CLAUDE.md has content."""
     host: str | None = None
-    """Where it is, if not on this machine."""
+    """The host, if it is on another machine."""
     permission_prompts: str | None = None
-    """`ask`, if a person is asked for the permissions that it lacks."""
+    """`ask`, if a person is asked for missing permissions."""
     rights_changes: list[RightsChange] | None = None
-    """How its rights were changed, oldest first."""
+    """Changes of its rights, oldest first."""
     claude_md_preview: str | None = None
-    """Of the first of them."""
+    """Of the first of `instruction_files`."""
     readme_preview: str | None = None
 
 
@@ -121,17 +114,17 @@ class AgentChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     host: str | None = None
     description: str | None = None
     changed: list[str] | None = None
-    """The keys that the call set or cleared."""
+    """The keys that were set or cleared."""
     warnings: list[str] | None = None
     config: str
-    """The file that holds it."""
+    """The path of `agents.toml`."""
 
 
 class AgentFields(TypedDict, total=False):
-    """What a call may set at an agent; empty and 0 leave a field as it is, or inherited.
+    """The fields of an agent that a call may set; empty and 0 leave a field unchanged.
 
-    In an update `none` clears a field, and so does a negative number. Tools are separated by
-    commas outside parentheses, or a JSON array; `[]` is the empty list, which grants nothing.
+    In an update, `none` or a negative number clears a field. Tools are a list separated by commas
+    outside parentheses, or a JSON array; `[]` is the empty list, which grants nothing.
     """
 
     description: str

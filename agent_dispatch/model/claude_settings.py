@@ -1,4 +1,4 @@
-"""What Claude Code's own settings files say, as far as they decide what an agent may do."""
+"""The parts of Claude Code's own settings files that decide what an agent may do."""
 
 import msgspec
 
@@ -27,15 +27,15 @@ class ClaudeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings that a run in one directory inherits."""
 
     files: tuple[SettingsFile, ...] = ()
-    """The one that wins first: managed, local, project, user."""
+    """In order of precedence: managed, local, project, user."""
     untrusted_root: str | None = None
-    """The directory that a person has to trust before `permissions.allow` of the project counts;
-    None if nothing is ignored."""
+    """The directory whose `permissions.allow` is ignored until a person trusts it; None if nothing
+    is ignored."""
     ignored_rules: int = 0
-    """How many rules are ignored until then."""
+    """The number of ignored rules."""
 
     def default_mode(self) -> tuple[str, str] | None:
-        """Return the permission mode of a run that is given none, and the file that sets it."""
+        """Return the default permission mode, and the file that sets it."""
         for file in self.files:
             if file.default_mode is not None:
                 return file.default_mode, file.path

@@ -1,4 +1,4 @@
-"""What `agents.toml` holds: agents, settings, and an agent as it takes effect.
+"""The contents of `agents.toml`, and an agent with its inherited settings.
 
 `None` means inherit; an empty list of tools means "grant nothing beyond the project's own
 settings". Times are seconds, money is US dollars.
@@ -15,62 +15,62 @@ PERMISSION_MODES = (
     "plan",
     "default",
 )
-"""What `claude --permission-mode` accepts in 2.1.330 (measured); `default` means `manual`."""
+"""Values of `claude --permission-mode` in 2.1.330 (measured); `default` means `manual`."""
 
 
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
-"""What `claude --effort` knows; it warns of another value on stderr and goes on (measured with
+"""Values of `claude --effort`; it warns about others on stderr and goes on (measured with
 2.1.332)."""
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One `[agents.NAME]` table, as written."""
+    """One `[agents.NAME]` table, as written in the file."""
 
     directory: str
     description: str = ""
     timeout: float | None = None
-    """Seconds a run may take, queueing not counted; at least 1."""
+    """The most seconds of a run, queueing not counted; at least 1."""
     model: str | None = None
     max_budget_usd: float | None = None
-    """US dollars per run; 0 lifts the default of the settings."""
+    """US dollars per run; 0 overrides the default of the settings with no cap."""
     permission_mode: str | None = None
     allowed_tools: list[str] | None = None
     disallowed_tools: list[str] | None = None
     effort: str | None = None
-    """How much the model thinks, as `claude --effort` takes it."""
+    """How much the model thinks: a value of `claude --effort`."""
     fallback_model: str | None = None
-    """Answers while the model is overloaded."""
+    """Used while the model is overloaded."""
     tools: list[str] | None = None
-    """The built-in tools that exist for it; None: all."""
+    """The built-in tools that it has; None: all."""
     env_allow: list[str] | None = None
-    """Environment variables that it inherits, with `*`, besides those that Claude Code needs; None:
-    all."""
+    """The environment variables, with `*`, that it inherits beside those that Claude Code needs;
+    None: all."""
     env_deny: list[str] | None = None
-    """Those that it does not inherit, whatever `env_allow` says."""
+    """The variables that it does not inherit; overrides `env_allow`."""
     instructions: str | None = None
     """Appended to the system prompt of each run."""
     exclusive: bool = False
-    """One run of it at a time on this machine."""
+    """Only one run at a time on this machine."""
     nested: bool = True
-    """False: our server is not started in it."""
+    """False: the agent does not start our server."""
     capabilities: list[str] | None = None
-    """Labels that tell callers what it can do."""
+    """Labels for what it can do."""
     host: str | None = None
-    """A host of this file, which has the agent; all else but the description stands there."""
+    """The host in this file that has the agent; only the description is configured here."""
     agent: str | None = None
-    """The name of the agent on that host; None: the same."""
+    """The name of the agent on that host; None: the same name."""
     permission_prompts: str | None = None
-    """`deny` or `ask`; None: as the settings say."""
+    """`deny` or `ask`; None: from the settings."""
     verify: list[str] | None = None
-    """A command and its arguments, which check the agent's work when a call asks for that."""
+    """A command with its arguments that checks the agent's work if a call asks for it."""
     verify_always: bool = False
-    """They do so after each call."""
+    """Run the command after each call."""
     verify_attempts: int = 1
-    """How often they run at most; between two times the agent repairs what they found."""
+    """The most runs of the command; between two runs the agent repairs its work."""
 
 
 class GroupMember(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent of a group; it need not be configured."""
+    """A member of a group; the agent need not be configured."""
 
     agent: str
     use_for: str = ""
@@ -78,12 +78,12 @@ class GroupMember(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class GroupConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One `[groups.NAME]` table, as written."""
+    """One `[groups.NAME]` table, as written in the file."""
 
     description: str = ""
-    """How to work with the group; no agent reads it."""
+    """How to work with the group; agents do not get it."""
     shared_context: str = ""
-    """Facts that every member gets with a task given to it as a member."""
+    """Facts that a member gets with each task of the group."""
     members: list[GroupMember] = []
 
 
@@ -97,7 +97,7 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[settings]`: what every agent inherits, and the limits of this machine."""
+    """`[settings]`: defaults of all agents, and the limits of this machine."""
 
     default_timeout: float = 300
     default_model: str | None = None
@@ -107,47 +107,47 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_max_budget_usd: float | None = None
     max_dispatch_depth: int = 3
     max_concurrency: int = 5
-    """Runs at once, per depth, all processes of this user's jobs directory together."""
+    """Runs at once per depth, counted over all processes with the same jobs directory."""
     permission_prompts: str = "deny"
-    """What becomes of a call without a permission: `deny`, or `ask` a person."""
+    """What to do with a call without permission: `deny`, or `ask` a person."""
     question_seconds: float = 300
-    """How long such a question waits for an answer."""
+    """How long a permission question waits for an answer."""
     patience_seconds: float = 0
-    """A call over MCP is answered after this time at the latest; 0: as its client is known to
-    need it; negative: with no limit."""
+    """The latest time to answer a call over MCP; 0: the known limit of its client; negative: no
+    limit."""
     task_after_seconds: float = 2
-    """A call of a client that takes tasks becomes one after this time."""
+    """A call becomes a task after this time, if its client takes tasks."""
     notify: list[str] | None = None
-    """The command, with its arguments, that is told of questions and of ended background jobs."""
+    """The command, with its arguments, that is run for questions and for ended background jobs."""
     mcp_may_widen_permissions: bool = False
-    """A model may give agents more rights by `add_agent` and `update_agent`."""
+    """A model may widen the rights of agents by `add_agent` and `update_agent`."""
     call_retention_days: float = 7
     background_retention_days: float = 0
-    """How long after their end the records of background jobs are kept; 0: until `gc`."""
+    """How long the records of ended background jobs are kept; 0: until `gc`."""
     max_cost_per_day_usd: float | None = None
-    """US dollars that all runs of a local day may cost together; None: no ceiling."""
+    """US dollars for all runs of a local day; None: no ceiling."""
     max_cost_per_tree_usd: float | None = None
-    """The same for one call or command and everything below it."""
+    """US dollars for one call or command with everything below it; None: no ceiling."""
     max_runs_per_tree: int | None = None
     hold_at_usage_limit: bool = False
-    """A background job that meets a limit of the account waits until it resets."""
+    """A background job at a limit of the account waits until the limit resets."""
     max_holds: int = 3
-    """How often one job may wait so."""
+    """The most waits of one job."""
     cache: CacheSettings = CacheSettings()
 
 
 class UnknownKey(msgspec.Struct, frozen=True):
-    """A key that nothing reads; kept in the file, reported by `doctor`."""
+    """An unknown key; it is kept in the file and reported by `doctor`."""
 
     where: str
     """The table, as in `agents.infra` or `settings`."""
     key: str
     nearest: str | None
-    """The known key it resembles most, if any does."""
+    """The known key that it resembles most, if any."""
 
 
 class ValueWarning(msgspec.Struct, frozen=True):
-    """A value that is passed on but probably not meant, such as an unknown permission mode."""
+    """A value that is used but is probably a mistake, such as an unknown permission mode."""
 
     where: str
     """The table, as in `agents.infra` or `settings`."""
@@ -155,12 +155,12 @@ class ValueWarning(msgspec.Struct, frozen=True):
     problem: str
 
     def __str__(self) -> str:
-        """The warning as one line."""
+        """Return the warning as one line."""
         return f"{self.where}.{self.key}: {self.problem}"
 
 
 class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent with its settings inherited: all that a run needs to know of the configuration."""
+    """An agent with its inherited settings: all the configuration that a run needs."""
 
     name: str
     directory: str
@@ -183,9 +183,9 @@ class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     nested: bool = True
     capabilities: tuple[str, ...] | None = None
     host: str | None = None
-    """Where it is, if not on this machine; `directory` is empty then."""
+    """The host, if it is on another machine; then `directory` is empty."""
     agent: str | None = None
-    """Its name there; None: the same."""
+    """Its name on that host; None: the same."""
     permission_prompts: str = "deny"
     verify: tuple[str, ...] | None = None
     verify_always: bool = False
@@ -193,37 +193,37 @@ class EffectiveAgent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def asks(self) -> bool:
-        """Whether a person is asked for the permissions that it lacks."""
+        """Whether a person is asked for missing permissions."""
         return self.permission_prompts == "ask"
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One `[hosts.NAME]` table: a machine or container that has agents of its own."""
+    """One `[hosts.NAME]` table: a machine or container with its own agents."""
 
     ssh: str | None = None
-    """What `ssh` is given: a name of the user's own ssh configuration, or `user@machine`."""
+    """The destination for `ssh`: a name of the ssh configuration, or `user@machine`."""
     exec: list[str] | None = None
-    """A command that runs its last arguments there, in place of ssh."""
+    """A command, used instead of ssh, that runs its last arguments on the host."""
     program: str | None = None
-    """The path of `agent-dispatch` there; None: where installers put it."""
+    """The path of `agent-dispatch` on the host; None: search the usual places."""
     lease_seconds: float = 120
-    """How long a call goes on there while its caller is not heard."""
+    """How long a call goes on without hearing from its caller."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """All of `agents.toml`, the broken parts named."""
+    """All of `agents.toml`, with its broken parts by name."""
 
     agents: dict[str, AgentConfig] = {}
     broken: dict[str, str] = {}
-    """Agent name -> what is wrong with its table."""
+    """What is wrong with a table, by the name of the agent."""
     groups: dict[str, GroupConfig] = {}
     broken_groups: dict[str, str] = {}
-    """Group name -> what is wrong with its table."""
+    """The same by the name of the group."""
     hosts: dict[str, HostConfig] = {}
     broken_hosts: dict[str, str] = {}
-    """Host name -> what is wrong with its table; its agents are not usable."""
+    """The same by the name of the host; the agents of these hosts are not usable."""
     settings: Settings = Settings()
     broken_settings: dict[str, str] = {}
-    """Setting -> what is wrong with it. Its default stands in, and no run may start."""
+    """What is wrong, by the setting. The default is used instead, and no run may start."""
     unknown_keys: tuple[UnknownKey, ...] = ()
     warnings: tuple[ValueWarning, ...] = ()

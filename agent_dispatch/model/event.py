@@ -1,4 +1,4 @@
-"""What the user's `notify` command is told."""
+"""Events for the user's `notify` command."""
 
 from collections.abc import Callable
 
@@ -23,19 +23,19 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     success: bool | msgspec.UnsetType = msgspec.UNSET
     error_type: ErrorType | None = None
     summary: str | msgspec.UnsetType = msgspec.UNSET
-    """The beginning of the answer, or of the error where there is none."""
+    """The beginning of the answer, or of the error."""
 
 
 TellEvent = Callable[[Event], object]
-"""Tells of an event; blocks for a bounded time and never raises."""
+"""Reports an event; blocks for a bounded time and never raises."""
 
 
 def ignore_event(_event: Event) -> None:
-    """Tell nobody."""
+    """Report the event to nobody."""
 
 
 def question_event(job: Job, question: Question) -> Event:
-    """An agent asks for a permission."""
+    """Return the event of a permission question."""
     return Event(
         event="question",
         job_id=job.id,
@@ -46,7 +46,7 @@ def question_event(job: Job, question: Question) -> Event:
 
 
 def end_event(job: Job) -> Event:
-    """A job has ended."""
+    """Return the event of a job that has ended."""
     is_lost = job.error_type is ErrorType.LOST
     result = job.result
     answer = "" if result is None else result.result

@@ -1,4 +1,4 @@
-"""What callers are shown of a group of agents."""
+"""What callers see of a group of agents."""
 
 import msgspec
 
@@ -26,15 +26,15 @@ class GroupDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class GroupChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a command did to a group."""
+    """The change that a command made to a group."""
 
     group: str
     action: str
     """`added`, `updated`, `unchanged` or `removed`."""
     changed: list[str] | None = None
-    """The keys that the command set or cleared."""
+    """The keys that were set or cleared."""
     members: list[str]
     missing: list[str] = []
     """Members that are not configured."""
     config: str
-    """The file that holds it."""
+    """The path of `agents.toml`."""

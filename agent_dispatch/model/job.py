@@ -1,6 +1,6 @@
-"""A job: one dispatch as it is kept on disk, and the life it may lead.
+"""A job: the record of one dispatch, and its life cycle.
 
-Times are seconds since the epoch, for people to read; nothing is decided by them.
+Times are seconds since the epoch, for people to read; no decision depends on them.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from agent_dispatch.model.message import Message
 from agent_dispatch.model.question import PastQuestion, Question
 
 MAX_LISTED = 1000
-"""Rows of one listing, at most."""
+"""The most rows of one listing."""
 JOB_VARIABLE = "AGENT_DISPATCH_JOB"
-"""Names, for an agent and all that it starts, the job it works for: jobs that are started inside
-it end with it, and what outlived everybody who watched over it is found by it."""
+"""Names the job in the environment of its agent and of everything below it. Jobs that are started
+inside end with that job, and processes that outlived their guard are found by it."""
 
 SUMMARY_TASK_CHARS = 120
 SUMMARY_PROGRESS_CHARS = 200
@@ -30,15 +30,15 @@ class JobKind(StrEnum):
     """Who owns a job."""
 
     CALL = "call"
-    """The server or command that serves its caller; the job ends with the call."""
+    """The server or command that serves the caller; the job ends with the call."""
     BACKGROUND = "background"
     """A detached worker; the job outlives the process that submitted it."""
     GROUP = "group"
-    """A detached worker that runs several dispatches, each under a job of its own."""
+    """A detached worker that runs several dispatches, each under its own job."""
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life; the last three are final."""
+    """The state of a job; the last three are final."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -48,7 +48,7 @@ class JobStatus(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended; its record never changes again."""
+        """Whether the job has ended; then its record never changes."""
         return not NEXT_STATUSES[self]
 
 
@@ -59,14 +59,14 @@ NEXT_STATUSES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.FAILED: frozenset(),
     JobStatus.CANCELLED: frozenset(),
 }
-"""What may follow a status."""
+"""The statuses that may follow each status."""
 
 
 def status_named(text: str) -> JobStatus | None:
-    """Give the status of that name; None for an empty one, which stands for all.
+    """Return the status with a name; None for an empty name, which means all.
 
     Raises:
-        InvalidRequestError: There is no such status.
+        InvalidRequestError: No status has that name.
     """
     name = text.strip().lower()
     if name and name not in list(JobStatus):
@@ -77,105 +77,105 @@ def status_named(text: str) -> JobStatus | None:
 
 
 def may_become(old: JobStatus, new: JobStatus) -> bool:
-    """Whether a record with status `old` may be replaced by one with status `new`.
+    """Tell whether a record with status `old` may be replaced by one with status `new`.
 
-    A job that has not ended may stay what it is; a terminal one never changes, not even to itself.
+    A job that has not ended may keep its status; a terminal record is never replaced.
     """
     return new in NEXT_STATUSES[old] or (new is old and not old.is_terminal)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The record of one dispatch: what was asked, how it goes, what came of it."""
+    """The record of one dispatch: its request, its state, and its result."""
 
     id: str
     """32 hex digits."""
     kind: JobKind
     agent: str
     agents: list[str] | None = None
-    """All agents of a job that has several: of a dialogue the requester and the responder, or of a
-    group."""
+    """All agents of a job with several: the requester and the responder of a dialogue, or the
+    agents of a group."""
     max_rounds: int | None = None
     """Of a dialogue that a worker runs."""
     dispatches: list[Member] | None = None
-    """What a group was asked for."""
+    """The request of a group."""
     aggregate: str = ""
-    """The agent that makes one answer of all of them; empty for none."""
+    """The agent that combines their answers; empty for none."""
     members: list[str] | None = None
-    """The jobs of a group, in the order of `dispatches`, as far as they have begun."""
+    """The started jobs of a group, in the order of `dispatches`."""
     task: str
     context: str = ""
     caller: str = ""
     goal: str = ""
     group: str = ""
-    """The group whose shared context the task went with."""
+    """The group whose shared context went with the task."""
     response_format: str = ""
     json_schema: str = ""
     timeout_seconds: float | None = None
-    """As the call gave it; None: the agent's own."""
+    """From the call; None: the agent's own."""
     resume_session_id: str | None = None
-    """The session that the dispatch was asked to resume."""
+    """The session to resume, from the call."""
     model: str = ""
-    """As the call gave it; empty: the agent's own."""
+    """From the call; empty: the agent's own."""
     effort: str = ""
     verify: bool = False
     """The call asked for the agent's `verify` command."""
     parent: str | None = None
-    """The job inside whose agent this one was started; it ends with that one."""
+    """The job inside whose agent this job was started; this job ends with it."""
     client_session: str | None = None
-    """The session of the client that asked for it, as far as it is known."""
+    """The session of the calling client, if known."""
     started_from: str | None = None
-    """The working directory of the server or command that it was asked of."""
+    """The working directory of the server or command that started it."""
     tree: str | None = None
-    """The id of the outermost call or command that this job is a part of."""
+    """The id of the outermost call or command above this job."""
     ref: bool = False
-    """The caller was given this id in place of the whole answer, or left before it was there: the
-    record is kept until `gc`."""
+    """The caller got this id instead of the whole answer, or left before the answer: the record is
+    kept until `gc`."""
     client_gave_up: bool = False
-    """The time limit of the client passed before the answer was there, and the job went on."""
+    """The client's time limit passed before the answer, and the job went on."""
     summary_chars: int | None = None
-    """The call is answered by a reference, with this number of characters of the answer."""
+    """The call is answered by a reference with this number of characters."""
     status: JobStatus
     created_at: float
     started_at: float | None = None
     completed_at: float | None = None
     held_until: float | None = None
-    """When the account's limit resets that the job waits for; gone when it goes on."""
+    """When the account's limit resets, while the job waits for that."""
     session_id: str | None = None
-    """The conversation, once there is one to resume."""
+    """The session, once it can be resumed."""
     answer: str = ""
-    """What the agent has answered, while its `verify` command decides about it."""
+    """The answer of the agent while its `verify` command checks it."""
     result: DispatchResult | None = None
-    """Of a run that ended, failed or not."""
+    """Set when the run has ended, failed or not."""
     error: str | None = None
     error_type: ErrorType | None = None
     progress: list[str] | None = None
-    """The last lines on what the agent did, oldest first."""
+    """The last lines of progress, oldest first."""
     progress_updated_at: float | None = None
     messages: list[Message] | None = None
-    """What the agent was told while it worked, in the order in which it was sent."""
+    """Messages to the agent while it worked, in the order in which they were sent."""
     question: Question | None = None
-    """The oldest permission question that waits for a person."""
+    """The oldest open permission question."""
     later_questions: list[Question] | None = None
-    """The open ones after it, oldest first."""
+    """The other open questions, oldest first."""
     questions: list[PastQuestion] | None = None
-    """Those that are closed, in the order in which they were."""
+    """The closed questions, in the order in which they were closed."""
     allow_once: PastQuestion | None = None
-    """The question, answered late, whose call this job was started to let its session make. It is
-    no part of a request: only an answer of a person gives one, never a caller."""
+    """A question that was allowed after its job had ended; this job lets the session make the call.
+    Only the answer of a person sets it, never a caller."""
     host: str | None = None
-    """Where it is, as a caller on another machine sees it; never in a record."""
+    """The host of the job, for a caller on another machine; never in a record."""
     unreachable_since: float | None = None
-    """Since when that host cannot be reached, in seconds since the epoch; the rest of the job is as
-    it was last known."""
+    """When that host was first not reachable, in seconds since the epoch; the rest of the job is as
+    last known."""
 
     @property
     def open_questions(self) -> list[Question]:
-        """All that wait for a person, oldest first."""
+        """The open questions, oldest first."""
         return [] if self.question is None else [self.question, *(self.later_questions or ())]
 
     @property
     def has_questions(self) -> bool:
-        """A person was asked something, or still is."""
+        """Whether it has open or closed questions."""
         return self.question is not None or bool(self.questions)
 
     def request(self) -> DispatchRequest:
@@ -235,7 +235,7 @@ def new_job(
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A row of a job listing, of bounded size whatever the job."""
+    """A row of a job listing, of bounded size."""
 
     id: str
     kind: JobKind
@@ -257,14 +257,14 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_session: str | None = None
     started_from: str | None = None
     agents: list[str] | None = None
-    """The first of several."""
+    """The first agents of a job with several."""
     has_questions: bool = False
     host: str | None = None
     unreachable_since: float | None = None
 
 
 def summarise(job: Job) -> JobSummary:
-    """Cut a job down to its row in a listing."""
+    """Return the row of a job in a listing."""
     success = job.status is JobStatus.DONE if job.status.is_terminal else None
     return JobSummary(
         id=job.id,

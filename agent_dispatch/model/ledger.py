@@ -1,4 +1,4 @@
-"""What is kept of the money: one line for each run that was started, and the account's limit."""
+"""The ledger: one line for each run that was started, and the limits of the account."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 TREE_VARIABLE = "AGENT_DISPATCH_TREE"
-"""Names, for an agent and all that it starts, the tree they belong to: the outermost call or
-command and everything below it, whose costs count against one ceiling."""
+"""Names the tree in the environment of an agent and of everything below it. A tree is the outermost
+call or command with everything below it; its costs count against one ceiling."""
 
 
 class ModelCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model was used for in a run."""
+    """The usage of one model in a run."""
 
     cost_usd: float | None = None
-    """None: it is not known."""
+    """None: not known."""
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
@@ -22,10 +22,10 @@ class ModelCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One run that was started; the order of the fields is the order in the file."""
+    """One run; the order of the fields is the order in the file."""
 
     at: float
-    """Seconds since the epoch: when the run ended, or began where its owner died."""
+    """Seconds since the epoch: when the run ended, or began if its owner died."""
     job_id: str
     agent: str
     caller: str | None = None
@@ -35,7 +35,7 @@ class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
     tree: str = ""
     model_usage: Mapping[str, ModelCost] | None = None
     cost_usd: float | None = None
-    """US dollars; None: it is not known, and counts as booked."""
+    """US dollars; None: not known, so the booked amount counts."""
     booked_usd: float = 0.0
     duration_ms: int | None = None
     success: bool = False
@@ -44,11 +44,11 @@ class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str | UnsetType = UNSET
     host: str | UnsetType = UNSET
     denied: int | UnsetType = UNSET
-    """Tool calls that were denied; left out if there were none."""
+    """Denied tool calls; left out if there were none."""
 
     @property
     def spent_usd(self) -> float:
-        """What the run counts for."""
+        """The amount that counts against ceilings."""
         return self.booked_usd if self.cost_usd is None else self.cost_usd
 
 
@@ -56,7 +56,7 @@ class LimitWindow(msgspec.Struct, frozen=True, kw_only=True):
     """One limit of the account."""
 
     name: str
-    """As the API calls it: `five_hour`, `seven_day` …"""
+    """The name in the API: `five_hour`, `seven_day` …"""
     used: float
     """The share in use: 0.92 is 92 %."""
     resets_at: float | None = None
@@ -64,10 +64,10 @@ class LimitWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API said last of the limits of the account."""
+    """What the API last said about the limits of the account."""
 
     at: float
-    """Seconds since the epoch: when it was said."""
+    """When the API said so, in seconds since the epoch."""
     status: str | None = None
     """`allowed`, `allowed_warning` or `rejected`."""
     windows: list[LimitWindow] = []

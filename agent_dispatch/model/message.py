@@ -1,4 +1,4 @@
-"""What other processes tell an agent while it works, and what became of it."""
+"""Messages of other processes to an agent at work."""
 
 from enum import StrEnum
 
@@ -7,9 +7,9 @@ import msgspec
 from agent_dispatch.model.next_step import NextStep
 
 MESSAGE_MAIL = "message"
-"""The kind of mail that carries a `MessageBody`."""
+"""The kind of mail with a `MessageBody`."""
 KEEP_MAIL = "keep"
-"""The kind of mail that carries a `Keep`."""
+"""The kind of mail with a `Keep`."""
 
 
 class MessageBody(msgspec.Struct, frozen=True):
@@ -19,38 +19,38 @@ class MessageBody(msgspec.Struct, frozen=True):
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """The wish that the agent stops now, and that what it said is kept."""
+    """The request to stop the agent now and keep what it said."""
 
     by: str
-    """Who wishes it, for the end of a sentence."""
+    """Who requests it, for the end of a sentence."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One message as the job's record shows it; times are seconds since the epoch."""
+    """One message in the record of a job; times are seconds since the epoch."""
 
     id: str
     text: str
     sent_at: float
     delivered_at: float | None = None
-    """When the agent's turn took it in; None: not yet."""
+    """When the agent's turn read it; None: not yet."""
 
 
 class SendOutcome(StrEnum):
-    """What sending a message came to."""
+    """The outcome of sending a message."""
 
     DELIVERED = "delivered"
-    """The agent's turn has taken it in."""
+    """The agent's turn has read it."""
     QUEUED = "queued"
-    """It is delivered when the agent's process takes it."""
+    """It is delivered when the agent's process reads it."""
     ALREADY_TERMINAL = "already_terminal"
-    """The job ended without taking it in."""
+    """The job ended without reading it."""
     NOT_FOUND = "not_found"
 
 
 class Sending(msgspec.Struct, frozen=True, kw_only=True):
-    """What sending a message came to, and what can be done instead."""
+    """The outcome of sending a message, and what to do instead."""
 
     job_id: str
     outcome: SendOutcome
     next_step: NextStep | None = None
-    """For a job that has ended: say it in the job's session."""
+    """For a job that has ended: send it in the job's session."""

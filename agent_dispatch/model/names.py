@@ -1,14 +1,14 @@
-"""Which known name somebody probably meant."""
+"""Suggests a known name for a mistyped one."""
 
 from collections.abc import Iterable
 
 MAX_EDITS = 2
 _MAX_CHARS = 100
-"""Longer texts are not mistyped names."""
+"""Longer texts are not names."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name with the fewest edits to `name`, at most two; the first of equals."""
+    """Return the first known name with the fewest edits from `name`, at most two."""
     if len(name) > _MAX_CHARS:
         return None
     ranked = [(edits(name, other), other) for other in known if other != name]
@@ -23,7 +23,7 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def edits(one: str, other: str) -> int:
-    """Return how many edits make one of the other; more than `MAX_EDITS` if it is more.
+    """Return how many edits turn one name into the other, up to `MAX_EDITS` + 1.
 
     An edit adds, removes or replaces a character, or swaps two neighbours.
     """

@@ -13,17 +13,16 @@ CONTINUE = "Continue where you left off"
 
 
 class StepKind(StrEnum):
-    """What there is to do; after each kind the fields that it takes."""
+    """The kinds of steps, each with the fields that it has."""
 
     RESUME = "resume"
     """`agent`, `session_id` (None: no session had begun), `directory` if it is known."""
     ASK = "ask"
-    """Give another task: `agent`, `task` if it is known, and `session_id` to go on in a
-    conversation."""
+    """Give another task: `agent`, `task` if it is known, and `session_id` to continue a session."""
     WAIT = "wait"
     """`job_id`."""
     MORE_TIME = "more_time"
-    """`timeout_s`, and `agent` where its own timeout can be raised."""
+    """`timeout_s`, and `agent` if its own timeout can be raised."""
     RAISE_BUDGET = "raise_budget"
     """`agent`, `budget_usd`."""
     UPDATE_AGENT = "update_agent"
@@ -52,7 +51,7 @@ class NextStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Digits, without an exponent."""
     command: str = ""
     host: str = ""
-    """The machine where it is to be done, if that is another one."""
+    """The host where it has to be done, if that is another machine."""
 
 
 def run(command: str, agent: str = "") -> NextStep:

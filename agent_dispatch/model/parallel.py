@@ -1,4 +1,4 @@
-"""Several dispatches at once: what is asked, and what came of each."""
+"""Several dispatches at once: their request and their results."""
 
 from typing import Any
 
@@ -30,16 +30,16 @@ class DispatchItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ParallelResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of several dispatches."""
+    """The results of several dispatches."""
 
     individual_results: list[DispatchResult]
     """In the order of the request."""
     aggregated: DispatchResult | None = None
-    """What one agent made of them all; None if none was asked."""
+    """The combined answer of one agent; None if none was requested."""
 
 
 class ParallelAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of `dispatch_parallel` with `aggregate`; without, it is the list alone."""
+    """The answer of `dispatch_parallel` with `aggregate`; without it, only the list is returned."""
 
     individual_results: list[DispatchResult | ResultRef]
     aggregated: DispatchResult

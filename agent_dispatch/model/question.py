@@ -6,29 +6,29 @@ from typing import Any
 import msgspec
 
 ASK_USER = "AskUserQuestion"
-"""The tool by which a model asks its user; no dispatch has a form for it."""
+"""The tool by which a model asks its user; a dispatch has no form for it."""
 ANSWER_MAIL = "answer"
-"""The kind of mail that brings an answer to the owner of a job."""
+"""The kind of mail that carries an answer to the owner of a job."""
 
 
 class Verdict(StrEnum):
-    """What came of a question; the first two are a person's answer."""
+    """How a question was settled; the first two are answers of a person."""
 
     ALLOW = "allow"
     DENY = "deny"
     UNANSWERED = "unanswered"
     """Nobody answered in time, so the call was denied; it can still be answered."""
     WITHDRAWN = "withdrawn"
-    """The agent no longer asks: its turn or its job has ended."""
+    """The agent no longer asks, because its turn or its job has ended."""
 
     @property
     def is_answer(self) -> bool:
-        """Whether a person gave it."""
+        """Whether a person answered."""
         return self in (Verdict.ALLOW, Verdict.DENY)
 
 
 class AnsweredBy(StrEnum):
-    """The way by which a person answered."""
+    """Where a person answered."""
 
     TERMINAL = "terminal"
     CLI = "cli"
@@ -37,19 +37,19 @@ class AnsweredBy(StrEnum):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A question that is open."""
+    """An open question."""
 
     id: str
     tool: str
     input: Any
-    """What the tool would be given, exactly."""
+    """The exact input of the tool call."""
     asked_at: float
     """Seconds since the epoch."""
     agent: str
 
 
 class PastQuestion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A question that is closed."""
+    """A closed question."""
 
     id: str
     tool: str
@@ -74,20 +74,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 def closed(
     question: Question, verdict: Verdict, by: AnsweredBy | None = None, at: float | None = None
 ) -> PastQuestion:
-    """The question with what came of it."""
-    return PastQuestion(
-        id=question.id,
-        tool=question.tool,
-        input=question.input,
-        asked_at=question.asked_at,
-        agent=question.agent,
-        answer=verdict,
-        answered_by=by,
-        answered_at=at,
-    )
+    """Return the question as closed by a verdict."""
+    fields = msgspec.structs.asdict(question)
+    return PastQuestion(**fields, answer=verdict, answered_by=by, answered_at=at)
 
 
 def same_input(one: object, other: object) -> bool:
-    """Whether two inputs are the same JSON: 1 is neither 1.0 nor true."""
+    """Tell whether two inputs are the same JSON: 1 is neither 1.0 nor true."""
     encode = msgspec.json.Encoder(order="deterministic").encode
     return encode(one) == encode(other)

@@ -1,4 +1,4 @@
-"""What callers are told about jobs, beside the job itself."""
+"""What calls about jobs and the cache reply, beside the job itself."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from agent_dispatch.model.job import Job, JobStatus
 
 
 class ResultRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What stands for a result whose text is fetched when it is needed."""
+    """A reference to a result, whose text is fetched when it is needed."""
 
     ref: str
     """The job's id."""
@@ -19,7 +19,7 @@ class ResultRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Characters of the text."""
     summary_chars: int
     summary: str
-    """As many characters of the text, from its beginning."""
+    """The first `summary_chars` characters of the text."""
     session_id: str | None = None
     cost_usd: float | None = None
     duration_ms: int | None = None
@@ -33,15 +33,15 @@ class ResultRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """A permission question that a person has answered."""
+    """The reply to an answered permission question."""
 
     job_id: str
     outcome: str
-    """`answered`, or `resumed`: the call is made in this new job."""
+    """`answered`, or `resumed` if the call is made in this new job."""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
-    """A background job that was started."""
+    """The reply to the start of a background job."""
 
     job_id: str
     status: JobStatus
@@ -49,27 +49,27 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StillRunning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A call that is answered before its end, because its client would not wait for the end."""
+    """The early reply of a call whose client would not wait for the end."""
 
     status: str
     """`running`."""
     job_id: str
     agent: str | None = None
     agents: list[str] | None = None
-    """In place of `agent`, if there are several."""
+    """Instead of `agent`, if there are several."""
     next: str
-    """What to do for the answer."""
+    """How to get the answer."""
 
 
 class WaitedFor(Job, frozen=True, kw_only=True, omit_defaults=True):
     """A job that was waited for."""
 
     timed_out_waiting: bool = False
-    """It is not over: the patience was, and the job goes on."""
+    """The time to wait was over, and the job goes on."""
 
 
 class Cancellation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What asking for the end of a job came to."""
+    """The reply to the cancellation of a job."""
 
     job_id: str
     outcome: str
@@ -78,50 +78,50 @@ class Cancellation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What sending a message to the agent of a job came to."""
+    """The reply to a message to the agent of a job."""
 
     job_id: str
     outcome: str
     """`delivered`, `queued`, `already_terminal` or `not_found`."""
     session_id: str | None = None
-    """Of a job that has ended: the conversation to go on with."""
+    """Of a job that has ended: the session to resume."""
     next: str | None = None
-    """How to say it there."""
+    """How to send the message in that session."""
     hint: str | None = None
 
 
 class Purged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What was removed, or with `dry_run` would be."""
+    """What was removed or, with `dry_run`, would be removed."""
 
     purged: int
-    """Jobs."""
+    """The number of jobs."""
     litter: int = 0
-    """Files that dead processes had left behind."""
+    """The number of files that dead processes had left behind."""
     ids: list[str] | None = None
-    """Of the jobs, where they were asked for."""
+    """The ids of the jobs, if they were requested."""
     dry_run: bool = False
     warnings: list[str] | None = None
-    """What was passed over."""
+    """Files that were skipped."""
 
 
 class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
-    """How full the cache is and how often it helped."""
+    """The size of the cache and its hits."""
 
     enabled: bool
     size: int
-    """Answers that are kept."""
+    """The number of answers."""
     max_size: int
     ttl: float
     """Seconds."""
     hits: int
-    """Dispatches that needed no run of their own."""
+    """Dispatches that needed no run."""
     misses: int
     hit_rate: float
-    """Of all dispatches that could have been answered so, 0 to 1."""
+    """The share of all dispatches that could have hit, 0 to 1."""
 
 
 class CacheCleared(msgspec.Struct, frozen=True, kw_only=True):
-    """What clearing the cache came to."""
+    """The reply to clearing the cache."""
 
     cleared: int
-    """Answers that were kept."""
+    """The number of answers."""

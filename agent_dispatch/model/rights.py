@@ -1,4 +1,4 @@
-"""What an agent may do, and how that was changed."""
+"""The rights of an agent, and their changes."""
 
 from enum import StrEnum
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 import msgspec
 
 RIGHTS_KEYS = ("permission_mode", "allowed_tools", "disallowed_tools", "max_budget_usd")
-"""The keys of an agent's table that give or take rights."""
+"""The keys of an agent's table that widen or narrow its rights."""
 
 
 class ChangedBy(StrEnum):
-    """The way by which rights are changed."""
+    """How rights were changed."""
 
     CLI = "cli"
     MCP = "mcp"
-    """A model asked for it by a tool."""
+    """By a model, with a tool."""
     ELICITATION = "elicitation"
-    """A person accepted in a form what a model asked for."""
+    """By a person who accepted the request of a model in a form."""
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):
-    """The rights of an agent as they take effect."""
+    """The effective rights of an agent."""
 
     permission_mode: str = "default"
     allowed_tools: tuple[str, ...] = ()
@@ -30,12 +30,12 @@ class Rights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RightsChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of one key, as `describe` shows it."""
+    """One change of one key, shown by `describe`."""
 
     at: float
     """Seconds since the epoch."""
     key: str
     old: Any
-    """As the agent's table had it; None: it was inherited."""
+    """The value in the agent's table; None: inherited."""
     new: Any
     by: ChangedBy

@@ -298,7 +298,7 @@ def test_answers_before_the_last_one_of_a_turn_are_kept() -> None:
         ({"topic": " \ufeff\n"}, "topic is empty"),
         ({"topic": "a\0b"}, "topic contains a NUL"),
         ({"topic": "\ud800"}, "topic contains half of a surrogate pair"),
-        ({"requester": "\udfff"}, "requester holds half"),
+        ({"requester": "\udfff"}, "requester contains half"),
         ({"responder": "db\0"}, "responder contains a NUL"),
         ({"responder": "backend"}, "both 'backend'"),
         ({"timeout_s": 0}, "above 0"),

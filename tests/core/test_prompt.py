@@ -80,7 +80,7 @@ def test_no_prompt_begins_with_a_command(task: str, context: str, caller: str, g
         ({"task": "nul\0byte"}, "task contains a NUL"),
         ({"task": "half \ud800"}, "task contains half of a surrogate pair"),
         ({"agent": "x\0"}, "agent contains a NUL"),
-        ({"context": "\udfff"}, "context holds half"),
+        ({"context": "\udfff"}, "context contains half"),
         ({"caller": "\0"}, "caller contains a NUL"),
         ({"goal": "\0"}, "goal contains a NUL"),
         ({"session_id": "\0"}, "session_id contains a NUL"),
