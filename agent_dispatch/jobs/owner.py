@@ -5,9 +5,8 @@ ends, however it ends. `waiting` is for all other processes.
 """
 
 import os
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import NoReturn
@@ -25,8 +24,8 @@ from agent_dispatch.jobs.record_files import Claim
 from agent_dispatch.jobs.remote_callers import EventLog
 from agent_dispatch.jobs.store import Finished, JobStore
 from agent_dispatch.jobs.waiting import Pause, look
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
-from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobKind, JobStatus
+from agent_dispatch.model.dispatch import DispatchResult
+from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobStatus
 from agent_dispatch.threads import Pool, in_own_thread, in_pool, in_record_thread
 
 PROGRESS_PACE_S = 1.0
@@ -58,7 +57,6 @@ class Ownership:
         store: JobStore,
         claim: Claim,
         *,
-        now: Callable[[], float],
         report_problem: Callable[[str], object] = write_to_stderr,
         alone: bool = False,
         events: EventLog | None = None,
@@ -68,14 +66,12 @@ class Ownership:
         Args:
             store: The job's store.
             claim: The right to write its record.
-            now: The clock for the record.
             report_problem: Gets lines about a record that cannot be updated. Called in a thread.
             alone: This process has no other work, so the end of the job may block the event loop.
             events: Gets every line of progress, for a caller on another machine.
         """
         self._store = store
         self._claim = claim
-        self._now = now
         self._report_problem = report_problem
         self._alone = alone
         self._events = events
@@ -127,14 +123,14 @@ class Ownership:
     def note_started(self) -> None:
         """Note that the run has begun; `keep_record` writes it. Returns at once."""
         if self._started_at is None:
-            self._started_at = self._now()
+            self._started_at = self._store.now()
             self._changed.set()
             self._urgent.set()
 
     @property
     def run_s(self) -> float:
         """Seconds since the run began; 0 before."""
-        return 0 if self._started_at is None else max(0, self._now() - self._started_at)
+        return 0 if self._started_at is None else max(0, self._store.now() - self._started_at)
 
     def report(self, line: str) -> None:
         """Add a line to the progress tail; `keep_record` writes it. Returns at once."""
@@ -143,7 +139,7 @@ class Ownership:
             self._lines.append(text[:PROGRESS_LINE_CHARS])
             if self._events is not None:
                 self._new_lines.append(text[:PROGRESS_LINE_CHARS])
-            self._reported_at = self._now()
+            self._reported_at = self._store.now()
             self._changed.set()
 
     def note(self, **fields: object) -> None:
@@ -277,7 +273,7 @@ class Ownership:
                 if result.success:
                     self.note_started()
                 self._claim.job = self._with_notes()
-                job = ended(self.job, result, self._now())
+                job = ended(self.job, result, self._store.now())
                 finish = partial(self._store.finish, self._claim, job, tree_ended=tree_ended)
                 if self._alone:
                     self._write_events()
@@ -315,48 +311,20 @@ async def _mark(write: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def create_job(
-    store: JobStore,
-    request: DispatchRequest,
-    *,
-    kind: JobKind,
-    parent: str | None = None,
-    tree: str | None = None,
-    ref: bool = False,
-    job_id: str | None = None,
-    fields: Mapping[str, object] | None = None,
-    now: Callable[[], float] = time.time,
-) -> AsyncIterator[Ownership]:
-    """Record a job as pending, and own it for as long as the block runs.
+async def create_job(store: JobStore, job: Job) -> AsyncIterator[Ownership]:
+    """Record a new job, and own it for as long as the block runs.
 
     The block ends with `finish`, or with `release` after the job was handed over; otherwise the
     next reader finds the job lost.
 
     Args:
         store: Where to record it.
-        request: The task.
-        kind: Who owns the job.
-        parent: The job whose agent starts this one.
-        tree: The tree of runs that it belongs to; None: it is the root of a new one.
-        ref: The caller gets the id instead of the answer.
-        job_id: The id, if the caller made it.
-        fields: Further fields of the `Job`.
-        now: The clock for the record.
+        job: From `JobStore.new_job`.
 
     Raises:
         JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
     """
-    create = partial(
-        store.create,
-        request,
-        kind=kind,
-        parent=parent,
-        tree=tree,
-        ref=ref,
-        job_id=job_id,
-        fields=fields,
-    )
-    ownership = Ownership(store, await in_record_thread(create), now=now)
+    ownership = Ownership(store, await in_record_thread(store.create, job))
     try:
         yield ownership
     finally:
@@ -365,7 +333,7 @@ async def create_job(
 
 @asynccontextmanager
 async def adopt_job(  # noqa: ASYNC124  # so that it is used as `create_job` is
-    store: JobStore, job_id: str, fds: Iterable[int], *, now: Callable[[], float] = time.time
+    store: JobStore, job_id: str, fds: Iterable[int]
 ) -> AsyncIterator[Ownership]:
     """Own a job that was handed over, as `create_job` does; closes `fds`.
 
@@ -376,7 +344,7 @@ async def adopt_job(  # noqa: ASYNC124  # so that it is used as `create_job` is
     """
     claim = store.adopt(job_id, list(fds))
     events = EventLog(store.submissions.events_path(job_id))
-    ownership = Ownership(store, claim, now=now, alone=True, events=events)
+    ownership = Ownership(store, claim, alone=True, events=events)
     try:
         yield ownership
     finally:

@@ -90,7 +90,7 @@ class JobStore:
         self._directory = str(directory)
         self._logs = os.path.join(self._directory, "logs")
         self._disk = disk
-        self._now = now
+        self.now = now
         self._ids = ids or IdSource()
         self.origin = origin
         live = os.path.join(self._directory, "live")
@@ -128,7 +128,7 @@ class JobStore:
 
     # -- for the owner
 
-    def create(
+    def new_job(
         self,
         request: DispatchRequest,
         *,
@@ -138,8 +138,8 @@ class JobStore:
         ref: bool = False,
         job_id: str | None = None,
         fields: Mapping[str, object] | None = None,
-    ) -> Claim:
-        """Record a job as pending, durably, and own it.
+    ) -> Job:
+        """Make the first record of a job, for `create`; nothing is written yet.
 
         Args:
             request: The task.
@@ -149,21 +149,25 @@ class JobStore:
             ref: The caller gets the id instead of the answer.
             job_id: The id, if the caller made it; no job may have it yet.
             fields: Further fields of the `Job`.
-
-        Raises:
-            JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
         """
         job_id = self._ids.next() if job_id is None else check_job_id(job_id)
-        job = new_job(
+        return new_job(
             job_id,
             request,
-            self._now(),
+            self.now(),
             kind=kind,
             parent=parent,
             tree=tree or job_id,
             ref=ref,
             fields={**(self.origin.fields() if self.origin else {}), **(fields or {})},
         )
+
+    def create(self, job: Job) -> Claim:
+        """Record a new job, durably, and own it.
+
+        Raises:
+            JobStoreError: The job cannot be recorded. Nothing is left of it; start nothing.
+        """
         with self._errors("The job cannot be recorded, so nothing was started"):
             make_private_directory(self._locks.directory, self._disk)
             claim = Claim(job, self._locks.create(job.id))
@@ -362,7 +366,7 @@ class JobStore:
         """
         if self.settle(job_id).status.is_terminal:
             return None
-        mail = new_mail(kind, body, self._now())
+        mail = new_mail(kind, body, self.now())
         path = self._locks.path(job_id, MAIL)
         with self._errors(f"The message to job {job_id} cannot be recorded"):
             append(path, mail, self._disk)

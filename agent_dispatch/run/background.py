@@ -98,8 +98,7 @@ class Workers:
             JobStoreError: It cannot be recorded; nothing was started.
             WorkerStartError: No worker took it; it is recorded as failed.
         """
-        async with create_job(
-            self._store,
+        job = self._store.new_job(
             request,
             kind=kind,
             parent=self._environ.get(JOB_VARIABLE),
@@ -107,7 +106,8 @@ class Workers:
             ref=ref,
             job_id=job_id,
             fields=fields,
-        ) as owned:
+        )
+        async with create_job(self._store, job) as owned:
             result = None
             try:
                 if lease_s is not None:

@@ -153,9 +153,10 @@ class Runner:
         tidy = None
         if self._housekeeping.is_due:
             tidy = partial(self._housekeeping.run, settings)
-        async with create_job(
-            self._store, request, kind=JobKind.CALL, parent=self._parent, tree=tree, ref=ref
-        ) as owned:
+        job = self._store.new_job(
+            request, kind=JobKind.CALL, parent=self._parent, tree=tree, ref=ref
+        )
+        async with create_job(self._store, job) as owned:
             self._calls[owned.job.id] = owned
             try:
                 result = await run_job(

@@ -125,7 +125,9 @@ def test_a_listing_is_of_one_agent_and_of_some_time(world: World, jobs_dir: Path
     store = JobStore(jobs_dir, ids=IdSource(lambda: next(clock)), now=lambda: next(ages))
     ids = []
     for agent in ("infra", "db", "infra"):
-        claim = store.create(DispatchRequest(agent=agent, task="look"), kind=JobKind.CALL)
+        claim = store.create(
+            store.new_job(DispatchRequest(agent=agent, task="look"), kind=JobKind.CALL)
+        )
         ids.append(claim.job.id)
         store.release(claim)
     reader = JobStore(jobs_dir)
@@ -155,10 +157,10 @@ def test_a_listing_is_of_the_jobs_that_were_started_from_here(
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
         origin = Origin({SESSION_VARIABLE: "s"}, str(tmp_path / place))
-        claim = JobStore(jobs_dir, origin=origin).create(
-            DispatchRequest(agent="infra", task="look"), kind=JobKind.BACKGROUND
-        )
-        JobStore(jobs_dir).release(claim)
+        request = DispatchRequest(agent="infra", task="look")
+        store = JobStore(jobs_dir, origin=origin)
+        claim = store.create(store.new_job(request, kind=JobKind.BACKGROUND))
+        store.release(claim)
         ids[place] = claim.job.id
     monkeypatch.chdir(tmp_path / "here")
     assert world.run("jobs", "--mine", "--json") == 0
@@ -179,9 +181,11 @@ def test_the_answers_of_a_group_are_shown_one_by_one(world: World, store: JobSto
         ]
     )
     claim = store.create(
-        group_job.as_dispatch(members, ""),
-        kind=JobKind.GROUP,
-        fields={"agents": ["infra", "db"], "dispatches": members},
+        store.new_job(
+            group_job.as_dispatch(members, ""),
+            kind=JobKind.GROUP,
+            fields={"agents": ["infra", "db"], "dispatches": members},
+        )
     )
     result = group_job.to_record("infra, db", came, 10)
     store.update(claim, record.started(claim.job, 1e9))
@@ -214,7 +218,7 @@ def test_what_is_no_job_is_warned_about_beside_the_answer(
 def test_what_a_task_says_cannot_steer_the_terminal(world: World, store: JobStore) -> None:
     evil = "look\x1b[2J\x1b]0;owned\x07\nsecond line"
     request = DispatchRequest(agent="a\x1b[2J", task=evil)
-    claim = store.create(request, kind=JobKind.CALL)
+    claim = store.create(store.new_job(request, kind=JobKind.CALL))
     report(store, claim, "line\x1b[2J")
     end(store, claim, msgspec.structs.replace(FAILED, result=evil, error=evil))
     world.terminal = True
@@ -242,7 +246,7 @@ def test_a_terminal_shows_statuses_in_colour_and_still_aligned(
 
 def test_a_job_is_shown_with_what_was_asked_and_its_answer(world: World, store: JobStore) -> None:
     request = DispatchRequest(agent="infra", task="look\nhere", caller="me", goal="g")
-    claim = store.create(request, kind=JobKind.CALL, ref=True)
+    claim = store.create(store.new_job(request, kind=JobKind.CALL, ref=True))
     store.update(claim, record.started(claim.job, time.time()))
     report(store, claim, "one", "two")
     end(store, claim, msgspec.structs.replace(DONE, session_id="s-1", result="Three\npods"))
@@ -512,7 +516,7 @@ def test_a_job_is_cancelled_by_its_owner_who_is_told_by_whom(world: World, store
     async def own() -> None:
         request = DispatchRequest(agent="infra", task="look")
         with trio.fail_after(30):
-            async with create_job(store, request, kind=JobKind.BACKGROUND) as owned:
+            async with create_job(store, store.new_job(request, kind=JobKind.BACKGROUND)) as owned:
                 owned.note_started()
                 started.put(owned.job.id)
                 by = await owned.wait_cancelled()

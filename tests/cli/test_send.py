@@ -56,7 +56,7 @@ class Owner:
             await interrupted.wait()
             return CANCELLED
 
-        async with create_job(store, REQUEST, kind=JobKind.CALL) as owned:
+        async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as owned:
             self.job_id = owned.job.id
             await run_job(owned, work, lambda progress: None, on_behalf_of="a test")
 

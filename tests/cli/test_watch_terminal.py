@@ -24,7 +24,9 @@ def environ_of(world: World) -> dict[str, str]:
 def make_job(world: World, task: str) -> tuple[JobStore, Claim]:
     """A job that this process owns, so that it goes on."""
     store = JobStore(world.config.parent / "jobs")
-    return store, store.create(DispatchRequest(agent="infra", task=task), kind=JobKind.CALL)
+    return store, store.create(
+        store.new_job(DispatchRequest(agent="infra", task=task), kind=JobKind.CALL)
+    )
 
 
 def wait_until_asked(store: JobStore, job_id: str) -> None:

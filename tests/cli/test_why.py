@@ -34,7 +34,7 @@ def failed(error_type: ErrorType, **more: Any) -> DispatchResult:
 
 def finished(store: JobStore, result: DispatchResult, **asked: Any) -> str:
     request = DispatchRequest(agent="infra", task="look", **asked)
-    claim = store.create(request, kind=JobKind.CALL)
+    claim = store.create(store.new_job(request, kind=JobKind.CALL))
     store.update(claim, record.started(claim.job, time.time() + 12))
     end(store, claim, result)
     return claim.job.id
@@ -71,7 +71,9 @@ def test_a_run_that_did_not_fit_names_the_ceilings_and_its_part(
 ) -> None:
     settings = "[settings]\nmax_cost_per_day_usd = 2\nmax_cost_per_tree_usd = 1.5\n"
     world.write_config(f'{settings}[agents.infra]\ndirectory = "{world.home}"\n')
-    claim = store.create(DispatchRequest(agent="infra", task="look"), kind=JobKind.CALL)
+    claim = store.create(
+        store.new_job(DispatchRequest(agent="infra", task="look"), kind=JobKind.CALL)
+    )
     end(store, claim, failed(ErrorType.BUDGET))
     world.run("why")
     assert "ceiling: $2.00 (max_cost_per_day_usd of [settings])" in world.out
@@ -84,7 +86,9 @@ def test_a_run_that_did_not_fit_names_the_ceilings_and_its_part(
 
 
 def test_a_client_that_gave_the_call_up_is_named(world: World, store: JobStore) -> None:
-    claim = store.create(DispatchRequest(agent="infra", task="look"), kind=JobKind.CALL)
+    claim = store.create(
+        store.new_job(DispatchRequest(agent="infra", task="look"), kind=JobKind.CALL)
+    )
     left = msgspec.structs.replace(claim.job, ref=True, client_gave_up=True)
     store.update(claim, record.started(left, time.time()))
     world.run("why")

@@ -28,7 +28,7 @@ CANCELLED = DispatchResult(
 
 def pending(store: JobStore, kind: JobKind = JobKind.BACKGROUND, **fields: Any) -> Claim:
     """A new job."""
-    return store.create(REQUEST, kind=kind, **fields)
+    return store.create(store.new_job(REQUEST, kind=kind, **fields))
 
 
 def running(store: JobStore, kind: JobKind = JobKind.BACKGROUND, **fields: Any) -> Claim:

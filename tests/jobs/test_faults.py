@@ -400,7 +400,8 @@ from tests.jobs.support import REQUEST
 if os.geteuid() == 0:
     os.setuid(65534)
 try:
-    JobStore(Path(sys.argv[1])).create(REQUEST, kind=JobKind.CALL)
+    store = JobStore(Path(sys.argv[1]))
+    store.create(store.new_job(REQUEST, kind=JobKind.CALL))
 except DispatchError as error:
     print(error)
 """

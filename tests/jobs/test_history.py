@@ -119,7 +119,7 @@ def test_a_listing_reads_as_many_records_as_it_shows(directory: Path) -> None:
 def test_large_tasks_and_answers_do_not_slow_a_listing_down(directory: Path) -> None:
     store = JobStore(directory)
     request = DispatchRequest(agent="infra", task="t" * 1_000_000, context="c" * 1_000_000)
-    store.create(request, kind=JobKind.CALL)
+    store.create(store.new_job(request, kind=JobKind.CALL))
     ended(store, DispatchResult(agent="infra", success=True, result="r" * 8_000_000))
     disk = CountingDisk()
     watched = JobStore(directory, disk=disk)

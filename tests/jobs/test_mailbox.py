@@ -231,7 +231,7 @@ def test_many_senders_at_once_lose_nothing(store: JobStore, directory: Path) -> 
 async def test_the_owner_gets_each_message_once_and_answers_in_the_record(
     store: JobStore, other: JobStore
 ) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         heard: list[Mail] = []
         own.note_started()
 
@@ -266,7 +266,7 @@ async def test_mail_to_a_pending_job_is_there_for_the_process_that_takes_over(
         heard.append(mail)
         arrived.set()
 
-    async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.BACKGROUND)) as own:
         sent = await post(other, own.job.id, "message", 1)
         fds = [os.dup(fd) for fd in own.fds]
         own.release()
@@ -283,7 +283,7 @@ async def test_mail_to_a_pending_job_is_there_for_the_process_that_takes_over(
 async def test_a_sender_that_waits_sees_the_end_of_the_job(
     store: JobStore, other: JobStore
 ) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         own.note_started()
         assert await post(other, own.job.id, "message", 1) is not None
         seen: list[Job] = []

@@ -14,7 +14,7 @@ REQUEST = DispatchRequest(agent="infra", task="look")
 
 def made_by(origin: Origin, directory: Path) -> str:
     store = JobStore(directory, origin=origin)
-    claim = store.create(REQUEST, kind=JobKind.BACKGROUND)
+    claim = store.create(store.new_job(REQUEST, kind=JobKind.BACKGROUND))
     store.release(claim)
     return claim.job.id
 
@@ -49,7 +49,7 @@ def test_the_request_outranks_the_environment(tmp_path: Path) -> None:
 
 def test_a_store_without_an_origin_records_none(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
-    claim = store.create(REQUEST, kind=JobKind.CALL)
+    claim = store.create(store.new_job(REQUEST, kind=JobKind.CALL))
     assert claim.job.client_session is None
     assert mine(Origin({}, "/a"), tmp_path) == set()
     store.release(claim)

@@ -40,7 +40,7 @@ class WatchedStore(JobStore):
 
 
 async def test_a_job_is_recorded_run_and_finished(store: JobStore, directory: Path) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         assert store.read(own.job.id).status is JobStatus.PENDING
         own.note_started()
         own.report("Reading\n  the   logs")
@@ -72,7 +72,7 @@ async def test_many_jobs_take_few_threads(directory: Path) -> None:
     store = Crowded(directory)
 
     async def one() -> None:
-        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
             own.note_started()
             await own.finish(DONE)
 
@@ -86,7 +86,7 @@ async def test_many_jobs_take_few_threads(directory: Path) -> None:
 
 async def test_a_job_that_is_left_unfinished_is_lost(store: JobStore) -> None:
     async def break_off() -> None:
-        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
             own.note_started()
             raise ZeroDivisionError
 
@@ -97,15 +97,14 @@ async def test_a_job_that_is_left_unfinished_is_lost(store: JobStore) -> None:
 
 
 async def test_a_job_that_cannot_be_recorded_is_refused(directory: Path) -> None:
+    store = JobStore(directory, disk=read_only_disk())
     with pytest.raises(JobStoreError, match="nothing was started"):
-        async with create_job(
-            JobStore(directory, disk=read_only_disk()), REQUEST, kind=JobKind.CALL
-        ):
+        async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)):
             pytest.fail("it was not recorded")
 
 
 async def test_an_answer_is_recorded_although_the_start_never_was(store: JobStore) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         assert (await own.finish(DONE)).persisted
     job = store.read(own.job.id)
     assert job.status is JobStatus.DONE
@@ -115,7 +114,7 @@ async def test_an_answer_is_recorded_although_the_start_never_was(store: JobStor
 async def test_an_owner_that_dies_while_it_cancels_its_job_leaves_it_cancelled(
     store: JobStore, other: JobStore, directory: Path
 ) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         own.note_started()
         await own.mark_cancelled("the end of its server")
     job = other.settle(own.job.id)
@@ -129,7 +128,7 @@ async def test_an_owner_that_dies_while_it_cancels_its_job_leaves_it_cancelled(
 
 async def test_finishing_is_not_interrupted(store: JobStore) -> None:
     with trio.CancelScope() as scope:
-        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
             own.note_started()
             scope.cancel()
             await own.finish(DONE)
@@ -141,7 +140,7 @@ async def test_progress_is_written_at_most_once_a_second_and_ends_whole(
 ) -> None:
     store = WatchedStore(directory)
     async with (
-        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own,
         trio.open_nursery() as nursery,
     ):
         own.note_started()
@@ -175,7 +174,7 @@ class SlowStore(WatchedStore):
 async def test_a_run_may_start_while_a_line_of_progress_is_being_written(directory: Path) -> None:
     store = SlowStore(directory)
     async with (
-        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(own.keep_record)
@@ -196,7 +195,7 @@ async def test_a_run_may_start_while_a_line_of_progress_is_being_written(directo
 async def test_a_session_is_written_at_once_with_all_earlier_notes(directory: Path) -> None:
     store = WatchedStore(directory)
     async with (
-        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(own.keep_record)
@@ -221,7 +220,7 @@ async def test_a_record_that_cannot_be_updated_is_reported_once_and_does_not_sto
     disk = FullDisk(100_000)
     store = WatchedStore(directory, disk)
     async with (
-        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(own.keep_record)
@@ -241,7 +240,7 @@ async def test_a_record_that_cannot_be_updated_is_reported_once_and_does_not_sto
 
 async def test_notes_after_the_end_are_ignored(store: JobStore, autojump_clock: MockClock) -> None:
     async with (
-        create_job(store, REQUEST, kind=JobKind.CALL) as own,
+        create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(own.keep_record)
@@ -283,7 +282,7 @@ async def test_a_job_goes_to_another_process_and_outlives_the_one_that_submitted
 
 
 async def test_nothing_is_written_after_a_job_was_released(store: JobStore) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.BACKGROUND)) as own:
         copies = [os.dup(fd) for fd in own.fds]
         own.release()
         own.release()
@@ -296,7 +295,7 @@ async def test_nothing_is_written_after_a_job_was_released(store: JobStore) -> N
 
 
 async def test_a_guard_gets_the_lock_and_not_the_bell(store: JobStore) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         assert len(own.held_fds) == 2
         assert len(own.fds) == 3
         assert set(own.held_fds) < set(own.fds)
@@ -306,7 +305,7 @@ async def test_a_guard_gets_the_lock_and_not_the_bell(store: JobStore) -> None:
 
 
 async def test_the_owner_hears_of_a_cancellation(store: JobStore, other: JobStore) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         heard: list[str] = []
 
         async def listen() -> None:
@@ -326,7 +325,7 @@ async def test_the_owner_hears_of_a_cancellation(store: JobStore, other: JobStor
 async def test_a_failed_check_for_requests_does_not_end_the_run(directory: Path) -> None:
     disk = FaultyDisk()
     store = JobStore(directory, disk=disk)
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         await trio.to_thread.run_sync(store.request_cancel, own.job.id, "the CLI")
         disk.calls.clear()
         disk.fail_at = 1
@@ -336,7 +335,7 @@ async def test_a_failed_check_for_requests_does_not_end_the_run(directory: Path)
 
 
 async def test_a_ring_without_a_marker_cancels_nothing(store: JobStore) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         with trio.move_on_after(0.2) as patience:
             os.write(own.fds[1], b"!" * 10_000)
             await own.wait_cancelled()
@@ -354,7 +353,7 @@ async def test_waiting_for_a_cancellation_never_returns_after_the_end(
         else:
             own.release()
 
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         with trio.move_on_after(0.3) as patience:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(own.wait_cancelled)

@@ -65,14 +65,14 @@ async def test_slow_settling_of_lost_jobs_delays_no_other_job(directory: Path, l
     store = street.store
     async with street.crowded(look):
         with trio.fail_after(10):
-            async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+            async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
                 assert (await settled(store, own.job.id)).status is JobStatus.PENDING
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(wait_until_over, store, own.job.id)
                     await own.finish(DONE)
             assert (await settled(store, own.job.id)).status is JobStatus.DONE
             async with (
-                create_job(store, REQUEST, kind=JobKind.CALL) as own,
+                create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own,
                 trio.open_nursery() as nursery,
             ):
                 ask = partial(cancel, store, own.job.id, by="a test", patience_s=20)
@@ -86,7 +86,10 @@ async def test_slow_settling_of_lost_jobs_delays_no_other_job(directory: Path, l
 
 async def test_marks_before_the_end_do_not_queue_for_a_thread(store: JobStore) -> None:
     go_on = threading.Event()
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own, trio.open_nursery() as nursery:
+    async with (
+        create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own,
+        trio.open_nursery() as nursery,
+    ):
         for _ in range(NEIGHBOURS):
             nursery.start_soon(partial(trio.to_thread.run_sync, go_on.wait, 30))
         await wait_all_tasks_blocked(0.05)

@@ -37,7 +37,7 @@ NOBODY = "0190b5f0000070008000000000000001"
 
 
 def test_a_job_lives_from_pending_over_running_to_done(store: JobStore, other: JobStore) -> None:
-    claim = store.create(REQUEST, kind=JobKind.CALL, parent=NOBODY, ref=True)
+    claim = store.create(store.new_job(REQUEST, kind=JobKind.CALL, parent=NOBODY, ref=True))
     job_id = claim.job.id
     assert other.settle(job_id) == claim.job
     assert (claim.job.status, claim.job.parent, claim.job.ref) == ("pending", NOBODY, True)

@@ -87,7 +87,7 @@ async def test_many_waiters_wake_at_once(store: JobStore, other: JobStore) -> No
         assert (await wait_until_over(other, job_id)).status is JobStatus.DONE
         woken.append(time.perf_counter())
 
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         own.note_started()
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
@@ -156,7 +156,7 @@ async def test_waiting_and_cancelling_work_without_fifos(directory: Path) -> Non
     store = JobStore(
         directory, disk=RefusingDisk(lambda name, *_: errno.EPERM if name == "mkfifo" else 0)
     )
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         assert len(own.fds) == len(own.held_fds) == 1
         own.note_started()
         with trio.fail_after(10):
@@ -183,7 +183,7 @@ async def obey(own: Ownership, result: DispatchResult = CANCELLED) -> None:
 async def test_a_job_is_cancelled_and_gone(
     state: str, store: JobStore, other: JobStore, directory: Path
 ) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         if state == "running":
             own.note_started()
         with trio.fail_after(5):
@@ -204,7 +204,7 @@ async def test_of_many_cancellations_at_once_one_end_is_recorded(
     async def one(asking: JobStore, job_id: str) -> None:
         outcomes.append(await ask(asking, job_id))
 
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         own.note_started()
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
@@ -220,7 +220,7 @@ async def test_of_many_cancellations_at_once_one_end_is_recorded(
 async def test_an_answer_that_came_before_the_cancellation_is_kept(
     store: JobStore, other: JobStore
 ) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         own.note_started()
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
@@ -231,7 +231,7 @@ async def test_an_answer_that_came_before_the_cancellation_is_kept(
 
 async def test_cancel_and_end_race_to_one_end(store: JobStore, other: JobStore) -> None:
     for _ in range(20):
-        async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+        async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
             own.note_started()
             with trio.fail_after(5):
                 async with trio.open_nursery() as nursery:
@@ -244,7 +244,7 @@ async def test_cancel_and_end_race_to_one_end(store: JobStore, other: JobStore) 
 async def test_a_job_that_is_still_ending_is_reported_as_running(
     store: JobStore, other: JobStore
 ) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         own.note_started()
         assert await ask(other, own.job.id, patience_s=0.1) is CancelOutcome.RUNNING
         assert not own.job.status.is_terminal
@@ -259,7 +259,7 @@ async def test_a_job_that_is_still_ending_is_reported_as_running(
 async def test_a_cancellation_waits_until_the_guard_has_gone(
     store: JobStore, other: JobStore
 ) -> None:
-    async with create_job(store, REQUEST, kind=JobKind.CALL) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
         own.note_started()
         guards = [os.dup(fd) for fd in own.held_fds]
 

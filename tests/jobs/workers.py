@@ -23,7 +23,7 @@ async def submit(directory: Path) -> None:
     store = JobStore(directory)
     ours, theirs = socket.socketpair()
     worker = [sys.executable, "-m", "tests.jobs.workers", "work", str(directory)]
-    async with create_job(store, REQUEST, kind=JobKind.BACKGROUND) as own:
+    async with create_job(store, store.new_job(REQUEST, kind=JobKind.BACKGROUND)) as own:
         await trio.lowlevel.open_process(
             [*worker, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],

@@ -203,7 +203,9 @@ def asked_in_vain(
     result: DispatchResult = msgspec.structs.replace(DONE, session_id=SESSION),  # noqa: B008
 ) -> str:
     """The id of a job that ended with a question that nobody answered."""
-    claim = store.create(msgspec.structs.replace(REQUEST, agent=agent), kind=JobKind.BACKGROUND)
+    claim = store.create(
+        store.new_job(msgspec.structs.replace(REQUEST, agent=agent), kind=JobKind.BACKGROUND)
+    )
     job = msgspec.structs.replace(
         claim.job, status=JobStatus.RUNNING, started_at=1.0, questions=[past("a1", agent)]
     )

@@ -361,7 +361,7 @@ async def test_no_call_waits_for_the_conversation_in_which_it_is_made(stage: Sta
     async with stage.open(tree) as service:
         outer = await service.submit(task("go"))
         await session_known(service, outer.id)
-        inner = store.create(task("go"), kind=JobKind.CALL, parent=outer.id)
+        inner = store.create(store.new_job(task("go"), kind=JobKind.CALL, parent=outer.id))
         for parent in (outer, inner.job):
             stage.environ[JOB_VARIABLE] = parent.id
             async with stage.open(tree) as within:

@@ -47,7 +47,7 @@ async def test_mail_waits_for_its_handler_and_other_kinds_do_not_reach_it(tmp_pa
         return DONE
 
     with trio.fail_after(30):
-        async with create_job(store, REQUEST, kind=JobKind.CALL) as owned:
+        async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as owned:
             result = await run_job(owned, work, ignore_progress, on_behalf_of="a test")
     assert result.success
     assert heard == ["early", "late"]

@@ -301,7 +301,7 @@ async def _run(
     store: JobStore, work: Callable[[JobRun], Awaitable[DispatchResult]]
 ) -> DispatchResult:
     request = DispatchRequest(agent="infra", task="go")
-    async with create_job(store, request, kind=JobKind.CALL) as owned:
+    async with create_job(store, store.new_job(request, kind=JobKind.CALL)) as owned:
         return await run_job(owned, work, lambda progress: None, on_behalf_of="a test")
 
 

@@ -228,12 +228,12 @@ async def test_older_tasks_are_listed_by_pages_the_newest_first(make_house: Make
     made = []
     for number in range(150):
         kind = JobKind.CALL if number % 15 == 0 else JobKind.BACKGROUND
-        claim = store.create(request, kind=kind)
+        claim = store.create(store.new_job(request, kind=kind))
         store.finish(claim, end(claim.job))
         if kind is not JobKind.CALL:
             made.append(claim.job.id)
     stranger = JobStore(house.jobs, origin=Origin({}, "/elsewhere"))
-    claim = stranger.create(request, kind=JobKind.BACKGROUND)
+    claim = stranger.create(stranger.new_job(request, kind=JobKind.BACKGROUND))
     stranger.finish(claim, end(claim.job))
     with trio.fail_after(60):
         async with house.serving() as server:
