@@ -59,7 +59,7 @@ def _serve(
     import trio
 
     from agent_dispatch.preload import preload_modules
-    from agent_dispatch.remote.host.methods import Rights
+    from agent_dispatch.remote.host.rights import Rights
     from agent_dispatch.remote.host.stub import serve
     from agent_dispatch.remote.this_host import host_environ
     from agent_dispatch.run.service import open_service
