@@ -1,11 +1,12 @@
 """The third surface: a process that runs one background job and outlives its submitter.
 
-The submitter's fork server forks it, or it is started as `python -P -m agent_dispatch.worker FDS…`
-where there is none. It has a session of its own, nobody as its parent, the null device as its
-streams and the environment of its submitter. It holds the job's lock while it works, and its guard
-does so while a process of the run is left. What it says on stderr goes to the job's log.
+The submitter's fork server forks it; without a fork server it is started as
+`python -P -m agent_dispatch.worker FDS…`. It has a session of its own, no living parent, the null
+device as its streams and the environment of its submitter. It holds the job's lock while it works,
+and its guards hold it while a process of the run is left. Its stderr goes to the job's log.
 
-The fork server imports this module, so its imports at the top are the standard library's.
+The fork server imports this module, so the top of it imports only the standard library, and what
+uses nothing else.
 """
 
 import gc
@@ -36,10 +37,10 @@ def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
     """Be the worker of one job, in a process that was forked for it.
 
     Args:
-        request: `job_id`, `env`, and `claude`, the program that plays it, or None.
-        fds: Where to say that we are up and to be told to go, and the job's own.
+        request: `job_id`, `env`, and `claude`: the program to run as claude, or None.
+        fds: The socket to the submitter, then the descriptors of the job.
     """
-    # Nobody's child, so that a walk down from the submitter does not find it.
+    # Without a living parent, so that a client that kills its server's tree does not find it.
     if os.fork():
         return
     os.setsid()
@@ -47,7 +48,7 @@ def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
     os.chdir("/")
     submitter, *job_fds = fds
     is_ours = wait_for_go(submitter)
-    # Before the first thread. It takes over none of our descriptors.
+    # Before the first thread. It gets none of our descriptors.
     guards = start_fork_server()
     # Until the event loop listens, a signal waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVE_SIGNALS)
@@ -55,7 +56,7 @@ def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
 
 
 def wait_for_go(fd: int) -> bool:
-    """Say to the submitter that this worker is up; whether the job is ours then. Closes `fd`."""
+    """Report to the submitter, and return whether the job is ours then. Closes `fd`."""
     try:
         os.write(fd, UP)
         return os.read(fd, len(GO)) == GO
@@ -82,7 +83,7 @@ def _run_job(
 
     with JobLog(open_log) as log, redirect_stderr(log):
         if not is_ours:
-            # Never told to anybody, or told to be cancelled or to have failed: it must not run.
+            # Its submitter has recorded it as cancelled or failed, or has died: it must not run.
             sys.stderr.write(f"job {job_id}: its submitter is gone; not run\n")
             return
         try:
@@ -93,7 +94,7 @@ def _run_job(
             preload_modules()
             trio.run(_work, job_id, fds, environ, claude, guards)
         except Exception:
-            # The log is all that is left of it.
+            # Nobody else sees it: the log must have it.
             traceback.print_exc()
             raise
 
@@ -125,17 +126,17 @@ async def _work(
                 ) as service:
                     await service.run_handed_over(job_id, fds)
             except DispatchError as error:
-                # The record says it too, if it could be written.
+                # The record has it too, if it could be written.
                 sys.stderr.write(f"job {job_id}: {error}\n")
             nursery.cancel_scope.cancel()
 
 
 ENTRIES: Mapping[str, Entry] = {GUARD: guard.run, WORKER: run}
-"""What the fork server of an owner forks."""
+"""What the fork server of an owner can fork."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """The slow way in: descriptors by number, the request as JSON on stdin."""
+    """Start without a fork server: descriptors as numbers, the request as JSON on stdin."""
     request = json.load(sys.stdin)
     if (soft := request.get("open_files")) is not None:
         set_soft_limit(soft)

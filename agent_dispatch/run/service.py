@@ -42,7 +42,7 @@ from agent_dispatch.model.dispatch import (
     OnProgress,
     ignore_progress,
 )
-from agent_dispatch.model.event import TellEvent, ignore_event
+from agent_dispatch.model.event import TellEvent
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
 from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.question import PastQuestion
@@ -83,28 +83,24 @@ class Service:
         registry: Registry,
         store: JobStore,
         hosts: Hosts,
-        limits: Limits,
-        open_claude: OpenClaude,
-        launcher: Launcher,
+        parts: RunParts,
+        threads: DirectoryThreads,
         workers: Workers,
         nursery: trio.Nursery,
         environ: Mapping[str, str],
-        claude: Sequence[str] | None = None,
-        tell: TellEvent = ignore_event,
+        tell: TellEvent,
     ) -> None:
-        """Wire a service; `open_service` does it for real.
+        """Wire a service; `open_service` makes its parts.
 
         Args:
             registry: The agents.
             store: The records.
             hosts: The other machines of the configuration.
-            limits: The slots of this process's depth, and the locks of sessions.
-            open_claude: Runs claude.
-            launcher: Starts the guards of other programs.
+            parts: What every run uses.
+            threads: For looks at directories that may hang.
             workers: Starts background jobs.
             nursery: Where shared runs live.
-            environ: What agents inherit; also names the nesting depth and holds PATH.
-            claude: The program and its first arguments; None: `claude` on PATH.
+            environ: Of this process: its nesting depth, and the job and tree around it.
             tell: Gets permission questions, and the ends of background jobs.
         """
         self._store = store
@@ -113,16 +109,9 @@ class Service:
         self._parent = environ.get(JOB_VARIABLE)
         self._tree = tree_around(environ)
         self._ids = IdSource()
-        self._threads = DirectoryThreads()
-        self._planner = Planner(registry, environ, claude, self._threads)
-        parts = RunParts(
-            planner=self._planner,
-            limits=limits,
-            accounts=Accounts(store.ledger, environ),
-            open_claude=open_claude,
-            launcher=launcher,
-            work_trees=WorkTrees(launcher, self._threads),
-        )
+        self._environ = environ
+        self._threads = threads
+        self._planner = parts.planner
         self._runner = Runner(store=store, parts=parts, parent=self._parent, tell=tell)
         self._flight = SingleFlight(nursery)
         self.jobs = Jobs(store, hosts, self._submit_allowed, is_nested=current_depth(environ) > 0)
@@ -517,8 +506,8 @@ class Service:
         Raises:
             ConfigError: It does not exist.
         """
-        if self._planner.environ.get("AGENT_DISPATCH_CONFIG"):
-            check = partial(require_named_config, self._planner.environ)
+        if self._environ.get("AGENT_DISPATCH_CONFIG"):
+            check = partial(require_named_config, self._environ)
             await self._threads.run("the configuration", check)
 
 
@@ -551,6 +540,15 @@ async def open_service(
     launcher = Launcher(fork_server)
     notifier = Notifier(registry, environ)
     store = store or JobStore(jobs, on_end=notifier.job_ended, origin=Origin(environ))
+    threads = DirectoryThreads()
+    parts = RunParts(
+        planner=Planner(registry, environ, claude, threads),
+        limits=Limits(jobs, current_depth(environ)),
+        accounts=Accounts(store.ledger, environ),
+        open_claude=open_claude or partial(open_real_claude, launcher),
+        launcher=launcher,
+        work_trees=WorkTrees(launcher, threads),
+    )
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         hosts = Hosts(
@@ -567,13 +565,11 @@ async def open_service(
                 registry=registry,
                 store=store,
                 hosts=hosts,
-                limits=Limits(jobs, current_depth(environ)),
-                open_claude=open_claude or partial(open_real_claude, launcher),
-                launcher=launcher,
+                parts=parts,
+                threads=threads,
                 workers=Workers(store, fork_server, environ, claude),
                 nursery=nursery,
                 environ=environ,
-                claude=claude,
                 tell=notifier.tell,
             )
         except Exception as error:
