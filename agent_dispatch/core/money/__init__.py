@@ -1,0 +1,1 @@
+"""Costs of runs: ceilings, lines of the ledger, and statistics."""

@@ -1,0 +1,1 @@
+"""What callers ask: arguments, checks, JSON Schemas, and the prompt."""
