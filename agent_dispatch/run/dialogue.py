@@ -12,10 +12,10 @@ from agent_dispatch.core.command import Command
 from agent_dispatch.core.dialogue.exchange import (
     Exchange,
     PlannedTurn,
-    dialogue_to_result,
     refused_dialogue,
     timeout_error,
 )
+from agent_dispatch.core.dialogue.record import dialogue_to_result
 from agent_dispatch.core.money.shares import Share, join_shares, share_of
 from agent_dispatch.core.next_step import more_time
 from agent_dispatch.core.outcome.api_failure import resets_at

@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 import trio
 
-from agent_dispatch.core.dialogue.exchange import session_of_agent
+from agent_dispatch.core.dialogue.record import session_of_agent
 from agent_dispatch.core.questions import NoQuestionError, answerable, question_for
 from agent_dispatch.core.request.prompt import allowed_later_task
 from agent_dispatch.errors import DispatchError, InvalidRequestError

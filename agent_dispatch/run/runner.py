@@ -5,11 +5,7 @@ from functools import partial
 
 import msgspec
 
-from agent_dispatch.core.dialogue.exchange import (
-    as_dispatch,
-    dialogue_from_result,
-    dialogue_request,
-)
+from agent_dispatch.core.dialogue.record import as_dispatch, dialogue_from_result, dialogue_request
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore

@@ -26,7 +26,7 @@ from agent_dispatch.config.paths import (
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core import group_job
 from agent_dispatch.core.command import current_depth
-from agent_dispatch.core.dialogue.exchange import as_dispatch, dialogue_from_result
+from agent_dispatch.core.dialogue.record import as_dispatch, dialogue_from_result
 from agent_dispatch.core.outcome.refusal import result_of_job
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError

@@ -1,6 +1,6 @@
 """Whether a conversation may be resumed, as far as the records of jobs say."""
 
-from agent_dispatch.core.dialogue.exchange import agent_of_session
+from agent_dispatch.core.dialogue.record import agent_of_session
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import Job

@@ -12,12 +12,14 @@ from agent_dispatch.core.dialogue.closing import without_marker
 from agent_dispatch.core.dialogue.exchange import (
     Exchange,
     PlannedTurn,
-    as_dispatch,
     check_dialogue,
-    dialogue_from_result,
-    dialogue_to_result,
     refused_dialogue,
     timeout_error,
+)
+from agent_dispatch.core.dialogue.record import (
+    as_dispatch,
+    dialogue_from_result,
+    dialogue_to_result,
 )
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult

@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from agent_dispatch.core.dialogue.exchange import dialogue_from_result
+from agent_dispatch.core.dialogue.record import dialogue_from_result
 from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Member
 from agent_dispatch.model.parallel import ParallelResult

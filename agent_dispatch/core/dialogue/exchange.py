@@ -4,14 +4,12 @@ In each round the responder speaks first, then the requester. `[RESOLVED]` ends 
 as the last word of a message (see `closing`).
 """
 
-import contextlib
 from collections.abc import Sequence
 
 import msgspec
 
 from agent_dispatch.core.dialogue.closing import is_courtesy, without_marker
 from agent_dispatch.core.dialogue.prompt import MAX_QUOTED_CHARS, build_turn_prompt
-from agent_dispatch.core.outcome.evidence import merge_evidence
 from agent_dispatch.core.request.checks import MAX_PROMPT_BYTES, check_text
 from agent_dispatch.core.request.timeout import check_timeout
 from agent_dispatch.core.text import is_blank
@@ -25,11 +23,9 @@ from agent_dispatch.model.dialogue import (
 )
 from agent_dispatch.model.dispatch import (
     COST_DECIMALS,
-    DispatchRequest,
     DispatchResult,
     ErrorType,
 )
-from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
 
 
@@ -96,17 +92,17 @@ class Exchange:
             prompt=build_turn_prompt(self._request, role, number, self._turns),
         )
 
-    def add(self, step: PlannedTurn, result: DispatchResult) -> None:
+    def add(self, turn: PlannedTurn, result: DispatchResult) -> None:
         """Add the result of a turn that succeeded."""
-        self._turns.append(_turn(step, result))
-        self._learn(step, result)
+        self._turns.append(_spoken(turn, result))
+        self._learn(turn, result)
 
-    def fail(self, step: PlannedTurn, result: DispatchResult) -> None:
+    def fail(self, turn: PlannedTurn, result: DispatchResult) -> None:
         """Add the result of a turn that failed; it ends the dialogue."""
         if result.result or result.cost_usd:
-            self._turns.append(_turn(step, result))
-        self._learn(step, result)
-        where = f"Round {step.round}, agent {step.agent!r} ({step.role})"
+            self._turns.append(_spoken(turn, result))
+        self._learn(turn, result)
+        where = f"Round {turn.round}, agent {turn.agent!r} ({turn.role})"
         self.stop(f"{where}: {result.error}", result.error_type or ErrorType.CLI_ERROR)
 
     def stop(self, error: str, error_type: ErrorType, next_steps: Sequence[NextStep] = ()) -> None:
@@ -169,11 +165,11 @@ class Exchange:
         said = (turn.message for turn in reversed(self._turns) if turn.role is role)
         return next((message for message in said if not is_blank(message)), "")
 
-    def _learn(self, step: PlannedTurn, result: DispatchResult) -> None:
+    def _learn(self, turn: PlannedTurn, result: DispatchResult) -> None:
         if result.session_id is not None:
-            self._sessions[step.agent] = result.session_id
+            self._sessions[turn.agent] = result.session_id
         if result.hint:
-            self._hints.setdefault(f"{step.agent}: {result.hint}")
+            self._hints.setdefault(f"{turn.agent}: {result.hint}")
         self._next_steps += result.next_steps or ()
 
     def _name(self, role: Role) -> str:
@@ -186,11 +182,11 @@ class Exchange:
         ]
 
 
-def _turn(step: PlannedTurn, result: DispatchResult) -> DialogueTurn:
+def _spoken(turn: PlannedTurn, result: DispatchResult) -> DialogueTurn:
     return DialogueTurn(
-        agent=step.agent,
-        role=step.role,
-        round=step.round,
+        agent=turn.agent,
+        role=turn.role,
+        round=turn.round,
         message=result.result,
         cost_usd=result.cost_usd,
         duration_ms=result.duration_ms,
@@ -208,97 +204,9 @@ def timeout_error(timeout_s: float) -> str:
     return f"The time for the whole dialogue was up ({timeout_s:g} s)."
 
 
-# -- the record of a dialogue: it is that of a dispatch to the responder
-
-
-def as_dispatch(request: DialogueRequest) -> DispatchRequest:
-    """Return the request that a dialogue is recorded as: a dispatch of the topic."""
-    return DispatchRequest(
-        agent=request.responder,
-        task=request.topic,
-        caller=request.requester,
-        timeout_s=request.timeout_s,
-    )
-
-
-def dialogue_request(job: Job) -> DialogueRequest:
-    """Rebuild the request of a dialogue, for the worker that runs it."""
-    requester, responder = job.agents or (job.caller, job.agent)
-    return DialogueRequest(
-        requester=requester,
-        responder=responder,
-        topic=job.task,
-        max_rounds=job.max_rounds or MAX_ROUNDS,
-        timeout_s=job.timeout_seconds,
-    )
-
-
-def dialogue_to_result(request: DialogueRequest, dialogue: DialogueResult) -> DispatchResult:
-    """Return a dialogue as the result of a dispatch, with all of it in `parsed_result`."""
-    denied = [tool for turn in dialogue.conversation for tool in turn.denied_tools or ()]
-    calls = [call for turn in dialogue.conversation for call in turn.denied_calls or ()]
-    return DispatchResult(
-        agent=request.responder,
-        success=dialogue.error is None,
-        result=dialogue.final_answer,
-        session_id=(dialogue.sessions or {}).get(request.responder),
-        cost_usd=dialogue.total_cost_usd,
-        duration_ms=dialogue.total_duration_ms,
-        error=dialogue.error,
-        error_type=dialogue.error_type,
-        parsed_result=msgspec.to_builtins(msgspec.structs.replace(dialogue, next_steps=None)),
-        denied_tools=list(dict.fromkeys(denied)) or None,
-        denied_calls=list(dict.fromkeys(calls)) or None,
-        evidence=merge_evidence(turn.evidence for turn in dialogue.conversation),
-        hint=dialogue.hint,
-        left_running=dialogue.left_running,
-        next_steps=dialogue.next_steps,
-    )
-
-
 def refused_dialogue(request: DialogueRequest, result: DispatchResult) -> DialogueResult:
     """Return the result of a dialogue that was not started, for the reason in `result`."""
     exchange = Exchange(request)
     error_type = result.error_type or ErrorType.CLI_ERROR
     exchange.stop(result.error or "", error_type, result.next_steps or ())
     return exchange.result(duration_ms=0)
-
-
-def dialogue_from_result(result: DispatchResult) -> DialogueResult:
-    """Return the dialogue that `dialogue_to_result` recorded; an empty one if it never began."""
-    dialogue = DialogueResult(
-        resolved=False, rounds=0, total_duration_ms=0, final_answer="", conversation=[]
-    )
-    if result.parsed_result is not msgspec.UNSET:
-        dialogue = msgspec.convert(result.parsed_result, DialogueResult)
-    # These may have changed in the record.
-    return msgspec.structs.replace(
-        dialogue,
-        job_id=result.job_id,
-        error=result.error,
-        error_type=result.error_type,
-        hint=result.hint,
-        next_steps=result.next_steps,
-    )
-
-
-def agent_of_session(job: Job, session_id: str) -> str | None:
-    """Return the agent that had a session in a job; None if the session is not the job's."""
-    wanted = session_id.lower()
-    return next((name for known, name in _sessions(job).items() if known.lower() == wanted), None)
-
-
-def session_of_agent(job: Job, agent: str) -> str | None:
-    """Return the session of an agent in a job; None if it had none."""
-    return next((known for known, name in _sessions(job).items() if name == agent), None)
-
-
-def _sessions(job: Job) -> dict[str, str]:
-    """Return the agent of each session of a job."""
-    sessions = {job.session_id: job.agent} if job.session_id else {}
-    if job.result is not None and isinstance(job.result.parsed_result, dict):
-        # A result of another form is not a dialogue.
-        with contextlib.suppress(msgspec.ValidationError):
-            dialogue = msgspec.convert(job.result.parsed_result, DialogueResult)
-            sessions |= {theirs: name for name, theirs in (dialogue.sessions or {}).items()}
-    return sessions

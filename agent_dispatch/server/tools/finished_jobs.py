@@ -3,7 +3,7 @@
 import msgspec
 
 from agent_dispatch.core import group_job
-from agent_dispatch.core.dialogue.exchange import dialogue_from_result
+from agent_dispatch.core.dialogue.record import dialogue_from_result
 from agent_dispatch.core.inline.dialogue import inline_dialogue
 from agent_dispatch.core.inline.result import inline, refer
 from agent_dispatch.core.next_step import worded
