@@ -54,7 +54,6 @@ def build_server(
         arrived_at: Returns when a request came, on Trio's clock.
     """
     handlers = _Handlers(service, tools, arrived_at)
-    job_tasks = handlers.tasks
     server = _Server(
         SERVER_NAME,
         lifespan=handlers.open_pending_calls,
@@ -75,7 +74,7 @@ def build_server(
         handlers.call_as_task,
     ]
     server.extensions[tasks.EXTENSION] = {}
-    for method, params, handler in job_tasks.handlers():
+    for method, params, handler in handlers.tasks.handlers():
         server.add_request_handler(method, params, handler)
     return server
 

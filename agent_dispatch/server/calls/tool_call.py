@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Generic
 
@@ -35,34 +36,18 @@ _WIDENING = "widen"
 """The key of the form that asks for more rights."""
 
 
+@dataclass(eq=False)
 class ToolCall(Generic[ParamsT]):
     """One call of a tool, with arguments that have been checked."""
 
-    def __init__(
-        self,
-        tool: Tool[ParamsT],
-        params: ParamsT,
-        service: Service,
-        pending: PendingCalls,
-        caller: Caller,
-        on_progress: OnProgress,
-    ) -> None:
-        """Prepare the call.
-
-        Args:
-            tool: The tool.
-            params: Its arguments.
-            service: What the tool works with.
-            pending: Runs work that may go on when its caller leaves.
-            caller: The client behind the call.
-            on_progress: Gets progress for the client.
-        """
-        self._tool = tool
-        self._params = params
-        self._service = service
-        self._pending = pending
-        self._caller = caller
-        self._on_progress = on_progress
+    tool: Tool[ParamsT]
+    params: ParamsT
+    service: Service
+    pending: PendingCalls
+    """Does work that may go on when the caller leaves."""
+    caller: Caller
+    on_progress: OnProgress
+    """Gets progress for the client."""
 
     async def run(self) -> object:
         """Run the tool and return its answer.
@@ -73,33 +58,34 @@ class ToolCall(Generic[ParamsT]):
         Raises:
             DispatchError: Whatever the tool raised.
         """
-        if self._tool.run_detached is not None:
-            return await self._run_waiting(self._tool.run_detached)
-        if self._tool.wait_at_most is not None:
+        if self.tool.run_detached is not None:
+            return await self._run_waiting(self.tool.run_detached)
+        params = self.params
+        if self.tool.wait_at_most is not None:
             due_at = await self._due_at(TaskMode.NEVER)
             if due_at < math.inf:
                 left_s = max(due_at - trio.current_time(), 0)
-                self._params = self._tool.wait_at_most(self._params, left_s)
-        return await self._run_here()
+                params = self.tool.wait_at_most(params, left_s)
+        return await self._run_here(params)
 
-    async def _run_here(self) -> object:
+    async def _run_here(self, params: ParamsT) -> object:
         """Run a tool that starts no agent; if it gives more rights, the user is asked first."""
-        show_questions = self._caller.show_questions
+        show_questions = self.caller.show_questions
 
         def report(progress: Progress) -> None:
-            self._on_progress(progress)
+            self.on_progress(progress)
             if show_questions is not None:
                 show_questions(progress)
 
-        if self._caller.response is not None:
-            self._caller.response.state_of(self._key)  # Refuses a response to another call.
+        if self.caller.response is not None:
+            self.caller.response.state_of(self._key)  # Refuses a response to another call.
         try:
-            return await self._tool.run(self._service, self._params, report)
+            return await self.tool.run(self.service, params, report)
         except WideningError as error:
-            if self._tool.run_granted is None or error.is_nested:
+            if self.tool.run_granted is None or error.is_nested:
                 raise
             refused = error
-        return await self._ask_to_widen(refused, self._tool.run_granted)
+        return await self._ask_to_widen(refused, self.tool.run_granted)
 
     async def _ask_to_widen(self, refused: WideningError, run_granted: Run[ParamsT]) -> object:
         """Make a change that gives more rights if the user accepts it.
@@ -107,7 +93,7 @@ class ToolCall(Generic[ParamsT]):
         Raises:
             WideningError: The user does not, or cannot be asked.
         """
-        caller = self._caller
+        caller = self.caller
         if caller.response is not None:
             accepted = caller.response.actions.get(_WIDENING) == ACCEPT
         elif caller.form_mode is FormMode.BY_RETRY:
@@ -118,46 +104,46 @@ class ToolCall(Generic[ParamsT]):
             accepted = confirm is not None and await confirm(refused)
         if not accepted:
             raise refused
-        return await run_granted(self._service, self._params, self._on_progress)
+        return await run_granted(self.service, self.params, self.on_progress)
 
     async def _run_waiting(self, run_detached: Run[ParamsT]) -> object:
         """Run a tool that waits for an agent; its work may outlive the call."""
-        tool, caller, pending = self._tool, self._caller, self._pending
-        can_detach = tool.agents_of is None or await self._service.are_local(
-            tool.agents_of(self._params)
+        tool, caller, pending = self.tool, self.caller, self.pending
+        can_detach = tool.agents_of is None or await self.service.are_local(
+            tool.agents_of(self.params)
         )
         due_at = await self._due_at(caller.task_mode if can_detach else TaskMode.NEVER)
         by_retry = can_detach and await self._may_ask_by_retry()
         answer: object
         if caller.response is not None:
             state = caller.response.state_of(self._key)
-            await pass_on(self._service, state.job_id, caller.response.actions)
+            await pass_on(self.service, state.job_id, caller.response.actions)
             caller.seen_questions = frozenset(state.asked)
             answer = InBackground(state.job_id)
         elif can_detach and (due_at < math.inf or by_retry):
-            work = partial(run_detached, self._service, self._params)
+            work = partial(run_detached, self.service, self.params)
             answer = await pending.wait(
-                self._key, work, self._on_progress, caller, detached=True, due_at=due_at
+                self._key, work, self.on_progress, caller, detached=True, due_at=due_at
             )
         else:
-            work = partial(tool.run, self._service, self._params)
-            answer = await pending.wait(self._key, work, self._on_progress, caller)
+            work = partial(tool.run, self.service, self.params)
+            answer = await pending.wait(self._key, work, self.on_progress, caller)
         if not isinstance(answer, InBackground) or caller.task_mode is not TaskMode.NEVER:
             return answer
         if by_retry or caller.response is not None:
             return await self._follow(answer.job_id, due_at)
-        return _still_running(await self._service.jobs.get(answer.job_id))
+        return _still_running(await self.service.jobs.get(answer.job_id))
 
     async def _follow(self, job_id: str, due_at: float) -> object:
         """Wait until a job ends, or has a question that the user has not seen, or time is up."""
 
         async def wait(report: OnProgress) -> object:
             report(Progress(f"Job {job_id}", job_id))
-            return answer_of(await self._service.jobs.wait(job_id, math.inf, report))
+            return answer_of(await self.service.jobs.wait(job_id, math.inf, report))
 
-        caller = self._caller
+        caller = self.caller
         while True:
-            job: Job = await self._service.jobs.get(job_id)
+            job: Job = await self.service.jobs.get(job_id)
             if job.status.is_terminal:
                 return answer_of(job)
             seen = caller.seen_questions
@@ -168,26 +154,26 @@ class ToolCall(Generic[ParamsT]):
             if trio.current_time() >= due_at:
                 return _still_running(job)
             key = b"job " + job_id.encode()
-            answer = await self._pending.wait(
-                key, wait, self._on_progress, caller, detached=True, due_at=due_at
+            answer = await self.pending.wait(
+                key, wait, self.on_progress, caller, detached=True, due_at=due_at
             )
             if not isinstance(answer, InBackground):
                 return answer
 
     async def _may_ask_by_retry(self) -> bool:
         """Whether the answer may be a question, so that the work must outlive the call."""
-        caller = self._caller
+        caller = self.caller
         can_ask = caller.form_mode is FormMode.BY_RETRY and caller.task_mode is TaskMode.NEVER
-        return can_ask and await self._service.may_ask()
+        return can_ask and await self.service.may_ask()
 
     async def _due_at(self, task_mode: TaskMode) -> float:
         """Return when the answer is due, on Trio's clock."""
         try:
-            settings = await self._service.settings()
+            settings = await self.service.settings()
         except DispatchError:
             settings = Settings()  # A tool that needs the settings reports the error.
-        patience = patience_s(settings.patience_seconds, self._caller.client)
-        due_at = math.inf if patience is None else self._caller.arrived_at + patience
+        patience = patience_s(settings.patience_seconds, self.caller.client)
+        due_at = math.inf if patience is None else self.caller.arrived_at + patience
         match task_mode:
             case TaskMode.ALWAYS:
                 return -math.inf
@@ -200,8 +186,8 @@ class ToolCall(Generic[ParamsT]):
     @cached_property
     def _key(self) -> bytes:
         """The same for calls that ask for the same."""
-        _, text = encode(self._params)
-        return hashlib.blake2b(f"{self._tool.name} {text}".encode(), digest_size=32).digest()
+        _, text = encode(self.params)
+        return hashlib.blake2b(f"{self.tool.name} {text}".encode(), digest_size=32).digest()
 
 
 def _still_running(job: Job) -> StillRunning:
