@@ -1,4 +1,4 @@
-"""Whenever and however often a job is cancelled: one terminal state, and nothing of it is left."""
+"""Whenever and however often a job is cancelled, it ends once, and no process of it is left."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The witness of `bench.chaos` sees what it is there for; without that its silence says nothing."""
+"""The witness of `bench.chaos` finds violations; otherwise its silence would mean nothing."""
 
 import os
 import subprocess
@@ -170,7 +170,7 @@ def raise_something(sabotage: Sabotage) -> None:
         (raise_something, "bug"),
     ],
 )
-def test_each_invariant_that_does_not_hold_is_told(
+def test_each_broken_invariant_is_reported(
     sabotage: Sabotage, spoil: Callable[[Sabotage], None], invariant: str
 ) -> None:
     assert sabotage.witness.violations == []
@@ -178,7 +178,7 @@ def test_each_invariant_that_does_not_hold_is_told(
     assert {told.partition(":")[0] for told in sabotage.witness.violations} >= {invariant}
 
 
-def test_a_sound_scene_is_not_accused(sabotage: Sabotage) -> None:
+def test_a_sound_scene_has_no_violation(sabotage: Sabotage) -> None:
     ledger = sabotage.scene.directory / "ledger"
     ledger.write_text(f"answer {sabotage.over} Three\n")
     end(sabotage.scene.store, sabotage.claim, DONE)
@@ -197,7 +197,7 @@ def test_a_sound_scene_is_not_accused(sabotage: Sabotage) -> None:
     assert len(read_ledger(sabotage.scene.directory).answers) == 2
 
 
-def test_what_cleared_its_environment_is_seen_and_swept(sabotage: Sabotage) -> None:
+def test_processes_with_a_cleared_environment_are_found_and_ended(sabotage: Sabotage) -> None:
     claude = str(sabotage.scene.directory / "bin" / "claude")
     command = [sys.executable, "-c", "print('up', flush=True); input()", claude]
     pipe = subprocess.PIPE
@@ -211,7 +211,7 @@ def test_what_cleared_its_environment_is_seen_and_swept(sabotage: Sabotage) -> N
     assert sabotage.scene.agents() == []
 
 
-def test_a_seed_is_one_plan_and_seeds_in_a_row_strike_with_every_fault() -> None:
+def test_a_seed_gives_one_plan_and_consecutive_seeds_cover_every_fault() -> None:
     assert make_plan(7) == make_plan(7)
     plans = [make_plan(seed) for seed in range(100, 100 + len(FAULTS))]
     assert {strike.fault for plan in plans for strike in plan.strikes} == set(FAULTS)

@@ -1,4 +1,4 @@
-"""Records that cannot be removed are no reason to withhold an answer."""
+"""An answer is given even if old records cannot be removed."""
 
 import sys
 import threading
@@ -85,7 +85,7 @@ def no_threads() -> None:
         (leaving, no_threads, ["left alone", "Bug in agent-dispatch", "new thread"]),
     ],
 )
-async def test_what_housekeeping_meets_is_said_and_ends_nothing(
+async def test_a_failure_of_housekeeping_is_reported_and_ends_nothing(
     prune: Callable[[float, float], Collected],
     tidy: Callable[[], None],
     said: list[str],
@@ -98,7 +98,7 @@ async def test_what_housekeeping_meets_is_said_and_ends_nothing(
     assert [text for text in said if text not in "".join(reported)] == []
 
 
-async def test_a_thread_that_cannot_be_had_for_housekeeping_is_said_and_ends_nothing(
+async def test_a_refused_thread_for_housekeeping_is_reported_and_ends_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def refuse(*args: object) -> None:  # noqa: ASYNC124  # as `in_pool` is
@@ -110,7 +110,7 @@ async def test_a_thread_that_cannot_be_had_for_housekeeping_is_said_and_ends_not
     assert "can't start new thread" in "".join(reported)
 
 
-async def test_housekeeping_that_is_cut_off_reports_all_the_same() -> None:
+async def test_cancelled_housekeeping_still_reports() -> None:
     go_on, done = threading.Event(), threading.Event()
     reported: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Workers that are stopped for a while, and dispatches inside dispatches that come to their end."""
+"""Workers that are stopped for a while, and nested dispatches whose outer one ends."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ async def test_a_worker_that_is_stopped_keeps_its_job_and_goes_on_with_it(
     assert (job.status, job.result and job.result.result) == (JobStatus.DONE, "after all")
 
 
-async def test_what_runs_inside_an_agent_ends_with_it_at_its_deadline(
+async def test_a_nested_dispatch_ends_with_its_agent_at_the_deadline(
     make_house: MakeHouse,
 ) -> None:
     house = make_house(NESTING, settings="default_timeout = 1")

@@ -1,4 +1,4 @@
-"""What the environment allows a server may be too little or too much."""
+"""Limits of the environment that are too low or too high: open files, processes, umask."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def loose_files(house: House) -> dict[str, str]:
     return {str(path): oct(mode) for path, mode in modes.items() if stat.S_IMODE(mode) & 0o077}
 
 
-async def test_all_files_are_private_with_an_umask_that_takes_nothing(
+async def test_all_files_are_private_with_an_umask_of_zero(
     make_house: MakeHouse,
 ) -> None:
     house = make_house("read_turn(); init(); gate(); result()")

@@ -1,4 +1,4 @@
-"""A full disk, a read-only one, and pids that come back: in namespaces where they can be had."""
+"""A full disk, a read-only disk, and reused pids, each in its own namespaces."""
 
 import shutil
 import subprocess
@@ -26,13 +26,13 @@ def play(scenario: str, directory: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_full_disk_takes_no_answer_away_and_lets_nothing_start(tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_answer_and_starts_nothing(tmp_path: Path) -> None:
     play("full", tmp_path)
 
 
-def test_a_read_only_disk_lets_nothing_start_and_is_read(tmp_path: Path) -> None:
+def test_on_a_read_only_disk_nothing_starts_and_all_is_readable(tmp_path: Path) -> None:
     play("read-only", tmp_path)
 
 
-def test_a_pid_that_comes_back_is_taken_for_nobodys_owner(tmp_path: Path) -> None:
+def test_a_reused_pid_is_not_taken_for_the_owner(tmp_path: Path) -> None:
     play("reused", tmp_path)

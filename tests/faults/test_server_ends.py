@@ -1,4 +1,4 @@
-"""However a server ends: its background jobs go on, its calls end, nothing is orphaned."""
+"""However a server ends, its background jobs go on, its calls end, and no process is orphaned."""
 
 import os
 import signal
