@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 import trio
@@ -18,7 +19,6 @@ from agent_dispatch.core.dialogue.exchange import (
 from agent_dispatch.core.dialogue.record import dialogue_to_result
 from agent_dispatch.core.money.shares import Share, join_shares, share_of
 from agent_dispatch.core.next_step import more_time
-from agent_dispatch.core.outcome.api_failure import resets_at
 from agent_dispatch.core.outcome.held import end_held_run, join_runs
 from agent_dispatch.core.outcome.refusal import refused as turn_refused
 from agent_dispatch.core.request.timeout import clamped_timeout_s
@@ -32,10 +32,24 @@ from agent_dispatch.run.plan import DialoguePlan
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.time_limit import TimeLimit
 from agent_dispatch.run.turns import Turns
-from agent_dispatch.run.usage_limit import cancelled_while_held, wait_for_reset, with_cap_left
+from agent_dispatch.run.usage_limit import (
+    cancelled_while_held,
+    reset_to_wait_for,
+    wait_for_reset,
+    with_cap_left,
+)
 
 _MEMBERS: Mapping[Role, int] = {Role.RESPONDER: 0, Role.REQUESTER: 1}
 """The member number of each in progress."""
+
+
+class _CurrentTurn(NamedTuple):
+    """A turn that goes on."""
+
+    step: PlannedTurn
+    turns: Turns
+    ends_all: bool
+    """Its time limit is that of the whole dialogue."""
 
 
 class Dialogue:
@@ -70,8 +84,7 @@ class Dialogue:
         self._holds_left = max_holds
         self._before_hold: tuple[PlannedTurn, DispatchResult] | None = None
         """The current turn and its result before it was held."""
-        self._in_hand: tuple[PlannedTurn, Turns, bool] | None = None
-        """The current turn, and whether its limit is that of the whole dialogue."""
+        self._current: _CurrentTurn | None = None
         self._stood_still_s = 0.0
         """How long the clock was stopped by questions to people."""
         self._timeout_s = math.inf
@@ -118,9 +131,7 @@ class Dialogue:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 await self._talk(stack, held)
-                async with trio.open_nursery() as nursery:
-                    for turns in self._turns.values():
-                        nursery.start_soon(turns.leave)
+                await self._leave()
                 if not self._run.tree_ended:
                     self._run.mark_ending()
             finally:
@@ -154,13 +165,13 @@ class Dialogue:
                     turns = self._turns[step.role] = prepared
                     claude = turns.running(self._parts.open_claude, held.fds)
                     await stack.enter_async_context(claude)
-                self._in_hand = step, turns, ends_all
+                self._current = _CurrentTurn(step, turns, ends_all)
                 await turns.ask(prompt, limit, is_last=False)
                 self._stood_still_s += limit.stood_still_s
                 await turns.explain_denials()
                 turn_left_s = limit.left_s
-                until = self._reset_to_wait_for(turns, turn_left_s)
-                if until is None:
+                until = reset_to_wait_for(turns.report(), turns.result(), turn_left_s)
+                if until is None or not self._holds_left:
                     break
                 await self._hold(stack, held, until)
                 prompt, limit = CONTINUE, TimeLimit(turn_left_s)
@@ -169,39 +180,32 @@ class Dialogue:
                 return
             self._close_turn()
 
-    def _reset_to_wait_for(self, turns: Turns, left_s: float) -> datetime | None:
-        report = turns.report()
-        if not self._holds_left or not left_s or report.seen.session_id is None:
-            return None
-        is_at_limit = turns.result().error_type is ErrorType.USAGE_LIMIT
-        return resets_at(report) if is_at_limit else None
-
     async def _hold(self, stack: contextlib.AsyncExitStack, held: Held, until: datetime) -> None:
         """Wait for a limit to reset, without a slot and without a claude."""
         self._holds_left -= 1
         began = trio.current_time()
         self._put_aside()
         try:
-            await self._leave(stack)
+            await self._leave()
+            for turns in self._turns.values():
+                turns.end()
+            await stack.aclose()
+            self._turns.clear()
             async with held.without_slot():
                 await wait_for_reset(self._run, until)
         finally:
             self._began += trio.current_time() - began
 
-    async def _leave(self, stack: contextlib.AsyncExitStack) -> None:
-        """Let both claudes exit; others will continue their sessions."""
+    async def _leave(self) -> None:
+        """Let both claudes exit, at the same time."""
         async with trio.open_nursery() as nursery:
             for turns in self._turns.values():
                 nursery.start_soon(turns.leave)
-        for turns in self._turns.values():
-            turns.end()
-        await stack.aclose()
-        self._turns.clear()
 
     def _put_aside(self) -> None:
         """Keep the result of the current turn until the turn goes on."""
-        if self._in_hand is not None:
-            (step, turns, _), self._in_hand = self._in_hand, None
+        if self._current is not None:
+            (step, turns, _), self._current = self._current, None
             result = turns.result()
             self._learn_session(step.role, turns.transcript.session_id)
             self._add_share(step.role, turns, result)
@@ -271,9 +275,9 @@ class Dialogue:
 
     def _close_turn(self, cancelled_by: str = "") -> None:
         """Add the current turn to the dialogue."""
-        if self._in_hand is None:
+        if self._current is None:
             return
-        (step, turns, ends_all), self._in_hand = self._in_hand, None
+        (step, turns, ends_all), self._current = self._current, None
         result = turns.result(cancelled_by)
         self._add_share(step.role, turns, result)
         result = self._with_before_hold(step.role, result)

@@ -76,9 +76,7 @@ class Holds:
 
     def until(self, report: RunReport, result: DispatchResult, left_s: float) -> datetime | None:
         """Return until when to hold a run that ended `left_s` before its limit; None: never."""
-        if not self._left or not left_s or result.error_type is not ErrorType.USAGE_LIMIT:
-            return None
-        return None if report.seen.session_id is None else resets_at(report)
+        return reset_to_wait_for(report, result, left_s) if self._left else None
 
     async def wait(self, until: datetime, report: RunReport, result: DispatchResult) -> None:
         """Wait for a reset; `result` is the result of all runs until now."""
@@ -92,6 +90,13 @@ class Holds:
     def _cancelled(self, by: str) -> DispatchResult:
         session_id = None if self._before is None else self._before.session_id
         return self.stopped(cancelled_while_held(self._agent, session_id, by))
+
+
+def reset_to_wait_for(report: RunReport, result: DispatchResult, left_s: float) -> datetime | None:
+    """Return when the usage limit resets that ended a run; None: the run cannot go on then."""
+    can_go_on = left_s > 0 and report.seen.session_id is not None
+    is_at_limit = result.error_type is ErrorType.USAGE_LIMIT
+    return resets_at(report) if can_go_on and is_at_limit else None
 
 
 def with_cap_left(agent: EffectiveAgent, spent_usd: float | None) -> EffectiveAgent:
