@@ -41,8 +41,7 @@ Ts = TypeVarTuple("Ts")
 class ChildStartError(Exception):
     """The child was not started; nothing of it runs."""
 
-    def __init__(self, errno: int, stage: str) -> None:
-        stage, _, detail = stage.partition(" ")
+    def __init__(self, errno: int, stage: str, detail: str = "") -> None:
         super().__init__(f"{os.strerror(errno)} {detail}".rstrip())
         self.errno = errno
         self.stage = stage
@@ -132,13 +131,13 @@ class Child:
             self._on_status_line(line.decode(errors="replace"))
 
     def _on_status_line(self, line: str) -> None:
-        match line.split(maxsplit=2):
+        match line.split(maxsplit=3):
             case ["up"]:
                 self.is_guarded = True
             case ["start", pid]:
                 self.pid = int(pid)
-            case ["fail", number, stage]:
-                self.start_error = ChildStartError(int(number), stage)
+            case ["fail", number, stage, *detail]:
+                self.start_error = ChildStartError(int(number), stage, *detail)
                 self.exited = True
             case ["exit", code]:
                 self.exit_code = int(code)
@@ -153,7 +152,7 @@ class Child:
         """The guard is gone; if it has not said `done`, it was killed."""
         if self.start_error is None and self.pid is None:
             self.start_error = ChildStartError(
-                errno.EAGAIN, "fork (its guard was killed, or `ulimit -n` is too low for it)"
+                errno.EAGAIN, "fork", "(its guard was killed, or `ulimit -n` is too low for it)"
             )
         self.guard_lost = not self.ended and self.start_error is None
         self.exited = self.ended = True

@@ -14,7 +14,7 @@ pipe, in this order:
 
     up                   the guard runs
     start PID            the agent's program runs
-    fail ERRNO STAGE     instead of `start`: `fork`, `chdir` or `exec` failed
+    fail ERRNO STAGE …   instead of `start`: `fork`, `chdir` or `exec` failed; more may follow
     exit CODE            how the agent ended; negative for a signal
     done COUNT           the tree is empty; COUNT processes were left behind and have been ended
 """
