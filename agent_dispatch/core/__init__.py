@@ -11,7 +11,7 @@ From a call to its answer:
     cache         answers that are given again
     inline/       cuts what goes out with a call
 
-Beside that:
+Used by several of them:
 
     agents/       the description of a project, and the rights of an agent
     money/        ceilings, lines of the ledger, and statistics

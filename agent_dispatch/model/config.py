@@ -43,8 +43,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     tools: list[str] | None = None
     """The built-in tools that it has; None: all."""
     env_allow: list[str] | None = None
-    """The environment variables, with `*`, that it inherits beside those that Claude Code needs;
-    None: all."""
+    """The environment variables, with `*`, that it inherits in addition to those that Claude Code
+    needs; None: all."""
     env_deny: list[str] | None = None
     """The variables that it does not inherit; overrides `env_allow`."""
     instructions: str | None = None

@@ -1,4 +1,4 @@
-"""What calls about jobs and the cache reply, beside the job itself."""
+"""The replies to calls about jobs and the cache, except the job itself."""
 
 from typing import Any
 

@@ -724,7 +724,7 @@ def test_a_dispatch_too_deep_names_the_setting() -> None:
     assert result.error_type is ErrorType.RECURSION
     assert "max_dispatch_depth is 3" in (result.error or "")
     unreadable = recursion_refused("infra", UNREADABLE_DEPTH, 3)
-    assert "AGENT_DISPATCH_DEPTH holds no number" in (unreadable.error or "")
+    assert "AGENT_DISPATCH_DEPTH is not a number" in (unreadable.error or "")
 
 
 # Whatever happens
@@ -796,7 +796,7 @@ def test_a_result_that_a_stop_hook_emptied_has_the_words_and_the_reason() -> Non
     cap = {"type": "system", "subtype": "notification", "key": "stop-hook-block-cap", "text": "9"}
     result = outcome(builders.init(), builders.text("hi"), cap, builders.result(""))
     assert (result.success, result.result) == (True, "hi")
-    assert "Stop hook refused" in (result.hint or "")
+    assert "Stop hook kept the agent from finishing" in (result.hint or "")
     assert "/srv/infra/.claude/settings.json" in (result.hint or "")
 
 

@@ -99,7 +99,7 @@ SAYS_STOP = """echo '{"continue": false, "stopReason": "enough"}'"""
 @pytest.mark.parametrize(
     ("event", "command", "told"),
     [
-        ("Stop", "echo not yet >&2; exit 2", "Stop hook refused"),
+        ("Stop", "echo not yet >&2; exit 2", "Stop hook kept the agent from finishing"),
         ("Stop", SAYS_STOP, "Stop hook stopped the run"),
         ("PostToolUse", SAYS_STOP, "A hook stopped the run"),
     ],

@@ -50,8 +50,8 @@ def check_dialogue(request: DialogueRequest) -> DialogueRequest:
     check_timeout(request.timeout_s)
     if (size := len(request.topic.encode())) > MAX_PROMPT_BYTES - MAX_QUOTED_CHARS * 4:
         raise InvalidRequestError(
-            f"The topic has {size:,} bytes, which no prompt holds. Put the material into a file in"
-            " the directory of the agent that needs it, and name it in the topic."
+            f"The topic has {size:,} bytes, too many for a prompt. Put the material into a file in"
+            " the directory of the agent that needs it, and name the file in the topic."
         )
     return msgspec.structs.replace(request, max_rounds=min(max(request.max_rounds, 1), MAX_ROUNDS))
 

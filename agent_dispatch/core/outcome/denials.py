@@ -14,7 +14,7 @@ The signs of each reason were measured with Claude Code 2.1.330:
 
 import shlex
 from collections.abc import Sequence
-from enum import Enum
+from enum import Enum, auto
 
 from agent_dispatch.core.outcome.permission_rules import (
     hook_matches,
@@ -33,19 +33,19 @@ _MAX_RULES = 5
 """Rules proposed in one grant."""
 
 
-class Cause(Enum):
+class _Cause(Enum):
     """What denied a call."""
 
-    NOT_GRANTED = "not granted"
-    DENY_RULE = "deny rule"
-    ASK_RULE = "ask rule"
-    PERSON = "person"
-    NOBODY = "nobody answered"
-    OWN_QUESTION = "own question"
-    HOOK = "hook"
-    PLAN = "plan"
-    PROTECTED = "protected"
-    OTHER = "other"
+    NOT_GRANTED = auto()
+    DENY_RULE = auto()
+    ASK_RULE = auto()
+    PERSON = auto()
+    NOBODY = auto()
+    OWN_QUESTION = auto()
+    HOOK = auto()
+    PLAN = auto()
+    PROTECTED = auto()
+    OTHER = auto()
 
 
 Advice = tuple[str, NextStep | None]
@@ -63,66 +63,66 @@ def permission_advice(
         inherited: Claude Code's own settings for the agent's directory, as far as known.
         job_id: The job whose questions a person can still answer.
     """
-    by_cause: dict[Cause, list[Denial]] = {}
+    by_cause: dict[_Cause, list[Denial]] = {}
     for denial in seen.denials:
         by_cause.setdefault(_cause(agent, denial, seen, inherited), []).append(denial)
-    said: list[Advice] = []
+    advice: list[Advice] = []
     for cause, denials in by_cause.items():
         match cause:
-            case Cause.NOT_GRANTED:
-                said += _not_granted(agent, denials, seen, inherited)
-            case Cause.DENY_RULE:
-                said += [_by_rule(agent, denial, inherited, "deny") for denial in denials]
-            case Cause.ASK_RULE:
-                said += [_by_rule(agent, denial, inherited, "ask") for denial in denials]
-            case Cause.PERSON:
-                said += [(f"The user denied this call of {d.tool}.", None) for d in denials]
-            case Cause.NOBODY:
-                said.append(_nobody_answered(denials, job_id))
-            case Cause.OWN_QUESTION:
-                said.append(("The agent was told to put its question into its answer.", None))
-            case Cause.HOOK:
-                said += [(_by_hook(denial, inherited), None) for denial in denials]
-            case Cause.PLAN:
-                said.append(_by_plan(agent, inherited))
-            case Cause.PROTECTED | Cause.OTHER:
-                said += [(_as_claude_said(denial), None) for denial in denials]
-    distinct = list(dict.fromkeys(said))
+            case _Cause.NOT_GRANTED:
+                advice += _not_granted(agent, denials, seen, inherited)
+            case _Cause.DENY_RULE:
+                advice += [_by_rule(agent, denial, inherited, "deny") for denial in denials]
+            case _Cause.ASK_RULE:
+                advice += [_by_rule(agent, denial, inherited, "ask") for denial in denials]
+            case _Cause.PERSON:
+                advice += [(f"The user denied this call of {d.tool}.", None) for d in denials]
+            case _Cause.NOBODY:
+                advice.append(_nobody_answered(denials, job_id))
+            case _Cause.OWN_QUESTION:
+                advice.append(("The agent was told to put its question into its answer.", None))
+            case _Cause.HOOK:
+                advice += [(_by_hook(denial, inherited), None) for denial in denials]
+            case _Cause.PLAN:
+                advice.append(_by_plan(agent, inherited))
+            case _Cause.PROTECTED | _Cause.OTHER:
+                advice += [(_as_claude_said(denial), None) for denial in denials]
+    distinct = list(dict.fromkeys(advice))
     more = f"{len(distinct) - 10} more reasons are left out." if len(distinct) > 10 else ""
     texts = [*(text for text, _ in distinct[:10]), more]
     steps = dict.fromkeys(step for _, step in distinct[:10] if step is not None)
     return " ".join(filter(None, texts)), list(steps)
 
 
-def _cause(agent: EffectiveAgent, denial: Denial, seen: Seen, inherited: ClaudeSettings) -> Cause:
-    if denial.asked is not None:
-        return Cause.PERSON if denial.asked is Verdict.DENY else Cause.NOBODY
+def _cause(agent: EffectiveAgent, denial: Denial, seen: Seen, inherited: ClaudeSettings) -> _Cause:
+    if denial.verdict is not None:
+        return _Cause.PERSON if denial.verdict is Verdict.DENY else _Cause.NOBODY
     if denial.tool == ASK_USER:
-        return Cause.OWN_QUESTION
+        return _Cause.OWN_QUESTION
     by_rule = denial.kind == "permission-rule" or denial.source == "user_reject"
     if "hook" in (denial.source, denial.reason_type):
-        return Cause.HOOK
+        return _Cause.HOOK
     if denial.reason_type == "safetyCheck":
-        return Cause.PROTECTED
+        return _Cause.PROTECTED
     plans = "plan" in (seen.permission_mode, agent.permission_mode)
     if plans and denial.reason_type in ("mode", "classifier", ""):
-        return Cause.PLAN
+        return _Cause.PLAN
     if denial.reason_type in ("rule", "subcommandResults"):
         if by_rule:
-            return Cause.DENY_RULE
+            return _Cause.DENY_RULE
         asks = rules_behind(agent, denial, inherited, "ask", matching_only=True)
         denies = rules_behind(agent, denial, inherited, "deny", matching_only=True)
         if not denial.kind and denies:
-            return Cause.DENY_RULE
+            return _Cause.DENY_RULE
         if asks or denial.reason_type == "rule":
-            return Cause.ASK_RULE
-        return Cause.NOT_GRANTED
+            return _Cause.ASK_RULE
+        return _Cause.NOT_GRANTED
     if not denial.explained and rules_about(denial.tool, agent.disallowed_tools or ()):
         # Only the result reported the denial; the agent's own rule is the likely cause.
-        return Cause.DENY_RULE
+        return _Cause.DENY_RULE
     if denial.reason_type in ("", "mode", "classifier", "workingDir"):
-        return Cause.NOT_GRANTED
-    return Cause.OTHER
+        return _Cause.NOT_GRANTED
+    return _Cause.OTHER
 
 
 def _not_granted(

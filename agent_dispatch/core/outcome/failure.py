@@ -174,8 +174,8 @@ def _timeout(report: RunReport) -> Failure:
         )
     elif not seen.init_seen:
         parts.append(
-            "Claude Code had not even begun. It did not say why; often an MCP server that does not"
-            " answer delays it."
+            "Claude Code had not started its session, and gave no reason. Often an MCP server that"
+            " does not answer delays it."
         )
         steps.append(DOCTOR)
     steps.append(more_time(report.timeout_s, agent.name))

@@ -1,4 +1,4 @@
-"""The hints of a result: what its caller should know beside the answer or the error."""
+"""The hints of a result: what its caller should know in addition to the answer or the error."""
 
 import shlex
 
@@ -72,7 +72,7 @@ def left_running_hint(report: RunReport) -> str:
         return ""
     return (
         f"The agent left {report.left_running} process(es) running; they were ended with the run."
-        " What is to outlive a dispatch must be started outside of it."
+        " A process that should outlive a dispatch has to be started outside of it."
     )
 
 
@@ -123,8 +123,8 @@ def stopped_by_hook_hint(report: RunReport, last: ResultEvent) -> str:
         return f"A Stop hook stopped the run; the agent may not have finished. {where}"
     if report.seen.held_by_stop_hook:
         return (
-            "A Stop hook refused to let the agent finish, again and again, until Claude Code ended"
-            f" the run all the same. What the hook asked for may not be done. {where}"
+            "A Stop hook kept the agent from finishing until Claude Code ended the run. What the"
+            f" hook asked for may not be done. {where}"
         )
     if report.seen.words_recovered:
         return "Claude Code reported no final answer; `result` is what the agent said last."

@@ -42,13 +42,13 @@ def recursion_refused(agent: str, depth: int, max_depth: int) -> DispatchResult:
     """Return the result of a dispatch that would nest deeper than allowed."""
     if depth == UNREADABLE_DEPTH:
         error = (
-            f"The environment variable {DEPTH_VARIABLE} holds no number, so it is not known how"
-            " deeply this dispatch is nested, and it was refused. Unset it."
+            f"The environment variable {DEPTH_VARIABLE} is not a number, so it is not known how"
+            " deeply this dispatch is nested, and it was refused. Unset the variable."
         )
     else:
         error = (
             f"{depth} dispatch(es) are nested here already, and max_dispatch_depth is {max_depth}."
-            " Do the task here instead of dispatching it; if the nesting is meant, raise"
+            " Do the task here instead of dispatching it. If the nesting is intended, raise"
             " max_dispatch_depth in [settings] of agents.toml."
         )
     return refused(agent, error, ErrorType.RECURSION)
@@ -57,8 +57,8 @@ def recursion_refused(agent: str, depth: int, max_depth: int) -> DispatchResult:
 def exclusive_refused(agent: str) -> DispatchResult:
     """Return the result of a dispatch that would wait for its own enclosing run."""
     error = (
-        f"A run of agent {agent!r} encloses this dispatch, and with `exclusive = true` in its table"
-        " in agents.toml only one run of it goes on at a time: this one would wait for itself. Do"
-        " the task here instead of dispatching it."
+        f"This dispatch is inside a run of agent {agent!r}, which has `exclusive = true` in"
+        " agents.toml: it runs only once at a time, so this dispatch would wait for itself. Do the"
+        " task here instead of dispatching it."
     )
     return refused(agent, error, ErrorType.RECURSION)

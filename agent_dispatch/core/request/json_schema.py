@@ -66,7 +66,7 @@ def _check_dialect(schema: dict[str, Any]) -> None:
     if dialect is None and "$schema" not in schema:
         return
     if not isinstance(dialect, str):
-        raise _fault(f'has a "$schema" that is no text: {_shown(dialect)}')
+        raise _fault(f'has a "$schema" that is not text: {_shown(dialect)}')
     if dialect.partition("://")[2].rstrip("#") not in _DRAFTS or "://" not in dialect:
         known = ", ".join(_DRAFTS.values())
         raise _fault(

@@ -23,7 +23,7 @@ _MAX_ELEMENTS = 1000
 _MAX_OBJECTS = 100_000
 """Searched in one line that is not an event by itself."""
 _NOISE_BYTES = 2000
-"""Kept of a line that holds no event."""
+"""Kept of a line without an event."""
 
 _REPAIRABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _OBJECT_START = re.compile(rb'\{\s*"')

@@ -16,7 +16,7 @@ _MAX_CALLS = 1000
 _MAX_INPUT_CHARS = 300
 """Kept of a call's input."""
 _MAX_RULE_CHARS = 1000
-"""Kept of a command, a path or an address; no rule is made of a longer one."""
+"""Kept of a command, a path or an address; longer ones are not proposed as rules."""
 _MAX_WORD_CHARS = 200
 
 
@@ -77,7 +77,7 @@ class DeniedCalls:
 
     def _completed(self, call_id: str, denial: Denial) -> Denial:
         """Add the verdict and the metadata to a denial."""
-        denial = msgspec.structs.replace(denial, asked=self._verdicts.get(call_id))
+        denial = msgspec.structs.replace(denial, verdict=self._verdicts.get(call_id))
         meta = self._rejections.get(call_id)
         if meta is None or meta.permission_decision is None:
             return denial

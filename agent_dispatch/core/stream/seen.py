@@ -37,7 +37,7 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True):
     explained: bool = False
     """An event other than the `result` reported it. Then an empty `reason_type` means that no
     rule, mode or hook denied the call."""
-    asked: Verdict | None = None
+    verdict: Verdict | None = None
     """The verdict, if a person was asked."""
 
 
