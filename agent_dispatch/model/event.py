@@ -26,7 +26,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The beginning of the answer, or of the error."""
 
 
-TellEvent = Callable[[Event], object]
+OnEvent = Callable[[Event], object]
 """Reports an event; blocks for a bounded time and never raises."""
 
 

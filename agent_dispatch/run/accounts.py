@@ -76,8 +76,8 @@ class Account:
             None if share is None else ledger_line(booking.line, share, now)
             for booking, share in zip(self._bookings, shares, strict=True)
         ]
-        told = [share.rate_limit for share in shares if share and share.rate_limit]
-        limits = account_limits(told[-1], now) if told else None
+        rate_limits = [share.rate_limit for share in shares if share and share.rate_limit]
+        limits = account_limits(rate_limits[-1], now) if rate_limits else None
         remarks = [*self._hints] if any(lines) else []
         try:
             with trio.fail_after(_SETTLE_S):

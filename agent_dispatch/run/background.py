@@ -146,7 +146,7 @@ class Workers:
                     await self._launcher.start(request, [theirs.fileno(), *owned.fds])
             except OSError as error:
                 raise _cannot_start(error) from error
-            if not await self._is_up(worker) or not _tell(worker, GO):
+            if not await self._is_up(worker) or not _send(worker, GO):
                 raise WorkerStartError(
                     "The worker of this job did not start: it was killed, or the limits on"
                     f" processes or open files are reached. {_WHAT_NEXT}"
@@ -164,7 +164,7 @@ class Workers:
         return False
 
 
-def _tell(worker: trio.lowlevel.FdStream, word: bytes) -> bool:
+def _send(worker: trio.lowlevel.FdStream, word: bytes) -> bool:
     """Send a word, which always fits into the socket; False if the worker is gone."""
     try:
         os.write(worker.fileno(), word)

@@ -151,7 +151,7 @@ class Dialogue:
                 error = timeout_error(self._timeout_s)
                 self._exchange.stop(error, ErrorType.TIMEOUT, [longer])
                 return
-            self._tell(step.role, Progress(f"round {step.round}, as {step.role}"))
+            self._report(step.role, Progress(f"round {step.round}, as {step.role}"))
             timeout_s = self._agents[step.role].timeout_s
             ends_all, limit = left_s < timeout_s, TimeLimit(min(left_s, timeout_s))
             prompt = step.prompt
@@ -242,7 +242,7 @@ class Dialogue:
 
         def on_progress(progress: Progress) -> None:
             self._learn_session(role, turns.transcript.session_id)
-            self._tell(role, progress)
+            self._report(role, progress)
 
         turns = Turns(
             self._agents[role],
@@ -265,13 +265,13 @@ class Dialogue:
         if session_id is None or session_id in self._sessions.values():
             return
         self._sessions.setdefault(role, session_id)
-        self._tell(role, Progress(f"session {session_id}"))
+        self._report(role, Progress(f"session {session_id}"))
         if role is Role.RESPONDER:
             self._run.owned.note(session_id=session_id)
 
-    def _tell(self, role: Role, progress: Progress) -> None:
+    def _report(self, role: Role, progress: Progress) -> None:
         agent, member = self._agents[role].name, _MEMBERS[role]
-        self._run.tell(msgspec.structs.replace(progress, agent=agent, member=member))
+        self._run.report(msgspec.structs.replace(progress, agent=agent, member=member))
 
     def _close_turn(self, cancelled_by: str = "") -> None:
         """Add the current turn to the dialogue."""

@@ -107,7 +107,7 @@ class Dispatch:
     def _on_progress(self, progress: Progress) -> None:
         if self._turns is not None and self._turns.transcript.session_id is not None:
             self._run.owned.note(session_id=self._turns.transcript.session_id)
-        self._run.tell(progress)
+        self._run.report(progress)
 
     def _shares(self, result: DispatchResult) -> list[Share | None]:
         """Return its share of the cost; [None] if no claude was started."""

@@ -56,13 +56,13 @@ class Limits:
             return not run.tree_ended
 
         def on_place(place: int) -> None:
-            run.tell(Progress(f"Waiting for a free slot, place {place} in line"))
+            run.report(Progress(f"Waiting for a free slot, place {place} in line"))
 
         def on_wait() -> None:
-            run.tell(Progress("Waiting for another run of this session to end"))
+            run.report(Progress("Waiting for another run of this session to end"))
 
         def on_wait_for(name: str) -> None:
-            run.tell(Progress(f"Waiting for another run of agent {name} to end"))
+            run.report(Progress(f"Waiting for another run of agent {name} to end"))
 
         async with contextlib.AsyncExitStack() as stack:
             # The same order everywhere: a run that waits for a session takes no slot from others,
@@ -146,11 +146,11 @@ class Sessions:
         """
         path = str(self._directory / f"{name}{_SUFFIX}")
         give_up = partial(_close_session, path, unlink=True)
-        told = False
+        is_reported = False
         while (fd := await gain(partial(self._try, path), give_up, self._threads)) is None:
-            if not told:
+            if not is_reported:
                 on_wait()
-                told = True
+                is_reported = True
             await trio.sleep(random.uniform(*POLL_S))
         try:
             yield fd

@@ -46,9 +46,9 @@ class Notifier:
     def job_ended(self, job: Job) -> None:
         """Report the end of a background job; never raises."""
         if job.kind is not JobKind.CALL:
-            self.tell(end_event(job))
+            self.notify(end_event(job))
 
-    def tell(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
         """Run the command to its end, if there is one; never raises."""
         try:
             argv = self._registry.load().settings.notify

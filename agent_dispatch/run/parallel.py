@@ -82,8 +82,10 @@ async def _or_refused(
     except Exception as bug:
         # The others are paid for.
         logger.exception("bug in agent-dispatch: one of several dispatches failed")
-        told = f"Bug in agent-dispatch: {bug!r}. The traceback is on its stderr; please report it."
-        return refused(member.request.agent, told)
+        message = (
+            f"Bug in agent-dispatch: {bug!r}. The traceback is on its stderr; please report it."
+        )
+        return refused(member.request.agent, message)
 
 
 async def _aggregate(
@@ -126,7 +128,7 @@ async def run_group(run: JobRun, dispatch: DispatchOne) -> DispatchResult:
         if progress.job_id is not None and at is not None and at < len(members):
             ids.setdefault(at, progress.job_id)
             run.owned.note(members=[ids[known] for known in sorted(ids)])
-        run.tell(progress)
+        run.report(progress)
 
     run.cancelled = lambda by: group_job.cancelled(job.agent, list(ids.values()), by)
     run.owned.note_started()

@@ -77,7 +77,7 @@ class Questions:
     def __init__(
         self,
         owned: Ownership,
-        tell: OnProgress,
+        report: OnProgress,
         *,
         on_question: Callable[[Question], object],
         now: Callable[[], float] = time.time,
@@ -86,12 +86,12 @@ class Questions:
 
         Args:
             owned: The job.
-            tell: Gets a line for each change.
+            report: Gets a line for each change.
             on_question: Gets each question that a person is asked; must not wait.
             now: Returns the time to record.
         """
         self._owned = owned
-        self._tell = tell
+        self._report_progress = report
         self._on_question = on_question
         self._now = now
         self._open: list[_OpenQuestion] = []
@@ -142,13 +142,13 @@ class Questions:
                 asked_at=self._now(),
                 agent=agent,
             )
-            asked = _OpenQuestion(question, request, child, note)
-            asked.clock.enter_context(standing_still)
-            self._open.append(asked)
+            entry = _OpenQuestion(question, request, child, note)
+            entry.clock.enter_context(standing_still)
+            self._open.append(entry)
             self._record()
-            self._tell_all(f"Waiting for permission: {call.tool_name}")
+            self._report(f"Waiting for permission: {call.tool_name}")
             self._on_question(question)
-            child.start_soon(self._wait_for_answer, asked, patience_s)
+            child.start_soon(self._wait_for_answer, entry, patience_s)
 
     def _has_room(self, given: object) -> bool:
         if too_deep(given):
@@ -164,58 +164,58 @@ class Questions:
 
     def withdraw(self, child: Child, request_id: str) -> None:
         """Close a question that `child` has withdrawn. Returns at once."""
-        for asked in list(self._open):
-            if asked.child is child and asked.request.request_id == request_id:
-                self._close(asked, Verdict.WITHDRAWN)
+        for entry in list(self._open):
+            if entry.child is child and entry.request.request_id == request_id:
+                self._close(entry, Verdict.WITHDRAWN)
 
     def take_answer(self, _mail: Mail, answer: Answer) -> None:
         """Close the question that was answered; the first answer counts."""
-        for asked in list(self._open):
-            if asked.question.id == answer.question and answer.answer.is_answer:
-                self._close(asked, answer.answer, answer.answered_by, self._now())
+        for entry in list(self._open):
+            if entry.question.id == answer.question and answer.answer.is_answer:
+                self._close(entry, answer.answer, answer.answered_by, self._now())
 
-    async def _wait_for_answer(self, asked: _OpenQuestion, patience_s: float) -> None:
+    async def _wait_for_answer(self, entry: _OpenQuestion, patience_s: float) -> None:
         """Wait for the answer and pass it on; if cancelled, withdraw the question."""
         try:
             with trio.move_on_after(patience_s):
-                await asked.decided.wait()
-            if asked.verdict is None:
-                self._close(asked, Verdict.UNANSWERED)
+                await entry.decided.wait()
+            if entry.verdict is None:
+                self._close(entry, Verdict.UNANSWERED)
         finally:
-            if asked.verdict is None:
-                self._close(asked, Verdict.WITHDRAWN)
-        match asked.verdict:
+            if entry.verdict is None:
+                self._close(entry, Verdict.WITHDRAWN)
+        match entry.verdict:
             case Verdict.ALLOW:
-                await say(asked.child, allowance_line(asked.request))
+                await say(entry.child, allowance_line(entry.request))
             case Verdict.DENY:
-                await say(asked.child, denial_line(asked.request, DENIED_BY_PERSON))
+                await say(entry.child, denial_line(entry.request, DENIED_BY_PERSON))
             case Verdict.UNANSWERED:
-                await say(asked.child, denial_line(asked.request, NOBODY_THERE))
+                await say(entry.child, denial_line(entry.request, NOBODY_THERE))
             case Verdict.WITHDRAWN | None:
                 pass
 
     def _close(
         self,
-        asked: _OpenQuestion,
+        entry: _OpenQuestion,
         verdict: Verdict,
         by: AnsweredBy | None = None,
         at: float | None = None,
     ) -> None:
-        self._open.remove(asked)
-        self._past.append(closed(asked.question, verdict, by, at))
-        asked.verdict = verdict
-        asked.note(verdict)
-        asked.decided.set()
-        asked.clock.close()
+        self._open.remove(entry)
+        self._past.append(closed(entry.question, verdict, by, at))
+        entry.verdict = verdict
+        entry.note(verdict)
+        entry.decided.set()
+        entry.clock.close()
         self._record()
-        self._tell_all(f"Permission {_SAID[verdict]}: {asked.question.tool}")
+        self._report(f"Permission {_SAID[verdict]}: {entry.question.tool}")
 
-    def _tell_all(self, message: str) -> None:
-        waiting = tuple(asked.question for asked in self._open)
-        self._tell(Progress(message, self._owned.job.id, questions=waiting))
+    def _report(self, message: str) -> None:
+        waiting = tuple(entry.question for entry in self._open)
+        self._report_progress(Progress(message, self._owned.job.id, questions=waiting))
 
     def _record(self) -> None:
-        waiting = [asked.question for asked in self._open]
+        waiting = [entry.question for entry in self._open]
         self._owned.note(
             question=waiting[0] if waiting else None,
             later_questions=waiting[1:] or None,

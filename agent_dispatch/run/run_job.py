@@ -23,7 +23,7 @@ from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
 from agent_dispatch.jobs.store import Finished
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
-from agent_dispatch.model.event import TellEvent, end_event, ignore_event, question_event
+from agent_dispatch.model.event import OnEvent, end_event, ignore_event, question_event
 from agent_dispatch.model.job import JobKind
 from agent_dispatch.model.message import KEEP_MAIL, MESSAGE_MAIL, Keep, MessageBody
 from agent_dispatch.model.next_step import NextStep, StepKind
@@ -48,7 +48,7 @@ class JobRun:
         nursery: trio.Nursery,
         on_progress: OnProgress,
         cancel: Callable[[str], object],
-        tell: TellEvent = ignore_event,
+        on_event: OnEvent = ignore_event,
     ) -> None:
         """Run what `owned` records.
 
@@ -57,7 +57,7 @@ class JobRun:
             nursery: For work beside the run.
             on_progress: Gets what the record gets.
             cancel: Cancels the run; takes who wants it.
-            tell: Gets permission questions.
+            on_event: Gets permission questions.
         """
         self.owned = owned
         self.children: list[Child] = []
@@ -74,8 +74,8 @@ class JobRun:
         self._is_ending = False
         self._mail_handlers: dict[str, OnMail] = {}
         self._unhandled: dict[str, list[Mail]] = {}
-        self._tell_event = tell
-        self.questions = Questions(owned, self.tell, on_question=self._notify)
+        self._on_event = on_event
+        self.questions = Questions(owned, self.report, on_question=self._on_question)
         self.on_mail(ANSWER_MAIL, Answer, self.questions.take_answer)
         self.messages = Messages(owned)
         self.on_mail(MESSAGE_MAIL, MessageBody, self.messages.take)
@@ -119,18 +119,18 @@ class JobRun:
         else:
             self._unhandled.setdefault(mail.kind, []).append(mail)
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         """Record progress and pass it on, with keys masked."""
         masked = msgspec.structs.replace(progress, message=mask(progress.message))
         progress = with_agent(self.owned.job.agent, masked, self.owned.run_s)
         self.owned.report(progress.message)
         self._on_progress(progress)
 
-    def _notify(self, question: Question) -> None:
-        if self._tell_event is not ignore_event:
+    def _on_question(self, question: Question) -> None:
+        if self._on_event is not ignore_event:
             event = question_event(self.owned.job, question)
             self.nursery.start_soon(
-                partial(in_own_thread, self._tell_event, event, abandon_on_cancel=True)
+                partial(in_own_thread, self._on_event, event, abandon_on_cancel=True)
             )
 
     def _keep(self, _mail: Mail, keep: Keep) -> None:
@@ -166,7 +166,7 @@ async def run_job(
     *,
     on_behalf_of: str,
     beside: Callable[[], Awaitable[object]] | None = None,
-    tell: TellEvent = ignore_event,
+    on_event: OnEvent = ignore_event,
 ) -> DispatchResult:
     """Do the work of a job, and record how it ended.
 
@@ -181,7 +181,7 @@ async def run_job(
         on_behalf_of: Who cancels the job if this call is cancelled, for the end of a sentence.
         beside: Runs meanwhile, and is cancelled when the work is done. It must not raise, because
             that would end the work.
-        tell: Gets permission questions, and the end of a background job.
+        on_event: Gets permission questions, and the end of a background job.
 
     Raises:
         DispatchError: The request is wrong, or nothing can be started; this is recorded too.
@@ -192,8 +192,8 @@ async def run_job(
     run: JobRun | None = None
     try:
         async with trio.open_nursery() as nursery:
-            run = JobRun(owned, nursery, on_progress, cancelling.cancel, tell)
-            run.tell(started_line(owned.job.id))
+            run = JobRun(owned, nursery, on_progress, cancelling.cancel, on_event)
+            run.report(started_line(owned.job.id))
             nursery.start_soon(owned.keep_record)
             nursery.start_soon(cancelling.listen, run.take_mail)
             if beside is not None:
@@ -221,9 +221,9 @@ async def run_job(
             if run is not None and run.account is not None:
                 result = await run.account.settle(result)
             finished = await owned.finish(result, tree_ended=run is None or run.tree_ended)
-            if owned.job.kind is not JobKind.CALL and tell is not ignore_event:
+            if owned.job.kind is not JobKind.CALL and on_event is not ignore_event:
                 # The record is final already; nobody waits for this.
-                await in_own_thread(tell, end_event(finished.job))
+                await in_own_thread(on_event, end_event(finished.job))
     if failure is not None:
         raise failure
     return _answer(finished, owned.job.id, result)

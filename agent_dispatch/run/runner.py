@@ -17,7 +17,7 @@ from agent_dispatch.model.dispatch import (
     OnProgress,
     ignore_progress,
 )
-from agent_dispatch.model.event import TellEvent, ignore_event
+from agent_dispatch.model.event import OnEvent, ignore_event
 from agent_dispatch.model.job import JobKind
 from agent_dispatch.run.background import begin_for_remote_caller, end_with_lease
 from agent_dispatch.run.dialogue import Dialogue
@@ -39,7 +39,7 @@ class Runner:
         store: JobStore,
         parts: RunParts,
         parent: str | None,
-        tell: TellEvent = ignore_event,
+        on_event: OnEvent = ignore_event,
     ) -> None:
         """Record runs in `store`.
 
@@ -47,9 +47,9 @@ class Runner:
             store: The records.
             parts: What every run uses.
             parent: The job whose agent started this process, if any.
-            tell: Gets permission questions, and the ends of background jobs.
+            on_event: Gets permission questions, and the ends of background jobs.
         """
-        self._tell = tell
+        self._on_event = on_event
         self._store = store
         self._parts = parts
         self._parent = parent
@@ -134,7 +134,7 @@ class Runner:
                 ignore_progress,
                 on_behalf_of="a signal to its worker",
                 beside=partial(end_with_lease, self._store, job_id),
-                tell=self._tell,
+                on_event=self._on_event,
             )
 
     async def _recorded(
@@ -161,7 +161,7 @@ class Runner:
                     on_progress,
                     on_behalf_of="its caller",
                     beside=tidy,
-                    tell=self._tell,
+                    on_event=self._on_event,
                 )
             finally:
                 del self._calls[owned.job.id]

@@ -42,7 +42,7 @@ from agent_dispatch.model.dispatch import (
     OnProgress,
     ignore_progress,
 )
-from agent_dispatch.model.event import TellEvent
+from agent_dispatch.model.event import OnEvent
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
 from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.question import PastQuestion
@@ -88,7 +88,7 @@ class Service:
         workers: Workers,
         nursery: trio.Nursery,
         environ: Mapping[str, str],
-        tell: TellEvent,
+        on_event: OnEvent,
     ) -> None:
         """Wire a service; `open_service` makes its parts.
 
@@ -101,7 +101,7 @@ class Service:
             workers: Starts background jobs.
             nursery: Where shared runs live.
             environ: Of this process: its nesting depth, and the job and tree around it.
-            tell: Gets permission questions, and the ends of background jobs.
+            on_event: Gets permission questions, and the ends of background jobs.
         """
         self._store = store
         self._hosts = hosts
@@ -112,7 +112,7 @@ class Service:
         self._environ = environ
         self._threads = threads
         self._planner = parts.planner
-        self._runner = Runner(store=store, parts=parts, parent=self._parent, tell=tell)
+        self._runner = Runner(store=store, parts=parts, parent=self._parent, on_event=on_event)
         self._flight = SingleFlight(nursery)
         self.jobs = Jobs(store, hosts, self._submit_allowed, is_nested=current_depth(environ) > 0)
         self.agents = Agents(registry, self._planner, hosts, self._threads)
@@ -570,7 +570,7 @@ async def open_service(
                 workers=Workers(store, fork_server, environ, claude),
                 nursery=nursery,
                 environ=environ,
-                tell=notifier.tell,
+                on_event=notifier.notify,
             )
         except Exception as error:
             # Raised outside the nursery, which would wrap it in a group.

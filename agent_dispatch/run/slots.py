@@ -84,11 +84,11 @@ class _Waiter:
 
     def __init__(self, on_place: OnPlace) -> None:
         self._on_place = on_place
-        self._told = math.inf
+        self._reported = math.inf
 
     def move_to(self, place: int) -> None:
-        if place <= max(self._told / 2, min(self._told - 1, _SOON)):
-            self._told = place
+        if place <= max(self._reported / 2, min(self._reported - 1, _SOON)):
+            self._reported = place
             self._on_place(place)
 
 

@@ -47,7 +47,7 @@ class TimeLimit:
 
     @property
     def has_passed(self) -> bool:
-        """The turn was told to end."""
+        """The turn was cancelled at its limit."""
         return self.scope.cancel_called
 
     def begin(self) -> None:

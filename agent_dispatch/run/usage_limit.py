@@ -112,7 +112,7 @@ async def wait_for_reset(run: JobRun, until: datetime) -> None:
     moment = until.timestamp()
     run.owned.note(held_until=moment)
     when = f"{until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    run.tell(Progress(f"Waiting for the account's usage limit to reset, at {when}"))
+    run.report(Progress(f"Waiting for the account's usage limit to reset, at {when}"))
     try:
         # No event tells that the wall clock has reached a time.
         while (left_s := moment - time.time()) > 0:  # noqa: ASYNC110

@@ -72,7 +72,7 @@ class Verification:
             held_fds: Descriptors that its guard keeps open until no process of it is left.
         """
         self._left -= 1
-        self._run.tell(Progress(f"Running the verify command: {shown_command(self._command)}"))
+        self._run.report(Progress(f"Running the verify command: {shown_command(self._command)}"))
         printed = bytearray()
         # The agent's turn has ended, so there is nothing to interrupt.
         interrupt, self._run.interrupt = self._run.interrupt, self._run.cancel
@@ -83,7 +83,7 @@ class Verification:
             output = kept_output(bytes(printed))
             self._found = CheckResult("the time of the run was up before it had ended", output)
         how = "passed" if self.has_passed else "failed"
-        self._run.tell(Progress(f"The verify command {how}"))
+        self._run.report(Progress(f"The verify command {how}"))
         return self.has_passed
 
     async def _judge(

@@ -163,7 +163,7 @@ def test_what_goes_wrong_with_it_is_logged_and_bounded(
     config.write_text(f"[settings]\nnotify = {json.dumps(argv)}\n")
     said: list[str] = []
     began = time.monotonic()
-    Notifier(Registry(config), os.environ, report=said.append, timeout_s=1).tell(EVENT)
+    Notifier(Registry(config), os.environ, report=said.append, timeout_s=1).notify(EVENT)
     assert time.monotonic() - began < 30
     assert says in "".join(said)
     assert bool(said) == bool(says)
@@ -182,7 +182,7 @@ def test_a_detached_child_that_keeps_the_pipe_and_reads_nothing_holds_nobody_up(
     notifier = Notifier(Registry(config), os.environ, report=said.append, timeout_s=1)
     started = time.monotonic()
     question = Question(id="1", tool="Bash", input="x" * (1 << 20), asked_at=1.0, agent="infra")
-    notifier.tell(Event(event="question", job_id="1" * 32, agent="infra", question=question))
+    notifier.notify(Event(event="question", job_id="1" * 32, agent="infra", question=question))
     assert time.monotonic() - started < 30
     assert "was killed" in said[0]
 
@@ -192,5 +192,5 @@ def test_without_a_command_that_can_be_read_nobody_is_told(text: str, tmp_path: 
     config = tmp_path / "agents.toml"
     config.write_text(text)
     said: list[str] = []
-    Notifier(Registry(config), os.environ, report=said.append).tell(EVENT)
+    Notifier(Registry(config), os.environ, report=said.append).notify(EVENT)
     assert said == []
