@@ -23,7 +23,7 @@ The rooms, from the surfaces down. Imports go one way, which `lint-imports` chec
     core/           decisions: values in, values out; imports no event loop
     model/          frozen msgspec structs: stored records and wire formats
     errors          exceptions for wrong calls
-    late            imports early, in servers and workers, what others import only when needed
+    preload         imports early, in servers and workers, what others import only when needed
 
 The life of a dispatch: a surface turns its arguments into a `DispatchRequest`. The service checks
 the request and records a job durably before anything starts. The run waits for a slot, and then a

@@ -34,7 +34,8 @@ class Toolbox:
         self._service = service
         self._tools = {tool.name: tool for tool in tools}
         self._decoders = {
-            tool.name: ArgumentDecoder(tool.name, tool.params, tool.elsewhere) for tool in tools
+            tool.name: ArgumentDecoder(tool.name, tool.params, tool.foreign_arguments)
+            for tool in tools
         }
 
     def may_be_task(self, name: str) -> bool:

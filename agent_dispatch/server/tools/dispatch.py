@@ -41,7 +41,7 @@ JsonSchema = Annotated[
     msgspec.Meta(description="JSON Schema that the answer has to fit; it comes as parsed_result"),
 ]
 
-ELSEWHERE = {"session_id": " (to continue a session, call dispatch_session with it)"}
+SESSION_ARGUMENT = {"session_id": " (to continue a session, call dispatch_session with it)"}
 """The argument of `dispatch_session` in a call of another tool."""
 
 
@@ -174,7 +174,7 @@ def _answer(result: DispatchResult, summary_chars: int | None = None) -> Dispatc
 DISPATCH = Tool(
     name="dispatch",
     title="Dispatch a task",
-    elsewhere=ELSEWHERE,
+    foreign_arguments=SESSION_ARGUMENT,
     description=(
         "Give one task to an agent: a Claude Code session in that agent's project directory, with"
         " its CLAUDE.md, MCP servers and tools. Waits for the answer; if it only read, the same"
@@ -201,7 +201,7 @@ DISPATCH_SESSION = Tool(
         " cached. Other parameters as in dispatch."
     ),
     params=SessionParams,
-    described=DispatchParams,
+    described_by=DispatchParams,
     run=dispatch_alone,
     run_detached=dispatch_alone_detached,
     destructive=True,
@@ -213,10 +213,10 @@ DISPATCH_SESSION = Tool(
 DISPATCH_STREAM = Tool(
     name="dispatch_stream",
     title="Dispatch a task, with live progress",
-    elsewhere=ELSEWHERE,
+    foreign_arguments=SESSION_ARGUMENT,
     description="dispatch without the cache; parameters as there.",
     params=TaskParams,
-    described=DispatchParams,
+    described_by=DispatchParams,
     run=dispatch_alone,
     run_detached=dispatch_alone_detached,
     destructive=True,

@@ -17,7 +17,7 @@ from agent_dispatch.model.replies import Cancellation, Purged, Sent, Submitted, 
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import (
-    ELSEWHERE,
+    SESSION_ARGUMENT,
     WHOLE_RESULT_CHARS,
     DispatchParams,
     TaskParams,
@@ -181,14 +181,14 @@ async def fetch_result(
 DISPATCH_ASYNC = Tool(
     name="dispatch_async",
     title="Dispatch in the background",
-    elsewhere=ELSEWHERE,
+    foreign_arguments=SESSION_ARGUMENT,
     description=(
         "Start a task as a background job and return its job_id at once. The job goes on when this"
         " session ends. Use it for tasks of minutes; collect the answers with dispatch_wait."
         " Parameters as in dispatch."
     ),
     params=TaskParams,
-    described=DispatchParams,
+    described_by=DispatchParams,
     run=dispatch_async,
     destructive=True,
     open_world=True,

@@ -36,9 +36,9 @@ class Tool(Generic[ParamsT]):
     params: type[ParamsT]
     """Its arguments; field descriptions are `Annotated[..., msgspec.Meta(description=...)]`."""
     run: Run[ParamsT]
-    described: type[msgspec.Struct] | None = None
+    described_by: type[msgspec.Struct] | None = None
     """The arguments of another tool, whose description covers those that both tools have."""
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    foreign_arguments: Mapping[str, str] = field(default_factory=dict)
     """Arguments that only other tools have, each with a hint for the error message."""
     read_only: bool = False
     """Claude Code runs only read-only tools in parallel (measured with 2.1.330)."""
@@ -70,7 +70,7 @@ class Tool(Generic[ParamsT]):
             "name": self.name,
             "title": self.title,
             "description": self.description,
-            "inputSchema": input_schema(self.params, self.described),
+            "inputSchema": input_schema(self.params, self.described_by),
             "annotations": self._annotations(),
             **({"execution": {"taskSupport": "optional"}} if self.run_detached else {}),
             "_meta": meta,
@@ -93,7 +93,7 @@ class WithWarnings:
 
 
 def input_schema(
-    params: type[msgspec.Struct], described: type[msgspec.Struct] | None = None
+    params: type[msgspec.Struct], described_by: type[msgspec.Struct] | None = None
 ) -> dict[str, Any]:
     """Return the schema of a tool's arguments, as small as possible.
 
@@ -101,13 +101,13 @@ def input_schema(
 
     Args:
         params: The arguments.
-        described: The arguments of another tool. Those that are the same there are listed without
-            their description.
+        described_by: The arguments of another tool. Those that are the same there are listed
+            without their description.
     """
     schema = _object_schema(params)
-    elsewhere = _object_schema(described)["properties"] if described else {}
+    other_fields = _object_schema(described_by)["properties"] if described_by else {}
     for name, field_schema in schema["properties"].items():
-        if field_schema == elsewhere.get(name):
+        if field_schema == other_fields.get(name):
             field_schema.pop("description", None)
         if not field_schema.get("default", True):
             del field_schema["default"]
