@@ -1,8 +1,8 @@
 """Find the `claude` program, and check the agent's directory, before anything is started.
 
-If PATH has no `claude`, the places are searched where its installers put it: MCP clients that were
-started from a desktop, and services, lack what a login shell adds to PATH. Nothing is searched but
-the caller's home and the folders of system-wide installers.
+If PATH has no `claude`, the folders are searched that its installers use: MCP clients that were
+started from a desktop, and services, lack the additions of a login shell to PATH. Only the caller's
+home and the folders of system-wide installers are searched.
 
 All of it waits for file systems, so call it in a thread.
 """
@@ -24,7 +24,7 @@ SYSTEM_FOLDERS = (
     "/snap/bin",
     "/run/current-system/sw/bin",
 )
-"""Of Homebrew, npm with its usual prefix, distributions, snap and Nix."""
+"""Folders of Homebrew, npm with its usual prefix, distributions, snap and Nix."""
 
 _HOME_FOLDERS = (
     ".local/bin",  # The native installer; pipx and others put links there too.
@@ -84,7 +84,7 @@ def _npm_prefix(home: Path) -> Iterator[str]:
         with open(home / ".npmrc", encoding="utf-8", errors="replace") as file:
             text = file.read(_MAX_NPMRC_BYTES)
     except OSError:
-        # Seldom there; npm itself says what is wrong with it.
+        # Usually missing; npm itself reports what is wrong with it.
         return
     for value in re.findall(r"^\s*prefix\s*=\s*(.+?)\s*$", text, re.MULTILINE):
         prefix = re.sub(r"\$\{HOME\}|^~(?=/|$)", lambda _: str(home), value.strip("\"'"))
@@ -126,7 +126,7 @@ def find_program(
     Args:
         claude: The program and its first arguments; None: `claude` on PATH, else where its
             installers put it.
-        environ: Whose PATH and home are searched.
+        environ: Its PATH and home are searched.
     """
     name, *rest = claude or ("claude",)
     # An absolute path: the search must not depend on the agent's directory.
@@ -163,8 +163,8 @@ def is_on_path(program: str, environ: Mapping[str, str]) -> bool:
 def with_program_on_path(environ: Mapping[str, str], program: str) -> dict[str, str]:
     """The environment to run an absolute `program` in.
 
-    One that was found elsewhere gets its folder added to the end of PATH: a script of npm
-    needs the `node` beside it.
+    If PATH does not find `program`, its folder is added at the end, because a script from npm needs
+    the `node` beside it.
     """
     if is_on_path(program, environ):
         return dict(environ)
@@ -194,6 +194,6 @@ def check_directory(directory: str) -> StartFailure | None:
 
 
 def no_answer(timeout_s: float) -> StartFailure:
-    """Why an agent cannot run whose directory, or one of PATH, did not answer in time."""
+    """The failure of a directory, the agent's or one on PATH, that did not answer in time."""
     text = f"it, or a directory of PATH, did not answer for {timeout_s:g} s: a mount that hangs?"
     return StartFailure(errno=errno.ETIMEDOUT, stage=StartStage.DIRECTORY, text=text)
