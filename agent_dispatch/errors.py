@@ -39,11 +39,8 @@ class UnknownAgentError(DispatchError):
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
         known = sorted(available)
-        super().__init__(
-            f"Unknown agent: {quoted(name, _SHOWN_CHARS)}.{did_you_mean(name, known)}"
-            f" Available: {', '.join(known) or 'none yet'}",
-            *(() if known else (NextStep(kind=StepKind.ADD_AGENT),)),
-        )
+        add_one = () if known else (NextStep(kind=StepKind.ADD_AGENT),)
+        super().__init__(_unknown("agent", name, known), *add_one)
         self.name = name
 
 
@@ -51,11 +48,13 @@ class UnknownGroupError(DispatchError):
     """No group of that name is configured."""
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
-        known = sorted(available)
-        super().__init__(
-            f"Unknown group: {quoted(name, _SHOWN_CHARS)}.{did_you_mean(name, known)}"
-            f" Available: {', '.join(known) or 'none yet'}"
-        )
+        super().__init__(_unknown("group", name, sorted(available)))
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    suggestion = did_you_mean(name, known)
+    available = ", ".join(known) or "none yet"
+    return f"Unknown {kind}: {quoted(name, _SHOWN_CHARS)}.{suggestion} Available: {available}"
 
 
 class ConfigError(DispatchError):

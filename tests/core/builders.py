@@ -10,10 +10,14 @@ from agent_dispatch.core.outcome.report import Ending, RunReport
 from agent_dispatch.core.stream.reader import EventDecoder
 from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.model.config import EffectiveAgent
-from agent_dispatch.model.dispatch import DispatchResult
+from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.server.next_steps import in_tools
 
 SESSION = "11111111-1111-4111-8111-111111111111"
+RESUME = (
+    f'dispatch_session(agent="infra", task="Continue where you left off", session_id="{SESSION}")'
+)
+"""How the MCP surface words the step of resuming that session."""
 
 
 def shown(report: RunReport) -> DispatchResult:
@@ -183,3 +187,16 @@ def report(*events: dict[str, Any], printed: bytes = b"", **facts: Any) -> RunRe
         "seen": transcript(*events, printed=printed).seen(),
     }
     return RunReport(**(values | facts))
+
+
+def outcome(*events: dict[str, Any], **facts: Any) -> DispatchResult:
+    """The result of a run that printed an `init`, then `events`, as the MCP surface words it."""
+    return shown(report(init(), *events, **facts))
+
+
+def failure(*events: dict[str, Any], **facts: Any) -> tuple[ErrorType | None, str]:
+    """The error of such a run, which failed."""
+    result = outcome(*events, **facts)
+    assert not result.success
+    assert result.error is not None
+    return result.error_type, result.error
