@@ -5,10 +5,13 @@ The modules:
     paths          where the configuration and the jobs are
     file           the file itself: read when it changed, edited under a lock
     keys           what each key takes; reading, editing and importing follow this table
+    values         how values are read and checked
     schema         the data of the file, checked
-    registry       list and inspect agents; `groups` and `hosts` do the same for theirs
-    agent_fields   checks the fields that a call gives for an agent
-    rights_log     when an agent got other rights
+    snapshot       one read of the file: settings, and agents with their settings inherited
+    registry       lists and details of agents
+    agents         add, update and remove agents; `agent_fields` checks what a call gives
+    groups, hosts  the same for groups and hosts
+    rights         which changes of an agent need a person, and the log of such changes
     yaml_import    the predecessor's `agents.yaml`
     edit/          TOML and JSON with comments, changed in place
     project/       facts and documents of a project, and what Claude Code's files say about it

@@ -4,15 +4,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from agent_dispatch.config.keys import (
-    AGENT_KEYS,
-    NAME_RULE,
-    BadValueError,
-    Key,
-    is_agent_name,
-    is_one_line,
-)
+from agent_dispatch.config.keys import AGENT_KEYS, Key
 from agent_dispatch.config.project.facts import directory_problem
+from agent_dispatch.config.values import NAME_RULE, BadValueError, is_agent_name, is_one_line
 from agent_dispatch.errors import InvalidRequestError, quoted
 from agent_dispatch.model.next_step import NextStep, StepKind, run
 

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.config.edit.draft import Draft
-from agent_dispatch.config.keys import GROUP_KEYS, NAME_RULE, BadValueError, is_agent_name
+from agent_dispatch.config.keys import GROUP_KEYS
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.schema import BadTableError, parse_group
+from agent_dispatch.config.values import NAME_RULE, BadValueError, is_agent_name
 from agent_dispatch.errors import InvalidRequestError, UnknownGroupError, quoted
 from agent_dispatch.model.config import Config, GroupConfig, GroupMember
 from agent_dispatch.model.group import GroupChange, GroupDetails, MemberDetails

@@ -17,14 +17,9 @@ import msgspec
 from agent_dispatch.config.agent_fields import check_name, require_free
 from agent_dispatch.config.edit.draft import Draft
 from agent_dispatch.config.file import ConfigFile
-from agent_dispatch.config.keys import (
-    HOST_KEYS,
-    HOST_NAME_RULE,
-    REMOTE_KEYS,
-    BadValueError,
-    is_host_name,
-)
+from agent_dispatch.config.keys import HOST_KEYS, REMOTE_KEYS
 from agent_dispatch.config.paths import jobs_path
+from agent_dispatch.config.values import HOST_NAME_RULE, BadValueError, is_host_name
 from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
 from agent_dispatch.files import make_private_directory, read_regular, replace_durably
 from agent_dispatch.model.agent import AgentChange

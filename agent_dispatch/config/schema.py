@@ -16,13 +16,15 @@ from agent_dispatch.config.keys import (
     CACHE_KEYS,
     GROUP_KEYS,
     HOST_KEYS,
-    HOST_NAME_RULE,
     MEMBER_KEYS,
-    NAME_RULE,
     REMOTE_KEYS,
     SETTING_KEYS,
-    BadValueError,
     Key,
+)
+from agent_dispatch.config.values import (
+    HOST_NAME_RULE,
+    NAME_RULE,
+    BadValueError,
     is_agent_name,
     is_host_name,
     nearest,

@@ -19,15 +19,17 @@ from agent_dispatch.config.keys import (
     GROUP_KEYS,
     MEMBER_KEYS,
     SETTING_KEYS,
-    BadValueError,
     Key,
-    nearest,
 )
+from agent_dispatch.config.project.documents import description_of
 from agent_dispatch.config.project.facts import directory_problem
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.config.rights import check_import
 from agent_dispatch.config.schema import BadTableError, parse_agent, parse_config, parse_group, warn
+from agent_dispatch.config.values import BadValueError, nearest
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import read_regular
+from agent_dispatch.model.rights import ChangedBy
 
 # PyYAML reads some 100 kB a second, and a configuration has a few.
 _MAX_BYTES = 256 * 1024
@@ -59,7 +61,6 @@ class _Import:
 
     def __init__(self, source: Path, registry: Registry, draft: Draft) -> None:
         self._folder = source.parent
-        self._registry = registry
         self._draft = draft
         self.report = ImportReport(
             source=str(source),
@@ -100,9 +101,7 @@ class _Import:
             report.failed[name] = str(error)
             return
         if not agent.description.strip():
-            table["description"] = self._registry.description_of(
-                os.path.expanduser(agent.directory)
-            )
+            table["description"] = description_of(os.path.expanduser(agent.directory))
         values = self._known(where, table, AGENT_KEYS)
         if exists:
             self._draft.remove_table(("agents", name))
@@ -204,6 +203,7 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
     settings = data.get("settings") or {}
 
     def take(draft: Draft) -> ImportReport:
+        before = draft.data
         work = _Import(source, registry, draft)
         work.leave_out_others(data)
         for name, entry in agents.items():
@@ -213,13 +213,16 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
         work.take_settings(("settings",), settings, SETTING_KEYS)
         if isinstance(settings, dict):
             work.take_settings(("settings", "cache"), settings.get("cache"), CACHE_KEYS)
-        registry.check_import(parse_config(before), parse_config(draft.data))
-        after.append(draft.data)
+        after = draft.data
+        check_import(parse_config(before), parse_config(after), is_nested=registry.is_nested)
+        old, new = before.get("agents", {}), after.get("agents", {})
+        changes.extend((name, old.get(name, {}), new[name]) for name in new)
         return work.report
 
-    before, after = registry.file.read().data, list[Mapping[str, Any]]()
+    changes: list[tuple[str, Any, Any]] = []
     report = registry.file.edit(take)
-    report.warnings.extend(registry.log_import(before, after[0]))
+    for name, old, new in changes:
+        report.warnings.extend(registry.rights_log.add(name, old, new, ChangedBy.CLI))
     return report
 
 

@@ -9,6 +9,7 @@ from typing import Unpack
 import msgspec
 import trio
 
+from agent_dispatch.config.agents import add_agent, remove_agent, update_agent
 from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import DispatchError, InvalidRequestError
@@ -94,7 +95,7 @@ class Agents:
                     " out."
                 )
             return await self.add_remote(name, *place, fields.get("description", ""))
-        add = partial(self._registry.add_agent, name, directory, by=by, **fields)
+        add = partial(add_agent, self._registry, name, directory, by=by, **fields)
         return await self._threads.run(f"add {name}", add)
 
     async def update(
@@ -105,7 +106,7 @@ class Agents:
         Raises:
             WideningError: A model asks for rights that only a person may give.
         """
-        update = partial(self._registry.update_agent, name, by=by, **fields)
+        update = partial(update_agent, self._registry, name, by=by, **fields)
         return await self._threads.run(f"update {name}", update)
 
     async def add_remote(
@@ -121,7 +122,7 @@ class Agents:
 
     async def remove(self, name: str) -> AgentChange:
         """Forget an agent; its directory stays as it is."""
-        remove = partial(self._registry.remove_agent, name)
+        remove = partial(remove_agent, self._registry, name)
         return await self._threads.run(f"remove {name}", remove)
 
 

@@ -18,7 +18,8 @@ from agent_dispatch.claude.find_claude import (
     no_answer,
     with_program_on_path,
 )
-from agent_dispatch.config.registry import ConfigSnapshot, Registry
+from agent_dispatch.config.registry import Registry
+from agent_dispatch.config.snapshot import ConfigSnapshot
 from agent_dispatch.core.command import (
     MARKER_VARIABLE,
     Command,

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.config.agents import add_agent, remove_agent, update_agent
 from agent_dispatch.config.file import ConfigFile
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import InvalidRequestError, UnknownAgentError
@@ -73,15 +74,15 @@ class World:
 
 
 def add(world: World) -> None:
-    world.registry.add_agent("new", str(world.project))
+    add_agent(world.registry, "new", str(world.project))
 
 
 def update(world: World) -> None:
-    world.registry.update_agent("infra", model="opus")
+    update_agent(world.registry, "infra", model="opus")
 
 
 def remove(world: World) -> None:
-    world.registry.remove_agent("other")
+    remove_agent(world.registry, "other")
 
 
 def create(world: World) -> None:

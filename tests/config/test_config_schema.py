@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_dispatch.config.keys import is_agent_name, split_tools
 from agent_dispatch.config.schema import BadTableError, parse_config
+from agent_dispatch.config.values import is_agent_name, split_tools
 from agent_dispatch.model.config import AgentConfig, Config, UnknownKey
 
 

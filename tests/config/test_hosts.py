@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from agent_dispatch.config.agents import remove_agent, update_agent
 from agent_dispatch.config.hosts import (
     AgentSeen,
     Sightings,
@@ -70,7 +71,7 @@ def test_an_agent_on_an_unknown_host_is_refused_even_if_it_names_a_directory(
 ) -> None:
     _write(registry, f"[agents.a]\nhost = 'gpu'\ndirectory = '{tmp_path}'\n")
     with pytest.raises(UnusableAgentError, match=r"no \[hosts.gpu\]"):
-        registry.effective("a")
+        registry.snapshot().effective("a")
     assert not registry.list_agents()[0].healthy
 
 
@@ -83,7 +84,7 @@ def test_beside_host_only_name_and_description_count_and_the_rest_is_reported(
         "[agents.a]\nhost = 'gpu'\nagent = 'train'\ndescription = 'Trains.'\n"
         f"directory = '{tmp_path}'\nallowed_tools = ['Bash']\nmodel = 3\ncolour = 'red'\n",
     )
-    agent = registry.effective("a")
+    agent = registry.snapshot().effective("a")
     assert (agent.host, agent.agent, agent.description) == ("gpu", "train", "Trains.")
     assert (agent.directory, agent.allowed_tools, agent.model) == ("", None, None)
     config = registry.load()
@@ -138,9 +139,9 @@ def test_an_agent_can_only_be_linked_to_a_known_host(registry: Registry) -> None
 def test_update_and_remove_of_a_remote_agent_change_this_file(registry: Registry) -> None:
     add_host(registry.file, "gpu")
     link_agent(registry.file, "train", "gpu")
-    change = registry.update_agent("train", description="Trains models.")
+    change = update_agent(registry, "train", description="Trains models.")
     assert (change.host, change.changed, change.directory) == ("gpu", ["description"], None)
-    assert registry.remove_agent("train").action == "removed"
+    assert remove_agent(registry, "train").action == "removed"
     assert registry.load().agents == {}
 
 

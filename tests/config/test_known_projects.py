@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.config.keys import is_agent_name
 from agent_dispatch.config.project.known_projects import KnownProject, free_name, known_projects
+from agent_dispatch.config.values import is_agent_name
 
 
 @pytest.fixture

@@ -1,19 +1,15 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from agent_dispatch.config.keys import (
-    AGENT_KEYS,
-    CACHE_KEYS,
-    HOST_KEYS,
-    REMOTE_KEYS,
-    SETTING_KEYS,
-)
+from agent_dispatch.config.agents import add_agent, remove_agent, update_agent
+from agent_dispatch.config.keys import AGENT_KEYS, CACHE_KEYS, HOST_KEYS, REMOTE_KEYS, SETTING_KEYS
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import (
     ConfigError,
@@ -60,7 +56,7 @@ def _row(registry: Registry, name: str) -> dict[str, Any]:
 
 
 def test_an_added_agent_describes_itself_and_is_listed(registry: Registry, project: Path) -> None:
-    change = registry.add_agent("infra", str(project))
+    change = add_agent(registry, "infra", str(project))
     assert msgspec.to_builtins(change) == {
         "agent": "infra",
         "action": "added",
@@ -81,7 +77,8 @@ def test_an_added_agent_describes_itself_and_is_listed(registry: Registry, proje
 
 
 def test_everything_an_add_may_say_is_in_the_file(registry: Registry, project: Path) -> None:
-    registry.add_agent(
+    add_agent(
+        registry,
         "infra",
         str(project),
         description=' Says "things" ',
@@ -113,7 +110,7 @@ def test_a_directory_may_be_relative_or_at_home_or_behind_a_link(
     (project.parent / "link").symlink_to(project)
     given = {"dot": ".", "home": "~/infra", "link": "../link"}
     for name, directory in given.items():
-        assert registry.add_agent(name, directory).directory == str(project)
+        assert add_agent(registry, name, directory).directory == str(project)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +131,7 @@ def test_only_an_existing_directory_can_be_added(
     registry: Registry, directory: str, message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        registry.add_agent("a", directory)
+        add_agent(registry, "a", directory)
     assert not registry.path.exists()
 
 
@@ -143,7 +140,7 @@ def test_a_name_is_made_of_letters_digits_hyphens_and_underscores(
     registry: Registry, project: Path, name: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match="cannot name an agent: use letters, digits"):
-        registry.add_agent(name, str(project))
+        add_agent(registry, name, str(project))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +160,7 @@ def test_a_name_is_made_of_letters_digits_hyphens_and_underscores(
         ({"model": "x" * 201}, "model has 201 characters"),
         ({"permission_mode": "-p"}, "permission_mode: '-p' starts with '-'"),
         ({"allowed_tools": "Read,--x"}, "allowed_tools: '--x' starts with '-'"),
-        ({"allowed_tools": "Bash(git"}, "allowed_tools: 'Bash.git' has a parenthesis without"),
+        ({"allowed_tools": "Bash(git"}, "allowed_tools: 'Bash.git' has an unmatched parenthesis"),
         ({"allowed_tools": " , "}, r"names no tool. Write \[\] to grant nothing"),
         (
             {"disallowed_tools": "[1]"},
@@ -182,19 +179,19 @@ def test_a_value_that_cannot_be_meant_is_refused_by_name(
     registry: Registry, project: Path, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        registry.add_agent("a", str(project), **fields)
+        add_agent(registry, "a", str(project), **fields)
     assert not registry.path.exists()
 
 
 def test_a_taken_name_is_refused_with_the_way_to_change_it(
     registry: Registry, project: Path
 ) -> None:
-    registry.add_agent("infra", str(project))
+    add_agent(registry, "infra", str(project))
     _write(registry, registry.path.read_text() + "[agents.broken]\n")
     before = registry.path.read_bytes()
     for name in ("infra", "broken"):
         with pytest.raises(InvalidRequestError, match=f"'{name}' exists already") as caught:
-            registry.add_agent(name, str(project))
+            add_agent(registry, name, str(project))
         update, remove = caught.value.next_steps
         assert (update.kind, update.agent) == (StepKind.UPDATE_AGENT, name)
         assert remove.command == f"agent-dispatch remove {name}"
@@ -204,17 +201,17 @@ def test_a_taken_name_is_refused_with_the_way_to_change_it(
 def test_an_unknown_permission_mode_is_passed_on_with_a_warning(
     registry: Registry, project: Path
 ) -> None:
-    change = registry.add_agent("a", str(project), permission_mode="bypasspermission")
+    change = add_agent(registry, "a", str(project), permission_mode="bypasspermission")
     assert change.warnings is not None
     assert "Did you mean bypassPermissions?" in change.warnings[0]
-    assert registry.effective("a").permission_mode == "bypasspermission"
-    assert registry.update_agent("a", permission_mode="plan").warnings is None
+    assert registry.snapshot().effective("a").permission_mode == "bypasspermission"
+    assert update_agent(registry, "a", permission_mode="plan").warnings is None
 
 
 def test_none_is_no_value_for_a_new_agent(registry: Registry, project: Path) -> None:
-    change = registry.add_agent("a", str(project), description="None", model="none")
+    change = add_agent(registry, "a", str(project), description="None", model="none")
     assert change.description == "Infrastructure agent. MCP: portainer. Stack: Python, Docker"
-    assert registry.effective("a").model is None
+    assert registry.snapshot().effective("a").model is None
 
 
 def test_an_update_changes_what_is_given_and_nothing_else(
@@ -226,8 +223,8 @@ def test_an_update_changes_what_is_given_and_nothing_else(
         "model = 'x'\ncustom = 1\n"
         "\n[agents.b]\ndirectory = '/b'\n",
     )
-    change = registry.update_agent(
-        "a", model="opus", timeout=60, max_budget_usd=0.5, allowed_tools="Read"
+    change = update_agent(
+        registry, "a", model="opus", timeout=60, max_budget_usd=0.5, allowed_tools="Read"
     )
     assert change.action == "updated"
     assert sorted(change.changed or []) == ["allowed_tools", "max_budget_usd", "model", "timeout"]
@@ -244,12 +241,12 @@ def test_none_and_negative_numbers_clear_a_field(
 ) -> None:
     fields = ("description", "model", "permission_mode", "allowed_tools", "disallowed_tools")
     given: AgentFields = {**dict.fromkeys(fields, "plan"), "timeout": 5, "max_budget_usd": 1}  # type: ignore[typeddict-item]
-    registry.add_agent("a", str(project), **given)
+    add_agent(registry, "a", str(project), **given)
     clearing: AgentFields = {**dict.fromkeys(fields, none), "timeout": -1, "max_budget_usd": -1}  # type: ignore[typeddict-item]
-    change = registry.update_agent("a", **clearing)
+    change = update_agent(registry, "a", **clearing)
     assert set(change.changed or []) == {*fields, "timeout", "max_budget_usd"}
     assert registry.path.read_text() == f'[agents.a]\ndirectory = "{project}"\n'
-    assert registry.update_agent("a", model=none, timeout=-1).action == "unchanged"
+    assert update_agent(registry, "a", model=none, timeout=-1).action == "unchanged"
 
 
 def test_an_update_to_what_is_there_already_changes_nothing(
@@ -261,8 +258,8 @@ def test_an_update_to_what_is_there_already_changes_nothing(
     )
     before = registry.path.stat().st_ino
     for change in (
-        registry.update_agent("a"),
-        registry.update_agent("a", allowed_tools="Read,Grep", timeout=5),
+        update_agent(registry, "a"),
+        update_agent(registry, "a", allowed_tools="Read,Grep", timeout=5),
     ):
         assert (change.action, change.changed) == ("unchanged", None)
     assert registry.path.stat().st_ino == before
@@ -270,30 +267,33 @@ def test_an_update_to_what_is_there_already_changes_nothing(
 
 def test_brackets_grant_nothing_and_none_inherits_again(registry: Registry, project: Path) -> None:
     _write(registry, "[settings]\ndefault_allowed_tools = ['Bash']\n")
-    registry.add_agent("a", str(project), allowed_tools="[]")
-    assert registry.effective("a").allowed_tools == ()
+    add_agent(registry, "a", str(project), allowed_tools="[]")
+    assert registry.snapshot().effective("a").allowed_tools == ()
     assert _row(registry, "a")["allowed_tools"] == []
-    registry.update_agent("a", allowed_tools="none")
-    assert registry.effective("a").allowed_tools == ("Bash",)
+    update_agent(registry, "a", allowed_tools="none")
+    assert registry.snapshot().effective("a").allowed_tools == ("Bash",)
     assert _row(registry, "a")["allowed_tools"] == ["Bash"]
-    registry.update_agent("a", allowed_tools=' ["Read", "Bash(git log:*,git diff:*)"]')
-    assert registry.effective("a").allowed_tools == ("Read", "Bash(git log:*,git diff:*)")
+    update_agent(registry, "a", allowed_tools=' ["Read", "Bash(git log:*,git diff:*)"]')
+    assert registry.snapshot().effective("a").allowed_tools == (
+        "Read",
+        "Bash(git log:*,git diff:*)",
+    )
 
 
 def test_a_broken_agent_can_be_mended_by_an_update(registry: Registry, project: Path) -> None:
     _write(registry, f"[agents.a]\ndirectory = '{project}'\ntimeout = 'soon'\nmodel = 3\n")
     with pytest.raises(UnusableAgentError, match="model: expected text on one line"):
-        registry.update_agent("a", timeout=60)
+        update_agent(registry, "a", timeout=60)
     assert "'soon'" in registry.path.read_text()
-    assert registry.update_agent("a", timeout=60, model="none").action == "updated"
-    assert registry.effective("a").timeout_s == 60
+    assert update_agent(registry, "a", timeout=60, model="none").action == "updated"
+    assert registry.snapshot().effective("a").timeout_s == 60
 
 
 def test_an_agent_that_is_no_table_cannot_be_updated_but_removed(registry: Registry) -> None:
     _write(registry, "[agents]\na = 5 # what?\n# kept\nb = { directory = '/b' }\n")
     with pytest.raises(UnusableAgentError, match="expected a table with a directory"):
-        registry.update_agent("a", model="x")
-    assert registry.remove_agent("a").action == "removed"
+        update_agent(registry, "a", model="x")
+    assert remove_agent(registry, "a").action == "removed"
     assert registry.path.read_text() == "[agents]\n# kept\nb = { directory = '/b' }\n"
 
 
@@ -302,8 +302,8 @@ def test_a_removed_agent_is_gone_and_the_comments_of_others_stay(
 ) -> None:
     before = "# all of mine\n\n# about b\n[agents.b]\ndirectory = '/b' # far\n"
     _write(registry, before)
-    registry.add_agent("a", str(project))
-    change = registry.remove_agent("a")
+    add_agent(registry, "a", str(project))
+    change = remove_agent(registry, "a")
     assert (change.action, change.directory) == ("removed", str(project))
     assert registry.path.read_text() == before
 
@@ -312,7 +312,7 @@ def test_a_removed_agent_is_gone_and_the_comments_of_others_stay(
 def test_an_agent_with_an_impossible_name_can_be_removed(registry: Registry, name: str) -> None:
     _write(registry, f"[agents.'{name}']\ndirectory = '/x'\n")
     assert not registry.list_agents()[0].healthy
-    assert registry.remove_agent(name).action == "removed"
+    assert remove_agent(registry, name).action == "removed"
     assert registry.list_agents() == []
 
 
@@ -320,10 +320,10 @@ def test_an_unknown_agent_is_told_with_the_known_ones_and_nothing_is_made(
     registry: Registry,
 ) -> None:
     for call in (
-        registry.effective,
+        registry.snapshot().effective,
         registry.inspect_agent,
-        registry.update_agent,
-        registry.remove_agent,
+        partial(update_agent, registry),
+        partial(remove_agent, registry),
     ):
         with pytest.raises(UnknownAgentError, match=r"Available: none yet$") as unknown:
             call("foo")
@@ -331,9 +331,9 @@ def test_an_unknown_agent_is_told_with_the_known_ones_and_nothing_is_made(
     assert not registry.path.parent.exists()
     _write(registry, "[agents.b]\ndirectory = '/b'\n[agents.a]\n")
     with pytest.raises(UnknownAgentError, match=r"Unknown agent: 'foo'\. Available: a, b$"):
-        registry.effective("foo")
+        registry.snapshot().effective("foo")
     with pytest.raises(UnknownAgentError, match=r"Unknown agent: 'x{100}'…\. Available: a, b$"):
-        registry.effective("x" * 1000)
+        registry.snapshot().effective("x" * 1000)
 
 
 def test_an_agent_inherits_what_its_table_leaves_open(registry: Registry) -> None:
@@ -360,7 +360,7 @@ def test_an_agent_inherits_what_its_table_leaves_open(registry: Registry) -> Non
         default_disallowed_tools = "Write"
         """,
     )
-    assert registry.effective("bare") == EffectiveAgent(
+    assert registry.snapshot().effective("bare") == EffectiveAgent(
         name="bare",
         directory="/bare",
         description="",
@@ -371,7 +371,7 @@ def test_an_agent_inherits_what_its_table_leaves_open(registry: Registry) -> Non
         allowed_tools=("Bash",),
         disallowed_tools=("Write",),
     )
-    assert registry.effective("own") == EffectiveAgent(
+    assert registry.snapshot().effective("own") == EffectiveAgent(
         name="own",
         directory="/own",
         description="d",
@@ -386,7 +386,7 @@ def test_an_agent_inherits_what_its_table_leaves_open(registry: Registry) -> Non
 
 def test_zero_dollars_as_the_default_is_no_limit(registry: Registry) -> None:
     _write(registry, "settings.default_max_budget_usd = 0\nagents.a.directory = '/a'\n")
-    assert registry.effective("a").max_budget_usd is None
+    assert registry.snapshot().effective("a").max_budget_usd is None
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_a_directory_in_the_file_is_made_absolute(
     monkeypatch.setenv("HOME", str(tmp_path))
     _write(registry, f"agents.a.directory = '{written}'\n")
     absolute = expected.format(home=tmp_path, base=registry.path.parent)
-    assert registry.effective("a").directory == absolute
+    assert registry.snapshot().effective("a").directory == absolute
     assert registry.list_agents()[0].directory == absolute
 
 
@@ -432,15 +432,15 @@ def test_a_broken_agent_is_listed_with_its_reason_and_the_others_work(
     assert registry.inspect_agent("a").problem == row["problem"]
     assert registry.inspect_agent("a").claude_md_preview == "# Infra\n\nInfrastructure agent."
     with pytest.raises(UnusableAgentError, match="timeout: expected a number of seconds"):
-        registry.effective("a")
-    assert registry.effective("good").directory == str(project)
+        registry.snapshot().effective("a")
+    assert registry.snapshot().effective("good").directory == str(project)
 
 
 def test_a_missing_directory_is_listed_with_its_problem(registry: Registry) -> None:
     _write(registry, "agents.a.directory = '/nowhere'\n")
     row = _row(registry, "a")
     assert (row["healthy"], row["problem"]) == (False, "the directory does not exist: /nowhere")
-    assert registry.effective("a").directory == "/nowhere"
+    assert registry.snapshot().effective("a").directory == "/nowhere"
     assert registry.inspect_agent("a").claude_md_preview is None
 
 
@@ -448,17 +448,17 @@ def test_a_broken_setting_keeps_runs_from_starting_and_nothing_else(
     registry: Registry, project: Path
 ) -> None:
     _write(registry, "settings.default_max_budget_usd = 'five'\n")
-    change = registry.add_agent("a", str(project))
+    change = add_agent(registry, "a", str(project))
     problem = "settings.default_max_budget_usd: expected a number of US dollars"
     assert change.warnings is not None
     assert problem in change.warnings[0]
     with pytest.raises(ConfigError, match=f"agents.toml: {problem}.*until then no run starts"):
-        registry.effective("a")
+        registry.snapshot().effective("a")
     row = _row(registry, "a")
     assert not row["healthy"]
     assert problem in row["problem"]
     assert registry.inspect_agent("a").timeout == 300
-    assert registry.remove_agent("a").action == "removed"
+    assert remove_agent(registry, "a").action == "removed"
 
 
 def test_an_inspection_shows_what_takes_effect_and_the_documents(
@@ -489,11 +489,11 @@ def test_every_call_tells_of_a_file_that_does_not_parse(registry: Registry, proj
     calls = (
         registry.load,
         registry.list_agents,
-        lambda: registry.effective("a"),
+        lambda: registry.snapshot().effective("a"),
         lambda: registry.inspect_agent("a"),
-        lambda: registry.add_agent("b", str(project)),
-        lambda: registry.update_agent("a", model="x"),
-        lambda: registry.remove_agent("a"),
+        lambda: add_agent(registry, "b", str(project)),
+        lambda: update_agent(registry, "a", model="x"),
+        lambda: remove_agent(registry, "a"),
     )
     for call in calls:
         with pytest.raises(ConfigError, match=r"not valid TOML: .*line 1"):
@@ -504,13 +504,13 @@ def test_every_call_tells_of_a_file_that_does_not_parse(registry: Registry, proj
 def test_a_change_by_another_process_is_seen_at_the_next_call(
     registry: Registry, project: Path
 ) -> None:
-    registry.add_agent("a", str(project))
+    add_agent(registry, "a", str(project))
     other = Registry(registry.path)
-    other.update_agent("a", model="x")
-    assert registry.effective("a").model == "x"
-    other.remove_agent("a")
+    update_agent(other, "a", model="x")
+    assert registry.snapshot().effective("a").model == "x"
+    remove_agent(other, "a")
     with pytest.raises(UnknownAgentError):
-        registry.effective("a")
+        registry.snapshot().effective("a")
 
 
 def test_a_working_directory_that_is_gone_is_told(registry: Registry, tmp_path: Path) -> None:
@@ -521,7 +521,7 @@ def test_a_working_directory_that_is_gone_is_told(registry: Registry, tmp_path: 
         os.chdir(gone)
         gone.rmdir()
         with pytest.raises(InvalidRequestError, match="cannot be found from here"):
-            registry.add_agent("a", ".")
+            add_agent(registry, "a", ".")
     finally:
         os.fchdir(before)
         os.close(before)
@@ -545,11 +545,11 @@ def test_a_mode_inherited_from_claude_codes_settings_is_shown(tmp_path: Path) ->
     environ = {"HOME": str(tmp_path / "home")}
     registry = Registry(tmp_path / "agents.toml", environ=environ)
     (tmp_path / "p").mkdir()
-    registry.add_agent("infra", str(tmp_path / "p"))
+    add_agent(registry, "infra", str(tmp_path / "p"))
     shown = registry.inspect_agent("infra")
     inherited = (shown.inherited_permission_mode, shown.inherited_permission_mode_from)
     assert inherited == ("plan", str(settings))
-    registry.update_agent("infra", permission_mode="manual")
+    update_agent(registry, "infra", permission_mode="manual")
     assert registry.inspect_agent("infra").inherited_permission_mode is None
 
 
@@ -587,7 +587,7 @@ def test_what_is_written_in_the_file_is_shown_and_survives_edits(
     registry: Registry, project: Path
 ) -> None:
     _write(registry, f"[agents.a]\ndirectory = {str(project)!r}\n{OWN_KEYS}")
-    registry.update_agent("a", model="opus", effort="max")
+    update_agent(registry, "a", model="opus", effort="max")
     text = registry.path.read_text()
     assert OWN_KEYS.replace('"high"', '"max"') in text
     shown = registry.inspect_agent("a")
@@ -598,6 +598,6 @@ def test_what_is_written_in_the_file_is_shown_and_survives_edits(
 
 
 def test_what_an_agent_does_not_say_is_not_shown(registry: Registry, project: Path) -> None:
-    registry.add_agent("a", str(project))
+    add_agent(registry, "a", str(project))
     shown = msgspec.to_builtins(registry.inspect_agent("a"))
     assert not {"effort", "tools", "exclusive", "nested", "capabilities"} & shown.keys()

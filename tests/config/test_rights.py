@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent_dispatch.config.agents import add_agent, update_agent
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.yaml_import import import_yaml
 from agent_dispatch.core.agents.rights import WideningError
@@ -65,10 +66,10 @@ def test_a_model_narrows_rights_and_asks_for_more(
     )
     registry, before = registry_at(config), config.read_text()
     if not keys:
-        registry.update_agent("a", by=ChangedBy.MCP, **fields)
+        update_agent(registry, "a", by=ChangedBy.MCP, **fields)
         return
     with pytest.raises(WideningError) as refused:
-        registry.update_agent("a", by=ChangedBy.MCP, **fields)
+        update_agent(registry, "a", by=ChangedBy.MCP, **fields)
     assert list(refused.value.changes) == keys
     assert config.read_text() == before
     (step,) = refused.value.next_steps
@@ -76,10 +77,10 @@ def test_a_model_narrows_rights_and_asks_for_more(
     assert changes_of(registry) == []
     for by in (ChangedBy.ELICITATION, ChangedBy.CLI):
         config.write_text(before)
-        registry.update_agent("a", by=by, **fields)
+        update_agent(registry, "a", by=by, **fields)
         assert [(key, by) for key, _, _, by in changes_of(registry)][-1] == (keys[0], by)
     config.write_text(before + "mcp_may_widen_permissions = true\n")
-    registry.update_agent("a", by=ChangedBy.MCP, **fields)
+    update_agent(registry, "a", by=ChangedBy.MCP, **fields)
     assert changes_of(registry)[-1][3] == "mcp"
 
 
@@ -98,10 +99,10 @@ def test_a_model_adds_agents_with_what_they_inherit(
     config.write_text(SETTINGS)
     registry = registry_at(config)
     if not keys:
-        assert registry.add_agent("a", project, by=ChangedBy.MCP, **fields).action == "added"
+        assert add_agent(registry, "a", project, by=ChangedBy.MCP, **fields).action == "added"
         return
     with pytest.raises(WideningError) as refused:
-        registry.add_agent("a", project, by=ChangedBy.MCP, **fields)
+        add_agent(registry, "a", project, by=ChangedBy.MCP, **fields)
     assert list(refused.value.changes) == keys
     assert refused.value.next_steps[0].command.startswith(f"agent-dispatch add a {project} --")
     assert config.read_text() == SETTINGS
@@ -111,8 +112,8 @@ def test_to_inherit_everything_is_not_for_a_model(config: Path, project: str) ->
     config.write_text('[settings]\ndefault_permission_mode = "bypassPermissions"\n')
     registry = registry_at(config)
     with pytest.raises(WideningError):
-        registry.add_agent("a", project, by=ChangedBy.MCP)
-    registry.add_agent("a", project, by=ChangedBy.MCP, permission_mode="plan")
+        add_agent(registry, "a", project, by=ChangedBy.MCP)
+    add_agent(registry, "a", project, by=ChangedBy.MCP, permission_mode="plan")
 
 
 @pytest.mark.parametrize("by", list(ChangedBy))
@@ -124,11 +125,11 @@ def test_a_dispatched_agent_widens_nothing_by_any_way(
     )
     nested, before = registry_at(config, "1"), config.read_text()
     with pytest.raises(WideningError, match="dispatched agent"):
-        nested.update_agent("a", by=by, allowed_tools="Bash")
+        update_agent(nested, "a", by=by, allowed_tools="Bash")
     with pytest.raises(WideningError, match="dispatched agent"):
-        nested.update_agent("a", by=by, allow="Bash")
+        update_agent(nested, "a", by=by, allow="Bash")
     with pytest.raises(WideningError, match="dispatched agent"):
-        nested.add_agent("b", project, by=by, permission_mode="auto")
+        add_agent(nested, "b", project, by=by, permission_mode="auto")
     source = tmp_path / "old.yaml"
     for text in (
         f"agents: {{b: {{directory: {project}, allowed_tools: [Bash]}}}}",
@@ -141,32 +142,32 @@ def test_a_dispatched_agent_widens_nothing_by_any_way(
     assert config.read_text() == before
     source.write_text(f"agents: {{b: {{directory: {project}}}}}")
     assert import_yaml(source, nested).added == ["b"]
-    nested.update_agent("a", by=by, disallowed_tools="Bash")
-    nested.add_agent("c", project, by=by, permission_mode="plan")
+    update_agent(nested, "a", by=by, disallowed_tools="Bash")
+    add_agent(nested, "c", project, by=by, permission_mode="plan")
 
 
 def test_a_rule_is_added_to_the_list(config: Path, project: str) -> None:
     config.write_text(f'[agents.a]\ndirectory = "{project}"\n{SETTINGS}')
     registry = registry_at(config)
-    assert registry.update_agent("a", allow="Read").action == "unchanged"
-    registry.update_agent("a", allow="Bash(git log:*,git diff:*),Write")
+    assert update_agent(registry, "a", allow="Read").action == "unchanged"
+    update_agent(registry, "a", allow="Bash(git log:*,git diff:*),Write")
     assert registry.inspect_agent("a").allowed_tools == [
         "Read",
         "Bash(git log:*,git diff:*)",
         "Write",
     ]
-    assert registry.update_agent("a", allow="Write").action == "unchanged"
-    registry.update_agent("a", allowed_tools="[]", allow="Grep")
+    assert update_agent(registry, "a", allow="Write").action == "unchanged"
+    update_agent(registry, "a", allowed_tools="[]", allow="Grep")
     assert registry.inspect_agent("a").allowed_tools == ["Grep"]
     with pytest.raises(WideningError):
-        registry.update_agent("a", by=ChangedBy.MCP, allow="Bash")
+        update_agent(registry, "a", by=ChangedBy.MCP, allow="Bash")
 
 
 def test_each_change_of_rights_is_written_down(config: Path, project: str, tmp_path: Path) -> None:
     registry = registry_at(config)
-    registry.add_agent("a", project, allowed_tools="Read", description="x")
-    registry.update_agent("a", allowed_tools="Read", description="y")
-    registry.update_agent("a", allowed_tools="none", max_budget_usd=3, by=ChangedBy.ELICITATION)
+    add_agent(registry, "a", project, allowed_tools="Read", description="x")
+    update_agent(registry, "a", allowed_tools="Read", description="y")
+    update_agent(registry, "a", allowed_tools="none", max_budget_usd=3, by=ChangedBy.ELICITATION)
     source = tmp_path / "old.yaml"
     source.write_text(f"agents: {{a: {{directory: {project}, permission_mode: plan}}}}")
     assert import_yaml(source, registry, overwrite=True).replaced == ["a"]
@@ -181,7 +182,7 @@ def test_each_change_of_rights_is_written_down(config: Path, project: str, tmp_p
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     log.write_bytes(b"{torn\n\xff\n[]\n" + log.read_bytes() + b'{"at": 1, "agen')
     assert len(changes_of(registry)) == 5
-    registry.add_agent("b", project)
+    add_agent(registry, "b", project)
     assert changes_of(registry, "b") == []
 
 
@@ -189,7 +190,7 @@ def test_a_change_that_cannot_be_written_down_is_made_and_says_so(
     config: Path, project: str
 ) -> None:
     config.with_name("agents.rights.jsonl").mkdir()
-    change = registry_at(config).add_agent("a", project, allowed_tools="Read")
+    change = add_agent(registry_at(config), "a", project, allowed_tools="Read")
     assert any("could not be logged" in warning for warning in change.warnings or ())
 
 
@@ -205,45 +206,45 @@ def test_a_person_sets_the_command_that_verifies(
     text: str, command: list[str], config: Path, project: str
 ) -> None:
     registry = registry_at(config)
-    registry.add_agent("a", project)
-    assert registry.update_agent("a", verify=text).changed == ["verify"]
+    add_agent(registry, "a", project)
+    assert update_agent(registry, "a", verify=text).changed == ["verify"]
     assert registry.inspect_agent("a").verify == command
-    assert registry.update_agent("a", verify=text).action == "unchanged"
-    assert registry.update_agent("a", verify="none").changed == ["verify"]
+    assert update_agent(registry, "a", verify=text).action == "unchanged"
+    assert update_agent(registry, "a", verify="none").changed == ["verify"]
     assert registry.inspect_agent("a").verify is None
 
 
 @pytest.mark.parametrize("text", ["make 'test", '["make", 7]', '["make"', "''"])
 def test_a_command_that_cannot_be_read_is_refused(text: str, config: Path, project: str) -> None:
     registry = registry_at(config)
-    registry.add_agent("a", project)
+    add_agent(registry, "a", project)
     with pytest.raises(InvalidRequestError, match="verify"):
-        registry.update_agent("a", verify=text)
+        update_agent(registry, "a", verify=text)
 
 
 def test_a_dispatched_agent_sets_no_command_that_we_run(
     config: Path, project: str, tmp_path: Path
 ) -> None:
-    registry_at(config).add_agent("a", project)
+    add_agent(registry_at(config), "a", project)
     nested = registry_at(config, depth="1")
     with pytest.raises(WideningError, match="verify"):
-        nested.update_agent("a", verify="make test")
+        update_agent(nested, "a", verify="make test")
     file = tmp_path / "agents.yaml"
     file.write_text(f"agents:\n  b:\n    directory: {project}\n    verify: [make, test]\n")
     with pytest.raises(WideningError, match="verify"):
         import_yaml(file, nested)
-    registry_at(config).update_agent("a", verify="make test")
-    assert nested.update_agent("a", verify="none").changed == ["verify"]
+    update_agent(registry_at(config), "a", verify="make test")
+    assert update_agent(nested, "a", verify="none").changed == ["verify"]
 
 
 def test_an_agent_that_asks_shows_it(config: Path, project: str) -> None:
     registry = registry_at(config)
-    registry.add_agent("a", project)
+    add_agent(registry, "a", project)
     assert registry.inspect_agent("a").permission_prompts is None
-    registry.update_agent("a", permission_prompts="ask")
+    update_agent(registry, "a", permission_prompts="ask")
     assert registry.inspect_agent("a").permission_prompts == "ask"
-    registry.update_agent("a", permission_prompts="none")
+    update_agent(registry, "a", permission_prompts="none")
     config.write_text(config.read_text() + '[settings]\npermission_prompts = "ask"\n')
     assert registry.inspect_agent("a").permission_prompts == "ask"
-    registry.update_agent("a", permission_prompts="deny")
+    update_agent(registry, "a", permission_prompts="deny")
     assert registry.inspect_agent("a").permission_prompts is None

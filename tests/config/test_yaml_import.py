@@ -103,7 +103,7 @@ def test_what_is_there_already_wins_unless_overwritten(registry: Registry, sourc
     mine = "# mine\n[settings]\nmax_concurrency = 9 # mine\n\n[agents.infra]\ndirectory = '/mine'\n"
     registry.path.write_text(mine)
     _import(source, registry, AGENTS_YAML)
-    assert registry.effective("infra").directory == "/mine"
+    assert registry.snapshot().effective("infra").directory == "/mine"
     assert registry.load().settings.max_concurrency == 9
     report = _import(source, registry, AGENTS_YAML, overwrite=True)
     assert (report.added, report.replaced) == ([], ["infra"])
@@ -180,7 +180,7 @@ def test_a_relative_directory_starts_where_the_yaml_file_is(
     (tmp_path / "sub").mkdir()
     report = _import(source, registry, "agents: {a: {directory: sub}}")
     assert report.warnings == []
-    assert registry.effective("a").directory == str(tmp_path / "sub")
+    assert registry.snapshot().effective("a").directory == str(tmp_path / "sub")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent_dispatch.config.registry import ConfigSnapshot
 from agent_dispatch.config.schema import parse_config
+from agent_dispatch.config.snapshot import ConfigSnapshot
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.run.plan import plan_run
 

@@ -21,6 +21,7 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.cli.validation import check_agent, check_choice
+from agent_dispatch.config.agents import add_agent, remove_agent, update_agent
 from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import DispatchError
@@ -89,7 +90,8 @@ def add(
         }
         change = add_remote(shell, name, *place, description, granted)
         return _show_change(change, shell, as_json=json)
-    change = open_registry(shell).add_agent(
+    change = add_agent(
+        open_registry(shell),
         name,
         directory,
         description=description,
@@ -144,7 +146,8 @@ def update(
     check_agent(timeout, max_budget_usd, permission_mode, is_new=False)
     if permission_prompts.strip():
         check_choice("--permission-prompts", permission_prompts.strip(), ("ask", "deny", "none"))
-    change = open_registry(shell).update_agent(
+    change = update_agent(
+        open_registry(shell),
         name,
         description=description,
         timeout=timeout,
@@ -169,7 +172,7 @@ def remove(name: str, /, *, json: bool = False, shell: Shell) -> int:
         json: Print the change as JSON.
         shell: The outside world.
     """
-    return _show_change(open_registry(shell).remove_agent(name), shell, as_json=json)
+    return _show_change(remove_agent(open_registry(shell), name), shell, as_json=json)
 
 
 def list_agents(*, long: bool = False, json: bool = False, shell: Shell) -> int:

@@ -23,6 +23,7 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.run.ended import dispatch_result
 from agent_dispatch.cli.run.results import exit_status, failures_of, show_result
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.agents import add_agent
 from agent_dispatch.config.paths import config_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.next_step import worded
@@ -117,7 +118,7 @@ def _set_up(place: Path, registry: Registry) -> list[AgentSummary]:
         directory.mkdir()
         for filename, text in files.items():
             (directory / filename).write_text(text, encoding="utf-8")
-        registry.add_agent(name, str(directory), timeout=_TIMEOUT_S)
+        add_agent(registry, name, str(directory), timeout=_TIMEOUT_S)
     return registry.list_agents()
 
 

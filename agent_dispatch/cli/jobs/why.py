@@ -8,7 +8,7 @@ from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.jobs.lookup import NEWEST, read_job
 from agent_dispatch.cli.output import dollars, fit, one_line, write_json, write_lines
 from agent_dispatch.cli.shell import Shell, open_registry
-from agent_dispatch.config.registry import ConfigSnapshot
+from agent_dispatch.config.snapshot import ConfigSnapshot
 from agent_dispatch.core.money.ceilings import cap_usd
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import ErrorType

@@ -20,6 +20,7 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, read_claude_config
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.config.agents import add_agent
 from agent_dispatch.config.project.known_projects import KnownProject, known_projects
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import quoted
@@ -65,7 +66,7 @@ def offer_projects(
         write_lines(shell, project_lines(projects, numbered=True))
         if not add_all and shell.is_interactive:
             picked = ask_which(projects, shell)
-    added = [registry.add_agent(project.name, project.directory) for project in picked]
+    added = [add_agent(registry, project.name, project.directory) for project in picked]
     if not as_json:
         write_lines(shell, [f"Added {it.agent}: {one_line(it.directory or '')}" for it in added])
     return Offered(

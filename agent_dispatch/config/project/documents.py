@@ -10,7 +10,8 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from agent_dispatch.config.project.claude_files import AGENTS_MD, CLAUDE_MD
-from agent_dispatch.core.agents.describe import ProjectDocuments
+from agent_dispatch.config.project.facts import read_facts
+from agent_dispatch.core.agents.describe import ProjectDocuments, describe
 from agent_dispatch.files import read_regular
 
 _MAX_DOCUMENT_BYTES = 64 * 1024
@@ -23,6 +24,11 @@ _README = tuple(
 )
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _MAX_IMPORTS = 5
+
+
+def description_of(directory: str) -> str:
+    """Make a description of a project from its files; without any, from its name."""
+    return describe(read_documents(Path(directory)), read_facts(directory))
 
 
 def read_documents(directory: Path) -> ProjectDocuments:

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from agent_dispatch.config.keys import is_agent_name, is_one_line
 from agent_dispatch.config.project.facts import directory_problem
+from agent_dispatch.config.values import is_agent_name, is_one_line
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME_CHARS = 90
