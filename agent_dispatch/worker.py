@@ -109,7 +109,7 @@ async def _work(
     import trio
 
     from agent_dispatch.errors import DispatchError
-    from agent_dispatch.run.service import open_service
+    from agent_dispatch.run.open_service import open_service
 
     with trio.open_signal_receiver(*_LEAVE_SIGNALS) as signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEAVE_SIGNALS)

@@ -23,7 +23,7 @@ import trio
 
 from agent_dispatch.claude.fork_server import start_fork_server
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.open_service import open_service
 from agent_dispatch.worker import ENTRIES
 from tests.remote.network import NetworkedMachine, missing, network
 

@@ -62,7 +62,7 @@ def _serve(
     from agent_dispatch.remote.host.rights import Rights
     from agent_dispatch.remote.host.stub import serve
     from agent_dispatch.remote.this_host import host_environ
-    from agent_dispatch.run.service import open_service
+    from agent_dispatch.run.open_service import open_service
 
     preload_modules()
     logging.basicConfig(format="agent-dispatch: %(message)s")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class OpenService(Protocol):
-    """`run.service.open_service`."""
+    """`run.open_service`."""
 
     def __call__(
         self,
@@ -113,6 +113,6 @@ def _open_service(
     fork_server: "ForkServer | None",
     claude: Sequence[str] | None = None,
 ) -> "AbstractAsyncContextManager[Service]":
-    from agent_dispatch.run.service import open_service
+    from agent_dispatch.run.open_service import open_service
 
     return open_service(environ=environ, fork_server=fork_server, claude=claude)

@@ -3,6 +3,7 @@
 To follow a dispatch, read in this order:
 
     service         what the surfaces call; sends a call to the host of its agent, or on
+                    (`open_service` makes it)
     plan            checks a request against one snapshot of the configuration
     single_flight   answers from the cache, or by a run that is going on
     runner          runs calls, and the job of a worker, under a record

@@ -84,7 +84,7 @@ class Runner:
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         work = partial(self._dispatch, plan, limit)
-        return await self._recorded(plan.request, plan.settings, ref, tree, on_progress, work)
+        return await self._run_call(plan.request, plan.settings, ref, tree, on_progress, work)
 
     async def dialogue(
         self, plan: DialoguePlan, on_progress: OnProgress, *, tree: str | None = None
@@ -99,7 +99,7 @@ class Runner:
         work = partial(self._dialogue, plan)
         request = as_dispatch(plan.request)
         return dialogue_from_result(
-            await self._recorded(request, plan.settings, False, tree, on_progress, work)
+            await self._run_call(request, plan.settings, False, tree, on_progress, work)
         )
 
     async def background(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
@@ -137,7 +137,7 @@ class Runner:
                 on_event=self._on_event,
             )
 
-    async def _recorded(
+    async def _run_call(
         self,
         request: DispatchRequest,
         settings: Settings,
@@ -167,7 +167,7 @@ class Runner:
                 del self._calls[owned.job.id]
         is_kept = owned.job.ref or settings.call_retention_days > 0
         if not is_kept and await self._forget(owned.job.id):
-            # The id fetches nothing from now on: the caller must get all of the answer now.
+            # The id fetches nothing any more, so the caller must get the whole answer now.
             return msgspec.structs.replace(result, job_id=None)
         return result
 
@@ -177,7 +177,7 @@ class Runner:
             await self._housekeeping.run(settings)
 
     def keep_record(self, job_id: str) -> None:
-        """Keep the record of a call until `gc`: its client gave it up. Returns at once.
+        """Keep the record of a call until `gc`, because its client gave up. Returns at once.
 
         Only for a call that runs in this process.
         """
@@ -185,7 +185,7 @@ class Runner:
             owned.note(ref=True, client_gave_up=True)
 
     async def _forget(self, job_id: str) -> bool:
-        """Remove the record of a call; False if it stays, which is no reason to fail the call."""
+        """Remove the record of a call; false if that fails, which must not fail the call."""
         try:
             await in_thread(self._store.retention.forget, job_id)
         except DispatchError:

@@ -5,23 +5,16 @@ It decides where a call goes. What concerns an agent or a job on another host go
 run that is going on, a new run or a worker.
 """
 
-import contextlib
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 import trio
 
-from agent_dispatch.claude.conversation import open_claude as open_real_claude
-from agent_dispatch.claude.fork_server import ForkServer
-from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.config.paths import (
-    config_path,
-    jobs_path,
     require_named_config,
-    with_absolute_paths,
 )
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core import group_job
@@ -31,7 +24,6 @@ from agent_dispatch.core.outcome.refusal import result_of_job
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.ids import IdSource
-from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
@@ -48,23 +40,19 @@ from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.question import PastQuestion
 from agent_dispatch.model.replies import CacheCleared, CacheStats
 from agent_dispatch.remote.caller.client import Hosts
-from agent_dispatch.run.accounts import Accounts, tree_around
+from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.agents import Agents
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.dialogue_across_hosts import dialogue_across_hosts
 from agent_dispatch.run.jobs import Jobs
-from agent_dispatch.run.limits import Limits
-from agent_dispatch.run.notify import Notifier
 from agent_dispatch.run.parallel import dispatch_parallel, run_group
 from agent_dispatch.run.parts import RunParts
-from agent_dispatch.run.plan import Plan, Planner, plan_dialogue, plan_members, plan_run
+from agent_dispatch.run.plan import Plan, plan_dialogue, plan_members, plan_run
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.sessions import check_not_around, check_owner
 from agent_dispatch.run.single_flight import SingleFlight
 from agent_dispatch.run.time_limit import TimeLimit
-from agent_dispatch.run.turns import OpenClaude
-from agent_dispatch.run.work_tree import WorkTrees
 from agent_dispatch.threads import DirectoryThreads
 
 
@@ -509,72 +497,3 @@ class Service:
         if self._environ.get("AGENT_DISPATCH_CONFIG"):
             check = partial(require_named_config, self._environ)
             await self._threads.run("the configuration", check)
-
-
-@contextlib.asynccontextmanager
-async def open_service(
-    *,
-    environ: Mapping[str, str],
-    fork_server: ForkServer | None,
-    claude: Sequence[str] | None = None,
-    registry: Registry | None = None,
-    store: JobStore | None = None,
-    open_claude: OpenClaude | None = None,
-) -> AsyncIterator[Service]:
-    """Wire a service for as long as the block runs.
-
-    Args:
-        environ: Where configuration and jobs are, what agents inherit, and the nesting depth.
-        fork_server: Forks guards and workers; None starts each the slow way.
-        claude: The program to run in place of `claude` on PATH, with its first arguments.
-        registry: The agents, in place of the file that `environ` names.
-        store: The records, in place of the directory that `environ` names.
-        open_claude: Runs claude, in place of the real one.
-
-    Raises:
-        ConfigError: `environ` names a configuration file that cannot be used.
-    """
-    environ = with_absolute_paths(environ)
-    registry = registry or Registry(config_path(environ), environ=environ)
-    jobs = jobs_path(environ, registry.path)
-    launcher = Launcher(fork_server)
-    notifier = Notifier(registry, environ)
-    store = store or JobStore(jobs, on_end=notifier.job_ended, origin=Origin(environ))
-    threads = DirectoryThreads()
-    parts = RunParts(
-        planner=Planner(registry, environ, claude, threads),
-        limits=Limits(jobs, current_depth(environ)),
-        accounts=Accounts(store.ledger, environ),
-        open_claude=open_claude or partial(open_real_claude, launcher),
-        launcher=launcher,
-        work_trees=WorkTrees(launcher, threads),
-    )
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        hosts = Hosts(
-            registry=registry,
-            store=store,
-            jobs=str(jobs),
-            launcher=launcher,
-            environ=environ,
-            nursery=nursery,
-            on_end=notifier.job_ended,
-        )
-        try:
-            yield Service(
-                registry=registry,
-                store=store,
-                hosts=hosts,
-                parts=parts,
-                threads=threads,
-                workers=Workers(store, fork_server, environ, claude),
-                nursery=nursery,
-                environ=environ,
-                on_event=notifier.notify,
-            )
-        except Exception as error:
-            # Raised outside the nursery, which would wrap it in a group.
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

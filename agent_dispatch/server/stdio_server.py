@@ -15,7 +15,8 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.run.service import Service, open_service
+from agent_dispatch.run.open_service import open_service
+from agent_dispatch.run.service import Service
 from agent_dispatch.server.mcp_server import build_server
 from agent_dispatch.server.stdio.byte_streams import LineReader, Outbox
 from agent_dispatch.server.stdio.front_door import FrontDoor

@@ -32,7 +32,7 @@ os.kill(fork_server_pid, signal.SIGSTOP)
 os.waitpid(fork_server_pid, os.WUNTRACED)
 import trio
 from trio.testing import wait_all_tasks_blocked
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.open_service import open_service
 from agent_dispatch.model.dispatch import DispatchRequest
 results = []
 async def one(service, number):

@@ -15,7 +15,7 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.question import Question, Verdict
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.open_service import open_service
 from tests.cli.support import FakeService, World
 from tests.jobs.support import running
 from tests.run.test_give_answer import asked_in_vain

@@ -11,7 +11,7 @@ import trio
 
 from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
 from agent_dispatch.model.dispatch import DispatchRequest
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.open_service import open_service
 
 
 async def serve(fork_server: ForkServer | None) -> None:

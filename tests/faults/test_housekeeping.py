@@ -14,7 +14,7 @@ from agent_dispatch.jobs.retention import Collected, Retention
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import Settings
 from agent_dispatch.run.housekeeping import Housekeeping
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.open_service import open_service
 from tests.run.fake_claude import INIT, FakeClaude, answer
 from tests.run.stage import task
 

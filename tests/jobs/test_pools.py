@@ -14,7 +14,7 @@ from agent_dispatch.jobs.owner import create_job
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome, cancel, settled, wait_until_over
 from agent_dispatch.model.job import JobKind, JobStatus
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.open_service import open_service
 from tests.jobs.support import CANCELLED, DONE, REQUEST, running
 
 NEIGHBOURS = 50

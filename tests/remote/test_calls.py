@@ -300,7 +300,7 @@ GROUP = """
 import os, trio
 from agent_dispatch.claude.fork_server import start_fork_server
 from agent_dispatch.model.dispatch import DispatchRequest, Member
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.open_service import open_service
 from agent_dispatch.worker import ENTRIES
 
 async def main():

@@ -14,10 +14,11 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.run.accounts import Accounts
 from agent_dispatch.run.limits import Limits
+from agent_dispatch.run.open_service import open_service
 from agent_dispatch.run.parts import RunParts
 from agent_dispatch.run.plan import Planner
 from agent_dispatch.run.runner import Runner
-from agent_dispatch.run.service import Service, open_service
+from agent_dispatch.run.service import Service
 from agent_dispatch.run.turns import OpenClaude
 from agent_dispatch.run.work_tree import WorkTrees
 from agent_dispatch.threads import DirectoryThreads

@@ -14,7 +14,7 @@ import trio  # noqa: E402
 
 from agent_dispatch.model.dialogue import DialogueRequest  # noqa: E402
 from agent_dispatch.model.dispatch import DispatchRequest, Progress  # noqa: E402
-from agent_dispatch.run.service import open_service  # noqa: E402
+from agent_dispatch.run.open_service import open_service  # noqa: E402
 
 
 def say(job_id: str) -> None:

@@ -21,7 +21,8 @@ from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import DispatchRequest, ErrorType, Progress
 from agent_dispatch.model.job import Job, JobKind, JobStatus
-from agent_dispatch.run.service import Service, open_service
+from agent_dispatch.run.open_service import open_service
+from agent_dispatch.run.service import Service
 from tests.claude.trees import Tree
 from tests.run.stage import Stage
 

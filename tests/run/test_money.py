@@ -13,7 +13,8 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dialogue import DialogueRequest
 from agent_dispatch.model.dispatch import DispatchRequest, ErrorType, Member
 from agent_dispatch.model.ledger import TREE_VARIABLE, LedgerLine
-from agent_dispatch.run.service import Service, open_service
+from agent_dispatch.run.open_service import open_service
+from agent_dispatch.run.service import Service
 from tests.run.stage import SESSION, Stage, task
 
 COSTS = """

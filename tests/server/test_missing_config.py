@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agent_dispatch.run.service import open_service
+from agent_dispatch.run.open_service import open_service
 from tests.server.calling import call, call_with
 
 

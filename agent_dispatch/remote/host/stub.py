@@ -46,7 +46,7 @@ _SHORTEST_DEAD_S = 0.5
 _CHUNK_BYTES = 64 * 1024
 
 OpenService = Callable[[Mapping[str, str]], AbstractAsyncContextManager[Service]]
-"""Opens a service with this environment, as `run.service.open_service` does."""
+"""Opens a service with this environment, as `run.open_service` does."""
 
 
 async def serve(
