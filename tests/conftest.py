@@ -72,5 +72,5 @@ def quick_directory(tmp_path: Path) -> Iterator[Path]:
 def autojump_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
     """A virtual clock that waits a moment before it jumps, as a quick thread may be at work."""
     # Else it would jump from poll to poll of those that wait in line.
-    monkeypatch.setattr("agent_dispatch.run.limits._POLL_S", (1.0, 1.5))
+    monkeypatch.setattr("agent_dispatch.run.slots._POLL_S", (1.0, 1.5))
     return MockClock(autojump_threshold=0.1)

@@ -11,7 +11,6 @@ Two runs of one session at once both succeed, but one of the two branches is los
 
 import contextlib
 import os
-import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,16 @@ from agent_dispatch.file_locks import try_lock
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.run.run_job import JobRun
-from agent_dispatch.run.slots import POLL_S, THREADS, IsLeft, LimitsError, Slot, Slots, lock, never
+from agent_dispatch.run.slots import (
+    THREADS,
+    IsLeft,
+    LimitsError,
+    Slot,
+    Slots,
+    lock,
+    never,
+    next_poll_s,
+)
 from agent_dispatch.threads import gain, give_back
 
 _SUFFIX = ".lock"
@@ -151,7 +159,7 @@ class Sessions:
             if not is_reported:
                 on_wait()
                 is_reported = True
-            await trio.sleep(random.uniform(*POLL_S))
+            await trio.sleep(next_poll_s())
         try:
             yield fd
         finally:

@@ -22,9 +22,9 @@ from agent_dispatch.file_locks import try_lock
 from agent_dispatch.files import make_private_directory, open_private, remedy
 from agent_dispatch.threads import gain, give_back
 
-POLL_S = (0.02, 0.06)
+_POLL_S = (0.02, 0.06)
 """How often a waiter tries a lock that another process holds: a blocking wait would take a thread.
-Jittered, so that processes take turns."""
+"""
 THREADS = 8
 """How many lock files are tried at once."""
 _SOON = 4
@@ -51,6 +51,11 @@ class LimitsError(DispatchError):
 def never() -> bool:
     """An `IsLeft` for holders that have no processes."""
     return False
+
+
+def next_poll_s() -> float:
+    """How long to wait before the next try, in seconds. Random, so that processes take turns."""
+    return random.uniform(*_POLL_S)
 
 
 def lock(path: str) -> int | None:
@@ -172,7 +177,7 @@ class Slots:
                 self._is_full = True
                 self._tell_places()
                 if not self._handed_on:
-                    with trio.move_on_after(random.uniform(*POLL_S)):
+                    with trio.move_on_after(next_poll_s()):
                         await self._freed.wait()
         finally:
             if waiting_fd is not None:
