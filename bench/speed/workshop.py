@@ -314,7 +314,7 @@ def submit_many(server: Server, numbers: Sequence[int]) -> list[str]:
 
 
 def post_wait(server: Server, job_id: str, patience_s: float = ANSWER_S) -> RequestId:
-    """Cancel a job without waiting for the answer."""
+    """Call `dispatch_wait` without waiting for its answer."""
     arguments = {"job_id": job_id, "timeout_seconds": patience_s}
     return server.post_call("dispatch_wait", arguments)
 
