@@ -25,7 +25,7 @@ from agent_dispatch.config.agents import add_agent, remove_agent, update_agent
 from agent_dispatch.config.hosts import remote_directory
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.model.agent import AgentChange, AgentDetails
+from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields
 from agent_dispatch.model.config import AgentConfig
 from agent_dispatch.model.next_step import run
 
@@ -77,23 +77,7 @@ def add(
 
         raise no_directory(open_registry(shell), shell)
     check_agent(timeout, max_budget_usd, permission_mode, is_new=True)
-    if (place := remote_directory(directory)) is not None:
-        from agent_dispatch.cli.agents.remote import add_remote
-
-        granted = {
-            "timeout": timeout,
-            "max_budget_usd": max_budget_usd,
-            "model": model,
-            "permission_mode": permission_mode,
-            "allowed_tools": allowed_tools,
-            "disallowed_tools": disallowed_tools,
-        }
-        change = add_remote(shell, name, *place, description, granted)
-        return _show_change(change, shell, as_json=json)
-    change = add_agent(
-        open_registry(shell),
-        name,
-        directory,
+    fields = AgentFields(
         description=description,
         timeout=timeout,
         max_budget_usd=max_budget_usd,
@@ -102,6 +86,12 @@ def add(
         allowed_tools=allowed_tools,
         disallowed_tools=disallowed_tools,
     )
+    if (place := remote_directory(directory)) is not None:
+        from agent_dispatch.cli.agents.remote import add_remote
+
+        change = add_remote(shell, name, *place, fields)
+    else:
+        change = add_agent(open_registry(shell), name, directory, **fields)
     return _show_change(change, shell, as_json=json)
 
 

@@ -1,7 +1,6 @@
 """Commands about an agent on another machine: they ask its host over the link that a run uses."""
 
 import shlex
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +11,7 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.hosts import host_named
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import DispatchError, InvalidRequestError
-from agent_dispatch.model.agent import AgentChange, AgentDetails
+from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields
 from agent_dispatch.model.next_step import StepKind
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ def add_remote(
     name: str,
     host: str,
     directory: str,
-    description: str,
-    granted: Mapping[str, object],
+    fields: AgentFields,
 ) -> AgentChange:
     """Register a directory of a host there, and link the agent here.
 
@@ -37,14 +35,18 @@ def add_remote(
         name: The agent, here and there.
         host: A host of the configuration.
         directory: It must exist there; `~` is that user's.
-        description: What it can do; empty for what its files say.
-        granted: Other options of the command, which only a person on the host may set.
+        fields: A description, empty for what its files say. The rest only a person on the host
+            may set.
 
     Raises:
-        InvalidRequestError: One of those was given.
+        InvalidRequestError: More than a description was given.
         DispatchError: The host refuses or cannot be reached; nothing was written here.
     """
-    given = [f"--{option.replace('_', '-')}" for option, value in granted.items() if value]
+    given = [
+        f"--{option.replace('_', '-')}"
+        for option, value in fields.items()
+        if value and option != "description"
+    ]
     if given:
         raise InvalidRequestError(
             f"{', '.join(given)}: what an agent may do is set on its own host. Add it without, then"
@@ -54,7 +56,7 @@ def add_remote(
         raise InvalidRequestError(f"Give a directory on {host}, such as {host}:~/project.")
 
     async def ask(service: "Service") -> AgentChange:
-        return await service.agents.add_remote(name, host, directory, description)
+        return await service.agents.add_remote(name, host, directory, fields.get("description", ""))
 
     return call_service(shell, ask)
 
