@@ -10,7 +10,7 @@ from agent_dispatch.cli.help_pages import TOPICS, command_page, first_page, topi
 from agent_dispatch.cli.output import Colour, OutputError, one_line, remark, write_lines
 from agent_dispatch.cli.parsing import HELP_FLAGS, bind
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.errors import DispatchError, SchemaError
+from agent_dispatch.errors import DispatchError, InvalidRequestError, SchemaError
 from agent_dispatch.model.names import did_you_mean
 from agent_dispatch.model.next_step import NextStep, run
 
@@ -56,7 +56,7 @@ def _call(argv: Sequence[str], shell: Shell) -> int:
         status: int = COMMANDS[name].function()(*arguments, **options, shell=shell)
     except DispatchError as error:
         misused = isinstance(error, SchemaError | MisuseError)
-        if misused and not error.next_steps:
+        if isinstance(error, MisuseError | InvalidRequestError) and not error.next_steps:
             error.next_steps = (_help_of(name),)
         report_error(shell, error, as_json=as_json)
         return MISUSED if misused else FAILED

@@ -6,7 +6,7 @@ The block comes last on stderr. What does not fit into the line stands above it.
 import re
 from collections.abc import Iterable, Sequence
 
-from agent_dispatch.cli.next_steps import tips
+from agent_dispatch.cli.next_steps import tips_for
 from agent_dispatch.cli.output import Colour, fit, one_line, printable, remark, write_json
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError, UnknownAgentError, UnknownGroupError
@@ -24,33 +24,44 @@ class MisuseError(DispatchError):
 
 def report_error(shell: Shell, error: DispatchError, *, as_json: bool) -> None:
     """Say that a call was wrong, in the shape that its caller reads."""
-    said, message = all_tips(error.next_steps), str(error)
-    if not said and isinstance(error, UnknownAgentError | UnknownGroupError):
+    tips, message = all_tips(error.next_steps), str(error)
+    if not tips and isinstance(error, UnknownAgentError | UnknownGroupError):
         is_group = isinstance(error, UnknownGroupError)
-        said = ["agent-dispatch group list" if is_group else "agent-dispatch list"]
+        tips = ["agent-dispatch group list" if is_group else "agent-dispatch list"]
         # The line names them too, but has no room for many; the tip shows the rest.
         message = fit(one_line(message), MAX_LINE_CHARS - len(_LABEL))
     if as_json:
-        write_json(shell, {"error": _text(str(error)), "tips": [_text(tip) for tip in said]})
+        write_json(shell, {"error": _text(str(error)), "tips": [_text(tip) for tip in tips]})
     else:
-        show_error(shell, message, said)
+        show_error(shell, message, tips)
 
 
-def show_error(shell: Shell, message: str, said: Sequence[str], kind: str = "") -> None:
+def show_error(shell: Shell, message: str, tips: Sequence[str], kind: str = "") -> None:
     """Write the block of an error on stderr, as the last that is written there.
 
     Args:
         shell: The outside world.
         message: What happened; any text.
-        said: The tips.
+        tips: The tips.
         kind: The type of error, if it has one.
     """
+    line, details = error_parts(message, kind)
+    write_error(shell, details, line, tips)
+
+
+def error_parts(message: str, kind: str) -> tuple[str, str]:
+    """Return the error line of a message with its type, and the details that do not fit in it."""
     label = f"error ({kind}): " if kind else _LABEL
-    line, more = split_message(printable(message), MAX_LINE_CHARS - len(label))
-    if more:
-        remark(shell, more)
-    remark(shell, f"{label}{line}", Colour.BAD)
-    for tip in said:
+    line, details = split_message(printable(message), MAX_LINE_CHARS - len(label))
+    return f"{label}{line}", details
+
+
+def write_error(shell: Shell, details: str, line: str, tips: Iterable[str]) -> None:
+    """Write the block of an error: details, the error line, tips."""
+    if details:
+        remark(shell, details)
+    remark(shell, line, Colour.BAD)
+    for tip in tips:
         remark(shell, f"tip: {tip}")
 
 
@@ -67,7 +78,7 @@ def raise_together(*errors: DispatchError, steps: Iterable[NextStep] = ()) -> No
 
 def all_tips(steps: Iterable[NextStep] | None) -> list[str]:
     """Return the tips of some steps, each once."""
-    return list(dict.fromkeys(tip for step in steps or () for tip in tips(step)))
+    return list(dict.fromkeys(tip for step in steps or () for tip in tips_for(step)))
 
 
 def split_message(message: str, room: int) -> tuple[str, str]:

@@ -45,7 +45,7 @@ def first_page(shell: Shell) -> list[str]:
             f"  {name:<{width}}  {command.help}" for name, command in section.commands.items()
         ]
         lines.append(f"  {'':<{width}}  $ {section.commands[section.example].example}")
-    aliases = ", ".join(f"{short} = {name}" for short, name in ALIASES.items())
+    aliases = ", ".join(f"{short}: {name}" for short, name in ALIASES.items())
     topics = ", ".join(f"agent-dispatch help {topic}" for topic in TOPICS)
     return [
         *lines,

@@ -6,7 +6,7 @@ from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.model.next_step import CONTINUE, NextStep, StepKind
 
 
-def tips(step: NextStep) -> list[str]:
+def tips_for(step: NextStep) -> list[str]:
     """Say which command to run, once or twice.
 
     A tip is the command alone, or words with the command in backticks.
@@ -61,4 +61,4 @@ def tips(step: NextStep) -> list[str]:
 
 def in_shell(step: NextStep) -> str:
     """Word a step for a text, such as the `error` of a result in JSON."""
-    return "\n".join(f"tip: {tip}" for tip in tips(step))
+    return "\n".join(f"tip: {tip}" for tip in tips_for(step))

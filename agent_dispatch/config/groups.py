@@ -3,6 +3,7 @@
 A member need not be configured: it is reported as missing, and the others work.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from agent_dispatch.config.values import NAME_RULE, BadValueError, is_agent_name
 from agent_dispatch.errors import InvalidRequestError, UnknownGroupError, quoted
 from agent_dispatch.model.config import Config, GroupConfig, GroupMember
 from agent_dispatch.model.group import GroupChange, GroupDetails, MemberDetails
+from agent_dispatch.model.next_step import run
 
 _CLEAR = "none"
 
@@ -64,7 +66,11 @@ def add_group(
 
     def add(draft: Draft) -> GroupChange:
         if name in draft.data.get("groups", {}):
-            raise InvalidRequestError(f"Group {name!r} exists already.")
+            raise InvalidRequestError(
+                f"Group {name!r} exists already. Change it, or remove it and add it again.",
+                run("agent-dispatch group update --help"),
+                run(f"agent-dispatch group remove {shlex.quote(name)}"),
+            )
         draft.add_table(("groups", name), {k: values[k] for k in GROUP_KEYS if values[k]})
         return _change(registry, draft, name, "added")
 

@@ -78,7 +78,7 @@ def test_help_lists_every_command_in_its_group(world: World, argv: list[str]) ->
     assert world.run(*argv) == 0
     listed = [line.split()[0] for line in world.out.splitlines() if line.startswith("  ")]
     assert [name for name in listed if name != "$"] == [*COMMANDS]
-    assert max(map(len, world.out.splitlines())) < 100
+    assert max(map(len, world.out.splitlines())) <= 80
     assert "\x1b" not in world.out
 
 
@@ -209,13 +209,18 @@ def test_a_refused_call_is_an_error_of_one_line_and_status_1(
 ) -> None:
     world.service = FakeService(InvalidRequestError("task is blank; say what to do"))
     assert world.run(*argv) == 1
-    assert (world.out, world.err) == ("", "error: task is blank; say what to do\n")
+    assert world.out == ""
+    tip = f"tip: agent-dispatch {argv[0]} --help"
+    assert world.err == f"error: task is blank; say what to do\n{tip}\n"
 
 
 def test_a_refused_call_with_json_answers_json(world: World) -> None:
     world.service = FakeService(InvalidRequestError("bad name \udcff \x1b[31m"))
     assert world.run("run", "infra", "x", "--json") == 1
-    assert world.answer() == {"error": "bad name \\udcff \x1b[31m", "tips": []}
+    assert world.answer() == {
+        "error": "bad name \\udcff \x1b[31m",
+        "tips": ["agent-dispatch run --help"],
+    }
     assert world.err == ""
 
 

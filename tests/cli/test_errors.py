@@ -11,7 +11,7 @@ from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
 from agent_dispatch.model.names import did_you_mean, edits
 from agent_dispatch.model.next_step import DOCTOR, NextStep, StepKind
-from tests.cli.support import FakeService, World
+from tests.cli.support import JOB_ID, FakeService, World
 
 SESSION = "11111111-1111-4111-8111-111111111111"
 
@@ -49,9 +49,40 @@ def test_the_error_of_a_wrong_call_is_cut_and_nothing_of_it_is_lost(world: World
     long = "x" * 300
     world.service = FakeService(InvalidRequestError(f"{long}. Then more."))
     assert world.run("run", "infra", "x") == 1
-    whole, line = world.err.splitlines()
+    whole, line, _ = world.err.splitlines()
     assert whole == f"{long}. Then more."
     assert line == f"error: {'x' * 190}..."
+
+
+def test_long_details_of_a_failed_run_are_cut_and_a_tip_shows_all(world: World) -> None:
+    frames = "\n".join(f"    at frame {number}" for number in range(30))
+    world.service = FakeService(
+        DispatchResult(
+            agent="infra",
+            success=False,
+            result="",
+            error=f"It ended with exit code 1.\nstderr: {'x' * 900}\n{frames}",
+            error_type=ErrorType.CLI_ERROR,
+            job_id=JOB_ID,
+        )
+    )
+    assert world.run("run", "infra", "x") == 1
+    facts, *details, line, tip = world.err.splitlines()
+    assert facts.startswith("infra: ")
+    assert len(details) == 12
+    assert max(map(len, details)) == 320
+    assert "... 20 lines left out" in details
+    assert details[-1] == "    at frame 29"
+    assert line == "error (cli_error): It ended with exit code 1."
+    assert tip == f"tip: all details: `agent-dispatch job {JOB_ID[-8:]} --json`"
+
+
+def test_a_wrong_argument_gets_the_help_of_its_command(world: World) -> None:
+    assert world.run("import", str(world.home / "no.yaml")) == 1
+    assert world.err == (
+        f"error: {world.home}/no.yaml cannot be read: No such file or directory.\n"
+        "tip: agent-dispatch import --help\n"
+    )
 
 
 def test_of_many_agents_the_line_names_some_and_the_tip_lists_all(world: World) -> None:

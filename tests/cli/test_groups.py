@@ -17,6 +17,16 @@ def shop(world: World) -> World:
     return world
 
 
+def test_a_group_that_exists_is_refused_with_what_to_do(world: World) -> None:
+    assert world.run("group", "add", "shop") == 0
+    assert world.run("group", "add", "shop") == 1
+    assert world.err == (
+        "error: Group 'shop' exists already. Change it, or remove it and add it again.\n"
+        "tip: agent-dispatch group update --help\n"
+        "tip: agent-dispatch group remove shop\n"
+    )
+
+
 def _file(world: World) -> dict[str, Any]:
     groups: dict[str, Any] = tomllib.loads(world.config.read_text())["groups"]
     return groups

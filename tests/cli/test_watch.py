@@ -281,6 +281,16 @@ def test_an_opened_job_shows_task_transcript_question_and_answer() -> None:
     assert "All is well." in "\n".join(screen(View(opened=ended.id), ended, opened=ended))
 
 
+def test_an_opened_group_shows_a_line_for_each_member() -> None:
+    members = [done(3, "db"), job(2, "web", progress=["web · I look."])]
+    group = job(1, "web", members=[member.id for member in members])
+    lines = screen(View(opened=group.id), group, *members, opened=group)
+    start = lines.index("Members") + 1
+    assert ["db" in line for line in lines[start : start + 2]] == [True, False]
+    assert "I look." in lines[start + 1]
+    assert lines[start + 2] == ""
+
+
 def test_an_opened_job_scrolls_back_and_no_further_than_its_beginning() -> None:
     long = done(1, result=DispatchResult(agent="i", success=True, result="\n".join("abcdefgh" * 9)))
     ends = screen(View(opened=long.id), long, opened=long, height=12)

@@ -4,7 +4,7 @@ from agent_dispatch.cli.errors import report_error
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.jobs.lookup import find_job
 from agent_dispatch.cli.jobs.remote import is_remote, open_remote_jobs, remote_send
-from agent_dispatch.cli.next_steps import tips
+from agent_dispatch.cli.next_steps import tips_for
 from agent_dispatch.cli.output import write_json, write_lines
 from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.errors import DispatchError
@@ -51,7 +51,7 @@ def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
             job_id=full,
             outcome=outcome,
             session_id=step.session_id if step else None,
-            next="\n".join(tips(step)) if step else None,
+            next="\n".join(tips_for(step)) if step else None,
         )
         write_json(shell, answer)
     elif outcome is SendOutcome.NOT_FOUND:

@@ -337,7 +337,7 @@ def _show_dialogue(shell: Shell, result: DialogueResult) -> None:
         remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
     if result.job_id is not None:
         remark(shell, f"job {short_id(result.job_id)}", Colour.FAINT)
-    show_failure(shell, result.error, result.error_type, result.next_steps)
+    show_failure(shell, result.error, result.error_type, result.next_steps, result.job_id)
 
 
 def _told(outcome: ParallelResult) -> ParallelResult:

@@ -3,13 +3,15 @@
 import signal
 from collections.abc import Iterable
 
-from agent_dispatch.cli.errors import all_tips, show_error
+from agent_dispatch.cli.errors import all_tips, error_parts, write_error
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import (
     Colour,
     counted,
     dollars,
+    fit,
     one_line,
+    printable,
     remark,
     write_answer,
     write_lines,
@@ -20,6 +22,9 @@ from agent_dispatch.model.next_step import NextStep
 from agent_dispatch.model.parallel import ParallelResult
 
 _TIMEOUT_STATUS = 124
+_DETAIL_LINES = 12
+_DETAIL_COLUMNS = 320
+"""Four rows of a narrow terminal."""
 
 
 def exit_status(failures: Iterable[ErrorType | None], signum: signal.Signals | None = None) -> int:
@@ -40,10 +45,29 @@ def show_failure(
     error: str | None,
     error_type: ErrorType | None,
     steps: Iterable[NextStep] | None,
+    job_id: str | None,
 ) -> None:
-    """Say what went wrong with a run, if anything did, as the last thing on stderr."""
-    if error is not None:
-        show_error(shell, error, all_tips(steps), error_type or "")
+    """Say what went wrong with a run, if anything did, as the last thing on stderr.
+
+    Long details are cut where the record of a job has all of them.
+    """
+    if error is None:
+        return
+    line, details = error_parts(error, error_type or "")
+    tips = all_tips(steps)
+    shown = _shortened(details) if job_id else details
+    if job_id and shown != details:
+        tips.append(f"all details: `agent-dispatch job {short_id(job_id)} --json`")
+    write_error(shell, shown, line, tips)
+
+
+def _shortened(details: str) -> str:
+    """Cut text for a narrow terminal: long lines, and all but the first and last lines."""
+    lines = [fit(printable(line), _DETAIL_COLUMNS) for line in details.splitlines()]
+    if (left_out := len(lines) - _DETAIL_LINES + 1) > 1:
+        half = _DETAIL_LINES // 2
+        lines[half : half + left_out] = [f"... {counted(left_out, 'line')} left out"]
+    return "\n".join(lines)
 
 
 def show_hint(shell: Shell, hint: str | None, steps: Iterable[NextStep] | None) -> None:
@@ -64,7 +88,7 @@ def show_result(shell: Shell, result: DispatchResult) -> None:
     facts = _facts(result)
     if facts:
         remark(shell, one_line(f"{result.agent}: {', '.join(facts)}"), Colour.FAINT)
-    show_failure(shell, result.error, result.error_type, result.next_steps)
+    show_failure(shell, result.error, result.error_type, result.next_steps, result.job_id)
 
 
 def show_parallel(shell: Shell, outcome: ParallelResult) -> None:

@@ -45,6 +45,7 @@ class Scene(NamedTuple):
     """All that a screen shows."""
 
     rows: Sequence[Row]
+    """The list; with an opened job all jobs, whatever the filter is."""
     opened: Job | None
     transcript: Sequence[str]
     """What the agent of the opened job did, as far as it was seen."""
@@ -78,8 +79,7 @@ def _title(text: str) -> Text:
 
 def _list(view: View, scene: Scene, room: int) -> list[Text]:
     wide = scene.width >= _NARROW_COLUMNS
-    names = [Text(f"{row.stem}{row.item.agent} ").cell_len for row in scene.rows]
-    columns = min(max(len("AGENT "), *names, 0), _MAX_AGENT_COLUMNS)
+    columns = _agent_columns(scene.rows)
     lines = [_summary(view, scene), Text(_headings(columns, wide=wide), style=_FAINT)]
     if not scene.rows:
         empty = "No jobs match." if view.filter else "No jobs in the last hour."
@@ -96,6 +96,11 @@ def _list(view: View, scene: Scene, room: int) -> list[Text]:
             line.pad_right(max(scene.width - line.cell_len, 0))
         lines.append(line)
     return lines
+
+
+def _agent_columns(rows: Sequence[Row]) -> int:
+    names = [Text(f"{row.stem}{row.item.agent} ").cell_len for row in rows]
+    return min(max(len("AGENT "), *names, 0), _MAX_AGENT_COLUMNS)
 
 
 def _summary(view: View, scene: Scene) -> Text:
@@ -152,7 +157,10 @@ def _job(view: View, scene: Scene, job: Job, room: int) -> list[Text]:
     head = Text.assemble(
         (agents_of(job), "bold"), f" · {' · '.join(filter(None, facts))} · {job.id}"
     )
-    body = [_title("Task"), *_wrapped(job.task, scene.width), Text(), _title("What it does")]
+    body = [_title("Task"), *_wrapped(job.task, scene.width), Text()]
+    if members := _members(scene, job):
+        body += [_title("Members"), *members, Text()]
+    body.append(_title("What it does"))
     body += [line for said in scene.transcript for line in _wrapped(said, scene.width)]
     for question in job.open_questions:
         asked = shown_text(f"{question.tool}: ") + shown_input(question.input)
@@ -165,6 +173,14 @@ def _job(view: View, scene: Scene, job: Job, room: int) -> list[Text]:
     up = min(view.scroll, max(len(body) - room, 0))
     end = len(body) - up
     return [head, Text(), *body[max(end - room, 0) : end]]
+
+
+def _members(scene: Scene, job: Job) -> list[Text]:
+    """A line for each member of a group, as in the list."""
+    items = {row.item.id: row.item for row in scene.rows}
+    rows = [Row(items[member], "") for member in job.members or () if member in items]
+    columns, wide = _agent_columns(rows), scene.width >= _NARROW_COLUMNS
+    return [_row(row, scene.now, columns, wide=wide) for row in rows]
 
 
 def _answer(text: str, width: int) -> list[Text]:

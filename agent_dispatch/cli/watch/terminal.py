@@ -200,7 +200,7 @@ class _Screen:
     def _draw(self) -> None:
         width, height = self._console.size
         scene = Scene(
-            rows=self._rows(),
+            rows=as_trees(self._seen.items) if self._view.opened else self._rows(),
             opened=self._seen.opened if self._view.opened else None,
             transcript=self._transcripts.get(self._view.opened, ()),
             now=time.time(),
