@@ -257,7 +257,7 @@ def test_a_denied_tool_is_a_soft_sign_on_success() -> None:
         (
             {"allowed_tools": ("Bash",), "permission_mode": "manual"},
             ["Bash"],
-            "Bash is granted already, and a wider grant is not what it lacks.",
+            "Bash is granted already, so a wider grant would not help.",
         ),
     ],
 )

@@ -154,16 +154,16 @@ class Exchange:
         answer = without_marker(last.message)
         if answer is None or self._is_substantial(answer):
             return answer
-        said = (turn.message for turn in reversed(self._turns[:-1]))
-        return next(filter(self._is_substantial, said), answer)
+        earlier = (turn.message for turn in reversed(self._turns[:-1]))
+        return next(filter(self._is_substantial, earlier), answer)
 
     def _is_substantial(self, message: str) -> bool:
         names = (self._request.requester, self._request.responder)
         return not is_blank(message) and not is_courtesy(message, names)
 
     def _last_words(self, role: Role) -> str:
-        said = (turn.message for turn in reversed(self._turns) if turn.role is role)
-        return next((message for message in said if not is_blank(message)), "")
+        spoken = (turn.message for turn in reversed(self._turns) if turn.role is role)
+        return next((message for message in spoken if not is_blank(message)), "")
 
     def _learn(self, turn: PlannedTurn, result: DispatchResult) -> None:
         if result.session_id is not None:

@@ -74,27 +74,27 @@ def is_limit_failure(report: RunReport, last: ResultEvent) -> bool:
     )
 
 
-def auth_failure(report: RunReport, said: str) -> Failure:
-    """Return the failure of a login; `said` is the CLI's message."""
+def auth_failure(report: RunReport, message: str) -> Failure:
+    """Return the failure of a login; `message` is the CLI's message."""
     retry = report.seen.last_retry
-    if not said and retry is not None:
-        said = f"{describe_retry(retry)}; more retries would not have helped."
+    if not message and retry is not None:
+        message = f"{describe_retry(retry)}; more retries would not have helped."
     how = (
         "Log in, or set ANTHROPIC_API_KEY, or CLAUDE_CODE_OAUTH_TOKEN to what `claude setup-token`"
         " prints, where agent-dispatch is started."
     )
-    text = " ".join(filter(None, ("Claude Code could not log in to the API.", said, how)))
+    text = " ".join(filter(None, ("Claude Code could not log in to the API.", message, how)))
     return Failure(ErrorType.AUTH, text, (run("claude auth login"), DOCTOR))
 
 
-def limit_failure(report: RunReport, said: str) -> Failure:
-    """Return the failure at a limit; `said` is the CLI's message."""
+def limit_failure(report: RunReport, message: str) -> Failure:
+    """Return the failure at a limit; `message` is the CLI's message."""
     resets = resets_at(report)
     when = "" if resets is None else f"It resets at {resets:%Y-%m-%d %H:%M} UTC."
     out_of_credit = report.seen.api_error == "billing_error"
-    if not when and not out_of_credit and _NAMES_A_TIME.search(said) is None:
+    if not when and not out_of_credit and _NAMES_A_TIME.search(message) is None:
         when = "It is not known when that ends; a short limit ends within minutes."
-    parts = ["The account or the API is at a limit.", said, when, "Then try again."]
+    parts = ["The account or the API is at a limit.", message, when, "Then try again."]
     return Failure(ErrorType.USAGE_LIMIT, " ".join(filter(None, parts)), (resume_run(report),))
 
 

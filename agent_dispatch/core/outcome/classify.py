@@ -14,7 +14,7 @@ from agent_dispatch.core.next_step import resume
 from agent_dispatch.core.outcome.api_failure import resets_at
 from agent_dispatch.core.outcome.evidence import evidence_of
 from agent_dispatch.core.outcome.failure import (
-    MAX_SAID_CHARS,
+    MAX_CLI_CHARS,
     describe_failure,
 )
 from agent_dispatch.core.outcome.hints import (
@@ -202,7 +202,7 @@ def _unfinished_answer(report: RunReport, last: ResultEvent | None, error_type: 
         return report.seen.unanswered_text
     if last is None or last.num_turns == 0 or _succeeded(last):
         return ""
-    return last.result if not last.is_error or len(last.result) > MAX_SAID_CHARS else ""
+    return last.result if not last.is_error or len(last.result) > MAX_CLI_CHARS else ""
 
 
 def _cost_usd(report: RunReport) -> float | None:

@@ -86,7 +86,7 @@ def permission_advice(
             case _Cause.PLAN:
                 advice.append(_by_plan(agent, inherited))
             case _Cause.PROTECTED | _Cause.OTHER:
-                advice += [(_as_claude_said(denial), None) for denial in denials]
+                advice += [(_by_other_check(denial), None) for denial in denials]
     distinct = list(dict.fromkeys(advice))
     more = f"{len(distinct) - 10} more reasons are left out." if len(distinct) > 10 else ""
     texts = [*(text for text, _ in distinct[:10]), more]
@@ -130,13 +130,13 @@ def _not_granted(
 ) -> list[Advice]:
     granted = agent.allowed_tools or ()
     wanted: dict[str, None] = {}
-    said: list[Advice] = []
+    others: list[Advice] = []
     for denial in denials:
         rule = least_rule(agent, denial)
         if rule is None:
-            said.append(_no_rule(agent, denial))
+            others.append(_no_rule(agent, denial))
         elif rule in granted or denial.tool in granted:
-            said.append(_granted_already(agent, denial, rule if rule in granted else denial.tool))
+            others.append(_granted_already(agent, denial, rule if rule in granted else denial.tool))
         else:
             wanted[rule] = None
     advice: list[Advice] = []
@@ -154,9 +154,9 @@ def _not_granted(
     if wanted:
         rules = list(wanted)[:_MAX_RULES]
         more = len(wanted) - len(rules)
-        text = f"{more} more calls like these need a rule, too." if more else ""
+        text = f"{more} more calls like these need a rule too." if more else ""
         advice.append((text, _update(agent, "--allow", rules)))
-    return advice + said
+    return advice + others
 
 
 def _by_rule(agent: EffectiveAgent, denial: Denial, inherited: ClaudeSettings, kind: str) -> Advice:
@@ -164,27 +164,27 @@ def _by_rule(agent: EffectiveAgent, denial: Denial, inherited: ClaudeSettings, k
     behind = rules_behind(agent, denial, inherited, kind)
     if not own and not any(rules for _, rules in behind) and kind == "deny":
         own = rules_about(denial.tool, agent.disallowed_tools or ())
-    said = []
+    texts = []
     step = None
     if own:
         kept = [rule for rule in agent.disallowed_tools or () if rule not in own]
-        said.append(
+        texts.append(
             f"{denial.tool} is denied by the agent's own disallowed_tools ({', '.join(own)}). To"
             " lift that, a person has to change it."
         )
         step = _update(agent, "--disallowed-tools", kept)
     what = "was denied by" if kind == "deny" else "needs a person's approval by"
     for path, rules in behind:
-        said.append(
+        texts.append(
             f"{denial.tool} {what} {', '.join(rules)} in permissions.{kind} of {path}. No grant"
             " lifts that; a person can change the rule there."
         )
-    if not said:
-        said.append(
+    if not texts:
+        texts.append(
             f"{denial.tool} {what} a rule in permissions.{kind} of Claude Code's settings. No grant"
             " lifts that; `claude`, then /permissions, shows the rule to a person."
         )
-    return " ".join(said), step
+    return " ".join(texts), step
 
 
 def _by_hook(denial: Denial, inherited: ClaudeSettings) -> str:
@@ -220,34 +220,38 @@ def _nobody_answered(denials: Sequence[Denial], job_id: str) -> Advice:
     return text, run(f"agent-dispatch answer {job_id[-8:]} allow")
 
 
-def _as_claude_said(denial: Denial) -> str:
+def _by_other_check(denial: Denial) -> str:
     reason = f" ({denial.reason_type})" if denial.reason_type else ""
-    said = f' Claude Code said: "{denial.said}"' if denial.said else ""
-    return f"{denial.tool} was denied by a check of Claude Code{reason} that no grant lifts.{said}"
+    return (
+        f"{denial.tool} was denied by a check of Claude Code{reason} that no grant lifts."
+        f"{_cli_message(denial)}"
+    )
+
+
+def _cli_message(denial: Denial) -> str:
+    return f' Claude Code said: "{denial.message}"' if denial.message else ""
 
 
 def _no_rule(agent: EffectiveAgent, denial: Denial) -> Advice:
     if not denial.input:
         text = (
-            f"It is not known what the call of {denial.tool} was given. A rule has to name the"
-            " command that is needed, such as Bash(git log:*): put it in the place of RULE."
+            f"The input of the call of {denial.tool} is not known. A rule has to name the command"
+            " that is needed, such as Bash(git log:*): put it in place of RULE."
         )
         return text, _update(agent, "--allow", ["RULE"])
-    said = f' Claude Code said: "{denial.said}"' if denial.said else ""
     text = (
         f"No rule grants just this call of {denial.tool}: its command is too long, or"
         " has a redirection, a wildcard, several lines or a key in it. Have the agent use plain"
-        f" commands, and Write for files.{said}"
+        f" commands, and Write for files.{_cli_message(denial)}"
     )
     return text, None
 
 
 def _granted_already(agent: EffectiveAgent, denial: Denial, rule: str) -> Advice:
-    said = f' Claude Code said: "{denial.said}"' if denial.said else ""
     local = f"{agent.directory}/.claude/settings.local.json"
     text = (
-        f"{rule} is granted already, and a wider grant is not what it lacks.{said} For a path"
-        f" outside {agent.directory}, a person can add its folder to"
+        f"{rule} is granted already, so a wider grant would not help.{_cli_message(denial)} For a"
+        f" path outside {agent.directory}, a person can add its folder to"
         f" permissions.additionalDirectories of {local}."
     )
     return text, run(f"agent-dispatch describe {shlex.quote(agent.name)}", agent.name)

@@ -30,7 +30,7 @@ from agent_dispatch.model.next_step import DOCTOR, NextStep, run
 
 _MAX_SHOWN_HOOKS = 5
 
-MAX_SAID_CHARS = 2000
+MAX_CLI_CHARS = 2000
 """Of the CLI's message, or of stderr, in an error."""
 
 _TOO_LONG = frozenset({"blocking_limit", "prompt_too_long"})
@@ -73,24 +73,24 @@ def describe_failure(report: RunReport, last: ResultEvent | None) -> Failure:
 
 def _by_result(report: RunReport, last: ResultEvent) -> Failure:
     agent, seen = report.agent, report.seen
-    said = _quote_cli(last)
+    message = _cli_message(last)
     if last.subtype == "error_max_budget_usd" or last.terminal_reason == "budget_exhausted":
         return _over_budget(report)
     if (
         last.subtype == "error_max_structured_output_retries"
         or last.terminal_reason == "structured_output_retry_exhausted"
     ):
-        text = f"The agent did not deliver the structured output that was asked for. {said}"
+        text = f"The agent did not deliver the structured output that was asked for. {message}"
         return Failure(ErrorType.SCHEMA, text.rstrip(), (resume_run(report),))
     if is_auth_failure(report, last):
-        return auth_failure(report, said)
+        return auth_failure(report, message)
     if is_limit_failure(report, last):
-        return limit_failure(report, said)
+        return limit_failure(report, message)
     if last.num_turns == 0:
-        return _no_model_asked(report, last, said)
+        return _no_model_asked(report, last, message)
     if last.terminal_reason in _TOO_LONG:
         text = (
-            f"The prompt and the session together do not fit the model's context. {said} Put the"
+            f"The prompt and the session together do not fit the model's context. {message} Put the"
             f" material into a file in {agent.directory} and name it in the task, or start a new"
             " session."
         )
@@ -102,13 +102,13 @@ def _by_result(report: RunReport, last: ResultEvent) -> Failure:
             f"The run failed after {len(seen.denied_tools)} tool call(s) were denied by"
             f" permissions: {tools}."
         )
-        text = " ".join(filter(None, (text, said, why)))
+        text = " ".join(filter(None, (text, message, why)))
         return Failure(ErrorType.PERMISSION, text, tuple(steps))
     if last.subtype == "error_max_turns":
-        text = f"The agent reached its limit on turns before it had finished. {said}"
+        text = f"The agent reached its limit on turns before it had finished. {message}"
         return Failure(ErrorType.CLI_ERROR, text.rstrip(), (resume_run(report),))
     again = () if seen.session_id is None else (resume_run(report),)
-    return Failure(ErrorType.CLI_ERROR, _reported_error(report, last, said), again)
+    return Failure(ErrorType.CLI_ERROR, _reported_error(report, last, message), again)
 
 
 def _over_budget(report: RunReport) -> Failure:
@@ -125,7 +125,7 @@ def _over_budget(report: RunReport) -> Failure:
     return Failure(ErrorType.BUDGET, f"{text} Each run has the whole cap again.", tuple(steps))
 
 
-def _no_model_asked(report: RunReport, last: ResultEvent, said: str) -> Failure:
+def _no_model_asked(report: RunReport, last: ResultEvent, message: str) -> Failure:
     refusal = report.seen.prompt_refused
     steps: tuple[NextStep, ...] = ()
     if refusal is not None:
@@ -136,16 +136,16 @@ def _no_model_asked(report: RunReport, last: ResultEvent, said: str) -> Failure:
         )
     elif report.resumed is not None and not report.seen.init_seen and last.is_error:
         text = (
-            f"Session {report.resumed} could not be resumed. {said} A session is known on the"
+            f"Session {report.resumed} could not be resumed. {message} A session is known on the"
             " machine where it ran; leave session_id out to start a new one."
         )
     else:
-        text = f"Claude Code ended without asking a model. {said}{_stderr(report)}".rstrip()
+        text = f"Claude Code ended without asking a model. {message}{_stderr(report)}".rstrip()
         steps = (DOCTOR,)
     return Failure(ErrorType.CLI_ERROR, text, steps)
 
 
-def _reported_error(report: RunReport, last: ResultEvent, said: str) -> str:
+def _reported_error(report: RunReport, last: ResultEvent, message: str) -> str:
     marks = [
         f"API status {last.api_error_status}" if last.api_error_status is not None else "",
         last.api_error or last.api_error_type or "",
@@ -154,10 +154,10 @@ def _reported_error(report: RunReport, last: ResultEvent, said: str) -> str:
     ]
     status = last.api_error_status or 0
     if (last.terminal_reason or "").startswith("aborted"):
-        said = "Something outside interrupted it."
+        message = "Something outside interrupted it."
     retry = "Such an error is usually temporary: try again." if status >= 500 else ""
     what = f"Claude Code reported an error ({', '.join(mark for mark in marks if mark)})."
-    return " ".join(part for part in (what, said, retry) if part) + _stderr(report)
+    return " ".join(part for part in (what, message, retry) if part) + _stderr(report)
 
 
 def _timeout(report: RunReport) -> Failure:
@@ -271,7 +271,7 @@ def where_hooks_are(agent: EffectiveAgent) -> str:
     )
 
 
-def _quote_cli(last: ResultEvent) -> str:
+def _cli_message(last: ResultEvent) -> str:
     """Return the CLI's message as a sentence."""
     words = _clip(last.result or "; ".join(last.errors))
     return f"It said: {words}" + ("" if words.endswith((".", "!", "?")) else ".") if words else ""
@@ -280,9 +280,9 @@ def _quote_cli(last: ResultEvent) -> str:
 def _stderr(report: RunReport) -> str:
     # Colours mean nothing to a reader of JSON.
     tail = mask(_ESCAPE_SEQUENCE.sub("", report.stderr_tail).strip())
-    return f"\nstderr: {tail[-MAX_SAID_CHARS:]}" if tail else ""
+    return f"\nstderr: {tail[-MAX_CLI_CHARS:]}" if tail else ""
 
 
 def _clip(text: str) -> str:
-    text = mask(text.strip()[: 4 * MAX_SAID_CHARS])
-    return text if len(text) <= MAX_SAID_CHARS else text[:MAX_SAID_CHARS] + " [...]"
+    text = mask(text.strip()[: 4 * MAX_CLI_CHARS])
+    return text if len(text) <= MAX_CLI_CHARS else text[:MAX_CLI_CHARS] + " [...]"

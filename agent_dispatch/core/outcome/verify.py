@@ -67,7 +67,7 @@ def apply_check(
     )
     if found.passed or not result.success:
         return result
-    said = "\n".join(found.output.rstrip().splitlines()[-_LAST_LINES:])[-_LAST_CHARS:]
+    last_lines = "\n".join(found.output.rstrip().splitlines()[-_LAST_LINES:])[-_LAST_CHARS:]
     error = (
         f"The agent answered, but its work did not pass the verify command of agent"
         f" {result.agent!r}, {shown_command(command)}: {found.problem}. The answer is in `result`."
@@ -75,7 +75,9 @@ def apply_check(
     return msgspec.structs.replace(
         result,
         success=False,
-        error=f"{error} The command said last:\n{said}" if said else f"{error} It printed nothing.",
+        error=f"{error} The command said last:\n{last_lines}"
+        if last_lines
+        else f"{error} It printed nothing.",
         error_type=ErrorType.UNVERIFIED,
         # Steps would follow the last lines of the command's output.
         next_steps=None,
@@ -96,11 +98,11 @@ def cancelled_unchecked(result: DispatchResult, by: str) -> DispatchResult:
 
 def repair_prompt(command: Sequence[str], found: CheckResult) -> str:
     """Return the prompt that has an agent repair what the command found."""
-    said = quote("What it printed last", found.output) if found.output else "It printed nothing."
+    output = quote("What it printed last", found.output) if found.output else "It printed nothing."
     return (
         f"Your work was checked with the command {shown_command(command)}, and did not pass:"
-        f" {found.problem}.\n\n{said}\n\nRepair what it found. The command runs again when you have"
-        " answered. Then give your answer to the task again, complete."
+        f" {found.problem}.\n\n{output}\n\nRepair what it found. The command runs again when you"
+        " have answered. Then give your answer to the task again, complete."
     )
 
 

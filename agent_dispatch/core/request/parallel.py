@@ -67,8 +67,8 @@ def wrong_items(problems: Sequence[str]) -> InvalidRequestError:
     """Return the refusal of all items because some are wrong."""
     more = len(problems) - _SHOWN_PROBLEMS
     rest = [f"and {more} more items are wrong"] if more > 0 else []
-    said = " ".join([*problems[:_SHOWN_PROBLEMS], *rest])
-    return InvalidRequestError(f"Nothing was started. {said}")
+    shown = " ".join([*problems[:_SHOWN_PROBLEMS], *rest])
+    return InvalidRequestError(f"Nothing was started. {shown}")
 
 
 def _member(item: DispatchItem) -> Member:
@@ -101,12 +101,14 @@ def aggregate_request(
 
     If the answers are too long together, the longest are cut in their middle.
     """
-    shares = fair_shares([len(_said(result)) for result in results], MAX_AGGREGATED_CHARS)
+    shares = fair_shares(
+        [len(_answer_or_error(result)) for result in results], MAX_AGGREGATED_CHARS
+    )
     quoted_answers = [
         quote(
             f"{index}. Task of agent {result.agent}: {_one_line(member.request.task)} - its"
             f" {'answer' if result.success else 'failure'}",
-            cut_middle(_said(result), share, _where(result)),
+            cut_middle(_answer_or_error(result), share, _where(result)),
         )
         for index, (member, result, share) in enumerate(
             zip(members, results, shares, strict=True), start=1
@@ -122,7 +124,7 @@ def aggregate_request(
     )
 
 
-def _said(result: DispatchResult) -> str:
+def _answer_or_error(result: DispatchResult) -> str:
     if result.success:
         return result.result
     return "\n\n".join(filter(None, (f"It failed: {result.error}", result.result)))

@@ -43,7 +43,7 @@ class DeniedCalls:
             denial = Denial(
                 tool=tool,
                 reason_type=(event.decision_reason_type or "")[:_MAX_WORD_CHARS],
-                said=one_line(event.message or ""),
+                message=one_line(event.message or ""),
                 explained=True,
             )
             self._denials.setdefault(call_id, denial)

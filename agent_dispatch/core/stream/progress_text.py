@@ -40,21 +40,21 @@ def with_agent(agent: str, progress: Progress, run_s: float) -> Progress:
         progress: A line about what an agent does.
         run_s: Seconds since the run began.
     """
-    said = f"{progress.agent or agent}{SEPARATOR}{progress.message}"
+    line = f"{progress.agent or agent}{SEPARATOR}{progress.message}"
     return Progress(
-        with_seconds(said, run_s) if progress.is_tool else said,
+        with_seconds(line, run_s) if progress.is_tool else line,
         progress.job_id,
         progress.member,
         progress.questions,
-        stem=said,
+        stem=line,
         run_s=run_s,
         is_tool=progress.is_tool,
     )
 
 
-def with_seconds(said: str, seconds: float) -> str:
+def with_seconds(line: str, seconds: float) -> str:
     """Append the whole seconds to a line, if there is at least one."""
-    return f"{said}{SEPARATOR}{seconds:.0f} s" if seconds >= 1 else said
+    return f"{line}{SEPARATOR}{seconds:.0f} s" if seconds >= 1 else line
 
 
 def one_line(text: str, most: int = 200) -> str:

@@ -32,7 +32,7 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True):
     """Who decided, from the metadata of the call's result."""
     kind: str = ""
     """Why it did not run, from the metadata of the call's result."""
-    said: str = ""
+    message: str = ""
     """The message of the CLI, cut."""
     explained: bool = False
     """An event other than the `result` reported it. Then an empty `reason_type` means that no

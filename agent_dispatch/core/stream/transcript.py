@@ -289,8 +289,8 @@ class Transcript:
             self._last_text = self._last_words or self._last_text
             self._text = "" if calls else (text[:_MAX_TEXT_CHARS] or self._text)
         sentence = one_line(text.strip().partition("\n")[0])
-        said = (Progress(sentence),) if sentence else ()
-        return (*said, *map(tool_line, calls[:_MAX_CALLS_SHOWN]))
+        spoken = (Progress(sentence),) if sentence else ()
+        return (*spoken, *map(tool_line, calls[:_MAX_CALLS_SHOWN]))
 
     def _add_result(self, event: ResultEvent) -> str:
         # Empty where a hook kept the turn from ending by itself (measured with 2.1.330).
