@@ -9,7 +9,8 @@
     listing         the newest jobs, by status or by any other condition
     retention       removes old records and the litter of dead processes
     oddities        reports entries of the directory that are not ours
-    mailbox         messages from other processes to the owner of a job
+    requests        asks the owner of a job to cancel it, or to take a message
+    mailbox         the file with the messages to an owner
     late_answers    answers to permission questions that came after the job had ended
     remote_callers  what a host keeps for callers on other machines
     ledger          what runs cost, and what unfinished runs may still cost

@@ -222,8 +222,8 @@ class Ownership:
                     os.read(self._claim.fds.bell, _MANY_RINGS)
 
     def _read_requests(self, read_bytes: int) -> tuple[str | None, Delivery]:
-        by = self._store.cancelled_by(self.job.id)
-        return by, self._store.read_mail(self.job.id, read_bytes)
+        by = self._store.requests.cancelled_by(self.job.id)
+        return by, self._store.requests.read_mail(self.job.id, read_bytes)
 
     async def _wait_for_ring(self) -> None:
         with suppress(trio.ClosedResourceError):

@@ -21,20 +21,19 @@ from agent_dispatch.files import (
     Disk,
     make_private_directory,
     open_private,
-    remove_quietly,
 )
 from agent_dispatch.jobs.errors import JobOverError, JobStoreError, store_errors
 from agent_dispatch.jobs.ids import IdSource, check_job_id
 from agent_dispatch.jobs.late_answers import LateAnswers
 from agent_dispatch.jobs.ledger import Ledger
 from agent_dispatch.jobs.listing import Lister
-from agent_dispatch.jobs.locks import CANCEL, MAIL, NO_DESCRIPTORS, NO_FD, Descriptors, Locks
+from agent_dispatch.jobs.locks import NO_DESCRIPTORS, NO_FD, Descriptors, Locks
 from agent_dispatch.jobs.log import LOG_SUFFIX
-from agent_dispatch.jobs.mailbox import Delivery, Mail, append, new_mail, read_new
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.reconcile import Reconciler
 from agent_dispatch.jobs.record_files import Claim, RecordFiles
 from agent_dispatch.jobs.remote_callers import Submissions
+from agent_dispatch.jobs.requests import Requests
 from agent_dispatch.jobs.retention import Retention
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobSummary, may_become, new_job
@@ -104,6 +103,8 @@ class JobStore:
             end_processes=end_processes or _end_processes,
             on_end=on_end,
         )
+        self.requests = Requests(self._directory, self._locks, disk, settle=self.settle, now=now)
+        """Asks the owner of a job to cancel it, or sends it a message."""
         self.ledger = Ledger(self._directory, is_held=self._reconciler.is_held, disk=disk, now=now)
         """The costs of these jobs' runs."""
         self.lister = Lister(
@@ -322,65 +323,6 @@ class JobStore:
         wait for now; poll instead.
         """
         return self._locks.watch(check_job_id(job_id))
-
-    def request_cancel(self, job_id: str, by: str) -> bool:
-        """Ask the owner of a job, durably, to cancel it.
-
-        Args:
-            job_id: The job.
-            by: Who asks, for the end of a sentence; an earlier name is kept.
-
-        Returns:
-            False if the job had ended already.
-        """
-        if self.settle(job_id).status.is_terminal:
-            return False
-        with self._errors(f"The cancellation of job {job_id} cannot be recorded"):
-            self._locks.mark_cancel(job_id, by)
-            self._locks.ring(job_id)
-        if self.settle(job_id).status.is_terminal:
-            # It may have ended, and its files been removed, before our marker was made.
-            remove_quietly(self._locks.path(job_id, CANCEL), disk=self._disk)
-        return True
-
-    def cancelled_by(self, job_id: str) -> str | None:
-        """Who asked for the job to be cancelled; None if nobody did."""
-        with self._errors(f"Cannot tell whether job {job_id} is to be cancelled"):
-            return self._locks.cancelled_by(check_job_id(job_id))
-
-    def post(self, job_id: str, kind: str, body: object) -> Mail | None:
-        """Put a message into the mailbox of a job, durably, and ring its owner.
-
-        The owner answers in the job's record, unless the job ends before it reads the message.
-
-        Args:
-            job_id: The job.
-            kind: Which of the owner's handlers it is for.
-            body: The value that this handler decodes; msgspec encodes it.
-
-        Returns:
-            None if the job had ended already.
-
-        Raises:
-            InvalidRequestError: The message is too large, or holds text that is not Unicode.
-        """
-        if self.settle(job_id).status.is_terminal:
-            return None
-        mail = new_mail(kind, body, self.now())
-        path = self._locks.path(job_id, MAIL)
-        with self._errors(f"The message to job {job_id} cannot be recorded"):
-            append(path, mail, self._disk)
-            self._locks.ring(job_id)
-        if self.settle(job_id).status.is_terminal:
-            # It may have ended, and its files been removed, before we made the mailbox.
-            remove_quietly(path, disk=self._disk)
-            return None
-        return mail
-
-    def read_mail(self, job_id: str, read_bytes: int) -> Delivery:
-        """Read the mail of a job after the first `read_bytes`, which were read before."""
-        with self._errors(f"The messages to job {job_id} cannot be read"):
-            return read_new(self._locks.path(check_job_id(job_id), MAIL), read_bytes, self._disk)
 
     def open_log(self, job_id: str) -> int:
         """Open a private file for the stderr of a job's worker; it is removed with the record."""

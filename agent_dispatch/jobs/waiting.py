@@ -41,12 +41,12 @@ class CancelOutcome(StrEnum):
 
 
 async def post(store: JobStore, job_id: str, kind: str, body: object) -> Mail | None:
-    """Send a message to the owner of a job; see `JobStore.post`.
+    """Send a message to the owner of a job; see `Requests.post`.
 
     Once the write has begun, a cancellation waits for it.
     """
     await settled(store, job_id)  # Slow for a lost job, so not in the thread below.
-    return await in_own_thread(store.post, job_id, kind, body)
+    return await in_own_thread(store.requests.post, job_id, kind, body)
 
 
 async def wait_to_see(store: JobStore, job_id: str, seen: Callable[[Job], bool]) -> Job:
@@ -144,7 +144,7 @@ async def cancel(
             is_asked = await post(store, job_id, KEEP_MAIL, Keep(by)) is not None
         else:
             # Not abandoned, so that the request is recorded or not when this call ends.
-            is_asked = await in_own_thread(store.request_cancel, job_id, by)
+            is_asked = await in_own_thread(store.requests.cancel, job_id, by)
         if not is_asked:
             return CancelOutcome.ALREADY_TERMINAL
     except UnknownJobError:

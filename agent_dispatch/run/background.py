@@ -207,5 +207,5 @@ async def end_with_lease(store: JobStore, job_id: str) -> None:
                 by = f"its lease: its caller was not heard for {lease_s:g} s"
                 with contextlib.suppress(DispatchError):
                     # This rings the bell of the owner, which is this process, and it ends the run.
-                    await in_thread(store.request_cancel, job_id, by)
+                    await in_thread(store.requests.cancel, job_id, by)
                     return

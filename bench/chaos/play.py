@@ -188,7 +188,7 @@ class _Run:
             case 0:
                 await client.post("dispatch_cancel", job_id=job.id)
             case 1:
-                await trio.to_thread.run_sync(self._scene.store.request_cancel, job.id, "chaos")
+                await trio.to_thread.run_sync(self._scene.store.requests.cancel, job.id, "chaos")
             case _:
                 await self._scene.command("cancel", job.id)
 

@@ -32,7 +32,7 @@ def make_job(world: World, task: str) -> tuple[JobStore, Claim]:
 def wait_until_asked(store: JobStore, job_id: str) -> None:
     """Wait until somebody has asked for the job's end."""
     deadline = time.monotonic() + PATIENCE_S
-    while store.cancelled_by(job_id) is None:
+    while store.requests.cancelled_by(job_id) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -77,7 +77,7 @@ def test_a_job_is_opened_filtered_and_cancelled_with_keys(world: World) -> None:
         terminal.wait_for("y cancels it")
         terminal.press("n")
         terminal.wait_for("q quit")
-        assert store.cancelled_by(claim.job.id) is None
+        assert store.requests.cancelled_by(claim.job.id) is None
         terminal.press("cy")
         terminal.wait_for("Cancelling")
         wait_until_asked(store, claim.job.id)

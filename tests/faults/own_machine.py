@@ -159,7 +159,7 @@ def reuse_a_pid(directory: Path) -> None:
     Path("/proc/sys/kernel/ns_last_pid").write_text(str(owner - 1))
     stranger = forked(lambda: None)
     assert stranger == owner
-    assert not store.request_cancel(job_id, "a test")
+    assert not store.requests.cancel(job_id, "a test")
     assert store.settle(job_id).error_type is ErrorType.LOST
     assert os.waitpid(stranger, os.WNOHANG) == (0, 0)
     os.kill(stranger, signal.SIGKILL)

@@ -151,10 +151,10 @@ class Verdict(Death):
 
 class Cancellation(Death):
     def operate(self, store: JobStore) -> None:
-        store.request_cancel(self.claim.job.id, "a test")
+        store.requests.cancel(self.claim.job.id, "a test")
 
     def check(self) -> Iterator[str]:
-        by = self.store.cancelled_by(self.claim.job.id)
+        by = self.store.requests.cancelled_by(self.claim.job.id)
         if by is not None and not "a test".startswith(by):
             yield f"cancelled by {by!r}"
 

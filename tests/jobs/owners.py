@@ -110,7 +110,7 @@ def live_dangerously(directory: Path, chance: random.Random, write: int) -> None
         claim = pending(store)
         acknowledge(claim.job)
         for row in store.lister.newest(status=JobStatus.RUNNING).jobs:
-            store.request_cancel(row.id, "a test")
+            store.requests.cancel(row.id, "a test")
         if chance.random() < 0.8:
             store.update(claim, record.started(claim.job, time.time()))
             for line in range(chance.randrange(3)):

@@ -160,8 +160,8 @@ def test_a_cancellation_is_recorded_or_refused(number: int, directory: Path) -> 
         world.claims.append(claim)
         world.fails_from_here()
         with contextlib.suppress(JobStoreError, BrokenJobError):
-            assert world.store.request_cancel(claim.job.id, "a test")
-            assert world.other.cancelled_by(claim.job.id) == "a test"
+            assert world.store.requests.cancel(claim.job.id, "a test")
+            assert world.other.requests.cancelled_by(claim.job.id) == "a test"
             assert os.read(claim.fds.bell, 10) == b"!"
         assert world.other.settle(claim.job.id).status is JobStatus.RUNNING
 
@@ -361,7 +361,7 @@ def test_a_read_only_directory_can_be_read(store: JobStore, directory: Path) -> 
     assert watch is not None
     os.close(watch)
     with pytest.raises(JobStoreError, match="cannot be recorded"):
-        reader.request_cancel(claim.job.id, "a test")
+        reader.requests.cancel(claim.job.id, "a test")
     with pytest.raises(JobStoreError, match="nothing was started"):
         pending(reader)
     assert files_in(directory) == before

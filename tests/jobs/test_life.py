@@ -173,16 +173,16 @@ class Lives(RuleBasedStateMachine):
         expected = self.expected[claim.job.id]
         if expected.removed:
             with pytest.raises(UnknownJobError):
-                self.stores[number].request_cancel(claim.job.id, "a test")
+                self.stores[number].requests.cancel(claim.job.id, "a test")
             return
         held, ends_with_parent = expected.held, self.ends_with_parent(expected)
-        asked = self.stores[number].request_cancel(claim.job.id, "a test")
+        asked = self.stores[number].requests.cancel(claim.job.id, "a test")
         assert asked == held
         if not held and expected.end is None:
             self.see(claim.job.id, self.stores[number].read(claim.job.id), ends_with_parent)
         expected.cancelled |= asked
         if expected.held or not expected.guarded:
-            assert (self.stores[number].cancelled_by(claim.job.id) is not None) == asked
+            assert (self.stores[number].requests.cancelled_by(claim.job.id) is not None) == asked
 
     @rule(number=NUMBERS, status=st.none() | st.sampled_from(JobStatus))
     def list_them(self, number: int, status: JobStatus | None) -> None:

@@ -38,7 +38,7 @@ def mailbox_of(directory: Path, job_id: str) -> Path:
 
 
 def bodies(store: JobStore, job_id: str, read_bytes: int = 0) -> list[Any]:
-    mails = store.read_mail(job_id, read_bytes).mails
+    mails = store.requests.read_mail(job_id, read_bytes).mails
     return [msgspec.json.decode(mail.body) for mail in mails]
 
 
@@ -47,20 +47,20 @@ def test_a_message_arrives_as_it_was_sent(
     state: Any, store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = state(store)
-    sent = other.post(claim.job.id, "message", {"text": "two\nlines"})
+    sent = other.requests.post(claim.job.id, "message", {"text": "two\nlines"})
     assert sent is not None
-    delivery = store.read_mail(claim.job.id, 0)
+    delivery = store.requests.read_mail(claim.job.id, 0)
     assert delivery.mails == [sent]
     assert sent.kind == "message"
     assert msgspec.json.decode(sent.body) == {"text": "two\nlines"}
     mode = stat.S_IMODE(mailbox_of(directory, claim.job.id).stat().st_mode)
     assert mode == 0o600
-    assert store.read_mail(claim.job.id, delivery.read_bytes).mails == ()
+    assert store.requests.read_mail(claim.job.id, delivery.read_bytes).mails == ()
 
 
 def test_a_job_without_mail_has_no_mailbox(store: JobStore, directory: Path) -> None:
     claim = pending(store)
-    assert store.read_mail(claim.job.id, 0) == ((), 0)
+    assert store.requests.read_mail(claim.job.id, 0) == ((), 0)
     assert not mailbox_of(directory, claim.job.id).exists()
 
 
@@ -68,10 +68,10 @@ def test_the_mailbox_is_removed_with_the_job(
     store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = running(store)
-    assert other.post(claim.job.id, "message", 1) is not None
+    assert other.requests.post(claim.job.id, "message", 1) is not None
     end(store, claim)
     assert files_in(directory) == {f"{claim.job.id}.json"}
-    assert other.post(claim.job.id, "message", 2) is None
+    assert other.requests.post(claim.job.id, "message", 2) is None
     assert files_in(directory) == {f"{claim.job.id}.json"}
 
 
@@ -79,9 +79,9 @@ def test_a_lost_job_takes_no_mail_and_loses_its_mailbox(
     store: JobStore, other: JobStore, directory: Path
 ) -> None:
     claim = running(store)
-    assert other.post(claim.job.id, "message", 1) is not None
+    assert other.requests.post(claim.job.id, "message", 1) is not None
     store.release(claim)
-    assert other.post(claim.job.id, "message", 2) is None
+    assert other.requests.post(claim.job.id, "message", 2) is None
     assert files_in(directory) == {f"{claim.job.id}.json"}
 
 
@@ -99,7 +99,8 @@ def test_a_job_that_ends_while_a_message_is_written_keeps_no_mailbox(directory: 
         return 0
 
     assert (
-        JobStore(directory, disk=RefusingDisk(end_first)).post(claim.job.id, "message", 1) is None
+        JobStore(directory, disk=RefusingDisk(end_first)).requests.post(claim.job.id, "message", 1)
+        is None
     )
     assert files_in(directory) == {f"{claim.job.id}.json"}
 
@@ -116,13 +117,13 @@ def test_litter_of_a_sender_that_died_is_removed(store: JobStore, directory: Pat
 )
 def test_a_torn_line_costs_only_itself(torn: bytes, store: JobStore, directory: Path) -> None:
     claim = running(store)
-    assert store.post(claim.job.id, "message", 1) is not None
+    assert store.requests.post(claim.job.id, "message", 1) is not None
     path = mailbox_of(directory, claim.job.id)
     with path.open("ab") as mailbox:
         mailbox.write(torn)
-    delivery = store.read_mail(claim.job.id, 0)
+    delivery = store.requests.read_mail(claim.job.id, 0)
     assert len(delivery.mails) == 1
-    assert store.post(claim.job.id, "message", 2) is not None
+    assert store.requests.post(claim.job.id, "message", 2) is not None
     assert bodies(store, claim.job.id, delivery.read_bytes) == [2]
     assert bodies(store, claim.job.id) == [1, 2]
 
@@ -131,11 +132,11 @@ def test_a_line_without_its_end_is_never_read_even_if_it_is_valid_json(
     store: JobStore, directory: Path
 ) -> None:
     claim = running(store)
-    assert store.post(claim.job.id, "message", 1) is not None
+    assert store.requests.post(claim.job.id, "message", 1) is not None
     path = mailbox_of(directory, claim.job.id)
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert bodies(store, claim.job.id) == []
-    assert store.post(claim.job.id, "message", 2) is not None
+    assert store.requests.post(claim.job.id, "message", 2) is not None
     assert bodies(store, claim.job.id) == [2]
 
 
@@ -147,11 +148,13 @@ def test_a_sender_killed_at_any_call_leaves_a_mailbox_that_works(
         child = os.fork()
         if not child:
             try:
-                JobStore(directory, disk=DyingDisk(die_at)).post(claim.job.id, "message", "dying")
+                JobStore(directory, disk=DyingDisk(die_at)).requests.post(
+                    claim.job.id, "message", "dying"
+                )
             finally:
                 os._exit(0)
         _, status = os.waitpid(child, 0)
-        assert store.post(claim.job.id, "message", die_at) is not None
+        assert store.requests.post(claim.job.id, "message", die_at) is not None
         heard = [body for body in bodies(store, claim.job.id) if body != "dying"]
         assert heard == list(range(1, die_at + 1))
         if not os.WIFSIGNALED(status):
@@ -162,12 +165,12 @@ def test_a_sender_killed_at_any_call_leaves_a_mailbox_that_works(
 def test_a_system_call_that_fails_is_an_error_or_harmless(store: JobStore, directory: Path) -> None:
     claim = running(store)
     counting = FaultyDisk()
-    JobStore(directory, disk=counting).post(claim.job.id, "message", 0)
+    JobStore(directory, disk=counting).requests.post(claim.job.id, "message", 0)
     for fail_at in range(1, len(counting.calls) + 1):
         disk = FaultyDisk(fail_at, errno.ENOSPC)
         with suppress(DispatchError):
-            JobStore(directory, disk=disk).post(claim.job.id, "message", fail_at)
-    assert store.post(claim.job.id, "message", "last") is not None
+            JobStore(directory, disk=disk).requests.post(claim.job.id, "message", fail_at)
+    assert store.requests.post(claim.job.id, "message", "last") is not None
     assert bodies(store, claim.job.id)[-1] == "last"
 
 
@@ -179,7 +182,7 @@ def test_lines_that_are_not_messages_are_skipped(
 ) -> None:
     claim = running(store)
     mailbox_of(directory, claim.job.id).write_bytes(line + b"\n")
-    assert store.post(claim.job.id, "message", 1) is not None
+    assert store.requests.post(claim.job.id, "message", 1) is not None
     assert bodies(store, claim.job.id) == [1]
 
 
@@ -189,9 +192,9 @@ def test_anything_but_a_regular_file_is_ignored_as_a_mailbox(
 ) -> None:
     claim = running(store)
     make(mailbox_of(directory, claim.job.id))
-    assert store.read_mail(claim.job.id, 0).mails == ()
+    assert store.requests.read_mail(claim.job.id, 0).mails == ()
     with pytest.raises(JobStoreError):
-        store.post(claim.job.id, "message", 1)
+        store.requests.post(claim.job.id, "message", 1)
 
 
 def test_a_message_that_is_too_large_or_not_unicode_is_refused(
@@ -199,9 +202,9 @@ def test_a_message_that_is_too_large_or_not_unicode_is_refused(
 ) -> None:
     claim = running(store)
     with pytest.raises(InvalidRequestError, match="too large"):
-        store.post(claim.job.id, "message", "x" * MAX_MAIL_BYTES)
+        store.requests.post(claim.job.id, "message", "x" * MAX_MAIL_BYTES)
     with pytest.raises(InvalidRequestError, match="UTF-8"):
-        store.post(claim.job.id, "message", "\udcff")
+        store.requests.post(claim.job.id, "message", "\udcff")
     assert not mailbox_of(directory, claim.job.id).exists()
 
 
@@ -212,7 +215,7 @@ def test_many_senders_at_once_lose_nothing(store: JobStore, directory: Path) -> 
     def send(sender: int) -> None:
         own = JobStore(directory)
         for number in range(each):
-            assert own.post(claim.job.id, "message", [sender, number]) is not None
+            assert own.requests.post(claim.job.id, "message", [sender, number]) is not None
 
     threads = [threading.Thread(target=send, args=[sender]) for sender in range(senders)]
     for thread in threads:

@@ -201,9 +201,9 @@ def test_an_odd_marker_neither_ends_a_run_nor_keeps_a_lost_job_open(
     claim = running(store)
     mark = directory / "live" / f"{claim.job.id}.cancel"
     make(mark)
-    assert other.cancelled_by(claim.job.id) is None
+    assert other.requests.cancelled_by(claim.job.id) is None
     with pytest.raises(JobStoreError, match="cannot be recorded") as told:
-        other.request_cancel(claim.job.id, "a test")
+        other.requests.cancel(claim.job.id, "a test")
     assert f"ls -ld {mark}" in str(told.value)
     assert "writable" not in str(told.value)
     store.release(claim)

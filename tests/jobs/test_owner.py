@@ -316,7 +316,7 @@ async def test_the_owner_hears_of_a_cancellation(store: JobStore, other: JobStor
                 nursery.start_soon(listen)
                 await wait_all_tasks_blocked(0.01)
                 assert heard == []
-                assert other.request_cancel(own.job.id, "the CLI")
+                assert other.requests.cancel(own.job.id, "the CLI")
             assert heard == ["the CLI"]
             # The marker stays, so a later call returns too.
             assert await own.wait_cancelled() == "the CLI"
@@ -326,7 +326,7 @@ async def test_a_failed_check_for_requests_does_not_end_the_run(directory: Path)
     disk = FaultyDisk()
     store = JobStore(directory, disk=disk)
     async with create_job(store, store.new_job(REQUEST, kind=JobKind.CALL)) as own:
-        await trio.to_thread.run_sync(store.request_cancel, own.job.id, "the CLI")
+        await trio.to_thread.run_sync(store.requests.cancel, own.job.id, "the CLI")
         disk.calls.clear()
         disk.fail_at = 1
         with trio.fail_after(5):

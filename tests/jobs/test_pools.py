@@ -98,6 +98,6 @@ async def test_marks_before_the_end_do_not_queue_for_a_thread(store: JobStore) -
             await own.mark_cancelled("a test")
             outcome = await cancel(store, own.job.id, by="another", patience_s=0)
         assert outcome is CancelOutcome.RUNNING
-        assert store.cancelled_by(own.job.id) == "a test"
+        assert store.requests.cancelled_by(own.job.id) == "a test"
         go_on.set()
         await own.finish(CANCELLED)

@@ -50,8 +50,8 @@ def test_a_job_that_died_before_it_ran_is_lost_too(store: JobStore, other: JobSt
 
 def test_a_cancelled_job_whose_owner_died_is_cancelled(store: JobStore, other: JobStore) -> None:
     claim = running(store)
-    assert other.request_cancel(claim.job.id, "the CLI")
-    assert other.request_cancel(claim.job.id, "somebody else")
+    assert other.requests.cancel(claim.job.id, "the CLI")
+    assert other.requests.cancel(claim.job.id, "somebody else")
     store.release(claim)
     job = other.settle(claim.job.id)
     assert (job.status, job.error_type) == (JobStatus.CANCELLED, ErrorType.CANCELLED)
@@ -80,7 +80,7 @@ def test_an_owner_that_cannot_mark_its_cancellation_goes_on(directory: Path) -> 
 
 def test_cancelling_a_job_without_an_owner_finds_it_lost(store: JobStore) -> None:
     job = with_session(store)
-    assert not store.request_cancel(job.id, "the CLI")
+    assert not store.requests.cancel(job.id, "the CLI")
     assert store.settle(job.id).error_type is ErrorType.LOST
 
 
@@ -89,7 +89,7 @@ def test_cancelling_an_ended_job_changes_nothing_and_leaves_no_marker(
 ) -> None:
     claim = running(store)
     end(store, claim)
-    assert not store.request_cancel(claim.job.id, "the CLI")
+    assert not store.requests.cancel(claim.job.id, "the CLI")
     assert files_in(directory) == {f"{claim.job.id}.json"}
 
 
@@ -176,7 +176,7 @@ def test_a_job_ends_cancelled_with_the_one_that_started_it(
     ways: dict[str, Callable[[Claim], object]] = {
         "its end": lambda outer: end(store, outer),
         "its owner's death": store.release,
-        "its cancellation": lambda outer: other.request_cancel(outer.job.id, "the CLI"),
+        "its cancellation": lambda outer: other.requests.cancel(outer.job.id, "the CLI"),
         "the ending of its tree": store.mark_ending,
     }
     for name, happen in ways.items():

@@ -165,7 +165,7 @@ def test_everything_is_private_whatever_the_umask(
     before = os.umask(mask)
     try:
         claim = running(store)
-        store.request_cancel(claim.job.id, "a test")
+        store.requests.cancel(claim.job.id, "a test")
         store.mark_ending(claim)
         os.close(store.open_log(claim.job.id))
         ended(store)
@@ -183,12 +183,12 @@ def test_no_file_is_read_for_text_that_cannot_be_an_id(
     job_id: str, store: JobStore, tmp_path: Path
 ) -> None:
     (tmp_path / "agents.json").write_text("{}")
-    for call in (store.read, store.settle, store.is_held, store.watch, store.cancelled_by,
+    for call in (store.read, store.settle, store.is_held, store.watch, store.requests.cancelled_by,
                  store.retention.forget, store.open_log):  # fmt: skip
         with pytest.raises(InvalidJobIdError):
             call(job_id)
     with pytest.raises(InvalidJobIdError):
-        store.request_cancel(job_id, "a test")
+        store.requests.cancel(job_id, "a test")
     with pytest.raises(InvalidJobIdError):
         store.adopt(job_id, [])
 
@@ -199,7 +199,7 @@ def test_an_unknown_job_is_an_error_and_leaves_no_file(store: JobStore, director
             call(NOBODY)
         assert [step.kind for step in unknown.value.next_steps] == [StepKind.LIST_JOBS]
     with pytest.raises(UnknownJobError):
-        store.request_cancel(NOBODY, "a test")
+        store.requests.cancel(NOBODY, "a test")
     assert store.watch(NOBODY) is None
     assert not store.is_held(NOBODY)
     assert not directory.exists()

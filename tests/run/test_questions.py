@@ -193,7 +193,7 @@ emit(type="control_cancel_request", request_id="r1"); result()
 async def test_a_cancelled_job_withdraws_its_questions(stage: Stage) -> None:
     async def cancel(run: Run) -> None:
         await run.seen(lambda job: job.question)
-        assert run.store.request_cancel(run.job_id, "a test")
+        assert run.store.requests.cancel(run.job_id, "a test")
 
     run = await play(stage, ASKS_ONCE + "reply()", cancel)
     job = run.store.read(run.job_id)
