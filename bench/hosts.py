@@ -22,7 +22,7 @@ from typing import Any
 import trio
 
 from agent_dispatch.claude.fork_server import start_fork_server
-from agent_dispatch.model.dispatch import DispatchRequest
+from agent_dispatch.model.dispatch import CallOptions, DispatchRequest
 from agent_dispatch.run.open_service import open_service
 from agent_dispatch.worker import ENTRIES
 from tests.remote.network import NetworkedMachine, missing, network
@@ -73,7 +73,7 @@ async def _measure(rounds: int, fork_server: Any) -> dict[str, Any]:
             jobs.append(await service.submit(request()))
 
         async def call() -> None:
-            result = await service.dispatch(request(), fresh=True)
+            result = await service.dispatch(request(), options=CallOptions(fresh=True))
             assert result.success, result
 
         jobs: list[Any] = []

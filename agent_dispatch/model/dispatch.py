@@ -61,6 +61,22 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
     answer. Then `verify_always` does not apply."""
 
 
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a dispatch is to be answered, apart from what it asks."""
+
+    ref: bool = False
+    """The caller gets the id instead of the answer, so the record is kept until `gc`."""
+    summary_chars: int | None = None
+    """The length of the summary that comes with the id."""
+    fresh: bool = False
+    """Always start a new run; later calls may get its answer."""
+    alone: bool = False
+    """Share the run and its answer with no other call."""
+
+
+NO_OPTIONS = CallOptions()
+
+
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """One dispatch among several."""
 

@@ -28,6 +28,8 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import (
+    NO_OPTIONS,
+    CallOptions,
     DispatchRequest,
     DispatchResult,
     Member,
@@ -111,10 +113,7 @@ class Service:
         self,
         request: DispatchRequest,
         on_progress: OnProgress = ignore_progress,
-        *,
-        ref: bool = False,
-        fresh: bool = False,
-        alone: bool = False,
+        options: CallOptions = NO_OPTIONS,
     ) -> DispatchResult:
         """Give one task to one agent and wait for the answer.
 
@@ -125,10 +124,7 @@ class Service:
         Args:
             request: The task and its agent.
             on_progress: Gets the job's id first, then what happens; must return at once.
-            ref: The caller gets the id instead of the answer, so keep the record until `gc`.
-            fresh: Always start a new run; later calls may get its answer.
-            alone: Share the run and its answer with no other call. That also holds for a request
-                that resumes a session.
+            options: How to answer. A request that resumes a session is always `alone`.
 
         Raises:
             UnknownAgentError: No such agent.
@@ -139,7 +135,7 @@ class Service:
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         plan = plan_run(await self._planner.snapshot(), request)
-        return await self._run(plan, on_progress, self._tree, ref=ref, fresh=fresh, alone=alone)
+        return await self._run(plan, on_progress, self._tree, options)
 
     async def plan(self, request: DispatchRequest) -> Plan:
         """Check a request and plan its run, as `dispatch` does."""
@@ -165,23 +161,20 @@ class Service:
         plan: Plan,
         on_progress: OnProgress,
         tree: str | None,
-        *,
-        ref: bool,
-        fresh: bool = False,
-        alone: bool = False,
+        options: CallOptions,
     ) -> DispatchResult:
         await check_owner(self._store, self._hosts.remote_jobs, plan)
         if plan.agent.host is not None:
+            fresh = options.fresh or options.alone
             return await self._hosts.call(
-                plan.agent, plan.request, on_progress, ref=ref, fresh=fresh or alone, tree=tree
+                plan.agent, plan.request, on_progress, ref=options.ref, fresh=fresh, tree=tree
             )
         await check_not_around(self._store, self._parent, plan.request.session_id)
-        # If records of ordinary calls are not kept, a ref needs a run with a record of its own.
-        unnamed = ref and plan.settings.call_retention_days == 0
-        start = partial(self._runner.call, plan, ref, tree=tree)
-        result = await self._flight.dispatch(
-            plan, on_progress, start, fresh=fresh, alone=alone or unnamed
-        )
+        if options.ref and plan.settings.call_retention_days == 0:
+            # Records of other calls are not kept, so a ref needs a run of its own.
+            options = msgspec.structs.replace(options, alone=True)
+        start = partial(self._runner.call, plan, options.ref, tree=tree)
+        result = await self._flight.dispatch(plan, on_progress, start, options)
         if not result.cached or result.job_id is None or await self.jobs.is_recorded(result.job_id):
             return result
         # The record is gone, so the caller must get the whole answer now.
@@ -191,10 +184,7 @@ class Service:
         self,
         request: DispatchRequest,
         on_progress: OnProgress = ignore_progress,
-        *,
-        fresh: bool = False,
-        alone: bool = False,
-        summary_chars: int | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> DispatchResult:
         """Give one task to one agent as a background job, and wait for the answer.
 
@@ -204,10 +194,7 @@ class Service:
         Args:
             request: The task and its agent.
             on_progress: Gets the job's id first, then what happens; must return at once.
-            fresh: As in `dispatch`.
-            alone: As in `dispatch`.
-            summary_chars: Recorded: the call is answered by a reference with a summary of that
-                length.
+            options: As for `dispatch`.
 
         Raises:
             DispatchError: As for `submit`.
@@ -220,16 +207,14 @@ class Service:
 
         async def start(report: OnProgress, _limit: TimeLimit) -> DispatchResult:
             # The worker keeps the time itself, from when its agent starts.
-            fields = {"summary_chars": summary_chars}
+            fields = {"summary_chars": options.summary_chars}
             job = await self._workers.submit(plan.request, fields=fields)
             return result_of_job(await self._follow(job, report))
 
-        if not (alone or fresh):
+        if not (options.alone or options.fresh):
             # The caller may get the id in place of the answer.
             await self._flight.forget_unless(plan, self.jobs.is_recorded)
-        return await self._flight.dispatch(
-            plan, on_progress, start, fresh=fresh, alone=alone, outlives=True
-        )
+        return await self._flight.dispatch(plan, on_progress, start, options, outlives=True)
 
     async def _follow(self, job: Job, on_progress: OnProgress) -> Job:
         """Report the id of a background job, and wait for its end."""
@@ -263,7 +248,8 @@ class Service:
         async def dispatch(member: Member, report: OnProgress) -> DispatchResult:
             # The request that combines the answers is not planned before they are there.
             plan = plans.get(member.request) or plan_run(snapshot, member.request)
-            return await self._run(plan, report, tree, ref=member.ref, fresh=member.fresh)
+            options = CallOptions(ref=member.ref, fresh=member.fresh)
+            return await self._run(plan, report, tree, options)
 
         return await dispatch_parallel(members, aggregate, dispatch, on_progress)
 
@@ -324,7 +310,8 @@ class Service:
                 return msgspec.structs.replace(known, cached=True)
             plan = plan_run(snapshot, member.request)
             # Kept until `gc`, because the record of the group refers to it.
-            return await self._run(plan, report, job.tree, ref=True, fresh=member.fresh)
+            options = CallOptions(ref=True, fresh=member.fresh)
+            return await self._run(plan, report, job.tree, options)
 
         return await run_group(run, dispatch)
 
@@ -373,7 +360,7 @@ class Service:
     async def _dispatch_alone(
         self, request: DispatchRequest, on_progress: OnProgress
     ) -> DispatchResult:
-        return await self.dispatch(request, on_progress, alone=True)
+        return await self.dispatch(request, on_progress, CallOptions(alone=True))
 
     async def cache_stats(self) -> CacheStats:
         """Return how full the cache is and how often it helped."""

@@ -18,7 +18,14 @@ from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.stream.progress_text import with_agent
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import CacheSettings
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType, OnProgress, Progress
+from agent_dispatch.model.dispatch import (
+    NO_OPTIONS,
+    CallOptions,
+    DispatchResult,
+    ErrorType,
+    OnProgress,
+    Progress,
+)
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.replies import CacheStats
 from agent_dispatch.run.plan import Plan
@@ -42,9 +49,8 @@ class SingleFlight:
         plan: Plan,
         on_progress: OnProgress,
         start: Start,
+        options: CallOptions = NO_OPTIONS,
         *,
-        fresh: bool = False,
-        alone: bool = False,
         outlives: bool = False,
     ) -> DispatchResult:
         """Answer from the cache, by a run that is going on, or by a new one.
@@ -56,17 +62,16 @@ class SingleFlight:
             plan: The request.
             on_progress: Gets the progress of the run, whoever started it.
             start: Starts a new run.
-            fresh: Always start a new run, and keep its answer for later calls.
-            alone: Share the run and its answer with no other call.
+            options: Whether to share the run and its answer.
             outlives: A new run goes on without callers, in a process of its own.
 
         Raises:
             DispatchError: Raised by `start`.
         """
-        if alone or not plan.is_shareable:
+        if options.alone or not plan.is_shareable:
             return await start(on_progress, TimeLimit(plan.timeout_s))
         key, settings = _key(plan), plan.settings.cache
-        if fresh:
+        if options.fresh:
             generation = self._cache.generation
             result = await start(on_progress, TimeLimit(plan.timeout_s))
             self._keep(key, result, generation, settings)

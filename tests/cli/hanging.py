@@ -13,6 +13,8 @@ from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.model.dispatch import (
+    NO_OPTIONS,
+    CallOptions,
     DispatchRequest,
     DispatchResult,
     OnProgress,
@@ -33,10 +35,7 @@ class HangingService(FakeService):
         self,
         request: DispatchRequest,
         on_progress: OnProgress = ignore_progress,
-        *,
-        ref: bool = False,
-        fresh: bool = False,
-        alone: bool = False,
+        options: CallOptions = NO_OPTIONS,
     ) -> DispatchResult:
         on_progress(Progress("working"))
         try:

@@ -23,6 +23,8 @@ from agent_dispatch.model.dialogue import (
     Role,
 )
 from agent_dispatch.model.dispatch import (
+    NO_OPTIONS,
+    CallOptions,
     DispatchRequest,
     DispatchResult,
     Member,
@@ -92,10 +94,7 @@ class FakeService(Service, Jobs):
         self,
         request: DispatchRequest,
         on_progress: OnProgress = ignore_progress,
-        *,
-        ref: bool = False,
-        fresh: bool = False,
-        alone: bool = False,
+        options: CallOptions = NO_OPTIONS,
     ) -> DispatchResult:
         self.requests.append(request)
         try:

@@ -17,6 +17,8 @@ from agent_dispatch.cli.run.progress import Style
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, DialogueTurn, Role
 from agent_dispatch.model.dispatch import (
+    NO_OPTIONS,
+    CallOptions,
     DispatchRequest,
     DispatchResult,
     ErrorType,
@@ -57,10 +59,7 @@ class Interrupted(FakeService):
         self,
         request: DispatchRequest,
         on_progress: OnProgress = ignore_progress,
-        *,
-        ref: bool = False,
-        fresh: bool = False,
-        alone: bool = False,
+        options: CallOptions = NO_OPTIONS,
     ) -> DispatchResult:
         raise await self._begin(on_progress)
 

@@ -8,7 +8,7 @@ import trio.testing
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.jobs.waiting import CancelOutcome
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
+from agent_dispatch.model.dispatch import CallOptions, DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import JobKind, JobStatus
 from agent_dispatch.run.service import Service
 from tests.run.stage import Stage, task
@@ -27,7 +27,9 @@ async def test_the_answer_is_that_of_a_background_job_and_enters_the_cache(stage
     with trio.fail_after(60):
         async with stage.open(stage.tree(ANSWER)) as service:
             told: list[Progress] = []
-            result = await service.dispatch_detached(task("go"), told.append, summary_chars=5)
+            result = await service.dispatch_detached(
+                task("go"), told.append, CallOptions(summary_chars=5)
+            )
             assert result.success
             assert told[0].job_id == result.job_id
             assert result.job_id is not None

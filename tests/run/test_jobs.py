@@ -20,7 +20,7 @@ from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import JobNotEndedError, UnknownJobError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import CancelOutcome
-from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Progress
+from agent_dispatch.model.dispatch import CallOptions, DispatchResult, ErrorType, Progress
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind, JobStatus
 from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.run.background import WorkerStartError
@@ -109,7 +109,7 @@ async def test_a_cached_answer_whose_record_was_removed_is_whole_and_names_none(
             first = await service.dispatch(task("go"))
             again = await service.dispatch(task("go"))
             await service.jobs.gc(0)
-            last = await service.dispatch(task("go"), ref=True)
+            last = await service.dispatch(task("go"), options=CallOptions(ref=True))
     assert (again.cached, again.job_id) == (True, first.job_id)
     assert (last.cached, last.job_id, len(last.result)) == (True, None, 100_000)
 
@@ -123,7 +123,7 @@ async def test_without_retention_a_call_leaves_no_record(stage: Stage) -> None:
         assert outcome.job_id is None
         with pytest.raises(UnknownJobError):
             await service.jobs.get(ids[0])
-        kept = await service.dispatch(task("go"), ref=True)
+        kept = await service.dispatch(task("go"), options=CallOptions(ref=True))
         assert kept.job_id is not None
         assert (await service.jobs.get(kept.job_id)).status is JobStatus.DONE
 
@@ -433,7 +433,7 @@ async def test_only_the_answer_of_a_run_that_only_read_is_given_again(stage: Sta
             async with stage.open(tree) as service:
                 first = await service.dispatch(task("go"))
                 again = await service.dispatch(task("go"))
-                fresh = await service.dispatch(task("go"), fresh=True)
+                fresh = await service.dispatch(task("go"), options=CallOptions(fresh=True))
         assert (again.cached or False, again.job_id == first.job_id) == (is_kept, is_kept)
         assert (again.cost_usd, again.cached_at is not None) == (0 if is_kept else None, is_kept)
         assert fresh.job_id != first.job_id

@@ -10,6 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import CacheSettings, Settings
 from agent_dispatch.model.dispatch import (
+    CallOptions,
     DispatchRequest,
     DispatchResult,
     ErrorType,
@@ -451,7 +452,7 @@ async def test_a_fresh_call_reads_no_answer_and_joins_no_run(
 
     async def ask_afresh() -> DispatchResult:
         return await sharing.dispatch(
-            plan(), lambda told: ignore.append(told.message), runs.start, fresh=True
+            plan(), lambda told: ignore.append(told.message), runs.start, CallOptions(fresh=True)
         )
 
     async with trio.open_nursery() as nursery:
@@ -475,7 +476,7 @@ async def test_the_answer_of_a_fresh_call_is_not_kept_past_a_clearing(
     runs.begin.set()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            partial(sharing.dispatch, plan(), ignore_progress, runs.start, fresh=True)
+            partial(sharing.dispatch, plan(), ignore_progress, runs.start, CallOptions(fresh=True))
         )
         await wait_all_tasks_blocked()
         sharing.clear()

@@ -22,6 +22,8 @@ from agent_dispatch.model.dialogue import (
     Role,
 )
 from agent_dispatch.model.dispatch import (
+    NO_OPTIONS,
+    CallOptions,
     DispatchRequest,
     DispatchResult,
     ErrorType,
@@ -109,13 +111,10 @@ class FakeService(Service, Jobs, Agents):
         self,
         request: DispatchRequest,
         on_progress: OnProgress = ignore_progress,
-        *,
-        ref: bool = False,
-        fresh: bool = False,
-        alone: bool = False,
+        options: CallOptions = NO_OPTIONS,
     ) -> DispatchResult:
         self._check(request.agent)
-        self.calls.append(("dispatch", (ref, fresh or alone)))
+        self.calls.append(("dispatch", (options.ref, options.fresh or options.alone)))
         self.requests.append(request)
         verb, _, rest = request.task.partition(" ")
         match verb:
@@ -232,10 +231,7 @@ class FakeService(Service, Jobs, Agents):
         self,
         request: DispatchRequest,
         on_progress: OnProgress = ignore_progress,
-        *,
-        fresh: bool = False,
-        alone: bool = False,
-        summary_chars: int | None = None,
+        options: CallOptions = NO_OPTIONS,
     ) -> DispatchResult:
         job = await self.submit(request)
         on_progress(Progress(f"Job {job.id}", job.id))

@@ -8,7 +8,7 @@ from agent_dispatch.core.inline.result import inline, refer
 from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.checks import schema_text
 from agent_dispatch.core.request.timeout import call_timeout_s
-from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, OnProgress
+from agent_dispatch.model.dispatch import CallOptions, DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.next_steps import in_tools
@@ -101,39 +101,39 @@ class SessionParams(Params, frozen=True):
     verify: Verify = False
 
 
+_ALONE = CallOptions(alone=True)
+
+
 async def dispatch(
     service: Service, params: DispatchParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
     """Run one task, or answer it from the cache; a failed run is a result too."""
-    result = await service.dispatch(
-        request_from(params), on_progress, ref=params.return_ref, fresh=params.fresh
-    )
-    return _answer(result, _summary_chars(params))
+    options = _options(params)
+    result = await service.dispatch(request_from(params), on_progress, options)
+    return _answer(result, options.summary_chars)
 
 
 async def dispatch_detached(
     service: Service, params: DispatchParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
     """Do the same as a background job."""
-    summary_chars = _summary_chars(params)
-    result = await service.dispatch_detached(
-        request_from(params), on_progress, fresh=params.fresh, summary_chars=summary_chars
-    )
-    return _answer(result, summary_chars)
+    options = _options(params)
+    result = await service.dispatch_detached(request_from(params), on_progress, options)
+    return _answer(result, options.summary_chars)
 
 
 async def dispatch_alone(
     service: Service, params: TaskParams | SessionParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
     """Run one task without the cache, and share the run with no other call."""
-    return _answer(await service.dispatch(request_from(params), on_progress, alone=True))
+    return _answer(await service.dispatch(request_from(params), on_progress, _ALONE))
 
 
 async def dispatch_alone_detached(
     service: Service, params: TaskParams | SessionParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
     """Do the same as a background job."""
-    return _answer(await service.dispatch_detached(request_from(params), on_progress, alone=True))
+    return _answer(await service.dispatch_detached(request_from(params), on_progress, _ALONE))
 
 
 def request_from(params: TaskParams | SessionParams) -> DispatchRequest:
@@ -161,9 +161,9 @@ def request_from(params: TaskParams | SessionParams) -> DispatchRequest:
     )
 
 
-def _summary_chars(params: DispatchParams) -> int | None:
-    """Return the length of the summary, if the caller wants one instead of the answer."""
-    return max(params.summary_chars, 0) if params.return_ref else None
+def _options(params: DispatchParams) -> CallOptions:
+    summary_chars = max(params.summary_chars, 0) if params.return_ref else None
+    return CallOptions(ref=params.return_ref, summary_chars=summary_chars, fresh=params.fresh)
 
 
 def _answer(result: DispatchResult, summary_chars: int | None = None) -> DispatchResult | ResultRef:
