@@ -87,7 +87,7 @@ def test_a_wrong_argument_is_named(arguments: object, said: str) -> None:
     assert said in refused(arguments)
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     said = refused({"agent": 1, "count": "x", "tusk": ""})
     assert said.startswith("Unknown argument 'tusk' (did you mean 'task'?); argument 'agent'")
     assert "argument 'count' must be a whole number" in said

@@ -70,7 +70,7 @@ def test_text_does_not_move_from_one_field_to_the_next() -> None:
     assert request_key(one, agent()) != request_key(other, agent())
 
 
-def test_how_long_a_caller_waits_is_no_part_of_the_question() -> None:
+def test_the_timeout_is_not_part_of_the_key() -> None:
     assert request_key(request(timeout_s=10), agent()) == request_key(request(), agent())
 
 
@@ -109,7 +109,7 @@ def test_an_answer_is_given_again_until_it_is_too_old() -> None:
     assert stats.hit_rate == pytest.approx(1 / 3)
 
 
-def test_nothing_was_asked_of_a_new_cache() -> None:
+def test_a_new_cache_has_no_hits_and_misses() -> None:
     assert Cache().stats(0, SETTINGS).hit_rate == 0.0
 
 
@@ -155,7 +155,7 @@ def test_large_answers_leave_sooner() -> None:
     assert [n for n in range(3) if cache.get(key(n), 3, SETTINGS)] == [1, 2]
 
 
-def test_an_answer_that_is_too_large_takes_no_other_away() -> None:
+def test_an_answer_that_is_too_large_evicts_no_other() -> None:
     cache = Cache()
     put(cache, key(1), ANSWER, 0)
     large = msgspec.structs.replace(ANSWER, result="x" * (MAX_KEPT_CHARS + 1))

@@ -94,7 +94,7 @@ def test_the_number_of_runs_in_a_tree_is_a_ceiling() -> None:
     assert "needs 2 more" in said
 
 
-def test_a_ceiling_is_told_by_the_run_that_brings_it_to_eighty_percent() -> None:
+def test_the_run_that_reaches_eighty_percent_reports_the_ceiling() -> None:
     settings = Settings(max_cost_per_day_usd=1, max_cost_per_tree_usd=2, max_runs_per_tree=5)
     before = spending(day=(0.75, 0), tree=(0.75, 0), runs=3)
     after = spending(day=(0.85, 0), tree=(0.85, 0), runs=4)

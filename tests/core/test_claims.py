@@ -545,7 +545,7 @@ def hint_of(*events: dict[str, Any], **facts: Any) -> str:
     return classify(report(init(), *events, **facts)).hint or ""
 
 
-def test_a_claim_without_a_call_is_told() -> None:
+def test_a_claim_without_a_call_is_reported() -> None:
     claim = [text("Done."), result("Done. All tests pass.")]
     assert "made no tool call" in hint_of(*claim)
     assert hint_of(tool_use("Bash"), *claim) == ""
@@ -553,7 +553,7 @@ def test_a_claim_without_a_call_is_told() -> None:
 
 
 @pytest.mark.parametrize("tool", ["StructuredOutput", "ToolSearch"])
-def test_some_calls_are_no_work(tool: str) -> None:
+def test_some_calls_do_not_count_as_work(tool: str) -> None:
     assert "made no tool call" in hint_of(tool_use(tool), result("I fixed the bug."))
 
 

@@ -117,7 +117,7 @@ def test_thanks_alone_are_a_courtesy(message: str) -> None:
         "",
     ],
 )
-def test_what_says_anything_is_no_courtesy(message: str) -> None:
+def test_a_message_with_content_is_not_a_courtesy(message: str) -> None:
     assert not is_courtesy(message, ["db", "backend"])
 
 

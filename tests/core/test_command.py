@@ -158,7 +158,7 @@ def test_a_value_that_could_do_something_else_is_refused(changes: dict[str, Any]
     assert refused.value.next_steps
 
 
-def test_the_child_belongs_to_no_session_of_ours() -> None:
+def test_the_child_belongs_to_none_of_our_sessions() -> None:
     ours = {
         "CLAUDECODE": "1",
         "CLAUDE_CODE_SESSION_ID": "s",
@@ -266,7 +266,9 @@ RETRIES = {
         ({}, 1),
     ],
 )
-def test_a_nested_run_retries_as_its_own_project_says(environ: dict[str, str], depth: int) -> None:
+def test_a_nested_run_uses_the_retry_settings_of_its_own_project(
+    environ: dict[str, str], depth: int
+) -> None:
     env = build(environ=RETRIES | environ | {"MAX_STRUCTURED_OUTPUT_RETRIES": "2"}, depth=depth).env
     assert not RETRIES.keys() & env.keys()
     assert env["MAX_STRUCTURED_OUTPUT_RETRIES"] == "2"

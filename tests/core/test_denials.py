@@ -151,7 +151,7 @@ TO_ASK: dict[str, Any] = {"live": {"decision_reason_type": "rule"}, "meta": reje
         ),
     ],
 )
-def test_what_no_grant_lifts_is_named_with_its_place(
+def test_a_denial_that_no_grant_lifts_is_named_with_its_place(
     tool: str, given: dict[str, Any], facts: dict[str, Any], says: str
 ) -> None:
     hint = run(tool, given, **facts).hint or ""

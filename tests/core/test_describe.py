@@ -54,7 +54,7 @@ def test_the_first_paragraph_of_claude_md_comes_before_everything_else() -> None
         ),
     ],
 )
-def test_what_is_no_prose_is_passed_over(claude_md: str, expected: str) -> None:
+def test_text_that_is_not_prose_is_skipped(claude_md: str, expected: str) -> None:
     assert _of(claude_md=claude_md) == expected
 
 
@@ -106,7 +106,7 @@ def test_without_any_words_the_directory_names_it() -> None:
 
 
 @pytest.mark.parametrize("end", [".", "!"])
-def test_a_sentence_that_ends_gets_no_second_full_stop(end: str) -> None:
+def test_a_complete_sentence_gets_no_second_full_stop(end: str) -> None:
     facts = ProjectFacts(healthy=True, stacks=("Go",))
     assert _of(facts, readme=f"Keeps the books{end}") == f"Keeps the books{end} Stack: Go"
 
@@ -149,7 +149,7 @@ def test_any_project_gets_one_short_line_to_print(
 @pytest.mark.parametrize(
     "unit", ["![", "[", "[a](", "<a", "<!--", "<h1>", "*", "_a", "```\n", "[![", "a\n\n", "> ", "-"]
 )
-def test_hostile_markup_costs_no_more_than_a_moment(unit: str) -> None:
+def test_hostile_markup_takes_no_time(unit: str) -> None:
     started = time.process_time()
     _of(claude_md=unit * (65536 // len(unit)), readme=unit * 20000 + "\n\nx")
     assert time.process_time() - started < 2

@@ -127,7 +127,7 @@ def test_any_message_without_code_resolves_by_the_marker_on_a_line_of_its_own(
     assert not message.removeprefix(rest).strip(" \t\n\r\f\v\u00a0\u200b\u2060\ufeff")
 
 
-def test_looking_for_the_marker_takes_no_time_and_room_to_speak_of() -> None:
+def test_looking_for_the_marker_takes_little_time_and_memory() -> None:
     one_line, many_lines = "." * 20_000_000, "a" + "\n" * 3_000_000 + "[RESOLVED]"
     began = time.process_time()
     tracemalloc.start()
@@ -155,7 +155,7 @@ def test_the_responder_speaks_first_and_a_round_is_one_message_of_each() -> None
     ]
 
 
-def test_each_is_told_the_topic_once_and_what_the_other_said_last_as_data() -> None:
+def test_each_agent_gets_the_topic_once_and_the_last_message_as_data() -> None:
     exchange = talk()
     first = next_step(exchange)
     assert "Are we migrated?" in first.prompt
@@ -267,7 +267,7 @@ def test_a_failed_turn_that_was_paid_for_is_in_the_conversation_and_resolves_not
     assert dialogue.total_cost_usd == 0.75
 
 
-def test_a_denied_tool_is_kept_on_its_turn_and_hinted_at_once() -> None:
+def test_a_denied_tool_is_recorded_in_its_turn_and_hinted_once() -> None:
     exchange = Exchange(REQUEST)
     for _ in range(3):
         denied = said("hm", denied_tools=["Bash"], hint="Grant Bash.")
@@ -279,7 +279,7 @@ def test_a_denied_tool_is_kept_on_its_turn_and_hinted_at_once() -> None:
     assert dialogue.hint.count("backend: Grant Bash.") == 1
 
 
-def test_a_sum_of_costs_says_if_some_are_not_known() -> None:
+def test_a_sum_of_costs_says_if_some_costs_are_unknown() -> None:
     exchange = talk("hm")
     exchange.add(next_step(exchange), said("hm [RESOLVED]", cost_usd=None))
     dialogue = exchange.result(duration_ms=1000)
@@ -308,7 +308,7 @@ def test_answers_before_the_last_one_of_a_turn_are_kept() -> None:
         ({"topic": "x" * 10_000_001}, "10,000,001 bytes"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_an_invalid_request_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequestError, match=words):
         check_dialogue(msgspec.structs.replace(REQUEST, **changes))
 

@@ -38,18 +38,18 @@ def test_without_a_list_everything_passes_a_trace_too() -> None:
         (("MISSING", "PGPASSWOR?"), set()),
     ],
 )
-def test_only_what_is_allowed_passes_and_what_claude_code_needs(
+def test_only_allowed_variables_and_those_claude_code_needs_are_inherited(
     allow: tuple[str, ...], more: set[str]
 ) -> None:
     assert names(allow=allow) == {*HAVE, *OURS, *more}
 
 
-def test_what_is_denied_never_passes() -> None:
+def test_denied_variables_are_never_inherited() -> None:
     kept = names(allow=("*",), deny=("AWS_*", "GITHUB_TOKEN", "ANTHROPIC_API_KEY"))
     assert kept == {*HAVE, "PGPASSWORD", *OURS} - {"ANTHROPIC_API_KEY"}
 
 
-def test_no_list_can_take_away_what_nested_dispatches_need() -> None:
+def test_no_list_removes_the_variables_that_nested_dispatches_need() -> None:
     assert names(allow=(), deny=("*",)) == set(OURS)
 
 

@@ -103,7 +103,7 @@ def test_background_tasks_come_with_what_says_whether_to_wait_for_them() -> None
     assert patch.patch == TaskPatch(status="completed")
 
 
-def test_limits_and_control_messages_are_told_apart() -> None:
+def test_limits_and_control_messages_are_decoded() -> None:
     limit = {"status": "rejected", "resetsAt": 1795351976, "rateLimitType": "five_hour"}
     rate = decode_one({"type": "rate_limit_event", "rate_limit_info": limit})
     assert isinstance(rate, RateLimitEvent)
@@ -166,13 +166,13 @@ def test_a_field_of_another_type_costs_that_field_only(
     ("answer", "kept"),
     [(0, "0"), (False, "false"), (None, ""), ({"a": 1}, '{"a": 1}'), ([], "[]"), (1.5, "1.5")],
 )
-def test_an_answer_that_is_no_text_is_kept_as_json(answer: object, kept: str) -> None:
+def test_an_answer_that_is_not_text_is_kept_as_json(answer: object, kept: str) -> None:
     event = decode_one(builders.result() | {"result": answer})
     assert isinstance(event, ResultEvent)
     assert event.result == kept
 
 
-def test_structured_output_is_told_from_its_absence() -> None:
+def test_structured_null_differs_from_no_structured_output() -> None:
     absent = decode_one(builders.result())
     null = decode_one(builders.result(structured_output=None))
     assert isinstance(absent, ResultEvent)
@@ -204,7 +204,7 @@ def test_nothing_in_a_null_event_is_needed() -> None:
         (rb'"cut at the end \ud83d"', "cut at the end \ufffd"),
     ],
 )
-def test_what_is_no_text_becomes_a_replacement_character(raw: bytes, kept: str) -> None:
+def test_undecodable_text_becomes_a_replacement_character(raw: bytes, kept: str) -> None:
     line = b'{"type":"result","is_error":false,"num_turns":1,"result":' + raw + b"}\n"
     assert only_result(line).result == kept
 
@@ -224,7 +224,7 @@ def test_what_is_no_text_becomes_a_replacement_character(raw: bytes, kept: str) 
         b'"x":NaN,"y":"\xff","z":"\\ud800","w":' + b"[" * 2000 + b"]" * 2000,
     ],
 )
-def test_an_answer_survives_json_that_no_parser_takes(other: bytes) -> None:
+def test_an_answer_survives_json_that_a_parser_refuses(other: bytes) -> None:
     line = b'{"type":"result",' + other + b',"is_error":false,"result":"NaN [kept] \\u00e9"}\n'
     assert only_result(line).result == "NaN [kept] \u00e9"
 
@@ -282,7 +282,7 @@ def test_a_result_alone_may_spread_over_lines() -> None:
     assert only_result(printed).result == '{"quoted": [1]}'
 
 
-def test_lines_are_not_read_twice_when_a_result_came_as_it_should() -> None:
+def test_lines_are_not_read_twice_after_a_normal_result() -> None:
     odd = json.dumps(builders.result("not the answer"), indent=4).encode()
     assert only_result(odd + b"\n" + builders.lines(builders.result("ok"))).result == "ok"
 
@@ -305,7 +305,7 @@ def test_lines_are_not_read_twice_when_a_result_came_as_it_should() -> None:
         b'[1,"{",2]',
     ],
 )
-def test_what_is_no_event_is_noise(line: bytes) -> None:
+def test_a_line_that_is_not_an_event_is_noise(line: bytes) -> None:
     events = decode(line + b"\n")
     assert [type(event) for event in events] == [NoiseLine]
 
@@ -338,7 +338,7 @@ def test_large_lines_are_read_like_small_ones() -> None:
     assert [each.tool_name for each in event.permission_denials] == ["Write"]
 
 
-def test_a_chunk_may_be_reused_by_whoever_read_it() -> None:
+def test_the_reader_may_reuse_a_chunk() -> None:
     chunk = bytearray(builders.lines(builders.result("ok", structured_output={"a": [1]})))
     decoder = EventDecoder()
     (event,) = decoder.feed(memoryview(chunk))
@@ -410,7 +410,7 @@ def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
         )
     ).map(b"".join)
 )
-def test_no_bytes_whatever_raise(data: bytes) -> None:
+def test_arbitrary_bytes_never_raise(data: bytes) -> None:
     decode(data)
 
 
@@ -434,7 +434,7 @@ NAMES = st.sampled_from(
     st.sampled_from(["system", "assistant", "user", "result", "control_request"]),
     st.dictionaries(NAMES, JSON),
 )
-def test_no_fields_whatever_lose_an_event(kind: str, fields: dict[str, Any]) -> None:
+def test_arbitrary_fields_never_lose_an_event(kind: str, fields: dict[str, Any]) -> None:
     event = decode_one(fields | {"type": kind})
     assert not isinstance(event, NoiseLine | OtherEvent)
 

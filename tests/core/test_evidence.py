@@ -131,7 +131,7 @@ def test_a_denied_call_does_not_count_but_was_attempted(told: list[dict[str, Any
     assert seen == Evidence(tool_calls=1, tools={"Read": 1}, read_only=False)
 
 
-def test_a_denial_that_is_told_before_its_call_counts_too() -> None:
+def test_a_denial_that_is_reported_before_its_call_counts_too() -> None:
     seen = evidence(init(), denied("Bash", "2"), use("Bash", "2"), result())
     assert seen == Evidence(tool_calls=0, read_only=False)
 
@@ -204,7 +204,7 @@ def test_long_paths_leave_room_for_the_answer() -> None:
     assert 0 < sum(map(len, files)) <= 40_000
 
 
-def test_odd_events_cost_no_evidence() -> None:
+def test_odd_events_lose_no_evidence() -> None:
     odd = text("") | {
         "message": {
             "content": [

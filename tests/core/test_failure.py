@@ -237,7 +237,9 @@ def test_a_timeout_amid_retries_names_the_api_error() -> None:
     ("ending", "kind"),
     [(Ending.DEADLINE, ErrorType.TIMEOUT), (Ending.CANCELLED, ErrorType.CANCELLED)],
 )
-def test_a_result_that_our_interrupt_made_is_no_answer(ending: Ending, kind: ErrorType) -> None:
+def test_a_result_that_our_interrupt_caused_is_not_an_answer(
+    ending: Ending, kind: ErrorType
+) -> None:
     result = outcome(builders.tool_use("Bash"), INTERRUPTED, ending=ending, exit_code=1)
     assert (result.success, result.result, result.error_type) == (False, "", kind)
     assert result.cost_usd == 0.125
@@ -346,7 +348,7 @@ def test_a_cut_line_explains_the_missing_result() -> None:
         (StartStage.DIRECTORY, errno.EMFILE, ErrorType.CLI_ERROR, "ulimit -n"),
     ],
 )
-def test_a_run_that_could_not_start_says_what_to_mend(
+def test_a_run_that_could_not_start_says_how_to_fix_it(
     stage: StartStage, number: int | None, kind: ErrorType, says: str
 ) -> None:
     why = StartFailure(stage=stage, errno=number, text="why")
@@ -374,7 +376,7 @@ def test_a_dispatch_too_deep_names_the_setting() -> None:
 # What is to blame for a deadline
 
 
-def test_a_hook_that_does_not_end_is_to_blame_and_no_mcp_server() -> None:
+def test_a_hook_that_does_not_end_is_blamed_and_not_an_mcp_server() -> None:
     begun = {
         "type": "system",
         "subtype": "hook_started",

@@ -63,7 +63,7 @@ def test_a_group_that_ran_to_its_end_is_a_success_whatever_its_members_did() -> 
     assert group_job.from_record(recorded) == combined
 
 
-def test_an_answer_that_is_no_text_does_not_cost_the_others_their_place() -> None:
+def test_an_answer_that_cannot_be_encoded_does_not_remove_the_others() -> None:
     came = ParallelResult(individual_results=[result("infra", "caf\udce9"), FAILED])
     recorded = group_job.to_record("infra, db", came, 1)
     msgspec.json.encode(recorded)

@@ -48,7 +48,7 @@ def test_an_answer_of_up_to_40_000_characters_is_whole(character: str) -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "ä", "漢", "😀", '"', "\n", "\x01"])
-def test_a_longer_one_goes_out_in_part_whatever_it_is_made_of(character: str) -> None:
+def test_a_longer_answer_goes_out_in_part_whatever_its_content(character: str) -> None:
     shown = inline(result(character * 3_000_000))
     assert 0 < len(shown.result) <= INLINE_CHARS
     assert shown.truncated
@@ -89,7 +89,7 @@ def test_a_character_outside_the_basic_plane_is_never_split() -> None:
         [["漢" * 1_000] * 50],
     ],
 )
-def test_a_large_parsed_answer_stays_behind_and_the_hint_says_so(parsed: object) -> None:
+def test_a_large_parsed_answer_is_left_out_and_the_hint_says_so(parsed: object) -> None:
     for text in ("short", "x" * 1_000_000):
         shown = inline(result(text, parsed_result=parsed))
         assert shown.parsed_result is msgspec.UNSET
@@ -194,7 +194,7 @@ def test_a_page_beyond_the_end_says_so() -> None:
     assert hint == "offset 11 is beyond the end: `result` has 10 characters."
 
 
-def test_later_pages_do_not_carry_again_what_is_not_text() -> None:
+def test_later_pages_have_no_parsed_and_earlier_answers() -> None:
     whole = result("0123456789", parsed_result=123456789, earlier_results=["one"], hint="h")
     page = cut_page(whole, JOB_ID, 5, 5)
     assert page.parsed_result is msgspec.UNSET
@@ -262,13 +262,13 @@ def job(**fields: Any) -> Job:
     return msgspec.structs.replace(started, **fields)
 
 
-def test_a_job_of_usual_size_is_shown_as_it_is() -> None:
+def test_a_job_of_usual_size_is_not_cut() -> None:
     done = job(status=JobStatus.DONE, result=result("fine"), progress=["one", "two"])
     assert inline_job(done) == msgspec.structs.replace(done, context="")
     assert inline_job(job()) == job(context="")
 
 
-def test_a_job_is_shown_with_the_beginning_of_what_was_asked() -> None:
+def test_a_job_is_shown_with_the_beginning_of_its_request() -> None:
     told = [Message(id=str(number), text="m" * 10**5, sent_at=1) for number in range(100)]
     shown = inline_job(job(messages=told))
     assert shown.messages is not None

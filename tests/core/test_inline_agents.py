@@ -54,7 +54,7 @@ def test_a_long_list_keeps_all_names_and_says_what_is_missing(count: int, descri
     assert all(NOTE_FIELD not in row for row in rows[1:])
 
 
-def test_what_an_agent_is_for_goes_last() -> None:
+def test_descriptions_are_cut_last() -> None:
     rows = json.loads(as_text(fit_agents(agents(150))))
     assert rows[0]["description"] == "Looks after the cluster. " * 4
     assert "allowed_tools" not in rows[0]
@@ -68,5 +68,5 @@ def test_one_long_text_takes_nothing_else_from_a_list() -> None:
     assert len(rows[0]["description"]) == 200
 
 
-def test_a_description_that_is_not_utf_8_is_measured_all_the_same() -> None:
+def test_a_description_that_is_not_utf_8_can_be_measured() -> None:
     assert len(fit_agents(agents(300, "caf\udce9 " * 40))) == 300

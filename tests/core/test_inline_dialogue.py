@@ -32,17 +32,17 @@ def texts(shown: DialogueResult) -> list[str]:
     return [shown.final_answer, *(turn.message for turn in shown.conversation)]
 
 
-def test_a_dialogue_of_usual_size_goes_out_as_it_is() -> None:
+def test_a_dialogue_of_usual_size_is_not_cut() -> None:
     whole = dialogue("a" * 10_000, "b" * 10_000, "c" * 19_000)
     assert inline_dialogue(whole) is whole
 
 
-def test_what_cannot_be_fetched_again_goes_out_whole() -> None:
+def test_a_result_that_cannot_be_fetched_again_goes_out_whole() -> None:
     whole = dialogue("a" * 100_000, job_id=None)
     assert inline_dialogue(whole) is whole
 
 
-def test_long_messages_are_cut_the_newest_least_and_the_way_to_all_is_told() -> None:
+def test_long_messages_are_cut_the_newest_least_and_the_hint_says_how_to_get_all() -> None:
     sizes = [100_000, 50, 100_000, 100_000]
     shown = inline_dialogue(dialogue("a" * 10_000, *("b" * size for size in sizes)))
     lengths = [len(turn.message) for turn in shown.conversation]

@@ -32,7 +32,7 @@ def chars(row: dict[str, object]) -> int:
 @pytest.mark.parametrize("progress", [0, 20, 60, 100, 200])
 @pytest.mark.parametrize("task", [0, 10, 60, 120])
 @pytest.mark.parametrize("agent", ["a", "n" * 100])
-def test_a_row_is_short_and_loses_no_more_than_it_must(
+def test_a_row_is_short_and_loses_as_little_as_possible(
     progress: int, task: int, agent: str
 ) -> None:
     whole = msgspec.structs.replace(

@@ -64,7 +64,7 @@ def test_one_json_value_is_read(text: str, value: Any) -> None:
         "\ud800",
     ],
 )
-def test_what_is_not_certain_stays_text(text: str) -> None:
+def test_an_uncertain_value_stays_text(text: str) -> None:
     assert parse_answer(text) is msgspec.UNSET
 
 

@@ -99,13 +99,13 @@ def test_what_claude_code_does_not_take_is_refused_with_the_place(
         "http://json-schema.org/draft-06/schema#",
     ],
 )
-def test_a_dialect_that_writes_the_schema_alike_goes_without_its_name(dialect: str) -> None:
+def test_a_compatible_dialect_is_passed_on_without_its_name(dialect: str) -> None:
     schema = {"$schema": dialect, **of_a({"const": 1.50})}
     check_schema(schema)
     assert json.loads(without_dialect(json.dumps(schema))) == of_a({"const": 1.5})
 
 
-def test_a_schema_without_a_dialect_stays_as_it_was_written() -> None:
+def test_a_schema_without_a_dialect_is_not_changed() -> None:
     assert without_dialect('{ "type":  "object" }') == '{ "type":  "object" }'
 
 
@@ -117,7 +117,7 @@ def test_another_dialect_is_refused_by_name(dialect: object) -> None:
         check_schema({"$schema": dialect, "type": "object"})
 
 
-def test_a_deep_schema_and_one_that_goes_in_circles_come_to_an_end() -> None:
+def test_deep_and_circular_schemas_end() -> None:
     deep: dict[str, Any] = {"type": "string"}
     for _ in range(5000):
         deep = {"not": deep}

@@ -49,7 +49,7 @@ def test_depth_is_counted_outside_strings() -> None:
 
 
 @given(JSON)
-def test_nothing_is_mended_in_sound_json(value: Any) -> None:
+def test_valid_json_is_not_changed(value: Any) -> None:
     text = bytearray(json.dumps(value).encode())
     before = bytes(text)
     repaired = repair(text)

@@ -139,7 +139,7 @@ def test_every_pattern_has_a_source_and_an_example() -> None:
         "Bash: uv run pytest -q tests/core/test_secrets.py -x",
     ],
 )
-def test_what_is_no_key_stays(text: str) -> None:
+def test_text_without_keys_is_not_changed(text: str) -> None:
     assert mask(text) == text
 
 
@@ -147,7 +147,7 @@ ANY_TEXT = st.text(alphabet="sk-anthpi_=: \"'token@/eyJ.AKI0123456789", max_size
 
 
 @given(ANY_TEXT)
-def test_what_was_masked_once_stays_as_it_is(text: str) -> None:
+def test_masking_twice_changes_nothing(text: str) -> None:
     assert mask(mask(text)) == mask(text)
 
 

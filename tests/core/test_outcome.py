@@ -116,7 +116,7 @@ def test_a_later_turn_that_was_cut_short_leaves_the_answer(
     assert RESUME in result.hint
 
 
-def test_background_tasks_that_were_ended_are_told() -> None:
+def test_background_tasks_that_were_ended_are_reported() -> None:
     result = outcome(
         builders.tasks_now("b1"), builders.result("one"), ending=Ending.DEADLINE, exit_code=143
     )
@@ -124,14 +124,14 @@ def test_background_tasks_that_were_ended_are_told() -> None:
     assert "1 background task(s) after it did not finish: the time was up" in (result.hint or "")
 
 
-def test_what_was_left_running_is_told() -> None:
+def test_processes_left_running_are_reported() -> None:
     result = outcome(builders.result("ok"), left_running=2)
     assert result.left_running == 2
     assert "left 2 process(es) running" in (result.hint or "")
     assert outcome(builders.result("ok")).left_running is None
 
 
-def test_lines_that_were_cut_are_told() -> None:
+def test_lines_that_were_cut_are_reported() -> None:
     seen = msgspec.structs.replace(
         builders.transcript(builders.result("ok")).seen(), cut_lines=1, dropped_results=2
     )
@@ -147,7 +147,7 @@ def test_lines_that_were_cut_are_told() -> None:
     ("answer", "parsed"),
     [('{"a": 1}', {"a": 1}), ("null", None), ("```json\n[1]\n```", [1])],
 )
-def test_json_is_parsed_when_it_was_asked_for(answer: str, parsed: object) -> None:
+def test_json_is_parsed_if_requested(answer: str, parsed: object) -> None:
     result = outcome(builders.result(answer), response_format="json")
     assert result.parsed_result == parsed
     assert (result.result, result.hint) == (answer, None)
@@ -155,7 +155,7 @@ def test_json_is_parsed_when_it_was_asked_for(answer: str, parsed: object) -> No
 
 
 @pytest.mark.parametrize("answer", ["no json", "NaN", "[" * 2000 + "]" * 2000, "1" * 5000])
-def test_json_that_was_not_delivered_costs_no_text(answer: str) -> None:
+def test_missing_json_leaves_the_text(answer: str) -> None:
     result = outcome(builders.result(answer), response_format="json")
     assert (result.success, result.result) == (True, answer)
     assert result.parsed_result is msgspec.UNSET
@@ -170,13 +170,13 @@ def test_structured_output_is_the_parsed_result() -> None:
 SCHEMA = '{"type": "object"}'
 
 
-def test_structured_output_that_was_asked_for_is_a_success() -> None:
+def test_requested_structured_output_is_a_success() -> None:
     result = outcome(builders.result('{"a": 1}', structured_output={"a": 1}), json_schema=SCHEMA)
     assert (result.success, result.parsed_result, result.hint) == (True, {"a": 1}, None)
     assert outcome(builders.result("null", structured_output=None), json_schema=SCHEMA).success
 
 
-def test_structured_output_that_was_not_delivered_is_a_failure_that_keeps_the_text() -> None:
+def test_missing_structured_output_is_a_failure_that_keeps_the_text() -> None:
     result = outcome(builders.result("I would rather not."), json_schema=SCHEMA)
     assert (result.success, result.error_type) == (False, ErrorType.SCHEMA)
     assert result.result == "I would rather not."
@@ -304,16 +304,14 @@ def test_a_denied_command_is_granted_by_itself(
         (("Bash",), "touch made"),
     ],
 )
-def test_no_grant_is_named_where_no_narrow_one_helps(
-    allowed: tuple[str, ...], command: str
-) -> None:
+def test_no_grant_is_named_if_no_narrow_one_helps(allowed: tuple[str, ...], command: str) -> None:
     call = builders.denial("Bash") | {"tool_input": {"command": command}}
     event = builders.result("hm", permission_denials=[call])
     assert "--allow" not in (outcome(event, agent=agent(allowed_tools=allowed)).hint or "")
 
 
 @pytest.mark.parametrize("odd", [None, 5, "text", [], {"command": 5}, {"command": None}])
-def test_odd_input_of_a_denied_call_costs_nothing(odd: object) -> None:
+def test_odd_input_of_a_denied_call_does_no_harm(odd: object) -> None:
     event = builders.result(
         "hm", permission_denials=[builders.denial("Bash") | {"tool_input": odd}]
     )
@@ -332,7 +330,7 @@ def test_a_run_that_failed_after_a_denial_names_the_update() -> None:
 
 
 @pytest.mark.parametrize("words", ["Tool_use is not allowed in this permission mode", "denied"])
-def test_words_about_permission_are_no_denial(words: str) -> None:
+def test_words_about_permission_are_not_a_denial(words: str) -> None:
     event = builders.result(words, is_error=True, terminal_reason="completed")
     assert failure(event)[0] is ErrorType.CLI_ERROR
 
@@ -405,7 +403,7 @@ def test_no_answer_is_ever_lost(run: RunReport) -> None:
     assert [text for text in kept if text in answers and text] == [a for a in answers if a]
 
 
-def test_a_later_turn_costs_what_it_adds_to_the_total_if_its_own_usage_is_not_told() -> None:
+def test_a_later_turn_without_usage_costs_what_it_adds_to_the_total() -> None:
     seen = builders.transcript(builders.result(total_cost_usd=0.5)).seen()
     later = msgspec.structs.replace(
         seen, usage_cost_usd=None, session_cost_usd=0.75, cost_before_usd=0.5
@@ -435,7 +433,7 @@ def test_a_run_that_a_hook_stopped_says_so(reason: str) -> None:
     assert "hook stopped the run" in (result.hint or "")
 
 
-def test_words_in_place_of_an_empty_result_are_told() -> None:
+def test_words_in_place_of_an_empty_result_are_reported() -> None:
     result = outcome(builders.init(), builders.text("hi"), builders.result(""))
     assert result.result == "hi"
     assert "no final answer" in (result.hint or "")

@@ -36,7 +36,7 @@ def test_the_one_who_combines_reads_every_answer_as_data() -> None:
     assert prompt.index("three") < prompt.index("count rows")
 
 
-def test_a_failure_is_told_as_one_with_what_there_is_of_an_answer() -> None:
+def test_a_failed_answer_is_quoted_as_a_failure() -> None:
     failed = answer("half", success=False, error="time was up", error_type=ErrorType.TIMEOUT)
     prompt = build_prompt(aggregate_request("db", members("a"), [failed]))
     assert "failure" in prompt

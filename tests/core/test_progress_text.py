@@ -35,7 +35,7 @@ def call(name: str, **given: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_call_is_told_with_its_target(block: dict[str, Any], line: str) -> None:
+def test_a_call_is_shown_with_its_target(block: dict[str, Any], line: str) -> None:
     assert lines(block) == [line]
 
 
@@ -48,7 +48,7 @@ def test_a_sentence_comes_before_the_calls_of_its_message() -> None:
     ]
 
 
-def test_below_a_second_no_time_is_told() -> None:
+def test_below_a_second_no_time_is_shown() -> None:
     assert with_agent("infra", Progress("Bash: x", is_tool=True), 0.9).message == "infra · Bash: x"
 
 
@@ -58,7 +58,7 @@ def test_the_first_line_names_the_job() -> None:
     assert first.job_id == "0190a7b0c1d27abc8def0123456789ab"
 
 
-def test_a_task_in_the_foreground_is_no_background_task() -> None:
+def test_a_foreground_task_is_not_a_background_task() -> None:
     seen = Transcript()
     started_, ended = (
         builders.task("task_started", is_backgrounded=False),

@@ -144,7 +144,7 @@ def test_a_request_that_can_be_sent_passes(changes: dict[str, Any]) -> None:
 
 
 @given(st.text())
-def test_a_user_line_is_one_line_and_says_what_was_asked(prompt: str) -> None:
+def test_a_user_line_is_one_line_with_the_prompt(prompt: str) -> None:
     line = user_line(prompt)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1

@@ -53,7 +53,7 @@ def test_no_text_can_close_its_fence(text: str) -> None:
 
 
 @given(HOSTILE | st.text())
-def test_a_text_is_changed_in_nothing_but_word_joiners_and_what_no_prompt_carries(
+def test_quoting_adds_word_joiners_and_replaces_what_no_prompt_carries(
     text: str,
 ) -> None:
     body = split(quote("x", text))[2]
@@ -84,7 +84,7 @@ def test_a_text_is_changed_in_nothing_but_word_joiners_and_what_no_prompt_carrie
         "> @file",
     ],
 )
-def test_a_mention_is_disarmed_and_the_reader_is_told(text: str) -> None:
+def test_a_mention_is_disarmed_and_the_note_says_so(text: str) -> None:
     title, _, body = split(quote("x", text))
     assert body == text.replace("@", f"@{JOINER}")
     assert "U+2060" in title
@@ -94,7 +94,7 @@ def test_a_mention_is_disarmed_and_the_reader_is_told(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["a@b.example", '"@types/node"', "(@file)", "`@file`", "@", "a @ b", "@\n", "@\ufeffx"]
 )
-def test_an_at_sign_that_is_no_mention_is_left_alone(text: str) -> None:
+def test_an_at_sign_that_is_not_a_mention_is_kept(text: str) -> None:
     title, _, body = split(quote("x", text))
     assert body == text
     assert "U+2060" not in title

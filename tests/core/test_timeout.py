@@ -19,9 +19,9 @@ from agent_dispatch.core.request.timeout import call_timeout_s
         (math.inf, 7200),
     ],
 )
-def test_a_timeout_is_brought_into_its_range(asked: float, meant: float | None) -> None:
+def test_a_timeout_is_clamped_to_its_range(asked: float, meant: float | None) -> None:
     assert call_timeout_s(asked) == meant
 
 
-def test_what_is_no_number_stays_none() -> None:
+def test_nan_stays_nan() -> None:
     assert math.isnan(call_timeout_s(math.nan) or 0)

@@ -46,7 +46,7 @@ def test_a_background_task_keeps_a_run_from_being_idle() -> None:
     assert transcript(*start, builders.result(), over, builders.tasks_now()).idle
 
 
-def test_the_list_of_tasks_outranks_what_was_told_of_each() -> None:
+def test_the_list_of_tasks_outranks_events_of_single_tasks() -> None:
     start = [builders.task("task_started", is_backgrounded=True), builders.tasks_now()]
     assert transcript(*start, builders.result()).idle
 
@@ -93,7 +93,7 @@ def test_a_turn_that_begins_after_a_result_is_waited_for(begins: dict[str, Any])
     assert transcript(*first, begins, builders.result("two")).idle
 
 
-def test_a_subagent_that_talks_after_the_result_opens_no_turn() -> None:
+def test_a_subagents_message_after_the_result_opens_no_turn() -> None:
     talk = builders.text("still at it", parent_tool_use_id="toolu_1")
     heard = builders.tool_result(parent_tool_use_id="toolu_1")
     assert transcript(builders.init(), builders.result(), talk, heard).idle
@@ -112,7 +112,7 @@ def test_credentials_that_worked_in_between_are_not_refused(between: dict[str, A
     assert not transcript(refused, between, refused).credentials_refused
 
 
-def test_the_report_of_an_api_error_is_no_sign_of_life() -> None:
+def test_the_report_of_an_api_error_does_not_reset_the_count() -> None:
     failing = builders.text("Failed to authenticate", error="authentication_failed")
     assert transcript(builders.retry(401), failing, builders.retry(401)).credentials_refused
 
@@ -141,7 +141,7 @@ def test_costs_and_turns_add_up_over_results() -> None:
     assert (seen.num_turns, seen.usage_cost_usd, seen.session_cost_usd) == (3, 0.25, 0.75)
 
 
-def test_usage_without_a_price_is_no_cost() -> None:
+def test_usage_without_a_price_gives_no_cost() -> None:
     unpriced = builders.result(model_usage_since_last_result={"m": {"inputTokens": 5}})
     assert transcript(builders.result(), unpriced).seen().usage_cost_usd is None
 
@@ -159,7 +159,7 @@ def test_the_last_words_are_kept_until_a_result_confirms_them() -> None:
     assert transcript(*said, builders.result("two")).seen().unanswered_text == ""
 
 
-def test_what_is_kept_is_bounded() -> None:
+def test_memory_is_bounded() -> None:
     seen = Transcript()
     for number in range(5000):
         seen.add(ResultEvent(result=f"{number} " + "x" * 100_000, is_error=False))
@@ -224,12 +224,12 @@ def test_progress_is_one_line(event: dict[str, Any], line: str) -> None:
     assert progress(event) == [line]
 
 
-def test_waiting_for_a_background_task_is_told() -> None:
+def test_waiting_for_a_background_task_is_reported() -> None:
     events = [builders.tasks_now("b1", "b2"), builders.result()]
     assert progress(*events) == ["Answered; waiting for 2 background task(s)"]
 
 
-def test_a_second_turn_is_told() -> None:
+def test_a_second_turn_is_reported() -> None:
     assert progress(builders.init(), builders.result(), builders.init()) == ["Next turn"]
 
 

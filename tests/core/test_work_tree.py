@@ -57,7 +57,7 @@ def test_a_status_that_was_cut_is_read_as_far_as_it_goes(cut: int) -> None:
 
 
 @given(st.binary())
-def test_whatever_is_printed_can_be_read(printed: bytes) -> None:
+def test_arbitrary_output_can_be_read(printed: bytes) -> None:
     status = parse_status(printed)
     commits = parse_commits([ONE], printed)
     before = look(*status.entries)
@@ -70,7 +70,7 @@ def test_a_file_may_have_a_name_like_the_id_of_a_commit() -> None:
     assert parse_commits([ONE, TWO], printed) == {ONE: ["a" * 40], TWO: ["file"]}
 
 
-def test_what_is_dirty_before_and_after_is_told_by_its_content() -> None:
+def test_a_path_dirty_before_and_after_is_compared_by_content() -> None:
     before = look("same", "other", "gone", same="1", other="1", gone="1")
     after = look("same", "other", "new", same="1", other="2")
     commits = {ONE: ["same", "committed"]}
