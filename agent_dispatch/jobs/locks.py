@@ -45,8 +45,8 @@ LOCK, ALIVE, BELL, CANCEL, ENDING, TMP = ".lock", ".alive", ".bell", ".cancel", 
 MAIL = ".mail"
 LEASE, EVENTS = ".lease", ".events"
 _BESIDE_THE_LOCK = (ALIVE, BELL, CANCEL, ENDING, MAIL, LEASE, EVENTS, TMP)
-UNPLACED = (".new", ".spare")
-"""Suffixes of hidden files: locks that never got their own name, and spares of older versions."""
+UNPLACED = ".new"
+"""The suffix of a hidden file: a lock that has not got its own name yet."""
 _NO_FIFO_HERE = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _MARKER_BYTES = 1024
 _NEW_LOCK_TRIES = 100
@@ -140,7 +140,7 @@ class Locks:
     def _new_lock(self, job_id: str) -> int:
         path = self.path(job_id, LOCK)
         for _ in range(_NEW_LOCK_TRIES):
-            new = os.path.join(self.directory, f".{job_id}.{os.urandom(8).hex()}{UNPLACED[0]}")
+            new = os.path.join(self.directory, f".{job_id}.{os.urandom(8).hex()}{UNPLACED}")
             lock = open_private(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, self._disk)
             try:
                 self._disk.fchmod(lock, PRIVATE_FILE)

@@ -72,7 +72,7 @@ def odd_names(jobs: str, folder: str, disk: Disk) -> set[str]:
 
 def _expected_in_live(name: str) -> _Kinds:
     if name.startswith("."):
-        return _FILE | _FIFO if name.endswith(UNPLACED) else _NOTHING
+        return _FILE if name.endswith(UNPLACED) else _NOTHING
     job_id, suffix = os.path.splitext(name)
     return _IN_LIVE.get(suffix, _NOTHING) if is_job_id(job_id) else _NOTHING
 
