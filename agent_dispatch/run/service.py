@@ -221,6 +221,8 @@ class Service:
         on_progress(with_agent(job.agent, started_line(job.id), 0))
         return await self.jobs.wait(job.id, math.inf, on_progress)
 
+    # -- several agents
+
     async def parallel(
         self,
         members: Sequence[Member],
@@ -362,38 +364,7 @@ class Service:
     ) -> DispatchResult:
         return await self.dispatch(request, on_progress, CallOptions(alone=True))
 
-    async def cache_stats(self) -> CacheStats:
-        """Return how full the cache is and how often it helped."""
-        return self._flight.stats((await self._planner.snapshot()).settings.cache)
-
-    async def cache_clear(self) -> CacheCleared:
-        """Forget all answers that are kept."""
-        await trio.lowlevel.checkpoint()
-        return CacheCleared(cleared=self._flight.clear())
-
-    async def are_local(self, names: Sequence[str]) -> bool:
-        """Whether all of these agents are on this machine, as one worker for them needs."""
-        agents = (await self._planner.snapshot()).config.agents
-        return all(name not in agents or agents[name].host is None for name in names)
-
-    async def check_host(self, host: str) -> list[dict[str, Any]]:
-        """Run `doctor` on another machine, over the same link that a run uses.
-
-        Raises:
-            DispatchError: There is no such host, or it cannot be reached.
-        """
-        checks: list[dict[str, Any]] = await self._hosts.ask(host, "doctor")
-        return checks
-
-    async def settings(self) -> Settings:
-        """Read the settings.
-
-        Raises:
-            ConfigError: `agents.toml` cannot be read.
-        """
-        return (await self._planner.snapshot()).settings
-
-    # -- jobs
+    # -- background jobs
 
     async def submit(self, request: DispatchRequest) -> Job:
         """Start a background job; it goes on when this process ends.
@@ -442,16 +413,6 @@ class Service:
             plan.request, kind, ref=ref, job_id=job_id, lease_s=lease_s, tree=tree
         )
 
-    async def may_ask(self) -> bool:
-        """Whether some agent asks a person for permissions; false if that cannot be read."""
-        try:
-            snapshot = await self._planner.snapshot()
-        except DispatchError:
-            return False
-        agents = snapshot.config.agents.values()
-        by_default = snapshot.settings.permission_prompts == "ask"
-        return by_default or any(agent.permission_prompts == "ask" for agent in agents)
-
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
 
@@ -459,6 +420,17 @@ class Service:
             DispatchError: It cannot be run; its record says so.
         """
         await self._runner.background(job_id, fds, self._run_group)
+
+    # -- cache and records
+
+    async def cache_stats(self) -> CacheStats:
+        """Return how full the cache is and how often it helped."""
+        return self._flight.stats((await self._planner.snapshot()).settings.cache)
+
+    async def cache_clear(self) -> CacheCleared:
+        """Forget all answers that are kept."""
+        await trio.lowlevel.checkpoint()
+        return CacheCleared(cleared=self._flight.clear())
 
     def keep_record(self, job_id: str) -> None:
         """Keep the record of a call until `gc`, because its client gave up at its own time limit.
@@ -475,6 +447,16 @@ class Service:
             return  # Callers that need the configuration get the error.
         await self._runner.tidy(settings)
 
+    # -- configuration
+
+    async def settings(self) -> Settings:
+        """Read the settings.
+
+        Raises:
+            ConfigError: `agents.toml` cannot be read.
+        """
+        return (await self._planner.snapshot()).settings
+
     async def require_config(self) -> None:
         """Refuse to go on if the environment names a configuration that does not exist.
 
@@ -484,3 +466,27 @@ class Service:
         if self._environ.get("AGENT_DISPATCH_CONFIG"):
             check = partial(require_named_config, self._environ)
             await self._threads.run("the configuration", check)
+
+    async def may_ask(self) -> bool:
+        """Whether some agent asks a person for permissions; false if that cannot be read."""
+        try:
+            snapshot = await self._planner.snapshot()
+        except DispatchError:
+            return False
+        agents = snapshot.config.agents.values()
+        by_default = snapshot.settings.permission_prompts == "ask"
+        return by_default or any(agent.permission_prompts == "ask" for agent in agents)
+
+    async def are_local(self, names: Sequence[str]) -> bool:
+        """Whether all of these agents are on this machine, as one worker for them needs."""
+        agents = (await self._planner.snapshot()).config.agents
+        return all(name not in agents or agents[name].host is None for name in names)
+
+    async def check_host(self, host: str) -> list[dict[str, Any]]:
+        """Run `doctor` on another machine, over the same link that a run uses.
+
+        Raises:
+            DispatchError: There is no such host, or it cannot be reached.
+        """
+        checks: list[dict[str, Any]] = await self._hosts.ask(host, "doctor")
+        return checks
