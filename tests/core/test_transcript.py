@@ -18,9 +18,9 @@ def progress(*events: dict[str, Any]) -> list[str]:
 
 def test_a_session_is_known_from_its_init() -> None:
     before = transcript()
-    assert (before.init_seen, before.session_id) == (False, None)
+    assert (before.seen().init_seen, before.session_id) == (False, None)
     after = transcript(builders.init())
-    assert (after.init_seen, after.session_id) == (True, builders.SESSION)
+    assert (after.seen().init_seen, after.session_id) == (True, builders.SESSION)
 
 
 def test_a_result_without_init_names_a_session_only_if_a_model_was_asked() -> None:

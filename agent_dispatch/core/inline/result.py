@@ -161,19 +161,6 @@ def _shown(
     is_whole = not offset and end == len(result.result) and not left_out
     if is_whole and not result.truncated:
         return result
-    notes = [result.hint]
-    if offset > len(result.result):
-        size = len(result.result)
-        notes.append(f"offset {offset} is beyond the end: `result` has {size} characters.")
-    elif end < len(result.result):
-        notes.append(
-            f"`result` has characters {offset} to {end} of {len(result.result)}; the next:"
-            f' fetch_result(ref="{job_id}", offset={end}, max_chars={INLINE_CHARS})'
-        )
-    elif result.truncated:
-        notes.append(f"No more than {len(result.result)} characters could be kept.")
-    if left_out and not offset:
-        notes.append(_left_out_hint(left_out, job_id))
     return msgspec.structs.replace(
         result,
         result=text,
@@ -181,10 +168,29 @@ def _shown(
         evidence=evidence,
         verify_output=verify_output,
         earlier_results=earlier or None,
-        hint=join_hints(*notes),
+        hint=join_hints(
+            result.hint,
+            _page_hint(result, job_id, offset, end),
+            _left_out_hint(left_out, job_id) if left_out and not offset else None,
+        ),
         truncated=True,
         full_size=_full_size(result),
     )
+
+
+def _page_hint(result: DispatchResult, job_id: str, offset: int, end: int) -> str | None:
+    """Say which part of the text is shown, and how to fetch the next."""
+    size = len(result.result)
+    if offset > size:
+        return f"offset {offset} is beyond the end: `result` has {size} characters."
+    if end < size:
+        return (
+            f"`result` has characters {offset} to {end} of {size}; the next:"
+            f' fetch_result(ref="{job_id}", offset={end}, max_chars={INLINE_CHARS})'
+        )
+    if result.truncated:
+        return f"No more than {size} characters could be kept."
+    return None
 
 
 def _left_out_hint(names: Iterable[str], job_id: str) -> str:
@@ -193,7 +199,7 @@ def _left_out_hint(names: Iterable[str], job_id: str) -> str:
 
 
 def _full_size(result: DispatchResult) -> int:
-    """The characters of the text, including those that could not be kept."""
+    """Return the length of the text, including what could not be kept."""
     return len(result.result) if result.full_size is None else result.full_size
 
 

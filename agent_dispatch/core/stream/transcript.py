@@ -99,11 +99,6 @@ class Transcript:
         self._noise: deque[str] = deque(maxlen=_MAX_NOISE_LINES)
 
     @property
-    def init_seen(self) -> bool:
-        """A session has begun."""
-        return self._init_seen
-
-    @property
     def session_id(self) -> str | None:
         """The session, once a transcript of it can exist."""
         return self._session_id
