@@ -15,7 +15,7 @@ from agent_dispatch.config.registry import Registry
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.model.agent import AgentChange, AgentDetails, AgentFields, AgentSummary
 from agent_dispatch.model.rights import ChangedBy
-from agent_dispatch.remote.caller.client import Hosts
+from agent_dispatch.remote.caller.hosts import Hosts
 from agent_dispatch.run.plan import Planner
 from agent_dispatch.threads import DirectoryThreads
 
@@ -70,7 +70,7 @@ class Agents:
         configured = snapshot.config.agents.get(name)
         if configured is not None and configured.host is not None:
             agent = snapshot.effective(name)
-            return await self._hosts.inspect_agent(agent, configured.host, preview_lines)
+            return await self._hosts.agents.inspect(agent, configured.host, preview_lines)
         look = partial(self._registry.inspect_agent, name, preview_lines)
         try:
             return await self._threads.run_within(_LOOK_S, f"inspect {name}", look)
@@ -118,7 +118,7 @@ class Agents:
             DispatchError: The host refuses or cannot be reached, or the name is taken; nothing is
                 written on this machine.
         """
-        return await self._hosts.add_agent(name, host, directory, description)
+        return await self._hosts.agents.add(name, host, directory, description)
 
     async def remove(self, name: str) -> AgentChange:
         """Forget an agent; its directory stays as it is."""

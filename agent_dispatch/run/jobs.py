@@ -22,7 +22,7 @@ from agent_dispatch.model.job import Job, JobStatus, JobSummary
 from agent_dispatch.model.message import Sending
 from agent_dispatch.model.question import AnsweredBy, Question, Verdict
 from agent_dispatch.model.replies import Answered
-from agent_dispatch.remote.caller.client import Hosts
+from agent_dispatch.remote.caller.hosts import Hosts
 from agent_dispatch.remote.caller.remote_jobs import with_remote_jobs
 from agent_dispatch.run.give_answer import SubmitAllowed, give_answer
 from agent_dispatch.run.send_message import send_message
@@ -59,20 +59,20 @@ class Jobs:
         Raises:
             DispatchError: Not an id, no such job, or its record cannot be read.
         """
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.job(place)
+        if (place := await self._hosts.jobs.place_of(job_id)) is not None:
+            return await self._hosts.jobs.get(place)
         return await settled(self._store, job_id)
 
     async def shown_id(self, job_id: str) -> str:
         """Return the id of a job as answers have it: with its host, if that is another machine."""
         with contextlib.suppress(DispatchError):
-            if (place := await self._hosts.place_of(job_id)) is not None:
+            if (place := await self._hosts.jobs.place_of(job_id)) is not None:
                 return place.shown_id
         return job_id
 
     async def is_recorded(self, job_id: str) -> bool:
         """Whether the job has a record, so that its answer can be fetched; no host is asked."""
-        if await self._hosts.place_of(job_id) is not None:
+        if await self._hosts.jobs.place_of(job_id) is not None:
             return True
         try:
             await in_thread(self._store.head, job_id)
@@ -95,8 +95,8 @@ class Jobs:
         Raises:
             DispatchError: As for `get`.
         """
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.wait(place, patience_s, on_progress)
+        if (place := await self._hosts.jobs.place_of(job_id)) is not None:
+            return await self._hosts.jobs.wait(place, patience_s, on_progress)
         seen_at: float | None = None
         asked: tuple[Question, ...] = ()
 
@@ -119,8 +119,8 @@ class Jobs:
         Raises:
             DispatchError: Not an id, not a message, or its record cannot be read.
         """
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.send(place, text)
+        if (place := await self._hosts.jobs.place_of(job_id)) is not None:
+            return await self._hosts.jobs.send(place, text)
         return await send_message(self._store, job_id, text)
 
     async def cancel(
@@ -136,8 +136,8 @@ class Jobs:
         Raises:
             DispatchError: Not an id, or its record cannot be read.
         """
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.cancel(place, by, keep=keep)
+        if (place := await self._hosts.jobs.place_of(job_id)) is not None:
+            return await self._hosts.jobs.cancel(place, by, keep=keep)
         return await cancel(self._store, job_id, by=by, patience_s=_CANCEL_PATIENCE_S, keep=keep)
 
     async def newest(
@@ -215,12 +215,12 @@ class Jobs:
                 "A dispatched agent does not allow itself anything: this process runs inside a"
                 " dispatch (AGENT_DISPATCH_DEPTH is set). Answer from a shell of your own."
             )
-        if (place := await self._hosts.place_of(job_id)) is not None:
-            return await self._hosts.answer(place, verdict, by, question_id)
+        if (place := await self._hosts.jobs.place_of(job_id)) is not None:
+            return await self._hosts.jobs.answer(place, verdict, by, question_id)
         return await give_answer(
             self._store, self._submit_allowed, job_id, verdict, by, question_id
         )
 
     async def questions_on_hosts(self) -> tuple[list[QuestionRow], list[str]]:
         """Return the questions of our jobs on other hosts, and why a host cannot be asked."""
-        return await self._hosts.questions()
+        return await self._hosts.jobs.questions()

@@ -18,7 +18,7 @@ from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.remote.caller.client import Hosts
+from agent_dispatch.remote.caller.hosts import Hosts
 from agent_dispatch.run.accounts import Accounts
 from agent_dispatch.run.background import Workers
 from agent_dispatch.run.limits import Limits

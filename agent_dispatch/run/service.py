@@ -41,7 +41,7 @@ from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
 from agent_dispatch.model.parallel import ParallelResult
 from agent_dispatch.model.question import PastQuestion
 from agent_dispatch.model.replies import CacheCleared, CacheStats
-from agent_dispatch.remote.caller.client import Hosts
+from agent_dispatch.remote.caller.hosts import Hosts
 from agent_dispatch.run.accounts import tree_around
 from agent_dispatch.run.agents import Agents
 from agent_dispatch.run.background import Workers

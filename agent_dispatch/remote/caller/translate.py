@@ -1,4 +1,4 @@
-"""What a host says, as callers here read it: ids with their host, names of this machine's file."""
+"""Translates what a host says for callers here: ids get `@HOST`, names are those of this file."""
 
 from contextlib import suppress
 
@@ -15,7 +15,11 @@ from agent_dispatch.remote.frames import AnyFrame, Failed
 
 
 def read_job(fields: object) -> Job:
-    """Read a job as its host sent it; what a newer version knows more is left out."""
+    """Read a job as its host sent it. Fields of newer versions are ignored.
+
+    Raises:
+        InvalidRequestError: It is not a job.
+    """
     try:
         return msgspec.convert(fields, Job)
     except msgspec.ValidationError as error:
@@ -23,7 +27,7 @@ def read_job(fields: object) -> Job:
 
 
 def result_here(result: DispatchResult, agent: str, host: str) -> DispatchResult:
-    """A result as callers here read it: its names are those of this machine."""
+    """Return a result as callers here read it."""
     shown_id = result.job_id and at_host(result.job_id, host)
     steps = [on_host(step, host, agent, shown_id or "") for step in result.next_steps or ()]
     return msgspec.structs.replace(
@@ -36,8 +40,8 @@ def result_here(result: DispatchResult, agent: str, host: str) -> DispatchResult
     )
 
 
-def wrong_answer(host: str, answer: AnyFrame) -> DispatchError:
-    """The error that a host answered with."""
+def error_from(host: str, answer: AnyFrame) -> DispatchError:
+    """Return the error that a host answered with, or one for an answer of the wrong kind."""
     if not isinstance(answer, Failed):
         return DispatchError(f"on {host}: it gave an answer of the wrong kind.")
     if answer.kind == "unknown_job":
@@ -50,7 +54,7 @@ def wrong_answer(host: str, answer: AnyFrame) -> DispatchError:
 
 
 def job_here(job: Job, shown_id: str, host: str, agent: str) -> Job:
-    """A job as callers here read it."""
+    """Return a job as callers here read it."""
     result = None if job.result is None else result_here(job.result, agent, host)
     error = job.error
     if result is not None and error is not None:
