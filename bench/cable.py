@@ -2,8 +2,9 @@
 
     python cable.py PLACE COMMAND…
 
-It notes its own pid and that of the command in PLACE. Stopped, it is a cut network; killed, a
-broken link. The command is not told of the caller's death by anything but EOF.
+It appends its own pid and that of the command to `PLACE/links`. When it is stopped, it acts as a
+network that is cut; when it is killed, as a link that breaks. The command notices the death of the
+caller by EOF alone.
 """
 
 import os
@@ -27,7 +28,7 @@ def carry(source: int, target: int) -> None:
 def main() -> None:
     """Carry both ways."""
     place, command = Path(sys.argv[1]), sys.argv[2:]
-    # A session of its own, as on another machine.
+    # In a session of its own, as on another machine.
     other = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
@@ -44,7 +45,7 @@ def main() -> None:
     threading.Thread(target=to_there, daemon=True).start()
     carry(other.stdout.fileno(), 1)
     status = other.wait()
-    # As `docker exec` tells that its command was killed.
+    # As `docker exec` reports that its command was killed.
     os._exit(status if status >= 0 else 128 - status)
 
 

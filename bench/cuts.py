@@ -5,9 +5,10 @@
     uv run python -m bench.cuts --seed 77 --runs 1     repeat one run
 
 Run number n has the seed `SEED + n`, which alone determines what the run does. The other machine is
-another home on this one, behind a cable that can be stopped and killed (`bench.cable`). After each
-run: each dispatch started one agent at most, and exactly one if its answer came; answers are what
-the agent said, to the byte; and no process of the run is left. The exit status is 1 otherwise.
+another home directory on this one, behind a cable that can be stopped and killed (`bench.cable`).
+After each run: no dispatch has started more than one agent, and exactly one if it was answered;
+each answer is what the agent said, to the byte; no process of the run is left. Otherwise the exit
+status is 1.
 """
 
 import argparse
@@ -59,10 +60,10 @@ SHAPES = ("call", "background", "parallel", "session")
 
 
 def make_plan(seed: int) -> Plan:
-    """Draw what a run does."""
+    """Choose at random what a run does."""
     chance = random.Random(seed)
     shape = chance.choice(SHAPES)
-    # Most runs end well; a client or a host that dies ends the run itself.
+    # These are more likely, because killing the client or the host ends the run.
     kinds = [*("link", "stub", "stall") * 3, "client", "host"]
     cuts = tuple(
         Cut(chance.choice(kinds), chance.uniform(0, 3.5), chance.uniform(0.1, LEASE_S - 2.5))
@@ -73,10 +74,10 @@ def make_plan(seed: int) -> Plan:
 
 
 class Run:
-    """One run, in homes of its own."""
+    """One run, in home directories of its own."""
 
     def __init__(self, plan: Plan, place: Path) -> None:
-        """Make both machines."""
+        """Set up both machines."""
         self.plan = plan
         self.laptop, self.gpu = Machine(place / "laptop"), Machine(place / "gpu")
         self.gpu.project("train")
@@ -91,18 +92,18 @@ class Run:
         self.client: subprocess.Popen[str] | None = None
 
     def links(self) -> list[tuple[int, int]]:
-        """The cables that were ever laid, and what they lead to."""
+        """Return the pids of all cables so far, each with that of its command."""
         file = self.place / "links"
         lines = file.read_text().splitlines() if file.exists() else []
         return [(int(cable), int(stub)) for cable, stub in (line.split() for line in lines)]
 
     def task(self, number: int) -> str:
-        """What one agent is asked."""
+        """Return the task of one agent."""
         plan = self.plan
         return f"sleep={plan.sleep_s} chars={plan.chars} echo=s{plan.seed}n{number}"
 
     def play(self) -> list[str]:
-        """Do it; return what went wrong."""
+        """Run it; return what went wrong."""
         began = time.monotonic()
         cutters = [threading.Thread(target=self._cut, args=(cut, began)) for cut in self.plan.cuts]
         for cutter in cutters:
@@ -149,7 +150,7 @@ class Run:
             return self.client.returncode, None
 
     def _expect(self, result: Any, number: int, starts: int) -> None:
-        """Check one answer, and that no agent was started twice."""
+        """Check one answer, and that no dispatch started two agents."""
         if len(self.gpu.starts) > starts:
             self.problems.append(f"{len(self.gpu.starts)} agents ran for {starts} dispatches")
         if self.was_killed and not (isinstance(result, dict) and result.get("success")):
@@ -229,7 +230,7 @@ def _command_of(pid: int) -> str:
 
 
 def _all_of(place: Path) -> list[int]:
-    """The processes whose home is below a place."""
+    """Return the processes whose home directory is below a place."""
     mark = f"HOME={place}".encode()
     found = []
     for name in os.listdir("/proc"):
@@ -242,7 +243,7 @@ def _all_of(place: Path) -> list[int]:
 
 
 def play(seed: int) -> tuple[Plan, list[str]]:
-    """Play one run in a place that is removed afterwards."""
+    """Play one run in a directory that is removed afterwards."""
     plan = make_plan(seed)
     place = Path(tempfile.mkdtemp(prefix="cuts-"))
     try:
@@ -269,9 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if problems:
                 failed += 1
                 print(f"seed {plan.seed}: {plan.shape}, {plan.cuts}: {problems}", flush=True)
-    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    cuts = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     took_s = time.monotonic() - begun
-    print(f"{options.runs} runs with cuts ({told}): {failed} failed; {took_s:.0f} s")
+    print(f"{options.runs} runs with cuts ({cuts}): {failed} failed; {took_s:.0f} s")
     return 1 if failed else 0
 
 

@@ -1,9 +1,9 @@
-"""What an agent on another machine costs: over cold ssh, a shared connection and an open link.
+"""Measure what an agent on another machine costs: over cold ssh, a shared connection, an open link.
 
     uv run python -m bench.hosts            needs root and sshd: makes namespaces of its own
 
-Two machines in network namespaces, a scripted claude, medians of `--rounds`. A round trip of 50 ms
-is made by a proxy that holds all bytes for 25 ms each way.
+Two machines are network namespaces, claude is a script, and times are medians of `--rounds`. For a
+round trip of 50 ms, a proxy delays all bytes by 25 ms each way.
 """
 
 import argparse
@@ -59,7 +59,7 @@ async def _timed(call: Callable[[], Awaitable[object]]) -> float:
 
 
 async def _measure(rounds: int, fork_server: Any) -> dict[str, Any]:
-    """Inside the laptop's namespace: one process, one link."""
+    """Measure one process with one link, inside the namespace of the laptop."""
     found: dict[str, Any] = {}
     async with open_service(environ=os.environ, fork_server=fork_server) as service:
         number = 0
@@ -105,7 +105,7 @@ def _inside(rounds: int) -> int:
 
 
 def _plain(laptop: NetworkedMachine, alias: str, rounds: int) -> float:
-    """`ssh HOST agent-dispatch run`, as a person would type it."""
+    """Time `ssh HOST agent-dispatch run`, as a person would type it."""
     times = []
     for number in range(rounds):
         there = f".local/bin/agent-dispatch run train 'echo {number}{alias}' --json"

@@ -1,8 +1,8 @@
-"""`_remote`: what a caller on another machine starts here, by ssh or in a container.
+"""`_remote`: the program that a caller on another machine starts here, over ssh or in a container.
 
-`_remote NONCE` is started by that caller's own probe. `_remote --forced --caller NAME --agents a,b`
-stands in a line of `authorized_keys`; of the command that the caller asked for it takes the nonce,
-and nothing else.
+The probe of the caller starts `_remote NONCE`. A line of `authorized_keys` may force the command
+`_remote --forced --caller NAME --agents a,b` instead. It takes the nonce from the command that the
+caller wanted to run, and nothing else.
 """
 
 import os
@@ -32,7 +32,7 @@ def run_stub(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     Returns:
         The exit status: 0, or 2 for a wrong command line.
     """
-    # Before anything can write into what the caller reads.
+    # First, so that nothing else can write to the stdout that the caller reads.
     stdin, stdout = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -88,7 +88,7 @@ def _serve(
 
 
 def _checks(environ: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Check the installation here, as `doctor --host` shows it to the caller."""
+    """Check the installation here for `doctor --host` of the caller."""
     import msgspec
 
     from agent_dispatch.cli.doctor.host import check_host

@@ -1,13 +1,13 @@
-"""A host's files about jobs that callers on other machines submitted.
+"""A host's files about jobs that callers on other machines have submitted.
 
     remote/jobs/ID.json    the submitter and a digest of the request, so that a job is taken once
-    remote/jobs/ID.begun   the worker has begun; nothing may start the job again
+    remote/jobs/ID.begun   a worker has begun; nothing may start the job again
     remote/jobs/ID.gone    the record was removed; kept for 7 days against late repetitions
-    live/ID.lease          how long the job goes on without its caller, last heard when
+    live/ID.lease          how long the job goes on without its caller, and when that was heard
     live/ID.events         numbered lines of progress
 
-A lease is kept by CLOCK_MONOTONIC, which stands still while the host sleeps: a job must not end
-when the host wakes before its caller could come back.
+A lease is measured with CLOCK_MONOTONIC, which stops while the host sleeps. Otherwise a host that
+wakes would end its jobs before their callers could reconnect.
 """
 
 import os
@@ -46,27 +46,27 @@ class Submission(msgspec.Struct, frozen=True):
     """The submitter of a job, and what was submitted."""
 
     digest: str
-    """Of the request: the same id with another one is refused."""
+    """Of the request. The same id with another digest is refused."""
     caller: str = ""
-    """The name that a forced command gives its caller; empty without one."""
+    """The name that a forced command gives the caller; empty without one."""
 
 
 class Lease:
-    """For how long a job goes on while its caller is not heard."""
+    """For how long a job goes on without a sign of life from its caller."""
 
     def __init__(self, path: str) -> None:
-        """Use the file `path` in `live/`, which goes with the job."""
+        """Use the file `path`, which is removed with the other live files of the job."""
         self._path = path
 
     def write(self, lease_s: float, *, create: bool = False) -> None:
-        """Note that the caller was heard now; nothing, if the job has ended."""
+        """Record that the caller was heard now. Does nothing if the job has ended."""
         flags = os.O_WRONLY | (os.O_CREAT if create else 0)
         try:
             fd = open_private(self._path, flags, DISK)
         except FileNotFoundError:
             return
         try:
-            # In place and of one length, so that no reader sees half of it.
+            # In place and always of the same length, so that no reader sees half of it.
             os.pwrite(fd, b"%16.3f %24.6f\n" % (lease_s, time.monotonic()), 0)
         finally:
             os.close(fd)
@@ -76,7 +76,7 @@ class Lease:
         return os.path.exists(self._path)
 
     def overdue_s(self) -> float | None:
-        """How long the lease is, if it has run out; None while it runs, or if there is none."""
+        """Return the length of a lease that has expired; None if it has not, or there is none."""
         try:
             with opened_regular(self._path) as (fd, _):
                 content = read_all(fd, 100, DISK)
@@ -90,7 +90,7 @@ class Lease:
 
 
 class Submissions:
-    """The submissions from other machines to one jobs directory. All of it blocks."""
+    """The submissions of remote callers to one jobs directory. All methods block."""
 
     def __init__(
         self, jobs: str, *, disk: Disk = DISK, now: Callable[[], float] = time.time
@@ -105,18 +105,18 @@ class Submissions:
         return os.path.join(self._directory, check_job_id(job_id) + suffix)
 
     def take(self, job_id: str, submission: Submission) -> int:
-        """Lock a submission until the descriptor is closed; it is made if it is new.
+        """Lock a submission, and record it if it is new; return the descriptor of the lock.
 
         Raises:
-            InvalidRequestError: Another request or a job of this machine has this id, or its job
+            InvalidRequestError: Another request or a job of this machine has this id, or the job
                 was removed or withdrawn.
-            JobStoreError: Another process is stuck with the lock.
+            JobStoreError: Another process keeps the lock.
         """
         path = self._path(job_id, _TAKEN)
         of_another = InvalidRequestError(
             f"Job {job_id} was submitted before with another request; nothing was started."
         )
-        # In this order: a job from another machine is taken before it has a record.
+        # In this order, because a submission is recorded before its job.
         if os.path.exists(os.path.join(self._jobs, job_id + ".json")) and not self.knows(job_id):
             raise of_another
         make_private_directory(self._directory, self._disk)
@@ -143,7 +143,7 @@ class Submissions:
         return lock
 
     def of(self, job_id: str) -> Submission | None:
-        """The submission of a job; None if it did not come from another machine."""
+        """Return the submission of a job; None if the job is not from a remote caller."""
         try:
             with opened_regular(self._path(job_id, _TAKEN), self._disk) as (fd, _):
                 return _decode(read_all(fd, _MAX_BYTES, self._disk))
@@ -151,14 +151,14 @@ class Submissions:
             return None
 
     def knows(self, job_id: str) -> bool:
-        """Whether a job came from another machine, and its record is kept."""
+        """Return whether a job came from a remote caller, and its record is kept."""
         return os.path.exists(self._path(job_id, _TAKEN))
 
     def begin(self, job_id: str) -> None:
-        """Note, durably, that a worker begins a job, if it came from another machine.
+        """Record, durably, that a worker begins a job, if it came from a remote caller.
 
         Raises:
-            OSError: It cannot be noted; the job must not begin.
+            OSError: It cannot be recorded, so the job must not begin.
         """
         if not self.knows(job_id):
             return
@@ -170,11 +170,11 @@ class Submissions:
             self._disk.close(fd)
 
     def has_begun(self, job_id: str) -> bool:
-        """Whether a worker has begun the job."""
+        """Return whether a worker has begun a job."""
         return os.path.exists(self._path(job_id, _BEGUN))
 
     def bury(self, job_id: str, *, only_known: bool = False) -> None:
-        """Note that a job must never start: its record goes, or its caller withdrew it."""
+        """Record that a job must never start: its record is removed, or its caller withdrew it."""
         if only_known and not self.knows(job_id):
             return
         make_private_directory(self._directory, self._disk)
@@ -184,11 +184,11 @@ class Submissions:
         remove_quietly(*paths, disk=self._disk)
 
     def prepare(self, job_id: str, lease_s: float) -> None:
-        """Make the files in `live/` of a job from another machine, which we own.
+        """Make the live files of a job of a remote caller, which this process owns.
 
         Args:
             job_id: The job.
-            lease_s: How long it goes on while its caller is not heard; 0: to its end.
+            lease_s: How long it goes on without its caller; 0 for no limit.
 
         Raises:
             JobStoreError: They cannot be made.
@@ -200,11 +200,11 @@ class Submissions:
                 self.lease(job_id).write(lease_s, create=True)
 
     def lease(self, job_id: str) -> Lease:
-        """The lease of a job, which may have none."""
+        """Return the lease of a job. Its file may be missing."""
         return Lease(os.path.join(self._jobs, "live", check_job_id(job_id) + LEASE))
 
     def events_path(self, job_id: str) -> str:
-        """Where the numbered progress of a job is."""
+        """Return the file with the numbered progress of a job."""
         return os.path.join(self._jobs, "live", check_job_id(job_id) + EVENTS)
 
     def clean(self) -> None:
@@ -225,13 +225,13 @@ def _decode(content: bytes) -> Submission | None:
 
 
 class EventLog:
-    """Numbered lines of progress, from the worker of a job to the process that serves its caller.
+    """Numbered lines of progress, which a worker writes for the caller of its job.
 
-    They are useless once the job has ended, so a full disk stops only the log.
+    They are of no use once the job has ended, so a full disk stops only the log.
     """
 
     def __init__(self, path: str) -> None:
-        """Append to `path` if it exists; only a job from another machine is made with one."""
+        """Append to `path` if it exists, which it does for jobs of remote callers."""
         self._fd: int | None = None
         with suppress(OSError):
             self._fd = open_private(path, os.O_WRONLY | os.O_APPEND, DISK)
@@ -258,10 +258,10 @@ class EventLog:
 
 
 class EventReader:
-    """Reads an event log from its beginning, also when its file was removed meanwhile."""
+    """Reads an event log from its beginning, even if its file is removed meanwhile."""
 
     def __init__(self, path: str, after: int) -> None:
-        """Read the events after number `after`; without a file there are none."""
+        """Read the events after number `after`. Without a file there are none."""
         self._fd: int | None = None
         with suppress(OSError):
             self._fd = open_private(path, os.O_RDONLY, DISK)
@@ -269,7 +269,7 @@ class EventReader:
         self._rest = b""
 
     def read(self) -> list[tuple[int, str]]:
-        """The events that are new."""
+        """Return the events that are new since the last call."""
         if self._fd is None:
             return []
         self._rest += read_all(self._fd, 2 * MAX_EVENTS_BYTES, DISK)

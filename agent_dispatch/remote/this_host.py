@@ -14,18 +14,18 @@ from agent_dispatch.files import make_private_directory, replace_durably
 from agent_dispatch.model.job import JOB_VARIABLE
 
 CHAIN_VARIABLE = "AGENT_DISPATCH_HOSTS"
-"""Set for agents: the ids of the hosts that their dispatch came through, with commas between."""
+"""Agents inherit it: the ids of the hosts that their dispatch came through, comma-separated."""
 _PATH_FILE = "remote.env"
 _MAX_CHAIN = 100
 
 
 def path_file(config: Path) -> Path:
-    """Where `init` keeps its PATH for runs that come from other machines."""
+    """Return the file in which `init` saves its PATH for jobs of remote callers."""
     return config.parent / _PATH_FILE
 
 
-def keep_path(environ: Mapping[str, str], config: Path) -> None:
-    """Keep the PATH of this shell, as a command over ssh has a shorter one.
+def save_path(environ: Mapping[str, str], config: Path) -> None:
+    """Save the PATH of this shell: a command over ssh gets a shorter one.
 
     Raises:
         OSError: It cannot be written.
@@ -37,20 +37,21 @@ def keep_path(environ: Mapping[str, str], config: Path) -> None:
 
 
 def host_environ(environ: Mapping[str, str], program: str) -> dict[str, str]:
-    """The environment of runs for other machines: no trace of the way here, and the kept PATH.
+    """Return the environment of jobs for remote callers: no traces of ssh, and the saved PATH.
 
     Args:
-        environ: Of this process.
-        program: The path that it was started by.
+        environ: The environment of this process.
+        program: The path by which it was started.
     """
-    of_the_caller = (JOB_VARIABLE, MARKER_VARIABLE, DEPTH_VARIABLE, CHAIN_VARIABLE)
+    # They would tell about the caller, or about an agent around this process.
+    left_out = (JOB_VARIABLE, MARKER_VARIABLE, DEPTH_VARIABLE, CHAIN_VARIABLE)
     kept = {
         name: value
         for name, value in environ.items()
-        if not name.startswith("SSH_") and name not in of_the_caller
+        if not name.startswith("SSH_") and name not in left_out
     }
     saved = ""
-    # Without the file the PATH is what ssh gives.
+    # Without the file, the PATH is the one from ssh.
     with suppress(OSError):
         for line in path_file(config_path(environ)).read_bytes().splitlines():
             if line.startswith(b"PATH="):
@@ -60,7 +61,7 @@ def host_environ(environ: Mapping[str, str], program: str) -> dict[str, str]:
 
 
 def host_id(environ: Mapping[str, str]) -> str:
-    """Tells this user's configuration on this machine from all others; 32 hex digits."""
+    """Return 32 hex digits that identify this user's configuration on this machine."""
     machine = b""
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         with suppress(OSError):
@@ -72,20 +73,20 @@ def host_id(environ: Mapping[str, str]) -> str:
 
 
 def chain(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The hosts that this process's dispatch came through, this one last."""
+    """Return the ids of the hosts that this process's dispatch came through, its own last."""
     before = [word for word in environ.get(CHAIN_VARIABLE, "").split(",") if word]
     return (*before[-_MAX_CHAIN:], host_id(environ))
 
 
 def boot_id() -> str:
-    """Changes when the machine starts anew; empty where it cannot be told."""
+    """Return an id that changes with each boot; empty if the system has none."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
 
 def user_name() -> str:
-    """The user of this process, for people to read."""
+    """Return the user of this process, for people to read."""
     with suppress(OSError, KeyError):
         return getpass.getuser()
     return str(os.getuid())

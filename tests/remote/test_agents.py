@@ -65,7 +65,7 @@ def test_describe_asks_the_host_and_list_nobody(linked: Machine, gpu: Machine) -
     assert linked.cli("describe", "train", check=False).returncode == 1
 
 
-def test_doctor_walks_the_link(linked: Machine, gpu: Machine) -> None:
+def test_doctor_checks_a_host_over_its_link(linked: Machine, gpu: Machine) -> None:
     answer = linked.answer("doctor", "--host", "gpu", check=False)
     checks = {check["name"]: check for check in answer["checks"]}
     assert checks["link"]["status"] == "ok"

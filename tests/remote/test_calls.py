@@ -111,7 +111,7 @@ def test_a_session_goes_on_and_stays_on_its_host(
     assert "on host 'gpu'" in wrong.stderr
 
 
-def test_several_at_once_here_and_there(linked: Machine, gpu: Machine) -> None:
+def test_parallel_tasks_run_here_and_on_the_host(linked: Machine, gpu: Machine) -> None:
     linked.project("local")
     tasks = [
         {"agent": agent, "task": f"echo={agent}{n}"}
@@ -126,14 +126,14 @@ def test_several_at_once_here_and_there(linked: Machine, gpu: Machine) -> None:
     assert len(gpu.starts) == 3
 
 
-def test_a_dialogue_between_machines(linked: Machine, gpu: Machine) -> None:
+def test_a_dialogue_between_two_machines(linked: Machine, gpu: Machine) -> None:
     linked.project("local")
     answer = linked.answer("dialogue", "local", "train", "echo=topic", "--max-rounds", "1")
     assert [turn["agent"] for turn in answer["conversation"]] == ["train", "local"]
     assert set(answer["sessions"]) == {"train", "local"}
 
 
-def test_what_the_host_refuses_is_told_with_its_name(linked: Machine, gpu: Machine) -> None:
+def test_a_refusal_names_the_host(linked: Machine, gpu: Machine) -> None:
     linked.link("nobody", "gpu")
     done = linked.cli("run", "nobody", "x", check=False)
     assert done.returncode == 1
@@ -151,7 +151,7 @@ def test_ids_of_other_hosts_are_unknown(linked: Machine) -> None:
         assert "nknown job" in done.stderr
 
 
-def test_a_missing_program_is_told_at_once_with_what_to_do(laptop: Machine) -> None:
+def test_a_missing_program_is_reported_at_once_with_a_fix(laptop: Machine) -> None:
     laptop.cli("hosts", "add", "empty", "--exec", "--", "env", "-i", "HOME=/nonexistent")
     laptop.link("x", "empty")
     answer = laptop.answer("run", "x", "task", check=False)
@@ -184,7 +184,7 @@ def test_questions_of_remote_jobs_are_listed_and_answered_here(
     assert linked.answer("questions") == []
 
 
-def test_notify_tells_once_of_a_remote_background_job(linked: Machine) -> None:
+def test_notify_reports_a_remote_background_job_once(linked: Machine) -> None:
     told = linked.home / "told"
     settings = f"[settings]\nnotify = ['sh', '-c', 'cat >>{told}']\n"
     linked.config.write_text(settings + linked.config.read_text())
@@ -206,7 +206,7 @@ def test_the_hosts_verify_command_decides_when_the_caller_asks_for_it(
     assert answer["success"]
 
 
-def test_another_model_than_the_hosts_is_refused(linked: Machine) -> None:
+def test_the_refusal_of_another_model_names_it_and_leaves_no_job(linked: Machine) -> None:
     refused = linked.answer("run", "train", "echo=1", "--model", "opus", check=False)
     assert "model of agent 'train'" in refused["error"]
     assert linked.answer("jobs") == []
@@ -322,7 +322,7 @@ trio.run(main)
         ("{broken", "without a greeting"),
     ],
 )
-def test_what_speaks_no_common_protocol_is_told_at_once(
+def test_a_host_without_a_common_protocol_is_reported_at_once(
     laptop: Machine, hello: str, said: str
 ) -> None:
     nonce = 'echo "$3" | sed "s/.*_remote \\([0-9a-f]*\\).*/\\1/"'
@@ -352,7 +352,7 @@ def test_install_runs_only_with_from_and_gives_the_wheel_to_a_tool_there(
     assert linked.cli("hosts", "install", "gpu", "--from", "agent-dispatch", check=False).returncode
 
 
-def test_a_host_on_the_way_back_refuses_with_recursion_and_depth_counts_on(
+def test_a_dispatch_back_to_its_own_host_is_refused_as_recursion_and_depth_counts_on(
     laptop: Machine, gpu: Machine
 ) -> None:
     laptop.project("back")

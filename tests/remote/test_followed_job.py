@@ -57,7 +57,7 @@ class _Host:
     # For each link: how many bytes come through each way before it is cut.
     st.lists(st.tuples(st.integers(0, 500), st.integers(0, 900)), max_size=30),
 )
-def test_whatever_is_cut_the_job_runs_once_and_each_event_is_seen_once(
+def test_wherever_the_link_is_cut_the_job_runs_once_and_each_event_is_seen_once(
     events: int, cuts: list[tuple[int, int]]
 ) -> None:
     host = _Host(events)
@@ -98,7 +98,7 @@ def test_whatever_is_cut_the_job_runs_once_and_each_event_is_seen_once(
     assert seen == [f"line {seq}" for seq in range(1, events + 1)]
 
 
-def test_a_caller_gives_up_sooner_before_the_host_was_ever_reached() -> None:
+def test_a_caller_gives_up_sooner_if_the_host_was_never_reached() -> None:
     followed = FollowedJob(Submit(n=0, id=ID, request={}), ID, now=10, patience_s=120)
     assert followed.gives_up_at == 10 + FIRST_CONTACT_S
     followed.next_frame(1)

@@ -71,26 +71,26 @@ def test_unknown_fields_are_ignored_and_unknown_kinds_are_named_with_their_numbe
 
 
 @pytest.mark.parametrize("line", [b"", b"  ", b"nonsense", b"\xff\xfe", b"[1]", b'{"n":{}}'])
-def test_what_is_no_frame_never_stops_the_frames_behind_it(line: bytes) -> None:
+def test_a_bad_line_does_not_stop_the_frames_after_it(line: bytes) -> None:
     got = received(line + b"\n" + wire(Ping()))
     assert got[-1] == Ping()
 
 
-def test_a_line_above_the_limit_is_told_once_and_dropped() -> None:
+def test_a_line_above_the_limit_is_reported_once_and_dropped() -> None:
     got = received(b"x" * (3 * frames.MAX_LINE_BYTES) + b"\n" + wire(Ping()), iter([65536] * 60))
     assert len(got) == 2
     assert isinstance(got[0], BadFrameError)
     assert got[1] == Ping()
 
 
-def test_a_message_of_endless_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_frame_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "MAX_MESSAGE_BYTES", 100)
     part = msgspec.json.encode({"t": "part", "m": 1, "text": "x" * 60}) + b"\n"
     got = received(part * 3)
     assert any(isinstance(frame, BadFrameError) for frame in got)
 
 
-def test_many_messages_at_once_are_refused() -> None:
+def test_too_many_long_frames_at_once_are_refused() -> None:
     data = b"".join(
         msgspec.json.encode({"t": "part", "m": m, "text": "x"}) + b"\n"
         for m in range(frames.MAX_OPEN_MESSAGES + 1)

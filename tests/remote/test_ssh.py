@@ -76,7 +76,7 @@ def test_a_call_goes_through_every_login_shell_with_noisy_start_up_files(world: 
     assert len(world.gpu.starts) == 2 * len(shells())
 
 
-def test_users_settings_that_break_other_programs_do_not_break_the_link(world: World) -> None:
+def test_ssh_settings_of_the_user_do_not_break_the_link(world: World) -> None:
     world.link()
     with (world.laptop.home / ".ssh" / "config").open("a") as file:
         file.write(
@@ -86,7 +86,7 @@ def test_users_settings_that_break_other_programs_do_not_break_the_link(world: W
     assert world.laptop.answer("run", "train", "echo=hi")["success"]
 
 
-def test_what_cannot_work_is_told_at_once_with_the_words_of_ssh(world: World) -> None:
+def test_a_failure_that_will_not_pass_is_reported_at_once_in_the_words_of_ssh(world: World) -> None:
     world.link()
     ssh = world.laptop.home / ".ssh"
     world.laptop.answer("run", "train", "echo=first")
@@ -133,7 +133,7 @@ def test_a_forced_key_gives_its_agents_and_nothing_else(world: World) -> None:
     assert world.laptop.cli("add", "new", "gpu:/tmp", check=False).returncode == 1
 
 
-def test_the_caller_that_is_killed_ends_its_call_at_once(world: World) -> None:
+def test_killing_the_caller_ends_its_call_at_once(world: World) -> None:
     world.link()
     caller = world.laptop.start("run", "train", "sleep=60")
     world.gpu.wait_until_started()
@@ -177,7 +177,7 @@ def test_a_link_that_stays_cut_ends_the_call_by_its_lease(world: World) -> None:
     assert "lease" in job["error"]
 
 
-def test_while_the_host_is_away_its_jobs_show_what_was_known(world: World) -> None:
+def test_while_the_host_is_away_its_jobs_are_shown_as_last_known(world: World) -> None:
     world.link()
     job_id = world.laptop.answer("run", "train", "sleep=8 echo=bg", "--background")["job_id"]
     world.gpu.wait_until_started()
@@ -195,7 +195,7 @@ def test_while_the_host_is_away_its_jobs_show_what_was_known(world: World) -> No
     assert len(world.gpu.starts) == 1
 
 
-def test_a_host_that_crashed_says_that_the_job_is_lost(world: World) -> None:
+def test_a_host_that_crashed_reports_its_job_as_lost(world: World) -> None:
     world.link()
     job_id = world.laptop.answer("run", "train", "sleep=60", "--background")["job_id"]
     world.gpu.wait_until_started()
@@ -247,7 +247,7 @@ def test_a_host_that_refuses_connections_is_tried_until_it_is_up(world: World) -
     assert "echo=patient" in out
 
 
-def test_a_status_while_the_host_is_away_tells_since_when(world: World) -> None:
+def test_while_the_host_is_away_a_status_says_since_when(world: World) -> None:
     world.link()
     job_id = world.laptop.answer("run", "train", "sleep=3", "--background")["job_id"]
     world.gpu.crash()

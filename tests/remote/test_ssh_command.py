@@ -7,7 +7,9 @@ NONCE = "0" * 32
 
 
 @pytest.mark.parametrize("program", [None, "/opt/ad/bin/agent-dispatch"])
-def test_the_probe_has_nothing_that_login_shells_read_in_their_own_way(program: str | None) -> None:
+def test_the_probe_has_no_character_that_login_shells_treat_differently(
+    program: str | None,
+) -> None:
     script = probe(program, NONCE)
     assert not set(script) & set("'!\\\n`")
     assert script.endswith("echo ADR-MISSING; exit 127")

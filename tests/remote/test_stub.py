@@ -61,7 +61,7 @@ def test_a_job_that_was_taken_is_not_refused_when_its_submission_is_repeated(
     assert len(gpu.starts) == 1
 
 
-def test_a_job_of_the_host_itself_is_not_taken_over_by_its_id(gpu: Machine) -> None:
+def test_a_remote_caller_cannot_reach_a_local_job_by_its_id(gpu: Machine) -> None:
     job_id = gpu.answer("run", "train", "echo=1")["job_id"]
     forced = ("_remote", "--forced", "--caller", "alice", "--agents", "train")
     with calling(gpu, forced, SSH_ORIGINAL_COMMAND=f"_remote {NONCE}") as caller:
@@ -139,7 +139,7 @@ def test_while_the_caller_is_heard_the_lease_goes_on(gpu: Machine) -> None:
         assert caller.hear(n)["job"]["status"] == "done"
 
 
-def test_a_reattached_caller_gets_the_events_behind_the_last(gpu: Machine) -> None:
+def test_a_reattached_caller_gets_the_events_after_the_last_one_it_saw(gpu: Machine) -> None:
     with calling(gpu) as caller:
         caller.submit("train", "lines=5 sleep=3", ID, lease_s=30)
         caller.say(t="attach", id=ID, lease_s=30)
@@ -182,7 +182,7 @@ def test_the_depth_of_the_caller_counts_on(gpu: Machine) -> None:
     assert environ["AGENT_DISPATCH_HOSTS"].startswith("b" * 32)
 
 
-def test_the_agent_sees_no_trace_of_ssh_and_the_kept_path(gpu: Machine) -> None:
+def test_the_agent_sees_the_saved_path_and_no_trace_of_ssh(gpu: Machine) -> None:
     (gpu.config.parent / "remote.env").write_text("PATH=/opt/tools:/usr/bin:/bin\n")
     with calling(gpu, SSH_CONNECTION="a", SSH_AUTH_SOCK="b", AGENT_DISPATCH_JOB=ID) as caller:
         accepted = caller.submit("train", "environ=1")
@@ -204,7 +204,7 @@ def test_a_caller_may_shorten_the_time_of_the_agent_only(
         assert caller.attach(ID).get("timeout_seconds") == kept
 
 
-def test_another_model_than_the_hosts_is_a_wrong_call(gpu: Machine) -> None:
+def test_a_caller_cannot_choose_another_model(gpu: Machine) -> None:
     gpu.cli("update", "train", "--model", "sonnet")
     with calling(gpu) as caller:
         request = {"agent": "train", "task": "x", "model": "opus"}
@@ -254,7 +254,7 @@ def test_an_agent_is_added_once_for_the_same_directory(gpu: Machine, tmp_path: P
         assert caller.ask(t="ask", what="add", args=missing)["t"] == "failed"
 
 
-def test_an_answer_of_an_unknown_kind_is_a_wrong_question(gpu: Machine) -> None:
+def test_an_unknown_verdict_is_refused(gpu: Machine) -> None:
     args = {"job_id": ID, "verdict": "perhaps", "by": "person"}
     with calling(gpu) as caller:
         refused = caller.ask(t="ask", what="answer", args=args)
@@ -265,7 +265,7 @@ def test_an_answer_of_an_unknown_kind_is_a_wrong_question(gpu: Machine) -> None:
 @pytest.mark.parametrize(
     "line", ["nonsense", "[]", '{"t":"teleport","n":7}', '{"t":"submit","n":8}', "\0\0"]
 )
-def test_what_is_no_frame_is_told_and_the_link_goes_on(gpu: Machine, line: str) -> None:
+def test_a_bad_line_is_reported_and_the_link_goes_on(gpu: Machine, line: str) -> None:
     with calling(gpu) as caller:
         assert caller.process.stdin is not None
         caller.process.stdin.write(line.encode() + b"\n")
@@ -290,7 +290,7 @@ def test_a_wrong_command_line_is_refused(gpu: Machine, argv: tuple[str, ...]) ->
     assert done.stdout == ""
 
 
-def test_what_a_killed_stub_left_of_a_submission_does_not_keep_it_from_being_taken(
+def test_a_submission_is_taken_despite_the_files_of_a_killed_stub(
     gpu: Machine,
 ) -> None:
     # It died between the lock and the record.

@@ -1,4 +1,4 @@
-"""Commands about an agent on another machine: they ask its host over the link that a run uses."""
+"""The parts of commands that are about an agent on another host. They ask the host."""
 
 import shlex
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agent_dispatch.run.service import Service
 
 DOCTOR_S = 40.0
-"""How long all checks of a host may take, beside the start of this command."""
+"""How long all checks of a host may take together."""
 
 
 def add_remote(
@@ -32,10 +32,10 @@ def add_remote(
 
     Args:
         shell: The outside world.
-        name: The agent, here and there.
+        name: The name of the agent, here and there.
         host: A host of the configuration.
         directory: It must exist there; `~` is that user's.
-        fields: A description, empty for what its files say. The rest only a person on the host
+            fields: A description, empty for what its files say. The rest only a person on the host
             may set.
 
     Raises:
@@ -62,7 +62,7 @@ def add_remote(
 
 
 def describe_remote(shell: Shell, name: str, preview_lines: int) -> AgentDetails:
-    """What the host of an agent says of it.
+    """Ask the host of an agent how the agent takes effect.
 
     Raises:
         DispatchError: It cannot be reached, or does not know the agent.
@@ -71,7 +71,7 @@ def describe_remote(shell: Shell, name: str, preview_lines: int) -> AgentDetails
 
 
 def check_remote(shell: Shell, registry: Registry, name: str) -> list[Check]:
-    """What `doctor` finds on a host, over the very link that a run uses.
+    """Run `doctor` on a host, over the same link that a run uses.
 
     Raises:
         DispatchError: There is no such host.

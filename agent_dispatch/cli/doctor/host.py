@@ -1,4 +1,4 @@
-"""What `doctor --host` wants to know of a host, found out on that host."""
+"""The checks of `doctor --host`. They run on that host."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ _LOGIND = ("/etc/systemd/logind.conf", "/run/systemd/logind.conf")
 
 
 def check_host(shell: Shell) -> Iterator[Check]:
-    """Check what a run for another machine needs here; spends nothing."""
+    """Check what a job of a remote caller needs here. Spends nothing."""
     yield Check("version", Status.OK, f"agent-dispatch {__version__}, user {user_name()}")
     yield _check_path(shell)
     yield from (check for check in check_claude(shell) if check.name != "version")
@@ -30,7 +30,7 @@ def _check_path(shell: Shell) -> Check:
     if path_file(config).exists():
         return Check("path", Status.OK, f"from {path_file(config)}")
     message = (
-        "ssh gives a shorter PATH than your shell has, and `init` has not kept that one, so agents"
+        "over ssh, PATH is shorter than in your shell, and `init` has not saved that one, so agents"
         " may miss programs"
     )
     return Check("path", Status.WARN, message, "agent-dispatch init  (in a shell on the host)")
@@ -59,7 +59,7 @@ def _check_config(shell: Shell) -> Iterator[Check]:
 
 
 def _check_logout() -> Iterator[Check]:
-    """What the end of a login session would kill."""
+    """Check that the end of a login session does not kill jobs."""
     for file in map(Path, _LOGIND):
         try:
             lines = file.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Commands about a job on another machine: the same answers, from its host."""
+"""The parts of commands that are about a job on another host. They ask the host."""
 
 import time
 from typing import TYPE_CHECKING
@@ -22,33 +22,33 @@ _WAIT_AT_ONCE_S = 3600.0
 
 
 def open_remote_jobs(shell: Shell) -> RemoteJobs:
-    """What this environment knows of jobs on other machines."""
+    """Open what this machine knows of its jobs on other hosts."""
     return RemoteJobs(str(jobs_path(shell.environ, config_path(shell.environ))))
 
 
 def is_remote(job_id: str) -> bool:
-    """Whether an id, as `find_job` gives it, is one of another machine."""
+    """Return whether an id from `find_job` is that of a job on another host."""
     return "@" in job_id
 
 
 def remote_job(shell: Shell, job_id: str) -> Job:
-    """The job as it is now, or was last known."""
+    """Return the job as it is now, or as last known."""
     return call_service(shell, lambda service: service.jobs.get(job_id))
 
 
 def remote_cancel(shell: Shell, job_id: str, *, keep: bool) -> "CancelOutcome":
-    """End the job; with `keep`, what its agent said is kept."""
+    """Cancel the job; with `keep`, keep what its agent has said."""
     by = "agent-dispatch cancel"
     return call_service(shell, lambda service: service.jobs.cancel(job_id, by=by, keep=keep))
 
 
 def remote_send(shell: Shell, job_id: str, text: str) -> "Sending":
-    """Tell the agent of the job something."""
+    """Send a message to the agent of the job."""
     return call_service(shell, lambda service: service.jobs.send(job_id, text))
 
 
 def remote_wait(shell: Shell, job_id: str, patience_s: float, *, quiet: bool) -> Job:
-    """Wait for the end of the job; progress goes to stderr unless `quiet`."""
+    """Wait for the end of the job; print progress to stderr unless `quiet`."""
     began = time.monotonic()
 
     def on_progress(progress: Progress) -> None:

@@ -36,7 +36,7 @@ from agent_dispatch.config.project.claude_settings import claude_config_path
 from agent_dispatch.config.project.known_projects import KnownProject
 from agent_dispatch.errors import ConfigError, DispatchError
 from agent_dispatch.model.next_step import run
-from agent_dispatch.remote.this_host import keep_path
+from agent_dispatch.remote.this_host import save_path
 
 
 class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,7 +90,7 @@ def init(
     read_record(str(path))  # Raises if it is broken, before anything is written.
     # Best effort: only runs that come from other machines need it.
     with suppress(OSError):
-        keep_path(shell.environ, path)
+        save_path(shell.environ, path)
     lasting = registration_of_this(shell)
     wanted = lasting.registration
     outcome = register(shell, wanted, consents)

@@ -1,8 +1,8 @@
-"""What a caller keeps of its jobs on other machines: where each is, and what was last known.
+"""A caller's records of its jobs on other hosts: where each is, and what was last known of it.
 
-A note is durable before its job is sent, so that the job can be found whatever happens to this
-process. It is not a job record: only the host that owns a job says how it ended, or that it is
-lost. The answer itself stays on the host.
+A record is durable before its job is sent, so the job can be found whatever happens to this
+process. It is not the job's own record: only the host that owns a job says how it ended, or that it
+is lost. The answer stays on the host.
 """
 
 import os
@@ -30,47 +30,47 @@ from agent_dispatch.model.job import Job, JobStatus, JobSummary, summarise
 
 _SUFFIX = ".json"
 _ENTERED = ".entered"
-"""Its cost is in the ledger of this machine."""
+"""Marks a job whose cost is in the ledger of this machine."""
 _MAX_BYTES = 4 * 1024 * 1024
 _ID_AT_HOST = re.compile(rf"({JOB_ID})@([A-Za-z0-9_.-]+)")
 _DAY_S = 86_400.0
 
 
 class RemoteJob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One job on another machine."""
+    """One job on another host."""
 
     id: str
     host: str
     agent: str
-    """Its name here."""
+    """The name on this machine."""
     noted_at: float
     """Seconds since the epoch."""
     job: Job
-    """As it was last known, without its answer; its ids are those of the host."""
+    """The job as last known, without its answer. Ids and names are those of the host."""
     is_withdrawn: bool = False
-    """Its host was never reached, and it will not be sent."""
+    """It did not arrive, and will not be sent."""
     unreachable_since: float | None = None
-    """When its host could not be reached for the first time since; seconds since the epoch."""
+    """Since when its host cannot be reached; seconds since the epoch."""
 
     @property
     def shown_id(self) -> str:
-        """The id as callers read it."""
+        """The id as callers here read it."""
         return at_host(self.id, self.host)
 
 
 def at_host(job_id: str, host: str) -> str:
-    """The id of a job on a host, as callers read it."""
+    """Return the id of a job on a host as callers here read it."""
     return f"{job_id}@{host}"
 
 
 def split_id(text: str) -> tuple[str, str | None]:
-    """Split `ID@HOST`; None if it names no host."""
+    """Split `ID@HOST`. The host is None if there is none."""
     found = _ID_AT_HOST.fullmatch(text)
     return (text, None) if found is None else (found[1], found[2])
 
 
 class RemoteJobs:
-    """The notes of one jobs directory. All of it blocks."""
+    """The remote jobs of one jobs directory. All methods block."""
 
     def __init__(self, jobs: str) -> None:
         """Use the folder `remote/notes` of the directory `jobs`."""
@@ -79,23 +79,23 @@ class RemoteJobs:
     def _path(self, job_id: str) -> str:
         return os.path.join(self._directory, job_id + _SUFFIX)
 
-    def create(self, note: RemoteJob) -> None:
-        """Write a new note, durably.
+    def create(self, known: RemoteJob) -> None:
+        """Write a new record, durably.
 
         Raises:
-            JobStoreError: It cannot be written; the job must not be sent.
+            JobStoreError: It cannot be written, so the job must not be sent.
         """
         try:
             make_private_directory(self._directory)
-            write_new(self._path(note.id), msgspec.json.encode(note))
+            write_new(self._path(known.id), msgspec.json.encode(known))
         except OSError as error:
             raise JobStoreError(
-                f"The job cannot be noted, so it was not sent: {error.strerror}"
+                f"The job cannot be recorded, so it was not sent: {error.strerror}"
                 f" ({self._directory})."
             ) from error
 
     def read(self, job_id: str) -> RemoteJob | None:
-        """The note of a job; None if there is none."""
+        """Return the record of a job, or None."""
         if not is_job_id(job_id):
             return None
         with suppress(OSError, msgspec.DecodeError):
@@ -104,40 +104,40 @@ class RemoteJobs:
         return None
 
     def learn(self, job_id: str, job: Job) -> None:
-        """Keep what is now known of a job; best effort, as its host knows better."""
-        if (note := self.read(job_id)) is not None:
-            known = msgspec.structs.replace(
+        """Keep a job as its host has it now. Best effort: the host can be asked again."""
+        if (known := self.read(job_id)) is not None:
+            updated = msgspec.structs.replace(
                 job,
                 result=_without_text(job),
-                # The caller as this machine names it; the host uses other names.
-                client_session=note.job.client_session,
-                started_from=note.job.started_from,
+                # The host has other names for the caller.
+                client_session=known.job.client_session,
+                started_from=known.job.started_from,
             )
-            self._write(msgspec.structs.replace(note, job=known, unreachable_since=None))
+            self._write(msgspec.structs.replace(known, job=updated, unreachable_since=None))
 
     def miss(self, job_id: str) -> RemoteJob | None:
-        """Keep that the host of a job cannot be reached; give the note."""
-        note = self.read(job_id)
-        if note is None or note.unreachable_since is not None:
-            return note
-        note = msgspec.structs.replace(note, unreachable_since=time.time())
-        self._write(note)
-        return note
+        """Keep that the host of a job cannot be reached; return the record."""
+        known = self.read(job_id)
+        if known is None or known.unreachable_since is not None:
+            return known
+        known = msgspec.structs.replace(known, unreachable_since=time.time())
+        self._write(known)
+        return known
 
     def withdraw(self, job_id: str, error: str) -> None:
-        """Keep that a job was never sent, and why."""
-        if (note := self.read(job_id)) is not None:
+        """Keep that a job was not sent or did not arrive, and why."""
+        if (known := self.read(job_id)) is not None:
             job = msgspec.structs.replace(
-                note.job,
+                known.job,
                 status=JobStatus.CANCELLED,
                 completed_at=time.time(),
                 error=error,
                 error_type=ErrorType.UNREACHABLE,
             )
-            self._write(msgspec.structs.replace(note, job=job, is_withdrawn=True))
+            self._write(msgspec.structs.replace(known, job=job, is_withdrawn=True))
 
     def claim_entry(self, job_id: str) -> bool:
-        """Whether the cost of a job is to be entered by this process: once in all."""
+        """Return True once for each job: this process enters its cost and reports its end."""
         try:
             write_new(self._path(job_id) + _ENTERED, b"", durable=False)
         except OSError:
@@ -145,36 +145,36 @@ class RemoteJobs:
         return True
 
     def remove(self, job_id: str) -> None:
-        """Forget a job that was never sent."""
+        """Forget a job that its host does not have."""
         remove_quietly(self._path(job_id))
 
-    def _write(self, note: RemoteJob) -> None:
+    def _write(self, known: RemoteJob) -> None:
         with suppress(OSError):
-            replace_durably(self._path(note.id), msgspec.json.encode(note))
+            replace_durably(self._path(known.id), msgspec.json.encode(known))
 
     def ids(self) -> list[str]:
-        """The ids of all, the newest first."""
+        """Return all ids, the newest first."""
         names = (name.removesuffix(_SUFFIX) for name in names_in(self._directory))
         return sorted(filter(is_job_id, names), reverse=True)
 
     def all(self) -> Iterator[RemoteJob]:
-        """All notes, the newest first."""
+        """Yield all records, the newest first."""
         for job_id in self.ids():
-            if (note := self.read(job_id)) is not None:
-                yield note
+            if (known := self.read(job_id)) is not None:
+                yield known
 
     def of_session(self, session_id: str) -> RemoteJob | None:
-        """The newest note of a job of this conversation."""
+        """Return the newest job of a session."""
         wanted = session_id.lower()
-        return next((note for note in self.all() if note.job.session_id == wanted), None)
+        return next((known for known in self.all() if known.job.session_id == wanted), None)
 
     def clean(self, max_age_days: float) -> list[str]:
-        """Forget jobs that ended before that; give their ids."""
+        """Forget jobs that ended more than `max_age_days` ago; return their ids."""
         old = time.time() - max_age_days * _DAY_S
         ids = [
-            note.id
-            for note in self.all()
-            if note.job.status.is_terminal and (note.job.completed_at or note.noted_at) <= old
+            known.id
+            for known in self.all()
+            if known.job.status.is_terminal and (known.job.completed_at or known.noted_at) <= old
         ]
         for path in map(self._path, ids):
             remove_quietly(path, path + _ENTERED)
@@ -182,18 +182,20 @@ class RemoteJobs:
 
 
 def with_remote_jobs(
-    listing: Listing, notes: RemoteJobs, limit: int, matches: Callable[[JobSummary], bool]
+    listing: Listing, remote_jobs: RemoteJobs, limit: int, matches: Callable[[JobSummary], bool]
 ) -> Listing:
-    """Add what was last known of the jobs elsewhere to a listing; contacts nobody."""
-    rows = filter(matches, map(summary_of, notes.all()))
+    """Merge the jobs on other hosts, as last known, into a listing."""
+    rows = filter(matches, map(_summary_of, remote_jobs.all()))
     merged = sorted([*listing.jobs, *rows], key=lambda row: row.created_at, reverse=True)
     return Listing(merged[:limit], listing.warnings)
 
 
-def summary_of(note: RemoteJob) -> JobSummary:
-    """The row of a listing."""
-    job = msgspec.structs.replace(note.job, id=note.shown_id, agent=note.agent, host=note.host)
-    return msgspec.structs.replace(summarise(job), unreachable_since=note.unreachable_since)
+def _summary_of(remote: RemoteJob) -> JobSummary:
+    """Return the row of a listing."""
+    job = msgspec.structs.replace(
+        remote.job, id=remote.shown_id, agent=remote.agent, host=remote.host
+    )
+    return msgspec.structs.replace(summarise(job), unreachable_since=remote.unreachable_since)
 
 
 def _without_text(job: Job) -> DispatchResult | None:

@@ -1,7 +1,7 @@
-"""The command lines that lead to another machine. Nothing of a task is in them.
+"""The command lines that start a process on another host. They contain nothing of a task.
 
-What runs there is `sh -c SCRIPT` whatever the user's login shell is: it starts no program by a
-name that only an interactive shell would find, and reads no start-up file.
+Each runs `sh -c SCRIPT` there, whatever the login shell of the user is. `sh -c` reads no start-up
+file, so the script itself searches for the program.
 """
 
 from agent_dispatch.model.config import HostConfig
@@ -23,15 +23,15 @@ SSH_OPTIONS = (
     "ForwardX11=no",
     "-o",
     "PermitLocalCommand=no",
-    # Use a shared connection, but do not become its master: it would end with us.
+    # Use a shared connection, but do not become its master, which would end with this process.
     "-o",
     "ControlMaster=no",
     "-o",
     "ConnectTimeout=10",
 )
-"""Options that are safe with any user configuration; that decides how host keys are checked."""
+"""Safe with any configuration of the user, which still decides how host keys are checked."""
 _WITHOUT_MASTER = ("-o", "ControlPath=none")
-"""After a cut, a dead shared connection makes new ones hang, whatever the time limits."""
+"""After a cut, connections over a dead master hang, whatever their time limits."""
 _FOLDERS = (
     '"$HOME/.local/bin"',
     '"$HOME/bin"',
@@ -43,7 +43,7 @@ _FOLDERS = (
 
 
 def probe(program: str | None, nonce: str) -> str:
-    """The script that becomes `agent-dispatch _remote NONCE`, or says that it is missing."""
+    """Return the script that becomes `agent-dispatch _remote NONCE`, or prints `MISSING`."""
     missing = f"echo {MISSING}; exit 127"
     if program is not None:
         return f'[ -x "{program}" ] && exec "{program}" _remote {nonce}; {missing}'
@@ -53,13 +53,13 @@ def probe(program: str | None, nonce: str) -> str:
 
 
 def argv_to(host: HostConfig, script: str, *, is_retry: bool = False) -> list[str]:
-    """The command that runs `sh -c SCRIPT` on a host.
+    """Return the command that runs `sh -c SCRIPT` on a host.
 
     Args:
-        host: How to get there.
-        script: Without apostrophes, exclamation marks, backslashes and line breaks, which the login
-            shells of other people would each read in their own way.
-        is_retry: Make a connection of its own, as a shared one may be dead.
+        host: How to reach it.
+        script: Without apostrophes, exclamation marks, backslashes and line breaks, which login
+            shells treat differently.
+        is_retry: Do not use a shared connection, which may be dead.
     """
     if host.exec is not None:
         return [*host.exec, "sh", "-c", script]
@@ -68,7 +68,7 @@ def argv_to(host: HostConfig, script: str, *, is_retry: bool = False) -> list[st
 
 
 def to_try_by_hand(host: HostConfig) -> str:
-    """A command that shows a person what is wrong with the way to a host."""
+    """Return a command with which a person can find out why a host cannot be reached."""
     import shlex  # Only a message needs it.
 
     if host.exec is not None:
