@@ -1,4 +1,4 @@
-"""A machine for tests: a home directory with a fake claude, agents and a way in."""
+"""Machines for tests: each is a home directory with a fake claude and agents."""
 
 import json
 import os
@@ -22,7 +22,7 @@ class Machine:
     """One user on one machine."""
 
     def __init__(self, home: Path) -> None:
-        """Make its home, with `claude` and `agent-dispatch` in ~/.local/bin."""
+        """Make the home directory, with `claude` and `agent-dispatch` in ~/.local/bin."""
         self.home = home
         self.log = home / "starts"
         self.config = home / ".config" / "agent-dispatch" / "agents.toml"
@@ -30,7 +30,7 @@ class Machine:
         folder = home / ".local" / "bin"
         folder.mkdir(parents=True)
         self._script(folder / "claude", f'exec "{sys.executable}" -I -S "{FAKE_CLAUDE}" "$@"')
-        # As the installed script does it, under its own name.
+        # As the installed script does, under its own name.
         main = "import sys; sys.argv.pop(0); from agent_dispatch.__main__ import main; main()"
         run = f'exec "{sys.executable}" -P -c "{main}" "$0" "$@"'
         self.program = folder / "agent-dispatch"
@@ -46,7 +46,7 @@ class Machine:
         path.chmod(0o755)
 
     def command(self, *argv: str) -> list[str]:
-        """The command line of ours on this machine."""
+        """Return the command line of agent-dispatch on this machine."""
         return [str(self.program), *argv]
 
     def cli(
@@ -81,20 +81,20 @@ class Machine:
         )
 
     def project(self, name: str) -> Path:
-        """Make a project and register it as an agent of that name."""
+        """Make a project, and register it as an agent of that name."""
         directory = self.home / "projects" / name
         directory.mkdir(parents=True)
         self.cli("add", name, str(directory))
         return directory
 
     def reach(self, other: "Machine", name: str, *, lease_seconds: float = 0) -> None:
-        """Know `other` as a host, by a relay that leaves nothing of us in its environment."""
+        """Add `other` as a host, over a relay that passes nothing of our environment."""
         relay = ["env", "-i", *(f"{key}={value}" for key, value in other.environ.items())]
         lease = () if not lease_seconds else ("--lease-seconds", str(lease_seconds))
         self.cli("hosts", "add", name, *lease, "--exec", "--", *relay)
 
     def link(self, name: str, host: str, agent: str = "") -> None:
-        """Register an agent of a host, without asking it."""
+        """Add an agent of a host to the configuration, without asking the host."""
         with self.config.open("a") as file:
             file.write(f'\n[agents.{name}]\nhost = "{host}"\n')
             if agent:
@@ -102,20 +102,20 @@ class Machine:
 
     @property
     def starts(self) -> list[int]:
-        """The processes of claude that were ever started."""
+        """The pids of all claude processes so far."""
         text = self.log.read_text() if self.log.exists() else ""
         return [int(pid) for pid in re.findall(r"start (\d+)", text)]
 
     def running(self) -> list[int]:
-        """Those that are left."""
+        """The pids of those that still run."""
         return [pid for pid in self.starts if _is_claude(pid)]
 
     def wait_until_started(self, number: int = 1) -> None:
-        """Wait until so many were started."""
+        """Wait until this many were started."""
         wait_for(lambda: len(self.starts) >= number)
 
     def wait_until_quiet(self) -> None:
-        """Wait until none is left."""
+        """Wait until none runs."""
         wait_for(lambda: not self.running())
 
 
@@ -127,7 +127,7 @@ def _is_claude(pid: int) -> bool:
 
 
 def wait_for(reached: Any, patience_s: float = PATIENCE_S) -> None:
-    """Wait until something is so."""
+    """Wait until `reached` returns true."""
     deadline = time.monotonic() + patience_s
     while not reached():
         assert time.monotonic() < deadline, "it did not happen"
@@ -138,7 +138,7 @@ _ids = IdSource()
 
 
 class Caller:
-    """Speaks frames with a stub of its own."""
+    """A caller that exchanges frames with a stub."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         """Talk with `process`."""
@@ -157,14 +157,14 @@ class Caller:
         return answer
 
     def say(self, **frame: object) -> int:
-        """Send a frame; give its number."""
+        """Send a frame; return its number."""
         self._n += 1
         self._stdin.write(json.dumps({"n": self._n, **frame}).encode() + b"\n")
         self._stdin.flush()
         return self._n
 
     def hear(self, n: int | None = None) -> dict[str, Any]:
-        """Read up to the answer of that number."""
+        """Read until the answer of that number; without a number, the next answer."""
         parts = ""
         while line := self._stdout.readline():
             frame: dict[str, Any] = json.loads(line)

@@ -1,7 +1,7 @@
-"""Machines with a network of their own, and sshd: namespaces on this one; needs root.
+"""Machines with a network and an sshd: namespaces on this machine. Needs root.
 
-Each machine has its own `/etc/passwd`, bound over the system's in a mount namespace, so that root
-has another home and login shell there. Nothing of this machine's configuration is touched.
+Each machine has its own `/etc/passwd`, mounted over the system's in a mount namespace, so that root
+has another home directory and login shell there. The configuration of this machine is not touched.
 """
 
 import os
@@ -20,7 +20,7 @@ _ENTER = 'mount --bind "$1" /etc/passwd && shift && exec "$@"'
 
 @cache
 def missing() -> str | None:
-    """Say what this machine lacks for such a network; None: nothing."""
+    """Return what this machine lacks for such a network, or None."""
     if os.geteuid() != 0:
         return "needs root, to make network namespaces"
     for program in ("ip", "sshd", "ssh", "ssh-keygen", "mount"):
@@ -66,12 +66,12 @@ class NetworkedMachine(Machine):
 
     @property
     def entering(self) -> list[str]:
-        """What runs the command behind it on this machine."""
+        """The beginning of a command line that runs a command on this machine."""
         enter = ["sh", "-c", _ENTER, "sh", str(self.passwd)]
         return ["ip", "netns", "exec", self.namespace, *enter]
 
     def command(self, *argv: str) -> list[str]:
-        """The command line of ours there."""
+        """Return the command line of agent-dispatch on this machine."""
         return [*self.entering, *super().command(*argv)]
 
     def start_sshd(self) -> None:
@@ -120,14 +120,14 @@ class NetworkedMachine(Machine):
             )
 
     def processes(self) -> list[int]:
-        """All processes in the network of this machine."""
+        """Return the pids of all processes on this machine."""
         done = subprocess.run(
             ["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=False
         )
         return [int(word) for word in done.stdout.split()]
 
     def crash(self) -> None:
-        """Kill everything there, as a power cut does."""
+        """Kill all processes, as a power cut does."""
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -136,7 +136,7 @@ class NetworkedMachine(Machine):
 
 
 class Network:
-    """A bridge, with machines at it that can be cut off."""
+    """A bridge, and machines whose connection to it can be cut."""
 
     def __init__(self, place: Path) -> None:
         """Make the bridge."""
@@ -167,11 +167,11 @@ class Network:
         return made
 
     def cut(self, machine: NetworkedMachine) -> None:
-        """Pull its cable."""
+        """Cut the connection of a machine."""
         self._set(machine, "down")
 
     def join(self, machine: NetworkedMachine) -> None:
-        """Plug it in again."""
+        """Restore the connection of a machine."""
         self._set(machine, "up")
 
     def _set(self, machine: NetworkedMachine, state: str) -> None:
@@ -179,7 +179,7 @@ class Network:
         _run("ip", "-n", self._hub, "link", "set", cable, state)
 
     def close(self) -> None:
-        """End all processes there, and take it down."""
+        """Kill all processes on the machines, and remove the network."""
         for machine in self._machines:
             machine.crash()
             subprocess.run(["ip", "netns", "del", machine.namespace], check=False)
@@ -188,7 +188,7 @@ class Network:
 
 @contextmanager
 def network(place: Path) -> Iterator[Network]:
-    """Have a network for as long as the block runs."""
+    """Open a network for as long as the block runs."""
     made = Network(place)
     try:
         yield made
@@ -197,6 +197,6 @@ def network(place: Path) -> Iterator[Network]:
 
 
 def shells() -> Sequence[str]:
-    """The login shells that are installed here."""
+    """Return the login shells that are installed here."""
     names = ("sh", "bash", "zsh", "dash", "tcsh", "fish")
     return [path for name in names if (path := shutil.which(name)) is not None]

@@ -1,4 +1,4 @@
-"""The other hosts, as one process uses them: dispatches to their agents, and what belongs to it.
+"""Dispatches to agents on other hosts, and the way to all else on those hosts.
 
 The host owns the job. This side makes its id, records it before anything is sent, and keeps what
 was last known. `unreachable` says how this process sees the host; it is never the end of a job.
