@@ -35,8 +35,8 @@ def add_remote(
         name: The name of the agent, here and there.
         host: A host of the configuration.
         directory: It must exist there; `~` is that user's.
-            fields: A description, empty for what its files say. The rest only a person on the host
-            may set.
+        fields: A description, empty to take it from its files. Only a person on the host may set
+            the rest.
 
     Raises:
         InvalidRequestError: More than a description was given.
