@@ -488,5 +488,4 @@ class Service:
         Raises:
             DispatchError: There is no such host, or it cannot be reached.
         """
-        checks: list[dict[str, Any]] = await self._hosts.ask(host, "doctor")
-        return checks
+        return await self._hosts.check(host)
