@@ -61,6 +61,8 @@ class JobStore:
     method that takes an id raises `InvalidJobIdError` for text that cannot be an id,
     `UnknownJobError` if there is no such job, and `BrokenJobError` if its record cannot be read.
     Every method raises `JobStoreError` if the directory cannot be used.
+
+    Its public attributes are parts that callers use directly; they raise the same errors.
     """
 
     def __init__(
