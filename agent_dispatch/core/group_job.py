@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent_dispatch.core.inline.result import inline, inline_all
-from agent_dispatch.core.inline.sizes import INLINE_CHARS
+from agent_dispatch.core.inline.result import INLINE_CHARS, inline, inline_all
 from agent_dispatch.core.next_step import Say, worded
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.stream.progress_text import one_line

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_dispatch.core.inline.job import inline_job
-from agent_dispatch.core.inline.result import cut_page, inline, inline_all, refer
-from agent_dispatch.core.inline.sizes import INLINE_CHARS
+from agent_dispatch.core.inline.result import INLINE_CHARS, cut_page, inline, inline_all, refer
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
 from agent_dispatch.model.message import Message

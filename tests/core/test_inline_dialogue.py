@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from agent_dispatch.core.inline.dialogue import inline_dialogue
-from agent_dispatch.core.inline.sizes import INLINE_CHARS, ROOM_BYTES, wire_bytes
+from agent_dispatch.core.inline.result import INLINE_CHARS, ROOM_BYTES, wire_bytes
 from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn, Role
 
 

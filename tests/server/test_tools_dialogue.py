@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from agent_dispatch.core.inline.sizes import INLINE_CHARS
+from agent_dispatch.core.inline.result import INLINE_CHARS
 from agent_dispatch.model.dialogue import DialogueRequest
 from tests.server.calling import call, error_in
 from tests.server.fake_service import JOB_ID, FakeService

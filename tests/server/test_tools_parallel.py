@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.inline.sizes import INLINE_CHARS
+from agent_dispatch.core.inline.result import INLINE_CHARS
 from agent_dispatch.server.calls.envelope import Envelope
 from tests.server.calling import call, error_in
 from tests.server.fake_service import JOB_ID, FakeService

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.inline.sizes import INLINE_CHARS
+from agent_dispatch.core.inline.result import INLINE_CHARS
 from agent_dispatch.core.text import clip
 from agent_dispatch.model.agent import AgentSummary
 

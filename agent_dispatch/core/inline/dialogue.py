@@ -2,7 +2,7 @@
 
 import msgspec
 
-from agent_dispatch.core.inline.sizes import INLINE_CHARS, ROOM_BYTES, join_hints, wire_bytes
+from agent_dispatch.core.inline.result import INLINE_CHARS, ROOM_BYTES, join_hints, wire_bytes
 from agent_dispatch.core.outcome.evidence import without_lists
 from agent_dispatch.core.text import fair_shares
 from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn

@@ -10,12 +10,15 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.inline.sizes import INLINE_CHARS, ROOM_BYTES, join_hints, wire_bytes
 from agent_dispatch.core.outcome.evidence import without_lists
 from agent_dispatch.core.text import MIN_SHARE_CHARS, cut_middle, fair_shares
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.replies import ResultRef
 
+INLINE_CHARS = 40_000
+"""A shorter answer is never cut: Claude Code shows this much (measured with 2.1.330)."""
+ROOM_BYTES = 160 * 1024
+"""Bytes on the wire for the text and other large parts; a whole reply is below 0.2 MiB."""
 _SMALL_BYTES = 8 * 1024
 """A smaller parsed answer, or smaller earlier answers, are never left out."""
 _SMALL_EVIDENCE_BYTES = 1024
@@ -203,7 +206,24 @@ def _full_size(result: DispatchResult) -> int:
     return len(result.result) if result.full_size is None else result.full_size
 
 
+def join_hints(*texts: str | None) -> str | None:
+    """Join hints; None if all are empty."""
+    # A hint with next steps has one per line, and a command extends to the end of its line.
+    lines = any(text and "\n" in text for text in texts)
+    return ("\n" if lines else " ").join(filter(None, texts)) or None
+
+
 # -- sizes on the wire
+
+
+def wire_bytes(value: object) -> int:
+    """Return the bytes of `value` in a reply: as structured content and as JSON inside a text."""
+    try:
+        document = msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        # Half of a surrogate pair goes out as one character of three bytes.
+        document = str(value).encode("utf-8", "replace")
+    return len(document) + len(msgspec.json.encode(document.decode()))
 
 
 def _room_beside(text: str, room_bytes: int = ROOM_BYTES) -> int:
