@@ -254,12 +254,21 @@ def test_an_agent_is_added_once_for_the_same_directory(gpu: Machine, tmp_path: P
         assert caller.ask(t="ask", what="add", args=missing)["t"] == "failed"
 
 
-def test_an_unknown_verdict_is_refused(gpu: Machine) -> None:
-    args = {"job_id": ID, "verdict": "perhaps", "by": "person"}
+@pytest.mark.parametrize(
+    ("what", "args", "said"),
+    [
+        ("answer", {"job_id": ID, "verdict": "perhaps", "by": "person"}, "'perhaps'"),
+        ("status", {"id": ID}, "Wrong arguments for 'status'"),
+        ("teleport", {}, "does not know the request 'teleport'"),
+    ],
+)
+def test_a_request_that_cannot_be_understood_is_refused(
+    gpu: Machine, what: str, args: dict[str, str], said: str
+) -> None:
     with calling(gpu) as caller:
-        refused = caller.ask(t="ask", what="answer", args=args)
+        refused = caller.ask(t="ask", what=what, args=args)
         assert (refused["t"], refused.get("kind")) == ("failed", None)
-        assert "'perhaps'" in refused["error"]
+        assert said in refused["error"]
 
 
 @pytest.mark.parametrize(
