@@ -1,8 +1,8 @@
 """How the times of a dialogue add up, on a virtual clock."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,15 +10,14 @@ import trio
 from trio.testing import MockClock
 
 from agent_dispatch.claude.child import Child
-from agent_dispatch.claude.conversation import OnControl
 from agent_dispatch.core.command import Command
 from agent_dispatch.core.stream.events import Event
-from agent_dispatch.core.stream.transcript import Transcript
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
-from agent_dispatch.model.dispatch import ErrorType, OnProgress, ignore_progress
+from agent_dispatch.model.dispatch import ErrorType, ignore_progress
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.run.plan import DialoguePlan
+from tests.core.builders import agent
 from tests.run.fake_claude import INIT, FakeClaude, answer, tasks
 from tests.run.stage import make_runner
 
@@ -35,18 +34,9 @@ class Two:
         for name in ("db", "backend"):
             (directory / name).mkdir()
 
-    @asynccontextmanager
-    async def __call__(
-        self,
-        command: Command,
-        transcript: Transcript,
-        on_progress: OnProgress,
-        held_fds: Sequence[int],
-        on_control: OnControl,
-    ) -> AsyncIterator[Child]:
+    def __call__(self, command: Command, *rest: Any) -> AbstractAsyncContextManager[Child]:
         fake: FakeClaude = getattr(self, Path(command.cwd).name)
-        async with fake(command, transcript, on_progress, held_fds, on_control) as claude:
-            yield claude
+        return fake(command, *rest)
 
     async def talk(self, **changes: object) -> DialogueResult:
         runner, _ = make_runner(self._directory, self)
@@ -56,17 +46,7 @@ class Two:
         return await runner.dialogue(plan, ignore_progress)
 
     def _agent(self, name: str) -> EffectiveAgent:
-        return EffectiveAgent(
-            name=name,
-            directory=str(self._directory / name),
-            description="",
-            timeout_s=300,
-            model=None,
-            max_budget_usd=None,
-            permission_mode=None,
-            allowed_tools=None,
-            disallowed_tools=None,
-        )
+        return agent(name=name, directory=str(self._directory / name))
 
 
 @pytest.fixture

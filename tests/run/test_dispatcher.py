@@ -27,6 +27,7 @@ from agent_dispatch.run.plan import Plan
 from agent_dispatch.run.runner import Runner
 from agent_dispatch.run.time_limit import TimeLimit
 from agent_dispatch.run.turns import OpenClaude
+from tests.core.builders import agent
 from tests.run.fake_claude import (
     AUTH_RETRY,
     DENIED,
@@ -71,17 +72,7 @@ class Bench:
         self.settings = Settings()
         self.program: tuple[str, ...] | None = ("/bin/sh",)
         self.sessions = Limits(tmp_path, 0).sessions
-        self.agent = EffectiveAgent(
-            name="infra",
-            directory=str(tmp_path),
-            description="",
-            timeout_s=300,
-            model=None,
-            max_budget_usd=None,
-            permission_mode=None,
-            allowed_tools=None,
-            disallowed_tools=None,
-        )
+        self.agent = agent(directory=str(tmp_path))
 
     def change_agent(self, **changes: object) -> None:
         self.agent = msgspec.structs.replace(self.agent, **changes)
