@@ -29,6 +29,7 @@ from agent_dispatch.claude.fork_server import (
     start_fork_server,
 )
 from agent_dispatch.claude.open_files import set_soft_limit
+from agent_dispatch.claude.prctl import set_process_name
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -44,7 +45,7 @@ def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
     if os.fork():
         return
     os.setsid()
-    guard.set_process_name("dispatch-work")
+    set_process_name("dispatch-work")
     os.chdir("/")
     submitter, *job_fds = fds
     is_ours = wait_for_go(submitter)

@@ -9,10 +9,11 @@
     frames         requests to the fork server
     guard          the process beside each child that ends its tree
     process_tree   finds and signals the processes of a tree
+    prctl          attributes of a process that only Linux has
     process_1      what the first process of a container must do
     open_files     the limit of open files, for owners and for agents
     find_claude    where the `claude` program is
 
-What is forked early needs the standard library only: `fork_server`, `frames`, `guard` and
+What is forked early needs the standard library only: `fork_server`, `frames`, `guard`, `prctl` and
 `process_tree`.
 """

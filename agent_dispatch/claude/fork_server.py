@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from agent_dispatch.claude import frames, guard
 from agent_dispatch.claude.open_files import soft_limit
+from agent_dispatch.claude.prctl import die_with_parent, set_process_name, set_subreaper
 
 Entry = Callable[[Mapping[str, object], Sequence[int]], object]
 """Carries out a request in a forked process, which then exits.
@@ -95,7 +96,7 @@ def start_fork_server(entries: Mapping[str, Entry] = ONLY_GUARDS) -> ForkServer:
     if threading.active_count() > 1:
         raise RuntimeError("start_fork_server() must come before the first thread")
     # A program that executed us may have set it; we reap only our own children.
-    guard.set_subreaper(False)
+    set_subreaper(False)
     ours, theirs = socket.socketpair()
     # Objects that exist now are never collected, so forked processes keep sharing their pages.
     gc.collect()
@@ -128,10 +129,10 @@ def _be_fork_server(owner: socket.socket, entries: Mapping[str, Entry], owner_pi
     try:
         # A stopped server does not read EOF when its owner ends, and would keep the locks of
         # requests that it has not read.
-        if guard.die_with_parent() and os.getppid() != owner_pid:
+        if die_with_parent() and os.getppid() != owner_pid:
             os._exit(0)
         os.setsid()
-        guard.set_process_name("dispatch-fork")
+        set_process_name("dispatch-fork")
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(signum, signal.SIG_IGN)
         # The kernel reaps forked processes; guards and workers report to their owners themselves.

@@ -20,7 +20,6 @@ pipe, in this order:
 """
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -32,6 +31,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from agent_dispatch.claude.prctl import die_with_parent, set_process_name, set_subreaper
 from agent_dispatch.claude.process_tree import (
     is_below,
     is_marked,
@@ -61,40 +61,11 @@ SETTLE_S = 0.1
 LEFTOVER_GRACE_S = 0.2
 """Seconds from SIGTERM to SIGKILL for what the agent left behind."""
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_PR_SET_NAME = 15  # prctl(2)
-_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _WATCHED_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _RESET_SIGNALS = (*_WATCHED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT)
 _FIRST_NAP_S = 0.005
 _LONGEST_NAP_S = 1.0
 _FAREWELL_NAP_S = 0.05
-
-_LIBC = ctypes.CDLL(None)  # Opened once, before any fork.
-
-
-def _prctl(option: int, value: int) -> bool:
-    """Set a process attribute; False where the system has no prctl or refuses."""
-    try:
-        return bool(_LIBC.prctl(option, value, 0, 0, 0) == 0)
-    except AttributeError:
-        return False
-
-
-def set_subreaper(wanted: bool) -> bool:
-    """Let orphans below this process become its children, or not; False if unsupported."""
-    return _prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
-
-
-def die_with_parent() -> bool:
-    """Let the kernel kill this process when its parent ends; False if unsupported."""
-    return _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def set_process_name(name: str) -> None:
-    """Name this process for `ps` and `top`, where supported; at most 15 bytes."""
-    with contextlib.suppress(AttributeError):
-        _LIBC.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def run(request: Mapping[str, object], fds: Sequence[int]) -> None:
