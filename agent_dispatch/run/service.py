@@ -135,7 +135,7 @@ class Service:
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         plan = plan_run(await self._planner.snapshot(), request)
-        return await self._run(plan, on_progress, self._tree, options)
+        return await self._dispatch_planned(plan, on_progress, self._tree, options)
 
     async def plan(self, request: DispatchRequest) -> Plan:
         """Check a request and plan its run, as `dispatch` does."""
@@ -156,13 +156,14 @@ class Service:
         plan = plan_run(await self._planner.snapshot(), job.request())
         self._flight.keep(plan, job.result, job.completed_at)
 
-    async def _run(
+    async def _dispatch_planned(
         self,
         plan: Plan,
         on_progress: OnProgress,
         tree: str | None,
         options: CallOptions,
     ) -> DispatchResult:
+        """Give a planned dispatch to its host, or to a new or shared run on this machine."""
         await check_owner(self._store, self._hosts.remote_jobs, plan)
         if plan.agent.host is not None:
             fresh = options.fresh or options.alone
@@ -251,7 +252,7 @@ class Service:
             # The request that combines the answers is not planned before they are there.
             plan = plans.get(member.request) or plan_run(snapshot, member.request)
             options = CallOptions(ref=member.ref, fresh=member.fresh)
-            return await self._run(plan, report, tree, options)
+            return await self._dispatch_planned(plan, report, tree, options)
 
         return await dispatch_parallel(members, aggregate, dispatch, on_progress)
 
@@ -313,7 +314,7 @@ class Service:
             plan = plan_run(snapshot, member.request)
             # Kept until `gc`, because the record of the group refers to it.
             options = CallOptions(ref=True, fresh=member.fresh)
-            return await self._run(plan, report, job.tree, options)
+            return await self._dispatch_planned(plan, report, job.tree, options)
 
         return await run_group(run, dispatch)
 
