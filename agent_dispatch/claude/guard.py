@@ -202,7 +202,7 @@ class _Guard:
             return
         with contextlib.suppress(BrokenPipeError):
             try:
-                # The owner shares this setting, and undoes its own when it closes its end.
+                # This flag is shared with the owner, whose stream resets it when it is closed.
                 os.set_blocking(self._farewell_fd, False)
                 # All or nothing: it is shorter than PIPE_BUF.
                 os.write(self._farewell_fd, self._farewell)
