@@ -8,11 +8,7 @@ from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.next_steps import in_shell
 from agent_dispatch.cli.output import (
     Colour,
-    counted,
-    dollars,
-    one_line,
     remark,
-    write_answer,
     write_json,
     write_lines,
 )
@@ -22,11 +18,11 @@ from agent_dispatch.cli.run.ended import (
     dispatch_result,
     parallel_result,
 )
+from agent_dispatch.cli.run.input import read_schema, read_text
 from agent_dispatch.cli.run.results import (
     exit_status,
     failures_of,
-    show_failure,
-    show_hint,
+    show_dialogue,
     show_parallel,
     show_result,
 )
@@ -36,13 +32,11 @@ from agent_dispatch.cli.validation import check_call_timeout, check_choice, chec
 from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.parallel import read_members
 from agent_dispatch.core.request.timeout import call_timeout_s
-from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model import next_step as steps
 from agent_dispatch.model.dialogue import (
     DEFAULT_ROUNDS,
     MAX_ROUNDS,
     DialogueRequest,
-    DialogueResult,
 )
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
@@ -54,8 +48,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_TASK = "What project is this? Describe in one sentence."
-
-_MAX_INPUT_BYTES = 32 * 2**20
 
 
 def run(
@@ -116,13 +108,13 @@ def run(
         )
     request = DispatchRequest(
         agent=name,
-        task=_read_text(shell, "-", "The task") if task == "-" else task,
+        task=read_text(shell, "-", "The task") if task == "-" else task,
         context=context,
         caller=caller,
         goal=goal,
         group=group,
         response_format=response_format,
-        json_schema=_read_schema(shell, json_schema) if json_schema else "",
+        json_schema=read_schema(shell, json_schema) if json_schema else "",
         timeout_s=call_timeout_s(timeout_seconds),
         session_id=session or None,
         model=model,
@@ -169,7 +161,7 @@ def parallel(
         json: Print what the MCP tool `dispatch_parallel` answers, nothing cut.
         shell: The outside world.
     """
-    members = read_members(_read_text(shell, file, "The list of tasks"))
+    members = read_members(read_text(shell, file, "The list of tasks"))
     ended = _in_foreground(
         shell,
         lambda service, on_progress: service.parallel(members, aggregate, on_progress),
@@ -213,7 +205,7 @@ def dialogue(
     request = DialogueRequest(
         requester=requester,
         responder=responder,
-        topic=_read_text(shell, "-", "The topic") if topic == "-" else topic,
+        topic=read_text(shell, "-", "The topic") if topic == "-" else topic,
         max_rounds=max_rounds,
         timeout_s=call_timeout_s(timeout_seconds),
     )
@@ -226,54 +218,9 @@ def dialogue(
     if json:
         write_json(shell, worded(result, in_shell))
     else:
-        _show_dialogue(shell, result)
+        show_dialogue(shell, result)
     failures = [] if result.error is None else [result.error_type]
     return exit_status(failures, ended.signum)
-
-
-def _read_text(shell: Shell, name: str, what: str) -> str:
-    """Read the file `name`, or stdin for `-`.
-
-    Args:
-        shell: The outside world.
-        name: The argument of the command.
-        what: The subject of an error, such as "The task".
-
-    Raises:
-        InvalidRequestError: It cannot be read, is too long, or is not UTF-8.
-    """
-    where = "on stdin" if name == "-" else f"in {name}"
-    try:
-        if name == "-":
-            data = shell.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
-        else:
-            with open(name, "rb") as file:
-                data = file.read(_MAX_INPUT_BYTES + 1)
-    except OSError as error:
-        raise InvalidRequestError(f"{what} {where} cannot be read: {error.strerror}") from error
-    if len(data) > _MAX_INPUT_BYTES:
-        raise InvalidRequestError(
-            f"{what} {where} is longer than {_MAX_INPUT_BYTES >> 20} MiB; put it into a file of the"
-            " agent's project and name that file in the task"
-        )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(
-            f"{what} {where} is not UTF-8 (byte {error.start}); convert it, for example with"
-            " iconv -t UTF-8"
-        ) from error
-
-
-def _read_schema(shell: Shell, file: str) -> str:
-    schema = _read_text(shell, file, "The schema").strip()
-    if not schema:
-        # An empty schema in a request means that there is none.
-        raise InvalidRequestError(
-            f"The schema {'on stdin' if file == '-' else f'in {file}'} is empty; it takes a JSON"
-            ' Schema, such as {"type": "object"}'
-        )
-    return schema
 
 
 def _in_foreground(
@@ -321,23 +268,6 @@ def _write_parallel(shell: Shell, outcome: ParallelResult) -> None:
         write_json(
             shell, ParallelAnswer(individual_results=[*results], aggregated=outcome.aggregated)
         )
-
-
-def _show_dialogue(shell: Shell, result: DialogueResult) -> None:
-    for number, turn in enumerate(result.conversation):
-        heading = f"## Round {turn.round}: {one_line(turn.agent)} ({turn.role})"
-        write_lines(shell, [heading if number == 0 else f"\n{heading}", ""])
-        write_answer(shell, turn.message)
-    show_hint(shell, result.hint, result.next_steps if result.error is None else None)
-    cost = "" if result.total_cost_usd is None else f", {dollars(result.total_cost_usd)}"
-    seconds = f"{result.total_duration_ms / 1000:.1f} s"
-    ending = "settled" if result.resolved else "not settled"
-    remark(shell, f"{counted(result.rounds, 'round')}, {ending}, {seconds}{cost}", Colour.FAINT)
-    for agent, session_id in (result.sessions or {}).items():
-        remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
-    if result.job_id is not None:
-        remark(shell, f"job {short_id(result.job_id)}", Colour.FAINT)
-    show_failure(shell, result.error, result.error_type, result.next_steps, result.job_id)
 
 
 def _told(outcome: ParallelResult) -> ParallelResult:

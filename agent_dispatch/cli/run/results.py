@@ -17,6 +17,7 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
 from agent_dispatch.model.next_step import NextStep
 from agent_dispatch.model.parallel import ParallelResult
@@ -110,6 +111,24 @@ def show_parallel(shell: Shell, outcome: ParallelResult) -> None:
     cost = f", {dollars(sum(costs))}" if costs else ""
     tasks = counted(len(results), "task")
     remark(shell, f"{tasks}, {failed} failed, {denied} denied{cost}", Colour.FAINT)
+
+
+def show_dialogue(shell: Shell, result: DialogueResult) -> None:
+    """Print what the agents said on stdout, and remarks about it on stderr."""
+    for number, turn in enumerate(result.conversation):
+        heading = f"## Round {turn.round}: {one_line(turn.agent)} ({turn.role})"
+        write_lines(shell, [heading if number == 0 else f"\n{heading}", ""])
+        write_answer(shell, turn.message)
+    show_hint(shell, result.hint, result.next_steps if result.error is None else None)
+    cost = "" if result.total_cost_usd is None else f", {dollars(result.total_cost_usd)}"
+    seconds = f"{result.total_duration_ms / 1000:.1f} s"
+    ending = "settled" if result.resolved else "not settled"
+    remark(shell, f"{counted(result.rounds, 'round')}, {ending}, {seconds}{cost}", Colour.FAINT)
+    for agent, session_id in (result.sessions or {}).items():
+        remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
+    if result.job_id is not None:
+        remark(shell, f"job {short_id(result.job_id)}", Colour.FAINT)
+    show_failure(shell, result.error, result.error_type, result.next_steps, result.job_id)
 
 
 def _facts(result: DispatchResult) -> list[str]:
