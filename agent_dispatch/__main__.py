@@ -1,4 +1,4 @@
-"""The ways in, told apart before anything heavy is imported."""
+"""The entry point: it chooses server, stub or command line before it imports anything heavy."""
 
 import os
 import sys
@@ -16,8 +16,8 @@ _FAILED, _INTERRUPTED, _READER_GONE = 1, 130, 141
 def main() -> None:
     """Run the program; never returns.
 
-    The interpreter is left without being taken apart: the answer is flushed and every process of
-    a dispatch has its guard, and it would take a good part of a short command's time.
+    It exits without the interpreter's own cleanup, which would take a good part of a short
+    command's time. The answer is flushed, and each process of a dispatch has its guard.
     """
     _open_missing_streams()
     if os.getpid() == 1:
@@ -29,7 +29,7 @@ def main() -> None:
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except BrokenPipeError:
-        # `agent-dispatch list | head -1`: nobody is left to be told.
+        # `agent-dispatch list | head -1`: nobody is left to read an error.
         status = _READER_GONE
     os._exit(status)
 
@@ -78,14 +78,14 @@ def _say(text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        # The exit status says whether the answer was written; a lost remark changes nothing.
+        # The exit status says whether the answer was written.
         return
 
 
 def _open_missing_streams() -> None:
     """Point closed standard streams at the null device.
 
-    Otherwise the first file that is opened takes their number, and is written into.
+    Otherwise the first file that is opened gets their number, and output is written into it.
     """
     if None not in (sys.stdin, sys.stdout, sys.stderr):
         return

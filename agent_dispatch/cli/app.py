@@ -22,7 +22,7 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
 
     Args:
         argv: Without the program's name.
-        shell: The outside world.
+        shell: Streams and environment of this call.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 the command line or the schema it names is wrong,
@@ -96,7 +96,7 @@ def show_help(topic: str = "", /, *, shell: Shell) -> int:
 
     Args:
         topic: The command or the topic; without it, all commands are listed.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     name = ALIASES.get(topic, topic)
     if not topic:

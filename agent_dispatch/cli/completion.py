@@ -1,7 +1,7 @@
-"""Shell completion: the scripts for three shells, and the words that they ask for.
+"""Shell completion: the scripts for three shells, and the candidates that they ask for.
 
-The scripts know nothing but how to ask: each key press runs `agent-dispatch completion words`, so
-they need no renewal when commands or agents change.
+The scripts only ask: each key press runs `agent-dispatch completion words`, so they stay valid
+when commands or agents change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,7 +88,7 @@ def completion(shell_name: str, line: str = "", /, *, shell: Shell) -> int:
     Args:
         shell_name: bash, zsh or fish; `words` is how the scripts ask for candidates.
         line: For `words`: the words up to the cursor, one a line, and a dot.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     if shell_name == _ASK:
         write_lines(shell, _candidates(line.removesuffix(".").split("\n")[:-1], shell))
@@ -99,7 +99,7 @@ def completion(shell_name: str, line: str = "", /, *, shell: Shell) -> int:
 
 
 def _candidates(words: Sequence[str], shell: Shell) -> list[str]:
-    """Return what the last of the words may become."""
+    """Return the candidates for the last word."""
     *before, current = words or [""]
     if before and (current == "=" or before[-1] == "="):
         # Bash makes three words of `--status=f`, and completes the last one.
@@ -147,5 +147,5 @@ def _named(kind: Kind, shell: Shell) -> Iterable[str]:
             newest = open_store(shell).lister.newest(limit=_MAX_JOBS)
             return [short_id(row.id) for row in newest.jobs]
     except DispatchError:
-        return []  # A key press is no place for an error; the command itself will tell.
+        return []  # The command itself reports it; a key press should not.
     return _WORDS[kind]

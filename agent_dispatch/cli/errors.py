@@ -1,6 +1,6 @@
-"""How an error is shown: what happened, in one line, and then what to do, one command a line.
+"""Show an error: one line that says what happened, then tips, each with a command.
 
-The block comes last on stderr. What does not fit into the line stands above it.
+This block comes last on stderr. Details that do not fit in the line stand above it.
 """
 
 import re
@@ -19,16 +19,16 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class MisuseError(DispatchError):
-    """A value on the command line is impossible: exit status 2, and nothing was done."""
+    """The command line is wrong: exit status 2, and nothing was done."""
 
 
 def report_error(shell: Shell, error: DispatchError, *, as_json: bool) -> None:
-    """Say that a call was wrong, in the shape that its caller reads."""
+    """Report a refused call: as JSON on stdout, or as text on stderr."""
     tips, message = all_tips(error.next_steps), str(error)
     if not tips and isinstance(error, UnknownAgentError | UnknownGroupError):
         is_group = isinstance(error, UnknownGroupError)
         tips = ["agent-dispatch group list" if is_group else "agent-dispatch list"]
-        # The line names them too, but has no room for many; the tip shows the rest.
+        # The line has no room for many names; the command of the tip lists all.
         message = fit(one_line(message), MAX_LINE_CHARS - len(_LABEL))
     if as_json:
         write_json(shell, {"error": _text(str(error)), "tips": [_text(tip) for tip in tips]})
@@ -37,10 +37,10 @@ def report_error(shell: Shell, error: DispatchError, *, as_json: bool) -> None:
 
 
 def show_error(shell: Shell, message: str, tips: Sequence[str], kind: str = "") -> None:
-    """Write the block of an error on stderr, as the last that is written there.
+    """Write the block of an error on stderr; nothing is written there after it.
 
     Args:
-        shell: The outside world.
+        shell: Streams and environment of this call.
         message: What happened; any text.
         tips: The tips.
         kind: The type of error, if it has one.
@@ -66,7 +66,7 @@ def write_error(shell: Shell, details: str, line: str, tips: Iterable[str]) -> N
 
 
 def raise_together(*errors: DispatchError, steps: Iterable[NextStep] = ()) -> None:
-    """Raise what went wrong beside what was done as one error, with `steps` as the last tips.
+    """Raise several errors as one, with `steps` as the last tips.
 
     Raises:
         DispatchError: There are errors.
@@ -99,5 +99,5 @@ def split_message(message: str, room: int) -> tuple[str, str]:
 
 
 def _text(text: str) -> str:
-    """Return text without the bytes that are none; they may come from the command line."""
+    """Escape the bytes of the command line that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()

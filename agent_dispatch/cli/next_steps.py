@@ -1,4 +1,4 @@
-"""Next steps in the words of the CLI: shell commands that can be pasted, and no MCP tool."""
+"""Next steps as shell commands that can be pasted; they name no MCP tool."""
 
 import shlex
 
@@ -7,7 +7,7 @@ from agent_dispatch.model.next_step import CONTINUE, NextStep, StepKind
 
 
 def tips_for(step: NextStep) -> list[str]:
-    """Say which command to run, once or twice.
+    """Return the tips for a step, mostly one.
 
     A tip is the command alone, or words with the command in backticks.
     """
@@ -24,8 +24,8 @@ def tips_for(step: NextStep) -> list[str]:
             return ["agent-dispatch run --help"]
         case StepKind.ASK:
             # A tip is one line.
-            asked = step.task and " ".join(step.task.split())
-            task = shlex.quote(asked) if asked else f'"{CONTINUE}"'
+            one_line_task = step.task and " ".join(step.task.split())
+            task = shlex.quote(one_line_task) if one_line_task else f'"{CONTINUE}"'
             session = f" --session {step.session_id}" if step.session_id else ""
             return [f"agent-dispatch run {agent} {task}{session}"]
         case StepKind.WAIT:
@@ -60,5 +60,5 @@ def tips_for(step: NextStep) -> list[str]:
 
 
 def in_shell(step: NextStep) -> str:
-    """Word a step for a text, such as the `error` of a result in JSON."""
+    """Word a step for text, such as the `error` of a result in JSON."""
     return "\n".join(f"tip: {tip}" for tip in tips_for(step))

@@ -1,4 +1,4 @@
-"""How answers and remarks are written: JSON, plain text, and nothing that a terminal would obey."""
+"""Write answers and remarks: JSON or plain text, free of control sequences."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ _SEQUENCE = re.compile(
 )
 """Escape sequences (ECMA-48): CSI, OSC, the other strings to their line's end, and short ones."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Controls but tab and newline, and the marks that turn the direction of text around."""
+"""Control characters except tab and newline, and the marks that change the direction of text."""
 
 
 _UNBOUNDED_COLUMNS = 1_000
 
 
 class OutputError(Exception):
-    """The answer could not be written, but not because its reader left."""
+    """The answer could not be written, for another reason than a closed pipe."""
 
 
 class Colour(StrEnum):
@@ -39,17 +39,17 @@ class Colour(StrEnum):
 
 
 def printable(text: str) -> str:
-    """Text without what a terminal would obey or hide; lines and tabs stay."""
+    """Remove what a terminal would obey or hide; newlines and tabs stay."""
     return _CONTROL.sub("", _SEQUENCE.sub("", text.replace("\r\n", "\n")))
 
 
 def one_line(text: str) -> str:
-    """The same as `printable`, on one line."""
+    """Make text printable and join its lines to one."""
     return " ".join(printable(text.replace("\r", " ")).split())
 
 
 def cell_width(text: str) -> int:
-    """Columns that printable text takes on a terminal."""
+    """The columns that printable text takes on a terminal."""
     if text.isascii():
         return len(text)
     import unicodedata
@@ -73,7 +73,7 @@ def fit(text: str, width: int) -> str:
 
 
 def fit_end(text: str, width: int) -> str:
-    """Cut printable text to `width` columns from its beginning, as is best for a path."""
+    """Cut the beginning of printable text to fit `width` columns; the end of a path tells most."""
     if cell_width(text) <= width:
         return text
     kept = text[-max(width - 3, 1) :]
@@ -88,9 +88,9 @@ def dollars(usd: float) -> str:
 
 
 def columns_of(stream: TextIO, environ: Mapping[str, str]) -> int:
-    """The width of a terminal, or of `COLUMNS` for others; without both, room for everything."""
+    """The width of the terminal, or `COLUMNS` for a file or pipe; without either, very wide."""
     if stream.isatty():
-        # A terminal may not tell.
+        # Some terminals do not know their size.
         with contextlib.suppress(OSError):
             return os.get_terminal_size(stream.fileno()).columns or _UNBOUNDED_COLUMNS
     columns = environ.get("COLUMNS", "")
@@ -108,14 +108,14 @@ def is_plain_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def paint(text: str, colour: Colour, stream: TextIO, environ: Mapping[str, str]) -> str:
-    """Colour the text, if `stream` is a terminal and https://no-color.org does not forbid it."""
+    """Colour the text if `stream` is a terminal and NO_COLOR (https://no-color.org) is not set."""
     if environ.get("NO_COLOR") or not is_plain_terminal(stream, environ):
         return text
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
 def write_json(shell: Shell, value: object) -> None:
-    """Answer with indented JSON, UTF-8 whatever the locale."""
+    """Write the answer as indented JSON, in UTF-8 whatever the locale."""
     document = msgspec.json.format(msgspec.json.encode(value), indent=2)
     with _delivery():
         shell.stdout.flush()
@@ -124,7 +124,7 @@ def write_json(shell: Shell, value: object) -> None:
 
 
 def write_lines(shell: Shell, lines: Iterable[str], *, at_once: bool = False) -> None:
-    """Answer with lines, each made printable already; `at_once` when the next may take a while."""
+    """Write printable lines as the answer; `at_once` flushes, when the next may take a while."""
     with _delivery():
         shell.stdout.writelines(f"{line}\n" for line in lines)
         if at_once:
@@ -132,18 +132,17 @@ def write_lines(shell: Shell, lines: Iterable[str], *, at_once: bool = False) ->
 
 
 def write_answer(shell: Shell, text: str) -> None:
-    """Answer with an agent's text: verbatim, but for what would steer the reader's terminal."""
+    """Write an agent's text as the answer; on a terminal without control sequences."""
     shown = printable(text) if shell.stdout.isatty() else text
     with _delivery():
         shell.stdout.write(shown if shown.endswith("\n") or not shown else shown + "\n")
 
 
 def remark(shell: Shell, text: str, colour: Colour | None = None) -> None:
-    """Say something beside the answer, on stderr."""
+    """Write a remark on stderr, after the answer so far."""
     shown = printable(text)
     if colour is not None:
         shown = paint(shown, colour, shell.stderr, shell.environ)
-    # The answer so far must not come after what is said about it.
     with _delivery():
         shell.stdout.flush()
     say(shell, f"{shown}\n")
@@ -168,10 +167,10 @@ def ask_yes_or_no(shell: Shell, question: str) -> bool:
 
 
 def say(shell: Shell, text: str) -> None:
-    """Write `text`, made printable already, on stderr, if anything can be written there.
+    """Write printable text on stderr; ignore that it cannot be written.
 
-    A full disk, a terminal that is gone or a reader that left costs the remark alone: what was
-    paid for is the answer, and the exit status tells how that went.
+    A full disk or a closed terminal loses the remark only. The answer is on stdout, and the exit
+    status says how it went.
     """
     with contextlib.suppress(OSError):
         shell.stderr.write(text)
@@ -189,7 +188,7 @@ def _delivery() -> Iterator[None]:
 
 
 def local_time(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
-    """A time of the epoch in this machine's zone; records of others may hold any number."""
+    """Format a time of the epoch in the local zone; a record may hold any number."""
     try:
         return time.strftime(form, time.localtime(seconds))
     except (OverflowError, ValueError, OSError):
@@ -197,10 +196,10 @@ def local_time(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
 
 
 def listing(items: Sequence[str] | None) -> str:
-    """Names in a row, for people."""
+    """Join names with commas."""
     return ", ".join(one_line(item) for item in items or ())
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things, for people."""
+    """A number with its noun, in the singular or plural."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

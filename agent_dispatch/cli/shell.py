@@ -32,7 +32,7 @@ class OpenService(Protocol):
 
 
 class Shell(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of the program. Commands read and write nothing but what is in here."""
+    """One call of the program. Commands read and write only what is in here."""
 
     environ: Mapping[str, str]
     stdin: TextIO
@@ -54,12 +54,12 @@ class Shell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def this_shell(serve: Callable[[Sequence[str]], int]) -> Shell:
-    """The shell that this process was started from.
+    """The streams and environment of this process.
 
-    Text that the locale cannot express is written as escapes instead of failing.
+    Characters that the locale cannot encode are written as escapes.
 
     Args:
-        serve: Runs the MCP server; the command line knows nothing of that room.
+        serve: Runs the MCP server; the command line does not import it.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

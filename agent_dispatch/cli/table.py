@@ -1,4 +1,4 @@
-"""Rows of cells, aligned, and fitted to the terminal's width."""
+"""Format rows of cells as aligned columns that fit the terminal."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ def table(
     headings: Sequence[str] = (),
     colours: Sequence[Mapping[int, Colour]] = (),
 ) -> list[str]:
-    """Return one line for each row; the last cell is cut where the terminal ends.
+    """Return one line for each row; the last cell is cut at the edge of the terminal.
 
     Args:
         rows: Printable cells, all rows of one length.

@@ -1,4 +1,4 @@
-"""Checks values on the command line: refuses what cannot work, and names what would.
+"""Check values of the command line; the error names the values that are allowed.
 
 The MCP tools clamp such numbers instead, because their caller is a model.
 """
@@ -32,7 +32,7 @@ def check_range(option: str, value: float, fewest: float, most: float, also: str
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
-    """Refuse a word that is none of the choices."""
+    """Refuse a word that is not one of the choices."""
     known = list(choices)
     if value not in known:
         raise MisuseError(
@@ -56,7 +56,7 @@ def check_agent(
         timeout: Seconds.
         max_budget_usd: US dollars.
         permission_mode: The mode.
-        is_new: Then there is nothing yet that a negative number could clear.
+        is_new: A negative number clears a field, so a new agent cannot have one.
     """
     also = ", or 0" if is_new else ", 0, or negative"
     for option, number, fewest, most in (
@@ -71,7 +71,7 @@ def check_agent(
 
 
 def since_time(text: str, now: float) -> float:
-    """Return the time that `--since` means, in seconds since the epoch; `now` is in those too."""
+    """Return the time that `--since` means; it and `now` are in seconds since the epoch."""
     # Only two commands need it, and `list` imports this module too.
     from agent_dispatch.core.money.stats import begin_of
 

@@ -89,7 +89,7 @@ def test_every_command_has_a_help_page_with_an_example(world: World, name: str) 
     assert f"Usage: agent-dispatch {name}" in page
     assert f"Example: {COMMANDS[name].example}" in page
     # What every command gets, and no option.
-    assert "The outside world" not in page
+    assert "Streams and environment of this call" not in page
     assert "--shell" not in page
     by_help = world.out
     assert world.run("help", name) == 0

@@ -70,7 +70,7 @@ def add(
         allowed_tools: Tools granted, separated by commas, like "Bash(git log:*),Read".
         disallowed_tools: Tools forbidden, separated by commas.
         json: Print the change as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     if not directory:
         from agent_dispatch.cli.setup.project_offers import no_directory
@@ -131,7 +131,7 @@ def update(
         verify: The command that checks its work when a call asks for that, like "make test"; no
             shell runs it. "none" clears it.
         json: Print the change as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     check_agent(timeout, max_budget_usd, permission_mode, is_new=False)
     if permission_prompts.strip():
@@ -160,7 +160,7 @@ def remove(name: str, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         name: The agent.
         json: Print the change as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     return _show_change(remove_agent(open_registry(shell), name), shell, as_json=json)
 
@@ -171,7 +171,7 @@ def list_agents(*, long: bool = False, json: bool = False, shell: Shell) -> int:
     Args:
         long: Show the whole description, MCP servers, groups and permissions too.
         json: Print what the MCP tool `list_agents` answers.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     registry = open_registry(shell)
     agents = registry.list_agents()
@@ -191,7 +191,7 @@ def list_agents(*, long: bool = False, json: bool = False, shell: Shell) -> int:
 
 
 def mention_unimported(registry: Registry, shell: Shell) -> None:
-    """Say on stderr that an `agents.yaml` of the predecessor has agents that are not here."""
+    """Mention an `agents.yaml` of the predecessor with agents that are not imported."""
     if not registry.path.with_name("agents.yaml").exists():
         return  # Reading YAML takes time to import.
     from agent_dispatch.config.yaml_import import find_unimported
@@ -221,7 +221,7 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         name: The agent.
         json: Print what the MCP tool `inspect_agent` answers.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     registry = open_registry(shell)
     config = registry.load()
@@ -240,7 +240,7 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
     details = inspect(0)
     own = configured or AgentConfig(directory=details.directory)
     if own.host is not None:
-        # Seen from here, all that its host says is the agent's own.
+        # Nothing is inherited from our settings: its host reports the effective values.
         fields = set(AgentConfig.__struct_fields__) & set(AgentDetails.__struct_fields__)
         own = AgentConfig(**{field: getattr(details, field) for field in fields})
     write_lines(shell, detail_lines(details, own, config.settings, shell))
@@ -258,7 +258,7 @@ def import_agents(
         file: The YAML file.
         overwrite: Replace agents and groups that the config already has.
         json: Print the report as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     from agent_dispatch.config.yaml_import import import_yaml
 

@@ -1,4 +1,4 @@
-"""How agents are shown to people."""
+"""Format agents for people."""
 
 import shlex
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _RIGHTS_CHANGES = 5
 
 
 def agent_table(agents: Sequence[AgentSummary], shell: Shell) -> list[str]:
-    """One row for each agent, by name: health, place, and what it is for or what is wrong."""
+    """One row for each agent, sorted by name: health, place, and its description or problem."""
     agents = sorted(agents, key=lambda agent: agent.name)
     is_terminal = shell.stdout.isatty()
     most = columns_of(shell.stdout, shell.environ) // 3
@@ -53,7 +53,7 @@ def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
         lines.append(f"{indent}problem: {one_line(agent.problem)}")
     if agent.description:
         lines.append(indent + one_line(agent.description))
-    # A description that we made names these already.
+    # A description that we generated names these already.
     facts = _named(
         ("mcp", None if "MCP: " in agent.description else agent.mcp_servers or None),
         ("stacks", None if "Stack: " in agent.description else agent.stacks or None),
@@ -93,7 +93,7 @@ def _health(healthy: bool, shell: Shell) -> str:
 def detail_lines(
     details: AgentDetails, own: AgentConfig, settings: Settings, shell: Shell
 ) -> list[str]:
-    """All of `describe`; `own` is what the agent's table says itself."""
+    """The lines of `describe`; `own` has the values of the agent's own table."""
     files = list(details.instruction_files or ())
     if details.has_mcp_config:
         files.append(".mcp.json")
@@ -132,7 +132,7 @@ def detail_lines(
 
 
 def _own_rows(details: AgentDetails) -> list[tuple[str, str]]:
-    """What only an agent's table says, without what it leaves out."""
+    """Values that only an agent's own table can set, if it sets them."""
     lists = (
         ("tools", details.tools),
         ("env allow", details.env_allow),

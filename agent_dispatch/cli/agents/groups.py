@@ -1,4 +1,4 @@
-"""`group`: agents that work on one thing, and what all of them are told."""
+"""`group`: manage groups of agents and the context that their members share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -54,7 +54,7 @@ def group(
         member: AGENT or AGENT=USE_FOR, as often as there are members; `update` adds or changes it.
         remove_member: With `update`: an agent that leaves the group.
         json: Print what there is, or what was changed, as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     options = {
         "--description": description,

@@ -1,4 +1,4 @@
-"""`demo`: one dispatch to look at, between two small projects that live as long as it does."""
+"""`demo`: show one dispatch between two small projects in a temporary directory."""
 
 import shlex
 import shutil
@@ -64,7 +64,7 @@ def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: 
         real: Use the installed Claude Code instead of the stand-in; that costs money.
         watch: Show several dispatches at once and a dialogue in the view of `watch`.
         json: Print the result as JSON and nothing else.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     claude = None if real else [sys.executable, "-I", "-S", stand_in.__file__]
     with closing(shell.start_fork_server()) as fork_server:
@@ -99,13 +99,13 @@ def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: 
 
 
 def without_what_is_gone(result: DispatchResult) -> DispatchResult:
-    """The result without its session, its job, and the steps about those or about the agent."""
+    """Remove the session, the job and their next steps: the demo has deleted them."""
     steps = [step for step in result.next_steps or () if not step.agent and not step.job_id]
     return msgspec.structs.replace(result, next_steps=steps, session_id=None, job_id=None)
 
 
 def _environment_in(place: Path) -> dict[str, str]:
-    """What keeps the demonstration away from the user's own agents and limits."""
+    """The variables that keep the demo away from the user's own agents and jobs."""
     return {
         "AGENT_DISPATCH_CONFIG": str(place / "config" / "agents.toml"),
         "AGENT_DISPATCH_JOBS_DIR": str(place / "jobs"),
@@ -165,7 +165,7 @@ def _show(result: DispatchResult, shell: Shell, *, real: bool) -> None:
 def _command_here(shell: Shell) -> str:
     """Return how this program is started from here."""
     if shell.environ.get("UV_RUN_RECURSION_DEPTH"):
-        # Only `uv run` sees the program, and only while it runs.
+        # `uv run` installs the program only for the time of the run.
         return "uv run agent-dispatch"
     found = shutil.which("agent-dispatch", path=shell.environ.get("PATH"))
     return "agent-dispatch" if found else shlex.quote(shell.program)

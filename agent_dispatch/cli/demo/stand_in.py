@@ -1,8 +1,8 @@
 """A scripted stand-in for `claude`, for `agent-dispatch demo`: no model, no network, no cost.
 
-It speaks as much of `--input-format=stream-json --output-format=stream-json` as one dispatch
-needs, with short pauses, and looks things up in `tides.csv` of the directory it runs in. It is
-started as a program of its own and imports the standard library only.
+It speaks as much of the stream-json format as one dispatch needs, with short pauses, and looks
+up its answers in `tides.csv` of its working directory. It runs as a program of its own and imports
+only the standard library.
 """
 
 import csv
@@ -20,10 +20,10 @@ _PAUSE_S = 0.7
 
 
 def main(argv: Sequence[str]) -> None:
-    """Answer one line of stdin after the other until stdin ends.
+    """Answer each line of stdin until stdin ends.
 
     Args:
-        argv: The arguments of `claude`; only the session's id is looked at.
+        argv: The arguments of `claude`; only the session id is used.
     """
     session_id = _option(argv, "--session-id") or _option(argv, "--resume") or str(uuid.uuid4())
     for line in sys.stdin:
@@ -33,9 +33,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def find_answer(prompt: str, table: Path) -> str:
-    """What the table says about the day that the prompt names."""
+    """Look up the day that the prompt names."""
     if not table.exists():
-        # The other agent of a dialogue, which asked.
+        # This is the other agent of a dialogue, the one that asked.
         return "Then the ferry leaves 20 minutes after high water. [RESOLVED]"
     with table.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):

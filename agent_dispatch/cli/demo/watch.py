@@ -56,7 +56,7 @@ async def _in_lines(shell: Shell, watcher: Watcher, service: "Service") -> int |
 
         async def follow() -> None:
             ended.append(await follow_changes(shell, watcher, may_end=done.is_set))
-            # Either the work has ended or stdout has lost its reader: then the work is useless.
+            # Either the work has ended, or stdout has lost its reader and the work is useless.
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(follow)

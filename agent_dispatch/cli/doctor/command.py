@@ -1,4 +1,4 @@
-"""`doctor`: checks the whole installation. It spends nothing."""
+"""`doctor`: check the whole installation. It costs nothing."""
 
 from collections.abc import Iterable, Iterator
 
@@ -36,7 +36,7 @@ def doctor(*, host: str = "", strict: bool = False, json: bool = False, shell: S
         host: Check this host of the configuration instead, over the link that a run uses.
         strict: Fail on warnings too.
         json: Print the checks as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     bad = {Status.FAIL, Status.WARN} if strict else {Status.FAIL}
     checks = _checks_of(host, shell) if host else _checks(shell)

@@ -108,7 +108,7 @@ def _check_unimported(registry: Registry) -> Iterator[Check]:
 
 
 def _unhealthy(agent: AgentSummary, config: Path | None) -> Check:
-    """An agent that cannot run, because of `config` or, if that is None, of its directory."""
+    """Report an agent that cannot run: because of `config`, or of its directory if that is None."""
     fix = f"agent-dispatch remove {shlex.quote(agent.name)}"
     return Check(
         f"agent {agent.name}",

@@ -81,7 +81,7 @@ def _ask(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[int | Non
         process.stdin.write(b"\n".join([*lines, b""]))
         process.stdin.flush()
     except OSError:
-        return None, _last_words(process, "it ended without an answer")
+        return None, _died(process)
     heard = b""
     while len(heard) < _MAX_BYTES:
         left_s = deadline - time.monotonic()
@@ -89,7 +89,7 @@ def _ask(process: "subprocess.Popen[bytes]", deadline: float) -> tuple[int | Non
             return None, "it did not answer in time"
         chunk = os.read(process.stdout.fileno(), _CHUNK_BYTES)
         if not chunk:
-            return None, _last_words(process, "it ended without an answer")
+            return None, _died(process)
         heard += chunk
         *whole, heard = heard.split(b"\n")
         for line in whole:
@@ -108,13 +108,14 @@ def _tools_in(line: bytes) -> int | None:
         return None
 
 
-def _last_words(process: "subprocess.Popen[bytes]", otherwise: str) -> str:
+def _died(process: "subprocess.Popen[bytes]") -> str:
+    """Say that the server ended, with the last line of its stderr."""
     assert process.stderr is not None
-    said = b""
+    stderr = b""
     if select.select([process.stderr], [], [], _LEAVE_S)[0]:
-        said = os.read(process.stderr.fileno(), _CHUNK_BYTES)
-    lines = said.decode("utf-8", "replace").strip().splitlines()
-    return f"{otherwise}: {lines[-1]}" if lines else otherwise
+        stderr = os.read(process.stderr.fileno(), _CHUNK_BYTES)
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    return ": ".join(["it ended without an answer", *lines[-1:]])
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

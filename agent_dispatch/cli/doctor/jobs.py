@@ -38,7 +38,7 @@ def check_jobs(shell: Shell) -> Iterator[Check]:
 
 
 def _check_questions(directory: str) -> Iterator[Check]:
-    """Name the permission questions that wait for an answer."""
+    """Report the permission questions that wait for an answer."""
     try:
         asked = JobStore(Path(directory)).lister.with_questions()
     except JobStoreError as error:
@@ -53,7 +53,7 @@ def _check_questions(directory: str) -> Iterator[Check]:
 
 
 def check_money(shell: Shell) -> Iterator[Check]:
-    """Enter the runs whose owner died, and say how much of the account's limits is in use."""
+    """Book the cost of runs whose owner died, and report the use of the account's limits."""
     try:
         ledger = open_store(shell).ledger
         ledger.recover()

@@ -1,4 +1,4 @@
-"""`doctor`'s checks of the registration: does Claude Code start us, and as it should?
+"""`doctor`'s checks of the registration: does Claude Code start us correctly?
 
 Measured with Claude Code 2.1.330: a server of local scope (`projects` of `.claude.json`) outranks
 one of project scope (`.mcp.json`), which outranks one of user scope.
@@ -50,7 +50,7 @@ def check_registration(shell: Shell, directories: Sequence[str]) -> Iterator[Che
     """Check the registration of user scope, and everything that overrides it.
 
     Args:
-        shell: The outside world.
+        shell: Streams and environment of this call.
         directories: The directories of the agents.
     """
     try:
@@ -93,7 +93,7 @@ def _has_other_client(shell: Shell) -> bool:
 
 
 def enabled_plugin(environ: Mapping[str, str]) -> str | None:
-    """The plugin of ours that is switched on for all sessions, as `NAME@MARKETPLACE`."""
+    """Our plugin, if it is enabled for all sessions, as `NAME@MARKETPLACE`."""
     for file in _user_settings(environ):
         for name, enabled in _mapping(_read(file).get("enabledPlugins")).items():
             if enabled is True and name.partition("@")[0] == SERVER_NAME:

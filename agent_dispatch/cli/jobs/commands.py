@@ -51,11 +51,11 @@ def jobs(
     Args:
         agent: Only jobs on which this agent works, also as a member of a group or dialogue.
         since: Only jobs created since then: 24h, 7d, or a date like 2026-11-28.
-        status: Only those: pending, running, done, failed or cancelled.
+        status: Only jobs of this status: pending, running, done, failed or cancelled.
         mine: Only jobs that were started from this directory.
         limit: How many, 1 to 1000.
         json: Print what the MCP tool `dispatch_jobs` answers.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     check_range("--limit", limit, 1, MAX_LISTED)
     if status:
@@ -88,7 +88,7 @@ def jobs(
     elif listing.jobs:
         write_lines(shell, job_table(listing.jobs, shell, now))
     else:
-        those = " ".join(
+        wanted_jobs = " ".join(
             filter(
                 None,
                 [
@@ -98,7 +98,9 @@ def jobs(
                 ],
             )
         )
-        write_lines(shell, [f"No jobs {those}".rstrip() + (f" since {since}." if since else ".")])
+        write_lines(
+            shell, [f"No jobs {wanted_jobs}".rstrip() + (f" since {since}." if since else ".")]
+        )
     warn(shell, *listing.warnings)
     return _DONE
 
@@ -109,7 +111,7 @@ def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         json: Print the whole record.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     found = read_job(shell, job_id)
     if json:
@@ -134,7 +136,7 @@ def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: She
         job_id: The beginning or the end of its id, at least 4 digits; or `last`.
         keep: Interrupt the agent; its last words become the job's result.
         json: Print what the MCP tool `dispatch_cancel` answers.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     import trio
 
@@ -151,7 +153,7 @@ def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: She
 
     outcome = remote_cancel(shell, full, keep=keep) if is_remote(full) else trio.run(work)
     short = short_id(full)
-    told = {
+    messages = {
         CancelOutcome.CANCELLED: f"Cancelled {short}.",
         CancelOutcome.RUNNING: f"Job {short} is still ending.",
         CancelOutcome.ALREADY_TERMINAL: f"Job {short} had ended before.",
@@ -161,7 +163,7 @@ def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: She
     elif outcome is CancelOutcome.NOT_FOUND:
         report_error(shell, UnknownJobError(full), as_json=False)
     else:
-        write_lines(shell, [told[outcome]])
+        write_lines(shell, [messages[outcome]])
     statuses = {CancelOutcome.RUNNING: _STILL_RUNNING, CancelOutcome.NOT_FOUND: _FAILED}
     return statuses.get(outcome, _DONE)
 
@@ -173,7 +175,7 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
         max_age_days: Days since a job ended; 0 removes every job that has ended.
         dry_run: Only print what would be removed.
         json: Print what the MCP tool `dispatch_gc` answers, and the ids.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     check_range("--max-age-days", max_age_days, 0, MAX_AGE_DAYS)
     collected = open_store(shell).retention.collect(max_age_days, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""How jobs are shown to people."""
+"""Format jobs for people."""
 
 from collections.abc import Mapping, Sequence
 
@@ -52,7 +52,7 @@ def agents_of(job: JobSummary) -> list[str]:
 
 
 def _took(job: JobSummary, now: float) -> str:
-    """How long it has run, or ran; a job that never ran took no time."""
+    """How long it has run, or ran; empty for a job that never ran."""
     if job.started_at is None:
         return ""
     end = job.completed_at if job.status.is_terminal else now
@@ -72,14 +72,14 @@ def end_line(job: Job) -> list[str]:
 
 
 def details(job: Job, now: float) -> list[str]:
-    """What is known of one job but its answer."""
+    """The lines of `job` above the answer."""
     result = job.result
     rows = [
         ("status", _status(job)),
         ("kind", f"{job.kind}{', kept as a ref' if job.ref else ''}"),
         ("agent", one_line(job.agent)),
         ("host", one_line(job.host or "")),
-        ("unreachable", _missing(job, now)),
+        ("unreachable", _unreachable(job, now)),
         ("task", _beginning(job.task)),
         ("context", _beginning(job.context)),
         ("caller", _beginning(job.caller)),
@@ -93,30 +93,30 @@ def details(job: Job, now: float) -> list[str]:
         ("cost", "" if result is None or result.cost_usd is None else dollars(result.cost_usd)),
         *_evidence_rows(None if result is None else result.evidence),
         ("verify", "" if result is None else _VERDICTS[result.verified]),
-        *(("told", _told(message)) for message in (job.messages or ())[-_SHOWN_MESSAGES:]),
-        *(("asks for", _asked(question)) for question in answerable(job)),
+        *(("told", _message_text(message)) for message in (job.messages or ())[-_SHOWN_MESSAGES:]),
+        *(("asks for", _question_text(question)) for question in answerable(job)),
         ("progress", one_line(job.progress[-1]) if job.progress else ""),
         ("error", one_line(job.error or "")),
     ]
     return [job.id, *(f"  {label:<16}{text}" for label, text in rows if text)]
 
 
-def _missing(job: Job, now: float) -> str:
+def _unreachable(job: Job, now: float) -> str:
     since = job.unreachable_since
     return "" if since is None else f"its host cannot be reached since {_moment(since, now)}"
 
 
-def _told(message: Message) -> str:
+def _message_text(message: Message) -> str:
     late = "" if message.delivered_at is not None else " (not delivered)"
     return f"{_beginning(message.text)}{late}"
 
 
-def _asked(question: Question | PastQuestion) -> str:
+def _question_text(question: Question | PastQuestion) -> str:
     return f"{one_line(question.tool)} {_beginning(shown_input(question.input))} ({question.id})"
 
 
 def _evidence_rows(evidence: Evidence | None) -> list[tuple[str, str]]:
-    """What the run did, as it was measured."""
+    """What the run was measured to do."""
     if evidence is None:
         return []
     calls = [f"{one_line(tool)} {count}" for tool, count in (evidence.tools or {}).items()]
@@ -135,13 +135,13 @@ def _some(names: Sequence[str]) -> str:
 
 
 def short_id(job_id: str) -> str:
-    """Return the end of an id, which is random: its beginning is a time that many share."""
-    # One on another machine is told by its host.
+    """Return the end of an id, which is random; its beginning is a time that many ids share."""
+    # The id of a job on another machine needs its host.
     return job_id if "@" in job_id else job_id[-_SHORT_ID_CHARS:]
 
 
 def age(seconds: float) -> str:
-    """A time that went by, in its largest unit; nothing is younger than now."""
+    """Format a duration in its largest unit; a negative one is 0."""
     for size, unit in _AGES:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"

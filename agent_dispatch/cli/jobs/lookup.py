@@ -32,7 +32,7 @@ class NoJobsError(DispatchError):
 
 
 class NotAJobError(InvalidRequestError):
-    """The text cannot be a part of an id."""
+    """The text cannot be part of an id."""
 
     def __init__(self, text: str) -> None:
         super().__init__(
@@ -119,7 +119,7 @@ def _matching(ids: Iterable[str], part: str) -> Iterator[str]:
 
 
 def _candidate(store: JobStore, job_id: str) -> str:
-    """Return a line about a job, with the form of its id that tells it from the others."""
+    """Return a line about one of several matching jobs."""
     if "@" in job_id:
         return job_id
     try:

@@ -1,4 +1,4 @@
-"""Commands about permission questions: see what agents ask for, and answer."""
+"""Commands about permission questions: `questions` and `answer`."""
 
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def questions(*, json: bool = False, shell: Shell) -> int:
 
     Args:
         json: Print the list as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     found = waiting_questions(open_store(shell))
     if open_remote_jobs(shell).ids():
@@ -52,8 +52,8 @@ def answer(
         job_id: The beginning or the end of its id, at least 4 digits; or `last`.
         answer: allow or deny.
         question: The id of the question; by default the oldest of the job.
-        json: Print what came of it as JSON.
-        shell: The outside world.
+        json: Print the outcome as JSON.
+        shell: Streams and environment of this call.
     """
     check_choice("The answer", answer, _ANSWERS)
     full = find_job(open_store(shell), job_id, open_remote_jobs(shell))
@@ -66,8 +66,8 @@ def answer(
         write_lines(shell, [f"Allowed once. Its session goes on in job {answered.job_id}."])
         remark(shell, f"Its answer: agent-dispatch wait {short_id(answered.job_id)}", Colour.FAINT)
     else:
-        said = "Allowed this call." if answer == Verdict.ALLOW else "Denied this call."
-        write_lines(shell, [said])
+        done = "Allowed this call." if answer == Verdict.ALLOW else "Denied this call."
+        write_lines(shell, [done])
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The command that tells a running agent something more."""
+"""`send`: tell a running agent something more."""
 
 from agent_dispatch.cli.errors import report_error
 from agent_dispatch.cli.jobs.display import short_id
@@ -32,8 +32,8 @@ def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         job_id: The beginning or the end of its id, at least 4 digits; or `last`.
         text: What the agent should know or do.
-        json: Print what came of it as JSON.
-        shell: The outside world.
+        json: Print the outcome as JSON.
+        shell: Streams and environment of this call.
     """
     store = open_store(shell)
     full = find_job(store, job_id, open_remote_jobs(shell))
@@ -59,6 +59,6 @@ def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
     elif outcome is SendOutcome.ALREADY_TERMINAL:
         report_error(shell, JobEndedError(sending), as_json=False)
     else:
-        said = "Delivered to" if outcome is SendOutcome.DELIVERED else "Queued for"
-        write_lines(shell, [f"{said} job {short_id(full)}."])
+        done = "Delivered to" if outcome is SendOutcome.DELIVERED else "Queued for"
+        write_lines(shell, [f"{done} job {short_id(full)}."])
     return _DONE if outcome in (SendOutcome.DELIVERED, SendOutcome.QUEUED) else _FAILED

@@ -1,4 +1,4 @@
-"""`stats`: what runs cost and how they went, from the ledger."""
+"""`stats`: cost and outcome of runs, from the ledger."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ def stats(*, since: str = "7d", by: str = "agent", json: bool = False, shell: Sh
         since: A period such as 7d or 24h, or a date such as 2026-11-02.
         by: Group by agent, day, caller or model.
         json: Print an array with an object for each group.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     grouping, now = _grouping(by), time.time()
     begin = since_time(since, now)
@@ -60,7 +60,7 @@ def stats(*, since: str = "7d", by: str = "agent", json: bool = False, shell: Sh
 
 
 def account_use(limits: AccountLimits, now: float) -> str:
-    """Say how much of the account's limits is in use, and how old that is."""
+    """Describe how much of the account's limits is used, and how old that figure is."""
     windows = ", ".join(_window(window) for window in limits.windows)
     refused = "the API refused the last run" if limits.status == "rejected" else ""
     what = "; ".join(filter(None, (windows, refused)))

@@ -1,4 +1,4 @@
-"""`why`: the facts that decided how a job went, one line each."""
+"""`why`: what decided how a job went, one line for each fact."""
 
 from collections.abc import Iterator
 
@@ -20,12 +20,12 @@ _NOTABLE_WAIT_S = 1.0
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """One thing that decided what happened."""
+    """One fact that decided what happened."""
 
     what: str
     value: str
     where: str
-    """Where it comes from."""
+    """Its source."""
 
     def line(self) -> str:
         """Word it for people."""
@@ -38,7 +38,7 @@ def why(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         json: Print an array of objects with what, value and where.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     job = read_job(shell, job_id)
     reasons = list(reasons_for(job, shell))[:MAX_LINES]
@@ -50,7 +50,7 @@ def why(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
 
 
 def reasons_for(job: Job, shell: Shell) -> Iterator[Reason]:
-    """Yield what decided, the most telling first."""
+    """Yield the reasons, the most important first."""
     record = f"the record of job {short_id(job.id)}"
     yield Reason("outcome", _outcome(job), record)
     if job.error:
@@ -78,8 +78,8 @@ def _denials(job: Job, record: str) -> Iterator[Reason]:
         return
     if result.denied_tools:
         # The hint names the rule, hook or mode that denied the call.
-        said = (result.hint or "").partition("\n")[0] or ", ".join(result.denied_tools)
-        yield Reason("denied", said, "the permissions of its Claude Code session")
+        cause = (result.hint or "").partition("\n")[0] or ", ".join(result.denied_tools)
+        yield Reason("denied", cause, "the permissions of its Claude Code session")
     if result.verified is not None:
         verdict = "passed" if result.verified else "did not pass"
         yield Reason("verify", f"the agent's command {verdict}", record)
@@ -99,7 +99,7 @@ def _waits(job: Job, record: str) -> Iterator[Reason]:
 
 
 def _limits(job: Job, shell: Shell) -> Iterator[Reason]:
-    """Yield the limits that ended it, with the place that sets them now."""
+    """Yield the limits that ended it, and where they are set now."""
     try:
         snapshot = open_registry(shell).snapshot()
         agent = snapshot.effective(job.agent)
@@ -127,13 +127,13 @@ def _limits(job: Job, shell: Shell) -> Iterator[Reason]:
 
 
 def _money(job: Job, snapshot: ConfigSnapshot) -> Iterator[Reason]:
-    """Yield what limits its cost now, if that ended it or kept it from starting."""
+    """Yield the limits on its cost, if one of them ended it or prevented its start."""
     over_cap = job.result is not None and job.result.budget_exceeded
     if job.error_type is not ErrorType.BUDGET and not over_cap:
         return
     settings = snapshot.settings
     if job.started_at is None:
-        # Its cap did not fit under one of them; the error says which.
+        # Its cap exceeded one of these; the error says which.
         for name in ("max_cost_per_day_usd", "max_cost_per_tree_usd"):
             if (ceiling := getattr(settings, name)) is not None:
                 yield Reason("ceiling", dollars(ceiling), f"{name} of [settings]")

@@ -92,7 +92,7 @@ def run(
         background: Start a background job, print its id and return at once.
         stream: Print a line for each thing the agent does.
         json: Print the result as the MCP tool `dispatch` answers it.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     check_call_timeout(timeout_seconds)
     if response_format:
@@ -144,7 +144,7 @@ def try_agent(
         timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
         stream: Print a line for each thing the agent does.
         json: Print the result as the MCP tool `dispatch` answers it.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     return run(name, task, timeout_seconds=timeout_seconds, stream=stream, json=json, shell=shell)
 
@@ -159,7 +159,7 @@ def parallel(
         aggregate: The agent that combines all answers into one.
         stream: Print a line for each thing the agents do.
         json: Print what the MCP tool `dispatch_parallel` answers, nothing cut.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     members = read_members(read_text(shell, file, "The list of tasks"))
     ended = _in_foreground(
@@ -169,7 +169,7 @@ def parallel(
     )
     outcome = parallel_result(ended, members, aggregate)
     if json:
-        _write_parallel(shell, _told(outcome))
+        _write_parallel(shell, outcome)
     else:
         show_parallel(shell, outcome)
     failures = failures_of(*outcome.individual_results, outcome.aggregated)
@@ -198,7 +198,7 @@ def dialogue(
         timeout_seconds: Seconds for all of it, 10 to 7200; 0 gives each turn its agent's own.
         stream: Print a line for each thing the agents do.
         json: Print what the MCP tool `dispatch_dialogue` answers, nothing cut.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     check_call_timeout(timeout_seconds)
     check_range("--max-rounds", max_rounds, 1, MAX_ROUNDS)
@@ -261,18 +261,9 @@ def _submit(shell: Shell, request: DispatchRequest, *, as_json: bool) -> int:
 
 
 def _write_parallel(shell: Shell, outcome: ParallelResult) -> None:
-    results = list(outcome.individual_results)
+    results = [worded(result, in_shell) for result in outcome.individual_results]
     if outcome.aggregated is None:
         write_json(shell, results)
     else:
-        write_json(
-            shell, ParallelAnswer(individual_results=[*results], aggregated=outcome.aggregated)
-        )
-
-
-def _told(outcome: ParallelResult) -> ParallelResult:
-    aggregated = outcome.aggregated
-    return ParallelResult(
-        individual_results=[worded(result, in_shell) for result in outcome.individual_results],
-        aggregated=None if aggregated is None else worded(aggregated, in_shell),
-    )
+        aggregated = worded(outcome.aggregated, in_shell)
+        write_json(shell, ParallelAnswer(individual_results=[*results], aggregated=aggregated))

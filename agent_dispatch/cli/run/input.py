@@ -10,7 +10,7 @@ def read_text(shell: Shell, name: str, what: str) -> str:
     """Read the file `name`, or stdin for `-`.
 
     Args:
-        shell: The outside world.
+        shell: Streams and environment of this call.
         name: The argument of the command.
         what: The subject of an error, such as "The task".
 

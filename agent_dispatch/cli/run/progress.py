@@ -1,4 +1,4 @@
-"""Live progress on stderr, which nothing ever waits for."""
+"""Live progress on stderr; nothing ever waits for it."""
 
 import contextlib
 import os
@@ -30,25 +30,25 @@ class Style(Enum):
     """How progress is shown."""
 
     LINE = "line"
-    """One line for each agent that is at work, rewritten, with the seconds that went by."""
+    """A line for each running agent, rewritten in place, with the seconds since the start."""
     STREAM = "stream"
-    """A line for each message; of a burst the newest."""
+    """A line for each message; only the newest of a burst."""
     LOG = "log"
     """The newest message of each agent, at most once a second."""
 
 
 def style_for(shell: Shell, *, stream: bool) -> Style:
-    """Choose by what reads stderr, and by what was asked for."""
+    """Choose the style by the kind of stderr and by the option `--stream`."""
     if stream:
         return Style.STREAM
     return Style.LINE if is_plain_terminal(shell.stderr, shell.environ) else Style.LOG
 
 
 class ProgressView:
-    """Takes the progress of dispatches and shows it.
+    """Shows the progress of dispatches.
 
-    Writing happens in a thread: a reader of stderr that is stuck delays neither the dispatch nor
-    its deadline, and one that is gone does not end it.
+    It writes in a thread: a reader of stderr that is stuck delays neither the dispatch nor its
+    deadline, and a closed stderr does not end it.
     """
 
     def __init__(self, stderr: TextIO, style: Style) -> None:
@@ -77,7 +77,7 @@ class ProgressView:
 
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
-        """Write nothing for as long as the block runs: something else uses the terminal."""
+        """Write nothing while the block runs, because something else uses the terminal."""
         if self._writing.acquire(timeout=_CLOSE_WITHIN_S):
             try:
                 if self._style is Style.LINE:
@@ -93,7 +93,7 @@ class ProgressView:
             self._news.set()
 
     async def show(self) -> None:
-        """Write what comes until cancelled."""
+        """Write new messages until cancelled."""
         pace_s = _LOG_PACE_S if self._style is Style.LOG else _PACE_S
         # A terminal shows the seconds go by; a file needs no such lines.
         patience_s = 1 - pace_s if self._style is Style.LINE else float("inf")
@@ -108,7 +108,7 @@ class ProgressView:
                 await self._news.wait()
 
     def close(self) -> None:
-        """Write what is left, take rewritten lines away, and be silent from now on."""
+        """Write pending messages, erase rewritten lines, and write nothing from now on."""
         if self._writing.acquire(timeout=_CLOSE_WITHIN_S):
             try:
                 if self._style is Style.LINE:

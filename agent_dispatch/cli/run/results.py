@@ -1,4 +1,4 @@
-"""How the result of a dispatch is shown, and the exit status that it gives."""
+"""Show the result of a dispatch, and derive the exit status."""
 
 import signal
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ def exit_status(failures: Iterable[ErrorType | None], signum: signal.Signals | N
     """0 success, 124 if all failures are timeouts, 128 + n if ended by signal n, 1 otherwise."""
     if signum is not None:
         return 128 + signum
-    statuses = {_TIMEOUT_STATUS if it is ErrorType.TIMEOUT else 1 for it in failures}
+    statuses = {_TIMEOUT_STATUS if kind is ErrorType.TIMEOUT else 1 for kind in failures}
     return min(statuses, default=0)
 
 
@@ -72,7 +72,7 @@ def _shortened(details: str) -> str:
 
 
 def show_hint(shell: Shell, hint: str | None, steps: Iterable[NextStep] | None) -> None:
-    """Say what the reader of an answer should know, and what to do about it."""
+    """Write the hint of a result and its tips."""
     if hint:
         remark(shell, f"hint: {hint}", Colour.DOUBTFUL)
     for tip in all_tips(steps):
@@ -132,7 +132,7 @@ def show_dialogue(shell: Shell, result: DialogueResult) -> None:
 
 
 def _facts(result: DispatchResult) -> list[str]:
-    """Turns, time, cost, session and job, as far as they are known."""
+    """Turns, time, cost, session and job, as far as known."""
     facts = [
         f"cached, from {result.cached_at}" if result.cached else None,
         None if result.num_turns is None else counted(result.num_turns, "turn"),
@@ -146,7 +146,7 @@ def _facts(result: DispatchResult) -> list[str]:
 
 
 def _evidence_facts(evidence: Evidence | None) -> list[str]:
-    """What the run was seen to do, in numbers."""
+    """Counts of what the run was seen to do."""
     if evidence is None:
         return []
     lists = (("changed file", evidence.files_changed), ("commit", evidence.commits))

@@ -1,4 +1,4 @@
-"""Permission questions of an attended run, asked on the terminal that it was started from."""
+"""Permission questions of a run in the foreground, asked on its terminal."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ GiveAnswer = Callable[[str, Verdict, str], Awaitable[object]]
 
 
 def can_ask(shell: Shell) -> bool:
-    """Whether a person reads stderr and types on stdin; a pipe never answers."""
+    """Whether a person reads stderr and types on stdin."""
     return shell.stdin.isatty() and is_plain_terminal(shell.stderr, shell.environ)
 
 
@@ -53,7 +53,7 @@ class AskHere:
         self._changed = trio.Event()
 
     def on_progress(self, progress: Progress) -> None:
-        """Take note of what is asked now, and return at once."""
+        """Note the open questions and return at once."""
         self._job_id = progress.job_id or self._job_id
         if progress.questions is not None:
             self._open = {question.id: question for question in progress.questions}
@@ -74,7 +74,7 @@ class AskHere:
                 try:
                     line = await self._line_while_open(question)
                 except BaseException:
-                    self._say("\n")  # The answer of the run does not go on in our line.
+                    self._say("\n")  # The answer of the run begins on a new line.
                     raise
                 if line is None:
                     self._say("\nThe agent no longer asks.\n")
@@ -86,7 +86,7 @@ class AskHere:
                     return  # The terminal is closed.
 
     async def _line_while_open(self, question: Question) -> str | None:
-        """What is typed, with its line feed; None if the question is closed before."""
+        """Return the typed line with its newline; None if the question is closed before."""
         stdin = self._stdin()
         # Input typed before the question was shown does not answer it.
         with contextlib.suppress(termios.error):
@@ -132,7 +132,7 @@ def make_asker(
         return None
 
     def say(text: str) -> None:
-        # A terminal that is gone asks nobody; the question stays open.
+        # If the terminal is gone, the question stays open.
         with contextlib.suppress(OSError):
             shell.stderr.write(paint(text, Colour.DOUBTFUL, shell.stderr, shell.environ))
             shell.stderr.flush()

@@ -1,6 +1,6 @@
-"""Byte code, written at `init`: installers such as uv leave it out, and a first start is slow then.
+"""Write byte code at `init`.
 
-Each session of a client starts the server, and each command a Python, so all of them gain.
+Installers such as uv do not write it, and then the first start is slow.
 """
 
 import compileall
@@ -22,10 +22,10 @@ _TIMEOUT_S = 120.0
 
 
 def write_byte_code() -> None:
-    """Compile this package, and what it imports; quick if that was done before.
+    """Compile this package and its dependencies; quick if that was done before.
 
-    A directory that cannot be written is passed over, as Python does. Like an installer, this does
-    not ask PYTHONDONTWRITEBYTECODE, which is about what programs leave behind when they run.
+    A directory that cannot be written is skipped, as Python does. Like an installer, this ignores
+    PYTHONDONTWRITEBYTECODE.
     """
     compileall.compile_dir(Path(agent_dispatch.__file__).parent, quiet=2)
     if _has_byte_code(_SLOW):

@@ -74,7 +74,7 @@ def init(
         all: Add all projects that Claude Code knows as agents, without asking.
         yes: Replace a foreign registration of the name without asking.
         json: Print what was done as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     consents = partial(_consent, shell, yes=yes)
     if client or print_:

@@ -1,4 +1,4 @@
-"""The projects that Claude Code knows, offered as agents: shown, chosen, added."""
+"""Offer the projects that Claude Code knows as agents."""
 
 import re
 import shlex
@@ -30,7 +30,7 @@ _SEPARATORS = re.compile(r"[\s,]+")
 
 
 class Offered(msgspec.Struct, frozen=True):
-    """What became of the projects."""
+    """The result of an offer."""
 
     left: list[KnownProject] = []
     """Projects that were not added."""
@@ -45,7 +45,7 @@ def offer_projects(
 
     Args:
         registry: Gets the new agents.
-        shell: The outside world.
+        shell: Streams and environment of this call.
         add_all: Add all without asking.
         as_json: Show nothing and ask nothing.
         reports: Warn if Claude Code's configuration cannot be read.
@@ -68,7 +68,9 @@ def offer_projects(
             picked = ask_which(projects, shell)
     added = [add_agent(registry, project.name, project.directory) for project in picked]
     if not as_json:
-        write_lines(shell, [f"Added {it.agent}: {one_line(it.directory or '')}" for it in added])
+        write_lines(
+            shell, [f"Added {change.agent}: {one_line(change.directory or '')}" for change in added]
+        )
     return Offered(
         left=[project for project in projects if project not in picked],
         added=[change.agent for change in added],

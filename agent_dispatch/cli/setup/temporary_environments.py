@@ -30,7 +30,7 @@ _TEMPORARY_FOLDERS = ("/tmp", "/var/tmp", "/private/tmp")
 
 
 class Temporary(NamedTuple):
-    """Why an environment will not last."""
+    """Why an environment is temporary."""
 
     reason: str
     runner: str | None = None
@@ -76,9 +76,9 @@ def source_of_this() -> str | None:
     """
     # By its command, because the distribution may have another name.
     commands = importlib.metadata.entry_points(group="console_scripts", name=SERVER_NAME)
-    ours = (it.dist for it in commands if it.module.partition(".")[0] == _PACKAGE)
+    ours = (entry.dist for entry in commands if entry.module.partition(".")[0] == _PACKAGE)
     try:
-        text = next((it.read_text("direct_url.json") for it in ours if it is not None), None)
+        text = next((dist.read_text("direct_url.json") for dist in ours if dist is not None), None)
         return None if text is None else source_of(msgspec.json.decode(text, type=Origin))
     except msgspec.DecodeError:
         return None
@@ -110,12 +110,12 @@ def source_of(origin: Origin) -> str:
 
 
 class Lasting(msgspec.Struct, frozen=True):
-    """The registration to make, and what to tell the user about it."""
+    """The registration to make, with remarks for the user."""
 
     registration: dict[str, object]
     note: str | None = None
     warning: str | None = None
-    """Why it will break."""
+    """Why the registration will break."""
     advice: str | None = None
     """What to do about that."""
 

@@ -1,4 +1,4 @@
-"""`uninstall`: takes back what `init` wrote outside our own directory."""
+"""`uninstall`: remove what `init` wrote outside our own directory."""
 
 import contextlib
 import os
@@ -67,7 +67,7 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     Args:
         yes: Do not ask.
         json: Print what was done as JSON.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     config = config_path(shell.environ)
     if not yes and not _consents(_places(read_record(str(config)), shell.environ), shell):
@@ -75,7 +75,7 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
         return 1
     report = Uninstalled()
     with contextlib.ExitStack() as stack:
-        # Without our directory, no `init` is writing, and none is to be made.
+        # Without our directory, no `init` can be writing; do not create it for a lock.
         if os.path.isdir(os.path.dirname(record_path(str(config)))):
             stack.enter_context(installing(str(config)))
         record = read_record(str(config))
@@ -102,7 +102,7 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
 
 
 def _places(record: Record | None, environ: Mapping[str, str]) -> Sequence[Written]:
-    """Say where our entries may be: where the record says, or everywhere without one."""
+    """List where our entries may be: the recorded files, or all possible ones without a record."""
     if record is not None:
         return record.written
     home = home_directory(environ)
@@ -126,7 +126,7 @@ def _consents(places: Sequence[Written], shell: Shell) -> bool:
 
 
 def _take_out(place: Written, report: Uninstalled, environ: Mapping[str, str]) -> None:
-    """Remove one entry, or say why it stays.
+    """Remove one entry, or report in `report.left` why it stays.
 
     Raises:
         DispatchError: The entry is still there.
@@ -169,7 +169,7 @@ def _unregister(place: Written, report: Uninstalled, environ: Mapping[str, str])
 
 
 def _environ_of(file: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Let Claude Code use the configuration that the record names."""
+    """Return the environment in which Claude Code uses the recorded configuration file."""
     changed = dict(environ)
     if file != str(claude_config_path(changed)):
         changed.pop("CLAUDE_CONFIG_DIR", None)

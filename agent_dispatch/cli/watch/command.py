@@ -17,18 +17,18 @@ from agent_dispatch.model.job import MAX_LISTED, Job, JobStatus
 LOOK_EVERY_S = 1.0
 """How often the records are read; progress is written once a second at most."""
 _NEWEST = 200
-"""Ended jobs that are looked at; those at work are all shown."""
+"""How many ended jobs are read at most; running and pending ones are all read."""
 
 
 class Seen(NamedTuple):
-    """What one look at the records found."""
+    """The jobs that one look at the records found."""
 
     items: Sequence[Item]
     opened: Job | None
 
 
 class Watcher:
-    """Looks at the records of jobs, in a thread; an ended job is read once."""
+    """Reads the records of jobs; an ended job is read once. Call it in a thread."""
 
     def __init__(self, store: JobStore) -> None:
         """Look at the jobs of `store`."""
@@ -36,7 +36,7 @@ class Watcher:
         self._ended: dict[str, Item] = {}
 
     def look(self, opened: str = "") -> Seen:
-        """Read the jobs at work and those that ended in the last hour; and `opened` as a whole."""
+        """Read the jobs that run, wait or ended in the last hour, and the whole of `opened`."""
         since = time.time() - KEPT_S
         items: dict[str, Item] = {}
         for job_id in dict.fromkeys(self._candidates(since)):
@@ -75,7 +75,7 @@ def watch(job_id: str = "", /, *, shell: Shell) -> int:
 
     Args:
         job_id: Open this job: the beginning or the end of its id, at least 4 digits, or `last`.
-        shell: The outside world.
+        shell: Streams and environment of this call.
     """
     import trio
 
@@ -104,7 +104,7 @@ def watch(job_id: str = "", /, *, shell: Shell) -> int:
 
 
 def status_of(ended: int | Exception) -> int:
-    """Give the exit status; an error that was handed out as a value is raised."""
+    """Return the exit status, or raise an error that was returned as a value."""
     if isinstance(ended, Exception):
         raise ended
     return 128 + ended if isinstance(ended, signal.Signals) else ended
@@ -120,13 +120,13 @@ async def follow_changes(
     """Print a line for each change, until no job runs.
 
     Args:
-        shell: The outside world.
+        shell: Streams and environment of this call.
         watcher: Looks at the jobs.
         only: Print this job's changes alone; empty for all.
-        may_end: Whether no more jobs are about to start.
+        may_end: Whether no more jobs will start.
 
     Returns:
-        The exit status, or what failed: raised, it would leave nurseries as a group.
+        The exit status, or the error: nurseries would wrap a raised one in a group.
     """
     try:
         await _follow(shell, watcher, only, may_end)
@@ -147,7 +147,7 @@ async def _follow(shell: Shell, watcher: Watcher, only: str, may_end: Callable[[
         items = [item for item in (await in_thread(watcher.look)).items if only in ("", item.id)]
         for item in (row.item for row in as_trees(items)):
             state = (item.status, item.doing)
-            # A job that had ended before is no change.
+            # At the first look, a job that has ended is not a change.
             if shown.get(item.id) != state and not (is_first and item.is_ended):
                 write_lines(shell, [_line(item)], at_once=True)
             shown[item.id] = state

@@ -1,4 +1,4 @@
-"""What the keys of `watch` do: a view and a key give the next view, and maybe a command."""
+"""The keys of `watch`: a view and a key give the next view, and perhaps a command."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class Mode(StrEnum):
 
 
 class CommandKind(StrEnum):
-    """What a key asks for beyond the view."""
+    """What a command does."""
 
     QUIT = "quit"
     CANCEL = "cancel"
@@ -52,7 +52,7 @@ class CommandKind(StrEnum):
 
 
 class Command(NamedTuple):
-    """Something to do."""
+    """Something that a key asks for, other than another view."""
 
     kind: CommandKind
     job_id: str = ""
@@ -75,16 +75,16 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     typed: str = ""
     filter: str = ""
     notice: str = ""
-    """What the last command came to."""
+    """The result of the last command."""
 
     @property
     def target(self) -> str:
-        """The job that a command is about."""
+        """The job that a command acts on."""
         return self.opened or self.selected
 
 
 def keys_in(data: bytes) -> Iterator[str]:
-    """Give the keys that a terminal sent: names of special keys, and single characters."""
+    """Yield the keys that a terminal sent: names of special keys, and single characters."""
     for match in _KEY.finditer(data):
         key = match[0]
         if (name := _SPECIAL.get(key)) is not None:
@@ -96,7 +96,7 @@ def keys_in(data: bytes) -> Iterator[str]:
 def press(
     view: View, key: str, ids: Sequence[str], questions: Mapping[str, str]
 ) -> tuple[View, Command | None]:
-    """Give the view after a key, and what the key asks for.
+    """Return the view after a key, and the command of the key.
 
     Args:
         view: The view before.
@@ -192,7 +192,7 @@ def _move(view: View, key: str, ids: Sequence[str]) -> View:
 
 
 def follow(view: View, ids: Sequence[str]) -> View:
-    """Give the view after the list has changed: the cursor stays on its job while that is there."""
+    """Return the view after the list has changed; the cursor stays on its job if it is there."""
     if view.selected in ids or not ids:
         return view
     return msgspec.structs.replace(view, selected=ids[0])

@@ -1,4 +1,4 @@
-"""The rows of `watch`: what is shown of each job, and how jobs belong together as trees."""
+"""The rows of `watch`: the fields of a job, and the order of jobs as trees."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Item(NamedTuple):
     status: str
     """A `JobStatus`, or `asking`."""
     doing: str
-    """What the agent does now, or how the job ended; one line."""
+    """What the agent is doing, or how the job ended; one line."""
     task: str
     created_at: float
     completed_at: float | None
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 
 def item_of(job: Job) -> Item:
-    """Cut a job down to its row."""
+    """Return the fields of a job that its row shows."""
     return Item(
         id=job.id,
         agent=agents_of(job),
@@ -75,28 +75,28 @@ def item_of(job: Job) -> Item:
 
 
 def agents_of(job: Job) -> str:
-    """Name all agents of a job."""
+    """Return the names of all agents of a job."""
     return " + ".join(map(one_line, job.agents or [job.agent]))
 
 
 def status_of(job: Job) -> str:
-    """Give the status that is shown of a job."""
+    """Return the status to show."""
     return ASKING if job.question is not None else job.status.value
 
 
 def _doing(job: Job) -> str:
     if (question := job.question) is not None:
         return shown_text(f"{question.tool}: {_target(question)}"[:_TEXT_CHARS])
-    said = job.progress[-1] if job.progress else ""
+    text = job.progress[-1] if job.progress else ""
     if job.status.is_terminal:
-        said = job.error or (job.result.result if job.result is not None else "") or said
-    text = one_line(said[:_TEXT_CHARS])
-    # The agent has a column of its own.
+        text = job.error or (job.result.result if job.result is not None else "") or text
+    text = one_line(text[:_TEXT_CHARS])
+    # The agent has its own column.
     return text.removeprefix(f"{one_line(job.agent)} · ") or one_line(job.task[:_TEXT_CHARS])
 
 
 def _target(question: Question) -> str:
-    """Return what the call is about, as a line of progress has it; the opened job shows all."""
+    """Return the target of the call, as in a line of progress; the opened job shows all."""
     try:
         target = target_of(msgspec.convert(question.input, ToolInput))
     except msgspec.ValidationError:
@@ -105,7 +105,7 @@ def _target(question: Question) -> str:
 
 
 def evidence_text(evidence: Evidence | None) -> str:
-    """Say in a few words what a run was seen to do."""
+    """Describe in a few words what a run was seen to do."""
     if evidence is None:
         return ""
     counts = (

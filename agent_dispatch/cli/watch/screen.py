@@ -1,4 +1,4 @@
-"""How `watch` looks: lines of styled text for a screen of a given size."""
+"""Draw `watch` as lines of styled text for a screen of a given size."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Scene(NamedTuple):
 
 
 def draw(view: View, scene: Scene) -> list[Text]:
-    """Give the lines of the screen, exactly as many as it has, none wider than it is."""
+    """Return exactly as many lines as the screen has, none wider than it is."""
     room = max(scene.height - _HEAD_LINES - _FOOT_LINES, 1)
     if view.mode is Mode.HELP:
         lines = [_title("Keys"), Text(), *(Text(f"  {key:<16}{what}") for key, what in _HELP)]
@@ -111,8 +111,8 @@ def _summary(view: View, scene: Scene) -> Text:
         (statuses.count(JobStatus.PENDING), "queued"),
         (sum(row.item.is_ended for row in scene.rows), "ended in the last hour"),
     ]
-    told = " · ".join(f"{count} {what}" for count, what in counts if count)
-    line = Text.assemble(("agent-dispatch", "bold"), f" · {told}" if told else "")
+    counted = " · ".join(f"{count} {what}" for count, what in counts if count)
+    line = Text.assemble(("agent-dispatch", "bold"), f" · {counted}" if counted else "")
     if view.filter:
         line.append(f" · filter: {view.filter}", style="yellow")
     return line
@@ -161,11 +161,11 @@ def _job(view: View, scene: Scene, job: Job, room: int) -> list[Text]:
     if members := _members(scene, job):
         body += [_title("Members"), *members, Text()]
     body.append(_title("What it does"))
-    body += [line for said in scene.transcript for line in _wrapped(said, scene.width)]
+    body += [line for message in scene.transcript for line in _wrapped(message, scene.width)]
     for question in job.open_questions:
-        asked = shown_text(f"{question.tool}: ") + shown_input(question.input)
+        call = shown_text(f"{question.tool}: ") + shown_input(question.input)
         body += [Text(), Text("It asks: y allows this call, n denies it", style="bold yellow")]
-        body += _wrapped(asked, scene.width)
+        body += _wrapped(call, scene.width)
     if job.result is not None and job.result.result:
         body += [Text(), _title("Answer"), *_answer(job.result.result, scene.width)]
     if job.error:

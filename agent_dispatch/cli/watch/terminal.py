@@ -1,4 +1,4 @@
-"""`watch` on a terminal: keys, the screen, and what the keys ask for.
+"""`watch` on a terminal: read keys, draw the screen, run the commands of the keys.
 
 Built on rich, which renders and knows the width of characters. It comes with cyclopts; its `Live`
 is imported in 40 to 130 ms (3 MB). Textual has more to offer, but runs on asyncio and takes 250 to
@@ -63,7 +63,7 @@ async def watch_terminal(
     The terminal is as it was when this returns, also if cancelled.
 
     Args:
-        shell: The outside world.
+        shell: Streams and environment of this call.
         watcher: Looks at the jobs.
         service: Does what the keys ask for.
         opened: The job to begin with; empty for the list.
@@ -88,7 +88,7 @@ async def watch_terminal(
 
 
 class _Screen:
-    """What is on the screen, and the tasks that keep it true."""
+    """The state of the screen, and the tasks that update it."""
 
     def __init__(self, shell: Shell, watcher: Watcher, service: Service, view: View) -> None:
         self.left = trio.Event()
@@ -124,7 +124,7 @@ class _Screen:
             self.left.set()  # The terminal is gone.
 
     async def end_with(self, beside: Callable[[], Awaitable[object]]) -> None:
-        """Do something, and leave when it ends."""
+        """Run `beside`, and leave when it ends."""
         await beside()
         self.left.set()
 
@@ -142,12 +142,12 @@ class _Screen:
     async def _do(self, command: Command) -> None:
         short = short_id(command.job_id)
         try:
-            self._notice(await self._told(command, short))
+            self._notice(await self._carry_out(command, short))
         except DispatchError as error:
             self._notice(one_line(str(error)))
         self._look_now.set()
 
-    async def _told(self, command: Command, short: str) -> str:
+    async def _carry_out(self, command: Command, short: str) -> str:
         match command.kind:
             case CommandKind.CANCEL:
                 self._notice(f"Cancelling {short} …")
@@ -212,11 +212,11 @@ class _Screen:
 
 @contextlib.contextmanager
 def _keys_as_they_come(fd: int) -> Iterator[None]:
-    """Get each key at once and without an echo; Ctrl-C still is a signal, Ctrl-Z is not."""
+    """Read each key at once, without echo. Ctrl-C remains a signal, Ctrl-Z does not."""
     before = termios.tcgetattr(fd)
     tty.setcbreak(fd)
     mode = termios.tcgetattr(fd)
-    # A stopped program would leave the screen as it is.
+    # A stopped program would leave its screen behind.
     mode[6][termios.VSUSP] = b"\0"
     termios.tcsetattr(fd, termios.TCSADRAIN, mode)
     try:
