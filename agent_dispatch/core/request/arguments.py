@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from agent_dispatch.core.text import SURROGATE
+from agent_dispatch.core.text import SURROGATE, clip
 from agent_dispatch.errors import InvalidRequestError
 
 ParamsT = TypeVar("ParamsT", bound=msgspec.Struct)
@@ -90,7 +90,7 @@ def _unknown_names(
     unknown = [name for name in arguments if name not in known]
     for name in unknown[:_SHOWN_NAMES]:
         hint = elsewhere.get(str(name)) or nearest_name(str(name), known)
-        yield f"unknown argument {_clip(repr(name))}{hint}"
+        yield f"unknown argument {clip(repr(name), _SHOWN_CHARS)}{hint}"
     if len(unknown) > _SHOWN_NAMES:
         yield f"{len(unknown) - _SHOWN_NAMES} more unknown arguments"
 
@@ -158,8 +158,4 @@ def _show(value: object) -> str:
             return "a list"
         case _:
             kind = type(value).__name__
-    return f"{kind} {_clip(repr(value))}"
-
-
-def _clip(shown: str) -> str:
-    return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…"
+    return f"{kind} {clip(repr(value), _SHOWN_CHARS)}"

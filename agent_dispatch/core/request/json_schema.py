@@ -15,6 +15,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 import msgspec
 
 from agent_dispatch.core.request.arguments import nearest_name
+from agent_dispatch.core.text import clip
 from agent_dispatch.errors import SchemaError
 
 _DRAFTS = {
@@ -277,12 +278,8 @@ def _fail(path: str, wanted: str, value: Any) -> NoReturn:
 
 
 def _at(path: str) -> str:
-    return f" at {_clipped(path)}" if path else ""
+    return f" at {clip(path, _SHOWN_CHARS)}" if path else ""
 
 
 def _shown(value: Any) -> str:
-    return _clipped(msgspec.json.encode(value).decode())
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+    return clip(msgspec.json.encode(value).decode(), _SHOWN_CHARS)

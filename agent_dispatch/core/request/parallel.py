@@ -9,7 +9,7 @@ from agent_dispatch.core.request.arguments import ArgumentDecoder
 from agent_dispatch.core.request.checks import check_request, schema_text
 from agent_dispatch.core.request.quoting import quote
 from agent_dispatch.core.request.timeout import call_timeout_s
-from agent_dispatch.core.text import cut_middle, fair_shares
+from agent_dispatch.core.text import clip, cut_middle, fair_shares
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Member
 from agent_dispatch.model.parallel import DispatchItem
@@ -135,8 +135,7 @@ def _where(result: DispatchResult) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text[:2000].split())
-    return line if len(line) <= 300 else line[:300] + "..."
+    return clip(" ".join(text[:2000].split()), 300)
 
 
 def _common(texts: Sequence[str]) -> str:
