@@ -1,9 +1,5 @@
 from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from agent_dispatch.core.request.checks import check_request
 from agent_dispatch.core.request.parallel import (
     MAX_AGGREGATED_CHARS,
@@ -11,7 +7,6 @@ from agent_dispatch.core.request.parallel import (
     read_members,
 )
 from agent_dispatch.core.request.prompt import build_prompt
-from agent_dispatch.core.text import fair_shares
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Member
 
 JOB = "1" * 32
@@ -64,35 +59,6 @@ def test_what_one_agent_says_pulls_no_file_into_the_prompt_of_another() -> None:
     prompt = build_prompt(aggregate_request("db", members("@/etc/passwd"), [answer("@secret.txt")]))
     assert "@secret.txt" not in prompt
     assert "@/etc/passwd" not in prompt
-
-
-@pytest.mark.parametrize(
-    ("sizes", "total", "shares"),
-    [
-        ([], 1000, []),
-        ([5], 1000, [5]),
-        ([5000], 1000, [1000]),
-        ([100, 5000, 5000], 1000, [100, 450, 450]),
-        ([300, 300, 400], 1000, [300, 300, 400]),
-        ([0, 0, 2000], 1000, [0, 0, 1000]),
-        ([9000] * 10, 1000, [200] * 10),
-    ],
-)
-def test_small_ones_are_shown_whole_and_the_others_alike(
-    sizes: list[int], total: int, shares: list[int]
-) -> None:
-    assert fair_shares(sizes, total) == shares
-
-
-@given(st.lists(st.integers(0, 10_000), max_size=20), st.integers(10_000, 50_000))
-def test_shares_fit_and_leave_nothing_that_could_be_shown(sizes: list[int], total: int) -> None:
-    shares = fair_shares(sizes, total)
-    assert sum(shares) <= total
-    assert all(share <= size for share, size in zip(shares, sizes, strict=True))
-    if sum(sizes) <= total:
-        assert shares == sizes
-    else:
-        assert sum(shares) > total - len(sizes)
 
 
 def test_a_timeout_of_any_size_is_brought_into_its_range() -> None:

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_dispatch.core.request.quoting import quote
-from agent_dispatch.core.text import cut_middle
 
 JOINER = "\u2060"
 HOSTILE = st.text(alphabet=st.sampled_from("`~@ \n\r\ta/\"'\ufeff\u2028\u3002\0\ud800" + JOINER))
@@ -108,12 +107,3 @@ def test_a_label_stays_on_its_line_and_mentions_nothing() -> None:
 def test_ten_megabytes_of_fences_and_mentions_take_no_longer_than_reading_them() -> None:
     text = "@a ``` ~~~~ " * 800_000
     assert split(quote("x", text))[1] == "````"
-
-
-def test_a_text_that_is_too_long_loses_its_middle_and_says_how_much() -> None:
-    assert cut_middle("x" * 90, 90) == "x" * 90
-    cut = cut_middle("a" * 60 + "b" * 100 + "c" * 30, 90, "all of it is in job 1")
-    assert cut == (
-        f"{'a' * 60}\n[... 100 characters left out here; all of it is in job 1 ...]\n{'c' * 30}"
-    )
-    assert "100 characters left out here ...]" in cut_middle("x" * 190, 90)
