@@ -27,7 +27,7 @@ from agent_dispatch.jobs.locks import Locks
 from agent_dispatch.jobs.record_files import SUFFIX, RecordFiles
 from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary, summarise
 
-NEIGHBOURS = frozenset({"answers", "ledger", "live", "logs", "remote", "sessions", "slots"})
+OUR_FOLDERS = frozenset({"answers", "ledger", "live", "logs", "remote", "sessions", "slots"})
 """Our folders in the jobs directory."""
 _MAX_WARNINGS = 20
 _INDEX_AT_ONCE = 4096
@@ -237,7 +237,7 @@ class Lister:
 
     def _newest_ids(self, first: int, warnings: Warnings) -> Iterator[str]:
         """Ids, newest first; those without a time of creation come last, by name."""
-        names = self._records.names(NEIGHBOURS)
+        names = self._records.names(OUR_FOLDERS)
         for name in sorted(names.strangers):
             warnings.left_alone(name, "not a job record")
         for records in (names.ordered, names.others):

@@ -1,7 +1,7 @@
 """Oddities: entries of a jobs directory that are not what their names say, or that nobody expects.
 
 A symbolic link in place of a lock is one, and so is a file of another user. An oddity must not stop
-the removal of everything else, so it is found by looking, left alone, and reported.
+the removal of everything else, so it is found first, left alone, and reported.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent_dispatch.files import DISK, Disk, names_in
 from agent_dispatch.jobs.ids import is_job_id
 from agent_dispatch.jobs.late_answers import job_of
-from agent_dispatch.jobs.listing import NEIGHBOURS
+from agent_dispatch.jobs.listing import OUR_FOLDERS
 from agent_dispatch.jobs.locks import (
     ALIVE,
     BELL,
@@ -56,7 +56,7 @@ class Oddity(NamedTuple):
 
 def odd_entries(jobs: str, disk: Disk = DISK) -> Iterator[Oddity]:
     """Look at everything beside the records in a jobs directory; changes nothing."""
-    yield from _odd_in(jobs, lambda name: _DIRECTORY, disk, prefix="", only=NEIGHBOURS)
+    yield from _odd_in(jobs, lambda name: _DIRECTORY, disk, prefix="", only=OUR_FOLDERS)
     for folder in _EXPECTED:
         yield from _odd_in_folder(jobs, folder, disk)
     slots = os.path.join(jobs, "slots")
