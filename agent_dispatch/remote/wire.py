@@ -40,7 +40,8 @@ class Wire:
         """Talk over `send`.
 
         Args:
-            send: Sends bytes; waits while the other side takes none.
+            send: Sends bytes; waits while the other side takes none. Raises BrokenResourceError
+                or ClosedResourceError once it takes no more.
             on_frame: Gets each frame except pings and pongs; must not wait.
             dead_s: After how many silent seconds the link is dead.
         """
@@ -88,9 +89,9 @@ class Wire:
                     self._on_frame(frame)
 
     async def run(self) -> None:
-        """Send and ping until the link is dead. Raises what `send` raises."""
+        """Send and ping until the link is dead, or its other end takes no more bytes."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send_all)
+            nursery.start_soon(self._send_all, nursery.cancel_scope)
             nursery.start_soon(self._ping)
             # Each byte moves the deadline, so an event would be set far too often.
             while trio.current_time() < (dead_at := self._heard_at + self._dead_s):  # noqa: ASYNC110
@@ -102,7 +103,7 @@ class Wire:
         while True:
             ping_at = self._sent_at + self._dead_s / 4
             if trio.current_time() >= ping_at:
-                # Set before it is sent: while nothing can be sent, one queued ping is enough.
+                # Set before it is sent: while nothing can be sent, this loop must not spin.
                 self._sent_at = trio.current_time()
                 self.post(Ping())
             else:
@@ -113,7 +114,7 @@ class Wire:
         while self._short or self._long or self._is_sending:
             await self._flushed.wait()
 
-    async def _send_all(self) -> None:
+    async def _send_all(self, running: trio.CancelScope) -> None:
         while True:
             while not (self._short or self._long):
                 self._flushed.set()
@@ -122,7 +123,11 @@ class Wire:
             line = self._next_line()
             if line is not None:
                 self._is_sending = True
-                await self._send(line)
+                try:
+                    await self._send(line)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    running.cancel()
+                    return
                 self._is_sending = False
                 self._sent_at = trio.current_time()
 

@@ -130,6 +130,15 @@ def test_a_stub_that_is_stopped_does_not_keep_the_call_alive(gpu: Machine) -> No
         gpu.wait_until_quiet()
 
 
+def test_a_stub_whose_caller_reads_no_more_leaves_without_an_error(gpu: Machine) -> None:
+    with calling(gpu) as caller:
+        assert caller.ask(t="ask", what="agents")["t"] == "told"
+        assert caller.process.stdout is not None
+        caller.process.stdout.close()
+        caller.say(t="ask", what="agents")
+        assert caller.process.wait(30) == 0
+
+
 def test_while_the_caller_is_heard_the_lease_goes_on(gpu: Machine) -> None:
     with calling(gpu) as caller:
         caller.submit("train", "sleep=6", ID, lease_s=2)

@@ -69,3 +69,15 @@ async def test_short_frames_pass_a_long_one_and_pings_are_answered() -> None:
     kinds = [type(frame) for _, frame in sent.frames]
     assert kinds == [Event, Pong, Told]
     assert received == [Told(n=2)]
+
+
+@pytest.mark.parametrize("error", [trio.BrokenResourceError, trio.ClosedResourceError])
+async def test_a_link_whose_other_end_takes_no_more_bytes_is_over(error: type[Exception]) -> None:
+    async def send(data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    wire = Wire(send, lambda frame: None, dead_s=20)
+    wire.post(Told(n=1))
+    with trio.fail_after(5):
+        await wire.run()

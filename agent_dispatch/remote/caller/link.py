@@ -5,7 +5,6 @@ will not pass, such as a refused key, is reported at once. After any other failu
 again for as long as the caller of `connection` says.
 """
 
-import contextlib
 import random
 import secrets
 import shutil
@@ -192,9 +191,7 @@ class Link:
             async with trio.open_nursery() as nursery:
 
                 async def until_dead() -> None:
-                    # The process has stopped reading: it is about to exit.
-                    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                        await wire.run()
+                    await wire.run()
                     # No farewell: it could arrive after another link has taken over our calls.
                     child.end(END_NOW)
                     nursery.cancel_scope.cancel()

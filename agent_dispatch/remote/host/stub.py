@@ -78,12 +78,14 @@ async def serve(
         max_lease_s=MAX_LEASE_S,
     )
     async with trio.lowlevel.FdStream(stdin) as reads, trio.lowlevel.FdStream(stdout) as writes:
-        with suppress(trio.BrokenResourceError):
+        try:
             await writes.send_all(greeting(nonce, hello))
-            async with trio.open_nursery() as nursery:
-                stub = _Stub(writes, nursery, hello.host_id, environ, open_service, rights, doctor)
-                await stub.run(reads)
-                nursery.cancel_scope.cancel()
+        except trio.BrokenResourceError:
+            return  # The caller is gone already.
+        async with trio.open_nursery() as nursery:
+            stub = _Stub(writes, nursery, hello.host_id, environ, open_service, rights, doctor)
+            await stub.run(reads)
+            nursery.cancel_scope.cancel()
 
 
 class _Handlers(NamedTuple):
@@ -126,15 +128,15 @@ class _Stub:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._renew_leases)
                 nursery.start_soon(self._run_wire)
-                while chunk := await reads.receive_some(_CHUNK_BYTES):
-                    self._wire.feed(chunk)
+                # A broken stream is like EOF: sshd may use sockets, which can be reset.
+                with suppress(trio.BrokenResourceError):
+                    while chunk := await reads.receive_some(_CHUNK_BYTES):
+                        self._wire.feed(chunk)
                 self._leave()
                 await trio.sleep_forever()
 
     async def _run_wire(self) -> None:
-        # The caller has stopped reading.
-        with suppress(trio.BrokenResourceError):
-            await self._wire.run()
+        await self._wire.run()
         self._leave()
 
     def _leave(self) -> None:
