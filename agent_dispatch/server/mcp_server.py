@@ -69,9 +69,8 @@ def build_server(
     # Replaced, so that the library's OpenTelemetry spans are gone: nothing here exports them.
     server.middleware[:] = [
         handlers.cancel_notices.listen,
-        _check_call,
         _declare_tasks,
-        handlers.call_as_task,
+        handlers.intercept_call,
     ]
     server.extensions[tasks.EXTENSION] = {}
     for method, params, handler in handlers.tasks.handlers():
@@ -139,14 +138,22 @@ class _Handlers:
             return tasks.created(ctx, await self.tasks.job(envelope.task_id))
         return call_result(envelope, ctx.protocol_version)
 
-    async def call_as_task(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        """Answer a call that becomes an older task: the library refuses such answers of a tool."""
-        name = (ctx.params or {}).get("name")
-        if ctx.method != "tools/call" or not tasks.wants_task(ctx):
+    async def intercept_call(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Answer calls that the library would refuse: malformed ones, and those of older tasks.
+
+        The library does not say what is malformed, and takes no task for the answer of a tool.
+        """
+        if ctx.method != "tools/call":
             return await call_next(ctx)
-        if not isinstance(name, str) or not self._toolbox.may_be_task(name):
+        fields = ctx.params or {}
+        name = fields.get("name")
+        if not isinstance(name, str):
+            return _refuse(ctx, "A tool call needs `name`, the tool's name as text.")
+        if not isinstance(fields.get("arguments"), dict | None):
+            return _refuse(ctx, "`arguments` of a tool call must be an object.")
+        if not (tasks.wants_task(ctx) and self._toolbox.may_be_task(name)):
             return await call_next(ctx)
-        params = types.CallToolRequestParams.model_validate(ctx.params, by_name=False)
+        params = types.CallToolRequestParams.model_validate(fields, by_name=False)
         result = await self.call_tool(ctx, params)
         return result if isinstance(result, dict) else as_wire(result, ctx.protocol_version)
 
@@ -209,17 +216,6 @@ def _session_of(ctx: Context) -> str | None:
     """Return the client's session, if the request names it."""
     session = dict(ctx.meta or {}).get(_SESSION)
     return session if isinstance(session, str) and session else None
-
-
-async def _check_call(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Answer a tool call whose shape the library would refuse without saying what is wrong."""
-    if ctx.method == "tools/call":
-        params = ctx.params or {}
-        if not isinstance(params.get("name"), str):
-            return _refuse(ctx, "A tool call needs `name`, the tool's name as text.")
-        if not isinstance(params.get("arguments"), dict | None):
-            return _refuse(ctx, "`arguments` of a tool call must be an object.")
-    return await call_next(ctx)
 
 
 def _refuse(ctx: ServerRequestContext[Any], message: str) -> dict[str, Any]:
