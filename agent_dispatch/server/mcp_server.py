@@ -13,7 +13,6 @@ import mcp_types as types
 import trio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.server.models import InitializationOptions
 
 import agent_dispatch
 from agent_dispatch.errors import DispatchError
@@ -54,7 +53,7 @@ def build_server(
         arrived_at: Returns when a request came, on Trio's clock.
     """
     handlers = _Handlers(service, tools, arrived_at)
-    server = _Server(
+    server: Server[PendingCalls] = Server(
         SERVER_NAME,
         lifespan=handlers.open_pending_calls,
         version=agent_dispatch.__version__,
@@ -76,15 +75,6 @@ def build_server(
     for method, params, handler in handlers.tasks.handlers():
         server.add_request_handler(method, params, handler)
     return server
-
-
-class _Server(Server[PendingCalls]):
-    """The library's server, which knows the older tasks as types only."""
-
-    def create_initialization_options(self, *args: Any, **kwargs: Any) -> InitializationOptions:
-        options = super().create_initialization_options(*args, **kwargs)
-        capabilities = options.capabilities.model_copy(update={"tasks": tasks.capabilities()})
-        return options.model_copy(update={"capabilities": capabilities})
 
 
 class _Handlers:
@@ -223,10 +213,13 @@ def _refuse(ctx: ServerRequestContext[Any], message: str) -> dict[str, Any]:
 
 
 async def _declare_tasks(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:
-    """Declare the older tasks only to clients of the one revision that has them."""
+    """Declare the older tasks to clients of the one revision that has them.
+
+    The library knows them as types only.
+    """
     result = await call_next(ctx)
     if ctx.method != "initialize" or not isinstance(result, dict):
         return result
-    if result.get("protocolVersion") != tasks.FIRST_VERSION:
-        result["capabilities"].pop("tasks", None)
+    if result.get("protocolVersion") == tasks.FIRST_VERSION:
+        result["capabilities"]["tasks"] = tasks.CAPABILITIES
     return result

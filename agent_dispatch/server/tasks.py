@@ -35,6 +35,12 @@ Handler = Callable[[ServerRequestContext[Any], Any], Awaitable[dict[str, Any]]]
 EXTENSION = "io.modelcontextprotocol/tasks"
 FIRST_VERSION = "2025-11-25"
 """The only revision that has the older form."""
+CAPABILITIES: Mapping[str, Any] = {
+    "cancel": {},
+    "list": {},
+    "requests": {"tools": {"call": {}}},
+}
+"""The capabilities that the older form declares."""
 _RELATED = "io.modelcontextprotocol/related-task"
 _POLL_MS = 1000
 """Progress is recorded at most once a second."""
@@ -75,16 +81,6 @@ def created(ctx: ServerRequestContext[Any], job: Job) -> dict[str, Any]:
     if is_modern(ctx):
         return {"resultType": "task", **_modern(job)}
     return {"task": _old(job)}
-
-
-def capabilities() -> types.ServerTasksCapability:
-    """Return the capabilities that the older form declares."""
-    call = types.TasksToolsCapability(call=types.TasksCallCapability())
-    return types.ServerTasksCapability(
-        list=types.TasksListCapability(),
-        cancel=types.TasksCancelCapability(),
-        requests=types.ServerTasksRequestsCapability(tools=call),
-    )
 
 
 class Tasks:
