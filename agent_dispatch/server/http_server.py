@@ -16,7 +16,6 @@ import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -212,7 +211,7 @@ async def _serve_until_signal(
     listener: socket.socket,
     address: str,
     token: str,
-    open_service: Callable[[], AbstractAsyncContextManager[Any]],
+    open_service: OpenService,
     signals: Sequence[signal.Signals],
     leave: Leave,
 ) -> None:
