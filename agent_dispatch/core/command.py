@@ -141,7 +141,7 @@ def build_command(
         "PWD": _usable(agent, "directory", agent.directory),
         DEPTH_VARIABLE: str(depth + 1),
         MARKER_VARIABLE: marker,
-        # At least 1: for the CLI, 0 means to wait for ever.
+        # At least 1: for the CLI, 0 means to wait forever.
         _WAIT_CEILING_VARIABLE: str(max(1, math.ceil(timeout_s * 1000))),
     }
     if held := [*exclusive_above(environ), *exclusive]:

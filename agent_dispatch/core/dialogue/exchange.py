@@ -41,7 +41,7 @@ def check_dialogue(request: DialogueRequest) -> DialogueRequest:
     for name in ("requester", "responder", "topic"):
         check_text(name, getattr(request, name))
     if is_blank(request.topic):
-        raise InvalidRequestError("topic is empty: say what the two agents are to discuss.")
+        raise InvalidRequestError("topic is empty: say what the two agents should discuss.")
     if request.requester == request.responder:
         raise InvalidRequestError(
             f"requester and responder are both {request.requester!r}: a dialogue takes two agents.",

@@ -228,7 +228,7 @@ def _not_started(report: RunReport, failure: StartFailure) -> Failure:
     if failure.errno in _NO_DESCRIPTOR:
         text = (
             f"No process could be started{system}: too many files are open. Raise the limit"
-            " (ulimit -n 4096) for what starts agent-dispatch, or lower max_concurrency in"
+            " (ulimit -n 4096) where agent-dispatch is started, or lower max_concurrency in"
             " agents.toml."
         )
         return Failure(ErrorType.CLI_ERROR, text)
@@ -243,8 +243,8 @@ def _not_started(report: RunReport, failure: StartFailure) -> Failure:
         case StartStage.CLI_MISSING:
             text = (
                 f"The Claude Code CLI was not found: {report.program}{system}. If it is installed,"
-                " put its folder on the PATH of what starts agent-dispatch, else install it;"
-                " `claude --version` must print a version."
+                " add its folder to the PATH of the process that starts agent-dispatch. Otherwise"
+                " install it. Then `claude --version` must print a version."
             )
             return Failure(ErrorType.NOT_FOUND, text, (_INSTALL, DOCTOR))
         case StartStage.FORK:
@@ -266,8 +266,8 @@ def _not_started(report: RunReport, failure: StartFailure) -> Failure:
 def where_hooks_are(agent: EffectiveAgent) -> str:
     """Say where the hooks of an agent are configured."""
     return (
-        f"Look at `hooks` in {agent.directory}/.claude/settings.json, in settings.local.json beside"
-        " it, in ~/.claude/settings.json, and in the plugins."
+        f"Look at `hooks` in {agent.directory}/.claude/settings.json and settings.local.json, in"
+        " ~/.claude/settings.json, and in the plugins."
     )
 
 

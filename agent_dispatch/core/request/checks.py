@@ -49,7 +49,7 @@ def check_request(request: DispatchRequest, shared_context: str = "") -> str:
     for name, text in texts.items():
         check_text(name, text)
     if is_blank(request.task):
-        raise InvalidRequestError("task is empty: say what the agent is to do.")
+        raise InvalidRequestError("task is empty: say what the agent should do.")
     if request.response_format not in ("", "json"):
         raise InvalidRequestError(
             f"response_format {quoted(request.response_format)} is not known:"
@@ -87,7 +87,7 @@ def check_message(text: str) -> None:
     """
     check_text("message", text)
     if is_blank(text):
-        raise InvalidRequestError("message is empty: say what the agent is to know or do.")
+        raise InvalidRequestError("message is empty: say what the agent should know or do.")
     if (length := len(text)) > MAX_MESSAGE_CHARS:
         raise InvalidRequestError(
             f"The message has {length:,} characters, and {MAX_MESSAGE_CHARS:,} are allowed. Put the"
