@@ -26,7 +26,6 @@ from agent_dispatch.server.calls.toolbox import Toolbox
 from agent_dispatch.server.cancel_notices import CancelNotices
 from agent_dispatch.server.elicitation import Forms, can_show_forms, input_required, response_in
 from agent_dispatch.server.mcp_results import TEMPLATE, as_wire, call_result, read_result
-from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
 from agent_dispatch.server.tools.catalogue import INSTRUCTIONS, TOOLS
 from agent_dispatch.server.tools.tool import Tool
 
@@ -165,8 +164,7 @@ class _Handlers:
         self, ctx: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
         """Read the result of a job."""
-        modern = ctx.protocol_version not in HANDSHAKE_VERSIONS
-        return await read_result(self._service, params.uri, modern=modern)
+        return await read_result(self._service, params.uri, modern=tasks.is_modern(ctx))
 
 
 def _caller(ctx: Context, arrived_at: ArrivedAt) -> Caller:
