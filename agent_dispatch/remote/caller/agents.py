@@ -34,8 +34,7 @@ class AgentsOnHosts:
         """
         there = agent.agent or agent.name
         args = {"name": there, "preview_lines": preview_lines}
-        value = await self._links.call(host, "inspect", args, patience_s=_INSPECT_S)
-        details = msgspec.convert(value, AgentDetails)
+        details = await self._links.call(host, "inspect", AgentDetails, args, _INSPECT_S)
         seen = {there: AgentSeen(healthy=details.healthy, problem=details.problem)}
         await in_thread(self._sightings.note, host, seen)
         return msgspec.structs.replace(details, name=agent.name, host=host)
@@ -50,7 +49,7 @@ class AgentsOnHosts:
         file = self._registry.file
         await in_thread(require_free_name, file, name)
         args = {"name": name, "directory": directory, "description": description}
-        value: dict[str, Any] = await self._links.call(host, "add", args, patience_s=_ADD_S)
+        value = await self._links.call(host, "add", dict[str, Any], args, _ADD_S)
         description = description or str(value.get("description") or "")
         change = await in_thread(partial(link_agent, file, name, host, description=description))
         return msgspec.structs.replace(change, directory=value.get("directory"))

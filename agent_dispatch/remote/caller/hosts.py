@@ -38,7 +38,7 @@ from agent_dispatch.remote.caller.jobs import JobsOnHosts
 from agent_dispatch.remote.caller.link import Link, UnreachableError
 from agent_dispatch.remote.caller.links import Links, follow
 from agent_dispatch.remote.caller.remote_jobs import RemoteJob, RemoteJobs
-from agent_dispatch.remote.caller.translate import job_here, read_job, result_here
+from agent_dispatch.remote.caller.translate import job_here, read, result_here
 from agent_dispatch.remote.frames import Accepted, Cancel, Submit
 from agent_dispatch.threads import in_own_thread, in_thread
 
@@ -89,8 +89,7 @@ class Hosts:
         Raises:
             DispatchError: There is no such host, or it cannot be reached.
         """
-        checks: list[dict[str, Any]] = await self._links.call(host, "doctor")
-        return checks
+        return await self._links.call(host, "doctor", list[dict[str, Any]])
 
     async def call(
         self,
@@ -123,7 +122,7 @@ class Hosts:
                 await self._cancel(link, place)
             raise
         if isinstance(answer, Accepted):
-            result = msgspec.convert(answer.result, DispatchResult)
+            result = read(answer.result, DispatchResult)
             return result_here(result, agent.name, link.name)
         job = await self._bookkeeping.learned(place, answer)
         return job.result or refused(agent.name, job.error or "", job.error_type or ErrorType.LOST)
@@ -149,7 +148,7 @@ class Hosts:
         assert isinstance(answer, Accepted)
         if answer.result is not None:
             # Refused before there was a job, because of how deeply it is nested.
-            result = msgspec.convert(answer.result, DispatchResult)
+            result = read(answer.result, DispatchResult)
             raise DispatchError(f"on {link.name}: {result.error}")
         known = await in_thread(self.remote_jobs.read, place.id)
         assert known is not None
@@ -239,5 +238,5 @@ class Hosts:
             return
         with suppress(LinkLostError, DispatchError):
             await connection.ask(lambda n: Cancel(n=n, id=place.id, by="its caller"))
-            value = await self._links.call(link.name, "status", {"job_id": place.id})
-            await self._bookkeeping.learned(place, read_job(value))
+            job = await self._links.call(link.name, "status", Job, {"job_id": place.id})
+            await self._bookkeeping.learned(place, job)

@@ -22,7 +22,7 @@ from agent_dispatch.remote.caller.followed_job import FIRST_CONTACT_S, FollowedJ
 from agent_dispatch.remote.caller.link import UnreachableError
 from agent_dispatch.remote.caller.links import Links, follow
 from agent_dispatch.remote.caller.remote_jobs import RemoteJob, RemoteJobs, at_host, split_id
-from agent_dispatch.remote.caller.translate import error_from, read_job
+from agent_dispatch.remote.caller.translate import error_from
 from agent_dispatch.remote.frames import Cancel, Cancelled
 from agent_dispatch.threads import in_thread
 
@@ -69,15 +69,15 @@ class JobsOnHosts:
         if place.known is not None and place.known.is_withdrawn:
             return last_known(place.known)
         try:
-            value = await self._links.call(place.host, "status", {"job_id": place.id})
+            job = await self._links.call(place.host, "status", Job, {"job_id": place.id})
         except UnknownJobError:
             raise await self._bookkeeping.unknown(place) from None
         except UnreachableError:
-            job = await self._bookkeeping.missed(place)  # noqa: ASYNC120  # a cancellation outranks it
-            if job is None:
+            known = await self._bookkeeping.missed(place)  # noqa: ASYNC120  # a cancellation outranks it
+            if known is None:
                 raise
-            return job
-        return await self._bookkeeping.learned(place, read_job(value))
+            return known
+        return await self._bookkeeping.learned(place, job)
 
     async def wait(
         self, place: Place, patience_s: float, on_progress: OnProgress = ignore_progress
@@ -133,7 +133,7 @@ class JobsOnHosts:
             DispatchError: The host refuses it, or cannot be reached.
         """
         args = {"job_id": place.id, "text": text}
-        sending = msgspec.convert(await self._links.call(place.host, "send", args), Sending)
+        sending = await self._links.call(place.host, "send", Sending, args)
         step = sending.next_step
         if step is not None and place.known is not None:
             step = on_host(step, place.host, place.known.agent, place.shown_id)
@@ -148,7 +148,7 @@ class JobsOnHosts:
             DispatchError: The host refuses it, or cannot be reached.
         """
         args = {"job_id": place.id, "verdict": verdict, "by": by, "question_id": question_id}
-        answered = msgspec.convert(await self._links.call(place.host, "answer", args), Answered)
+        answered = await self._links.call(place.host, "answer", Answered, args)
         return msgspec.structs.replace(answered, job_id=at_host(answered.job_id, place.host))
 
     async def questions(self) -> tuple[list[QuestionRow], list[str]]:
@@ -160,8 +160,7 @@ class JobsOnHosts:
 
         async def ask(host: str) -> None:
             try:
-                value = await self._links.call(host, "questions")
-                found = msgspec.convert(value, list[QuestionRow])
+                found = await self._links.call(host, "questions", list[QuestionRow])
             except DispatchError as error:
                 problems.append(str(error))
                 return

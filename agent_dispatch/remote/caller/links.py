@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -14,9 +14,11 @@ from agent_dispatch.model.job import Job
 from agent_dispatch.remote.caller.connection import LinkLostError
 from agent_dispatch.remote.caller.followed_job import FollowedJob
 from agent_dispatch.remote.caller.link import Link, UnreachableError
-from agent_dispatch.remote.caller.translate import error_from, read_job
+from agent_dispatch.remote.caller.translate import error_from, read
 from agent_dispatch.remote.frames import Accepted, AnyFrame, Ask, End, Event, Frame, Told
 from agent_dispatch.threads import in_thread
+
+T = TypeVar("T")
 
 _ANSWER_S = 30.0
 """How long a host may take to answer a request that waits for no agent."""
@@ -60,26 +62,32 @@ class Links:
         return link
 
     async def call(
-        self, host: str, method: str, args: Mapping[str, Any] | None = None, patience_s: float = 0
-    ) -> Any:
+        self,
+        host: str,
+        method: str,
+        returns: type[T],
+        args: Mapping[str, Any] | None = None,
+        patience_s: float = 0,
+    ) -> T:
         """Call one of `remote.host.methods` on a host, and return its answer.
 
         Args:
             host: The host.
             method: The name of the method.
+            returns: What it returns.
             args: Its arguments.
             patience_s: How long to try to reach the host; there is at least one attempt.
 
         Raises:
             UnreachableError: The host cannot be reached.
-            DispatchError: The host refuses the call.
+            DispatchError: The host refuses the call, or its answer cannot be read.
         """
         answer = await self.request(
             host, lambda n: Ask(n=n, what=method, args=dict(args or {})), patience_s
         )
         if not isinstance(answer, Told):
             raise error_from(host, answer)
-        return answer.value
+        return read(answer.value, returns)
 
     async def request(
         self, host: str, make_frame: Callable[[int], Frame], patience_s: float
@@ -138,5 +146,5 @@ async def follow(
             continue
         if isinstance(answer, End):
             followed.ended()
-            return read_job(answer.job)
+            return read(answer.job, Job)
         raise error_from(link.name, answer)

@@ -1,6 +1,7 @@
 """Translates what a host says for callers here: ids get `@HOST`, names are those of this file."""
 
 from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 
@@ -13,15 +14,17 @@ from agent_dispatch.model.next_step import NextStep
 from agent_dispatch.remote.caller.remote_jobs import at_host
 from agent_dispatch.remote.frames import AnyFrame, Failed
 
+T = TypeVar("T")
 
-def read_job(fields: object) -> Job:
-    """Read a job as its host sent it. Fields of newer versions are ignored.
+
+def read(value: object, kind: type[T]) -> T:
+    """Read a value that a host sent. Fields of newer versions are ignored.
 
     Raises:
-        InvalidRequestError: It is not a job.
+        InvalidRequestError: It is not of this kind.
     """
     try:
-        return msgspec.convert(fields, Job)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InvalidRequestError(f"The host's answer cannot be read: {error}.") from error
 
