@@ -4,7 +4,7 @@ From a call to its answer:
 
     request/      what callers ask: arguments, checks, JSON Schemas, and the prompt
     command       the command line of claude; `environment` has the variables that it inherits
-    stream/       the stream-json protocol: lines to stdin, events from stdout, and their sum
+    stream/       the stream-json protocol: lines to stdin, events from stdout, the transcript
     outcome/      what a run means: from its report to its result
     dialogue/     the turns of two agents
     group_job     several dispatches under one job

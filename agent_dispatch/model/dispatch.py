@@ -62,7 +62,7 @@ class DispatchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a dispatch is to be answered, apart from what it asks."""
+    """How to answer a dispatch, apart from its request."""
 
     ref: bool = False
     """The caller gets the id instead of the answer, so the record is kept until `gc`."""

@@ -1,1 +1,1 @@
-"""The stream-json protocol of claude: lines to stdin, events from stdout, and their sum."""
+"""The stream-json protocol of claude: lines to stdin, events from stdout, the transcript."""
