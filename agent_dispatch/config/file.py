@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent_dispatch.config.edit.draft import Draft, SpliceError, parse_toml
+from agent_dispatch.config.edit.draft import Draft, SpliceError
+from agent_dispatch.config.edit.toml import TOML, parse_toml
 from agent_dispatch.config.schema import BadTableError, parse_config
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.file_locks import LockHeldError, locked
@@ -147,7 +148,7 @@ class ConfigFile:
 
     def _edit_locked(self, target: str, change: Callable[[Draft], T]) -> T:
         before = self._read_anew()
-        draft = Draft(before.text)
+        draft = Draft(before.text, TOML)
         try:
             answer = change(draft)
         except (SpliceError, RecursionError) as error:

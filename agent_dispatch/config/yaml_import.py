@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.edit.draft import Draft
-from agent_dispatch.config.edit.toml_scan import KeyPath
+from agent_dispatch.config.edit.draft import Draft, KeyPath
 from agent_dispatch.config.keys import (
     AGENT_KEYS,
     CACHE_KEYS,

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from agent_dispatch.config.edit.draft import Draft
+from agent_dispatch.config.edit.toml import TOML
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.schema import BadTableError, parse_config
 from agent_dispatch.errors import InvalidRequestError, UnknownGroupError
@@ -157,7 +158,7 @@ def test_a_broken_group_is_a_wrong_call_that_says_what_is_wrong(tmp_path: Path) 
 
 
 def test_long_members_are_written_one_to_a_line_and_other_text_stays() -> None:
-    draft = Draft(SHOP)
+    draft = Draft(SHOP, TOML)
     members = [{"agent": f"agent-{number}", "use_for": "some work"} for number in range(4)]
     draft.set_keys(("groups", "quiet"), {"members": members})
     assert draft.text == SHOP.replace(

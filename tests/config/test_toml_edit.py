@@ -5,26 +5,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_dispatch.config.edit.draft import Draft, SpliceError, parse_toml
+from agent_dispatch.config.edit.draft import Draft, SpliceError
+from agent_dispatch.config.edit.toml import TOML, parse_toml
 from tests.config.toml_texts import documents
 
 INFRA = ("agents", "infra")
 
 
 def _set(text: str, changes: dict[str, Any], table: tuple[str, ...] = INFRA) -> str:
-    draft = Draft(text)
+    draft = Draft(text, TOML)
     draft.set_keys(table, changes)
     return draft.text
 
 
 def _removed(text: str, table: tuple[str, ...] = INFRA) -> str:
-    draft = Draft(text)
+    draft = Draft(text, TOML)
     draft.remove_table(table)
     return draft.text
 
 
 def _added(text: str, values: dict[str, Any], table: tuple[str, ...] = INFRA) -> str:
-    draft = Draft(text)
+    draft = Draft(text, TOML)
     draft.add_table(table, values)
     return draft.text
 
@@ -157,10 +158,10 @@ def test_a_value_that_only_looks_equal_is_written() -> None:
 
 
 def test_a_shape_that_cannot_be_changed_in_place_is_refused_and_left_alone() -> None:
-    draft = Draft("agents.infra = 5\n")
+    draft = Draft("agents.infra = 5\n", TOML)
     with pytest.raises(SpliceError, match=r"agents\.infra is not a table"):
         draft.set_keys(INFRA, {"model": "m"})
-    draft = Draft("[[agents]]\nname = 'x'\n")
+    draft = Draft("[[agents]]\nname = 'x'\n", TOML)
     with pytest.raises(SpliceError):
         draft.add_table(INFRA, {"directory": "/a"})
     assert draft.text == "[[agents]]\nname = 'x'\n"
@@ -235,7 +236,7 @@ def test_adding_and_removing_an_agent_gives_the_same_text_again(
 ) -> None:
     text = _join(blocks, newline)
     values = {"directory": "/new", "allowed_tools": ["Bash(git log:*)"], "timeout": 5}
-    draft = Draft(text)
+    draft = Draft(text, TOML)
     draft.add_table(("agents", "new"), values)
     assert draft.text.startswith(text)
     assert draft.data["agents"]["new"] == values
@@ -250,7 +251,7 @@ def test_setting_and_clearing_a_key_gives_the_same_text_again(
 ) -> None:
     text = _join(blocks, newline)
     name = next(name for name, _ in blocks if name is not None)
-    draft = Draft(text)
+    draft = Draft(text, TOML)
     draft.set_keys(("agents", name), {"permission_mode": "plan"})
     assert draft.data["agents"][name]["permission_mode"] == "plan"
     draft.set_keys(("agents", name), {"permission_mode": None})

@@ -15,7 +15,8 @@ import msgspec
 from agent_dispatch.config.clients.record import Made
 from agent_dispatch.config.clients.table import ENTRY_NAME, Client, changes_to
 from agent_dispatch.config.edit.draft import Draft, SpliceError
-from agent_dispatch.config.edit.jsonc import JsoncDraft
+from agent_dispatch.config.edit.jsonc import JSONC
+from agent_dispatch.config.edit.toml import TOML
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.files import identity, read_regular, remedy, replace_durably, write_new
 
@@ -28,7 +29,7 @@ class ClientFile(msgspec.Struct, frozen=True):
 
     client: Client
     path: str
-    draft: Draft | JsoncDraft
+    draft: Draft
     content: bytes | None
     """None: there is no file yet."""
     status: os.stat_result | None
@@ -131,8 +132,8 @@ def backup_of(path: str) -> str:
     return f"{path}.bak"
 
 
-def _draft(client: Client, text: str) -> Draft | JsoncDraft:
-    return Draft(text) if client.is_toml else JsoncDraft(text)
+def _draft(client: Client, text: str) -> Draft:
+    return Draft(text, TOML if client.is_toml else JSONC)
 
 
 def _not_changed(path: str, error: SpliceError) -> ConfigError:

@@ -1,47 +1,48 @@
-"""One table of a TOML text changed, every other byte left as it is.
+"""A text under change: one table of it at a time, every other byte stays.
 
-Each operation splices the text, parses what came out and compares it with the data that was
-meant; a text that would say anything else is not accepted. Comments inside a table and keys that
-nobody asked to change stay; a comment on the line of a key goes with the key. With a removed table
-go the comments that are plainly its own: those right below its last line, and a block right above
-its header that a blank line parts from what stands before.
+Each change splices the text, parses the result, and compares it with the intended data. A text
+that says anything else is not accepted. Keys that nobody asked to change stay, and so do comments.
 """
 
 import copy
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent_dispatch.config.edit.toml import add_table, dotted, remove, set_key
-from agent_dispatch.config.edit.toml_scan import KeyPath
+import msgspec
+
+KeyPath = tuple[str, ...]
 
 
 class SpliceError(Exception):
-    """The text has a shape that cannot be changed in place; it is as it was."""
+    """The text has a shape that cannot be changed in place; it is unchanged."""
 
 
-def parse_toml(text: str) -> dict[str, Any]:
-    """Parse a TOML text.
+class Syntax(msgspec.Struct, frozen=True):
+    """How a text of one language is read and spliced."""
 
-    Raises:
-        ValueError: It is not TOML; the message says where.
-    """
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise ValueError("arrays or inline tables are nested too deeply") from None
+    table: str
+    """What a table is called, with its article."""
+    parse: Callable[[str], dict[str, Any]]
+    """Raises `ValueError` for a text that is not in this language."""
+    set_key: Callable[[str, KeyPath, object], str]
+    """Gives a key a value; missing tables around it are made."""
+    add_table: Callable[[str, KeyPath, Mapping[str, Any]], str]
+    """Writes a table that does not exist yet."""
+    remove: Callable[[str, KeyPath], str]
+    """Removes a key or a table that exists."""
 
 
 class Draft:
-    """A TOML text under change, with the data it says.
+    """A text under change, with the data that it says.
 
     Raises:
-        ValueError: From the constructor: the text is not TOML.
+        ValueError: From the constructor: the text does not parse.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, syntax: Syntax) -> None:
         self._text = text
-        self._data = parse_toml(text)
+        self._syntax = syntax
+        self._data = syntax.parse(text)
 
     @property
     def text(self) -> str:
@@ -54,76 +55,79 @@ class Draft:
         return self._data
 
     def set_keys(self, table: KeyPath, changes: Mapping[str, Any]) -> None:
-        """Give keys of a table new values; None takes a key out, a missing table is made.
+        """Give keys of a table new values; None removes a key, a missing table is made.
 
         Raises:
             SpliceError: The text cannot be changed like that in place.
         """
-        text, meant = self._text, copy.deepcopy(self._data)
-        place = _open(meant, table)
-        # New keys first: they find their place beside old ones, which may be taken out.
+        text, intended = self._text, copy.deepcopy(self._data)
+        place = self._open(intended, table)
+        # New keys first: their place is beside old ones, which may be removed.
         for key, value in sorted(changes.items(), key=lambda change: change[1] is None):
-            if value is None:
-                text = remove(text, (*table, key))
-                place.pop(key, None)
-            else:
-                text = set_key(text, table, key, value)
+            if value is not None:
+                text = self._syntax.set_key(text, (*table, key), value)
                 place[key] = value
-        self._accept(text, meant, table)
+            elif key in place:
+                text = self._syntax.remove(text, (*table, key))
+                del place[key]
+        self._accept(text, intended, table)
 
     def add_table(self, table: KeyPath, values: Mapping[str, Any]) -> None:
-        """Write a table that is not there yet.
+        """Write a table that does not exist yet.
 
         Raises:
             SpliceError: The text cannot be changed like that in place.
         """
-        meant = copy.deepcopy(self._data)
-        _open(meant, table[:-1])[table[-1]] = dict(values)
-        self._accept(add_table(self._text, table, values), meant, table)
+        intended = copy.deepcopy(self._data)
+        self._open(intended, table[:-1])[table[-1]] = dict(values)
+        self._accept(self._syntax.add_table(self._text, table, values), intended, table)
 
     def remove_table(self, table: KeyPath) -> None:
-        """Take a table out, whatever its value is and however it is written.
+        """Remove a table that exists, whatever its value is and however it is written.
 
         Raises:
             SpliceError: The text cannot be changed like that in place.
         """
-        meant = copy.deepcopy(self._data)
-        _open(meant, table[:-1]).pop(table[-1], None)
-        self._accept(remove(self._text, table), meant, table[:-1])
+        intended = copy.deepcopy(self._data)
+        del self._open(intended, table[:-1])[table[-1]]
+        self._accept(self._syntax.remove(self._text, table), intended, table[:-1])
 
-    def _accept(self, text: str, meant: dict[str, Any], table: KeyPath) -> None:
+    def _open(self, data: dict[str, Any], table: KeyPath) -> dict[str, Any]:
+        """Find a table in the data; missing ones are made."""
+        for index, part in enumerate(table):
+            data = data.setdefault(part, {})
+            if not isinstance(data, dict):
+                path = ".".join(table[: index + 1])
+                raise SpliceError(f"{path} is not {self._syntax.table}")
+        return data
+
+    def _accept(self, text: str, intended: dict[str, Any], table: KeyPath) -> None:
         try:
-            said = parse_toml(text)
+            data = self._syntax.parse(text)
         except ValueError as error:
             raise SpliceError(f"the changed text would not parse: {error}") from error
-        _forget_emptied(meant, said, table)
-        if not _same(said, meant):
-            raise SpliceError("the changed text would say something else than was meant")
-        self._text, self._data = text, said
+        _forget_emptied(intended, data, table)
+        if not _same(data, intended):
+            raise SpliceError("the changed text would not say what was intended")
+        self._text, self._data = text, data
 
 
-def _open(data: dict[str, Any], table: KeyPath) -> dict[str, Any]:
-    """Find the table in the data; what is missing on the way is made."""
-    for index, part in enumerate(table):
-        data = data.setdefault(part, {})
-        if not isinstance(data, dict):
-            raise SpliceError(f"{dotted(table[: index + 1])} is not a table")
-    return data
+def _forget_emptied(intended: dict[str, Any], data: dict[str, Any], table: KeyPath) -> None:
+    """Drop tables on the way to `table` that became empty, if the text no longer has them.
 
-
-def _forget_emptied(meant: dict[str, Any], said: dict[str, Any], table: KeyPath) -> None:
-    """Drop what was left empty on the way to `table`: without a header or a key, no table."""
+    In TOML, a table without a header ends with its last key.
+    """
     if not table:
         return
-    inner, said_inner = meant.get(table[0]), said.get(table[0], {})
-    if isinstance(inner, dict) and isinstance(said_inner, dict):
-        _forget_emptied(inner, said_inner, table[1:])
-    if inner == {} and table[0] not in said:
-        del meant[table[0]]
+    inner, inner_data = intended.get(table[0]), data.get(table[0], {})
+    if isinstance(inner, dict) and isinstance(inner_data, dict):
+        _forget_emptied(inner, inner_data, table[1:])
+    if inner == {} and table[0] not in data:
+        del intended[table[0]]
 
 
 def _same(left: object, right: object) -> bool:
-    """Compare as TOML does: 1 is neither 1.0 nor true, and nan is nan."""
+    """Compare strictly: 1 is neither 1.0 nor true, and nan is nan."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict) and isinstance(right, dict):

@@ -1,20 +1,15 @@
-"""JSON with comments, changed one table at a time; every other byte is left as it is.
+"""JSON with comments, changed in place.
 
-Editors write such files: `//` and `/* */` comments, and commas after the last member. Like
-`toml_edit`, each operation splices the text, parses the outcome, compares it with the data that was
-meant, and refuses any difference.
+Editors write such files: `//` and `/* */` comments, and commas after the last member.
 """
 
-import copy
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.edit.draft import SpliceError
-from agent_dispatch.config.edit.toml_scan import KeyPath
+from agent_dispatch.config.edit.draft import KeyPath, Syntax
 
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _STRING_OR_LAST_COMMA = re.compile(r'"(?:\\.|[^"\\])*"|([{\[,:]\s*)?,(?=\s*[}\]])', re.DOTALL)
@@ -29,75 +24,6 @@ class _Member(msgspec.Struct, frozen=True):
     start: int
     value_start: int
     value_end: int
-
-
-class JsoncDraft:
-    """A text of JSON with comments under change, with the data it says; blank text is `{}`.
-
-    Raises:
-        ValueError: From the constructor: the text is not an object in JSON.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._data = parse_jsonc(text)
-
-    @property
-    def text(self) -> str:
-        """The text with all changes so far."""
-        return self._text
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """What the text says."""
-        return self._data
-
-    def set_keys(self, table: KeyPath, changes: Mapping[str, Any]) -> None:
-        """Give keys of a table new values; a missing table is made.
-
-        Raises:
-            SpliceError: The text cannot be changed like that in place.
-        """
-        text, meant = self._text, copy.deepcopy(self._data)
-        place = meant
-        for part in table:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise SpliceError(f"{part} is not an object")
-        for key, value in changes.items():
-            text = _set(text, (*table, key), value)
-            place[key] = value
-        self._accept(text, meant)
-
-    def add_table(self, table: KeyPath, values: Mapping[str, Any]) -> None:
-        """Write a table that is not there yet.
-
-        Raises:
-            SpliceError: The text cannot be changed like that in place.
-        """
-        self.set_keys(table[:-1], {table[-1]: dict(values)})
-
-    def remove_table(self, table: KeyPath) -> None:
-        """Remove a table, whatever its value is; the one around it stays, even if it is empty.
-
-        Raises:
-            SpliceError: The text cannot be changed like that in place.
-        """
-        meant = copy.deepcopy(self._data)
-        place: Any = meant
-        for part in table[:-1]:
-            place = place[part]
-        del place[table[-1]]
-        self._accept(_remove(self._text, table), meant)
-
-    def _accept(self, text: str, meant: dict[str, Any]) -> None:
-        try:
-            said = parse_jsonc(text)
-        except ValueError as error:
-            raise SpliceError(f"the changed text would not parse: {error}") from error
-        if said != meant:
-            raise SpliceError("the changed text would say something else than was meant")
-        self._text, self._data = text, said
 
 
 def parse_jsonc(text: str) -> dict[str, Any]:
@@ -123,7 +49,7 @@ def _refuse_constant(name: str) -> object:
 
 
 def _without_comments(text: str) -> str:
-    """Put blanks in the place of comments: every position stays."""
+    """Replace comments by blanks, so that every position stays."""
 
     def blank(found: re.Match[str]) -> str:
         return found[0] if found[0][0] == '"' else _NOT_NEWLINE.sub(" ", found[0])
@@ -135,14 +61,14 @@ def _plain(text: str) -> str:
     """Return plain JSON with every value at the position that it has in `text`."""
 
     def blank(found: re.Match[str]) -> str:
-        # A comma after nothing is a mistake, and stays one.
+        # A comma after nothing is an error in the text, which the parser reports.
         return found[0] if found[0][0] == '"' or found[1] else " "
 
     return _STRING_OR_LAST_COMMA.sub(blank, _without_comments(text))
 
 
 def _members(plain: str, start: int) -> tuple[list[_Member], int]:
-    """List the members of the object at `start`, and say where its closing brace is."""
+    """List the members of the object at `start`; return them and where its closing brace is."""
     members = []
     position = _skip(plain, start + 1)
     while plain[position] != "}":
@@ -161,7 +87,7 @@ def _skip(plain: str, position: int) -> int:
     return position if found is None else found.end()
 
 
-def _set(text: str, path: KeyPath, value: object) -> str:
+def _set_key(text: str, path: KeyPath, value: object) -> str:
     if not _plain(text).strip():
         text = text.rstrip("\n") + ("\n" if text.strip() else "") + "{}\n"
     plain = _plain(text)
@@ -169,7 +95,7 @@ def _set(text: str, path: KeyPath, value: object) -> str:
 
 
 def _set_in(text: str, plain: str, start: int, path: KeyPath, value: object) -> str:
-    """Set a value inside the object at `start`; objects on the way to it are made."""
+    """Set a value inside the object at `start`; missing objects around it are made."""
     members, close = _members(plain, start)
     # Of equal keys, the last one counts.
     found = [member for member in members if member.key == path[0]]
@@ -235,7 +161,7 @@ def _last(members: list[_Member], key: str) -> int:
 
 
 def _cut_lines(text: str, begin: int, end: int) -> str:
-    """Cut out a range, with the whole line where nothing else stands on it."""
+    """Cut out a range, and the whole line if nothing else stands on it."""
     before, after = text[:begin].rstrip(" \t"), text[end:]
     is_first = not before or before.endswith("\n")
     if is_first and (rest := after.lstrip(" \t\r")).startswith("\n"):
@@ -244,13 +170,13 @@ def _cut_lines(text: str, begin: int, end: int) -> str:
 
 
 def _indent_at(text: str, position: int) -> str:
-    """Return the blanks that begin the line of a position."""
+    """Return the indentation of the line at a position."""
     line = text[text.rfind("\n", 0, position) + 1 : position]
     return line[: len(line) - len(line.lstrip(" \t"))]
 
 
 def _unit(text: str) -> str:
-    """Return what one level is indented by in this text."""
+    """Return the indentation of one level in this text."""
     found = re.search(r"\n([ \t]+)\S", text)
     return found[1] if found else _INDENT
 
@@ -259,3 +185,6 @@ def _render(value: object, indent: str, text: str) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = json.dumps(value, ensure_ascii=False, indent=_unit(text)).split("\n")
     return f"{newline}{indent}".join(lines)
+
+
+JSONC = Syntax("an object", parse_jsonc, _set_key, _set_key, _remove)

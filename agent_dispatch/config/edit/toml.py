@@ -1,16 +1,19 @@
-"""Keys and tables written into a TOML text, and cut out of it, in whichever form they stand.
+"""TOML texts changed in place: keys and tables written into them, and cut out of them.
 
-A table may be `[a.b]`, dotted keys, or an inline table. The functions trust their text to be one
-that `tomllib` accepts; `toml_edit` checks whether the result is what was meant.
+A table may be `[a.b]`, dotted keys, or an inline table. A comment on the line of a removed key goes
+with it. A removed table takes the comments that are plainly its own: those right below its last
+line, and a block right above its header that follows a blank line.
 """
 
 import re
+import tomllib
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from agent_dispatch.config.edit.draft import KeyPath, Syntax
 from agent_dispatch.config.edit.toml_scan import (
     Assignment,
     Header,
-    KeyPath,
     Statement,
     is_inline_table,
     scan,
@@ -22,9 +25,20 @@ _INDENT = re.compile(r"[ \t]*")
 _LINE_WIDTH = 100
 
 
-def set_key(text: str, table: KeyPath, key: str, value: object) -> str:
-    """Give a key of a table a value, where it stands or as the last key of the table."""
-    target = (*table, key)
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a TOML text.
+
+    Raises:
+        ValueError: It is not TOML; the message says where.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("arrays or inline tables are nested too deeply") from None
+
+
+def _set_key(text: str, target: KeyPath, value: object) -> str:
+    """Give a key a value, where it stands or as the last key of its table."""
     for statement in scan(text):
         if not isinstance(statement, Assignment):
             continue
@@ -34,7 +48,7 @@ def set_key(text: str, table: KeyPath, key: str, value: object) -> str:
         if _holds(text, statement, target):
             rest = target[len(statement.path) :]
             return _set_in_inline_table(text, statement.value_start, rest, _render(value))
-    return _insert_key(remove(text, target), table, key, value)
+    return _insert_key(_remove(text, target), target[:-1], target[-1], value)
 
 
 def _insert_key(text: str, table: KeyPath, key: str, value: object) -> str:
@@ -58,7 +72,7 @@ def _insert_key(text: str, table: KeyPath, key: str, value: object) -> str:
     return text[: after.end] + line + text[after.end :]
 
 
-def add_table(text: str, table: KeyPath, values: Mapping[str, object]) -> str:
+def _add_table(text: str, table: KeyPath, values: Mapping[str, object]) -> str:
     """Write a new table at the end, or into the inline table that must hold it."""
     for statement in scan(text):
         if isinstance(statement, Assignment) and _holds(text, statement, table):
@@ -73,12 +87,12 @@ def _append_table(text: str, table: KeyPath, values: Mapping[str, object]) -> st
         text += newline
     if text[:-1].rpartition("\n")[2].strip():
         text += newline
-    lines = [f"[{dotted(table)}]", *(_line((key,), values[key], newline) for key in values)]
+    lines = [f"[{_dotted(table)}]", *(_line((key,), values[key], newline) for key in values)]
     return text + "".join(line + newline for line in lines)
 
 
-def remove(text: str, target: KeyPath) -> str:
-    """Take out a key or a table and all below it, in whichever form."""
+def _remove(text: str, target: KeyPath) -> str:
+    """Remove a key or a table and everything below it, in whichever form."""
     statements = scan(text)
     cuts: list[tuple[int, int]] = []
     index = 0
@@ -105,12 +119,12 @@ def _continues(statement: Statement, target: KeyPath) -> bool:
 
 
 def _section(text: str, statements: list[Statement], first: int, following: int) -> tuple[int, int]:
-    """Say what goes with a removed section: its own comments, and one gap of blank lines."""
+    """Return the range of a removed section: its own comments and one gap of blank lines too."""
     floor = statements[first - 1].end if first else 0
     ceiling = statements[following].start if following < len(statements) else len(text)
     start = statements[first].start
     above = _lines_up(text, start, floor, _is_comment)
-    # Comments that touch what stands before, or open the file, are not surely about this table.
+    # A comment that touches the line before it, or opens the file, may be about something else.
     if above > floor:
         start = above
     end = statements[following - 1].end
@@ -120,8 +134,8 @@ def _section(text: str, statements: list[Statement], first: int, following: int)
     gap = _lines_down(text, end, ceiling, _is_blank)
     if gap == len(text):
         return _lines_up(text, start, floor, _is_blank), gap
-    parted = start == 0 or _lines_up(text, start, floor, _is_blank) < start
-    return start, gap if parted else end
+    is_apart = start == 0 or _lines_up(text, start, floor, _is_blank) < start
+    return start, gap if is_apart else end
 
 
 def _lines_up(text: str, start: int, floor: int, fits: Callable[[str], bool]) -> int:
@@ -161,7 +175,7 @@ def _set_in_inline_table(text: str, start: int, target: KeyPath, rendered: str) 
             return _set_in_inline_table(text, member.value_start, rest, rendered)
     text = _remove_from_inline_table(text, start, target)
     members = scan_inline_table(text, start)
-    entry = f"{dotted(target)} = {rendered}"
+    entry = f"{_dotted(target)} = {rendered}"
     if not members:
         close = text.index("}", start)
         return f"{text[: start + 1]} {entry} {text[close:]}"
@@ -179,7 +193,7 @@ def _remove_from_inline_table(text: str, start: int, target: KeyPath) -> str:
             else:
                 cut = members[index - 1].value_end if index else member.start
                 text = text[:cut] + text[member.value_end :]
-            # A member before it may be the next to go, and it ends where it ended before.
+            # The positions have changed, and members before this one may have to go too.
             members = scan_inline_table(text, start)
         elif _is_within(target, member.path) and is_inline_table(text, member.value_start):
             rest = target[len(member.path) :]
@@ -188,7 +202,7 @@ def _remove_from_inline_table(text: str, start: int, target: KeyPath) -> str:
 
 
 def _holds(text: str, statement: Assignment, target: KeyPath) -> bool:
-    """Say whether `target` lies inside the inline table that the statement assigns."""
+    """Whether `target` lies inside the inline table that the statement assigns."""
     return (
         len(statement.path) < len(target)
         and _is_within(target, statement.path)
@@ -205,23 +219,23 @@ def _newline(text: str) -> str:
 
 
 def _line(keys: KeyPath, value: object, newline: str) -> str:
-    name = dotted(keys)
+    name = _dotted(keys)
     short = f"{name} = {_render(value)}"
     return short if len(short) <= _LINE_WIDTH else f"{name} = {_render(value, newline)}"
 
 
-def dotted(path: KeyPath) -> str:
-    """Write a path of keys, quoted where they must be."""
+def _dotted(path: KeyPath) -> str:
+    """Write a path of keys, quoted where needed."""
     return ".".join(part if _BARE_KEY.fullmatch(part) else _render(part) for part in path)
 
 
 def _render(value: object, newline: str | None = None) -> str:
     """Write a value; with `newline` a long array may take a line for each item."""
-    # Only an edit writes, and most calls only read.
+    # Most calls only read.
     import tomli_w
 
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{dotted((key,))} = {_render(value[key])}" for key in value)
+        inner = ", ".join(f"{_dotted((key,))} = {_render(value[key])}" for key in value)
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list):
         line = "[" + ", ".join(map(_render, value)) + "]"
@@ -229,3 +243,6 @@ def _render(value: object, newline: str | None = None) -> str:
             return line
         return "".join(["[", *(f"{newline}    {_render(item)}," for item in value), newline, "]"])
     return tomli_w.dumps({"_": value})[len("_ = ") : -1].replace("\n", newline or "\n")
+
+
+TOML = Syntax("a table", parse_toml, _set_key, _add_table, _remove)

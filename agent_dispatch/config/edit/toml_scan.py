@@ -9,7 +9,7 @@ import tomllib
 
 import msgspec
 
-KeyPath = tuple[str, ...]
+from agent_dispatch.config.edit.draft import KeyPath
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BASIC_STRING = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
