@@ -25,8 +25,9 @@ def request_key(request: DispatchRequest, agent: EffectiveAgent, prompt: str = "
     The timeout does not matter to the answer. The prompt contains what the request only names: the
     shared context of a group.
     """
-    asked = msgspec.structs.replace(request, timeout_s=None)
-    return hashlib.blake2b(msgspec.msgpack.encode((asked, agent, prompt)), digest_size=32).digest()
+    without_timeout = msgspec.structs.replace(request, timeout_s=None)
+    fields = msgspec.msgpack.encode((without_timeout, agent, prompt))
+    return hashlib.blake2b(fields, digest_size=32).digest()
 
 
 def is_clean(result: DispatchResult) -> bool:
@@ -111,7 +112,7 @@ class Cache:
     def stats(self, now: float, settings: CacheSettings) -> CacheStats:
         """Return its size and its hits and misses."""
         self._drop(now, settings)
-        asked = self._hits + self._misses
+        lookups = self._hits + self._misses
         return CacheStats(
             enabled=settings.enabled,
             size=len(self._kept),
@@ -119,7 +120,7 @@ class Cache:
             ttl=settings.ttl,
             hits=self._hits,
             misses=self._misses,
-            hit_rate=self._hits / asked if asked else 0.0,
+            hit_rate=self._hits / lookups if lookups else 0.0,
         )
 
     def _drop(self, now: float, settings: CacheSettings) -> None:

@@ -56,9 +56,9 @@ def question_rows(job: Job) -> list[QuestionRow]:
     ]
 
 
-def shown_input(given: object) -> str:
+def shown_input(tool_input: object) -> str:
     """Return the input of a tool as JSON on one line, nothing cut."""
-    return shown_text(msgspec.json.encode(given).decode())
+    return shown_text(msgspec.json.encode(tool_input).decode())
 
 
 def shown_text(text: str) -> str:

@@ -91,5 +91,5 @@ def _sessions(job: Job) -> dict[str, str]:
         # A result of another form is not a dialogue.
         with contextlib.suppress(msgspec.ValidationError):
             dialogue = msgspec.convert(job.result.parsed_result, DialogueResult)
-            sessions |= {theirs: name for name, theirs in (dialogue.sessions or {}).items()}
+            sessions |= {session_id: name for name, session_id in (dialogue.sessions or {}).items()}
     return sessions

@@ -74,11 +74,11 @@ def refusal(booked: list[float], spending: Spending, settings: Settings, now: fl
             frees = "It becomes free as runs of the tree end that cost less than they booked."
         setting, where = "max_cost_per_tree_usd", "in this tree of runs"
         reasons.append(_no_money(wanted_usd, spending.tree, setting, tree, where, frees))
-    most = settings.max_runs_per_tree
-    if most is not None and spending.tree_runs + runs > most:
+    max_runs = settings.max_runs_per_tree
+    if max_runs is not None and spending.tree_runs + runs > max_runs:
         more = f"; this needs {runs} more" if runs > 1 else ""
         reasons.append(
-            f"max_runs_per_tree is {most}, and {spending.tree_runs} run(s) were started in this"
+            f"max_runs_per_tree is {max_runs}, and {spending.tree_runs} run(s) were started in this"
             f" tree of runs{more}. {_NEVER}"
         )
     return f"Not started: {' '.join(reasons)} {_RAISE}" if reasons else None

@@ -44,9 +44,9 @@ def build_prompt(request: DispatchRequest, shared_context: str = "") -> str:
 
 def allowed_later_task(call: PastQuestion) -> str:
     """Return the task that resumes a session after a denied call was allowed later."""
-    given = msgspec.json.encode(call.input).decode()
+    call_input = msgspec.json.encode(call.input).decode()
     return (
         f"Your call of {call.tool} was denied, because nobody was there to allow it. The user has"
         " allowed it now, once. Make exactly that call again, with the same input, and then finish"
-        f" your task:\n\n{given}"
+        f" your task:\n\n{call_input}"
     )

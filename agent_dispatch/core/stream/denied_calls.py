@@ -53,13 +53,15 @@ class DeniedCalls:
         call_id = denied.tool_use_id or f"unnamed {len(self._denials)}"
         denial = self._denials.get(call_id) or Denial(tool=denied.tool_name)
         if denial.tool and (call_id in self._denials or len(self._denials) < _MAX_CALLS):
-            given = _read_input(denied.tool_input)
+            call_input = _read_input(denied.tool_input)
             self._denials[call_id] = msgspec.structs.replace(
                 denial,
                 input=_compact(denied.tool_input),
-                command=given.command[: _MAX_RULE_CHARS + 1],
-                path=(given.file_path or given.notebook_path or given.path)[: _MAX_RULE_CHARS + 1],
-                url=given.url[: _MAX_RULE_CHARS + 1],
+                command=call_input.command[: _MAX_RULE_CHARS + 1],
+                path=(call_input.file_path or call_input.notebook_path or call_input.path)[
+                    : _MAX_RULE_CHARS + 1
+                ],
+                url=call_input.url[: _MAX_RULE_CHARS + 1],
             )
 
     def add_user(self, event: UserEvent) -> None:

@@ -26,10 +26,12 @@ def tool_line(block: ContentBlock) -> Progress:
     return Progress(f"{name}: {target}" if target else name, is_tool=True)
 
 
-def target_of(given: ToolInput) -> str:
+def target_of(tool_input: ToolInput) -> str:
     """Return the command, file, pattern or URL in a tool's input; empty without one."""
-    target = given.command or given.file_path or given.notebook_path or given.pattern
-    return target or given.url or given.path or given.query
+    target = (
+        tool_input.command or tool_input.file_path or tool_input.notebook_path or tool_input.pattern
+    )
+    return target or tool_input.url or tool_input.path or tool_input.query
 
 
 def with_agent(agent: str, progress: Progress, run_s: float) -> Progress:
@@ -57,7 +59,7 @@ def with_seconds(line: str, seconds: float) -> str:
     return f"{line}{SEPARATOR}{seconds:.0f} s" if seconds >= 1 else line
 
 
-def one_line(text: str, most: int = 200) -> str:
+def one_line(text: str, max_chars: int = 200) -> str:
     """Return the beginning of `text` on one line, without control characters and keys."""
     # Mask before cutting: a key that is cut is not recognized.
-    return clip(mask(_UNPRINTABLE.sub(" ", text[: most * 4]).strip()), most)
+    return clip(mask(_UNPRINTABLE.sub(" ", text[: max_chars * 4]).strip()), max_chars)

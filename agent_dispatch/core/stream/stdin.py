@@ -47,38 +47,38 @@ def interrupt_line(request_id: str) -> bytes:
     )
 
 
-def refusal_line(asked: ControlRequestEvent) -> bytes:
+def refusal_line(event: ControlRequestEvent) -> bytes:
     """Return the answer to a question of the CLI that no person can answer.
 
     Without an answer it would wait until the deadline. A permission is denied, a form of an MCP
     server of the agent is cancelled, and anything else is refused as not supported.
     """
-    is_from_model = asked.request.tool_name == ASK_USER
+    is_from_model = event.request.tool_name == ASK_USER
     answers: dict[str, dict[str, Any]] = {
         "can_use_tool": _denial(
             IN_ANSWER if is_from_model else "Nobody can be asked in a dispatch."
         ),
         "elicitation": {"action": "cancel"},
     }
-    return _answer_line(asked, answers.get(asked.request.subtype))
+    return _answer_line(event, answers.get(event.request.subtype))
 
 
-def allowance_line(asked: ControlRequestEvent) -> bytes:
+def allowance_line(event: ControlRequestEvent) -> bytes:
     """Return the answer that allows a call with its input unchanged."""
-    return _answer_line(asked, {"behavior": "allow", "updatedInput": asked.request.input})
+    return _answer_line(event, {"behavior": "allow", "updatedInput": event.request.input})
 
 
-def denial_line(asked: ControlRequestEvent, reason: str) -> bytes:
+def denial_line(event: ControlRequestEvent, reason: str) -> bytes:
     """Return the answer that denies a call; the model reads the reason."""
-    return _answer_line(asked, _denial(reason))
+    return _answer_line(event, _denial(reason))
 
 
-def is_permission(asked: ControlRequestEvent) -> bool:
+def is_permission(event: ControlRequestEvent) -> bool:
     """Tell whether the CLI asks for a permission that a person can give.
 
     The model's own question to the user is not one: a dispatch has no form for it.
     """
-    request = asked.request
+    request = event.request
     return request.subtype == "can_use_tool" and request.tool_name != ASK_USER
 
 
@@ -86,8 +86,8 @@ def _denial(reason: str) -> dict[str, Any]:
     return {"behavior": "deny", "message": reason}
 
 
-def _answer_line(asked: ControlRequestEvent, answer: dict[str, Any] | None) -> bytes:
-    response: dict[str, Any] = {"request_id": asked.request_id}
+def _answer_line(event: ControlRequestEvent, answer: dict[str, Any] | None) -> bytes:
+    response: dict[str, Any] = {"request_id": event.request_id}
     if answer is None:
         response |= {"subtype": "error", "error": "agent-dispatch does not support this request"}
     else:
