@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.config.project.trust import Workspace, look_at
+from agent_dispatch.config.project.claude_settings import Workspace, workspace_of
 
 RULES = json.dumps({"permissions": {"allow": ["Bash(touch *)", "Read"]}})
 
@@ -22,20 +22,20 @@ def trusting(*directories: Path) -> dict[str, object]:
 
 
 def test_rules_of_an_untrusted_directory_are_counted(project: Path) -> None:
-    assert look_at(str(project), {}) == Workspace(str(project), False, 2)
-    assert look_at(str(project), trusting(project)) == Workspace(str(project), True, 2)
+    assert workspace_of(str(project), {}) == Workspace(str(project), False, 2)
+    assert workspace_of(str(project), trusting(project)) == Workspace(str(project), True, 2)
 
 
 def test_the_trust_of_a_parent_does_not_count(project: Path) -> None:
-    assert not look_at(str(project), trusting(project.parent)).trusted
+    assert not workspace_of(str(project), trusting(project.parent)).trusted
 
 
 def test_in_a_repository_the_trust_of_its_root_counts(project: Path) -> None:
     (project.parent / ".git").mkdir()
-    assert look_at(str(project), trusting(project.parent)) == Workspace(
+    assert workspace_of(str(project), trusting(project.parent)) == Workspace(
         str(project.parent), True, 2
     )
-    assert not look_at(str(project), trusting(project)).trusted
+    assert not workspace_of(str(project), trusting(project)).trusted
 
 
 def test_in_a_linked_working_tree_the_trust_of_the_main_one_counts(
@@ -44,18 +44,18 @@ def test_in_a_linked_working_tree_the_trust_of_the_main_one_counts(
     main = tmp_path / "main"
     (main / ".git" / "worktrees" / "linked").mkdir(parents=True)
     (project / ".git").write_text(f"gitdir: {main}/.git/worktrees/linked\n")
-    assert look_at(str(project), trusting(main)).trusted
+    assert workspace_of(str(project), trusting(main)).trusted
 
 
 def test_a_submodule_is_its_own_root(project: Path) -> None:
     (project / ".git").write_text("gitdir: ../.git/modules/project\n")
-    assert look_at(str(project), {}).root == str(project)
+    assert workspace_of(str(project), {}).root == str(project)
 
 
 def test_symbolic_links_are_resolved(project: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     os.symlink(project, link)
-    assert look_at(str(link), trusting(project)).trusted
+    assert workspace_of(str(link), trusting(project)).trusted
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_symbolic_links_are_resolved(project: Path, tmp_path: Path) -> None:
 )
 def test_settings_without_rules_need_no_trust(project: Path, text: str) -> None:
     (project / ".claude" / "settings.json").write_text(text, errors="surrogateescape")
-    assert look_at(str(project), {}).allow_rules == 0
+    assert workspace_of(str(project), {}).allow_rules == 0
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_settings_without_rules_need_no_trust(project: Path, text: str) -> None:
 )
 def test_a_strange_configuration_trusts_nothing(project: Path, config: dict[str, object]) -> None:
     text = json.dumps(config).replace("PROJECT", str(project))
-    assert not look_at(str(project), json.loads(text)).trusted
+    assert not workspace_of(str(project), json.loads(text)).trusted

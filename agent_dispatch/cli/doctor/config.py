@@ -15,8 +15,11 @@ from agent_dispatch.cli.setup.claude_cli import (
 from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.groups import missing_members
 from agent_dispatch.config.project.claude_files import file_problems
-from agent_dispatch.config.project.claude_settings import read_claude_settings
-from agent_dispatch.config.project.trust import Workspace, look_at
+from agent_dispatch.config.project.claude_settings import (
+    Workspace,
+    read_claude_settings,
+    workspace_of,
+)
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.yaml_import import find_unimported
 from agent_dispatch.errors import ConfigError
@@ -58,7 +61,7 @@ def check_config(shell: Shell) -> Iterator[Check]:
             look = f"look at it there with: agent-dispatch doctor --host {agent.host}"
             yield Check(f"agent {agent.name}", Status.NOTE, f"on host {agent.host}; {look}")
             continue
-        workspace = None if claude_config is None else look_at(agent.directory, claude_config)
+        workspace = None if claude_config is None else workspace_of(agent.directory, claude_config)
         mode = read_claude_settings(agent.directory, shell.environ).default_mode()
         yield from check_agent(agent, workspace, shell.environ, os.geteuid(), mode)
         for problem in file_problems(agent.directory):

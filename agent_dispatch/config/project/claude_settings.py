@@ -1,8 +1,13 @@
-"""Reads Claude Code's own settings files for a directory: blocks, so not for the event loop.
+"""Reads what Claude Code's own settings files say for a directory, and whether it is trusted.
 
 Measured with Claude Code 2.1.330: the project's files are those of the directory itself, not of a
 repository around it; the mode of a local file wins over the project's, and that over the user's;
 `bypassPermissions` as a mode is ignored in the project's `settings.json`.
+
+Trust is recorded under `projects` of `.claude.json`, for the root of the Git repository that holds
+the directory (of its main working tree, for a linked one), else for the directory itself, symbolic
+links resolved; the trust of a parent does not count. Without it, `claude -p` ignores
+`permissions.allow` of `.claude/settings.json`, but not of `.claude/settings.local.json`.
 """
 
 import os
@@ -13,7 +18,6 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.project.trust import look_at
 from agent_dispatch.files import read_regular
 from agent_dispatch.model.claude_settings import ClaudeSettings, Hook, SettingsFile
 
@@ -23,18 +27,27 @@ _MANAGED = (
 )
 
 
+class Workspace(msgspec.Struct, frozen=True):
+    """A directory as Claude Code sees it."""
+
+    root: str
+    """The directory whose trust counts."""
+    trusted: bool
+    allow_rules: int
+    """How many rules need that trust."""
+
+
 def claude_folder(environ: Mapping[str, str]) -> Path:
-    """Where Claude Code keeps the user's settings."""
+    """Return where Claude Code keeps the user's settings."""
     return Path(environ.get("CLAUDE_CONFIG_DIR") or _home(environ) / ".claude")
 
 
 def claude_config_path(environ: Mapping[str, str]) -> Path:
-    """Where Claude Code keeps its user-scope servers and the trust of projects."""
-    own_directory = environ.get("CLAUDE_CONFIG_DIR")
-    legacy = Path(own_directory or _home(environ) / ".claude") / ".config.json"
+    """Return the file with Claude Code's user-scope servers and its trust in projects."""
+    legacy = claude_folder(environ) / ".config.json"
     if legacy.exists():
         return legacy
-    return Path(own_directory or _home(environ)) / ".claude.json"
+    return Path(environ.get("CLAUDE_CONFIG_DIR") or _home(environ)) / ".claude.json"
 
 
 def read_claude_settings(
@@ -42,11 +55,11 @@ def read_claude_settings(
 ) -> ClaudeSettings:
     """Return what a run in `directory` inherits.
 
-    A file that is missing, unreadable or broken says nothing here; Claude Code ignores it too.
+    A file that is missing, unreadable or broken counts as empty; Claude Code ignores it too.
 
     Args:
         directory: The agent's.
-        environ: Of the runs: names the user's home.
+        environ: The environment of the runs, which says where the user's home is.
         managed: The directory of the administrator's settings.
     """
     user = claude_folder(environ)
@@ -63,13 +76,45 @@ def read_claude_settings(
         if path == paths[2] and file.default_mode == "bypassPermissions":
             file = msgspec.structs.replace(file, default_mode=None)
         files.append(file)
-    workspace = look_at(directory, _object(claude_config_path(environ)))
+    workspace = workspace_of(directory, _object(claude_config_path(environ)))
     ignored = 0 if workspace.trusted else workspace.allow_rules
     return ClaudeSettings(
         files=tuple(files),
         untrusted_root=workspace.root if ignored else None,
         ignored_rules=ignored,
     )
+
+
+def workspace_of(directory: str, claude_config: Mapping[str, object]) -> Workspace:
+    """Return whether Claude Code trusts a directory, and how many rules depend on that."""
+    root = str(_root(Path(os.path.realpath(directory))))
+    projects = claude_config.get("projects")
+    project = projects.get(root) if isinstance(projects, Mapping) else None
+    trusted = isinstance(project, Mapping) and project.get("hasTrustDialogAccepted") is True
+    path = Path(directory) / ".claude" / "settings.json"
+    return Workspace(root, trusted, len(_settings_file(path, _object(path)).allow))
+
+
+def _root(directory: Path) -> Path:
+    for candidate in (directory, *directory.parents):
+        mark = candidate / ".git"
+        if os.path.isdir(mark):
+            return candidate
+        if os.path.isfile(mark):
+            return _main_working_tree(mark) or candidate
+    return directory
+
+
+def _main_working_tree(mark: Path) -> Path | None:
+    """Return the main tree of a linked one: `.git` says `gitdir: MAIN/.git/worktrees/NAME`."""
+    try:
+        text = mark.read_text(errors="replace").strip()
+    except OSError:
+        return None
+    linked = (mark.parent / text.removeprefix("gitdir:").strip()).resolve()
+    if linked.parent.name == "worktrees" and linked.parents[1].name == ".git":
+        return linked.parents[2]
+    return None
 
 
 def _home(environ: Mapping[str, str]) -> Path:
