@@ -27,6 +27,9 @@ def test_hosts_are_added_listed_and_removed(world: World) -> None:
             "agents": [],
         },
     ]
+    assert world.run("hosts", "list") == 0
+    assert [line.split("  ")[0] for line in world.out.splitlines()] == ["gpu", "box", "dev"]
+    assert "  agents: none" in world.out
     assert world.run("hosts", "remove", "dev") == 0
     assert world.run("hosts", "list") == 0
     assert "dev" not in world.out

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from agent_dispatch.cli.output import listing, one_line, remark, write_json, write_lines
 from agent_dispatch.cli.shell import Shell, open_registry
+from agent_dispatch.cli.table import table
 from agent_dispatch.config.hosts import HostRow, add_host, host_named, list_hosts, remove_host
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.config import HostConfig
@@ -96,17 +97,17 @@ def _list(shell: Shell, *, as_json: bool) -> int:
     if as_json:
         write_json(shell, rows)
     elif rows:
-        write_lines(shell, map(_line, rows))
+        write_lines(shell, table([_cells(row) for row in rows], shell))
     else:
         write_lines(shell, ["No hosts yet. Add one with: agent-dispatch hosts add NAME"])
     return 0
 
 
-def _line(row: HostRow) -> str:
+def _cells(row: HostRow) -> tuple[str, str, str]:
     if row.problem is not None:
-        return one_line(f"{row.name}  problem: {row.problem}")
+        return one_line(row.name), "broken", f"problem: {one_line(row.problem)}"
     way = f"ssh {row.ssh}" if row.exec is None else f"exec {' '.join(row.exec)}"
-    return one_line(f"{row.name}  {way}  agents: {listing(row.agents) or 'none'}")
+    return one_line(row.name), one_line(way), f"agents: {listing(row.agents) or 'none'}"
 
 
 def _install(shell: Shell, name: str, host: HostConfig, source: str) -> int:

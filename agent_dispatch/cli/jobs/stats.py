@@ -101,7 +101,7 @@ def _table(found: Sequence[Row], everything: Row, by: By, shell: Shell) -> Itera
         kinds = ", ".join(f"{number} {one_line(kind)}" for kind, number in _kinds(everything))
         yield f"{counted(everything.failed, 'failure')}: {kinds}"
     if with_timeout:
-        yield f"{_TIMEOUT}: suggested, in seconds: twice what nine of ten runs take."
+        yield f"{_TIMEOUT}: a suggestion in seconds, twice what nine of ten runs take."
 
 
 def _kinds(row: Row) -> list[tuple[str, int]]:
