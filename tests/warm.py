@@ -44,26 +44,32 @@ class WarmProcess:
         stdin: trio.lowlevel.FdStream | None,
         stdout: trio.lowlevel.FdStream | None,
         stderr: trio.lowlevel.FdStream | None,
-        ended: trio.lowlevel.FdStream,
+        ended: int,
     ) -> None:
         self.pid = pid
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
-        self.returncode: int | None = None
         self._ended = ended
-        self._waiting = trio.Lock()
+        self._returncode: int | None = None
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        if self._returncode is None:
+            with contextlib.suppress(BlockingIOError):
+                self._returncode = int(os.read(self._ended, 16))
+                os.close(self._ended)
+        return self._returncode
 
     async def wait(self) -> int:
-        """Wait for the end; returns the exit status, negative for a signal."""
-        async with self._waiting:
-            if self.returncode is None:
-                self.returncode = int(await self._ended.receive_some())
-                await self._ended.aclose()
-            return self.returncode
+        """Wait for the end; returns the exit status."""
+        while (status := self.returncode) is None:
+            await trio.lowlevel.wait_readable(self._ended)
+        return status
 
     def send_signal(self, signum: int) -> None:
-        """Send a signal, unless it is known that the process has ended."""
+        """Send a signal, unless the process has ended."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signum)
@@ -105,15 +111,17 @@ def start(
     """
     with contextlib.ExitStack() as theirs:
 
-        def pipe(*, to_child: bool) -> tuple[trio.lowlevel.FdStream, int]:
+        def pipe(*, to_child: bool) -> tuple[int, int]:
             reader, writer = os.pipe()
             our_end, their_end = (writer, reader) if to_child else (reader, writer)
             theirs.callback(os.close, their_end)
-            return trio.lowlevel.FdStream(our_end), their_end
+            os.set_blocking(our_end, False)
+            return our_end, their_end
 
         def stream(wanted: int, *, to_child: bool) -> tuple[trio.lowlevel.FdStream | None, int]:
             if wanted == subprocess.PIPE:
-                return pipe(to_child=to_child)
+                our_end, their_end = pipe(to_child=to_child)
+                return trio.lowlevel.FdStream(our_end), their_end
             if wanted == subprocess.DEVNULL:
                 return None, theirs.enter_context(open(os.devnull, "r+b")).fileno()
             return None, wanted
