@@ -1,4 +1,4 @@
-"""Checks what a call says about an agent, before it gets near `agents.toml`."""
+"""Checks the fields that a call gives for an agent, before `agents.toml` is read."""
 
 import os
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def check_name(name: str) -> None:
 
 
 def require_free(data: Mapping[str, Any], name: str) -> None:
-    """Check that no agent of the file has that name."""
+    """Check that no agent of the file has this name."""
     if name in data.get("agents", {}):
         import shlex  # Only a message needs it.
 
@@ -30,10 +30,12 @@ def require_free(data: Mapping[str, Any], name: str) -> None:
 
 
 def check_directory(directory: str) -> str:
-    """Find an existing directory: `~` is expanded, a relative path starts where we run.
+    """Return the absolute path of an existing directory, without symbolic links.
 
-    Returns:
-        Its absolute path without symbolic links.
+    `~` is expanded; a relative path starts at the working directory.
+
+    Raises:
+        InvalidRequestError: There is no such directory, or no agent could work there.
     """
     _require_line("directory", directory)
     if not directory.strip():
@@ -57,9 +59,9 @@ def check_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Check the fields that a call gives.
 
     Returns:
-        Key and value as the file holds them. An empty text and 0 are left out: the call says
-        nothing about that key. None stands for a key to remove: the call said `none`, or a
-        negative number.
+        Keys and values as the file holds them. Empty text and 0 are left out, because they say
+        nothing about a key. None means to remove the key: the call gave `none` or a negative
+        number.
 
     Raises:
         InvalidRequestError: A value is not allowed; the message names its field.
@@ -77,7 +79,7 @@ def check_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_not_negative(fields: Mapping[str, Any]) -> None:
-    """Refuse numbers below zero for a new agent, which has nothing to remove yet."""
+    """Refuse negative numbers for a new agent: it has nothing to remove yet."""
     for name, value in fields.items():
         if not isinstance(value, str) and value < 0:
             raise InvalidRequestError(

@@ -1,8 +1,8 @@
 """`agents.toml`: read with every mistake named, changed one table at a time.
 
-Any number of processes may change the file at once. Each takes a lock file beside it, reads the
-file again, changes the text of one table (see `toml_edit`), and puts the new file in the place of
-the old one, so that a reader without the lock sees one or the other.
+Several processes may change the file at once. Each one locks a file beside it, reads the file
+again, changes the text of one table (see `edit.draft`), and renames the new file over the old one,
+so that a reader without the lock sees one or the other.
 """
 
 import errno
@@ -37,7 +37,7 @@ _YOUNG_NS = 100_000_000
 
 
 class FileContent(msgspec.Struct, frozen=True):
-    """The file as it was read once."""
+    """The file as one read saw it."""
 
     text: str
     """Without byte order mark."""
@@ -46,7 +46,7 @@ class FileContent(msgspec.Struct, frozen=True):
     has_mark: bool = False
 
 
-def _opened(outcome: FileContent | str) -> FileContent:
+def _content_or_error(outcome: FileContent | str) -> FileContent:
     if isinstance(outcome, str):
         raise ConfigError(outcome)
     return outcome
@@ -55,12 +55,11 @@ def _opened(outcome: FileContent | str) -> FileContent:
 class ConfigFile:
     """One `agents.toml`, read on every call and parsed when it changed.
 
-    All of it blocks: reading for the time of one `stat` or one small file, editing for at most
-    `lock_timeout_s`. Safe to use from several threads.
+    All of it blocks, an edit for at most `lock_timeout_s`. Safe to use from several threads.
 
     Args:
-        path: Where the file is or will be; it may be a symbolic link, and stays one.
-        lock_timeout_s: How long an edit waits for the edits of others.
+        path: Where the file is or will be; a symbolic link stays one.
+        lock_timeout_s: How long an edit waits for the edits of other processes.
         now_ns: The clock of the file system, in nanoseconds since the epoch.
     """
 
@@ -74,7 +73,7 @@ class ConfigFile:
         self.path = path.absolute()
         self._lock_timeout_s = lock_timeout_s
         self._now_ns = now_ns
-        self._seen: tuple[tuple[int, ...], FileContent | str] | None = None
+        self._cached: tuple[tuple[int, ...], FileContent | str] | None = None
 
     def load(self) -> Config:
         """Read the configuration; a missing file is an empty one.
@@ -85,30 +84,30 @@ class ConfigFile:
         return self.read().config
 
     def read(self) -> FileContent:
-        """Read the file, from memory if it is the one read last.
+        """Read the file, or return the last result if the file has not changed.
 
         Raises:
             ConfigError: The file cannot be read or parsed.
         """
-        seen = self._seen
-        if seen is None or self._identity() != seen[0]:
-            return self._read_anew()
-        return _opened(seen[1])
+        cached = self._cached
+        if cached is None or self._identity() != cached[0]:
+            return self._read_again()
+        return _content_or_error(cached[1])
 
     def edit(self, change: Callable[[Draft], T]) -> T:
-        """Change the file under its lock, so that the edits of all processes land.
+        """Change the file under its lock, so that no edit of another process is lost.
 
         Args:
-            change: Gets the text as it is now and changes it; what it raises leaves the file
-                as it was, and so does changing nothing.
+            change: Changes the draft of the current text. If it raises or changes nothing, the
+                file stays as it is.
 
         Returns:
             What `change` returned, once the new file is on disk.
 
         Raises:
             ConfigError: The file cannot be read, parsed, locked or written, or has a shape that
-                cannot be changed in place. It is as it was, unless the message says that it was
-                changed and may not survive a power cut.
+                cannot be changed in place. It is unchanged, unless the message says that the
+                change may not survive a power cut.
         """
         return self._with_lock(lambda target: self._edit_locked(target, change))
 
@@ -116,7 +115,7 @@ class ConfigFile:
         """Write a first file if there is none.
 
         Returns:
-            False if there is one already, whatever it holds; it is not touched.
+            False if a file exists already; it is not touched.
 
         Raises:
             ConfigError: It cannot be locked or written.
@@ -124,7 +123,7 @@ class ConfigFile:
         return self._with_lock(lambda target: self._create_locked(target, text))
 
     def _with_lock(self, work: Callable[[str], T]) -> T:
-        # A rename would replace a symbolic link, so the work is done where it leads.
+        # A rename would replace a symbolic link, so its target is changed.
         target = os.path.realpath(self.path)
         try:
             make_private_directory(os.path.dirname(target))
@@ -147,7 +146,7 @@ class ConfigFile:
         return True
 
     def _edit_locked(self, target: str, change: Callable[[Draft], T]) -> T:
-        before = self._read_anew()
+        before = self._read_again()
         draft = Draft(before.text, TOML)
         try:
             answer = change(draft)
@@ -171,8 +170,8 @@ class ConfigFile:
         except OSError as error:
             raise self._not_read(error) from error
 
-    def _read_anew(self) -> FileContent:
-        self._seen = None
+    def _read_again(self) -> FileContent:
+        self._cached = None
         try:
             content, status = read_regular(str(self.path), _MAX_BYTES + 1)
         except FileNotFoundError:
@@ -184,11 +183,11 @@ class ConfigFile:
             outcome = self._parse(content)
         except ConfigError as error:
             outcome = str(error)
-        # A file written within the last tick of the clock can change again and look the same.
+        # A file that was just written can change again within the same tick of the clock.
         is_settled = self._now_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _YOUNG_NS
         if is_settled and self._identity() == identity(status):
-            self._seen = (identity(status), outcome)
-        return _opened(outcome)
+            self._cached = (identity(status), outcome)
+        return _content_or_error(outcome)
 
     def _parse(self, content: bytes) -> FileContent:
         if len(content) > _MAX_BYTES:

@@ -92,8 +92,8 @@ def update_group(
         registry: Where the group is.
         name: The group.
         description: How to work with the group.
-        shared_context: What every member is told.
-        members: To be added, or to get another `use_for`.
+        shared_context: Context that every member gets with a task.
+        members: Members to add, or to give another `use_for`.
         leaving: Members to remove.
 
     Raises:
@@ -107,10 +107,10 @@ def update_group(
     def update(draft: Draft) -> GroupChange:
         table = _table(draft, name)
         group = _parsed(name, table)
-        strangers = [agent for agent in leaving if agent not in _names(group)]
-        if strangers:
+        unknown = [agent for agent in leaving if agent not in _names(group)]
+        if unknown:
             raise InvalidRequestError(
-                f"Agent {strangers[0]!r} is not a member of group {name!r}. Members:"
+                f"Agent {unknown[0]!r} is not a member of group {name!r}. Members:"
                 f" {', '.join(_names(group)) or 'none yet'}"
             )
         changes: dict[str, Any] = {
@@ -205,7 +205,7 @@ def _checked(texts: Mapping[str, str]) -> dict[str, Any]:
 def _with_members(
     present: Sequence[Mapping[str, Any]], members: Sequence[GroupMember], leaving: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the tables of the members after a change; keys that we do not know stay."""
+    """Return the tables of the members after a change; unknown keys stay."""
     tables = {table["agent"]: dict(table) for table in present if table["agent"] not in leaving}
     for member in members:
         table = tables.setdefault(member.agent, {})

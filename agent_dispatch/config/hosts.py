@@ -1,6 +1,6 @@
 """The hosts of `agents.toml`, and the agents there. Nothing here contacts a host.
 
-What a host said last of its agents is kept beside the jobs, one small file for each host, so that
+What a host last said about its agents is kept beside the jobs, in one small file per host, so that
 a listing can show it.
 """
 
@@ -54,13 +54,13 @@ class UnknownHostError(DispatchError):
 
 
 def remote_directory(text: str) -> tuple[str, str] | None:
-    """Split `HOST:DIRECTORY`; None for a directory of this machine, such as `./a:b`."""
+    """Split `HOST:DIRECTORY`; None for a directory on this machine, such as `./a:b`."""
     found = _REMOTE_DIRECTORY.fullmatch(text)
     return None if found is None else (found[1], found[2])
 
 
 def list_hosts(config: Config) -> list[HostRow]:
-    """All hosts in the order of the file, the unusable ones last."""
+    """List all hosts in the order of the file, the unusable ones last."""
     rows = [
         HostRow(
             name=name,
@@ -77,15 +77,15 @@ def list_hosts(config: Config) -> list[HostRow]:
 
 
 def agents_of(config: Config, host: str) -> list[str]:
-    """The agents of this file that are on that host."""
+    """List the agents of this file that are on a host."""
     return [name for name, agent in config.agents.items() if agent.host == host]
 
 
 def host_named(config: Config, name: str) -> HostConfig:
-    """Give a host.
+    """Return a host.
 
     Raises:
-        UnknownHostError: There is none of that name.
+        UnknownHostError: No host has that name.
         InvalidRequestError: Its own table is broken.
     """
     if name in config.broken_hosts:
@@ -107,15 +107,15 @@ def add_host(
     program: str = "",
     lease_seconds: float = 0,
 ) -> None:
-    """Write down a host; it is not contacted.
+    """Add a host; it is not contacted.
 
     Args:
         file: The configuration.
         name: Its name here.
-        ssh: What ssh is given; by default `name`.
-        argv: A command in place of ssh.
-        program: Where `agent-dispatch` is there; empty to search.
-        lease_seconds: 0 for the default.
+        ssh: The destination for ssh; by default `name`.
+        argv: A command to run instead of ssh.
+        program: Where `agent-dispatch` is on the host; empty to search.
+        lease_seconds: How long a call goes on when its caller is silent; 0 for the default.
 
     Raises:
         InvalidRequestError: A value is not allowed, or the name is taken.
@@ -147,10 +147,10 @@ def add_host(
 
 
 def remove_host(file: ConfigFile, name: str) -> None:
-    """Forget a host that no agent uses.
+    """Remove a host that no agent uses.
 
     Raises:
-        UnknownHostError: There is none of that name.
+        UnknownHostError: No host has that name.
         InvalidRequestError: Agents use it.
         ConfigError: The file cannot be read or written; it is unchanged.
     """
@@ -159,7 +159,7 @@ def remove_host(file: ConfigFile, name: str) -> None:
         hosts, agents = draft.data.get("hosts", {}), draft.data.get("agents", {})
         if not isinstance(hosts, Mapping) or name not in hosts:
             raise UnknownHostError(name, list(hosts))
-        # As written: an agent whose table is broken otherwise uses it all the same.
+        # An agent whose table is broken uses the host too.
         users = [
             agent
             for agent, table in agents.items()
@@ -178,18 +178,18 @@ def remove_host(file: ConfigFile, name: str) -> None:
 def link_agent(
     file: ConfigFile, name: str, host: str, *, agent: str = "", description: str = ""
 ) -> AgentChange:
-    """Write down an agent that a host has.
+    """Add an agent that is configured on a host.
 
     Args:
         file: The configuration.
         name: Its name here.
         host: A host of the file.
-        agent: Its name there, if that is another.
+        agent: Its name on the host, if that is different.
         description: What it can do.
 
     Raises:
         InvalidRequestError: A value is not allowed, or the name is taken.
-        UnknownHostError: There is no such host.
+        UnknownHostError: No host has that name.
         ConfigError: The file cannot be read or written; it is unchanged.
     """
     require_free_name(file, name)
@@ -208,52 +208,52 @@ def link_agent(
 
 
 def require_free_name(file: ConfigFile, name: str) -> None:
-    """Check that an agent may be added under a name.
+    """Check that an agent can be added under a name.
 
     Raises:
-        InvalidRequestError: It cannot name an agent, or is taken.
+        InvalidRequestError: The name is not allowed or is taken.
     """
     check_name(name)
     require_free(file.read().data, name)
 
 
 class AgentSeen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a host said last of one agent."""
+    """What a host last said about one agent."""
 
     healthy: bool = True
     problem: str | None = None
 
 
 class HostSeen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was last known of a host."""
+    """What is known about a host."""
 
     at: float = 0
-    """When it answered last, in seconds since the epoch."""
+    """When it last answered, in seconds since the epoch."""
     agents: dict[str, AgentSeen] = {}
-    """By their names there."""
+    """By their names on the host."""
 
 
 class Sightings:
-    """What the hosts said last; best effort, for people to read."""
+    """What the hosts last said, for people to read; errors of the disk are ignored."""
 
     def __init__(self, directory: Path) -> None:
-        """Use `directory`, which is made when a host is first seen."""
+        """Use `directory`, which is made when the first host answers."""
         self._directory = directory
 
     @classmethod
     def of(cls, environ: Mapping[str, str], config: Path) -> "Sightings":
-        """Those of one configuration."""
+        """Return the sightings of one configuration."""
         return cls(jobs_path(environ, config) / "remote" / "seen")
 
     def host(self, name: str) -> HostSeen:
-        """What was last known of a host; nothing, if it was never seen."""
+        """Return what is known about a host; nothing if it has never answered."""
         with suppress(OSError, msgspec.DecodeError):
             content, _ = read_regular(str(self._directory / f"{name}.json"), _MAX_BYTES)
             return msgspec.json.decode(content, type=HostSeen)
         return HostSeen()
 
     def note(self, host: str, agents: Mapping[str, AgentSeen]) -> None:
-        """Keep what a host said now of some of its agents."""
+        """Keep what a host says now about some of its agents."""
         known = self.host(host)
         seen = HostSeen(at=time.time(), agents={**known.agents, **agents})
         with suppress(OSError):

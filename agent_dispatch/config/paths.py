@@ -10,7 +10,7 @@ from agent_dispatch.model.next_step import run
 
 
 def config_path(environ: Mapping[str, str]) -> Path:
-    """Say where `agents.toml` is: an absolute path, whether or not the file exists.
+    """Return where `agents.toml` is: an absolute path, whether or not the file exists.
 
     `$AGENT_DISPATCH_CONFIG`, else `$XDG_CONFIG_HOME/agent-dispatch/agents.toml`, else
     `~/.config/agent-dispatch/agents.toml`; `~` is `$HOME`.
@@ -28,17 +28,17 @@ def config_path(environ: Mapping[str, str]) -> Path:
             )
         return path
     base = environ.get("XDG_CONFIG_HOME", "")
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says to ignore relative paths.
     if not os.path.isabs(base):
         base = _with_home("~/.config", environ)
     return Path(base) / "agent-dispatch" / "agents.toml"
 
 
 def require_named_config(environ: Mapping[str, str]) -> None:
-    """Refuse to go on if `$AGENT_DISPATCH_CONFIG` names no file: it may be mistyped.
+    """Check that the file that `$AGENT_DISPATCH_CONFIG` names exists: the name may be mistyped.
 
     Raises:
-        ConfigError: There is no such file, or it cannot be named.
+        ConfigError: There is no such file, or the variable cannot be used.
     """
     if not environ.get("AGENT_DISPATCH_CONFIG"):
         return
@@ -53,26 +53,26 @@ def require_named_config(environ: Mapping[str, str]) -> None:
 
 
 def jobs_path(environ: Mapping[str, str], config: Path) -> Path:
-    """Say where the jobs are: `$AGENT_DISPATCH_JOBS_DIR`, else `jobs/` beside the configuration."""
+    """Return where the jobs are: `$AGENT_DISPATCH_JOBS_DIR`, or `jobs/` beside `config`."""
     if named := environ.get("AGENT_DISPATCH_JOBS_DIR"):
         return Path(_absolute(named, environ))
     return config.absolute().parent / "jobs"
 
 
 def with_absolute_paths(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment to hand on to workers and agents, which work in other directories.
+    """Return the environment for workers and agents, which run in other directories.
 
-    There a relative path would name another file: inside an agent, one of the project's own.
+    A relative path would name another file there; for an agent, one of its own project.
 
     Raises:
-        ConfigError: A path is relative and there is nothing to find it in.
+        ConfigError: A path is relative, and its directory is gone.
     """
     handed_on = dict(environ)
     for name in ("AGENT_DISPATCH_CONFIG", "AGENT_DISPATCH_JOBS_DIR"):
         if named := environ.get(name):
             handed_on[name] = _absolute(named, environ)
     if named := environ.get("CLAUDE_CONFIG_DIR"):
-        # Claude Code takes `~` for a name like any other.
+        # Claude Code does not expand `~`.
         handed_on["CLAUDE_CONFIG_DIR"] = _from_here(named)
     return handed_on
 
@@ -86,7 +86,7 @@ def _from_here(path: str) -> str:
         return str(Path(path).absolute())
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path} is a relative path, and the directory that it starts from has been removed."
+            f"{path} is a relative path, and the working directory has been removed."
             " Change to a directory that exists, or make the path absolute."
         ) from error
 
@@ -111,12 +111,12 @@ def _with_home(path: str, environ: Mapping[str, str]) -> str:
 
 
 def home_directory(environ: Mapping[str, str]) -> str:
-    """Say where the user's home directory is; empty if that is unknown."""
+    """Return the user's home directory; empty if it is unknown."""
     return environ.get("HOME") or _home_of_account()
 
 
 def _home_of_account() -> str:
-    # Not expanduser(), which takes an empty HOME for the root directory.
+    # expanduser() would expand an empty HOME to the root directory.
     import pwd
 
     try:

@@ -1,9 +1,9 @@
 """Checks the data of `agents.toml` against the table of keys.
 
-A bad key of an agent makes that agent unusable and no other. A bad setting keeps its default, so
-that listing and editing still work, and is named in `Config.broken_settings`, which keeps every
-run from starting: a limit that was not understood may cost money. An unknown key is only reported,
-with the known key that it resembles. A bad group makes only the calls that name it wrong.
+A bad key of an agent makes only that agent unusable. A bad setting keeps its default, so that
+listing and editing still work, but it is named in `Config.broken_settings` and no run starts: a
+limit that was not understood may cost money. An unknown key is only reported, with the known key
+that it resembles. A bad group fails only the calls that name it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,7 +47,7 @@ class BadTableError(ValueError):
 
 
 def parse_config(data: Mapping[str, object]) -> Config:
-    """Check what `agents.toml` says.
+    """Check the data of `agents.toml`.
 
     Raises:
         BadTableError: `agents`, `groups` or `hosts` is not a table.
@@ -77,7 +77,7 @@ def parse_config(data: Mapping[str, object]) -> Config:
         else:
             warnings += warn(where, AGENT_KEYS, msgspec.structs.asdict(agents[name]))
             if agents[name].host is not None:
-                warnings += _beside_host(where, table)
+                warnings += _ignored_beside_host(where, table)
             elif agents[name].verify_always and not agents[name].verify:
                 said = "is set without a verify command, so every call is refused"
                 warnings.append(ValueWarning(where, "verify_always", said))
@@ -140,7 +140,7 @@ def parse_agent(name: str, table: object) -> AgentConfig:
 def _require_host(
     agent: AgentConfig, hosts: Mapping[str, HostConfig], broken: Mapping[str, str]
 ) -> None:
-    """Refuse an agent on a host that is not known: it must never be looked for on this machine."""
+    """Refuse an agent on an unknown host: it must never be looked for on this machine."""
     if agent.host is None or agent.host in hosts:
         return
     if agent.host in broken:
@@ -149,7 +149,7 @@ def _require_host(
     raise BadTableError(f"host: there is no [hosts.{agent.host}] in this file (hosts: {known})")
 
 
-def _beside_host(where: str, table: Any) -> list[ValueWarning]:
+def _ignored_beside_host(where: str, table: Any) -> list[ValueWarning]:
     return [
         ValueWarning(where, key, "is ignored beside `host`; it stands in the host's own file")
         for key in AGENT_KEYS
@@ -161,7 +161,7 @@ def parse_host(name: str, table: object) -> HostConfig:
     """Check the table of one host.
 
     Raises:
-        BadTableError: A value cannot be used, or it is not said how to get there.
+        BadTableError: A value cannot be used, or not exactly one of `ssh` and `exec` is given.
     """
     if not is_host_name(name):
         raise BadTableError(f"its name is not made of {HOST_NAME_RULE}")
@@ -192,7 +192,7 @@ def parse_group(name: str, table: object) -> GroupConfig:
 
 
 def warn(where: str, keys: Mapping[str, Key], values: Mapping[str, Any]) -> list[ValueWarning]:
-    """List the values of a table that are passed on but probably not meant."""
+    """List the values of a table that are passed on but are probably mistakes."""
     return [
         ValueWarning(where, name, said)
         for name, key in keys.items()

@@ -1,6 +1,6 @@
 """Imports the `agents.yaml` of an older installation into `agents.toml`.
 
-Entries that cannot be used are reported and left out; the rest lands in one write. A relative
+Entries that cannot be used are reported and left out; the rest is written at once. A relative
 directory starts at the YAML file and becomes absolute.
 """
 
@@ -30,12 +30,12 @@ from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import read_regular
 from agent_dispatch.model.rights import ChangedBy
 
-# PyYAML reads some 100 kB a second, and a configuration has a few.
+# PyYAML reads about 100 kB a second; a configuration has a few kB.
 _MAX_BYTES = 256 * 1024
 
 
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an import did; each mapping goes from an agent or a setting to the reason."""
+    """What an import did; each mapping gives the reason for an agent, a group or a setting."""
 
     source: str
     config: str
@@ -43,13 +43,13 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Agents, in the order of the source."""
     replaced: list[str]
     settings: list[str]
-    """Settings taken over, as in `settings.default_timeout`."""
+    """Imported settings, such as `settings.default_timeout`."""
     groups: list[str] = []
     """Groups, added or replaced, in the order of the source."""
     skipped: dict[str, str]
-    """What `agents.toml` has already."""
+    """What `agents.toml` already has."""
     left_out: dict[str, str] = {}
-    """Keys that nothing reads, as in `agents.infra.colour`."""
+    """Unknown keys, such as `agents.infra.colour`."""
     failed: dict[str, str]
     """What cannot be used."""
     warnings: list[str] = []
@@ -89,7 +89,7 @@ class _Import:
         where = f"agents.{name}"
         table = {key: value for key, value in entry.items() if value is not None}
         if table.get("timeout") == 0:
-            # There, 0 inherits.
+            # In `agents.yaml`, 0 means to inherit.
             del table["timeout"]
         directory = table.get("directory")
         if isinstance(directory, str) and directory and not directory.startswith("~"):
@@ -184,8 +184,8 @@ def _filled(table: Mapping[str, Any]) -> dict[str, Any]:
 def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) -> ImportReport:
     """Import agents, groups and settings from an `agents.yaml`.
 
-    Agents and groups that exist already are skipped, settings that are set already are kept. Keys
-    that nothing reads are left out and named.
+    Agents and groups that exist already are skipped, settings that are set already are kept.
+    Unknown keys are left out and reported.
 
     Args:
         source: The YAML file; it is only read.
@@ -194,7 +194,7 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
 
     Raises:
         InvalidRequestError: The source cannot be read or parsed.
-        ConfigError: `agents.toml` cannot be read, parsed or written; it is as it was.
+        ConfigError: `agents.toml` cannot be read, parsed or written; it is unchanged.
     """
     source = source.absolute()
     data = _load(source)
@@ -226,12 +226,12 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
 
 
 class Unimported(msgspec.Struct, frozen=True):
-    """An `agents.yaml` beside our file that has agents which our file lacks."""
+    """An `agents.yaml` beside our file, with agents that our file lacks."""
 
     path: Path
     agents: tuple[str, ...]
     problem: str | None = None
-    """Why it cannot be read; then no agent is named."""
+    """Why it cannot be read; then `agents` is empty."""
 
 
 def find_unimported(registry: Registry) -> Unimported | None:
@@ -281,11 +281,11 @@ def _load(source: Path) -> dict[Any, Any]:
 
 
 def _parse(content: bytes) -> object:
-    # Most calls never see YAML, and the import takes as long as a whole `list`.
+    # Most calls never read YAML, and this import takes as long as all of `list`.
     import yaml
 
     try:
-        # The C loader has no bound on nesting and can take the process down.
+        # The C loader does not limit nesting and can crash the process.
         return yaml.load(content, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error

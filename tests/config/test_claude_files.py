@@ -101,7 +101,7 @@ BROKEN_SERVERS: list[tuple[str | bytes, str]] = [
     ('{"a": {"command": "cat"}}', "it has no `mcpServers`"),
     ('{"mcpServers": []}', "column 2: `mcpServers` is not an object"),
     ("[]", "line 1, column 1: it holds no JSON object"),
-    ("<<<<<<< HEAD\n{}", "line 1, column 1: a conflict"),
+    ("<<<<<<< HEAD\n{}", "line 1, column 1: a merge conflict"),
 ]
 
 

@@ -1,8 +1,8 @@
-"""Writes our entry into the configuration file of an MCP client, and takes it out again.
+"""Writes our entry into the configuration file of an MCP client, and removes it again.
 
-The file belongs to its user: only our entry is changed, a copy of the file is kept once, a
-symbolic link stays one, and a file that does not parse is not touched. The new text is parsed
-before it takes the place of the old one.
+The file belongs to its user. Only our entry changes, the original file is copied once, a symbolic
+link stays one, and a file that does not parse is not touched. The new text is parsed before it
+replaces the old one.
 """
 
 import os
@@ -25,7 +25,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 class ClientFile(msgspec.Struct, frozen=True):
-    """The file of a client as it was read."""
+    """The file of a client as one read saw it."""
 
     client: Client
     path: str
@@ -37,14 +37,14 @@ class ClientFile(msgspec.Struct, frozen=True):
 
     @property
     def missing(self) -> Made:
-        """What `put_entry` would have to make."""
+        """The largest part that `put_entry` has to make."""
         if self.content is None:
             return Made.FILE
         return Made.ENTRY if self.client.table in self.draft.data else Made.TABLE
 
     @property
     def present(self) -> object:
-        """Our entry, whatever it is; None if there is none."""
+        """The value of our entry; None if there is none."""
         table = self.draft.data.get(self.client.table)
         return table.get(ENTRY_NAME) if isinstance(table, Mapping) else None
 
@@ -80,15 +80,15 @@ def read_client_file(client: Client, path: str) -> ClientFile:
 
 
 def put_entry(file: ClientFile, entry: Mapping[str, Any], *, keep: bool) -> bool:
-    """Write our entry, or bring the present one up to date; False if nothing had to change.
+    """Write our entry, or update the present one; return False if nothing had to change.
 
     Args:
         file: The file.
         entry: The entry.
-        keep: Other keys of the present entry, because it is ours; else it is replaced whole.
+        keep: Whether to keep other keys of the present entry, because it is ours.
 
     Raises:
-        ConfigError: The file cannot be changed in place or written; it is as it was.
+        ConfigError: The file cannot be changed in place or written; it is unchanged.
     """
     table = (file.client.table, ENTRY_NAME)
     present = file.present
@@ -109,10 +109,10 @@ def put_entry(file: ClientFile, entry: Mapping[str, Any], *, keep: bool) -> bool
 
 
 def take_out_entry(file: ClientFile, made: Made) -> None:
-    """Remove our entry, and what was made for it if nothing else is in there; copies stay.
+    """Remove our entry, and what was made for it if that is now empty; copies stay.
 
     Raises:
-        ConfigError: The file cannot be changed in place or written; it is as it was.
+        ConfigError: The file cannot be changed in place or written; it is unchanged.
     """
     table = file.client.table
     try:
@@ -128,7 +128,7 @@ def take_out_entry(file: ClientFile, made: Made) -> None:
 
 
 def backup_of(path: str) -> str:
-    """Say where the copy of a file is kept."""
+    """Return where the copy of a file is kept."""
     return f"{path}.bak"
 
 

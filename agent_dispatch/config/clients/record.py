@@ -1,4 +1,4 @@
-"""What `init` wrote outside our own directory: kept beside the configuration, for `uninstall`."""
+"""The record of what `init` wrote into other programs' files, which `uninstall` removes."""
 
 import contextlib
 import os
@@ -37,13 +37,13 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What `init` wrote where; kept beside the configuration, for `uninstall`."""
+    """Everything that `init` wrote; the file is beside the configuration."""
 
     written: Sequence[Written] = ()
 
 
 def record_path(config: str) -> str:
-    """Say where the record is kept."""
+    """Return where the record is kept."""
     return os.path.join(os.path.dirname(os.path.realpath(config)), "installed.json")
 
 
@@ -84,7 +84,7 @@ def write_record(config: str, record: Record) -> None:
 
 
 def record_written(config: str, written: Written) -> None:
-    """Note that `init` wrote our entry somewhere; what was noted first stays."""
+    """Record that `init` wrote our entry into a file; an earlier record of the file stays."""
     record = read_record(config) or Record()
     if not any((it.client, it.file) == (written.client, written.file) for it in record.written):
         write_record(config, Record([*record.written, written]))
@@ -92,7 +92,7 @@ def record_written(config: str, written: Written) -> None:
 
 @contextlib.contextmanager
 def installing(config: str) -> Iterator[None]:
-    """Let no other `init` or `uninstall` of this configuration write for as long as the block runs.
+    """Keep every other `init` and `uninstall` of this configuration from writing meanwhile.
 
     Raises:
         ConfigError: Another one does not end, or the lock cannot be made.

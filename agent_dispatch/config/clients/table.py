@@ -1,8 +1,9 @@
-"""MCP clients other than Claude Code: where each keeps its servers, and how an entry looks there.
+"""MCP clients other than Claude Code: where each keeps its servers, and what an entry looks like.
 
-Read in the documentation and sources that each row names (November 2026); none of these clients
-was run. A client that has a limit on tool calls gets one that is longer than any call of ours. A
-client that hides variables from its servers is told their names, so that no value is written.
+The table comes from the documentation and sources that each row names (November 2026); none of
+these clients was run. If a client limits tool calls, our entry sets a limit longer than any call of
+ours. If a client hides variables from its servers, our entry names those to pass on, without their
+values.
 """
 
 import os
@@ -20,14 +21,14 @@ LIMIT_S = 7260
 _PASSED_ON = ("CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR", "XDG_CONFIG_HOME")
 _PASSED_ON_PREFIXES = ("ANTHROPIC_", "AGENT_DISPATCH_")
 _OF_ONE_RUN = ("_DEPTH", "_RUN", "_JOB", "_EXCLUSIVE", "_HOSTS", "_TREE")
-"""Endings of variables that an agent gets from the run it belongs to."""
+"""Endings of the variables that belong to one run."""
 
 
 class Passing(Enum):
-    """How a client is told to pass a variable on."""
+    """How an entry tells a client to pass a variable on."""
 
     NOT = "not"
-    """It passes its own environment, or has no way to name a variable."""
+    """The client passes its own environment, or has no way to name a variable."""
     NAMES = "names"
     """A list of names, `env_vars`."""
     REFERENCES = "references"
@@ -35,22 +36,22 @@ class Passing(Enum):
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """How one client is told of a server."""
+    """How one client is configured for a server."""
 
     title: str
     files: Sequence[str]
-    """Where the file may be; the first that exists is it, else the first. `$X` is a folder that a
-    variable names; `~/.config` and `~/Library` are below the home directory."""
+    """Where the file may be; the first that exists, or else the first. `$X` is a folder that a
+    variable names; `~` is the home directory."""
     table: str
     """The key that holds the servers."""
     limit_key: str = ""
     """The key of the limit on one tool call; empty: there is none."""
     limit_unit_s: float = 1
-    """What one means there."""
+    """How long one unit of the limit is."""
     fixed: Mapping[str, Any] = {}
     """Keys that every entry has."""
     one_command: bool = False
-    """Program and arguments are one array."""
+    """Whether program and arguments are one array."""
     passing: Passing = Passing.NOT
     source: str
 
@@ -129,7 +130,7 @@ _DEFAULT_FOLDERS = {"$XDG_CONFIG_HOME": ".config", "$CODEX_HOME": ".codex"}
 
 
 def client_file(client: Client, environ: Mapping[str, str], home: str) -> str:
-    """Say where the file of a client is, or would be."""
+    """Return where the file of a client is, or would be."""
     paths = possible_files(client, environ, home)
     return next(filter(os.path.lexists, paths), paths[0])
 
@@ -148,8 +149,8 @@ def _expanded(path: str, environ: Mapping[str, str], home: str) -> str:
     if not os.path.isabs(named):
         return usual
     path = os.path.join(named, rest)
-    # Not every client follows $XDG_CONFIG_HOME in each of its versions: the folder that it made
-    # tells which one it uses.
+    # Some versions of some clients ignore $XDG_CONFIG_HOME. The folder that a client has made shows
+    # what it uses.
     follows = folder != "$XDG_CONFIG_HOME" or os.path.isdir(os.path.dirname(path))
     return path if follows else usual
 
@@ -157,7 +158,7 @@ def _expanded(path: str, environ: Mapping[str, str], home: str) -> str:
 def make_entry(
     client: Client, command: Sequence[str], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Make the entry that starts `command`; variables are named if they are set in `environ`."""
+    """Return the entry that starts `command`; it names the variables that `environ` sets."""
     entry: dict[str, Any] = dict(client.fixed)
     if client.one_command:
         entry["command"] = list(command)
@@ -174,7 +175,7 @@ def make_entry(
 
 
 def variables_to_pass(environ: Mapping[str, str]) -> list[str]:
-    """List the variables that are set, and that our server or its agents need."""
+    """List the set variables that our server or its agents need."""
     return sorted(
         name
         for name, value in environ.items()
@@ -185,7 +186,7 @@ def variables_to_pass(environ: Mapping[str, str]) -> list[str]:
 
 
 def command_of(entry: object) -> list[str]:
-    """Return what an entry starts, in whichever of the clients' forms; empty if nothing."""
+    """Return the command of an entry, in the form of any client; empty if there is none."""
     if not isinstance(entry, Mapping):
         return []
     command, arguments = entry.get("command"), entry.get("args")
@@ -198,7 +199,7 @@ def command_of(entry: object) -> list[str]:
 
 
 def changes_to(present: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Say which keys of a present entry must change; what its user added to it stays."""
+    """Return the keys of a present entry that must change; what its user added stays."""
     wanted = dict(entry)
     if isinstance(old := present.get("env"), Mapping) and "env" in wanted:
         wanted["env"] = {**old, **wanted["env"]}

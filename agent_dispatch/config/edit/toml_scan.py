@@ -1,7 +1,7 @@
 """Where things stand in a TOML text: headers, assignments and members of inline tables.
 
-It finds places, it does not judge: the text must be one that `tomllib` has accepted. Positions
-are indexes into the text; a line ends after its newline.
+The text must be one that `tomllib` accepts; nothing is checked here. Positions are indexes into the
+text; a line ends after its newline.
 """
 
 import re
@@ -51,7 +51,7 @@ class Member(msgspec.Struct, frozen=True):
     """`keys = value` inside an inline table."""
 
     path: KeyPath
-    """From the inline table on."""
+    """The keys below the inline table."""
     start: int
     value_start: int
     value_end: int
@@ -92,7 +92,7 @@ def scan_inline_table(text: str, start: int) -> list[Member]:
 
 
 def is_inline_table(text: str, value_start: int) -> bool:
-    """Say whether the value that starts there is an inline table."""
+    """Whether the value that starts at a position is an inline table."""
     return text.startswith("{", value_start)
 
 
@@ -158,7 +158,7 @@ def _value_end(text: str, start: int) -> int:
 
 
 def _after_extra_quotes(text: str, end: int, quote: str) -> int:
-    """Pass the one or two quotes that a multi-line string may hold right before its end."""
+    """Skip the one or two quotes that a multi-line string may have right before its end."""
     limit = end + 2
     while end < limit and text.startswith(quote, end):
         end += 1

@@ -1,8 +1,9 @@
-"""Which of a project's files Claude Code reads, and which it leaves out without a word.
+"""Which of a project's files Claude Code reads, and which it silently ignores.
 
-Measured with Claude Code 2.1.330. AGENTS.md goes out where no CLAUDE.md and no CLAUDE.local.md has
+Measured with Claude Code 2.1.330. AGENTS.md is sent if no CLAUDE.md and no CLAUDE.local.md has
 content. `.mcp.json` must be JSON in UTF-8: no comments, no trailing comma. A settings file may also
-be UTF-16 with its mark; one wrong value of those below makes the CLI leave out the whole file.
+be UTF-16 with a byte order mark. One wrong value of those checked below makes the CLI ignore the
+whole settings file.
 """
 
 import json
@@ -30,7 +31,7 @@ _NO_SETTINGS = "Claude Code ignores the whole file: permission rules (deny too),
 
 
 class FileProblem(msgspec.Struct, frozen=True):
-    """What is wrong with one file, where, and what it costs."""
+    """What is wrong with one file, where, and with what effect."""
 
     path: str
     """Below the project's directory."""
@@ -45,7 +46,7 @@ class FileProblem(msgspec.Struct, frozen=True):
 
 
 class _UnreadableError(Exception):
-    """The text is not what Claude Code takes."""
+    """Claude Code cannot use the text."""
 
     def __init__(self, what: str, text: str = "", offset: int | None = None) -> None:
         super().__init__(what)
@@ -57,7 +58,7 @@ class _UnreadableError(Exception):
 
 
 def instruction_files(directory: str) -> tuple[str, ...]:
-    """Name the files of instructions that Claude Code sends; empty ones do not count."""
+    """List the files with instructions that Claude Code sends; empty files do not count."""
     for names in (CLAUDE_MD, AGENTS_MD):
         if found := tuple(name for name in names if _size(os.path.join(directory, name)) > 0):
             return found
@@ -65,7 +66,7 @@ def instruction_files(directory: str) -> tuple[str, ...]:
 
 
 def file_problems(directory: str) -> tuple[FileProblem, ...]:
-    """Say which configuration files of a project Claude Code cannot use, and why."""
+    """List the configuration files of a project that Claude Code cannot use, and why."""
     return (
         *_problems(directory, MCP_CONFIG, _NO_SERVERS),
         *(problem for name in SETTINGS for problem in _problems(directory, name, _NO_SETTINGS)),
@@ -82,7 +83,7 @@ def _problems(directory: str, name: str, cost: str) -> Iterator[FileProblem]:
         return
     is_mcp = name == MCP_CONFIG
     if not content.strip() or len(content) >= _MAX_BYTES:
-        # Nothing in it to lose, or too much of it to be judged here.
+        # It is empty, or too large to check here.
         return
     try:
         text = _decoded(content, takes_utf16=not is_mcp)
@@ -96,7 +97,7 @@ def _problems(directory: str, name: str, cost: str) -> Iterator[FileProblem]:
     except _UnreadableError as error:
         yield FileProblem(name, error.what, cost, error.line, error.column)
     except RecursionError:
-        # Nested deeper than we can follow; Claude Code can.
+        # Claude Code can parse deeper nesting than Python.
         return
     else:
         if is_mcp:
@@ -124,7 +125,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _syntax_error(text: str, error: json.JSONDecodeError) -> _UnreadableError:
-    # Parsers of different ages put the mark at the comma, after it, or at the bracket.
+    # Versions of Python report a trailing comma at the comma, after it, or at the bracket.
     offset = error.pos
     comma = re.compile(r",\s*[}\]]").match(text, text.rfind(",", 0, offset + 1))
     if comma is not None and comma.end() > offset:
@@ -138,7 +139,7 @@ def _syntax_error(text: str, error: json.JSONDecodeError) -> _UnreadableError:
     if rest.startswith("'"):
         return _UnreadableError("single quotes; JSON needs double ones", text, start)
     if text.startswith(("<<<<<<<", "=======", ">>>>>>>"), start):
-        return _UnreadableError("a conflict of a merge is not resolved", text, start)
+        return _UnreadableError("a merge conflict is not resolved", text, start)
     return _UnreadableError(f"not JSON: {error.msg}", text, offset)
 
 
@@ -173,7 +174,7 @@ def _entry_problem(entry: object) -> str | None:
     if not isinstance(entry, dict):
         return "it is not an object"
     if not entry or entry.get("type", "stdio") != "stdio":
-        # An empty entry is a place that somebody means to fill in.
+        # An empty entry is a placeholder.
         return None
     if not isinstance(entry.get("command"), str):
         if isinstance(entry.get("url"), str):

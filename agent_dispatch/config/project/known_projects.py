@@ -1,8 +1,8 @@
 """The projects that Claude Code knows, offered as agents.
 
 Measured with Claude Code 2.1.332: interactive sessions write `projects` of `.claude.json`, with an
-entry for each directory that they were started in; every key of an entry may be missing. Nothing
-else is read here: session files and the history hold private text.
+entry for each directory that they were started in. Each key of an entry may be missing. Session
+files and the history are not read, because they hold private text.
 """
 
 import math
@@ -40,7 +40,7 @@ def known_projects(
     registered: Iterable[str],
     home: str,
 ) -> list[KnownProject]:
-    """List the projects that are no agents yet, the last used first, those without a time last.
+    """List the projects that are not agents yet, the last used first, those without a time last.
 
     Directories that do not exist are left out, and so are the home directory and `/`.
 
@@ -77,7 +77,7 @@ def known_projects(
 
 
 def free_name(text: str, taken: Collection[str]) -> str:
-    """Make an agent's name of a text; `-2` and so on keep it apart from those that are taken."""
+    """Make an agent's name from a text; `-2` and so on distinguish it from the taken names."""
     name = text
     if not is_agent_name(text) or len(text) > _MAX_NAME_CHARS:
         plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
@@ -90,7 +90,7 @@ def free_name(text: str, taken: Collection[str]) -> str:
 
 
 def _last_start(entry: object) -> float:
-    """Seconds since the epoch; minus infinity if there is none."""
+    """Return seconds since the epoch; minus infinity if no time is recorded."""
     milliseconds = entry.get("lastStartTime") if isinstance(entry, Mapping) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return -math.inf
