@@ -1,4 +1,4 @@
-"""Agents of another machine, from here: add, describe, list, check."""
+"""Commands about agents on another machine: add, describe, list, doctor."""
 
 import time
 
@@ -20,7 +20,7 @@ def test_an_agent_is_added_there_and_linked_here(linked: Machine, gpu: Machine) 
     assert (change["host"], change["directory"]) == ("gpu", str(place))
     assert gpu.answer("describe", "new")["directory"] == str(place)
     assert linked.answer("run", "new", "echo=hi")["success"]
-    # There already with the same directory: only linked.
+    # It exists there with the same directory, so it is only linked.
     linked.cli("remove", "new")
     assert linked.answer("add", "new", f"gpu:{place}")["action"] == "added"
     assert linked.cli("add", "new", f"gpu:{place}", check=False).returncode == 1

@@ -1,4 +1,4 @@
-"""Commands of one machine for agents of another, over a relay that leaves nothing of us."""
+"""Dispatches to agents on another machine, over a relay that passes nothing of our environment."""
 
 import json
 import os
@@ -220,7 +220,7 @@ def test_a_caller_that_sleeps_for_less_than_its_lease_finds_its_call_again(
     caller = laptop.start("run", "train", "sleep=11 echo=slept", "--json")
     gpu.wait_until_started()
     os.kill(caller.pid, signal.SIGSTOP)
-    # Longer than the silence that both sides take for the end of the link.
+    # Longer than the silence after which both sides consider the link dead.
     time.sleep(8)
     os.kill(caller.pid, signal.SIGCONT)
     out, err = caller.communicate(timeout=60)
@@ -233,7 +233,7 @@ def test_a_caller_that_sleeps_for_less_than_its_lease_finds_its_call_again(
 def test_an_agent_in_a_container_ends_with_its_caller_and_with_the_container(
     laptop: Machine, gpu: Machine
 ) -> None:
-    # A PID namespace, and a relay into it that leaves its command behind when it is killed.
+    # A PID namespace, and a relay into it whose command goes on when the relay is killed.
     init = "mount -t proc proc /proc && echo $$ && exec sleep 1000"
     begin = ["unshare", "--pid", "--mount", "--fork", "--kill-child", "sh", "-c", init]
     container = subprocess.Popen(begin, stdout=subprocess.PIPE)
@@ -248,7 +248,7 @@ def test_an_agent_in_a_container_ends_with_its_caller_and_with_the_container(
         assert laptop.answer("run", "train", "echo=inside")["success"]
 
         def left() -> list[int]:
-            # Pids in the log are those of the namespace; the command line tells them here.
+            # The log has pids of the namespace, so the processes are found by command line.
             numbers = map(int, filter(str.isdecimal, os.listdir("/proc")))
             return [number for number in numbers if is_agent_of(gpu, number)]
 
@@ -358,7 +358,7 @@ def test_a_dispatch_back_to_its_own_host_is_refused_as_recursion_and_depth_count
     laptop.project("back")
     gpu.reach(laptop, "laptop")
     gpu.link("back", "laptop")
-    # What an agent has that was dispatched from the laptop to the GPU box.
+    # The environment of an agent that was dispatched from the laptop to the GPU box.
     environ = {"AGENT_DISPATCH_HOSTS": host_id(laptop.environ), "AGENT_DISPATCH_DEPTH": "1"}
     there_and_back = gpu.cli("run", "back", "echo=x", "--json", check=False, **environ)
     assert json.loads(there_and_back.stdout)["error_type"] == "recursion"

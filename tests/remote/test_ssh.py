@@ -29,7 +29,7 @@ class World:
         self.gpu.project("train")
 
     def link(self, lease_seconds: float = 0) -> None:
-        """Let the laptop know the host and its agent."""
+        """Add the host and its agent to the configuration of the laptop."""
         lease = ("--lease-seconds", str(lease_seconds)) if lease_seconds else ()
         self.laptop.cli("hosts", "add", "gpu", *lease)
         self.laptop.link("train", "gpu")
@@ -137,7 +137,7 @@ def test_killing_the_caller_ends_its_call_at_once(world: World) -> None:
     world.link()
     caller = world.laptop.start("run", "train", "sleep=60")
     world.gpu.wait_until_started()
-    # All that stands before it on its command line became it.
+    # The programs before it on the command line have replaced themselves with it.
     os.kill(caller.pid, signal.SIGKILL)
     began = time.monotonic()
     world.gpu.wait_until_quiet()
@@ -150,7 +150,7 @@ def test_a_cut_in_a_call_loses_nothing_and_runs_once(world: World) -> None:
     caller = world.laptop.start("run", "train", "sleep=14 chars=200000", "--json")
     world.gpu.wait_until_started()
     world.net.cut(world.laptop)
-    # Longer than the silence that counts as the end of the link, and shorter than the lease.
+    # Longer than the silence after which the link is dead, and shorter than the lease.
     time.sleep(9)
     world.net.join(world.laptop)
     out, err = caller.communicate(timeout=120)

@@ -1,4 +1,4 @@
-"""The host's side, spoken to by a client that knows the frames and nothing else."""
+"""The host's side, tested by a caller that only exchanges frames."""
 
 import json
 import os
@@ -143,7 +143,7 @@ def test_while_the_caller_is_heard_the_lease_goes_on(gpu: Machine) -> None:
     with calling(gpu) as caller:
         caller.submit("train", "sleep=6", ID, lease_s=2)
         n = caller.say(t="attach", id=ID, lease_s=2)
-        # Bytes of any kind, until long after the lease would have run out.
+        # Bytes of any kind, until long after the lease would have expired.
         wait_for(lambda: bool(caller.say(t="ping")) and bool(gpu.starts) and not gpu.running())
         assert caller.hear(n)["job"]["status"] == "done"
 
