@@ -6,8 +6,8 @@ limit that was not understood may cost money. An unknown key is only reported, w
 that it resembles. A bad group fails only the calls that name it.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -41,6 +41,8 @@ from agent_dispatch.model.config import (
     ValueWarning,
 )
 
+T = TypeVar("T")
+
 
 class BadTableError(ValueError):
     """A table cannot be used; `str(error)` names the key and what it takes."""
@@ -52,48 +54,32 @@ def parse_config(data: Mapping[str, object]) -> Config:
     Raises:
         BadTableError: `agents`, `groups` or `hosts` is not a table.
     """
-    tables, group_tables = _tables_of(data, "agents"), _tables_of(data, "groups")
+    agent_tables = _tables_of(data, "agents")
+    group_tables = _tables_of(data, "groups")
+    host_tables = _tables_of(data, "hosts")
     section = data.get("settings", {})
-    agents: dict[str, AgentConfig] = {}
-    broken: dict[str, str] = {}
-    unknown = _unknown_keys("top level", data, ("agents", "groups", "hosts", "settings"))
-    warnings: list[ValueWarning] = []
-    hosts: dict[str, HostConfig] = {}
-    broken_hosts: dict[str, str] = {}
-    for name, table in _tables_of(data, "hosts").items():
-        try:
-            hosts[name] = parse_host(name, table)
-        except BadTableError as error:
-            broken_hosts[name] = str(error)
-        unknown += _unknown_keys(f"hosts.{name}", table, HOST_KEYS)
-    for name, table in tables.items():
-        where = f"agents.{name}"
-        try:
-            agent = parse_agent(name, table)
-            _require_host(agent, hosts, broken_hosts)
-            agents[name] = agent
-        except BadTableError as error:
-            broken[name] = str(error)
-        else:
-            warnings += warn(where, AGENT_KEYS, msgspec.structs.asdict(agents[name]))
-            if agents[name].host is not None:
-                warnings += _ignored_beside_host(where, table)
-            elif agents[name].verify_always and not agents[name].verify:
-                said = "is set without a verify command, so every call is refused"
-                warnings.append(ValueWarning(where, "verify_always", said))
-        unknown += _unknown_keys(where, table, {**AGENT_KEYS, **REMOTE_KEYS})
-    groups: dict[str, GroupConfig] = {}
-    broken_groups: dict[str, str] = {}
-    for name, table in group_tables.items():
-        try:
-            groups[name] = parse_group(name, table)
-        except BadTableError as error:
-            broken_groups[name] = str(error)
-        unknown += _unknown_group_keys(f"groups.{name}", table)
+
+    hosts, broken_hosts = _parse_each(host_tables, parse_host)
+    agents, broken = _parse_each(
+        agent_tables, lambda name, table: _with_host(parse_agent(name, table), hosts, broken_hosts)
+    )
+    groups, broken_groups = _parse_each(group_tables, parse_group)
     settings, broken_settings = _parse_settings(section)
+
+    unknown = _unknown_keys("top level", data, ("agents", "groups", "hosts", "settings"))
+    for name, table in host_tables.items():
+        unknown += _unknown_keys(f"hosts.{name}", table, HOST_KEYS)
+    for name, table in agent_tables.items():
+        unknown += _unknown_keys(f"agents.{name}", table, {**AGENT_KEYS, **REMOTE_KEYS})
+    for name, table in group_tables.items():
+        unknown += _unknown_group_keys(f"groups.{name}", table)
     unknown += _unknown_keys("settings", section, (*SETTING_KEYS, "cache"))
     if isinstance(section, dict):
         unknown += _unknown_keys("settings.cache", section.get("cache"), CACHE_KEYS)
+
+    warnings: list[ValueWarning] = []
+    for name, agent in agents.items():
+        warnings += _agent_warnings(f"agents.{name}", agent, agent_tables[name])
     warnings += warn("settings", SETTING_KEYS, msgspec.structs.asdict(settings))
     return Config(
         agents=agents,
@@ -107,6 +93,20 @@ def parse_config(data: Mapping[str, object]) -> Config:
         unknown_keys=tuple(unknown),
         warnings=tuple(warnings),
     )
+
+
+def _parse_each(
+    tables: Mapping[str, object], parse: Callable[[str, object], T]
+) -> tuple[dict[str, T], dict[str, str]]:
+    """Parse the tables of one kind; return those that can be used, and the others' problems."""
+    parsed: dict[str, T] = {}
+    broken: dict[str, str] = {}
+    for name, table in tables.items():
+        try:
+            parsed[name] = parse(name, table)
+        except BadTableError as error:
+            broken[name] = str(error)
+    return parsed, broken
 
 
 def _tables_of(data: Mapping[str, object], kind: str) -> dict[str, object]:
@@ -132,29 +132,34 @@ def parse_agent(name: str, table: object) -> AgentConfig:
         values["directory"] = ""
     elif "directory" not in table:
         problems["directory"] = "missing, expected the path of the project, as text"
-    if problems:
-        raise BadTableError("; ".join(f"{key}: {problem}" for key, problem in problems.items()))
+    _raise_if_any(problems)
     return msgspec.convert(values, AgentConfig)
 
 
-def _require_host(
+def _with_host(
     agent: AgentConfig, hosts: Mapping[str, HostConfig], broken: Mapping[str, str]
-) -> None:
+) -> AgentConfig:
     """Refuse an agent on an unknown host: it must never be looked for on this machine."""
     if agent.host is None or agent.host in hosts:
-        return
+        return agent
     if agent.host in broken:
         raise BadTableError(f"host: [hosts.{agent.host}] cannot be used: {broken[agent.host]}")
     known = ", ".join(hosts) or "none"
     raise BadTableError(f"host: there is no [hosts.{agent.host}] in this file (hosts: {known})")
 
 
-def _ignored_beside_host(where: str, table: Any) -> list[ValueWarning]:
-    return [
-        ValueWarning(where, key, "is ignored beside `host`; it stands in the host's own file")
-        for key in AGENT_KEYS
-        if key in table and key not in REMOTE_KEYS
-    ]
+def _agent_warnings(where: str, agent: AgentConfig, table: Any) -> list[ValueWarning]:
+    warnings = warn(where, AGENT_KEYS, msgspec.structs.asdict(agent))
+    if agent.host is not None:
+        warnings += [
+            ValueWarning(where, key, "is ignored beside `host`; it stands in the host's own file")
+            for key in AGENT_KEYS
+            if key in table and key not in REMOTE_KEYS
+        ]
+    elif agent.verify_always and not agent.verify:
+        problem = "is set without a verify command, so every call is refused"
+        warnings.append(ValueWarning(where, "verify_always", problem))
+    return warnings
 
 
 def parse_host(name: str, table: object) -> HostConfig:
@@ -170,9 +175,13 @@ def parse_host(name: str, table: object) -> HostConfig:
     values, problems = _read_keys(table, HOST_KEYS)
     if ("ssh" in table) == ("exec" in table):
         problems["ssh, exec"] = "exactly one of the two has to be given"
+    _raise_if_any(problems)
+    return msgspec.convert(values, HostConfig)
+
+
+def _raise_if_any(problems: Mapping[str, str]) -> None:
     if problems:
         raise BadTableError("; ".join(f"{key}: {problem}" for key, problem in problems.items()))
-    return msgspec.convert(values, HostConfig)
 
 
 def parse_group(name: str, table: object) -> GroupConfig:
@@ -186,17 +195,16 @@ def parse_group(name: str, table: object) -> GroupConfig:
     if not isinstance(table, dict):
         raise BadTableError(f"expected a table with members, got {shown(table)}")
     values, problems = _read_keys(table, GROUP_KEYS)
-    if problems:
-        raise BadTableError("; ".join(f"{key}: {problem}" for key, problem in problems.items()))
+    _raise_if_any(problems)
     return msgspec.convert(values, GroupConfig)
 
 
 def warn(where: str, keys: Mapping[str, Key], values: Mapping[str, Any]) -> list[ValueWarning]:
     """List the values of a table that are passed on but are probably mistakes."""
     return [
-        ValueWarning(where, name, said)
+        ValueWarning(where, name, problem)
         for name, key in keys.items()
-        for said in key.warnings(values.get(name))
+        for problem in key.warnings(values.get(name))
     ]
 
 
@@ -208,7 +216,7 @@ def _parse_settings(section: object) -> tuple[Settings, dict[str, str]]:
     cache = section.get("cache", {})
     if isinstance(cache, dict):
         cache_values, cache_problems = _read_keys(cache, CACHE_KEYS)
-        broken |= {f"settings.cache.{key}": said for key, said in cache_problems.items()}
+        broken |= {f"settings.cache.{key}": problem for key, problem in cache_problems.items()}
         values["cache"] = msgspec.convert(cache_values, CacheSettings)
     else:
         broken["settings.cache"] = f"expected a table, got {shown(cache)}"

@@ -74,7 +74,7 @@ class _Import:
             warnings=[],
         )
 
-    def take_agent(self, key: object, entry: object, *, overwrite: bool) -> None:
+    def import_agent(self, key: object, entry: object, *, overwrite: bool) -> None:
         name, report = str(key), self.report
         if isinstance(key, bool) or not isinstance(key, str | int):
             report.failed[name] = "YAML does not read this name as text: quote it"
@@ -101,7 +101,7 @@ class _Import:
             return
         if not agent.description.strip():
             table["description"] = description_of(os.path.expanduser(agent.directory))
-        values = self._known(where, table, AGENT_KEYS)
+        values = self._only_known(where, table, AGENT_KEYS)
         if exists:
             self._draft.remove_table(("agents", name))
         (report.replaced if exists else report.added).append(name)
@@ -110,7 +110,7 @@ class _Import:
             report.warnings.append(f"{where}: {problem}")
         report.warnings.extend(map(str, warn(where, AGENT_KEYS, msgspec.structs.asdict(agent))))
 
-    def take_group(self, key: object, entry: object, *, overwrite: bool) -> None:
+    def import_group(self, key: object, entry: object, *, overwrite: bool) -> None:
         name, report = str(key), self.report
         where = f"groups.{name}"
         exists = name in self._draft.data.get("groups", {})
@@ -120,14 +120,14 @@ class _Import:
         if not isinstance(entry, dict):
             report.failed[where] = "expected a mapping with members"
             return
-        table = self._known(where, entry, GROUP_KEYS)
+        table = self._only_known(where, entry, GROUP_KEYS)
         try:
             parse_group(name, table)
         except BadTableError as error:
             report.failed[where] = str(error)
             return
         members = [
-            _filled(self._known(f"{where}.members.{place}", member, MEMBER_KEYS))
+            _filled(self._only_known(f"{where}.members.{place}", member, MEMBER_KEYS))
             for place, member in enumerate(table.get("members", ()))
         ]
         if exists:
@@ -135,7 +135,7 @@ class _Import:
         self._draft.add_table(("groups", name), _filled({**table, "members": members}))
         report.groups.append(name)
 
-    def take_settings(self, where: KeyPath, section: object, keys: Mapping[str, Key]) -> None:
+    def import_settings(self, where: KeyPath, section: object, keys: Mapping[str, Key]) -> None:
         if section is None:
             return
         label, report = ".".join(where), self.report
@@ -148,8 +148,8 @@ class _Import:
             if not isinstance(present, dict):
                 report.failed[label] = f"{label} in agents.toml is not a table"
                 return
-        taken: dict[str, Any] = {}
-        for name, value in self._known(label, section, keys).items():
+        imported: dict[str, Any] = {}
+        for name, value in self._only_known(label, section, keys).items():
             if name in present:
                 report.skipped[f"{label}.{name}"] = "is set already"
                 continue
@@ -158,16 +158,18 @@ class _Import:
             except BadValueError as error:
                 report.failed[f"{label}.{name}"] = str(error)
             else:
-                taken[name] = value
-        if taken:
-            self._draft.set_keys(where, taken)
-            report.settings.extend(f"{label}.{name}" for name in taken)
+                imported[name] = value
+        if imported:
+            self._draft.set_keys(where, imported)
+            report.settings.extend(f"{label}.{name}" for name in imported)
 
-    def leave_out_others(self, data: Mapping[Any, Any]) -> None:
+    def report_unknown_keys(self, data: Mapping[Any, Any]) -> None:
         """Report the keys at the top level that are not imported."""
-        self._known("", data, ("agents", "groups", "settings"))
+        self._only_known("", data, ("agents", "groups", "settings"))
 
-    def _known(self, where: str, table: Mapping[Any, Any], keys: Collection[str]) -> dict[str, Any]:
+    def _only_known(
+        self, where: str, table: Mapping[Any, Any], keys: Collection[str]
+    ) -> dict[str, Any]:
         for name in table:
             if name not in keys and (where, name) != ("settings", "cache"):
                 meant = nearest(str(name), keys)
@@ -201,17 +203,17 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
     agents, groups = _mapping(source, data, "agents"), _mapping(source, data, "groups")
     settings = data.get("settings") or {}
 
-    def take(draft: Draft) -> ImportReport:
+    def change(draft: Draft) -> ImportReport:
         before = draft.data
         work = _Import(source, registry, draft)
-        work.leave_out_others(data)
+        work.report_unknown_keys(data)
         for name, entry in agents.items():
-            work.take_agent(name, entry, overwrite=overwrite)
+            work.import_agent(name, entry, overwrite=overwrite)
         for name, entry in groups.items():
-            work.take_group(name, entry, overwrite=overwrite)
-        work.take_settings(("settings",), settings, SETTING_KEYS)
+            work.import_group(name, entry, overwrite=overwrite)
+        work.import_settings(("settings",), settings, SETTING_KEYS)
         if isinstance(settings, dict):
-            work.take_settings(("settings", "cache"), settings.get("cache"), CACHE_KEYS)
+            work.import_settings(("settings", "cache"), settings.get("cache"), CACHE_KEYS)
         after = draft.data
         check_import(parse_config(before), parse_config(after), is_nested=registry.is_nested)
         old, new = before.get("agents", {}), after.get("agents", {})
@@ -219,7 +221,7 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
         return work.report
 
     changes: list[tuple[str, Any, Any]] = []
-    report = registry.file.edit(take)
+    report = registry.file.edit(change)
     for name, old, new in changes:
         report.warnings.extend(registry.rights_log.add(name, old, new, ChangedBy.CLI))
     return report

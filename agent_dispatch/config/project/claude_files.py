@@ -51,10 +51,14 @@ class _UnreadableError(Exception):
     def __init__(self, what: str, text: str = "", offset: int | None = None) -> None:
         super().__init__(what)
         self.what = what
-        self.line = self.column = None
-        if offset is not None:
-            self.line = text.count("\n", 0, offset) + 1
-            self.column = offset - text.rfind("\n", 0, offset)
+        self.line, self.column = _place(text, offset)
+
+
+def _place(text: str, offset: int | None) -> tuple[int | None, int | None]:
+    """Return line and column of an offset."""
+    if offset is None:
+        return None, None
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def instruction_files(directory: str) -> tuple[str, ...]:
@@ -165,9 +169,8 @@ def _left_out_servers(data: Mapping[str, object], text: str) -> Iterator[FilePro
         bad += [(name, "it is under `servers`") for name in vs_code if name not in servers]
     for name, what in bad[:_MAX_NAMED]:
         shown = "".join(c for c in name if c.isprintable())[:100]
-        place = _UnreadableError(what, text, _key(text, name))
         cost = "Claude Code does not start this server"
-        yield FileProblem(MCP_CONFIG, f"`{shown}`: {what}", cost, place.line, place.column)
+        yield FileProblem(MCP_CONFIG, f"`{shown}`: {what}", cost, *_place(text, _key(text, name)))
 
 
 def _entry_problem(entry: object) -> str | None:
