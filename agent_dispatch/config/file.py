@@ -236,7 +236,7 @@ class ConfigFile:
         fix = remedy(error, "Make the file and its directory writable for you.")
         return ConfigError(
             f"{self.path} cannot be changed: {error.strerror} ({error.filename or self.path})."
-            f" It is as it was. {fix} Or let AGENT_DISPATCH_CONFIG name another file."
+            f" It is unchanged. {fix} Or let AGENT_DISPATCH_CONFIG name another file."
         )
 
     def _lock_held(self, error: LockHeldError) -> ConfigError:

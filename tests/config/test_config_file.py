@@ -245,24 +245,22 @@ def test_a_file_without_permission_is_told(
     assert f"cannot be read: Permission denied. Make it readable for you: chmod u+rw {path}" in said
 
 
-def test_a_directory_without_permission_to_write_is_told(
-    path: Path, as_nobody: Callable[[Callable[[], str]], str]
+@pytest.mark.parametrize(
+    ("mode", "directory_mode", "reason"),
+    [(0o644, 0o555, "Permission denied"), (0o444, 0o777, "it is write-protected")],
+)
+def test_a_file_without_permission_to_write_stays_as_it_is(
+    path: Path,
+    as_nobody: Callable[[Callable[[], str]], str],
+    mode: int,
+    directory_mode: int,
+    reason: str,
 ) -> None:
     path.write_text("")
-    path.chmod(0o644)
-    path.parent.chmod(0o555)
-    said = as_nobody(lambda: _error_of(lambda: ConfigFile(path).edit(_add("a"))))
-    assert "cannot be changed: Permission denied" in said
-
-
-def test_a_write_protected_file_stays_as_it_is(
-    path: Path, as_nobody: Callable[[Callable[[], str]], str]
-) -> None:
-    path.write_text("")
-    path.chmod(0o444)
-    path.parent.chmod(0o777)
-    said = as_nobody(lambda: _error_of(lambda: ConfigFile(path).edit(_add("a"))))
-    assert "cannot be changed: it is write-protected" in said
+    path.chmod(mode)
+    path.parent.chmod(directory_mode)
+    error = as_nobody(lambda: _error_of(lambda: ConfigFile(path).edit(_add("a"))))
+    assert f"cannot be changed: {reason}" in error
     assert path.read_text() == ""
 
 

@@ -228,7 +228,11 @@ def test_a_dispatched_agent_sets_no_command_that_we_run(
     add_agent(registry_at(config), "a", project)
     nested = registry_at(config, depth="1")
     with pytest.raises(WideningError, match="verify"):
+        add_agent(nested, "b", project, verify="make test")
+    with pytest.raises(WideningError, match="verify") as refused:
         update_agent(nested, "a", verify="make test")
+    (step,) = refused.value.next_steps
+    assert step.command == "agent-dispatch update a '--verify=make test'"
     file = tmp_path / "agents.yaml"
     file.write_text(f"agents:\n  b:\n    directory: {project}\n    verify: [make, test]\n")
     with pytest.raises(WideningError, match="verify"):

@@ -110,17 +110,19 @@ def command_for(words: list[str], values: Mapping[str, Any]) -> str:
         values: The changed keys with the values of the file; None clears a key.
     """
     options = [
-        f"--{key.replace('_', '-')}={_as_text(value)}"
+        f"--{key.replace('_', '-')}={_as_text(key, value)}"
         for key, value in values.items()
         if key != "directory"
     ]
     return shlex.join(["agent-dispatch", *words, *options])
 
 
-def _as_text(value: object) -> str:
+def _as_text(key: str, value: object) -> str:
     match value:
         case None:
             return "none"
+        case list() if key == "verify":
+            return shlex.join(value)
         case list():
             return ",".join(map(str, value)) or "[]"
         case _:
