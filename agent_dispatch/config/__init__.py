@@ -11,6 +11,7 @@ The modules:
     registry       lists and details of agents
     agents         add, update and remove agents; `agent_fields` checks what a call gives
     groups, hosts  the same for groups and hosts
+    sightings      what hosts last said about their agents
     rights         which changes of an agent need a person, and the log of such changes
     yaml_import    the predecessor's `agents.yaml`
     edit/          TOML and JSON with comments, changed in place

@@ -1,15 +1,7 @@
-"""The hosts of `agents.toml`, and the agents there. Nothing here contacts a host.
+"""The hosts of `agents.toml`, and the agents on them. Nothing here contacts a host."""
 
-What a host last said about its agents is kept beside the jobs, in one small file per host, so that
-a listing can show it.
-"""
-
-import os
 import re
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,16 +10,13 @@ from agent_dispatch.config.agent_fields import check_name, require_free
 from agent_dispatch.config.edit.draft import Draft
 from agent_dispatch.config.file import ConfigFile
 from agent_dispatch.config.keys import HOST_KEYS, REMOTE_KEYS
-from agent_dispatch.config.paths import jobs_path
 from agent_dispatch.config.values import HOST_NAME_RULE, BadValueError, is_host_name
 from agent_dispatch.errors import DispatchError, InvalidRequestError, quoted
-from agent_dispatch.files import make_private_directory, read_regular, replace_durably
 from agent_dispatch.model.agent import AgentChange
 from agent_dispatch.model.config import Config, HostConfig
 from agent_dispatch.model.next_step import run
 
 _REMOTE_DIRECTORY = re.compile(r"([A-Za-z0-9_.-]+):(.*)", re.DOTALL)
-_MAX_BYTES = 4 * 1024 * 1024
 
 
 class HostRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -215,47 +204,3 @@ def require_free_name(file: ConfigFile, name: str) -> None:
     """
     check_name(name)
     require_free(file.read().data, name)
-
-
-class AgentSeen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a host last said about one agent."""
-
-    healthy: bool = True
-    problem: str | None = None
-
-
-class HostSeen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known about a host."""
-
-    at: float = 0
-    """When it last answered, in seconds since the epoch."""
-    agents: dict[str, AgentSeen] = {}
-    """By their names on the host."""
-
-
-class Sightings:
-    """What the hosts last said, for people to read; errors of the disk are ignored."""
-
-    def __init__(self, directory: Path) -> None:
-        """Use `directory`, which is made when the first host answers."""
-        self._directory = directory
-
-    @classmethod
-    def of(cls, environ: Mapping[str, str], config: Path) -> "Sightings":
-        """Return the sightings of one configuration."""
-        return cls(jobs_path(environ, config) / "remote" / "seen")
-
-    def host(self, name: str) -> HostSeen:
-        """Return what is known about a host; nothing if it has never answered."""
-        with suppress(OSError, msgspec.DecodeError):
-            content, _ = read_regular(str(self._directory / f"{name}.json"), _MAX_BYTES)
-            return msgspec.json.decode(content, type=HostSeen)
-        return HostSeen()
-
-    def note(self, host: str, agents: Mapping[str, AgentSeen]) -> None:
-        """Keep what a host says now about some of its agents."""
-        known = self.host(host)
-        seen = HostSeen(at=time.time(), agents={**known.agents, **agents})
-        with suppress(OSError):
-            make_private_directory(os.fspath(self._directory))
-            replace_durably(str(self._directory / f"{host}.json"), msgspec.json.encode(seen))

@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.config.file import ConfigFile, FileContent
-from agent_dispatch.config.hosts import AgentSeen, Sightings
 from agent_dispatch.config.project.claude_files import file_problems, instruction_files
 from agent_dispatch.config.project.claude_settings import read_claude_settings
 from agent_dispatch.config.project.documents import preview
 from agent_dispatch.config.project.facts import read_facts
 from agent_dispatch.config.rights import RightsLog
+from agent_dispatch.config.sightings import AgentSeen, Sightings
 from agent_dispatch.config.snapshot import ConfigSnapshot, require_known, resolve, settings_problem
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.model.agent import AgentDetails, AgentSummary, Membership, ProjectFacts

@@ -4,8 +4,6 @@ import pytest
 
 from agent_dispatch.config.agents import remove_agent, update_agent
 from agent_dispatch.config.hosts import (
-    AgentSeen,
-    Sightings,
     UnknownHostError,
     add_host,
     link_agent,
@@ -14,6 +12,7 @@ from agent_dispatch.config.hosts import (
     remove_host,
 )
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.config.sightings import AgentSeen, Sightings
 from agent_dispatch.errors import InvalidRequestError, UnusableAgentError
 from agent_dispatch.model.config import HostConfig
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.hosts import AgentSeen, Sightings, link_agent, require_free_name
+from agent_dispatch.config.hosts import link_agent, require_free_name
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.config.sightings import AgentSeen, Sightings
 from agent_dispatch.model.agent import AgentChange, AgentDetails
 from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.remote.caller.links import Links

@@ -13,8 +13,8 @@ import msgspec
 import trio
 
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.config.hosts import Sightings
 from agent_dispatch.config.registry import Registry
+from agent_dispatch.config.sightings import Sightings
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
 from agent_dispatch.errors import DispatchError
