@@ -106,7 +106,7 @@ BROKEN_SERVERS: list[tuple[str | bytes, str]] = [
 
 
 @pytest.mark.parametrize(("content", "said"), BROKEN_SERVERS)
-def test_an_mcp_config_that_claude_code_cannot_read_is_told_with_its_place(
+def test_an_mcp_config_that_claude_code_cannot_read_is_reported_with_its_place(
     tmp_path: Path, content: str | bytes, said: str
 ) -> None:
     _write(tmp_path, {".mcp.json": content})
@@ -125,7 +125,9 @@ def test_an_mcp_config_that_claude_code_cannot_read_is_told_with_its_place(
         ('{"command": "x", "args": "y"}', "`b`: `args` is not a list"),
     ],
 )
-def test_a_server_that_is_left_out_is_told_by_name(tmp_path: Path, entry: str, said: str) -> None:
+def test_a_server_that_is_ignored_is_reported_by_name(
+    tmp_path: Path, entry: str, said: str
+) -> None:
     servers = f'{{"mcpServers": {{"a": {{"command": "cat"}},\n "b": {entry}}}}}'
     _write(tmp_path, {".mcp.json": servers})
     [problem] = map(str, file_problems(str(tmp_path)))
@@ -145,7 +147,7 @@ BROKEN_SETTINGS: list[tuple[str | bytes, str]] = [
 
 @pytest.mark.parametrize("name", [".claude/settings.json", ".claude/settings.local.json"])
 @pytest.mark.parametrize(("content", "said"), BROKEN_SETTINGS)
-def test_settings_that_claude_code_ignores_are_told_with_their_place(
+def test_settings_that_claude_code_ignores_are_reported_with_their_place(
     tmp_path: Path, name: str, content: str | bytes, said: str
 ) -> None:
     _write(tmp_path, {name: content})
@@ -171,7 +173,7 @@ def test_settings_that_claude_code_ignores_are_told_with_their_place(
         (".claude/settings.json", " \n"),
     ],
 )
-def test_what_claude_code_takes_is_no_problem(
+def test_files_that_claude_code_reads_are_not_reported(
     tmp_path: Path, name: str, content: str | bytes
 ) -> None:
     _write(tmp_path, {name: content})

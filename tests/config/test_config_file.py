@@ -119,7 +119,7 @@ def test_without_an_absolute_home_the_variable_to_set_is_named() -> None:
         ({"AGENT_DISPATCH_JOBS_DIR": "~/j", "HOME": "/h"}, "/h/j"),
     ],
 )
-def test_the_jobs_are_beside_the_file_unless_the_environment_says_else(
+def test_the_jobs_are_beside_the_file_unless_the_environment_names_a_directory(
     environ: dict[str, str], expected: str
 ) -> None:
     assert jobs_path(environ, Path("/c/agents.toml")) == Path(expected)
@@ -151,7 +151,7 @@ def test_a_changed_file_is_seen_at_the_next_call(path: Path) -> None:
     assert file.load() == Config()
 
 
-def test_a_file_that_does_not_parse_is_told_each_time_until_it_is_mended(path: Path) -> None:
+def test_a_file_that_does_not_parse_is_an_error_until_it_is_corrected(path: Path) -> None:
     path.write_text("[agents.a]\ndirectory = \n")
     file = ConfigFile(path, now_ns=lambda: LATER_NS)
     for _ in range(2):
@@ -176,7 +176,7 @@ def test_a_file_that_does_not_parse_is_told_each_time_until_it_is_mended(path: P
         (b"# " + b"x" * (5 * 1024 * 1024), "larger than 4 MiB"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told_and_never_overwritten(
+def test_a_file_that_cannot_be_used_is_an_error_and_never_overwritten(
     path: Path, content: bytes, message: str
 ) -> None:
     path.write_bytes(content)
@@ -209,7 +209,7 @@ def _make_link_to_a_device(path: Path) -> None:
         (_make_link_to_a_device, "not a regular file"),
     ],
 )
-def test_what_is_no_file_is_told_and_never_waited_for(
+def test_a_path_that_is_not_a_regular_file_is_an_error_at_once(
     path: Path, make: Callable[[Path], None], message: str
 ) -> None:
     make(path)
@@ -219,7 +219,7 @@ def test_what_is_no_file_is_told_and_never_waited_for(
         ConfigFile(path).edit(_add("a"))
 
 
-def test_a_file_in_the_place_of_a_directory_is_told(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     file = ConfigFile(tmp_path / "file" / "agents.toml")
     with pytest.raises(ConfigError, match="Something above it is a file"):
@@ -236,7 +236,7 @@ def _error_of(work: Callable[[], object]) -> str:
     return "no error"
 
 
-def test_a_file_without_permission_is_told(
+def test_a_file_without_permission_to_read_is_an_error(
     path: Path, as_nobody: Callable[[Callable[[], str]], str]
 ) -> None:
     path.write_text("[agents.a]\ndirectory = '/a'\n")
@@ -317,7 +317,7 @@ def test_line_ends_and_byte_order_mark_stay(path: Path, newline: str, mark: str)
     assert list(ConfigFile(path).load().agents) == ["a"]
 
 
-def test_a_first_file_is_written_only_where_there_is_none(path: Path) -> None:
+def test_a_first_file_is_written_only_if_none_exists(path: Path) -> None:
     assert ConfigFile(path).create("# template\n")
     assert (path.read_text(), _mode(path)) == ("# template\n", 0o600)
     path.write_text("[broken")
@@ -362,7 +362,7 @@ def test_an_edit_that_changes_nothing_writes_nothing(path: Path) -> None:
     assert path.stat().st_ino == before.st_ino
 
 
-def test_what_a_killed_writer_left_behind_is_taken_away(path: Path) -> None:
+def test_the_leftovers_of_a_killed_writer_are_removed(path: Path) -> None:
     path.with_name(".agents.toml.tmp").write_text("half of i")
     ConfigFile(path).edit(_add("a"))
     assert list(ConfigFile(path).load().agents) == ["a"]
@@ -416,7 +416,7 @@ def test_a_waiting_edit_goes_on_as_soon_as_the_lock_is_free(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, _make_fifo, _make_link_to_a_device])
-def test_a_lock_that_is_no_file_is_refused(path: Path, make: Callable[[Path], None]) -> None:
+def test_a_lock_that_is_not_a_file_is_refused(path: Path, make: Callable[[Path], None]) -> None:
     make(path.with_name("agents.toml.lock"))
     with pytest.raises(ConfigError, match=r"cannot be changed: .*agents\.toml\.lock"):
         ConfigFile(path).edit(_add("a"))

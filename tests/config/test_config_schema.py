@@ -152,7 +152,7 @@ def test_a_bad_name_makes_a_broken_agent(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["5", '"x"', "[]", "true"])
-def test_an_agent_that_is_no_table_is_broken(value: str) -> None:
+def test_an_agent_that_is_not_a_table_is_broken(value: str) -> None:
     assert "expected a table with a directory" in _parse(f"[agents]\na = {value}").broken["a"]
 
 
@@ -187,7 +187,7 @@ def test_a_bad_setting_is_named_and_its_default_stands_in(
     assert list(config.agents) == ["a"]
 
 
-def test_unknown_keys_are_told_with_the_known_key_they_resemble() -> None:
+def test_unknown_keys_are_reported_with_the_known_key_they_resemble() -> None:
     config = _parse("""
         [agent.x]
         [agents.a]

@@ -61,7 +61,7 @@ def written(place: Path, content: bytes) -> Registry:
 
 
 @given(content=CONTENTS)
-def test_any_content_is_read_or_told(place: Path, content: bytes) -> None:
+def test_any_content_is_read_or_reported(place: Path, content: bytes) -> None:
     registry = written(place, content)
     names = ["agent-0"]
     with contextlib.suppress(ConfigError):

@@ -51,7 +51,7 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "agents.toml")
 
 
-def test_a_group_is_read_and_a_missing_member_is_no_mistake() -> None:
+def test_a_group_may_have_members_that_are_not_configured() -> None:
     config = _parse(SHOP)
     assert config.groups["shop"] == GroupConfig(
         description="Ask infra first",
@@ -113,7 +113,7 @@ def test_each_agent_is_listed_with_its_groups(registry: Registry) -> None:
     assert registry.inspect_agent("infra").groups == ["shop", "quiet"]
 
 
-def test_a_caller_can_see_what_a_group_says_of_an_agent(registry: Registry) -> None:
+def test_a_caller_can_see_what_a_group_says_about_an_agent(registry: Registry) -> None:
     shown = msgspec.to_builtins(registry.inspect_agent("backend").memberships)
     assert shown == [{"group": "shop", "description": "Ask infra first", "use_for": "code"}]
     assert registry.inspect_agent("other").memberships is None
@@ -135,7 +135,7 @@ def test_a_group_without_shared_context_leaves_its_section_out(registry: Registr
     assert plan_run(registry.snapshot(), request).prompt == "## Task\n\n/look"
 
 
-def test_an_unknown_group_and_an_agent_that_is_no_member_are_wrong_calls(
+def test_a_call_with_an_unknown_group_or_with_an_agent_outside_it_is_refused(
     registry: Registry,
 ) -> None:
     with pytest.raises(UnknownGroupError) as unknown:
@@ -148,7 +148,7 @@ def test_an_unknown_group_and_an_agent_that_is_no_member_are_wrong_calls(
     )
 
 
-def test_a_broken_group_is_a_wrong_call_that_says_what_is_wrong(tmp_path: Path) -> None:
+def test_a_call_with_a_broken_group_is_refused_with_its_problem(tmp_path: Path) -> None:
     (tmp_path / "agents.toml").write_text('[agents.a]\ndirectory = "/a"\n[groups]\ng = 1\n')
     with pytest.raises(InvalidRequestError, match="Group 'g' is not usable: expected a table"):
         plan_run(

@@ -64,7 +64,7 @@ def test_comments_and_last_commas_are_read_over(text: str, data: dict[str, Any])
         '{"a" 1}',
     ],
 )
-def test_what_is_no_object_is_refused(text: str) -> None:
+def test_a_text_that_is_not_an_object_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_jsonc(text)
 
@@ -156,7 +156,7 @@ def test_a_member_is_removed_and_its_neighbours_stay(before: str, after: str) ->
 
 
 @pytest.mark.parametrize("text", ['{"servers": []}', '{"servers": null}', '{"servers": "x"}'])
-def test_a_table_that_is_none_is_not_changed(text: str) -> None:
+def test_a_value_in_the_place_of_a_table_is_not_changed(text: str) -> None:
     with pytest.raises(SpliceError, match="servers is not an object"):
         _set(text, n=1)
 
@@ -188,7 +188,7 @@ def _decorated(data: object, draw: st.DataObject) -> str:
 
 
 @given(_DOCUMENTS, _DOCUMENTS, st.data())
-def test_what_was_added_can_be_removed_and_the_rest_says_the_same(
+def test_an_added_entry_can_be_removed_and_the_rest_says_the_same(
     data: dict[str, Any], servers: dict[str, Any], draw: st.DataObject
 ) -> None:
     servers = {key: value for key, value in servers.items() if key != "ours"}

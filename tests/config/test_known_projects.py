@@ -69,12 +69,14 @@ def test_one_directory_is_offered_once_however_it_is_written(home: Path) -> None
 
 
 @pytest.mark.parametrize("projects", [None, [], "x", {"/": 3}, {"": {}}, {"nul\0": {}}])
-def test_what_is_no_list_of_projects_offers_nothing(home: Path, projects: Any) -> None:
+def test_a_configuration_without_a_table_of_projects_offers_nothing(
+    home: Path, projects: Any
+) -> None:
     assert _known(home, projects) == []
 
 
 @pytest.mark.parametrize("time", [True, "1", None, [], float("nan"), float("inf"), 10**400])
-def test_a_time_that_is_none_counts_as_missing(home: Path, time: Any) -> None:
+def test_a_time_that_is_not_a_number_counts_as_missing(home: Path, time: Any) -> None:
     work = home / "work"
     found = _known(
         home,

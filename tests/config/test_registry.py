@@ -208,7 +208,7 @@ def test_an_unknown_permission_mode_is_passed_on_with_a_warning(
     assert update_agent(registry, "a", permission_mode="plan").warnings is None
 
 
-def test_none_is_no_value_for_a_new_agent(registry: Registry, project: Path) -> None:
+def test_none_means_no_value_for_a_new_agent(registry: Registry, project: Path) -> None:
     change = add_agent(registry, "a", str(project), description="None", model="none")
     assert change.description == "Infrastructure agent. MCP: portainer. Stack: Python, Docker"
     assert registry.snapshot().effective("a").model is None
@@ -249,9 +249,7 @@ def test_none_and_negative_numbers_clear_a_field(
     assert update_agent(registry, "a", model=none, timeout=-1).action == "unchanged"
 
 
-def test_an_update_to_what_is_there_already_changes_nothing(
-    registry: Registry, project: Path
-) -> None:
+def test_an_update_to_the_present_values_changes_nothing(registry: Registry, project: Path) -> None:
     _write(
         registry,
         f"[agents.a]\ndirectory = '{project}'\nallowed_tools = 'Read, Grep'\ntimeout = 5.0\n",
@@ -280,7 +278,7 @@ def test_brackets_grant_nothing_and_none_inherits_again(registry: Registry, proj
     )
 
 
-def test_a_broken_agent_can_be_mended_by_an_update(registry: Registry, project: Path) -> None:
+def test_a_broken_agent_can_be_repaired_by_an_update(registry: Registry, project: Path) -> None:
     _write(registry, f"[agents.a]\ndirectory = '{project}'\ntimeout = 'soon'\nmodel = 3\n")
     with pytest.raises(UnusableAgentError, match="model: expected text on one line"):
         update_agent(registry, "a", timeout=60)
@@ -289,7 +287,7 @@ def test_a_broken_agent_can_be_mended_by_an_update(registry: Registry, project: 
     assert registry.snapshot().effective("a").timeout_s == 60
 
 
-def test_an_agent_that_is_no_table_cannot_be_updated_but_removed(registry: Registry) -> None:
+def test_an_agent_that_is_not_a_table_can_be_removed_but_not_updated(registry: Registry) -> None:
     _write(registry, "[agents]\na = 5 # what?\n# kept\nb = { directory = '/b' }\n")
     with pytest.raises(UnusableAgentError, match="expected a table with a directory"):
         update_agent(registry, "a", model="x")
@@ -316,7 +314,7 @@ def test_an_agent_with_an_impossible_name_can_be_removed(registry: Registry, nam
     assert registry.list_agents() == []
 
 
-def test_an_unknown_agent_is_told_with_the_known_ones_and_nothing_is_made(
+def test_an_unknown_agent_is_an_error_that_lists_the_known_ones_and_writes_nothing(
     registry: Registry,
 ) -> None:
     for call in (
@@ -336,7 +334,7 @@ def test_an_unknown_agent_is_told_with_the_known_ones_and_nothing_is_made(
         registry.snapshot().effective("x" * 1000)
 
 
-def test_an_agent_inherits_what_its_table_leaves_open(registry: Registry) -> None:
+def test_an_agent_inherits_the_settings_that_its_table_leaves_out(registry: Registry) -> None:
     _write(
         registry,
         """
@@ -384,7 +382,7 @@ def test_an_agent_inherits_what_its_table_leaves_open(registry: Registry) -> Non
     )
 
 
-def test_zero_dollars_as_the_default_is_no_limit(registry: Registry) -> None:
+def test_a_default_of_zero_dollars_means_no_limit(registry: Registry) -> None:
     _write(registry, "settings.default_max_budget_usd = 0\nagents.a.directory = '/a'\n")
     assert registry.snapshot().effective("a").max_budget_usd is None
 
@@ -513,7 +511,7 @@ def test_a_change_by_another_process_is_seen_at_the_next_call(
         registry.snapshot().effective("a")
 
 
-def test_a_working_directory_that_is_gone_is_told(registry: Registry, tmp_path: Path) -> None:
+def test_a_working_directory_that_is_gone_is_an_error(registry: Registry, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     before = os.open(".", os.O_RDONLY)
@@ -583,7 +581,7 @@ capabilities = ["sql"]
 """
 
 
-def test_what_is_written_in_the_file_is_shown_and_survives_edits(
+def test_values_written_by_hand_are_shown_and_survive_edits(
     registry: Registry, project: Path
 ) -> None:
     _write(registry, f"[agents.a]\ndirectory = {str(project)!r}\n{OWN_KEYS}")
@@ -597,7 +595,7 @@ def test_what_is_written_in_the_file_is_shown_and_survives_edits(
     assert shown.capabilities == registry.summary("a").capabilities == ["sql"]
 
 
-def test_what_an_agent_does_not_say_is_not_shown(registry: Registry, project: Path) -> None:
+def test_keys_that_an_agent_leaves_out_are_not_shown(registry: Registry, project: Path) -> None:
     add_agent(registry, "a", str(project))
     shown = msgspec.to_builtins(registry.inspect_agent("a"))
     assert not {"effort", "tools", "exclusive", "nested", "capabilities"} & shown.keys()

@@ -108,7 +108,9 @@ def test_a_model_adds_agents_with_what_they_inherit(
     assert config.read_text() == SETTINGS
 
 
-def test_to_inherit_everything_is_not_for_a_model(config: Path, project: str) -> None:
+def test_a_model_cannot_add_an_agent_that_inherits_bypass_permissions(
+    config: Path, project: str
+) -> None:
     config.write_text('[settings]\ndefault_permission_mode = "bypassPermissions"\n')
     registry = registry_at(config)
     with pytest.raises(WideningError):

@@ -136,7 +136,7 @@ def test_a_new_table_goes_to_the_end_or_into_the_inline_table(before: str, after
     assert _added(before, {"directory": "/a"}) == after
 
 
-def test_a_name_that_is_no_bare_key_is_quoted() -> None:
+def test_a_name_that_is_not_a_bare_key_is_quoted() -> None:
     text = _added("", {"x": 1}, ("agents", 'a "b".c\n'))
     assert text == '[agents."a \\"b\\".c\\n"]\nx = 1\n'
 

@@ -31,7 +31,7 @@ def test_a_key_is_read_as_tomllib_reads_it(key: str) -> None:
     assert _value_at(tomllib.loads(f"{key} = 1"), statement.path) == 1
 
 
-def test_headers_are_told_from_arrays_that_open_a_line() -> None:
+def test_headers_are_distinguished_from_arrays_that_begin_a_line() -> None:
     text = '[a . "b]"]\nx = [\n[1],\n["[c]"],\n]\n[[d]] # [e]\n'
     assert scan(text) == [
         Header(("a", "b]"), 0, 11, False),

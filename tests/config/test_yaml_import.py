@@ -98,7 +98,9 @@ def test_importing_twice_changes_nothing_the_second_time(registry: Registry, sou
     assert registry.path.stat().st_ino == before
 
 
-def test_what_is_there_already_wins_unless_overwritten(registry: Registry, source: Path) -> None:
+def test_existing_agents_and_settings_stay_without_overwrite(
+    registry: Registry, source: Path
+) -> None:
     registry.path.parent.mkdir()
     mine = "# mine\n[settings]\nmax_concurrency = 9 # mine\n\n[agents.infra]\ndirectory = '/mine'\n"
     registry.path.write_text(mine)
@@ -205,7 +207,7 @@ def test_an_empty_file_imports_nothing(registry: Registry, source: Path, text: s
         (b"# " + b"x" * (300 * 1024), "larger than 256 KiB"),
     ],
 )
-def test_a_source_that_cannot_be_used_is_told(
+def test_a_source_that_cannot_be_used_is_an_error(
     registry: Registry, source: Path, content: bytes, message: str
 ) -> None:
     source.write_bytes(content)
@@ -214,7 +216,9 @@ def test_a_source_that_cannot_be_used_is_told(
     assert not registry.path.parent.exists()
 
 
-def test_a_source_that_is_no_file_is_told(registry: Registry, source: Path, tmp_path: Path) -> None:
+def test_a_source_that_is_not_a_file_is_an_error(
+    registry: Registry, source: Path, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path, reason in (
         (source, "No such file or directory"),
@@ -234,7 +238,7 @@ def test_aliases_that_multiply_are_not_followed(registry: Registry, source: Path
 
 
 @pytest.mark.parametrize("content", ["[agents", "settings = 5\n", "[settings]\ncache = 5\n"])
-def test_a_broken_target_is_told_and_left_alone(
+def test_a_broken_target_is_an_error_and_stays_as_it_is(
     registry: Registry, source: Path, content: str
 ) -> None:
     registry.path.parent.mkdir()
