@@ -101,10 +101,15 @@ def _checked(name: str, key: Key, given: str | float) -> object:
             # As a person would write it: 300, not 300.0.
             value = int(given) if given == int(given) else value
     except BadValueError as error:
-        raise InvalidRequestError(f"{name}: {error}.") from error
+        raise bad_field(name, error) from error
     for problem in key.refused(value):
         raise InvalidRequestError(f"{name}: {problem}")
     return value
+
+
+def bad_field(name: str, error: BadValueError) -> InvalidRequestError:
+    """Return the error for a field of a call."""
+    return InvalidRequestError(f"{name}: {error}.")
 
 
 def _require_line(field: str, text: str) -> None:

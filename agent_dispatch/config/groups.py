@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.config.agent_fields import bad_field
 from agent_dispatch.config.edit.draft import Draft
 from agent_dispatch.config.keys import GROUP_KEYS
 from agent_dispatch.config.registry import Registry
@@ -113,17 +114,17 @@ def update_group(
                 f"Agent {unknown[0]!r} is not a member of group {name!r}. Members:"
                 f" {', '.join(_names(group)) or 'none yet'}"
             )
-        changes: dict[str, Any] = {
+        requested: dict[str, Any] = {
             key: None if text == _CLEAR else text for key, text in given.items()
         }
         if members or leaving:
             present = table.get("members", [])
-            changes["members"] = _with_members(present, members, leaving)
-        real = {key: value for key, value in changes.items() if table.get(key) != value}
-        if real:
-            draft.set_keys(("groups", name), real)
-        action = "updated" if real else "unchanged"
-        return _change(registry, draft, name, action, changed=list(real))
+            requested["members"] = _with_members(present, members, leaving)
+        changes = {key: value for key, value in requested.items() if table.get(key) != value}
+        if changes:
+            draft.set_keys(("groups", name), changes)
+        action = "updated" if changes else "unchanged"
+        return _change(registry, draft, name, action, changed=list(changes))
 
     return registry.file.edit(update)
 
@@ -198,7 +199,7 @@ def _checked(texts: Mapping[str, str]) -> dict[str, Any]:
         try:
             GROUP_KEYS[key].read(text)
         except BadValueError as error:
-            raise InvalidRequestError(f"{key}: {error}") from error
+            raise bad_field(key, error) from error
     return dict(texts)
 
 
@@ -216,7 +217,7 @@ def _with_members(
     try:
         GROUP_KEYS["members"].read(written)
     except BadValueError as error:
-        raise InvalidRequestError(f"members: {error}") from error
+        raise bad_field("members", error) from error
     return written
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.agent_fields import check_name, require_free
+from agent_dispatch.config.agent_fields import bad_field, check_name, require_free
 from agent_dispatch.config.edit.draft import Draft
 from agent_dispatch.config.file import ConfigFile
 from agent_dispatch.config.keys import HOST_KEYS, REMOTE_KEYS
@@ -122,7 +122,7 @@ def add_host(
         try:
             HOST_KEYS[key].read(value)
         except BadValueError as error:
-            raise InvalidRequestError(f"{key}: {error}.") from error
+            raise bad_field(key, error) from error
 
     def add(draft: Draft) -> None:
         if name in draft.data.get("hosts", {}):
@@ -146,7 +146,7 @@ def remove_host(file: ConfigFile, name: str) -> None:
 
     def remove(draft: Draft) -> None:
         hosts, agents = draft.data.get("hosts", {}), draft.data.get("agents", {})
-        if not isinstance(hosts, Mapping) or name not in hosts:
+        if name not in hosts:
             raise UnknownHostError(name, list(hosts))
         # An agent whose table is broken uses the host too.
         users = [
