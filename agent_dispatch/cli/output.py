@@ -167,7 +167,7 @@ def ask_yes_or_no(shell: Shell, question: str) -> bool:
 
 
 def say(shell: Shell, text: str) -> None:
-    """Write printable text on stderr; ignore that it cannot be written.
+    """Write printable text on stderr, if that is possible.
 
     A full disk or a closed terminal loses the remark only. The answer is on stdout, and the exit
     status says how it went.

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trio
 
-from agent_dispatch.cli.run.terminal_questions import AskHere, can_ask
+from agent_dispatch.cli.run.terminal_questions import TerminalAsker, can_ask
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import Progress
@@ -134,7 +134,7 @@ class Terminal:
         self.text = ""
         self.silenced = 0
         self.given: list[tuple[str, Verdict, str]] = []
-        self.asker = AskHere(lambda: tty, self._say, self._silence)
+        self.asker = TerminalAsker(lambda: tty, self._say, self._silence)
         self.refuses = False
         self._said: Callable[[str], None] = lambda text: None
 

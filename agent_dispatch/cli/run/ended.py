@@ -49,7 +49,7 @@ def dispatch_result(ended: Ended[DispatchResult], agent: str) -> DispatchResult:
 def parallel_result(
     ended: Ended[ParallelResult], members: Sequence[Member], aggregate: str
 ) -> ParallelResult:
-    """All results; after a signal those that had arrived, and the recorded ones of the others."""
+    """All results; after a signal the recorded ones, and `cancelled` for the others."""
     if ended.value is not None:
         return ended.value
     return ParallelResult(

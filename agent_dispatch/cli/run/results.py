@@ -11,7 +11,6 @@ from agent_dispatch.cli.output import (
     dollars,
     fit,
     one_line,
-    printable,
     remark,
     write_answer,
     write_lines,
@@ -64,7 +63,7 @@ def show_failure(
 
 def _shortened(details: str) -> str:
     """Cut text for a narrow terminal: long lines, and all but the first and last lines."""
-    lines = [fit(printable(line), _DETAIL_COLUMNS) for line in details.splitlines()]
+    lines = [fit(line, _DETAIL_COLUMNS) for line in details.split("\n")]
     if (left_out := len(lines) - _DETAIL_LINES + 1) > 1:
         half = _DETAIL_LINES // 2
         lines[half : half + left_out] = [f"... {counted(left_out, 'line')} left out"]

@@ -28,8 +28,8 @@ def can_ask(shell: Shell) -> bool:
     return shell.stdin.isatty() and is_plain_terminal(shell.stderr, shell.environ)
 
 
-class AskHere:
-    """Asks for one run."""
+class TerminalAsker:
+    """Asks the questions of one run on a terminal."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class AskHere:
         Args:
             stdin: Gives its descriptor.
             say: Writes text on the terminal.
-            silence: Keeps progress off the terminal for as long as its block runs.
+            silence: Keeps progress off the terminal while its block runs.
         """
         self._stdin = stdin
         self._say = say
@@ -126,8 +126,8 @@ class AskHere:
 
 def make_asker(
     shell: Shell, silence: Callable[[], AbstractContextManager[object]]
-) -> AskHere | None:
-    """An asker for the terminal of this shell, if it has one."""
+) -> TerminalAsker | None:
+    """Return an asker for the terminal of this call, if it has one."""
     if not can_ask(shell):
         return None
 
@@ -137,7 +137,7 @@ def make_asker(
             shell.stderr.write(paint(text, Colour.DOUBTFUL, shell.stderr, shell.environ))
             shell.stderr.flush()
 
-    return AskHere(shell.stdin.fileno, say, silence)
+    return TerminalAsker(shell.stdin.fileno, say, silence)
 
 
 def _text(question: Question) -> str:
