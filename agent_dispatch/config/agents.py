@@ -132,9 +132,13 @@ def update_agent(
             agent = parse_agent(name, _without_none({**table, **changes}))
         except BadTableError as error:
             raise UnusableAgentError(name, str(error)) from error
+        wider = widening(old, agent, settings)
+        if "verify" not in changes:
+            # A broken agent counts as one without a command, and its table may name one.
+            wider.pop("verify", None)
         require_person(
             name,
-            widening(old, agent, settings),
+            wider,
             by=by,
             settings=settings,
             is_nested=registry.is_nested,

@@ -243,6 +243,14 @@ def test_a_dispatched_agent_sets_no_command_that_we_run(
     assert update_agent(nested, "a", verify="none").changed == ["verify"]
 
 
+def test_a_model_may_repair_an_agent_that_has_a_command(config: Path, project: str) -> None:
+    config.write_text(
+        f"[agents.a]\ndirectory = '{project}'\ntimeout = 'soon'\nverify = ['make', 'test']\n"
+    )
+    change = update_agent(registry_at(config), "a", by=ChangedBy.MCP, timeout=60)
+    assert change.changed == ["timeout"]
+
+
 def test_an_agent_that_asks_shows_it(config: Path, project: str) -> None:
     registry = registry_at(config)
     add_agent(registry, "a", project)
