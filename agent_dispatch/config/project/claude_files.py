@@ -113,7 +113,7 @@ def _decoded(content: bytes, *, takes_utf16: bool) -> str:
         return content.decode("utf-16", "replace")
     if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in content[:4]:
         raise _UnreadableError("it is in UTF-16; save it as UTF-8", "", 0)
-    # A wrong byte inside a string is replaced there too.
+    # Claude Code also replaces invalid bytes inside strings.
     return content.removeprefix(BOM_UTF8).decode(errors="replace")
 
 

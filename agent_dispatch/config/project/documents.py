@@ -1,7 +1,7 @@
 """The documents of a project: CLAUDE.md and AGENTS.md, the README, and its manifests.
 
 No file is read beyond a bound, and only regular files are opened. A file that is missing or cannot
-be read counts as not there.
+be read counts as missing.
 """
 
 import os
