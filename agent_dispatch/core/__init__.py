@@ -9,7 +9,6 @@ From a call to its answer:
     dialogue/     the turns of two agents
     group_job     several dispatches under one job
     cache         answers that are given again
-    inline/       cuts what goes out with a call
 
 Used by several of them:
 

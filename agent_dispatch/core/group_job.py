@@ -1,4 +1,4 @@
-"""The record and the answer of a group: several dispatches under one background job.
+"""The record of a group: several dispatches under one background job.
 
 The record holds the results of the members as values; a surface words their next steps.
 """
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agent_dispatch.core.inline.result import INLINE_CHARS, inline, inline_all
 from agent_dispatch.core.next_step import Say, worded
 from agent_dispatch.core.outcome.refusal import refused
 from agent_dispatch.core.stream.progress_text import one_line
@@ -21,8 +20,7 @@ from agent_dispatch.model.dispatch import (
 )
 from agent_dispatch.model.job import Job, JobKind
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
-from agent_dispatch.model.replies import ResultRef
+from agent_dispatch.model.parallel import ParallelResult
 
 _NAMED_AGENTS = 5
 _NAMED_TASKS = 20
@@ -64,7 +62,6 @@ def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> Dispatch
     # Identical tasks share a run, which is paid for once.
     paid = {result.job_id or number: result for number, result in enumerate(every)}
     costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
-    parsed = outcome if outcome.aggregated is not None else results
     return DispatchResult(
         agent=agent,
         success=True,
@@ -72,7 +69,7 @@ def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> Dispatch
         cost_usd=round(sum(costs), COST_DECIMALS) if costs else None,
         duration_ms=duration_ms,
         # One answer that is not valid UTF-8 must not keep the others from being recorded.
-        parsed_result=scrubbed(msgspec.to_builtins(parsed)),
+        parsed_result=scrubbed(msgspec.to_builtins(_as_parsed(outcome))),
     )
 
 
@@ -99,45 +96,30 @@ def from_record(result: DispatchResult) -> ParallelResult | None:
         return None
 
 
-def answer(
-    outcome: ParallelResult, members: Sequence[Member], say: Say
-) -> list[DispatchResult | ResultRef] | ParallelAnswer:
-    """Return the answer of `dispatch_parallel`, cut to what goes out with one call."""
-    summaries = [member.summary_chars if member.ref else None for member in members]
-    results = [worded(result, say) for result in outcome.individual_results]
-    if outcome.aggregated is None:
-        return inline_all(results, summaries)
-    # The caller asked for this one, so it gets at least half of the room.
-    others_chars = sum(len(result.result) for result in results)
-    room_chars = max(INLINE_CHARS // 2, INLINE_CHARS - others_chars)
-    aggregated = inline(worded(outcome.aggregated, say), room_chars)
-    room_chars = INLINE_CHARS - len(aggregated.result)
-    return ParallelAnswer(
-        individual_results=inline_all(results, summaries, room_chars),
-        aggregated=aggregated,
-    )
-
-
-def with_answers(job: Job, say: Say, *, whole: bool = False) -> Job:
-    """Word the results in the record of a group; any other job stays as it is.
-
-    Args:
-        job: The job.
-        say: How the surface words a step.
-        whole: Do not cut the answers.
-    """
+def member_results(job: Job) -> ParallelResult | None:
+    """Return the results of the members of a group that ran to its end; None for any other job."""
     if job.kind is not JobKind.GROUP or job.result is None:
-        return job
-    outcome = from_record(job.result)
+        return None
+    return from_record(job.result)
+
+
+def with_whole_answers(job: Job, say: Say) -> Job:
+    """Word the results in the record of a group; any other job stays as it is."""
+    outcome = member_results(job)
     if outcome is None:
         return job
-    if whole:
-        results = [worded(result, say) for result in outcome.individual_results]
-        aggregated = None if outcome.aggregated is None else worded(outcome.aggregated, say)
-        shown: object = results
-        if aggregated is not None:
-            shown = ParallelResult(individual_results=results, aggregated=aggregated)
-    else:
-        shown = answer(outcome, job.dispatches or (), say)
-    result = msgspec.structs.replace(job.result, parsed_result=msgspec.to_builtins(shown))
+    aggregated = None if outcome.aggregated is None else worded(outcome.aggregated, say)
+    results = [worded(result, say) for result in outcome.individual_results]
+    shown = ParallelResult(individual_results=results, aggregated=aggregated)
+    return with_answers(job, _as_parsed(shown))
+
+
+def with_answers(job: Job, answers: object) -> Job:
+    """Return the record of a group with these answers in place of its results."""
+    assert job.result is not None
+    result = msgspec.structs.replace(job.result, parsed_result=msgspec.to_builtins(answers))
     return msgspec.structs.replace(job, result=result)
+
+
+def _as_parsed(outcome: ParallelResult) -> object:
+    return outcome.individual_results if outcome.aggregated is None else outcome

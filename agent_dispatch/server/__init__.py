@@ -11,7 +11,8 @@ A `dispatch` call passes these modules on its way to the service:
     calls/pending        does the work, which may outlive the call
     tools/dispatch       turns the arguments into a `DispatchRequest` and calls the service
 
-The answer goes back through `calls/envelope`, `mcp_results` and `stdio/messages`. Only the modules
+The answer is cut by `inline/` to what one message should hold, and goes back through
+`calls/envelope`, `mcp_results` and `stdio/messages`. Only the modules
 of this folder and of `stdio` know the MCP library.
 
 `serve` starts the process, which `stdio_server` or `http_server` then runs. `tasks`, `elicitation`

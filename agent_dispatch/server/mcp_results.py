@@ -6,11 +6,11 @@ from typing import Any
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
-from agent_dispatch.core.inline.result import cut_page
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.envelope import Envelope, encode
+from agent_dispatch.server.inline.result import cut_page
 from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
 from agent_dispatch.server.tools.finished_jobs import whole_result
 

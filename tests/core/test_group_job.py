@@ -1,13 +1,12 @@
-"""The record of several dispatches, and the answer that it stands for."""
+"""The record of several dispatches."""
 
 import msgspec
 
 from agent_dispatch.core import group_job
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Member
-from agent_dispatch.model.job import JobKind, new_job
+from agent_dispatch.model.job import Job, JobKind, new_job
 from agent_dispatch.model.next_step import NextStep, StepKind
-from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
-from agent_dispatch.model.replies import ResultRef
+from agent_dispatch.model.parallel import ParallelResult
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 MEMBER = "0190a7b0c1d27abc8def0123456789ac"
@@ -35,6 +34,16 @@ FAILED = DispatchResult(
     error_type=ErrorType.CLI_ERROR,
     next_steps=[NextStep(kind=StepKind.LIST_JOBS)],
 )
+
+
+def group_of(*results: DispatchResult) -> Job:
+    """The record of a group that ran to its end."""
+    members = [member(each.agent) for each in results]
+    request = group_job.as_dispatch(members, "")
+    job = new_job(JOB_ID, request, 1.0, kind=JobKind.GROUP, fields={"dispatches": members})
+    outcome = ParallelResult(individual_results=list(results))
+    ended = group_job.to_record(request.agent, outcome, 1)
+    return msgspec.structs.replace(job, result=ended)
 
 
 def test_a_group_is_recorded_as_one_request_of_bounded_size() -> None:
@@ -79,33 +88,13 @@ def test_a_group_that_was_cut_off_has_no_answers() -> None:
     assert len(ended.next_steps or ()) == 5
 
 
-def test_the_answer_is_that_of_the_tool() -> None:
-    came = ParallelResult(individual_results=[result("infra", "four pods"), FAILED])
-    both = group_job.answer(came, [member("infra", ref=True), member("db")], say)
-    assert isinstance(both, list)
-    first, second = both
-    assert isinstance(first, ResultRef)
-    assert (first.ref, first.summary) == (MEMBER, "fou")
-    assert isinstance(second, DispatchResult)
-    assert second.error == "It was down.\n<list_jobs>"
-    combined = msgspec.structs.replace(came, aggregated=result("web", "all"))
-    together = group_job.answer(combined, [member("infra"), member("db")], say)
-    assert isinstance(together, ParallelAnswer)
-    assert together.aggregated.result == "all"
-
-
-def test_the_answers_of_a_group_are_worded_in_its_record_and_no_other() -> None:
-    members = [member("infra"), member("db")]
-    request = group_job.as_dispatch(members, "")
-    job = new_job(JOB_ID, request, 1.0, kind=JobKind.GROUP, fields={"dispatches": members})
-    came = ParallelResult(individual_results=[result("infra", "x" * 100_000), FAILED])
-    job = msgspec.structs.replace(job, result=group_job.to_record("infra, db", came, 1))
-    for whole, size in ((True, 100_000), (False, 40_000)):
-        shown = group_job.with_answers(job, say, whole=whole).result
-        assert shown is not None
-        assert isinstance(shown.parsed_result, list)
-        assert len(shown.parsed_result[0]["result"]) <= size
-        assert shown.parsed_result[1]["error"] == "It was down.\n<list_jobs>"
-        assert "next_steps" not in shown.parsed_result[1]
+def test_the_results_of_a_group_are_worded_in_its_record_and_no_other() -> None:
+    job = group_of(result("infra", "x" * 100_000), FAILED)
+    shown = group_job.with_whole_answers(job, say).result
+    assert shown is not None
+    assert isinstance(shown.parsed_result, list)
+    assert len(shown.parsed_result[0]["result"]) == 100_000
+    assert shown.parsed_result[1]["error"] == "It was down.\n<list_jobs>"
+    assert "next_steps" not in shown.parsed_result[1]
     other = msgspec.structs.replace(job, kind=JobKind.BACKGROUND)
-    assert group_job.with_answers(other, say) is other
+    assert group_job.with_whole_answers(other, say) is other

@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
-from agent_dispatch.core.inline.result import INLINE_CHARS
 from agent_dispatch.model.dialogue import DialogueRequest
+from agent_dispatch.server.inline.result import INLINE_CHARS
 from tests.server.calling import call, error_in
 from tests.server.fake_service import JOB_ID, FakeService
 

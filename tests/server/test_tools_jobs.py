@@ -8,9 +8,9 @@ import trio.testing
 from mcp import Client
 from trio.testing import MockClock
 
-from agent_dispatch.core.inline.result import INLINE_CHARS
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
+from agent_dispatch.server.inline.result import INLINE_CHARS
 from agent_dispatch.server.mcp_results import WARNINGS
 from agent_dispatch.server.mcp_server import build_server
 from tests.server.calling import call, call_with, error_in

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from agent_dispatch.core.inline.result import INLINE_CHARS
 from agent_dispatch.server.calls.envelope import Envelope
+from agent_dispatch.server.inline.result import INLINE_CHARS
 from tests.server.calling import call, error_in
 from tests.server.fake_service import JOB_ID, FakeService
 

@@ -7,7 +7,7 @@ import time
 
 from agent_dispatch.cli.errors import report_error
 from agent_dispatch.cli.jobs.display import agents_of, details, job_table, short_id
-from agent_dispatch.cli.jobs.follow import member_results, worded_record
+from agent_dispatch.cli.jobs.follow import worded_record
 from agent_dispatch.cli.jobs.lookup import NEWEST, find_job, read_job
 from agent_dispatch.cli.jobs.remote import (
     is_remote,
@@ -24,6 +24,7 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.run.results import show_parallel
 from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.cli.validation import check_choice, check_range, since_time
+from agent_dispatch.core.group_job import member_results
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.model.job import MAX_LISTED, JobStatus, JobSummary, status_named

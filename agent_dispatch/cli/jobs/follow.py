@@ -27,11 +27,10 @@ from agent_dispatch.cli.output import (
 )
 from agent_dispatch.cli.run.results import exit_status, show_parallel, show_result
 from agent_dispatch.cli.shell import Shell, open_store
-from agent_dispatch.core.group_job import from_record, with_answers
+from agent_dispatch.core.group_job import member_results, with_whole_answers
 from agent_dispatch.core.next_step import worded_job
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.model.job import Job, JobKind, JobStatus
-from agent_dispatch.model.parallel import ParallelResult
+from agent_dispatch.model.job import Job, JobStatus
 from agent_dispatch.model.replies import WaitedFor
 
 _STILL_RUNNING = 3
@@ -44,14 +43,7 @@ _WAIT_S = 60.0
 
 def worded_record(job: Job) -> Job:
     """The record for `--json`: whole answers, and next steps in words."""
-    return worded_job(with_answers(job, in_shell, whole=True), in_shell)
-
-
-def member_results(job: Job) -> ParallelResult | None:
-    """The results of the members of a group that ran to its end."""
-    if job.kind is not JobKind.GROUP or job.result is None:
-        return None
-    return from_record(job.result)
+    return worded_job(with_whole_answers(job, in_shell), in_shell)
 
 
 def wait(

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent_dispatch.core.inline.agents import Row, fit_agents
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.model.rights import ChangedBy
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.inline.agents import Row, fit_agents
 from agent_dispatch.server.tools.tool import Params, Tool
 
 MAX_PREVIEW_LINES = 200

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import msgspec
 
-from agent_dispatch.core.inline.dialogue import inline_dialogue
 from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, DialogueRequest, DialogueResult
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.inline.dialogue import inline_dialogue
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
 from agent_dispatch.server.tools.tool import Params, Tool

@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent_dispatch.core.inline.result import inline, refer
 from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.checks import schema_text
 from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model.dispatch import CallOptions, DispatchRequest, DispatchResult, OnProgress
 from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.inline.result import inline, refer
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.tool import Params, Tool
 

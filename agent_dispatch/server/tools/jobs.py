@@ -5,9 +5,6 @@ from typing import Annotated
 
 import msgspec
 
-from agent_dispatch.core.group_job import with_answers
-from agent_dispatch.core.inline.job import inline_job, short_row
-from agent_dispatch.core.inline.result import cut_page
 from agent_dispatch.core.next_step import worded_job
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
@@ -15,6 +12,9 @@ from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.model.replies import Cancellation, Purged, Sent, Submitted, WaitedFor
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.inline.group import inline_group
+from agent_dispatch.server.inline.job import inline_job, short_row
+from agent_dispatch.server.inline.result import cut_page
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import (
     SESSION_ARGUMENT,
@@ -117,7 +117,7 @@ async def dispatch_wait(
 
 
 def _shown(job: Job) -> Job:
-    return inline_job(worded_job(with_answers(job, in_tools), in_tools))
+    return inline_job(worded_job(inline_group(job, in_tools), in_tools))
 
 
 def _wait_at_most(params: DispatchWaitParams, patience_s: float) -> DispatchWaitParams:

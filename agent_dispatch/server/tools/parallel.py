@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent_dispatch.core.group_job import answer
 from agent_dispatch.core.request.parallel import read_members
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.parallel import ParallelAnswer
 from agent_dispatch.model.replies import ResultRef
 from agent_dispatch.run.service import Service
+from agent_dispatch.server.inline.group import inline_parallel
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
 from agent_dispatch.server.tools.finished_jobs import answer_of
@@ -42,7 +42,7 @@ async def dispatch_parallel(
     """Run all tasks; a failed one is a result among the others."""
     members = read_members(params.dispatches)
     outcome = await service.parallel(members, params.aggregate, on_progress)
-    return answer(outcome, members, in_tools)
+    return inline_parallel(outcome, members, in_tools)
 
 
 async def dispatch_parallel_detached(

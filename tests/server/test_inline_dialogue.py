@@ -1,9 +1,9 @@
 import msgspec
 import pytest
 
-from agent_dispatch.core.inline.dialogue import inline_dialogue
-from agent_dispatch.core.inline.result import INLINE_CHARS, ROOM_BYTES, wire_bytes
 from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn, Role
+from agent_dispatch.server.inline.dialogue import inline_dialogue
+from agent_dispatch.server.inline.result import INLINE_CHARS, ROOM_BYTES, wire_bytes
 
 
 def dialogue(final_answer: str, *messages: str, job_id: str | None = "0f") -> DialogueResult:

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from agent_dispatch.core.inline.result import INLINE_CHARS, ROOM_BYTES, join_hints, wire_bytes
 from agent_dispatch.core.outcome.evidence import without_lists
 from agent_dispatch.core.text import fair_shares
 from agent_dispatch.model.dialogue import DialogueResult, DialogueTurn
+from agent_dispatch.server.inline.result import INLINE_CHARS, ROOM_BYTES, join_hints, wire_bytes
 
 _FEWEST_CHARS = 1_000
 """Of all texts together. If it is still too large, something other than texts is."""

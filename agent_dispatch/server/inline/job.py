@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.inline.result import inline
 from agent_dispatch.core.stream.progress_text import one_line
 from agent_dispatch.core.text import clip, scrubbed
 from agent_dispatch.model.job import PROGRESS_LINES, SUMMARY_TASK_CHARS, Job, JobSummary
+from agent_dispatch.server.inline.result import inline
 
 MAX_ROW_CHARS = 300
 _DROPPED = ("session_id", "started_at", "completed_at", "last_progress", "task")

@@ -3,9 +3,9 @@ import json
 import msgspec
 import pytest
 
-from agent_dispatch.core.inline.job import MAX_ROW_CHARS, short_row
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobKind, JobStatus, JobSummary
+from agent_dispatch.server.inline.job import MAX_ROW_CHARS, short_row
 
 ROW = JobSummary(
     id="0190a7b0c1d27abc8def0123456789ab",

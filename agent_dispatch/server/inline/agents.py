@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.core.inline.result import INLINE_CHARS
 from agent_dispatch.core.text import clip
 from agent_dispatch.model.agent import AgentSummary
+from agent_dispatch.server.inline.result import INLINE_CHARS
 
 NOTE_FIELD = "shortened"
 """In the first row of a shortened list: what is missing, and how to see it."""

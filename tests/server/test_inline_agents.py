@@ -3,8 +3,8 @@ import json
 import msgspec
 import pytest
 
-from agent_dispatch.core.inline.agents import NOTE_FIELD, fit_agents
 from agent_dispatch.model.agent import AgentSummary
+from agent_dispatch.server.inline.agents import NOTE_FIELD, fit_agents
 
 LIMIT = 40_000
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_dispatch.core.inline.job import inline_job
-from agent_dispatch.core.inline.result import INLINE_CHARS, cut_page, inline, inline_all, refer
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus, new_job
 from agent_dispatch.model.message import Message
 from agent_dispatch.model.replies import ResultRef
+from agent_dispatch.server.inline.job import inline_job
+from agent_dispatch.server.inline.result import INLINE_CHARS, cut_page, inline, inline_all, refer
 
 JOB_ID = "0190a7b0c1d27abc8def0123456789ab"
 MOST_BYTES_ON_THE_WIRE = 0.2 * 2**20
