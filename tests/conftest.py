@@ -12,6 +12,7 @@ from agent_dispatch.claude.fork_server import ForkServer, start_fork_server
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.worker import ENTRIES
+from tests.clocks import clock_beside_threads
 from tests.e2e.claude_cli import download_notice
 from tests.npm import cache_folder
 
@@ -70,7 +71,7 @@ def quick_directory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def autojump_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
-    """A virtual clock that waits a moment before it jumps, as a quick thread may be at work."""
+    """A virtual clock that waits a moment before it jumps, and for threads that work."""
     # Else it would jump from poll to poll of those that wait in line.
     monkeypatch.setattr("agent_dispatch.run.slots._POLL_S", (1.0, 1.5))
-    return MockClock(autojump_threshold=0.1)
+    return clock_beside_threads(0.1)

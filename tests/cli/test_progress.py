@@ -9,6 +9,7 @@ from trio.testing import MockClock
 from agent_dispatch.cli.run.progress import ProgressView, Style, style_for
 from agent_dispatch.model.dispatch import Progress
 from tests.cli.support import Stream, World
+from tests.clocks import clock_beside_threads
 
 Script = Sequence[tuple[str, float]]
 """Messages, and the seconds that pass behind each."""
@@ -16,8 +17,7 @@ Script = Sequence[tuple[str, float]]
 
 @pytest.fixture
 def clock() -> MockClock:
-    # Long enough for the thread that writes to have written.
-    return MockClock(rate=0, autojump_threshold=0.03)
+    return clock_beside_threads(0.03)
 
 
 async def show(style: Style, script: Script, stderr: TextIO) -> None:
