@@ -74,4 +74,4 @@ def autojump_clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
     """A virtual clock that waits a moment before it jumps, and for threads that work."""
     # Else it would jump from poll to poll of those that wait in line.
     monkeypatch.setattr("agent_dispatch.run.slots._POLL_S", (1.0, 1.5))
-    return clock_beside_threads(0.1)
+    return clock_beside_threads(0.05)
