@@ -21,9 +21,6 @@ from agent_dispatch.claude.process_tree import kill_marked
 from agent_dispatch.core.command import MARKER_VARIABLE, Command
 
 STDERR_TAIL_BYTES = 64 * 1024
-_FIRST_WORD_S = 5.0
-"""How long a guard may take to say `up`. It needs milliseconds, so after this time its fork server
-is stopped or hangs. This does not bound how long the agent's program takes to load."""
 _EMPTY_TIMEOUT_S = 3.0
 """How long a tree may take to end after the guard was told: the longest grace and the sweep, with
 room for a loaded machine. After that, the guard alone waits for the rest."""
@@ -257,13 +254,15 @@ async def _start(
 
 
 async def _expect_first_word(launcher: Launcher, child: Child) -> None:
-    """Give up a start early: the deadline of the run may be hours away."""
-    with trio.move_on_after(_FIRST_WORD_S) as patience:
-        await child.wait_until(lambda: child.is_guarded or child.exited)
-    if patience.cancelled_caught:
+    """Give up a start early: the deadline of the run may be hours away.
+
+    This does not bound how long the agent's program takes to load.
+    """
+    if not await launcher.is_ready(
+        lambda: child.wait_until(lambda: child.is_guarded or child.exited)
+    ):
         child.start_error = ChildStartError(errno.ETIMEDOUT, "fork")
         child.exited = True
-        launcher.give_up()
         child.tick()
 
 

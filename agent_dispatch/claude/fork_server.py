@@ -23,6 +23,7 @@ from typing import NoReturn
 from agent_dispatch.claude import frames, guard
 from agent_dispatch.claude.open_files import soft_limit
 from agent_dispatch.claude.prctl import die_with_parent, set_process_name, set_subreaper
+from agent_dispatch.claude.process_tree import state_and_parent
 
 Entry = Callable[[Mapping[str, object], Sequence[int]], object]
 """Carries out a request in a forked process, which then exits.
@@ -48,14 +49,18 @@ ONLY_GUARDS: Mapping[str, Entry] = {GUARD: guard.run}
 class ForkServer:
     """The owner's handle. When it is closed, the server ends; its children go on."""
 
-    def __init__(self, sock: socket.socket | None, pidfd: int | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket | None, pid: int | None = None, pidfd: int | None = None
+    ) -> None:
         """Take the server's socket and pidfd, which are closed with this handle.
 
         Args:
             sock: The owner's end, non-blocking; None if there is no server.
+            pid: The server's process.
             pidfd: From pidfd_open(2); None if the system has none.
         """
         self.sock = sock
+        self._pid = pid
         self._pidfd = pidfd
         self.open_files = soft_limit()
         """The soft limit of open files of forked processes; the owner may raise its own later."""
@@ -68,6 +73,10 @@ class ForkServer:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
+
+    def is_running(self) -> bool:
+        """Whether it runs or waits for a processor, by /proc: not stopped, not ended."""
+        return self._pid is not None and state_and_parent(self._pid)[0] in "RDS"
 
     def give_up(self) -> None:
         """Kill a server that does not answer, even a stopped one; its children go on.
@@ -112,7 +121,7 @@ def start_fork_server(entries: Mapping[str, Entry] = ONLY_GUARDS) -> ForkServer:
         _be_fork_server(theirs, entries, owner_pid)
     theirs.close()
     ours.setblocking(False)
-    return ForkServer(ours, _pidfd_of(pid))
+    return ForkServer(ours, pid, _pidfd_of(pid))
 
 
 def _pidfd_of(pid: int) -> int | None:

@@ -5,7 +5,8 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -13,6 +14,7 @@ import trio
 import agent_dispatch
 from agent_dispatch.claude import frames
 from agent_dispatch.claude.fork_server import GUARD, KIND, ForkServer
+from agent_dispatch.threads import in_own_thread
 
 GUARD_PROGRAM = (
     *(sys.executable, "-I", "-S", "-c"),
@@ -25,9 +27,11 @@ main(sys.argv[1:])
     str(Path(agent_dispatch.__file__).parents[1]),
 )
 """The slow way to a guard: takes about ten times as long as a fork."""
-_TAKE_S = 3.0
-"""How long a fork server may leave a request unread. It needs a millisecond, so one that takes this
-long is stopped or hangs, and is killed."""
+_LOOK_AFTER_S = 3.0
+"""How long a fork server may take before we look whether it is stopped. It needs a millisecond."""
+_LOOKS = 10
+"""How often we look. A server that runs all this time but does nothing hangs, too; one that starts
+a hundred workers at once on a small machine may need a third of it."""
 _SLOW_START_S = 30.0
 """How long a new Python may take to start, on a loaded machine."""
 
@@ -59,7 +63,7 @@ class Launcher:
         killed, or did not get its descriptors.
 
         If cancelled before the request is begun, nothing was started. After that, the request is
-        sent to its end, for at most `_TAKE_S`, and a new Python is waited for, for at most
+        sent to its end, as `is_ready` bounds it, and a new Python is waited for, for at most
         `_SLOW_START_S`; then this returns normally, and the process may have been started.
 
         Raises:
@@ -68,6 +72,30 @@ class Launcher:
         if not await self._ask_server(frames.encode({**request, KIND: self._kind}, fds)):
             # Not abandoned: once the caller has closed `fds`, their numbers may mean other files.
             await trio.to_thread.run_sync(self._start_slowly, request, fds)
+
+    async def is_ready(self, wait: Callable[[], Awaitable[object]]) -> bool:
+        """Wait for something that the fork server does, itself or in a fork.
+
+        A server that is stopped or hangs is given up. On a busy machine, one that runs gets half a
+        minute.
+
+        Args:
+            wait: Returns when it is done; is cancelled and called again.
+
+        Returns:
+            False if it was not done.
+        """
+        for _ in range(_LOOKS):
+            with trio.move_on_after(_LOOK_AFTER_S):
+                await wait()
+                return True
+            server = self._server
+            if server is None or server.sock is None:
+                continue
+            if not await in_own_thread(server.is_running):
+                break
+        self.give_up()
+        return False
 
     def give_up(self) -> None:
         """Kill a fork server that does not answer; from now on, new Pythons are started."""
@@ -85,8 +113,9 @@ class Launcher:
                     if frame.send_some(sock):
                         return True
                 except BlockingIOError:
-                    if not await _is_writable(sock, shield=frame.is_begun):
-                        self.give_up()
+                    # Part of it was sent: the rest must follow, or no later one could be read.
+                    with trio.CancelScope(shield=frame.is_begun):
+                        await self.is_ready(partial(_wait_writable, sock))
                 except (BrokenPipeError, ConnectionResetError):
                     server.close()
         return False
@@ -107,17 +136,7 @@ class Launcher:
             raise OSError(f"{self._program} did not start: {error}") from error
 
 
-async def _is_writable(sock: socket.socket, *, shield: bool) -> bool:
-    """Wait until the fork server reads; False if it does not within `_TAKE_S`.
-
-    Args:
-        sock: The owner's end.
-        shield: Part of a request was sent, and the rest must follow, or no later request could be
-            read.
-    """
-    with trio.move_on_after(_TAKE_S, shield=shield):
-        # Closed if another task has given it up.
-        with contextlib.suppress(trio.ClosedResourceError):
-            await trio.lowlevel.wait_writable(sock)
-        return True
-    return False
+async def _wait_writable(sock: socket.socket) -> None:
+    """Wait until the fork server reads, or another task has given it up."""
+    with contextlib.suppress(trio.ClosedResourceError):
+        await trio.lowlevel.wait_writable(sock)

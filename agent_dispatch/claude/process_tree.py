@@ -27,7 +27,7 @@ def living_descendants(root: int) -> list[int]:
     while todo:
         for pid in _children(todo.pop()):
             todo.append(pid)
-            if _state_and_parent(pid)[0] not in "ZX":
+            if state_and_parent(pid)[0] not in "ZX":
                 found.append(pid)
     return found
 
@@ -37,7 +37,7 @@ def is_below(pid: int, root: int) -> bool:
     for _ in range(_ANCESTOR_TRIES):
         ancestor = pid
         while ancestor > 1:
-            state, parent = _state_and_parent(ancestor)
+            state, parent = state_and_parent(ancestor)
             if state in "ZX":
                 break
             if parent == root:
@@ -58,7 +58,7 @@ def _children(pid: int) -> list[int]:
     except FileNotFoundError:
         # The process is gone, or the kernel was built without CONFIG_PROC_CHILDREN.
         if os.path.exists("/proc/self/task") and not _has_children_files():
-            return [p for p in _all_pids() if _state_and_parent(p)[1] == pid]
+            return [p for p in _all_pids() if state_and_parent(p)[1] == pid]
     except (ProcessLookupError, PermissionError):
         pass
     return children
@@ -72,7 +72,7 @@ def _all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def _state_and_parent(pid: int) -> tuple[str, int]:
+def state_and_parent(pid: int) -> tuple[str, int]:
     """State letter and parent from /proc/PID/stat; ("X", 0) for a process that is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -112,7 +112,7 @@ def is_marked(pid: int, marker: bytes) -> bool:
             marked = marker in file.read()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
-    return marked and _state_and_parent(pid)[0] not in "ZX"
+    return marked and state_and_parent(pid)[0] not in "ZX"
 
 
 def kill_marked(marker: str) -> int:

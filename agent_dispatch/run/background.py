@@ -31,8 +31,6 @@ from agent_dispatch.threads import in_thread
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "agent_dispatch.worker")
 """The slow way to a worker. -P: a file of the current directory must not replace a module."""
-_UP_TIMEOUT_S = 5.0
-"""How long a worker may take to say that it is up, on a loaded machine; a forked one needs 2 ms."""
 _LOOK_AT_LEASE_EVERY_S = 1.0
 
 _WHAT_NEXT = (
@@ -154,14 +152,15 @@ class Workers:
             owned.release()
 
     async def _is_up(self, worker: trio.lowlevel.FdStream) -> bool:
-        with trio.move_on_after(_UP_TIMEOUT_S):
-            try:
-                return await worker.receive_some(len(UP)) == UP
-            except trio.BrokenResourceError:
-                return False
+        word = b""
+
+        async def hear() -> None:
+            nonlocal word
+            with contextlib.suppress(trio.BrokenResourceError):
+                word = await worker.receive_some(len(UP))
+
         # A stopped fork server still holds the request, and with it the job's lock.
-        self._launcher.give_up()
-        return False
+        return await self._launcher.is_ready(hear) and word == UP
 
 
 def _send(worker: trio.lowlevel.FdStream, word: bytes) -> bool:

@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent_dispatch.claude.child import ChildStartError, open_child
 from agent_dispatch.claude.fork_server import ForkServer
@@ -104,7 +105,7 @@ async def test_a_half_sent_request_is_started_once_by_a_new_python(
 
     async def one() -> None:
         # Nobody answers the requests that were sent as a whole.
-        with trio.move_on_after(5):
+        with trio.move_on_after(5), suppress(ChildStartError):
             outputs.append(await run(launcher, Tree("say('up')")))
 
     with trio.fail_after(60):
@@ -141,6 +142,25 @@ async def test_a_request_without_an_answer_is_a_failed_start(unread: ForkServer)
         async with open_child(Launcher(unread), tree.command, on_stdout=print):
             await trio.lowlevel.checkpoint()
     assert unread.sock is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+async def test_a_fork_server_that_runs_but_is_slow_is_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    ours, theirs = socket.socketpair()
+    # This process stands for a server that gets no processor time.
+    slow = ForkServer(ours, os.getpid())
+    launcher, began = Launcher(slow), trio.current_time()
+
+    async def late() -> None:
+        await trio.sleep_until(began + 20)
+
+    assert await launcher.is_ready(late)
+    assert slow.sock is not None
+    assert not await launcher.is_ready(trio.sleep_forever)
+    assert slow.sock is None
+    theirs.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open(2)")

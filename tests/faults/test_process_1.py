@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent_dispatch.claude.process_tree import _children, _state_and_parent
+from agent_dispatch.claude.process_tree import _children, state_and_parent
 from agent_dispatch.model.job import JobStatus
 from tests.faults.conftest import MakeHouse
 from tests.faults.house import PRODUCT
@@ -49,7 +49,7 @@ def below(pid: int) -> list[int]:
 
 def zombies(pid: int) -> list[int]:
     """Without the fork server that the test killed."""
-    dead = [found for found in below(pid) if _state_and_parent(found)[0] == "Z"]
+    dead = [found for found in below(pid) if state_and_parent(found)[0] == "Z"]
     return [found for found in dead if found not in named(pid, "dispatch-fork")]
 
 
