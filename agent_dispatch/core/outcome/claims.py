@@ -9,7 +9,6 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 
 _MAX_CHARS = 8_000
 """Searched: claims are at the beginning or the end of an answer."""
@@ -74,21 +73,8 @@ def _any(words: Sequence[str]) -> str:
     return "(?:" + "|".join(word.replace(" ", r"\s+") for word in words) + ")"
 
 
-class _Pattern:
-    """A regular expression that is compiled when it is first used.
-
-    All of them together take 40 ms, a fifth of the start of a worker, and most runs use none.
-    """
-
-    def __init__(self, *alternatives: str) -> None:
-        self._alternatives = alternatives
-
-    @cached_property
-    def compiled(self) -> re.Pattern[str]:
-        return re.compile("|".join(self._alternatives), re.IGNORECASE)
-
-    def search(self, text: str) -> re.Match[str] | None:
-        return self.compiled.search(text)
+def _pattern(*alternatives: str) -> re.Pattern[str]:
+    return re.compile("|".join(alternatives), re.IGNORECASE)
 
 
 _VERB, _PARTICIPLE, _THING = _any([*_PAST, "set up"]), _any(_PARTICIPLES), _any(_THINGS)
@@ -98,7 +84,7 @@ _I_HAVE = rf"{_I}(?:'ve|\s+have)?\s+{_LY}"
 _SUBJECT = r"^(?:all|both|each|every|everything|it|they|the|this|your|X)\b[^,;:]{0,80}?"
 _END = r"\s*(?:[.!,;:-]|$|\b(?:across|and|for|without)\b)"
 
-_FIRST_PERSON = _Pattern(
+_FIRST_PERSON = _pattern(
     rf"{_I_HAVE}(?:(?:gone|went)\s+ahead\s+and\s+|finished\s+)?{_VERB}\b",
     rf"{_I_HAVE}(?:run|written|rewritten|set\s+up|made\s+(?:all|the)|(?:took|taken)\s+care\s+of)\b",
     rf"{_I}\s+(?:was|were)\s+able\s+to\s+{_LY}{_any(_BASES)}\b",
@@ -106,24 +92,24 @@ _FIRST_PERSON = _Pattern(
     rf"^{_I}\b(?:'ve)?[^,;]{{3,120}}(?:,|;|\band\b)\s*{_LY}{_VERB}\b",
     r"\bwhat\s+(?:I|we)(?:'ve)?\s+(?:did|done|changed|fixed|added)\b",
 )
-_READING = _Pattern(
+_READING = _pattern(
     rf"{_I_HAVE}{_any(_READ)}\b.*\b{_any(_PLACES)}\b",
     rf"{_I}\s+(?:looked|went)\s+(?:at|into|through)\b.*\b{_any(_PLACES)}\b",
 )
-_BARE = _Pattern(
+_BARE = _pattern(
     rf"^(?:successfully\s+|also\s+|then\s+|and\s+)?{_VERB}\s+(?!(?:around|as|at|by|cells|costs?|for"
     r"|from|in|of|on|or|sugar|under|with)\b)",
     rf"^{_VERB}\s+as\s+(?:asked|discussed|planned|requested)\b",
     r"^(?:committed|deployed|merged|migrated|published|pushed|released)\s+(?:as|into|to)\b",
 )
-_PASSIVE = _Pattern(
+_PASSIVE = _pattern(
     rf"\b(?:has|have|'s|'ve)\s+{_LY}been\s+{_LY}{_PARTICIPLE}\b",
     rf"\b{_THING}\b[^,;:]{{0,60}}\b(?:was|were)\s+{_LY}{_PARTICIPLE}\b",
     rf"\b(?:was|were)\s+successfully\s+{_PARTICIPLE}\b",
     rf"\b(?:was|were)\s+{_PARTICIPLE}\s+successfully\b",
 )
 _STATES = (
-    _Pattern(
+    _pattern(
         r"^(?:(?:it|that|this|everything|all)(?:'s|\s+is|\s+are)?\s+(?:now\s+)?)?(?:all\s+)?(?:all\s+set"
         r"|committed|completed?|deployed|done|finished|fixed|merged|pushed|resolved|set\s+up|shipped|success)"
         r"(?:\s*(?:[.!,;:-]|$)|\s+as\s+requested\b|\s+with\s+(?:the|all)\b)",
@@ -135,14 +121,14 @@ _STATES = (
         rf"\b(?:{_PARTICIPLE}|ran|succeeded|went\s+through)\s+(?:successfully|cleanly|without\s+(?:any\s+)?(?:errors?|issues?|problems?))\b",
         rf"^[\w\s]{{3,40}}\b{_PARTICIPLE}\s+(?:at|to|in)\s+[X/~]",
     ),
-    _Pattern(
+    _pattern(
         r"\b(?:build|checks|ci|everything|lint(?:er)?|pipeline|specs?|suite|tests?)\b"
         r"(?:\s+(?:now|all|still|are|is|has|have|ran\s+and|in\s+\w+))*\s+(?:green|pass(?:es|ed|ing)?|succeed(?:s|ed)"
         r"|works?\s+(?:now|again|as\s+expected))\b(?!\s+(?:an?|if|into|its?|the|through|to|when)\b)",
         r"\b\d+\s+(?:tests?\s+)?passed\b",
         r"\b\d+\s*/\s*\d+\s+(?:tests\s+)?pass",
     ),
-    _Pattern(
+    _pattern(
         rf"{_SUBJECT}(?:\b(?:is|are)|'s)\s+(?:now|again|back|all)\s+(?:{_any(_GOOD)}|in\s+place|up\b)",
         rf"{_SUBJECT}\b(?:is|are)\s+up\s+and\s+running\b",
         rf"{_SUBJECT}\bnow\s+(?:builds?|compiles?|pass(?:es)?|points?|responds?|returns?|runs?|starts?"
@@ -176,23 +162,23 @@ _IN_GENERAL = _words(
     "always few generally historically how most normally often only originally some sometimes"
     " that to typical\\w* usually which who whose why"
 )
-_GUARD_OF_I = _Pattern(rf"\b{_any([*_NOT, *_PERHAPS, *_SAID])}(?!\w|')")
-_GUARD = _Pattern(rf"\b{_any([*_NOT, *_PERHAPS, *_SAID, *_IN_GENERAL])}(?!\w|')")
-_CONDITION = _Pattern(r"\b(?:if|once|unless|until|when|whenever)\b")
-_RELATIVE = _Pattern(
+_GUARD_OF_I = _pattern(rf"\b{_any([*_NOT, *_PERHAPS, *_SAID])}(?!\w|')")
+_GUARD = _pattern(rf"\b{_any([*_NOT, *_PERHAPS, *_SAID, *_IN_GENERAL])}(?!\w|')")
+_CONDITION = _pattern(r"\b(?:if|once|unless|until|when|whenever)\b")
+_RELATIVE = _pattern(
     r"\b(?:means?|never|no|not|nothing|said|says?|shows?|states?|that|which|who)\b", r"n't\b"
 )
-_NOTHING = _Pattern(r"\s+(?:neither|no|none|nothing)\b")
-_FROM_THE_CALLER = _Pattern(
+_NOTHING = _pattern(r"\s+(?:neither|no|none|nothing)\b")
+_FROM_THE_CALLER = _pattern(
     r"\byou(?:'ve)?\s+(?:described|included|pasted|posted|provided|quoted|sent|shared|showed|wrote)\b",
     r"\baccording\s+to\b",
     r"\byour\s+(?:context|description|error|log|message|output|question|snippet|summary|trace)\b",
 )
-_ABOUT_THE_CALLER = _Pattern(
+_ABOUT_THE_CALLER = _pattern(
     r"\byou(?:'ve)?\s+(?:already\s+)?(?:added|changed|did|fixed|gave|have|made|mentioned|ran|said)\b",
     r"\bbased\s+on\b",
 )
-_ABOUT_THE_ANSWER = _Pattern(
+_ABOUT_THE_ANSWER = _pattern(
     r"\b(?:above|as\s+follows|below|draft|example|explanation|outline|pseudocode|sample|sketch"
     r"|snippet)\b",
     r"\bfollowing\b(?!\s+(?:changes|commits|director|endpoints|files|fixes|folders|packages|tables|tests))",
@@ -201,7 +187,7 @@ _ABOUT_THE_ANSWER = _Pattern(
     r"\bmy\s+(?:\w+\s+)?(?:answer|assumption|calculation|earlier|explanation|mind|reply|response"
     r"|statement|understanding)\b",
 )
-_BY_OTHERS = _Pattern(
+_BY_OTHERS = _pattern(
     r"\bby\s+(?!(?:adding|changing|me|removing|replacing|running|setting|us|using)\b)\w+"
 )
 _HISTORY = re.compile(
@@ -212,12 +198,12 @@ _HISTORY = re.compile(
     r"|\b(?:as\s+of|by\s+default|century|decades?|historically|originally|over\s+(?:the\s+years|time)"
     r"|since)\b|\bin\s+(?:later|many|modern|newer|older|recent|the\s+past)\b"
 )
-_FINITE = _Pattern(
+_FINITE = _pattern(
     r"\b(?:allows?|are|becomes?|belongs?|can|cannot|causes?|contains?|could|costs?|depends?|differs?|do|does"
     r"|exists?|has|have|helps?|is|leads?|live|lives|makes?|may|means?|might|must|needs?|refers?|remains?"
     r"|requires?|should|takes?|was|were|will|would|works?)\b"
 )
-_CLAUSE = _Pattern(r"\b(?:and|because|since|so|that|to|which|while)\b", r"[,;:(-]")
+_CLAUSE = _pattern(r"\b(?:and|because|since|so|that|to|which|while)\b", r"[,;:(-]")
 
 _FENCE = re.compile(r"(?:^|\n)[ \t]*(```|~~~).*?(?:\n[ \t]*\1[^\n]*|\Z)", re.DOTALL)
 _INDENTED_CODE = re.compile(r"(?<=\n\n)(?:(?: {4}|\t)(?![-*+\d]).*(?:\n|\Z))+")
@@ -254,18 +240,18 @@ def _claims(sentence: str) -> bool:
         return False
     if found := _FIRST_PERSON.search(sentence) or _READING.search(sentence):
         history = found.group()[:2].lower() == "we" and _HISTORY.search(sentence)
-        nothing = _NOTHING.compiled.match(sentence, found.end())
+        nothing = _NOTHING.match(sentence, found.end())
         return not (history or nothing or _GUARD_OF_I.search(sentence[: found.end()]))
     if any(p.search(sentence) for p in (_ABOUT_THE_CALLER, _HISTORY, _CONDITION)):
         return False
-    if _BARE.compiled.match(sentence) and not _BY_OTHERS.search(sentence):
-        return not _FINITE.search(_CLAUSE.compiled.split(sentence, maxsplit=1)[0])
+    if _BARE.match(sentence) and not _BY_OTHERS.search(sentence):
+        return not _FINITE.search(_CLAUSE.split(sentence, maxsplit=1)[0])
     if (found := _PASSIVE.search(sentence)) and _BY_OTHERS.search(sentence[found.end() :]):
         return False
     return any(_is_claimed(pattern, sentence) for pattern in (_PASSIVE, *_STATES))
 
 
-def _is_claimed(pattern: _Pattern, sentence: str) -> bool:
+def _is_claimed(pattern: re.Pattern[str], sentence: str) -> bool:
     found = pattern.search(sentence)
     if found is None or _GUARD.search(sentence[: found.start()]):
         return False
