@@ -138,7 +138,10 @@ ENTRIES: Mapping[str, Entry] = {GUARD: guard.run, WORKER: run}
 
 def main(argv: Sequence[str]) -> None:
     """Start without a fork server: descriptors as numbers, the request as JSON on stdin."""
-    request = json.load(sys.stdin)
+    try:
+        request = json.load(sys.stdin)
+    except json.JSONDecodeError:
+        return  # The owner was killed before it had sent all of it.
     if (soft := request.get("open_files")) is not None:
         set_soft_limit(soft)
     null = os.open(os.devnull, os.O_RDWR)

@@ -361,7 +361,10 @@ def _awake(signum: int, frame: object) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The slow start: descriptors by number, the request as JSON on stdin."""
-    request = json.load(sys.stdin)
+    try:
+        request = json.load(sys.stdin)
+    except json.JSONDecodeError:
+        return  # The owner was killed before it had sent all of it.
     if (soft := request.get("open_files")) is not None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

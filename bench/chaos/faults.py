@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from agent_dispatch.claude.process_tree import state_and_parent
 from agent_dispatch.files import make_private_directory
 from agent_dispatch.jobs.store import JobStore
 from bench.chaos.agents import NEVER_REACHED, WITHDRAWN
@@ -61,7 +62,14 @@ def _together(*finds: Find) -> Find:
     return lambda scene, client: [pid for find in finds for pid in find(scene, client)]
 
 
-_WORKERS, _GUARDS, _FORK_SERVERS = map(_named, ("dispatch-work", "dispatch-guard", "dispatch-fork"))
+def _fork_servers(scene: Scene, client: Client) -> Sequence[int]:
+    """Those whose parent is their owner: a process that one has just forked still has its name."""
+    found = scene.named("dispatch-fork")
+    owners = {process.pid for process in scene.processes()} - set(found)
+    return [pid for pid in found if state_and_parent(pid)[1] in owners]
+
+
+_WORKERS, _GUARDS = map(_named, ("dispatch-work", "dispatch-guard"))
 
 
 def _signalled(find: Find, *signums: int) -> Carry:
@@ -103,7 +111,7 @@ def _some(pids: Sequence[int], strike: Strike) -> Sequence[int]:
 
 
 async def _stop_for_good(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
-    signal_all(_FORK_SERVERS(scene, client), signal.SIGSTOP)
+    signal_all(_fork_servers(scene, client), signal.SIGSTOP)
 
 
 async def _kill_group(scene: Scene, client: Client, strike: Strike) -> None:  # noqa: ASYNC124
@@ -325,12 +333,12 @@ STRIKES: Mapping[str, Carry] = {
     "guard killed": _signalled(_GUARDS, signal.SIGKILL),
     "guard signalled": _signalled(_GUARDS, *_LEAVE_SIGNALS),
     "guard stopped for a while": _stopped(_GUARDS),
-    "fork server killed": _signalled(_FORK_SERVERS, signal.SIGKILL),
-    "fork server stopped for a while": _stopped(_FORK_SERVERS),
+    "fork server killed": _signalled(_fork_servers, signal.SIGKILL),
+    "fork server stopped for a while": _stopped(_fork_servers),
     "fork server stopped for good": _stop_for_good,
     "worker and guard killed": _killed(_together(_WORKERS, _GUARDS)),
     "server and guard killed": _killed(_together(_server, _GUARDS)),
-    "all of ours killed": _killed(_together(_server, _FORK_SERVERS, _WORKERS, _GUARDS)),
+    "all of ours killed": _killed(_together(_server, _fork_servers, _WORKERS, _GUARDS)),
     "killed while it writes a record": _kill_writers,
     "cancelled over MCP": _cancelled(
         lambda scene, client, job_id: client.post("dispatch_cancel", job_id=job_id)

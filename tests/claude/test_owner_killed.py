@@ -10,6 +10,8 @@ import msgspec
 import pytest
 import trio
 
+from agent_dispatch.claude.launcher import GUARD_PROGRAM
+from agent_dispatch.run.background import WORKER_PROGRAM
 from tests.claude.trees import KINDS, Tree
 
 
@@ -136,3 +138,14 @@ async def test_a_signal_to_the_guard_ends_its_tree(start_owner: StartOwner) -> N
     await owner.tree.gone(3)
     owner.process.kill()
     await owner.process.wait()
+
+
+@pytest.mark.parametrize("sent", ["", '{"program": "['])
+@pytest.mark.parametrize("program", [GUARD_PROGRAM, WORKER_PROGRAM], ids=["guard", "worker"])
+def test_a_start_whose_owner_dies_before_the_whole_request_ends_quietly(
+    program: tuple[str, ...], sent: str
+) -> None:
+    done = subprocess.run(
+        [*program, "5"], input=sent, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
