@@ -30,8 +30,8 @@ main(sys.argv[1:])
 _LOOK_AFTER_S = 3.0
 """How long a fork server may take before we look whether it is stopped. It needs a millisecond."""
 _LOOKS = 10
-"""How often we look. A server that runs all this time but does nothing hangs, too; one that starts
-a hundred workers at once on a small machine may need a third of it."""
+"""How often we look. A server that still runs after all of them hangs too. One that forks a hundred
+workers at once on two processors needs up to a third of that time."""
 _SLOW_START_S = 30.0
 """How long a new Python may take to start, on a loaded machine."""
 
@@ -76,11 +76,11 @@ class Launcher:
     async def is_ready(self, wait: Callable[[], Awaitable[object]]) -> bool:
         """Wait for something that the fork server does, itself or in a fork.
 
-        A server that is stopped or hangs is given up. On a busy machine, one that runs gets half a
-        minute.
+        A stopped server is given up at the first look. A server that runs is only slow, so it gets
+        all looks.
 
         Args:
-            wait: Returns when it is done; is cancelled and called again.
+            wait: Returns when it is done. It is cancelled for each look, and called again.
 
         Returns:
             False if it was not done.
@@ -113,7 +113,7 @@ class Launcher:
                     if frame.send_some(sock):
                         return True
                 except BlockingIOError:
-                    # Part of it was sent: the rest must follow, or no later one could be read.
+                    # Once a part is sent, the rest must follow, or no later request can be read.
                     with trio.CancelScope(shield=frame.is_begun):
                         await self.is_ready(partial(_wait_writable, sock))
                 except (BrokenPipeError, ConnectionResetError):

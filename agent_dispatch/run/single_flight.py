@@ -60,7 +60,7 @@ class SingleFlight:
 
         Args:
             plan: The request.
-            on_progress: Gets the progress of the run, whoever started it.
+            on_progress: Gets the progress of the run, even if another call started it.
             start: Starts a new run.
             options: Whether to share the run and its answer.
             outlives: A new run goes on without callers, in a process of its own.

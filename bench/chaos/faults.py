@@ -63,7 +63,7 @@ def _together(*finds: Find) -> Find:
 
 
 def _fork_servers(scene: Scene, client: Client) -> Sequence[int]:
-    """Those whose parent is their owner: a process that one has just forked still has its name."""
+    """Not what a fork server has just forked, which has its name for a moment."""
     found = scene.named("dispatch-fork")
     owners = {process.pid for process in scene.processes()} - set(found)
     return [pid for pid in found if state_and_parent(pid)[1] in owners]

@@ -1,1 +1,1 @@
-"""Cuts what goes out with a call: results, dialogues, jobs and lists of agents."""
+"""Cuts answers to what one message should hold: results, dialogues, groups, jobs, agents."""
