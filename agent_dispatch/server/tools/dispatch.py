@@ -101,39 +101,22 @@ class SessionParams(Params, frozen=True):
     verify: Verify = False
 
 
-_ALONE = CallOptions(alone=True)
-
-
 async def dispatch(
-    service: Service, params: DispatchParams, on_progress: OnProgress
+    service: Service, params: TaskParams | SessionParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
-    """Run one task, or answer it from the cache; a failed run is a result too."""
+    """Run one task; a failed run is a result too."""
     options = _options(params)
     result = await service.dispatch(request_from(params), on_progress, options)
     return _answer(result, options.summary_chars)
 
 
 async def dispatch_detached(
-    service: Service, params: DispatchParams, on_progress: OnProgress
+    service: Service, params: TaskParams | SessionParams, on_progress: OnProgress
 ) -> DispatchResult | ResultRef:
     """Do the same as a background job."""
     options = _options(params)
     result = await service.dispatch_detached(request_from(params), on_progress, options)
     return _answer(result, options.summary_chars)
-
-
-async def dispatch_alone(
-    service: Service, params: TaskParams | SessionParams, on_progress: OnProgress
-) -> DispatchResult | ResultRef:
-    """Run one task without the cache, and share the run with no other call."""
-    return _answer(await service.dispatch(request_from(params), on_progress, _ALONE))
-
-
-async def dispatch_alone_detached(
-    service: Service, params: TaskParams | SessionParams, on_progress: OnProgress
-) -> DispatchResult | ResultRef:
-    """Do the same as a background job."""
-    return _answer(await service.dispatch_detached(request_from(params), on_progress, _ALONE))
 
 
 def request_from(params: TaskParams | SessionParams) -> DispatchRequest:
@@ -161,12 +144,15 @@ def request_from(params: TaskParams | SessionParams) -> DispatchRequest:
     )
 
 
-def _options(params: DispatchParams) -> CallOptions:
+def _options(params: TaskParams | SessionParams) -> CallOptions:
+    """Only `dispatch` itself uses the cache and shares runs with other calls."""
+    if not isinstance(params, DispatchParams):
+        return CallOptions(alone=True)
     summary_chars = max(params.summary_chars, 0) if params.return_ref else None
     return CallOptions(ref=params.return_ref, summary_chars=summary_chars, fresh=params.fresh)
 
 
-def _answer(result: DispatchResult, summary_chars: int | None = None) -> DispatchResult | ResultRef:
+def _answer(result: DispatchResult, summary_chars: int | None) -> DispatchResult | ResultRef:
     result = worded(result, in_tools)
     return inline(result) if summary_chars is None else refer(result, summary_chars)
 
@@ -202,8 +188,8 @@ DISPATCH_SESSION = Tool(
     ),
     params=SessionParams,
     described_by=DispatchParams,
-    run=dispatch_alone,
-    run_detached=dispatch_alone_detached,
+    run=dispatch,
+    run_detached=dispatch_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
@@ -217,8 +203,8 @@ DISPATCH_STREAM = Tool(
     description="dispatch without the cache; parameters as there.",
     params=TaskParams,
     described_by=DispatchParams,
-    run=dispatch_alone,
-    run_detached=dispatch_alone_detached,
+    run=dispatch,
+    run_detached=dispatch_detached,
     destructive=True,
     open_world=True,
     reports_progress=True,
