@@ -20,8 +20,9 @@ from agent_dispatch.jobs.origin import REQUEST_SESSION
 from agent_dispatch.run.service import Service
 from agent_dispatch.server import tasks
 from agent_dispatch.server.calls.caller import Caller, FormMode, TaskMode
-from agent_dispatch.server.calls.envelope import refusal
-from agent_dispatch.server.calls.pending import PendingCalls
+from agent_dispatch.server.calls.envelope import Envelope, refusal
+from agent_dispatch.server.calls.forms import FormRequest
+from agent_dispatch.server.calls.pending import InBackground, PendingCalls
 from agent_dispatch.server.calls.toolbox import Toolbox
 from agent_dispatch.server.cancel_notices import CancelNotices
 from agent_dispatch.server.elicitation import Forms, can_show_forms, input_required, response_in
@@ -118,14 +119,14 @@ class _Handlers:
         caller, pending = _caller(ctx, self._arrived_at), ctx.lifespan_context
         REQUEST_SESSION.set(_session_of(ctx))
         with self.cancel_notices.noted(ctx, caller), _forms_for(ctx, caller, self._service):
-            envelope = await self._toolbox.call(
-                params.name, params.arguments, report, caller, pending
-            )
-        if envelope.forms is not None:
-            return input_required(envelope.forms)
-        if envelope.task_id is not None:
-            return tasks.created(ctx, await self.tasks.job(envelope.task_id))
-        return call_result(envelope, ctx.protocol_version)
+            reply = await self._toolbox.call(params.name, params.arguments, report, caller, pending)
+        match reply:
+            case FormRequest():
+                return input_required(reply)
+            case InBackground(job_id):
+                return tasks.created(ctx, await self.tasks.job(job_id))
+            case Envelope():
+                return call_result(reply, ctx.protocol_version)
 
     async def intercept_call(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Answer calls that the library would refuse: malformed ones, and those of older tasks.

@@ -35,9 +35,10 @@ async def call_with(
     service = service or FakeService()
     async with trio.open_nursery() as nursery:
         pending = PendingCalls(nursery, service)
-        envelope = await Toolbox(service, tools).call(tool, arguments, report, Caller(), pending)
+        reply = await Toolbox(service, tools).call(tool, arguments, report, Caller(), pending)
         nursery.cancel_scope.cancel()
-    return envelope
+    assert isinstance(reply, Envelope)
+    return reply
 
 
 def error_in(envelope: Envelope) -> str:

@@ -8,8 +8,6 @@ import msgspec
 
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.model.replies import ResultRef
-from agent_dispatch.server.calls.forms import FormRequest
-from agent_dispatch.server.calls.pending import InBackground
 from agent_dispatch.server.tools.tool import WithWarnings
 
 
@@ -26,10 +24,6 @@ class Envelope:
     """Warnings beside a list, which has no place for them."""
     ref: str | None = None
     """The job whose result can be read as a resource, where the answer only refers to it."""
-    task_id: str | None = None
-    """The job that goes on as a task; then there is no text."""
-    forms: FormRequest | None = None
-    """The forms that the client must show before there is an answer; then there is no text."""
 
 
 def refusal(message: str) -> Envelope:
@@ -41,10 +35,6 @@ def refusal(message: str) -> Envelope:
 def wrapped(answer: object) -> Envelope:
     """Wrap what a tool answered."""
     match answer:
-        case InBackground(job_id):
-            return Envelope("", task_id=job_id)
-        case FormRequest():
-            return Envelope("", forms=answer)
         case WithWarnings(items, warnings):
             return replace(_success(items), warnings=scrubbed(list(warnings)))
         case ResultRef(ref=ref):

@@ -17,13 +17,17 @@ from agent_dispatch.model.dispatch import OnProgress, ignore_progress
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.caller import Caller
 from agent_dispatch.server.calls.envelope import Envelope, refusal, wrapped
-from agent_dispatch.server.calls.pending import PendingCalls
+from agent_dispatch.server.calls.forms import FormRequest
+from agent_dispatch.server.calls.pending import InBackground, PendingCalls
 from agent_dispatch.server.calls.progress import Report, report_progress
 from agent_dispatch.server.calls.tool_call import ToolCall
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.tool import ParamsT, Tool
 
 logger = logging.getLogger(__name__)
+
+Reply = Envelope | InBackground | FormRequest
+"""An answer, a job that goes on as a task, or forms that the client must show first."""
 
 
 class Toolbox:
@@ -49,7 +53,7 @@ class Toolbox:
 
     async def call(
         self, name: str, arguments: object, report: Report, caller: Caller, pending: PendingCalls
-    ) -> Envelope:
+    ) -> Reply:
         """Run one tool; everything but a cancellation becomes an answer.
 
         Args:
@@ -86,14 +90,15 @@ class Toolbox:
         caller: Caller,
         pending: PendingCalls,
         on_progress: OnProgress,
-    ) -> Envelope:
+    ) -> Reply:
         try:
             if isinstance(self._service, DispatchError):
                 return refusal(worded_error(self._service, in_tools))
             if not tool.creates_config:
                 await self._service.require_config()
             call = ToolCall(tool, params, self._service, pending, caller, on_progress)
-            return wrapped(await call.run())
+            answer = await call.run()
+            return answer if isinstance(answer, InBackground | FormRequest) else wrapped(answer)
         except DispatchError as error:
             return refusal(worded_error(error, in_tools))
         except Exception as error:
