@@ -12,7 +12,7 @@ from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.envelope import Envelope, encode
 from agent_dispatch.server.inline.result import cut_page
 from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
-from agent_dispatch.server.tools.finished_jobs import whole_result
+from agent_dispatch.server.tools.jobs import whole_result
 
 WARNINGS = "agent-dispatch/warnings"
 """The key of the warnings in `_meta` of a result."""

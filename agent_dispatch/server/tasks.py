@@ -6,6 +6,7 @@ asks to be a task or not. The id of a task is the id of its job, and everything 
 record, so any server process can serve the tasks of another.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -26,9 +27,9 @@ from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.envelope import wrapped
 from agent_dispatch.server.calls.forms import VERDICTS, question_text
 from agent_dispatch.server.elicitation import Forms, as_request, can_show_forms
+from agent_dispatch.server.inline.job import answer_of
 from agent_dispatch.server.mcp_results import as_wire, call_result
 from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
-from agent_dispatch.server.tools.finished_jobs import answer_of
 
 Handler = Callable[[ServerRequestContext[Any], Any], Awaitable[dict[str, Any]]]
 
@@ -125,14 +126,16 @@ class Tasks:
         """Cancel a task; returns when its processes are gone."""
         self._check(ctx, params.task_id)
         job = await self.job(params.task_id)
-        if job.status.is_terminal and not is_modern(ctx):
-            raise _invalid(f"The task has ended: it is {_status(job)}.")
-        if not job.status.is_terminal:
+        had_ended = job.status.is_terminal
+        if not had_ended:
             outcome = await self._service.jobs.cancel(job.id, by="its client")
+            had_ended = outcome is CancelOutcome.ALREADY_TERMINAL
             job = await self.job(job.id)
-            if outcome is CancelOutcome.ALREADY_TERMINAL and not is_modern(ctx):
-                raise _invalid(f"The task has ended: it is {_status(job)}.")
-        return {"resultType": "complete"} if is_modern(ctx) else _old(job)
+        if is_modern(ctx):
+            return {"resultType": "complete"}
+        if had_ended:
+            raise _invalid(f"The task has ended: it is {_status(job)}.")
+        return _old(job)
 
     async def result(self, ctx: ServerRequestContext[Any], params: TaskIdParams) -> dict[str, Any]:
         """Wait for the result of an older task."""
@@ -148,10 +151,10 @@ class Tasks:
     async def _wait(self, ctx: ServerRequestContext[Any], job_id: str) -> Job:
         """Wait for the end of a job, and show its questions to the client's user."""
         if not can_show_forms(ctx):
-            return await self._service.jobs.wait(job_id, float("inf"))
+            return await self._service.jobs.wait(job_id, math.inf)
         forms = Forms(ctx.lifespan_context.nursery, ctx, self._service)
         try:
-            return await self._service.jobs.wait(job_id, float("inf"), forms.on_progress)
+            return await self._service.jobs.wait(job_id, math.inf, forms.on_progress)
         finally:
             forms.close()
 

@@ -28,8 +28,8 @@ from agent_dispatch.server.calls.forms import (
     widening_text,
 )
 from agent_dispatch.server.calls.pending import InBackground, PendingCalls
+from agent_dispatch.server.inline.job import answer_of
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.tools.finished_jobs import answer_of
 from agent_dispatch.server.tools.tool import ParamsT, Run, Tool
 
 _WIDENING = "widen"

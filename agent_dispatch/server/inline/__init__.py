@@ -1,1 +1,1 @@
-"""Cuts answers to what one message should hold: results, dialogues, groups, jobs, agents."""
+"""Cuts answers to what one message should hold: results, dialogues, jobs, agents."""

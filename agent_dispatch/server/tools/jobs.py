@@ -5,14 +5,15 @@ from typing import Annotated
 
 import msgspec
 
-from agent_dispatch.core.next_step import worded_job
+from agent_dispatch.core.group_job import with_whole_answers
+from agent_dispatch.core.next_step import worded
+from agent_dispatch.core.outcome.refusal import result_of_job
 from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress
 from agent_dispatch.model.job import MAX_LISTED, Job, status_named
 from agent_dispatch.model.message import SendOutcome
 from agent_dispatch.model.replies import Cancellation, Purged, Sent, Submitted, WaitedFor
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.inline.group import inline_group
 from agent_dispatch.server.inline.job import inline_job, short_row
 from agent_dispatch.server.inline.result import cut_page
 from agent_dispatch.server.next_steps import in_tools
@@ -23,7 +24,6 @@ from agent_dispatch.server.tools.dispatch import (
     TaskParams,
     request_from,
 )
-from agent_dispatch.server.tools.finished_jobs import whole_result
 from agent_dispatch.server.tools.tool import Params, Tool, WithWarnings
 
 MAX_PATIENCE_S = 3600
@@ -103,7 +103,7 @@ async def dispatch_async(
 
 async def dispatch_status(service: Service, params: JobParams, _on_progress: OnProgress) -> Job:
     """Return a job as it is now."""
-    return _shown(await service.jobs.get(params.job_id))
+    return inline_job(await service.jobs.get(params.job_id))
 
 
 async def dispatch_wait(
@@ -111,13 +111,8 @@ async def dispatch_wait(
 ) -> WaitedFor:
     """Return a job when it has ended, or as it is when the time to wait has passed."""
     patience_s = min(max(params.timeout_seconds, 0), MAX_PATIENCE_S)
-    job = await service.jobs.wait(params.job_id, patience_s, on_progress)
-    job = _shown(job)
+    job = inline_job(await service.jobs.wait(params.job_id, patience_s, on_progress))
     return WaitedFor(**msgspec.structs.asdict(job), timed_out_waiting=not job.status.is_terminal)
-
-
-def _shown(job: Job) -> Job:
-    return inline_job(worded_job(inline_group(job, in_tools), in_tools))
 
 
 def _wait_at_most(params: DispatchWaitParams, patience_s: float) -> DispatchWaitParams:
@@ -176,6 +171,19 @@ async def fetch_result(
     """Return the result of a job, or a page of it; negative numbers count as 0."""
     result = await whole_result(service, params.ref)
     return cut_page(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
+
+
+async def whole_result(service: Service, ref: str) -> DispatchResult:
+    """Return the result of a job, uncut, with its next steps in words.
+
+    Raises:
+        DispatchError: As `Jobs.result`.
+    """
+    result = worded(await service.jobs.result(ref), in_tools)
+    if result.parsed_result is msgspec.UNSET:
+        return result
+    job = with_whole_answers(await service.jobs.get(ref), in_tools)
+    return msgspec.structs.replace(result, parsed_result=result_of_job(job).parsed_result)
 
 
 DISPATCH_ASYNC = Tool(

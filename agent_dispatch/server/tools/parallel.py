@@ -1,19 +1,14 @@
 """The tool that gives several tasks at once: `dispatch_parallel`."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 from agent_dispatch.core.request.parallel import read_members
-from agent_dispatch.model.dispatch import DispatchResult, OnProgress
-from agent_dispatch.model.parallel import ParallelAnswer
-from agent_dispatch.model.replies import ResultRef
+from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
-from agent_dispatch.server.inline.group import inline_parallel
-from agent_dispatch.server.next_steps import in_tools
+from agent_dispatch.server.inline.job import ParallelReply, answer_of, inline_parallel
 from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
-from agent_dispatch.server.tools.finished_jobs import answer_of
 from agent_dispatch.server.tools.tool import Params, Tool
 
 
@@ -38,11 +33,11 @@ class ParallelParams(Params, frozen=True):
 
 async def dispatch_parallel(
     service: Service, params: ParallelParams, on_progress: OnProgress
-) -> Sequence[DispatchResult | ResultRef] | ParallelAnswer:
+) -> ParallelReply:
     """Run all tasks; a failed one is a result among the others."""
     members = read_members(params.dispatches)
     outcome = await service.parallel(members, params.aggregate, on_progress)
-    return inline_parallel(outcome, members, in_tools)
+    return inline_parallel(outcome, members)
 
 
 async def dispatch_parallel_detached(
