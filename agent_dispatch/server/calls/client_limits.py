@@ -5,50 +5,46 @@ The names are those in `clientInfo.name`. The limits are from the clients' sourc
 trackers, collected in November 2026, minus some seconds for transport.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
-
-class _Row(NamedTuple):
-    prefix: str
-    """Of `clientInfo.name`, in lower case; the longest match counts."""
-    patience_s: float
-    source: str
-
-
-_ROWS = (
+_PATIENCE_S: Mapping[str, float] = {
     # Claude Desktop, also its Code tab: 60 s (or 240 s), not settable.
-    _Row("claude-ai", 50, "anthropics/claude-code#22542, #63379, #65643, #58687"),
-    _Row("claude desktop", 50, "as claude-ai"),
-    _Row("claude-desktop", 50, "as claude-ai"),
-    # 60 s; sends no cancel notice at its limit.
-    _Row("zed", 50, "zed-industries/zed context_server/src/client.rs"),
-    # 60 s, settable.
-    _Row("opencode", 50, "sst/opencode#14501, #32477, #8212"),
-    # 60-120 s reported.
-    _Row("github-copilot-developer", 50, "github/copilot-cli#172, #1535, #2538"),
-    _Row("github copilot cli", 50, "as github-copilot-developer"),
-    _Row("github-copilot-cli", 50, "as github-copilot-developer"),
-    _Row("copilot", 50, "as github-copilot-developer"),
-    # Short, not settable.
-    _Row("jetbrains", 25, "microsoft/copilot-intellij-feedback#1935"),
-    _Row("github copilot for jetbrains", 25, "as jetbrains"),
-    _Row("github-copilot-intellij", 25, "as jetbrains"),
-    _Row("copilot-intellij", 25, "as jetbrains"),
-    # 180 s.
-    _Row("antigravity", 150, "google/antigravity-cli#780"),
-    # 5 min (2025-08), later none.
-    _Row("visual studio code", 240, "microsoft/vscode#261734, #274094"),
-    _Row("visual-studio-code", 240, "as visual studio code"),
-    _Row("vscode", 240, "as visual studio code"),
-    _Row("code - oss", 240, "as visual studio code"),
-    # 5 min (2025-08).
-    _Row("cursor", 240, "cursor/cursor#3510"),
-    # 300 s.
-    _Row("codex", 240, "openai/codex codex-rs/rmcp-client/src/rmcp_client.rs"),
-    # 10 min.
-    _Row("gemini", 540, "google-gemini/gemini-cli packages/core/src/tools/mcp-client.ts"),
-)
-"""Claude Code has no limit (measured with 2.1.332). Unknown clients count as having none."""
+    # anthropics/claude-code#22542, #63379, #65643, #58687
+    "claude-ai": 50,
+    "claude desktop": 50,
+    "claude-desktop": 50,
+    # 60 s; sends no cancel notice at its limit. zed-industries/zed context_server/src/client.rs
+    "zed": 50,
+    # 60 s, settable. sst/opencode#14501, #32477, #8212
+    "opencode": 50,
+    # 60-120 s reported. github/copilot-cli#172, #1535, #2538
+    "github-copilot-developer": 50,
+    "github copilot cli": 50,
+    "github-copilot-cli": 50,
+    "copilot": 50,
+    # Short, not settable. microsoft/copilot-intellij-feedback#1935
+    "jetbrains": 25,
+    "github copilot for jetbrains": 25,
+    "github-copilot-intellij": 25,
+    "copilot-intellij": 25,
+    # 180 s. google/antigravity-cli#780
+    "antigravity": 150,
+    # 5 min (2025-08), later none. microsoft/vscode#261734, #274094
+    "visual studio code": 240,
+    "visual-studio-code": 240,
+    "vscode": 240,
+    "code - oss": 240,
+    # 5 min (2025-08). cursor/cursor#3510
+    "cursor": 240,
+    # 300 s. openai/codex codex-rs/rmcp-client/src/rmcp_client.rs
+    "codex": 240,
+    # 10 min. google-gemini/gemini-cli packages/core/src/tools/mcp-client.ts
+    "gemini": 540,
+}
+"""By the beginning of the name in lower case; the longest that fits counts.
+
+Claude Code has no limit (measured with 2.1.332). Unknown clients count as having none.
+"""
 
 
 def patience_s(setting: float, client: str) -> float | None:
@@ -61,5 +57,6 @@ def patience_s(setting: float, client: str) -> float | None:
     if setting:
         return setting if setting > 0 else None
     name = client.strip().lower()
-    rows = [row for row in _ROWS if name.startswith(row.prefix)]
-    return max(rows, key=lambda row: len(row.prefix)).patience_s if rows else None
+    beginnings = filter(name.startswith, _PATIENCE_S)
+    longest = max(beginnings, key=len, default=None)
+    return None if longest is None else _PATIENCE_S[longest]
