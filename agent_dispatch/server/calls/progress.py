@@ -65,30 +65,27 @@ class _Pacer:
         self._posted.set()
 
     async def run(self) -> None:
-        """Send until cancelled. An error ends the reporting, not the call."""
-        try:
-            while True:
-                with trio.move_on_after(KEEP_ALIVE_S - MIN_GAP_S):
-                    await self._posted.wait()
-                await self._send()
-                await trio.sleep(MIN_GAP_S)
-        except Exception:
-            self._failed = True
-            logger.exception("progress is no longer reported")
+        """Send until cancelled, or until it fails."""
+        while not self._failed:
+            with trio.move_on_after(KEEP_ALIVE_S - MIN_GAP_S):
+                await self._posted.wait()
+            await self._send()
+            await trio.sleep(MIN_GAP_S)
 
     async def flush(self) -> None:
         """Send the rest, but not for long, because the answer waits for it."""
         with trio.move_on_after(FLUSH_S):
             while self._unsent and not self._failed:
-                try:
-                    await self._send()
-                except Exception:
-                    self._failed = True
-                    logger.exception("progress is no longer reported")
+                await self._send()
 
     async def _send(self) -> None:
+        """Send one message. An error ends the reporting, not the call."""
         self._number += 1
-        await self._report(self._number, self._take())
+        try:
+            await self._report(self._number, self._take())
+        except Exception:
+            self._failed = True
+            logger.exception("progress is no longer reported")
 
     def _take(self) -> str:
         """Return the oldest unsent message, or the last one again with the current duration."""
