@@ -32,7 +32,7 @@ from agent_dispatch.errors import ConfigError, InvalidRequestError
 from agent_dispatch.file_locks import LockHeldError, locked
 from agent_dispatch.files import make_private_directory, replace_durably
 from agent_dispatch.server.mcp_server import build_server
-from agent_dispatch.server.stdio_server import CLEAN_UP_S, Leave, OpenService
+from agent_dispatch.server.stdio_server import CLEAN_UP_S, OpenService
 
 PATH = "/mcp"
 
@@ -55,9 +55,10 @@ def run_http_server(
     open_service: OpenService,
     environ: Mapping[str, str],
     signals: Sequence[signal.Signals],
-    leave: Leave,
 ) -> None:
     """Serve over HTTP until a signal comes.
+
+    If cancelled work does not end in time, this ends the process.
 
     Args:
         host: The address to listen on.
@@ -66,7 +67,6 @@ def run_http_server(
         open_service: Opens what the tools work with; closed before this returns.
         environ: Names the configuration; the token lies beside it.
         signals: The signals that end the server.
-        leave: Ends the process; called if cancelled work does not end in time.
 
     Raises:
         DispatchError: The address or the token cannot be used.
@@ -93,7 +93,7 @@ def run_http_server(
                 "Other machines can reach this port. Nothing is encrypted: everyone who sees the"
                 " token can run your agents as you. Put a proxy with TLS in front of it."
             )
-        trio.run(_serve_until_signal, listener, address, token, open_service, signals, leave)
+        trio.run(_serve_until_signal, listener, address, token, open_service, signals)
 
 
 def is_loopback(host: str) -> bool:
@@ -213,24 +213,23 @@ async def _serve_until_signal(
     token: str,
     open_service: OpenService,
     signals: Sequence[signal.Signals],
-    leave: Leave,
 ) -> None:
     work = trio.CancelScope()
     with trio.open_signal_receiver(*signals) as received:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_work, received, work, leave)
+            nursery.start_soon(_end_work, received, work)
             with work:
                 async with open_service() as service:
                     await serve_app(http_app(build_server(service), address, token), listener)
             nursery.cancel_scope.cancel()
 
 
-async def _end_work(received: AsyncIterator[int], work: trio.CancelScope, leave: Leave) -> None:
+async def _end_work(received: AsyncIterator[int], work: trio.CancelScope) -> None:
     async for _ in received:
         break
     work.cancel()
     await trio.sleep(CLEAN_UP_S)
-    leave(0)
+    os._exit(0)
 
 
 def _say(text: str) -> None:

@@ -131,21 +131,19 @@ def _serve_with_library(
         sys.meta_path.insert(0, leave_if_hung_up)
         # Imports make little garbage. Looking for it takes 6 % of the time to the first answer.
         gc.disable()
+        import trio
+
         from agent_dispatch.claude.open_files import raise_soft_limit
         from agent_dispatch.preload import preload_modules
-        from agent_dispatch.server.stdio_server import run_server
+        from agent_dispatch.server.stdio_server import serve_client
 
         preload_modules()
         sys.meta_path.remove(leave_if_hung_up)
         raise_soft_limit()
         gc.freeze()
         gc.enable()
-        run_server(
-            wire,
-            door,
-            lambda: open_service(fork_server, os.environ),
-            signals=LEAVE_SIGNALS,
-            leave=os._exit,
+        trio.run(
+            serve_client, wire, door, lambda: open_service(fork_server, os.environ), LEAVE_SIGNALS
         )
 
 
@@ -188,7 +186,6 @@ def _serve_http(
                 open_service=lambda: open_service(fork_server, os.environ),
                 environ=os.environ,
                 signals=LEAVE_SIGNALS,
-                leave=os._exit,
             )
     except Exception as error:
         _report(error)

@@ -5,11 +5,11 @@ work. The clean-up after that has a time limit.
 """
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from signal import Signals
-from typing import NoReturn
 
 import trio
 
@@ -33,30 +33,7 @@ CLEAN_UP_AFTER_GRACE_S = 0.08
 FLUSH_S = 0.05
 """How long the last frames may take."""
 
-Leave = Callable[[int], NoReturn]
-
-
 OpenService = Callable[[], AbstractAsyncContextManager[Service | DispatchError]]
-
-
-def run_server(
-    wire: Wire,
-    door: FrontDoor,
-    open_service: OpenService,
-    *,
-    signals: Sequence[Signals],
-    leave: Leave,
-) -> None:
-    """Serve the client on `wire` until it leaves or a signal comes.
-
-    Args:
-        wire: The connection, with the input and output that the front door left.
-        door: Continues to answer the messages that it may answer.
-        open_service: Opens what the tools work with; closed before this returns.
-        signals: The signals that end the server.
-        leave: Ends the process; called if cancelled work does not end in time.
-    """
-    trio.run(_serve_client, wire, door, open_service, signals, leave)
 
 
 @asynccontextmanager
@@ -105,13 +82,19 @@ async def serve_messages(
     )
 
 
-async def _serve_client(
-    wire: Wire,
-    door: FrontDoor,
-    open_service: OpenService,
-    signals: Sequence[Signals],
-    leave: Leave,
+async def serve_client(
+    wire: Wire, door: FrontDoor, open_service: OpenService, signals: Sequence[Signals]
 ) -> None:
+    """Serve the client on `wire` until it leaves or a signal comes.
+
+    If cancelled work does not end in time, this ends the process.
+
+    Args:
+        wire: The connection, with the input and output that the front door left.
+        door: Continues to answer the messages that it may answer.
+        open_service: Opens what the tools work with; closed before this returns.
+        signals: The signals that end the server.
+    """
     leaving = trio.Event()
     door.serves_alone = False
     since = trio.current_time()
@@ -126,7 +109,7 @@ async def _serve_client(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outbox.run)
             nursery.start_soon(_leave_at_signal, received, leaving)
-            nursery.start_soon(_end_work, leaving, unanswered, work, outbox, leave)
+            nursery.start_soon(_end_work, leaving, unanswered, work, outbox)
             with work:
                 try:
                     async with open_service() as service, trio.open_nursery() as tidying:
@@ -149,11 +132,7 @@ async def _leave_at_signal(received: AsyncIterator[int], leaving: trio.Event) ->
 
 
 async def _end_work(
-    leaving: trio.Event,
-    unanswered: Unanswered,
-    work: trio.CancelScope,
-    outbox: Outbox,
-    leave: Leave,
+    leaving: trio.Event, unanswered: Unanswered, work: trio.CancelScope, outbox: Outbox
 ) -> None:
     await leaving.wait()
     work.cancel()
@@ -161,4 +140,4 @@ async def _end_work(
     clean_up_s = CLEAN_UP_AFTER_GRACE_S if unanswered.input_ended else CLEAN_UP_S
     await trio.sleep(clean_up_s)
     logger.error("clean-up took longer than %s s; leaving without its end", clean_up_s)
-    leave(0)
+    os._exit(0)
