@@ -3,11 +3,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp_types import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
 
 from agent_dispatch.server.stdio.malformed import (
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    PARSE_ERROR,
     Ignored,
     Refusal,
     Salvaged,

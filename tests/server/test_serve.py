@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 from mcp import Client, StdioServerParameters
+from mcp_types import INVALID_REQUEST, PARSE_ERROR
 
 from agent_dispatch.server.stdio.byte_streams import MAX_LINE_BYTES
-from agent_dispatch.server.stdio.malformed import INVALID_REQUEST, PARSE_ERROR
 from agent_dispatch.server.tools.catalogue import TOOLS
 from tests.server.processes import (
     COMMAND,

@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 MAX_LINE_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 EDGE_BYTES = 4096
-"""How much is kept of each end of a line that is too long: one of them has the id."""
+"""How much of each end of a line is searched for its id; of a line that is too long, only that is
+kept."""
 
 SEND_MARK_BYTES = 256 * 1024
 """Above this many unwritten bytes a sender waits."""

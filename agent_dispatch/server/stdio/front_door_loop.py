@@ -23,21 +23,21 @@ def serve_at_door(wire: Wire, door: FrontDoor) -> bool:
     ends = {fd for fd in (wire.read_fd, wire.write_fd) if is_pollable(fd)}
     for fd in ends:
         os.set_blocking(fd, False)
-    has_left = _answer(wire, door)
-    if has_left:
+    needs_library = _answer(wire, door)
+    if not needs_library:
         for fd in ends:
             # Other processes may share the open file description.
             os.set_blocking(fd, True)
-    return not has_left
+    return needs_library
 
 
 def answer_last(wire: Wire, door: FrontDoor, refusal: str = "") -> None:
     """Answer what the door may answer among the unread lines, before the process ends.
 
     Args:
-        wire: Where the client is.
-        door: Answers.
-        refusal: The error for all other requests; empty to leave them without an answer.
+        wire: The connection, with the unread lines.
+        door: Answers what it may.
+        refusal: The error for all other requests; empty to leave them unanswered.
     """
     frames = b""
     for line in wire.unread.splitlines():
@@ -71,30 +71,30 @@ class LeaveIfHungUp:
 
 
 def _answer(wire: Wire, door: FrontDoor) -> bool:
-    """Answer until the library is needed: False; or the client left or stopped reading: True."""
+    """Answer until the library is needed; False if the client leaves before that."""
     while True:
         line, newline, rest = wire.unread.partition(b"\n")
         if not newline:
             if len(line) > _CHUNK_BYTES:
-                return False
+                return True
             chunk = _read(wire.read_fd)
             if chunk:
                 wire.unread += chunk
                 continue
             if not line:
-                return True
+                return False
             rest = b""  # Input that ends without a line feed is a line too.
         if line and not line.isspace():
             frame = door.answer(line)
             if frame is None:
-                return False
+                return True
             try:
                 wire.unwritten = frame[_write(wire.write_fd, frame) :]
             except OSError:
-                return True
+                return False
         wire.unread = rest
         if wire.unwritten:
-            return False
+            return True
 
 
 def _read(fd: int) -> bytes:

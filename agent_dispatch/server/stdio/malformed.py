@@ -10,14 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-PARSE_ERROR = -32700
-INVALID_REQUEST = -32600
-INVALID_PARAMS = -32602
+from mcp_types import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, RequestId
 
-RequestId = int | str
+from agent_dispatch.server.stdio.byte_streams import EDGE_BYTES
 
-EDGE_BYTES = 4096
-"""How much of the end of a broken line is searched for its id."""
 MAX_BATCH_ANSWERS = 1000
 
 _SCALAR_ID = rb'(-?\d{1,18}|"[^"\\\x00-\x1f]{0,200}")'
