@@ -9,21 +9,9 @@ key, so that a key that was cut off is masked too.
 
 import functools
 import re
-from typing import NamedTuple
 
-SIGN = "…"
+_SIGN = "…"
 _KEPT_CHARS = 4
-
-
-class SecretPattern(NamedTuple):
-    """One kind of key."""
-
-    name: str
-    regex: str
-    """Matches the key; if only a part of the match is the key, its group is named like `name`."""
-    source: str
-    """Where the format is documented."""
-
 
 _WORD_START = r"(?<![A-Za-z0-9])"
 _VALUE = r"[^\s\"'`,;&|<>(){}\[\]\\…]"
@@ -32,7 +20,7 @@ _SECRET_WORD = (
     r"(?:password|passwd|passphrase|pwd|(?<=_)pass|secret|token|credentials?"
     r"|(?:api|access|secret|account|private|auth)[_-]?key)"
 )
-_ASSIGNED = _QUOTE + r"\s*(?:=|:(?!:)|=>)\s*"
+_AS_SIGNED = _QUOTE + r"\s*(?:=|:(?!:)|=>)\s*"
 # "Unexpected token: end", `token = Name.Function`: words that also mean something else.
 _NO_PROSE = r"(?!(?<=(?i:token: |oken = )|ntial: )[A-Za-z_.]+(?:[\s,;)]|$))"
 _NO_VALUE = (
@@ -41,218 +29,117 @@ _NO_VALUE = (
 )
 _NO_PATH = r"(?!(?:~|\.{1,2})?/[\w.-]+(?:/|\.|$|\s))"
 _NO_REFERENCE = r"(?!\$)"
+_NAMED = rf"(?i:{_SECRET_WORD}){_AS_SIGNED}"
 
-PATTERNS = (
-    SecretPattern(
-        "anthropic",
-        _WORD_START + r"sk-ant-[A-Za-z0-9_-]{6,}",
-        "Anthropic API documentation, keys begin with sk-ant- (sk-ant-api03-, sk-ant-oat01-)",
-    ),
-    SecretPattern(
-        "openai",
+PATTERNS = {
+    # Anthropic API documentation: keys begin with sk-ant- (sk-ant-api03-, sk-ant-oat01-).
+    "anthropic": _WORD_START + r"sk-ant-[A-Za-z0-9_-]{6,}",
+    # OpenAI API reference: keys begin with sk-, sk-proj-, sk-svcacct- or sk-admin-. The names of
+    # some packages begin with sk- too.
+    "openai": (
         _WORD_START + r"sk-(?:(?:proj|svcacct|admin|None)-[A-Za-z0-9_-]{6,}"
-        # Without such a word: names of packages begin so too.
-        r"|(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}|[A-Za-z0-9]{20,})",
-        "OpenAI API reference, keys begin with sk-, sk-proj-, sk-svcacct- or sk-admin-",
+        r"|(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}|[A-Za-z0-9]{20,})"
     ),
-    SecretPattern(
-        "aws_id",
-        _WORD_START + r"(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{10,16}(?![0-9A-Za-z])",
-        "AWS IAM User Guide, unique identifiers of access keys",
-    ),
-    SecretPattern(
-        "aws_secret",
+    # AWS IAM User Guide, unique identifiers of access keys.
+    "aws_id": _WORD_START + r"(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{10,16}(?![0-9A-Za-z])",
+    # AWS CLI User Guide, environment variables and the shared credentials file.
+    "aws_secret": (
         r"(?i:aws_?secret_?access_?key|aws_?session_?token|secretaccesskey|sessiontoken)"
-        + _QUOTE
-        + r"\s*[:=]\s*"
-        + _QUOTE
-        + r"(?P<aws_secret>[A-Za-z0-9/+=]{8,}+)",
-        "AWS CLI User Guide, environment variables and the shared credentials file",
+        rf"{_QUOTE}\s*[:=]\s*{_QUOTE}(?P<aws_secret>[A-Za-z0-9/+=]{{8,}}+)"
     ),
-    SecretPattern(
-        "github",
-        _WORD_START + r"(?:gh[pousr]_[A-Za-z0-9]{6,}|github_pat_[A-Za-z0-9_]{6,})",
-        "GitHub Docs, About authentication to GitHub: token formats",
+    # GitHub Docs, About authentication to GitHub: token formats.
+    "github": _WORD_START + r"(?:gh[pousr]_[A-Za-z0-9]{6,}|github_pat_[A-Za-z0-9_]{6,})",
+    # GitLab Docs, token overview: token prefixes.
+    "gitlab": _WORD_START + r"gl(?:pat|dt|ptt|rt|cbt|oas|soat|ft|imt|agent)-[A-Za-z0-9_.-]{6,}",
+    # Slack API documentation, token types.
+    "slack": (
+        rf"{_WORD_START}xox[abeoprs](?:\.xox[bp])?-[A-Za-z0-9-]{{6,}}"
+        rf"|{_WORD_START}xapp-\d-[A-Za-z0-9-]{{6,}}"
     ),
-    SecretPattern(
-        "gitlab",
-        _WORD_START + r"gl(?:pat|dt|ptt|rt|cbt|oas|soat|ft|imt|agent)-[A-Za-z0-9_.-]{6,}",
-        "GitLab Docs, token overview: token prefixes",
+    # Slack API documentation, incoming webhooks: the address is the secret.
+    "slack_webhook": (
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<slack_webhook>[A-Za-z0-9/_-]{6,})"
     ),
-    SecretPattern(
-        "slack",
-        _WORD_START
-        + r"xox[abeoprs](?:\.xox[bp])?-[A-Za-z0-9-]{6,}|"
-        + _WORD_START
-        + r"xapp-\d-[A-Za-z0-9-]{6,}",
-        "Slack API documentation, token types",
+    # Stripe documentation, API keys and webhook signing secrets.
+    "stripe": _WORD_START + r"(?:(?:sk|rk)_(?:live|test)|whsec)_[A-Za-z0-9]{6,}",
+    # Google Cloud documentation, API keys.
+    "google_api": _WORD_START + r"AIza[0-9A-Za-z_-]{10,}",
+    # Google Identity documentation, OAuth 2.0 access tokens and client secrets.
+    "google_oauth": _WORD_START + r"(?:ya29\.[0-9A-Za-z_-]{6,}|GOCSPX-[0-9A-Za-z_-]{6,})",
+    # npm, PyPI, Docker Hub and RubyGems documentation of access tokens.
+    "registry": (
+        _WORD_START + r"(?:npm_[A-Za-z0-9]{20,}|pypi-AgE[A-Za-z0-9_-]{6,}"
+        r"|dckr_(?:pat|oat)_[A-Za-z0-9_-]{6,}|rubygems_[0-9a-f]{20,})"
     ),
-    SecretPattern(
-        "slack_webhook",
-        r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<slack_webhook>[A-Za-z0-9/_-]{6,})",
-        "Slack API documentation, incoming webhooks: the address is the secret",
+    # Hugging Face Hub documentation, user access tokens.
+    "hugging_face": (
+        _WORD_START + r"hf_(?:(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{10,}|[A-Za-z0-9]{20,})"
     ),
-    SecretPattern(
-        "stripe",
-        _WORD_START + r"(?:(?:sk|rk)_(?:live|test)|whsec)_[A-Za-z0-9]{6,}",
-        "Stripe documentation, API keys and webhook signing secrets",
+    # Documentation of DigitalOcean, HashiCorp Vault, Doppler, Shopify, Grafana, Linear, Notion,
+    # Postman, Databricks and SendGrid: token formats.
+    "hosting": (
+        _WORD_START + r"(?:do[opr]_v1_[0-9a-f]{16,}|hvs\.[A-Za-z0-9_-]{10,}"
+        r"|dp\.(?:pt|st|ct|sa)\.\w{10,}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{16,}"
+        r"|glsa_[A-Za-z0-9_]{16,}|lin_api_\w{16,}|ntn_\w{16,}|PMAK-[0-9a-f-]{16,}"
+        r"|dapi[0-9a-f]{16,}|SG\.[\w-]{16,}(?:\.[\w-]+)?)"
     ),
-    SecretPattern(
-        "google_api",
-        _WORD_START + r"AIza[0-9A-Za-z_-]{10,}",
-        "Google Cloud documentation, API keys",
+    # Twilio documentation, API keys; Mailgun documentation, private API keys.
+    "messages": (
+        _WORD_START + r"(?:SK[0-9a-f]{20,32}(?![0-9A-Za-z])|key-[0-9a-f]{20,32}(?![0-9A-Za-z]))"
     ),
-    SecretPattern(
-        "google_oauth",
-        _WORD_START + r"(?:ya29\.[0-9A-Za-z_-]{6,}|GOCSPX-[0-9A-Za-z_-]{6,})",
-        "Google Identity documentation, OAuth 2.0 access tokens and client secrets",
-    ),
-    SecretPattern(
-        "registry",
-        _WORD_START
-        + r"(?:npm_[A-Za-z0-9]{20,}|pypi-AgE[A-Za-z0-9_-]{6,}|dckr_(?:pat|oat)_[A-Za-z0-9_-]{6,}"
-        r"|rubygems_[0-9a-f]{20,})",
-        "npm, PyPI, Docker Hub and RubyGems documentation of access tokens",
-    ),
-    SecretPattern(
-        "hugging_face",
-        _WORD_START + r"hf_(?:(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{10,}|[A-Za-z0-9]{20,})",
-        "Hugging Face Hub documentation, user access tokens",
-    ),
-    SecretPattern(
-        "hosting",
-        _WORD_START
-        + r"(?:do[opr]_v1_[0-9a-f]{16,}|hvs\.[A-Za-z0-9_-]{10,}|dp\.(?:pt|st|ct|sa)\.\w{10,}"
-        r"|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{16,}|glsa_[A-Za-z0-9_]{16,}|lin_api_\w{16,}"
-        r"|ntn_\w{16,}|PMAK-[0-9a-f-]{16,}|dapi[0-9a-f]{16,}|SG\.[\w-]{16,}(?:\.[\w-]+)?)",
-        "Documentation of DigitalOcean, HashiCorp Vault, Doppler, Shopify, Grafana, Linear, Notion,"
-        " Postman, Databricks and SendGrid: token formats",
-    ),
-    SecretPattern(
-        "messages",
-        _WORD_START + r"(?:SK[0-9a-f]{20,32}(?![0-9A-Za-z])|key-[0-9a-f]{20,32}(?![0-9A-Za-z]))",
-        "Twilio documentation, API keys; Mailgun documentation, private API keys",
-    ),
-    SecretPattern(
-        "square",
-        _WORD_START + r"(?:sq0(?:atp|csp|idp)-[A-Za-z0-9_-]{6,}|EAAA[A-Za-z0-9_-]{40,})",
-        "Square developer documentation, access tokens and secrets",
-    ),
-    SecretPattern(
-        "signed_address",
+    # Square developer documentation, access tokens and secrets.
+    "square": _WORD_START + r"(?:sq0(?:atp|csp|idp)-[A-Za-z0-9_-]{6,}|EAAA[A-Za-z0-9_-]{40,})",
+    # AWS, Azure and Google Cloud documentation of presigned addresses.
+    "signed_address": (
         r"(?i:[?&](?:sig|x-amz-(?:signature|security-token|credential)|x-goog-signature))="
-        r"(?P<signed_address>[^&\s\"'…]{6,}+)(?!…)",
-        "AWS, Azure and Google Cloud documentation of presigned addresses",
+        r"(?P<signed_address>[^&\s\"'…]{6,}+)(?!…)"
     ),
-    SecretPattern(
-        "cookie",
-        r"(?i:(?<![A-Za-z])(?:set-)?cookie)"
-        + _QUOTE
-        + r":\s*"
-        + _QUOTE
-        + r"(?P<cookie>[A-Za-z0-9_.-]+=[^\"'\r\n…]{4,}+)(?!…)",
-        "RFC 6265, sections 4.1 and 4.2: the Cookie and Set-Cookie headers",
+    # RFC 6265, sections 4.1 and 4.2: the Cookie and Set-Cookie headers.
+    "cookie": (
+        rf"(?i:(?<![A-Za-z])(?:set-)?cookie){_QUOTE}:\s*{_QUOTE}"
+        r"(?P<cookie>[A-Za-z0-9_.-]+=[^\"'\r\n…]{4,}+)(?!…)"
     ),
-    SecretPattern(
-        "telegram",
-        r"(?<![0-9A-Za-z])(?:bot)?\d{8,10}:AA[A-Za-z0-9_-]{20,}",
-        "Telegram Bot API, authorizing a bot",
-    ),
-    SecretPattern(
-        "jwt",
-        _WORD_START + r"eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*){0,4}",
-        "RFC 7519, JSON Web Token, and RFC 7516: base64url of an object",
-    ),
-    SecretPattern(
-        "private_key",
+    # Telegram Bot API, authorizing a bot.
+    "telegram": r"(?<![0-9A-Za-z])(?:bot)?\d{8,10}:AA[A-Za-z0-9_-]{20,}",
+    # RFC 7519, JSON Web Token, and RFC 7516: base64url of an object.
+    "jwt": _WORD_START + r"eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*){0,4}",
+    # RFC 7468, textual encodings of private keys; RFC 4880, ASCII armor.
+    "private_key": (
         r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?P<private_key>[\s\S]+?)"
-        r"(?:-----END|\Z)",
-        "RFC 7468, textual encodings of private keys; RFC 4880, ASCII armor",
+        r"(?:-----END|\Z)"
     ),
-    SecretPattern(
-        "age",
-        _WORD_START + r"AGE-SECRET-KEY-1[0-9A-Z]{6,}",
-        "age, the format of X25519 identities",
+    # age, the format of X25519 identities.
+    "age": _WORD_START + r"AGE-SECRET-KEY-1[0-9A-Z]{6,}",
+    # RFC 3986, section 3.2.1: user information of an address.
+    "url_password": r"(?<=[A-Za-z0-9])://[^/\s:@\"']*:(?P<url_password>[^/\s@\"'…]+)@",
+    # RFC 9110, section 11.6.2: the Authorization header.
+    "authorization": (
+        rf"(?i:(?:proxy-)?authorization){_QUOTE}\s*[:=]\s*{_QUOTE}"
+        r"(?>(?:(?i:bearer|basic|token|digest|negotiate|apikey)\s+)?)"
+        rf"(?P<authorization>{_NO_REFERENCE}{_VALUE}{{4,}}+)(?!…)"
     ),
-    SecretPattern(
-        "url_password",
-        r"(?<=[A-Za-z0-9])://[^/\s:@\"']*:(?P<url_password>[^/\s@\"'…]+)@",
-        "RFC 3986, section 3.2.1: user information of an address",
+    # RFC 6750, section 2.1: bearer tokens.
+    "bearer": (
+        _WORD_START + r"(?i:bearer)\s+"
+        r"(?P<bearer>(?=[A-Za-z._~+/-]*\d)[A-Za-z0-9._~+/=-]{12,}+)(?!…)"
     ),
-    SecretPattern(
-        "authorization",
-        r"(?i:(?:proxy-)?authorization)"
-        + _QUOTE
-        + r"\s*[:=]\s*"
-        + _QUOTE
-        + r"(?>(?:(?i:bearer|basic|token|digest|negotiate|apikey)\s+)?)"
-        r"(?P<authorization>" + _NO_REFERENCE + _VALUE + r"{4,}+)(?!…)",
-        "RFC 9110, section 11.6.2: the Authorization header",
+    # A field whose name says that its value is secret, with the value in quotation marks.
+    "quoted": rf"{_NAMED}\\?\"(?P<quoted>{_NO_REFERENCE}{_NO_PATH}[^\"\\…]{{4,}}+)(?=\\?\")",
+    "single_quoted": rf"{_NAMED}'(?P<single_quoted>{_NO_REFERENCE}{_NO_PATH}[^'…]{{4,}}+)(?=')",
+    # A variable, field or option whose name says that its value is secret, as in gitleaks' generic
+    # rule.
+    "assignment": (
+        rf"{_NAMED}{_QUOTE}(?P<assignment>{_NO_REFERENCE}(?i:{_NO_VALUE}){_NO_PATH}{_NO_PROSE}"
+        rf"{_VALUE}{{4,}}+)(?!…|\(|\[)"
     ),
-    SecretPattern(
-        "bearer",
-        _WORD_START
-        + r"(?i:bearer)\s+(?P<bearer>(?=[A-Za-z._~+/-]*\d)[A-Za-z0-9._~+/=-]{12,}+)(?!…)",
-        "RFC 6750, section 2.1: bearer tokens",
+    # The same for an option with its value after a space, as in --password VALUE.
+    "option": (
+        rf"(?<!\S)--?(?i:[\w-]*{_SECRET_WORD})\s+{_QUOTE}"
+        rf"(?P<option>(?!-){_NO_REFERENCE}{_NO_PATH}{_VALUE}{{4,}}+)(?!…)"
     ),
-    SecretPattern(
-        "quoted",
-        r"(?i:"
-        + _SECRET_WORD
-        + r")"
-        + _ASSIGNED
-        + r"\\?\"(?P<quoted>"
-        + _NO_REFERENCE
-        + _NO_PATH
-        + r"[^\"\\…]{4,}+)(?=\\?\")",
-        "A field whose name says that its value is secret, with the value in quotation marks",
-    ),
-    SecretPattern(
-        "single_quoted",
-        r"(?i:"
-        + _SECRET_WORD
-        + r")"
-        + _ASSIGNED
-        + r"'(?P<single_quoted>"
-        + _NO_REFERENCE
-        + _NO_PATH
-        + r"[^'…]{4,}+)(?=')",
-        "The same with single quotation marks",
-    ),
-    SecretPattern(
-        "assignment",
-        r"(?i:"
-        + _SECRET_WORD
-        + r")"
-        + _ASSIGNED
-        + _QUOTE
-        + r"(?P<assignment>"
-        + _NO_REFERENCE
-        + r"(?i:"
-        + _NO_VALUE
-        + r")"
-        + _NO_PATH
-        + _NO_PROSE
-        + _VALUE
-        + r"{4,}+)(?!…|\(|\[)",
-        "A variable, field or option whose name says that its value is secret, as in gitleaks'"
-        " generic rule",
-    ),
-    SecretPattern(
-        "option",
-        r"(?<!\S)--?(?i:[\w-]*"
-        + _SECRET_WORD
-        + r")\s+"
-        + _QUOTE
-        + r"(?P<option>(?!-)"
-        + _NO_REFERENCE
-        + _NO_PATH
-        + _VALUE
-        + r"{4,}+)(?!…)",
-        "The same for an option with its value after a space, as in --password VALUE",
-    ),
-)
-"""All kinds of keys that are masked."""
+}
+"""The kinds of keys, each below the document that describes its format. If only a part of the match
+is the key, that part is a group with the name of the kind."""
 
 _HINT = (
     r"sk-|A[KSBC][IC]A|gh[pousr]_|github_pat|gl[a-z]{2,5}-|xox|xapp-|slack|[sr]k_|whsec|AIza|ya29"
@@ -277,7 +164,7 @@ def _hints() -> re.Pattern[str]:
 @functools.cache
 def _keys() -> re.Pattern[str]:
     # Compiled on first use: it takes some milliseconds, and most runs do not need it.
-    return re.compile("|".join(f"(?:{pattern.regex})" for pattern in PATTERNS))
+    return re.compile("|".join(f"(?:{pattern})" for pattern in PATTERNS.values()))
 
 
 def _masked(match: re.Match[str]) -> str:
@@ -285,10 +172,10 @@ def _masked(match: re.Match[str]) -> str:
     if group is None:
         return _shown(whole)
     begin, end = match.start(group) - match.start(), match.end(group) - match.start()
-    value = SIGN if group == "private_key" else _shown(whole[begin:end])
+    value = _SIGN if group == "private_key" else _shown(whole[begin:end])
     return whole[:begin] + value + whole[end:]
 
 
 def _shown(value: str) -> str:
     """Keep the beginning of a value, short enough that even a short value cannot be guessed."""
-    return value[: min(_KEPT_CHARS, len(value) // 4)] + SIGN
+    return value[: min(_KEPT_CHARS, len(value) // 4)] + _SIGN

@@ -90,15 +90,15 @@ def test_only_the_value_is_cut_where_a_name_says_that_it_is_secret(_kind: str, t
     assert len(masked) <= len(before) + 5 + len(after)
 
 
-def test_every_pattern_has_a_source_and_an_example() -> None:
-    names = [pattern.name for pattern in PATTERNS]
-    assert len(set(names)) == len(names)
-    assert set(names) == {*KEYS, *(kind for kind, _ in INSIDE)}
-    assert all(len(pattern.source) > 20 for pattern in PATTERNS)
-    for pattern in PATTERNS:
-        examples = [split(text) for kind, text in INSIDE if kind == pattern.name]
-        texts = [*KEYS.get(pattern.name, ()), *map("".join, examples)]
-        assert all(re.search(pattern.regex, text) for text in texts), pattern.name
+def test_every_kind_of_key_has_an_example() -> None:
+    assert set(PATTERNS) == {*KEYS, *(kind for kind, _ in INSIDE)}
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_every_kind_of_key_is_found_by_its_own_pattern(kind: str) -> None:
+    inside = ["".join(split(text)) for example, text in INSIDE if example == kind]
+    for text in [*KEYS.get(kind, ()), *inside]:
+        assert re.search(PATTERNS[kind], text)
 
 
 @pytest.mark.parametrize(
