@@ -128,12 +128,10 @@ class Cache:
         while self._kept:
             key, (kept_at, _) = next(iter(self._kept.items()))
             expired = now - kept_at >= settings.ttl
-            if not expired and self._chars <= MAX_KEPT_CHARS and self._fits(settings):
+            too_many = len(self._kept) > settings.max_size or self._chars > MAX_KEPT_CHARS
+            if not (expired or too_many):
                 return
             self.forget(key)
-
-    def _fits(self, settings: CacheSettings) -> bool:
-        return len(self._kept) <= settings.max_size
 
     def forget(self, key: bytes) -> None:
         """Forget one answer, if it is kept."""

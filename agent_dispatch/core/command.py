@@ -99,18 +99,15 @@ def build_command(
     argv = [*claude, *_ALWAYS]
     if asks:
         argv.append("--permission-prompt-tool=stdio")
-    if new_session is not None:
-        argv.append(_flag(agent, "--session-id", new_session))
-    if resume is not None:
-        argv.append(_flag(agent, "--resume", resume))
-    if agent.model:
-        argv.append(_flag(agent, "--model", agent.model))
-    if agent.fallback_model:
-        argv.append(_flag(agent, "--fallback-model", agent.fallback_model))
-    if agent.effort:
-        argv.append(_flag(agent, "--effort", agent.effort))
-    if agent.permission_mode:
-        argv.append(_flag(agent, "--permission-mode", agent.permission_mode))
+    values = {
+        "--session-id": new_session,
+        "--resume": resume,
+        "--model": agent.model,
+        "--fallback-model": agent.fallback_model,
+        "--effort": agent.effort,
+        "--permission-mode": agent.permission_mode,
+    }
+    argv += [_flag(agent, flag, value) for flag, value in values.items() if value]
     if agent.max_budget_usd:
         argv.append(f"--max-budget-usd={_budget(agent, agent.max_budget_usd)}")
     # One flag per rule: in a list joined by commas a rule without its closing parenthesis would
@@ -130,12 +127,11 @@ def build_command(
         argv.append("--system-prompt-snapshot=off")
     if json_schema:
         argv.append(f"--json-schema={json_schema}")
-    settings: dict[str, object] = {}
     if depth + 1 >= max_depth or not agent.nested:
         # A child that may not dispatch should not wait for our server to start, as `-p` does.
-        settings["deniedMcpServers"] = [{"serverName": name} for name in _OUR_SERVER_NAMES]
-    if settings:
-        argv.append(f"--settings={msgspec.json.encode(settings).decode()}")
+        denied = [{"serverName": name} for name in _OUR_SERVER_NAMES]
+        settings = msgspec.json.encode({"deniedMcpServers": denied}).decode()
+        argv.append(f"--settings={settings}")
     env = inherited(environ, nested=depth > 0, allow=agent.env_allow, deny=agent.env_deny)
     env |= {
         "PWD": _usable(agent, "directory", agent.directory),

@@ -2,33 +2,30 @@
 
 from collections.abc import Iterable
 
-MAX_EDITS = 2
+_MAX_EDITS = 2
 _MAX_CHARS = 100
 """Longer texts are not names."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the first known name with the fewest edits from `name`, at most two."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean X?`, or nothing if no known name is within two edits.
+
+    X is the first known name with the fewest edits.
+    """
     if len(name) > _MAX_CHARS:
-        return None
+        return ""
     ranked = [(edits(name, other), other) for other in known if other != name]
-    fewest, best = min(ranked, default=(MAX_EDITS + 1, ""), key=lambda pair: pair[0])
-    return best if fewest <= MAX_EDITS else None
-
-
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return ` Did you mean X?`, or nothing if no known name is near."""
-    near = nearest(name, known)
-    return "" if near is None else f" Did you mean {prefix}{near}?"
+    fewest, best = min(ranked, default=(_MAX_EDITS + 1, ""), key=lambda pair: pair[0])
+    return f" Did you mean {best}?" if fewest <= _MAX_EDITS else ""
 
 
 def edits(one: str, other: str) -> int:
-    """Return how many edits turn one name into the other, up to `MAX_EDITS` + 1.
+    """Return how many edits turn one name into the other; above two, any larger number.
 
     An edit adds, removes or replaces a character, or swaps two neighbours.
     """
-    if abs(len(one) - len(other)) > MAX_EDITS:
-        return MAX_EDITS + 1
+    if abs(len(one) - len(other)) > _MAX_EDITS:
+        return _MAX_EDITS + 1
     rows = [list(range(len(other) + 1))]
     for i, char in enumerate(one, start=1):
         row = [i]

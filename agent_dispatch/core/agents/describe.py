@@ -54,10 +54,6 @@ class ProjectDocuments(msgspec.Struct, frozen=True, kw_only=True):
     """The Go file with the comment for the package or command."""
 
 
-class _Package(msgspec.Struct):
-    description: str = ""
-
-
 def describe(documents: ProjectDocuments, facts: ProjectFacts) -> str:
     """Describe a project in one line.
 
@@ -196,9 +192,10 @@ def _cargo_descriptions(text: str) -> Iterator[object]:
 
 def _json_descriptions(text: str) -> Iterator[object]:
     try:
-        yield msgspec.json.decode(text.removeprefix("\ufeff") or "{}", type=_Package).description
+        data = msgspec.json.decode(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return
+    yield _in(data, "description")
 
 
 def _setup_cfg_descriptions(text: str) -> Iterator[object]:

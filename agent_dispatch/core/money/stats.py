@@ -4,7 +4,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from enum import StrEnum
@@ -22,6 +22,9 @@ _FEWEST_RUNS = 3
 """With fewer runs no timeout is suggested."""
 _TIMEOUT_STEP_S = 30
 _SECOND_DECIMALS = 3
+
+_Run = tuple[LedgerLine, float | None]
+"""A line of the ledger, and the part of its cost that counts in a group."""
 
 
 class By(StrEnum):
@@ -98,24 +101,37 @@ def begin_of(since: str, now: float) -> float:
 
 def rows(lines: Iterable[LedgerLine], by: By) -> list[Row]:
     """Add up the runs of each group, in the order of their names."""
-    groups: dict[str | None, _Group] = {}
+    groups: dict[str | None, list[_Run]] = {}
     for line in lines:
         for name, cost_usd in _groups_of(line, by):
-            groups.setdefault(name, _Group()).add(line, cost_usd)
+            groups.setdefault(name, []).append((line, cost_usd))
     named = sorted(groups.items(), key=lambda item: (item[0] is None, item[0] or ""))
-    return [group.row(name) for name, group in named]
+    return [_row(name, runs) for name, runs in named]
 
 
 def total(lines: Iterable[LedgerLine]) -> Row:
     """Add up all runs."""
-    group = _Group()
-    for line in lines:
-        group.add(line, line.cost_usd)
-    return group.row(None)
+    return _row(None, [(line, line.cost_usd) for line in lines])
+
+
+def _row(name: str | None, runs: Sequence[_Run]) -> Row:
+    lines = [line for line, _ in runs]
+    failures = Counter(line.error_type or "unknown" for line in lines if not line.success)
+    costs = [cost_usd for _, cost_usd in runs if cost_usd is not None]
+    durations = sorted(line.duration_ms for line in lines if line.duration_ms is not None)
+    return Row(
+        name=name,
+        runs=len(lines),
+        failures=dict(failures.most_common()),
+        cost_usd=round(math.fsum(costs), COST_DECIMALS) if costs else None,
+        p50_seconds=_percentile(durations, 50),
+        p90_seconds=_percentile(durations, 90),
+        denied=sum(line.denied for line in lines if line.denied is not UNSET),
+    )
 
 
 def _groups_of(line: LedgerLine, by: By) -> Iterator[tuple[str | None, float | None]]:
-    """The groups that a run belongs to, and its cost in each."""
+    """Yield the groups that a run belongs to, and its cost in each."""
     match by:
         case By.AGENT:
             yield line.agent, line.cost_usd
@@ -128,37 +144,6 @@ def _groups_of(line: LedgerLine, by: By) -> Iterator[tuple[str | None, float | N
         case By.MODEL:
             for name, used in (line.model_usage or {}).items():
                 yield name, used.cost_usd
-
-
-class _Group:
-    def __init__(self) -> None:
-        self._runs = 0
-        self._failures: Counter[str] = Counter()
-        self._costs: list[float] = []
-        self._durations_ms: list[int] = []
-        self._denied = 0
-
-    def add(self, line: LedgerLine, cost_usd: float | None) -> None:
-        self._runs += 1
-        if not line.success:
-            self._failures[line.error_type or "unknown"] += 1
-        if cost_usd is not None:
-            self._costs.append(cost_usd)
-        if line.duration_ms is not None:
-            self._durations_ms.append(line.duration_ms)
-        self._denied += 0 if line.denied is UNSET else line.denied
-
-    def row(self, name: str | None) -> Row:
-        durations = sorted(self._durations_ms)
-        return Row(
-            name=name,
-            runs=self._runs,
-            failures=dict(self._failures.most_common()),
-            cost_usd=round(math.fsum(self._costs), COST_DECIMALS) if self._costs else None,
-            p50_seconds=_percentile(durations, 50),
-            p90_seconds=_percentile(durations, 90),
-            denied=self._denied,
-        )
 
 
 def _percentile(durations_ms: list[int], percent: int) -> float | None:

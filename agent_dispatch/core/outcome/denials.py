@@ -44,7 +44,6 @@ class _Cause(Enum):
     OWN_QUESTION = auto()
     HOOK = auto()
     PLAN = auto()
-    PROTECTED = auto()
     OTHER = auto()
 
 
@@ -85,7 +84,7 @@ def permission_advice(
                 advice += [(_by_hook(denial, inherited), None) for denial in denials]
             case _Cause.PLAN:
                 advice.append(_by_plan(agent, inherited))
-            case _Cause.PROTECTED | _Cause.OTHER:
+            case _Cause.OTHER:
                 advice += [(_by_other_check(denial), None) for denial in denials]
     distinct = list(dict.fromkeys(advice))
     more = f"{len(distinct) - 10} more reasons are left out." if len(distinct) > 10 else ""
@@ -103,7 +102,7 @@ def _cause(agent: EffectiveAgent, denial: Denial, seen: Seen, inherited: ClaudeS
     if "hook" in (denial.source, denial.reason_type):
         return _Cause.HOOK
     if denial.reason_type == "safetyCheck":
-        return _Cause.PROTECTED
+        return _Cause.OTHER
     plans = "plan" in (seen.permission_mode, agent.permission_mode)
     if plans and denial.reason_type in ("mode", "classifier", ""):
         return _Cause.PLAN

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
-from agent_dispatch.core.outcome.evidence import join_evidence as evidence_together
+from agent_dispatch.core.outcome.evidence import join_evidence
 from agent_dispatch.core.stream.usage import sum_counts, sum_usd
 from agent_dispatch.model.dispatch import DispatchResult
 
@@ -25,7 +25,7 @@ def join_runs(
         num_turns=sum_counts(before.num_turns, after.num_turns),
         denied_tools=_both(before.denied_tools, after.denied_tools),
         denied_calls=_both(before.denied_calls, after.denied_calls),
-        evidence=evidence_together(before.evidence, after.evidence),
+        evidence=join_evidence(before.evidence, after.evidence),
         earlier_results=[*(before.earlier_results or ()), *(after.earlier_results or ())] or None,
         budget_exceeded=over or after.budget_exceeded,
     )

@@ -1,7 +1,6 @@
 """Several dispatches at once: reads the request, and asks one agent to combine the answers."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import msgspec
 
@@ -101,17 +100,18 @@ def aggregate_request(
 
     If the answers are too long together, the longest are cut in their middle.
     """
-    shares = fair_shares(
-        [len(_answer_or_error(result)) for result in results], MAX_AGGREGATED_CHARS
-    )
+    texts = [_answer_or_error(result) for result in results]
+    shares = fair_shares([len(text) for text in texts], MAX_AGGREGATED_CHARS)
     quoted_answers = [
         quote(
             f"{index}. Task of agent {result.agent}: {_one_line(member.request.task)} - its"
             f" {'answer' if result.success else 'failure'}",
-            cut_middle(_answer_or_error(result), share, _where(result)),
+            cut_middle(
+                text, share, f"all of it is in job {result.job_id}" if result.job_id else ""
+            ),
         )
-        for index, (member, result, share) in enumerate(
-            zip(members, results, shares, strict=True), start=1
+        for index, (member, result, text, share) in enumerate(
+            zip(members, results, texts, shares, strict=True), start=1
         )
     ]
     return DispatchRequest(
@@ -130,15 +130,10 @@ def _answer_or_error(result: DispatchResult) -> str:
     return "\n\n".join(filter(None, (f"It failed: {result.error}", result.result)))
 
 
-def _where(result: DispatchResult) -> str:
-    return f"all of it is in job {result.job_id}" if result.job_id else ""
-
-
 def _one_line(text: str) -> str:
     return clip(" ".join(text[:2000].split()), 300)
 
 
 def _common(texts: Sequence[str]) -> str:
     """Return the text that all have in common; empty if they differ."""
-    alike = [text for text, _ in groupby(texts)]
-    return alike[0] if len(alike) == 1 else ""
+    return texts[0] if len(set(texts)) == 1 else ""

@@ -5,6 +5,7 @@ import msgspec
 from agent_dispatch.core.stream.events import (
     PermissionDenial,
     SystemEvent,
+    ToolInput,
     ToolResultMeta,
     UserEvent,
 )
@@ -54,13 +55,12 @@ class DeniedCalls:
         denial = self._denials.get(call_id) or Denial(tool=denied.tool_name)
         if denial.tool and (call_id in self._denials or len(self._denials) < _MAX_CALLS):
             call_input = _read_input(denied.tool_input)
+            path = call_input.file_path or call_input.notebook_path or call_input.path
             self._denials[call_id] = msgspec.structs.replace(
                 denial,
                 input=_compact(denied.tool_input),
                 command=call_input.command[: _MAX_RULE_CHARS + 1],
-                path=(call_input.file_path or call_input.notebook_path or call_input.path)[
-                    : _MAX_RULE_CHARS + 1
-                ],
+                path=path[: _MAX_RULE_CHARS + 1],
                 url=call_input.url[: _MAX_RULE_CHARS + 1],
             )
 
@@ -93,22 +93,12 @@ class DeniedCalls:
         )
 
 
-class _Input(msgspec.Struct):
-    """The parts of a call's input that a rule can name."""
-
-    command: str = ""
-    file_path: str = ""
-    notebook_path: str = ""
-    path: str = ""
-    url: str = ""
-
-
-def _read_input(text: str) -> _Input:
+def _read_input(text: str) -> ToolInput:
     """Read the input of a call; nothing of it is known if one field has an unexpected type."""
     try:
-        return msgspec.json.decode(text, type=_Input)
+        return msgspec.json.decode(text, type=ToolInput)
     except (ValueError, RecursionError):
-        return _Input()
+        return ToolInput()
 
 
 def _compact(text: str) -> str:

@@ -15,8 +15,6 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     status: str = ""
     """`connected`, `failed`, `needs-auth`, `pending` …"""
-    source: str = ""
-    """`project` for a server of `.mcp.json`."""
 
 
 class BackgroundTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,8 +43,6 @@ class TaskUsage(msgspec.Struct, frozen=True, kw_only=True):
 class PromptOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Why a hook did not let a prompt through."""
 
-    kind: str = ""
-    """`blocked_by_hook` or `stopped_by_hook`."""
     reason: str = ""
 
 
@@ -184,7 +180,6 @@ class ApiErrorParams(msgspec.Struct, frozen=True, kw_only=True):
 class AssistantEvent(msgspec.Struct, frozen=True, kw_only=True, tag="assistant", tag_field="type"):
     """Text or tool calls of the model, or a report of an API error by the CLI."""
 
-    session_id: str | None = None
     parent_tool_use_id: str | None = None
     """Set for messages of a subagent."""
     message: Message = Message()
@@ -214,7 +209,6 @@ class ToolResultMeta(msgspec.Struct, frozen=True, kw_only=True):
 class UserEvent(msgspec.Struct, frozen=True, kw_only=True, tag="user", tag_field="type"):
     """The result of a tool, or a message that the CLI put into the conversation."""
 
-    session_id: str | None = None
     parent_tool_use_id: str | None = None
     message: Message = Message()
     tool_result_meta: tuple[ToolResultMeta, ...] = ()
@@ -271,7 +265,6 @@ class RateLimitEvent(
 ):
     """The limits of the account, whenever they change."""
 
-    session_id: str | None = None
     rate_limit_info: RateLimitInfo = RateLimitInfo()
 
 
@@ -314,22 +307,6 @@ class CommandLifecycleEvent(
     """`queued`, `started`, `completed` or `cancelled` (measured with 2.1.330)."""
 
 
-class ControlResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer of the CLI."""
-
-    subtype: str = ""
-    request_id: str = ""
-    error: str | None = None
-
-
-class ControlResponseEvent(
-    msgspec.Struct, frozen=True, kw_only=True, tag="control_response", tag_field="type"
-):
-    """The answer to a request of ours, such as an interrupt."""
-
-    response: ControlResponse = ControlResponse()
-
-
 class OtherEvent(msgspec.Struct, frozen=True):
     """An event of a type that a dispatch does not need."""
 
@@ -358,7 +335,6 @@ JsonEvent = (
     | ControlRequestEvent
     | ControlCancelRequestEvent
     | CommandLifecycleEvent
-    | ControlResponseEvent
 )
 """The events that have a `type`."""
 

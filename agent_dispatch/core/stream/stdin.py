@@ -8,7 +8,6 @@ from agent_dispatch.core.stream.events import ControlRequestEvent
 from agent_dispatch.core.text import is_command
 from agent_dispatch.model.question import ASK_USER
 
-IN_ANSWER = "put the question into your answer"
 NOBODY_THERE = "nobody was there to allow it; finish what you can and say what is missing"
 NOT_TO_BE_SHOWN = "this call is too large to be shown to a person"
 DENIED_BY_PERSON = "The user denied this call. Do not try it again in another way."
@@ -32,19 +31,12 @@ def message_line(text: str, line_id: str) -> bytes:
 
 def withdrawal_line(line_id: str) -> bytes:
     """Return the line that takes back a user line whose turn has not begun."""
-    request = {"subtype": "cancel_async_message", "message_uuid": line_id}
-    return _line({"type": "control_request", "request_id": line_id, "request": request})
+    return _request_line(line_id, {"subtype": "cancel_async_message", "message_uuid": line_id})
 
 
 def interrupt_line(request_id: str) -> bytes:
     """Return the line that ends the current turn; the process lives on and prints a result."""
-    return _line(
-        {
-            "type": "control_request",
-            "request_id": request_id,
-            "request": {"subtype": "interrupt"},
-        }
-    )
+    return _request_line(request_id, {"subtype": "interrupt"})
 
 
 def refusal_line(event: ControlRequestEvent) -> bytes:
@@ -53,14 +45,15 @@ def refusal_line(event: ControlRequestEvent) -> bytes:
     Without an answer it would wait until the deadline. A permission is denied, a form of an MCP
     server of the agent is cancelled, and anything else is refused as not supported.
     """
-    is_from_model = event.request.tool_name == ASK_USER
-    answers: dict[str, dict[str, Any]] = {
-        "can_use_tool": _denial(
-            IN_ANSWER if is_from_model else "Nobody can be asked in a dispatch."
-        ),
-        "elicitation": {"action": "cancel"},
-    }
-    return _answer_line(event, answers.get(event.request.subtype))
+    match event.request.subtype:
+        case "can_use_tool" if event.request.tool_name == ASK_USER:
+            return denial_line(event, "put the question into your answer")
+        case "can_use_tool":
+            return denial_line(event, "Nobody can be asked in a dispatch.")
+        case "elicitation":
+            return _answer_line(event, {"action": "cancel"})
+        case _:
+            return _answer_line(event, None)
 
 
 def allowance_line(event: ControlRequestEvent) -> bytes:
@@ -70,7 +63,7 @@ def allowance_line(event: ControlRequestEvent) -> bytes:
 
 def denial_line(event: ControlRequestEvent, reason: str) -> bytes:
     """Return the answer that denies a call; the model reads the reason."""
-    return _answer_line(event, _denial(reason))
+    return _answer_line(event, {"behavior": "deny", "message": reason})
 
 
 def is_permission(event: ControlRequestEvent) -> bool:
@@ -82,8 +75,8 @@ def is_permission(event: ControlRequestEvent) -> bool:
     return request.subtype == "can_use_tool" and request.tool_name != ASK_USER
 
 
-def _denial(reason: str) -> dict[str, Any]:
-    return {"behavior": "deny", "message": reason}
+def _request_line(request_id: str, request: dict[str, str]) -> bytes:
+    return _line({"type": "control_request", "request_id": request_id, "request": request})
 
 
 def _answer_line(event: ControlRequestEvent, answer: dict[str, Any] | None) -> bytes:
