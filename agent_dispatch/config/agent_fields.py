@@ -1,6 +1,7 @@
 """Checks the fields that a call gives for an agent, before `agents.toml` is read."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +21,6 @@ def check_name(name: str) -> None:
 def require_free(data: Mapping[str, Any], name: str) -> None:
     """Check that no agent of the file has this name."""
     if name in data.get("agents", {}):
-        import shlex  # Only a message needs it.
-
         raise InvalidRequestError(
             f"Agent {name!r} exists already. Change it, or remove it and add it again.",
             NextStep(kind=StepKind.UPDATE_AGENT, agent=name),

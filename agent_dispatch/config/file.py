@@ -8,13 +8,14 @@ so that a reader without the lock sees one or the other.
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from agent_dispatch.config.edit.draft import Draft, SpliceError
+from agent_dispatch.config.edit.draft import BYTE_ORDER_MARK, Draft, SpliceError
 from agent_dispatch.config.edit.toml import TOML, parse_toml
 from agent_dispatch.config.schema import BadTableError, parse_config
 from agent_dispatch.errors import ConfigError
@@ -32,7 +33,6 @@ from agent_dispatch.model.config import Config
 T = TypeVar("T")
 
 _MAX_BYTES = 4 * 1024 * 1024
-_BYTE_ORDER_MARK = "\ufeff"
 _YOUNG_NS = 100_000_000
 
 
@@ -40,10 +40,8 @@ class FileContent(msgspec.Struct, frozen=True):
     """The file as one read saw it."""
 
     text: str
-    """Without byte order mark."""
     data: dict[str, Any]
     config: Config
-    has_mark: bool = False
 
 
 def _content_or_error(outcome: FileContent | str) -> FileContent:
@@ -109,7 +107,21 @@ class ConfigFile:
                 cannot be changed in place. It is unchanged, unless the message says that the
                 change may not survive a power cut.
         """
-        return self._with_lock(lambda target: self._edit_locked(target, change))
+        with self._locked() as target:
+            before = self._read_again()
+            draft = Draft(before.text, TOML)
+            try:
+                answer = change(draft)
+            except (SpliceError, RecursionError) as error:
+                reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+                raise ConfigError(
+                    f"{self.path} was not changed: {reason}. Make the change by hand in an editor."
+                ) from error
+            if draft.text != before.text:
+                if os.path.exists(target) and not os.access(target, os.W_OK):
+                    raise PermissionError(errno.EACCES, "it is write-protected", target)
+                replace_durably(target, draft.text.encode())
+            return answer
 
     def create(self, text: str) -> bool:
         """Write a first file if there is none.
@@ -120,15 +132,21 @@ class ConfigFile:
         Raises:
             ConfigError: It cannot be locked or written.
         """
-        return self._with_lock(lambda target: self._create_locked(target, text))
+        with self._locked() as target:
+            if os.path.lexists(target):
+                return False
+            replace_durably(target, text.encode())
+            return True
 
-    def _with_lock(self, work: Callable[[str], T]) -> T:
+    @contextmanager
+    def _locked(self) -> Iterator[str]:
+        """Lock the file for a change of the path that this yields."""
         # A rename would replace a symbolic link, so its target is changed.
         target = os.path.realpath(self.path)
         try:
             make_private_directory(os.path.dirname(target))
             with locked(f"{target}.lock", self._lock_timeout_s):
-                return work(target)
+                yield target
         except LockHeldError as error:
             raise self._lock_held(error) from error
         except NotDurableError as error:
@@ -138,29 +156,6 @@ class ConfigFile:
             ) from error
         except OSError as error:
             raise self._not_written(error) from error
-
-    def _create_locked(self, target: str, text: str) -> bool:
-        if os.path.lexists(target):
-            return False
-        replace_durably(target, text.encode())
-        return True
-
-    def _edit_locked(self, target: str, change: Callable[[Draft], T]) -> T:
-        before = self._read_again()
-        draft = Draft(before.text, TOML)
-        try:
-            answer = change(draft)
-        except (SpliceError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-            raise ConfigError(
-                f"{self.path} was not changed: {reason}. Make the change by hand in an editor."
-            ) from error
-        if draft.text != before.text:
-            if os.path.exists(target) and not os.access(target, os.W_OK):
-                raise PermissionError(errno.EACCES, "it is write-protected", target)
-            mark = _BYTE_ORDER_MARK if before.has_mark else ""
-            replace_durably(target, (mark + draft.text).encode())
-        return answer
 
     def _identity(self) -> tuple[int, ...]:
         try:
@@ -204,11 +199,9 @@ class ConfigFile:
                 f"{self.path} is not UTF-8: byte 0x{content[error.start]:02x} at line {line},"
                 f" column {len(before[2]) + 1}. Save it as UTF-8; nothing was changed."
             ) from error
-        has_mark = text.startswith(_BYTE_ORDER_MARK)
-        text = text.removeprefix(_BYTE_ORDER_MARK)
         try:
-            data = parse_toml(text)
-            return FileContent(text, data, parse_config(data), has_mark)
+            data = parse_toml(text.removeprefix(BYTE_ORDER_MARK))
+            return FileContent(text, data, parse_config(data))
         except BadTableError as error:
             raise ConfigError(
                 f"{self.path}: {error}. Write each agent as a table [agents.NAME], and each group"

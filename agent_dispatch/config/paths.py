@@ -1,6 +1,7 @@
 """Where the configuration and the jobs are: absolute paths, from the environment."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def config_path(environ: Mapping[str, str]) -> Path:
             raise ConfigError(
                 f"AGENT_DISPATCH_CONFIG names a YAML file, {path}, and the configuration is TOML."
                 " Unset the variable or let it name a .toml file, then import the agents.",
-                run(f"agent-dispatch import {_quoted(path)}"),
+                run(f"agent-dispatch import {shlex.quote(str(path))}"),
             )
         return path
     base = environ.get("XDG_CONFIG_HOME", "")
@@ -91,13 +92,6 @@ def _from_here(path: str) -> str:
         ) from error
 
 
-def _quoted(path: Path) -> str:
-    # Only a message needs it.
-    import shlex
-
-    return shlex.quote(str(path))
-
-
 def _with_home(path: str, environ: Mapping[str, str]) -> str:
     if path != "~" and not path.startswith("~/"):
         return path
@@ -112,10 +106,8 @@ def _with_home(path: str, environ: Mapping[str, str]) -> str:
 
 def home_directory(environ: Mapping[str, str]) -> str:
     """Return the user's home directory; empty if it is unknown."""
-    return environ.get("HOME") or _home_of_account()
-
-
-def _home_of_account() -> str:
+    if home := environ.get("HOME"):
+        return home
     # expanduser() would expand an empty HOME to the root directory.
     import pwd
 

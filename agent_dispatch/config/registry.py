@@ -27,16 +27,13 @@ class Registry:
 
     Args:
         path: The configuration; it need not exist.
-        lock_timeout_s: How long a change waits for the changes of other processes.
         environ: The environment of the runs. It says where the user's settings are, which agents
             inherit, and whether a dispatched agent asks. None: unknown.
     """
 
-    def __init__(
-        self, path: Path, *, lock_timeout_s: float = 10.0, environ: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, environ: Mapping[str, str] | None = None) -> None:
         self._environ = environ
-        self.file = ConfigFile(path, lock_timeout_s=lock_timeout_s)
+        self.file = ConfigFile(path)
         self.rights_log = RightsLog(path.absolute())
         self.is_nested = current_depth(environ or {}) > 0
 

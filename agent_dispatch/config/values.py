@@ -4,6 +4,7 @@ Each reader and parser raises `BadValueError` for a value that cannot be used.
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -304,8 +305,6 @@ def parse_check(text: str) -> list[str] | None:
             raise BadValueError(
                 f"it starts with '[' but is not a JSON array of texts: {error}"
             ) from error
-    import shlex  # Only this option needs it.
-
     try:
         words = shlex.split(text)
     except ValueError as error:

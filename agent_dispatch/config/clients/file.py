@@ -21,7 +21,6 @@ from agent_dispatch.errors import ConfigError
 from agent_dispatch.files import identity, read_regular, remedy, replace_durably, write_new
 
 _MAX_BYTES = 16 * 1024 * 1024
-_BYTE_ORDER_MARK = "\ufeff"
 
 
 class ClientFile(msgspec.Struct, frozen=True):
@@ -33,7 +32,6 @@ class ClientFile(msgspec.Struct, frozen=True):
     content: bytes | None
     """None: there is no file yet."""
     status: os.stat_result | None
-    has_mark: bool
 
     @property
     def missing(self) -> Made:
@@ -63,20 +61,18 @@ def read_client_file(client: Client, path: str) -> ClientFile:
             raise ConfigError(
                 f"{folder} does not exist. Is {client.title} installed, and was it started once?"
             ) from error
-        return ClientFile(client, path, _draft(client, ""), None, None, False)
+        return ClientFile(client, path, _draft(client, ""), None, None)
     except OSError as error:
         fix = remedy(error, "Make it readable for you.")
         raise ConfigError(f"{path} cannot be read: {error.strerror}. {fix}") from error
     if len(content) > _MAX_BYTES:
         raise ConfigError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; it was not changed.")
     try:
-        text = content.decode()
-        has_mark = text.startswith(_BYTE_ORDER_MARK)
-        draft = _draft(client, text.removeprefix(_BYTE_ORDER_MARK))
+        draft = _draft(client, content.decode())
     except ValueError as error:
         kind = "TOML" if client.is_toml else "JSON"
         raise ConfigError(f"{path} is not valid {kind}: {error}. It was not changed.") from error
-    return ClientFile(client, path, draft, content, status, has_mark)
+    return ClientFile(client, path, draft, content, status)
 
 
 def put_entry(file: ClientFile, entry: Mapping[str, Any], *, keep: bool) -> bool:
@@ -141,14 +137,13 @@ def _not_changed(path: str, error: SpliceError) -> ConfigError:
 
 
 def _write(file: ClientFile) -> None:
-    mark = _BYTE_ORDER_MARK if file.has_mark else ""
     # A rename would replace a symbolic link.
     target = os.path.realpath(file.path)
     try:
         _require_unchanged(file)
         if file.content is not None and not os.path.lexists(backup_of(file.path)):
             write_new(backup_of(file.path), file.content, like=file.path)
-        replace_durably(target, (mark + file.draft.text).encode())
+        replace_durably(target, file.draft.text.encode())
         if file.status is not None:
             os.chmod(target, stat.S_IMODE(file.status.st_mode))
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 KeyPath = tuple[str, ...]
+BYTE_ORDER_MARK = "\ufeff"
 
 
 class SpliceError(Exception):
@@ -33,21 +34,22 @@ class Syntax(msgspec.Struct, frozen=True):
 
 
 class Draft:
-    """A text under change, with the data that it says.
+    """A text under change, with the data that it says. A byte order mark stays.
 
     Raises:
         ValueError: From the constructor: the text does not parse.
     """
 
     def __init__(self, text: str, syntax: Syntax) -> None:
-        self._text = text
+        self._text = text.removeprefix(BYTE_ORDER_MARK)
+        self._mark = text[: len(text) - len(self._text)]
         self._syntax = syntax
-        self._data = syntax.parse(text)
+        self._data = syntax.parse(self._text)
 
     @property
     def text(self) -> str:
         """The text with all changes so far."""
-        return self._text
+        return self._mark + self._text
 
     @property
     def data(self) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.config.paths import home_directory
 from agent_dispatch.files import read_regular
 from agent_dispatch.model.claude_settings import ClaudeSettings, Hook, SettingsFile
 
@@ -39,7 +40,9 @@ class Workspace(msgspec.Struct, frozen=True):
 
 def claude_folder(environ: Mapping[str, str]) -> Path:
     """Return where Claude Code keeps the user's settings."""
-    return Path(environ.get("CLAUDE_CONFIG_DIR") or _home(environ) / ".claude")
+    return Path(
+        environ.get("CLAUDE_CONFIG_DIR") or os.path.join(home_directory(environ), ".claude")
+    )
 
 
 def claude_config_path(environ: Mapping[str, str]) -> Path:
@@ -47,7 +50,7 @@ def claude_config_path(environ: Mapping[str, str]) -> Path:
     legacy = claude_folder(environ) / ".config.json"
     if legacy.exists():
         return legacy
-    return Path(environ.get("CLAUDE_CONFIG_DIR") or _home(environ)) / ".claude.json"
+    return Path(environ.get("CLAUDE_CONFIG_DIR") or home_directory(environ)) / ".claude.json"
 
 
 def read_claude_settings(
@@ -62,24 +65,19 @@ def read_claude_settings(
         environ: The environment of the runs, which says where the user's home is.
         managed: The directory of the administrator's settings.
     """
-    user = claude_folder(environ)
-    project = Path(directory) / ".claude"
-    paths = (
-        Path(managed) / "managed-settings.json",
-        project / "settings.local.json",
-        project / "settings.json",
-        user / "settings.json",
-    )
-    files = []
-    for path in paths:
-        file = _settings_file(path, _object(path))
-        if path == paths[2] and file.default_mode == "bypassPermissions":
-            file = msgspec.structs.replace(file, default_mode=None)
-        files.append(file)
+    folder = Path(directory) / ".claude"
+    project = _settings_file(folder / "settings.json")
+    if project.default_mode == "bypassPermissions":
+        project = msgspec.structs.replace(project, default_mode=None)
     workspace = workspace_of(directory, _object(claude_config_path(environ)))
     ignored = 0 if workspace.trusted else workspace.allow_rules
     return ClaudeSettings(
-        files=tuple(files),
+        files=(
+            _settings_file(Path(managed) / "managed-settings.json"),
+            _settings_file(folder / "settings.local.json"),
+            project,
+            _settings_file(claude_folder(environ) / "settings.json"),
+        ),
         untrusted_root=workspace.root if ignored else None,
         ignored_rules=ignored,
     )
@@ -91,8 +89,8 @@ def workspace_of(directory: str, claude_config: Mapping[str, object]) -> Workspa
     projects = claude_config.get("projects")
     project = projects.get(root) if isinstance(projects, Mapping) else None
     trusted = isinstance(project, Mapping) and project.get("hasTrustDialogAccepted") is True
-    path = Path(directory) / ".claude" / "settings.json"
-    return Workspace(root, trusted, len(_settings_file(path, _object(path)).allow))
+    settings = _settings_file(Path(directory) / ".claude" / "settings.json")
+    return Workspace(root, trusted, len(settings.allow))
 
 
 def _root(directory: Path) -> Path:
@@ -117,10 +115,6 @@ def _main_working_tree(mark: Path) -> Path | None:
     return None
 
 
-def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or Path.home())
-
-
 def _object(path: Path) -> dict[str, Any]:
     try:
         content, _ = read_regular(os.fspath(path), _MAX_BYTES)
@@ -129,7 +123,8 @@ def _object(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _settings_file(path: Path, data: Mapping[str, Any]) -> SettingsFile:
+def _settings_file(path: Path) -> SettingsFile:
+    data = _object(path)
     permissions = data.get("permissions")
     if not isinstance(permissions, dict):
         permissions = {}

@@ -117,21 +117,15 @@ def _first(
 ) -> tuple[str, str | None]:
     """Return name and text of the first of these files that can be read and is not blank."""
     for name in names:
-        content, is_cut = _read(directory, name, limit)
-        if content is not None:
-            text = _decode(content, is_cut=is_cut)
-            if text.strip():
-                return name, text
+        try:
+            content, _ = read_regular(os.path.join(directory, name), limit)
+        except (OSError, ValueError):
+            # ValueError: an import may hold a NUL character.
+            continue
+        text = _decode(content, is_cut=len(content) == limit)
+        if text.strip():
+            return name, text
     return "", None
-
-
-def _read(directory: Path, filename: str, limit: int) -> tuple[bytes | None, bool]:
-    try:
-        content, _ = read_regular(os.path.join(directory, filename), limit)
-    except (OSError, ValueError):
-        # ValueError: an import may hold a NUL character.
-        return None, False
-    return content, len(content) == limit
 
 
 def _decode(content: bytes, *, is_cut: bool) -> str:

@@ -55,7 +55,7 @@ def known_projects(
     known = {os.path.realpath(path) for path in (*registered, home, "/") if path}
     names = set(taken)
     found = []
-    for path, entry in sorted(entries.items(), key=lambda item: -_last_start(item[1])):
+    for path, entry in sorted(entries.items(), key=lambda item: -(_last_start(item[1]) or 0)):
         if not os.path.isabs(path) or not is_one_line(path) or directory_problem(path):
             continue
         directory = os.path.realpath(path)
@@ -64,13 +64,12 @@ def known_projects(
         known.add(directory)
         name = free_name(os.path.basename(directory), names)
         names.add(name)
-        started = _last_start(entry)
         found.append(
             KnownProject(
                 name=name,
                 directory=directory,
                 trusted=isinstance(entry, Mapping) and entry.get("hasTrustDialogAccepted") is True,
-                last_start=started if math.isfinite(started) else None,
+                last_start=_last_start(entry),
             )
         )
     return found
@@ -89,12 +88,12 @@ def free_name(text: str, taken: Collection[str]) -> str:
     return free
 
 
-def _last_start(entry: object) -> float:
-    """Return seconds since the epoch; minus infinity if no time is recorded."""
+def _last_start(entry: object) -> float | None:
+    """Return seconds since the epoch; None if no time is recorded."""
     milliseconds = entry.get("lastStartTime") if isinstance(entry, Mapping) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
-        return -math.inf
+        return None
     try:
-        return milliseconds / 1000 if math.isfinite(milliseconds) else -math.inf
+        return milliseconds / 1000 if math.isfinite(milliseconds) else None
     except OverflowError:
-        return -math.inf
+        return None

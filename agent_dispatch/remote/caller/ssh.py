@@ -4,6 +4,8 @@ Each runs `sh -c SCRIPT` there, whatever the login shell of the user is. `sh -c`
 file, so the script itself searches for the program.
 """
 
+import shlex
+
 from agent_dispatch.model.config import HostConfig
 from agent_dispatch.remote.handshake import MISSING
 
@@ -69,8 +71,6 @@ def argv_to(host: HostConfig, script: str, *, is_retry: bool = False) -> list[st
 
 def to_try_by_hand(host: HostConfig) -> str:
     """Return a command with which a person can find out why a host cannot be reached."""
-    import shlex  # Only a message needs it.
-
     if host.exec is not None:
         return shlex.join([*host.exec, "sh", "-c", "echo it works"])
     return shlex.join(["ssh", "-T", host.ssh or "", "echo it works"])
