@@ -7,7 +7,7 @@ removed with the record.
 
 import os
 import re
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 
 import msgspec
 
@@ -57,7 +57,8 @@ class LateAnswers:
             JobStoreError: The answer cannot be recorded; nothing of it is left.
         """
         path = self._path(job_id, question.id)
-        with self._errors(f"The answer to the question of job {job_id} cannot be recorded"):
+        what = f"The answer to the question of job {job_id} cannot be recorded"
+        with store_errors(what, self._jobs):
             make_private_directory(self.directory, self._disk)
             try:
                 write_new(path, msgspec.json.encode(question), self._disk)
@@ -76,7 +77,8 @@ class LateAnswers:
             JobStoreError: It cannot be removed.
         """
         path = self._path(job_id, question_id)
-        with self._errors(f"The answer to the question of job {job_id} cannot be taken back"):
+        what = f"The answer to the question of job {job_id} cannot be taken back"
+        with store_errors(what, self._jobs):
             remove(path, self._disk)
             sync_directory(self.directory, self._disk)
 
@@ -109,9 +111,6 @@ class LateAnswers:
                 answered_at=answered.answered_at,
             )
         return question
-
-    def _errors(self, what: str) -> AbstractContextManager[None]:
-        return store_errors(what, self._jobs)
 
     def _path(self, job_id: str, question_id: str) -> str:
         check_job_id(job_id)

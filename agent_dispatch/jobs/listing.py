@@ -8,7 +8,7 @@ be deleted at any time: it only says which records to read.
 import heapq
 import os
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 from agent_dispatch.files import (
@@ -139,7 +139,7 @@ class Lister:
         warnings = Warnings()
         found: list[JobSummary] = []
         with (
-            self._errors("Jobs cannot be listed"),
+            store_errors("Jobs cannot be listed", self._records.directory),
             closing(self._candidates(status, limit, warnings)) as ids,
         ):
             for job_id in ids:
@@ -160,7 +160,7 @@ class Lister:
 
     def ids(self) -> list[str]:
         """The ids of all jobs, newest first; no record is read."""
-        with self._errors("Jobs cannot be listed"):
+        with store_errors("Jobs cannot be listed", self._records.directory):
             return list(self._newest_ids(0, Warnings()))
 
     def find(self, word: str, matches: Callable[[Job], bool]) -> Job | None:
@@ -168,7 +168,7 @@ class Lister:
 
         Reads all records if there is none.
         """
-        with self._errors("Jobs cannot be searched"):
+        with store_errors("Jobs cannot be searched", self._records.directory):
             for job_id in self._newest_ids(0, Warnings()):
                 job = self._records.load_if_naming(job_id, word.encode())
                 if job is not None and matches(job):
@@ -182,7 +182,7 @@ class Lister:
         """
         found: list[Job] = []
         warnings = Warnings()
-        with self._errors("Jobs cannot be searched"):
+        with store_errors("Jobs cannot be searched", self._records.directory):
             for job_id in self._newest_ids(0, warnings):
                 summary = self._summary(job_id, warnings)
                 if summary is not None and summary.has_questions:
@@ -218,9 +218,6 @@ class Lister:
                 yield job_id, entry
         finally:
             self._add_to_index(fresh)
-
-    def _errors(self, what: str) -> AbstractContextManager[None]:
-        return store_errors(what, self._records.directory)
 
     def _candidates(
         self, status: JobStatus | None, limit: int, warnings: Warnings

@@ -23,7 +23,7 @@ from agent_dispatch.jobs.record import ended, started, with_progress
 from agent_dispatch.jobs.record_files import Claim
 from agent_dispatch.jobs.remote_callers import EventLog
 from agent_dispatch.jobs.store import Finished, JobStore
-from agent_dispatch.jobs.waiting import Pause, look
+from agent_dispatch.jobs.waiting import Pause
 from agent_dispatch.model.dispatch import DispatchResult
 from agent_dispatch.model.job import PROGRESS_LINE_CHARS, PROGRESS_LINES, Job, JobStatus
 from agent_dispatch.threads import Pool, in_own_thread, in_pool, in_record_thread
@@ -201,7 +201,7 @@ class Ownership:
                 await self._wait_for_ring()
         while True:
             try:
-                by, delivery = await look(self._read_requests, self._read_mail_bytes)
+                by, delivery = await in_pool(Pool.LOOKS, self._read_requests, self._read_mail_bytes)
             except JobStoreError:  # No reason to end a run; try again.
                 await pause.take()
                 continue

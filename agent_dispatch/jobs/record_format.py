@@ -12,12 +12,7 @@ import msgspec
 
 from agent_dispatch.core.text import scrubbed
 from agent_dispatch.model.dispatch import ErrorType
-from agent_dispatch.model.job import (
-    Job,
-    JobKind,
-    JobSummary,
-    summarise,
-)
+from agent_dispatch.model.job import Job, JobKind, JobSummary, summarise
 from agent_dispatch.model.next_step import NextStep
 
 HEAD_BYTES = 8 * 1024

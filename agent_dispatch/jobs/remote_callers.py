@@ -92,9 +92,7 @@ class Lease:
 class Submissions:
     """The submissions of remote callers to one jobs directory. All methods block."""
 
-    def __init__(
-        self, jobs: str, *, disk: Disk = DISK, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, jobs: str, *, disk: Disk, now: Callable[[], float]) -> None:
         """Use the folder `remote/jobs` of the directory `jobs`."""
         self._jobs = jobs
         self._directory = os.path.join(jobs, FOLDER, "jobs")

@@ -4,7 +4,6 @@ A request is written to `live/`, durably, and then the owner's bell is rung.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from agent_dispatch.files import Disk, remove_quietly
 from agent_dispatch.jobs.errors import store_errors
@@ -45,7 +44,7 @@ class Requests:
         """
         if self._settle(job_id).status.is_terminal:
             return False
-        with self._errors(f"The cancellation of job {job_id} cannot be recorded"):
+        with store_errors(f"The cancellation of job {job_id} cannot be recorded", self._jobs):
             self._locks.mark_cancel(job_id, by)
             self._locks.ring(job_id)
         if self._settle(job_id).status.is_terminal:
@@ -55,7 +54,7 @@ class Requests:
 
     def cancelled_by(self, job_id: str) -> str | None:
         """Who asked for the job to be cancelled; None if nobody did."""
-        with self._errors(f"Cannot tell whether job {job_id} is to be cancelled"):
+        with store_errors(f"Cannot tell whether job {job_id} is to be cancelled", self._jobs):
             return self._locks.cancelled_by(check_job_id(job_id))
 
     def post(self, job_id: str, kind: str, body: object) -> Mail | None:
@@ -78,7 +77,7 @@ class Requests:
             return None
         mail = new_mail(kind, body, self._now())
         path = self._locks.path(job_id, MAIL)
-        with self._errors(f"The message to job {job_id} cannot be recorded"):
+        with store_errors(f"The message to job {job_id} cannot be recorded", self._jobs):
             append(path, mail, self._disk)
             self._locks.ring(job_id)
         if self._settle(job_id).status.is_terminal:
@@ -89,8 +88,5 @@ class Requests:
 
     def read_mail(self, job_id: str, read_bytes: int) -> Delivery:
         """Read the mail of a job after the first `read_bytes`, which were read before."""
-        with self._errors(f"The messages to job {job_id} cannot be read"):
+        with store_errors(f"The messages to job {job_id} cannot be read", self._jobs):
             return read_new(self._locks.path(check_job_id(job_id), MAIL), read_bytes, self._disk)
-
-    def _errors(self, what: str) -> AbstractContextManager[None]:
-        return store_errors(what, self._jobs)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
-from typing import TypeVar, TypeVarTuple
+from typing import TypeVar
 
 import trio
 
@@ -23,7 +23,6 @@ from agent_dispatch.model.message import KEEP_MAIL, Keep
 from agent_dispatch.threads import Pool, in_own_thread, in_pool
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _PAUSE_GROWTH = 0.001, 1.0, 1.6
 
@@ -87,9 +86,9 @@ async def wait_until_over(
     while True:
         watch = _Watch(store, job_id)
         try:
-            job = await look(watch.open_and, partial(_settle_quickly, store, job_id))
+            job = await in_pool(Pool.LOOKS, watch.open_and, partial(_settle_quickly, store, job_id))
             if job is None:
-                job = await _settle_slowly(store, job_id)
+                job = await in_pool(Pool.SETTLING, store.settle, job_id)
             if job.status.is_terminal:
                 return job
             note(job)
@@ -106,8 +105,8 @@ async def settled(store: JobStore, job_id: str) -> Job:
     Raises:
         DispatchError: No such job, or it cannot be read.
     """
-    job = await look(_settle_quickly, store, job_id)
-    return await _settle_slowly(store, job_id) if job is None else job
+    job = await in_pool(Pool.LOOKS, _settle_quickly, store, job_id)
+    return await in_pool(Pool.SETTLING, store.settle, job_id) if job is None else job
 
 
 def _settle_quickly(store: JobStore, job_id: str) -> Job | None:
@@ -117,10 +116,6 @@ def _settle_quickly(store: JobStore, job_id: str) -> Job | None:
     except DispatchError:
         is_quick = True  # `settle` raises it again.
     return store.settle(job_id) if is_quick else None
-
-
-async def _settle_slowly(store: JobStore, job_id: str) -> Job:
-    return await in_pool(Pool.SETTLING, store.settle, job_id)
 
 
 async def cancel(
@@ -141,11 +136,11 @@ async def cancel(
     try:
         job = await settled(store, job_id)  # Slow for a lost job, so not in the thread below.
         if keep and job.status is JobStatus.RUNNING:
-            is_asked = await post(store, job_id, KEEP_MAIL, Keep(by)) is not None
+            is_requested = await post(store, job_id, KEEP_MAIL, Keep(by)) is not None
         else:
             # Not abandoned, so that the request is recorded or not when this call ends.
-            is_asked = await in_own_thread(store.requests.cancel, job_id, by)
-        if not is_asked:
+            is_requested = await in_own_thread(store.requests.cancel, job_id, by)
+        if not is_requested:
             return CancelOutcome.ALREADY_TERMINAL
     except UnknownJobError:
         return CancelOutcome.NOT_FOUND
@@ -165,7 +160,8 @@ async def _wait_until_free(store: JobStore, job_id: str) -> None:
     while True:
         watch = _Watch(store, job_id)
         try:
-            if not await look(watch.open_and, partial(store.is_held, job_id)):
+            is_held = partial(store.is_held, job_id)
+            if not await in_pool(Pool.LOOKS, watch.open_and, is_held):
                 return
             if await watch.wait():
                 continue
@@ -221,8 +217,3 @@ class Pause:
         """Wait."""
         await trio.sleep(self._next_s)
         self._next_s = min(self._next_s * _PAUSE_GROWTH, _LONGEST_PAUSE_S)
-
-
-async def look(call: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Call in a thread of the pool for looks; if cancelled, the call goes on unobserved."""
-    return await in_pool(Pool.LOOKS, call, *args)
