@@ -17,5 +17,5 @@ it changed), `usage_limit` (holds), `time_limit`, `notify` and `housekeeping`.
 
 Other work of the service: `parallel` and `dialogue_across_hosts` (several agents), `background`
 (handing a job to a worker), `jobs` (jobs that were started, with `give_answer` and
-`send_message`), `agents`, and `sessions` (who may resume one). `parts` is what every run uses.
+`send_message`), `agents`, and `resume_checks`. `parts` is what every run uses.
 """

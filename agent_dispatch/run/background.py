@@ -26,7 +26,7 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.job import JOB_VARIABLE, Job, JobKind
 from agent_dispatch.run.accounts import tree_around
-from agent_dispatch.run.run_job import nothing_begun
+from agent_dispatch.run.run_job import cancelled_before_start
 from agent_dispatch.threads import in_thread
 
 WORKER_PROGRAM = (sys.executable, "-P", "-m", "agent_dispatch.worker")
@@ -115,7 +115,7 @@ class Workers:
                 result = refused_by(error, request.agent)
                 raise
             except trio.Cancelled:
-                result = nothing_begun(owned)("its submitter")
+                result = cancelled_before_start(owned, "its submitter")
                 raise
             finally:
                 if result is not None:

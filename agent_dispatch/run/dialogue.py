@@ -85,8 +85,8 @@ class Dialogue:
         self._before_hold: tuple[PlannedTurn, DispatchResult] | None = None
         """The current turn and its result before it was held."""
         self._current: _CurrentTurn | None = None
-        self._stood_still_s = 0.0
-        """How long the clock was stopped by questions to people."""
+        self._paused_s = 0.0
+        """How long the clock was paused by questions to people."""
         self._timeout_s = math.inf
         if request.timeout_s is not None:
             self._timeout_s = clamped_timeout_s(request.timeout_s)
@@ -145,7 +145,7 @@ class Dialogue:
 
     async def _talk(self, stack: contextlib.AsyncExitStack, held: Held) -> None:
         while (step := self._exchange.next_turn()) is not None:
-            left_s = self._began + self._stood_still_s + self._timeout_s - trio.current_time()
+            left_s = self._began + self._paused_s + self._timeout_s - trio.current_time()
             if left_s <= 0:
                 longer = more_time(self._timeout_s)
                 error = timeout_error(self._timeout_s)
@@ -167,7 +167,7 @@ class Dialogue:
                     await stack.enter_async_context(claude)
                 self._current = _CurrentTurn(step, turns, ends_all)
                 await turns.ask(prompt, limit, is_last=False)
-                self._stood_still_s += limit.stood_still_s
+                self._paused_s += limit.paused_s
                 await turns.explain_denials()
                 turn_left_s = limit.left_s
                 until = reset_to_wait_for(turns.report(), turns.result(), turn_left_s)

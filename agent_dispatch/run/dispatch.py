@@ -125,7 +125,7 @@ class Dispatch:
         async with turns.running(self._parts.open_claude, fds):
             await watch.may_act()
             await turns.ask(prompt, self._limit, is_last=not checks.may_repair)
-            while checks.may_repair and (answered := self._may_go_on(turns)) is not None:
+            while checks.may_repair and (answered := self._repairable(turns)) is not None:
                 self._changes = await watch.changes()
                 if await self._check(answered, fds):
                     break
@@ -144,8 +144,8 @@ class Dispatch:
             self._changes = await watch.changes()
         return msgspec.structs.replace(ended, changes=self._changes)
 
-    def _may_go_on(self, turns: Turns) -> DispatchResult | None:
-        """Return the result of the turn if another turn can follow it."""
+    def _repairable(self, turns: Turns) -> DispatchResult | None:
+        """Return the result of a turn that succeeded, if another turn can follow it."""
         if turns.over or not turns.transcript.answered:
             return None
         result = classify(self._report(turns))

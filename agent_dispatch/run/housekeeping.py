@@ -42,19 +42,14 @@ class Housekeeping:
         self._report = report
         self._next_at = -math.inf
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time again: at first, then once an hour."""
-        if trio.current_time() < self._next_at:
-            return False
-        self._next_at = trio.current_time() + _EVERY_S
-        return True
+    async def run_if_due(self, settings: Settings) -> None:
+        """Remove records older than the settings say, once an hour.
 
-    async def run(self, settings: Settings) -> None:
-        """Remove records older than the settings say; raises nothing but `Cancelled`.
-
-        If cancelled, the thread goes on and still reports.
+        Raises nothing but `Cancelled`. Then the thread goes on, and still reports.
         """
+        if trio.current_time() < self._next_at:
+            return
+        self._next_at = trio.current_time() + _EVERY_S
         with self._reported():
             await in_pool(Pool.BULK, self._clean, settings)
 

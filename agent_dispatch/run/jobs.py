@@ -5,7 +5,6 @@ A job that is on another host is given to `remote.caller`.
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
 
 import trio
 
@@ -97,20 +96,23 @@ class Jobs:
         """
         if (place := await self._hosts.jobs.place_of(job_id)) is not None:
             return await self._hosts.jobs.wait(place, patience_s, on_progress)
-        seen_at: float | None = None
-        asked: tuple[Question, ...] = ()
+        reported_at: float | None = None
+        reported_questions: tuple[Question, ...] = ()
 
-        def tell(job: Job) -> None:
-            nonlocal seen_at, asked
-            if job.progress and job.progress_updated_at != seen_at:
-                seen_at = job.progress_updated_at
-                was, asked = asked, tuple(job.open_questions)
-                changed = None if asked == was else asked
-                job_id = None if changed is None else job.id
-                on_progress(Progress(job.progress[-1], job_id, questions=changed))
+        def report(job: Job) -> None:
+            nonlocal reported_at, reported_questions
+            if not job.progress or job.progress_updated_at == reported_at:
+                return
+            reported_at = job.progress_updated_at
+            progress = Progress(job.progress[-1])
+            questions = tuple(job.open_questions)
+            if questions != reported_questions:
+                reported_questions = questions
+                progress = Progress(job.progress[-1], job.id, questions=questions)
+            on_progress(progress)
 
         with trio.move_on_after(patience_s):
-            return await wait_until_over(self._store, job_id, tell, _WATCH_EVERY_S)
+            return await wait_until_over(self._store, job_id, report, _WATCH_EVERY_S)
         return await settled(self._store, job_id)
 
     async def send(self, job_id: str, text: str) -> Sending:
@@ -175,15 +177,13 @@ class Jobs:
 
         return await in_pool(Pool.BULK, look)
 
-    async def gc(self, max_age_days: float = 7, *, dry_run: bool = False) -> Collected:
+    async def gc(self, max_age_days: float) -> Collected:
         """Remove jobs that ended before that, and what dead processes left.
 
         Of jobs on other hosts only the local notes are removed.
         """
-        collect = partial(self._store.retention.collect, max_age_days, dry_run=dry_run)
-        collected = await in_pool(Pool.BULK, collect)
-        if not dry_run:
-            await in_pool(Pool.BULK, self._hosts.remote_jobs.clean, max_age_days)
+        collected = await in_pool(Pool.BULK, self._store.retention.collect, max_age_days)
+        await in_pool(Pool.BULK, self._hosts.remote_jobs.clean, max_age_days)
         return collected
 
     async def result(self, ref: str) -> DispatchResult:

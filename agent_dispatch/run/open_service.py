@@ -9,11 +9,7 @@ import trio
 from agent_dispatch.claude.conversation import open_claude as open_real_claude
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.claude.launcher import Launcher
-from agent_dispatch.config.paths import (
-    config_path,
-    jobs_path,
-    with_absolute_paths,
-)
+from agent_dispatch.config.paths import config_path, jobs_path, with_absolute_paths
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.command import current_depth
 from agent_dispatch.jobs.origin import Origin

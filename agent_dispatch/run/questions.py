@@ -1,7 +1,7 @@
 """Permission questions of a running job: shown to people, and answered to the agent.
 
 A question is in the job's record, where every surface and every process finds it. Every answer
-comes by the job's mailbox. While a question is open, the clock of its turn is stopped. A model
+comes by the job's mailbox. While a question is open, the clock of its turn is paused. A model
 cannot answer: no tool of ours sends such mail.
 """
 
@@ -25,7 +25,6 @@ from agent_dispatch.core.stream.stdin import (
     denial_line,
     refusal_line,
 )
-from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import Ownership
 from agent_dispatch.jobs.record_format import too_deep
 from agent_dispatch.model.dispatch import OnProgress, Progress
@@ -68,7 +67,7 @@ class _OpenQuestion:
         self.child = child
         self.verdict: Verdict | None = None
         self.decided = trio.Event()
-        self.clock = contextlib.ExitStack()
+        self.pause = contextlib.ExitStack()
 
 
 class Questions:
@@ -80,7 +79,6 @@ class Questions:
         report: OnProgress,
         *,
         on_question: Callable[[Question], object],
-        now: Callable[[], float] = time.time,
     ) -> None:
         """Record questions in the job of `owned`, and report them as progress.
 
@@ -88,12 +86,10 @@ class Questions:
             owned: The job.
             report: Gets a line for each change.
             on_question: Gets each question that a person is asked; must not wait.
-            now: Returns the time to record.
         """
         self._owned = owned
         self._report_progress = report
         self._on_question = on_question
-        self._now = now
         self._open: list[_OpenQuestion] = []
         self._past: list[PastQuestion] = []
         self._recorded_bytes = 0
@@ -106,7 +102,7 @@ class Questions:
         agent: str,
         *,
         patience_s: float | None,
-        standing_still: AbstractContextManager[object],
+        pause: AbstractContextManager[object],
         note: Callable[[Verdict], object],
     ) -> None:
         """Take a permission request of `child`, and answer it later. Returns at once.
@@ -116,7 +112,7 @@ class Questions:
             request: Its request.
             agent: The agent of that claude.
             patience_s: How long the question waits for a person; None: nobody is asked.
-            standing_still: Entered while the question is open.
+            pause: Entered while the question is open; stops the clock of the turn.
             note: Gets the verdict.
         """
         call = request.request
@@ -127,7 +123,7 @@ class Questions:
             and same_input(call.input, allowed.input)
         ):
             self._allow_once = None
-            self._past.append(msgspec.structs.replace(allowed, asked_at=self._now(), agent=agent))
+            self._past.append(msgspec.structs.replace(allowed, asked_at=time.time(), agent=agent))
             self._record()
             child.start_soon(say, child, allowance_line(request))
         elif patience_s is None:
@@ -139,11 +135,11 @@ class Questions:
                 id=uuid.uuid4().hex[:12],
                 tool=call.tool_name,
                 input=call.input,
-                asked_at=self._now(),
+                asked_at=time.time(),
                 agent=agent,
             )
             entry = _OpenQuestion(question, request, child, note)
-            entry.clock.enter_context(standing_still)
+            entry.pause.enter_context(pause)
             self._open.append(entry)
             self._record()
             self._report(f"Waiting for permission: {call.tool_name}")
@@ -168,11 +164,11 @@ class Questions:
             if entry.child is child and entry.request.request_id == request_id:
                 self._close(entry, Verdict.WITHDRAWN)
 
-    def take_answer(self, _mail: Mail, answer: Answer) -> None:
+    def take_answer(self, answer: Answer) -> None:
         """Close the question that was answered; the first answer counts."""
         for entry in list(self._open):
             if entry.question.id == answer.question and answer.answer.is_answer:
-                self._close(entry, answer.answer, answer.answered_by, self._now())
+                self._close(entry, answer.answer, answer.answered_by, time.time())
 
     async def _wait_for_answer(self, entry: _OpenQuestion, patience_s: float) -> None:
         """Wait for the answer and pass it on; if cancelled, withdraw the question."""
@@ -206,7 +202,7 @@ class Questions:
         entry.verdict = verdict
         entry.note(verdict)
         entry.decided.set()
-        entry.clock.close()
+        entry.pause.close()
         self._record()
         self._report(f"Permission {_SAID[verdict]}: {entry.question.tool}")
 

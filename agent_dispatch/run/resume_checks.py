@@ -1,4 +1,4 @@
-"""Whether a conversation may be resumed, as far as the records of jobs say."""
+"""Whether a call may resume a session, as far as the records of jobs say."""
 
 from agent_dispatch.core.dialogue.record import agent_of_session
 from agent_dispatch.errors import DispatchError, InvalidRequestError
@@ -9,7 +9,7 @@ from agent_dispatch.run.plan import Plan
 from agent_dispatch.threads import in_thread
 
 
-async def check_owner(store: JobStore, remote_jobs: RemoteJobs, plan: Plan) -> None:
+async def check_session_agent(store: JobStore, remote_jobs: RemoteJobs, plan: Plan) -> None:
     """Refuse to resume the conversation of another agent.
 
     It would go on in this agent's directory, with its rights. A conversation stays on its host.
@@ -42,7 +42,9 @@ async def check_owner(store: JobStore, remote_jobs: RemoteJobs, plan: Plan) -> N
         )
 
 
-async def check_not_around(store: JobStore, parent: str | None, session_id: str | None) -> None:
+async def check_session_not_around(
+    store: JobStore, parent: str | None, session_id: str | None
+) -> None:
     """Refuse to resume the conversation in which this call is made: it would wait for itself.
 
     Args:

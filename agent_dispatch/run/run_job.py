@@ -8,8 +8,9 @@ process of the run is left, and the next reader settles the record.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import msgspec
 import trio
@@ -32,8 +33,6 @@ from agent_dispatch.run.accounts import Account
 from agent_dispatch.run.messages import Messages
 from agent_dispatch.run.questions import Questions
 from agent_dispatch.threads import in_own_thread
-
-T = TypeVar("T")
 
 CancelledBy = Callable[[str], DispatchResult]
 """Returns the result of cancelled work; takes who cancelled it."""
@@ -64,7 +63,7 @@ class JobRun:
         """Every claude that was started for it."""
         self.helpers: list[Child] = []
         """Every other program that was started for it."""
-        self.cancelled: CancelledBy = nothing_begun(owned)
+        self.cancelled: CancelledBy = partial(cancelled_before_start, owned)
         """Replaced by the work once something has begun."""
         self.nursery = nursery
         """For work beside the run; cancelled when the run has ended."""
@@ -72,52 +71,29 @@ class JobRun:
         """The bookings of its runs, once they may start."""
         self._on_progress = on_progress
         self._is_ending = False
-        self._mail_handlers: dict[str, OnMail] = {}
-        self._unhandled: dict[str, list[Mail]] = {}
         self._on_event = on_event
         self.questions = Questions(owned, self.report, on_question=self._on_question)
-        self.on_mail(ANSWER_MAIL, Answer, self.questions.take_answer)
         self.messages = Messages(owned)
-        self.on_mail(MESSAGE_MAIL, MessageBody, self.messages.take)
         self.cancel = cancel
         """Cancels the work; takes who wants it."""
         self.interrupt = cancel
         """Ends the work but keeps what was said; takes who wants it. Replaced by work that can be
         interrupted."""
-        self.on_mail(KEEP_MAIL, Keep, self._keep)
 
     @property
     def tree_ended(self) -> bool:
         """No process of it is left."""
         return all(child.ended for child in (*self.children, *self.helpers))
 
-    def on_mail(self, kind: str, body: type[T], handle: Callable[[Mail, T], object]) -> None:
-        """Handle the mail of one kind, first what has arrived already.
-
-        Args:
-            kind: The kind that the sender gave it.
-            body: The type of its body; mail with another body is ignored.
-            handle: Must not wait. It answers in the job's record (`Ownership.note`).
-        """
-        decoder = msgspec.json.Decoder(body)
-
-        def decode_and_handle(mail: Mail) -> None:
-            try:
-                decoded = decoder.decode(mail.body)
-            except msgspec.DecodeError:  # From another version.
-                return
-            handle(mail, decoded)
-
-        self._mail_handlers[kind] = decode_and_handle
-        for mail in self._unhandled.pop(kind, ()):
-            decode_and_handle(mail)
-
     def take_mail(self, mail: Mail) -> None:
-        """Give mail to its handler, or keep it until there is one."""
-        if (handle := self._mail_handlers.get(mail.kind)) is not None:
-            handle(mail)
-        else:
-            self._unhandled.setdefault(mail.kind, []).append(mail)
+        """Do what mail asks for; the replies go into the job's record (`Ownership.note`)."""
+        with suppress(msgspec.DecodeError):  # The body is from another version.
+            if mail.kind == ANSWER_MAIL:
+                self.questions.take_answer(msgspec.json.decode(mail.body, type=Answer))
+            elif mail.kind == MESSAGE_MAIL:
+                self.messages.take(mail, msgspec.json.decode(mail.body, type=MessageBody))
+            elif mail.kind == KEEP_MAIL:
+                self._keep(msgspec.json.decode(mail.body, type=Keep))
 
     def report(self, progress: Progress) -> None:
         """Record progress and pass it on, with keys masked."""
@@ -133,7 +109,7 @@ class JobRun:
                 partial(in_own_thread, self._on_event, event, abandon_on_cancel=True)
             )
 
-    def _keep(self, _mail: Mail, keep: Keep) -> None:
+    def _keep(self, keep: Keep) -> None:
         # If this process is killed meanwhile, the job counts as cancelled, not as lost.
         self.nursery.start_soon(self.owned.mark_cancelled, keep.by)
         self.mark_ending()
@@ -208,12 +184,15 @@ async def run_job(
             cancelling.over = True
             nursery.cancel_scope.cancel()
     except Exception as bug:
-        said = f"Bug in agent-dispatch: {bug!r}. Please report it."
-        result = refused(owned.job.agent, said)
+        text = f"Bug in agent-dispatch: {bug!r}. Please report it."
+        result = refused(owned.job.agent, text)
         raise
     finally:
         if result is None:
-            result = (nothing_begun(owned) if run is None else run.cancelled)(cancelling.by)
+            if run is None:
+                result = cancelled_before_start(owned, cancelling.by)
+            else:
+                result = run.cancelled(cancelling.by)
         # The steps have bounds of their own, of 2, 20, 20 and 10 seconds.
         with trio.CancelScope(shield=True):
             if not result.success and await owned.ends_with_its_parent():
@@ -262,14 +241,10 @@ class _Cancelling:
                     await self._owned.mark_cancelled(self.by)
 
 
-def nothing_begun(owned: Ownership) -> CancelledBy:
-    """Make the result of a job that is cancelled before anything was started for it."""
-
-    def cancelled(by: str) -> DispatchResult:
-        no_session = NextStep(kind=StepKind.RESUME, agent=owned.job.agent)
-        return refused(owned.job.agent, f"Cancelled by {by}.", ErrorType.CANCELLED, (no_session,))
-
-    return cancelled
+def cancelled_before_start(owned: Ownership, by: str) -> DispatchResult:
+    """Return the result of a job that was cancelled before anything was started for it."""
+    no_session = NextStep(kind=StepKind.RESUME, agent=owned.job.agent)
+    return refused(owned.job.agent, f"Cancelled by {by}.", ErrorType.CANCELLED, (no_session,))
 
 
 def _with_parent(result: DispatchResult, parent: str | None) -> DispatchResult:

@@ -57,15 +57,15 @@ class Runner:
         """It runs a background job, which may wait for a usage limit to reset."""
         self._calls: dict[str, Ownership] = {}
         """The calls that run in this process, by the ids of their jobs."""
-        self._housekeeping = Housekeeping(store.retention.prune, parts.limits.sessions.sweep)
+        self.housekeeping = Housekeeping(store.retention.prune, parts.limits.sessions.sweep)
 
     async def call(
         self,
         plan: Plan,
-        ref: bool,
         on_progress: OnProgress,
         limit: TimeLimit,
         *,
+        ref: bool = False,
         tree: str | None = None,
     ) -> DispatchResult:
         """Run one dispatch whose caller waits, under a record of its own.
@@ -74,9 +74,9 @@ class Runner:
 
         Args:
             plan: What to run.
-            ref: The caller gets the id in place of the answer: keep the record until `gc`.
             on_progress: Called with the job's id first, then with what happens.
             limit: How long the agent may take.
+            ref: The caller gets the id in place of the answer: keep the record until `gc`.
             tree: The tree of runs that it belongs to; None: it begins one.
 
         Raises:
@@ -84,7 +84,9 @@ class Runner:
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
         work = partial(self._dispatch, plan, limit)
-        return await self._run_call(plan.request, plan.settings, ref, tree, on_progress, work)
+        return await self._run_call(
+            plan.request, plan.settings, work, on_progress, ref=ref, tree=tree
+        )
 
     async def dialogue(
         self, plan: DialoguePlan, on_progress: OnProgress, *, tree: str | None = None
@@ -99,7 +101,7 @@ class Runner:
         work = partial(self._dialogue, plan)
         request = as_dispatch(plan.request)
         return dialogue_from_result(
-            await self._run_call(request, plan.settings, False, tree, on_progress, work)
+            await self._run_call(request, plan.settings, work, on_progress, tree=tree)
         )
 
     async def background(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
@@ -141,14 +143,13 @@ class Runner:
         self,
         request: DispatchRequest,
         settings: Settings,
-        ref: bool,
-        tree: str | None,
-        on_progress: OnProgress,
         work: Work,
+        on_progress: OnProgress,
+        *,
+        ref: bool = False,
+        tree: str | None,
     ) -> DispatchResult:
-        tidy = None
-        if self._housekeeping.is_due:
-            tidy = partial(self._housekeeping.run, settings)
+        """Do the work of a call under a record, which is removed if it need not be kept."""
         job = self._store.new_job(
             request, kind=JobKind.CALL, parent=self._parent, tree=tree, ref=ref
         )
@@ -160,7 +161,7 @@ class Runner:
                     work,
                     on_progress,
                     on_behalf_of="its caller",
-                    beside=tidy,
+                    beside=partial(self.housekeeping.run_if_due, settings),
                     on_event=self._on_event,
                 )
             finally:
@@ -170,11 +171,6 @@ class Runner:
             # The id fetches nothing any more, so the caller must get the whole answer now.
             return msgspec.structs.replace(result, job_id=None)
         return result
-
-    async def tidy(self, settings: Settings) -> None:
-        """Remove old records, if it is time; raises nothing but `Cancelled`."""
-        if self._housekeeping.is_due:
-            await self._housekeeping.run(settings)
 
     def keep_record(self, job_id: str) -> None:
         """Keep the record of a call until `gc`, because its client gave up. Returns at once.

@@ -13,9 +13,7 @@ from typing import Any
 import msgspec
 import trio
 
-from agent_dispatch.config.paths import (
-    require_named_config,
-)
+from agent_dispatch.config.paths import require_named_config
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core import group_job
 from agent_dispatch.core.command import current_depth
@@ -50,9 +48,9 @@ from agent_dispatch.run.jobs import Jobs
 from agent_dispatch.run.parallel import dispatch_parallel, run_group
 from agent_dispatch.run.parts import RunParts
 from agent_dispatch.run.plan import Plan, plan_dialogue, plan_members, plan_run
+from agent_dispatch.run.resume_checks import check_session_agent, check_session_not_around
 from agent_dispatch.run.run_job import JobRun
 from agent_dispatch.run.runner import Runner
-from agent_dispatch.run.sessions import check_not_around, check_owner
 from agent_dispatch.run.single_flight import SingleFlight
 from agent_dispatch.run.time_limit import TimeLimit
 from agent_dispatch.threads import DirectoryThreads
@@ -140,7 +138,7 @@ class Service:
     async def plan(self, request: DispatchRequest) -> Plan:
         """Check a request and plan its run, as `dispatch` does."""
         plan = plan_run(await self._planner.snapshot(), request)
-        await check_owner(self._store, self._hosts.remote_jobs, plan)
+        await check_session_agent(self._store, self._hosts.remote_jobs, plan)
         return plan
 
     def kept_answer(self, plan: Plan) -> DispatchResult | None:
@@ -164,17 +162,17 @@ class Service:
         options: CallOptions,
     ) -> DispatchResult:
         """Give a planned dispatch to its host, or to a new or shared run on this machine."""
-        await check_owner(self._store, self._hosts.remote_jobs, plan)
+        await check_session_agent(self._store, self._hosts.remote_jobs, plan)
         if plan.agent.host is not None:
             fresh = options.fresh or options.alone
             return await self._hosts.call(
                 plan.agent, plan.request, on_progress, ref=options.ref, fresh=fresh, tree=tree
             )
-        await check_not_around(self._store, self._parent, plan.request.session_id)
+        await check_session_not_around(self._store, self._parent, plan.request.session_id)
         if options.ref and plan.settings.call_retention_days == 0:
             # Records of other calls are not kept, so a ref needs a run of its own.
             options = msgspec.structs.replace(options, alone=True)
-        start = partial(self._runner.call, plan, options.ref, tree=tree)
+        start = partial(self._runner.call, plan, ref=options.ref, tree=tree)
         result = await self._flight.dispatch(plan, on_progress, start, options)
         if not result.cached or result.job_id is None or await self.jobs.is_recorded(result.job_id):
             return result
@@ -204,7 +202,7 @@ class Service:
         if plan.agent.host is not None:
             job = await self._hosts.submit(plan.agent, plan.request, tree=self._tree)
             return result_of_job(await self._follow(job, on_progress))
-        await check_not_around(self._store, self._parent, plan.request.session_id)
+        await check_session_not_around(self._store, self._parent, plan.request.session_id)
 
         async def start(report: OnProgress, _limit: TimeLimit) -> DispatchResult:
             # The worker keeps the time itself, from when its agent starts.
@@ -336,7 +334,8 @@ class Service:
         """
         plan = plan_dialogue(await self._planner.snapshot(), request)
         if not plan.is_local:
-            return await dialogue_across_hosts(plan.request, self._dispatch_alone, on_progress)
+            dispatch = partial(self.dispatch, options=CallOptions(alone=True))
+            return await dialogue_across_hosts(plan.request, dispatch, on_progress)
         return await self._runner.dialogue(plan, on_progress, tree=self._tree)
 
     async def dialogue_detached(
@@ -352,18 +351,14 @@ class Service:
         """
         plan = plan_dialogue(await self._planner.snapshot(), request)
         if not plan.is_local:
-            return await dialogue_across_hosts(plan.request, self._dispatch_alone, on_progress)
+            dispatch = partial(self.dispatch, options=CallOptions(alone=True))
+            return await dialogue_across_hosts(plan.request, dispatch, on_progress)
         fields = {
             "agents": [plan.request.requester, plan.request.responder],
             "max_rounds": plan.request.max_rounds,
         }
         job = await self._workers.submit(as_dispatch(plan.request), fields=fields)
         return dialogue_from_result(result_of_job(await self._follow(job, on_progress)))
-
-    async def _dispatch_alone(
-        self, request: DispatchRequest, on_progress: OnProgress
-    ) -> DispatchResult:
-        return await self.dispatch(request, on_progress, CallOptions(alone=True))
 
     # -- background jobs
 
@@ -426,7 +421,7 @@ class Service:
 
     async def cache_stats(self) -> CacheStats:
         """Return how full the cache is and how often it helped."""
-        return self._flight.stats((await self._planner.snapshot()).settings.cache)
+        return self._flight.stats((await self.settings()).cache)
 
     async def cache_clear(self) -> CacheCleared:
         """Forget all answers that are kept."""
@@ -443,10 +438,10 @@ class Service:
     async def tidy(self) -> None:
         """Remove old records as the settings say; a broken configuration removes nothing."""
         try:
-            settings = (await self._planner.snapshot()).settings
+            settings = await self.settings()
         except DispatchError:
             return  # Callers that need the configuration get the error.
-        await self._runner.tidy(settings)
+        await self._runner.housekeeping.run_if_due(settings)
 
     # -- configuration
 

@@ -147,7 +147,7 @@ class SingleFlight:
         finally:
             if self._runs.get(key) is run:
                 del self._runs[key]
-            run.end()
+            run.over.set()
 
     def _keep(
         self, key: bytes, result: DispatchResult, generation: int, settings: CacheSettings
@@ -173,14 +173,14 @@ class _Caller:
         self.scope = trio.CancelScope()
         self._left_s = plan.timeout_s
 
-    def stand_still(self, now: float) -> None:
-        """Stop its clock while a person is asked something."""
+    def pause(self, now: float) -> None:
+        """Pause its clock while a person is asked something."""
         if self.deadline != math.inf:
             self._left_s = self.deadline - now
             self.scope.deadline = self.deadline = math.inf
 
-    def go_on(self, now: float) -> None:
-        """Let its clock go on."""
+    def resume(self, now: float) -> None:
+        """Start its clock, or let it go on."""
         if self.deadline == math.inf:
             self.deadline = now + self._left_s
 
@@ -208,11 +208,8 @@ class _SharedRun:
         for caller in self._callers:
             caller.on_progress(progress)
 
-    def end(self) -> None:
-        """Give its callers the result or the failure."""
-        self.over.set()
-
     async def wait(self, caller: _Caller) -> DispatchResult:
+        """Wait for the answer, at most until the deadline of the caller."""
         if self.job_id is not None:
             same = Progress(f"asked the same already, job {self.job_id[-8:]}", self.job_id)
             caller.on_progress(with_agent(caller.agent, same, 0))
@@ -221,7 +218,9 @@ class _SharedRun:
         try:
             with caller.scope:
                 await self.over.wait()
-            return self._answer(caller)
+            if self.failure is not None:
+                raise _copy_of(self.failure)
+            return self._out_of_time(caller) if self.result is None else self.result
         finally:
             self._callers.remove(caller)
             self._retime()
@@ -232,13 +231,6 @@ class _SharedRun:
                 # No caller gets it, but a bug must still be raised.
                 if self.failure is not None and not isinstance(self.failure, DispatchError):
                     raise _copy_of(self.failure)
-
-    def _answer(self, caller: _Caller) -> DispatchResult:
-        if self.failure is not None:
-            raise _copy_of(self.failure)
-        if self.result is None:
-            return self._out_of_time(caller)
-        return self.result
 
     def _out_of_time(self, caller: _Caller) -> DispatchResult:
         error = (
@@ -254,12 +246,12 @@ class _SharedRun:
         if not self.limit.has_begun or not self._callers:
             return
         now = trio.current_time()
-        if self.limit.stands_still:
+        if self.limit.is_paused:
             for caller in self._callers:
-                caller.stand_still(now)
+                caller.pause(now)
             return
         for caller in self._callers:
-            caller.go_on(now)
+            caller.resume(now)
         last = max(caller.deadline for caller in self._callers)
         for caller in self._callers:
             # Callers whose deadline equals the run's get the run's own timeout result.

@@ -11,7 +11,7 @@ import trio
 class TimeLimit:
     """How long a turn may take, counted from its start.
 
-    The limit can be moved while the turn goes on. Its clock stops while a person is asked
+    The limit can be moved while the turn goes on. Its clock is paused while a person is asked
     something.
     """
 
@@ -20,18 +20,18 @@ class TimeLimit:
 
         Args:
             timeout_s: Seconds.
-            on_change: A method to call when the clock starts, stops and goes on. It is referenced
-                weakly, because its object may hold this one.
+            on_change: A method to call when the clock starts, is paused, or goes on. It is
+                referenced weakly, because its object may hold this one.
         """
         self.scope = trio.CancelScope()
         self.has_begun = False
-        self.stood_still_s = 0.0
-        """How long the clock was stopped, without a stop that goes on."""
+        self.paused_s = 0.0
+        """How long the clock was paused, not counting a pause that goes on."""
         self._timeout_s = timeout_s
         self._on_change = None if on_change is None else weakref.WeakMethod(on_change)
-        self._holders = 0
+        self._pauses = 0
+        self._paused_at = math.inf
         self._began = 0.0
-        self._stands_since = math.inf
         self._deadline = math.inf
 
     @property
@@ -42,7 +42,7 @@ class TimeLimit:
     @property
     def left_s(self) -> float:
         """Seconds that are left, once the clock has started."""
-        now = self._stands_since if self.stands_still else trio.current_time()
+        now = self._paused_at if self.is_paused else trio.current_time()
         return max(self._deadline - now, 0.0)
 
     @property
@@ -58,27 +58,27 @@ class TimeLimit:
         self._changed()
 
     @property
-    def stands_still(self) -> bool:
-        """The clock is stopped."""
-        return self._holders > 0
+    def is_paused(self) -> bool:
+        """The clock is paused."""
+        return self._pauses > 0
 
     @contextlib.contextmanager
-    def standing_still(self) -> Iterator[None]:
-        """Stop the clock for as long as the block runs; several blocks may overlap."""
-        self._holders += 1
-        if self._holders == 1:
-            self._stands_since = trio.current_time()
+    def paused(self) -> Iterator[None]:
+        """Pause the clock for as long as the block runs; several blocks may overlap."""
+        self._pauses += 1
+        if self._pauses == 1:
+            self._paused_at = trio.current_time()
             self.scope.deadline = math.inf
             self._changed()
         try:
             yield
         finally:
-            self._holders -= 1
-            if not self._holders:
-                stood_s = trio.current_time() - self._stands_since
-                self.stood_still_s += stood_s
-                self._began += stood_s
-                self._deadline += stood_s
+            self._pauses -= 1
+            if not self._pauses:
+                pause_s = trio.current_time() - self._paused_at
+                self.paused_s += pause_s
+                self._began += pause_s
+                self._deadline += pause_s
                 self.scope.deadline = self._deadline
                 self._changed()
 

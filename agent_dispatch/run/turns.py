@@ -150,7 +150,7 @@ class Turns:
                 event,
                 self._agent.name,
                 patience_s=self._question_s,
-                standing_still=self._limit.standing_still(),
+                pause=self._limit.paused(),
                 note=partial(self.transcript.note_decision, event.request.tool_use_id),
             )
         else:

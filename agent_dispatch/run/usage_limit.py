@@ -1,7 +1,7 @@
 """Wait for the account's usage limit to reset, in the middle of a background job.
 
 The job stays `running`, and its worker keeps the lock of the session. Meanwhile it has no slot and
-no claude, and the clock of the run is stopped.
+no claude, and the clock of the run is paused.
 """
 
 import time

@@ -39,8 +39,8 @@ _ALONE_S = 0.5
 """How long the start of the agent waits for the first look; later they overlap."""
 _MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_SETTINGS = 1000
-_MAX_PRINTS = 2000
-_MAX_PRINT_BYTES = 4 * 1024 * 1024
+_MAX_FINGERPRINTS = 2000
+_MAX_FINGERPRINT_BYTES = 4 * 1024 * 1024
 """Larger files are compared by size and time."""
 
 _STATUS = (
@@ -120,10 +120,10 @@ class WorkTrees:
         status_part, _, refs = printed.partition(b"\0\0")
         status = parse_status(status_part)
         paths = list(status.entries)
-        prints = await self._prints(tree, paths, status.head)
+        fingerprints = await self._fingerprints(tree, paths, status.head)
         ids = filter(is_oid, refs.decode(errors="replace").split())
         known = dict.fromkeys([*filter(None, [status.head]), *ids])
-        return Look(status=status, prints=prints), list(known)
+        return Look(status=status, prints=fingerprints), list(known)
 
     async def after(self, tree: _Tree, before: Look, known: list[str]) -> TreeChanges | None:
         """Look at a tree again, and return what changed."""
@@ -134,16 +134,18 @@ class WorkTrees:
         ids, _, trees = rest.partition(b"\n\0")
         status = parse_status(status_part)
         paths = [*before.status.entries, *new_untracked(before.status, status)]
-        prints = await self._prints(tree, paths, status.head)
-        look = Look(status=status, prints=prints)
+        fingerprints = await self._fingerprints(tree, paths, status.head)
+        look = Look(status=status, prints=fingerprints)
         commits = parse_commits(filter(is_oid, ids.decode(errors="replace").split()), trees)
         return changes(before, look, commits, prefix=tree.prefix)
 
-    async def _prints(self, tree: _Tree, paths: list[str], head: str | None) -> Mapping[str, str]:
+    async def _fingerprints(
+        self, tree: _Tree, paths: list[str], head: str | None
+    ) -> Mapping[str, str]:
         if not paths:
             return {}
         algorithm = "sha256" if head is not None and len(head) == 64 else "sha1"
-        look = partial(_prints, tree.top, paths, algorithm)
+        look = partial(_fingerprints, tree.top, paths, algorithm)
         return await self._threads.run(tree.top, look)
 
     async def _git(self, tree: _Tree, script: str, stdin: bytes = b"") -> bytes | None:
@@ -251,29 +253,29 @@ def _settings(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield key, value
 
 
-def _prints(top: str, paths: Iterable[str], algorithm: str) -> dict[str, str]:
+def _fingerprints(top: str, paths: Iterable[str], algorithm: str) -> dict[str, str]:
     """Return a fingerprint of each file; a missing file is left out."""
-    prints = {}
-    for path in islice(paths, _MAX_PRINTS):
+    fingerprints = {}
+    for path in islice(paths, _MAX_FINGERPRINTS):
         try:
-            prints[path] = _print(os.path.join(top, path), algorithm)
+            fingerprints[path] = _fingerprint(os.path.join(top, path), algorithm)
         except OSError:
             continue
-    return prints
+    return fingerprints
 
 
-def _print(path: str, algorithm: str) -> str:
+def _fingerprint(path: str, algorithm: str) -> str:
     about = os.lstat(path)
     if stat.S_ISLNK(about.st_mode):
         return f"link {os.readlink(path)}"
     if not stat.S_ISREG(about.st_mode):
         return "no file"
-    if about.st_size > _MAX_PRINT_BYTES:
+    if about.st_size > _MAX_FINGERPRINT_BYTES:
         return f"{about.st_size} bytes, {about.st_mtime_ns}"
     # It may have been replaced meanwhile.
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as file:
-        content = file.read(_MAX_PRINT_BYTES)
+        content = file.read(_MAX_FINGERPRINT_BYTES)
     digest = hashlib.new(algorithm, b"blob %d\0" % len(content), usedforsecurity=False)
     digest.update(content)
     return digest.hexdigest()

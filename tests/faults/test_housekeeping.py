@@ -92,10 +92,11 @@ async def test_a_failure_of_housekeeping_is_reported_and_ends_nothing(
 ) -> None:
     reported: list[str] = []
     housekeeping = Housekeeping(prune, tidy, report=reported.append)
-    assert housekeeping.is_due
-    assert not housekeeping.is_due
-    await housekeeping.run(Settings())
+    await housekeeping.run_if_due(Settings())
     assert [text for text in said if text not in "".join(reported)] == []
+    reported.clear()
+    await housekeeping.run_if_due(Settings())  # Not due again for an hour.
+    assert reported == []
 
 
 async def test_a_refused_thread_for_housekeeping_is_reported_and_ends_nothing(
@@ -106,7 +107,7 @@ async def test_a_refused_thread_for_housekeeping_is_reported_and_ends_nothing(
 
     monkeypatch.setattr("agent_dispatch.run.housekeeping.in_pool", refuse)
     reported: list[str] = []
-    await Housekeeping(leaving, lambda: None, report=reported.append).run(Settings())
+    await Housekeeping(leaving, lambda: None, report=reported.append).run_if_due(Settings())
     assert "can't start new thread" in "".join(reported)
 
 
@@ -120,7 +121,7 @@ async def test_cancelled_housekeeping_still_reports() -> None:
 
     housekeeping = Housekeeping(slow, done.set, report=reported.append)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(housekeeping.run, Settings())
+        nursery.start_soon(housekeeping.run_if_due, Settings())
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert reported == []

@@ -60,7 +60,7 @@ class Dispatcher:
     ) -> DispatchResult:
         prompt = check_request(request)
         plan = Plan(request=request, agent=agent, settings=settings, prompt=prompt)
-        return await self._runner.call(plan, False, on_progress, TimeLimit(plan.timeout_s))
+        return await self._runner.call(plan, on_progress, TimeLimit(plan.timeout_s))
 
 
 class Bench:

@@ -317,14 +317,14 @@ async def test_the_limit_comes_back_when_the_patient_caller_leaves(
     assert hasty.result.error == "Timed out after 10 s."
 
 
-async def test_the_time_of_all_callers_stands_still_while_a_person_is_asked(
+async def test_the_time_of_all_callers_is_paused_while_a_person_is_asked(
     call: MakeCall, runs: Runs, autojump_clock: MockClock
 ) -> None:
     runs.begin.set()
     patient = await call().begin(40)
     hasty = await call().begin(20)
     await trio.sleep(10)
-    with runs.limits[0].standing_still():
+    with runs.limits[0].paused():
         await trio.sleep(1000)
         late = await call().begin(15)
         await trio.sleep(1000)

@@ -40,19 +40,21 @@ async def test_who_was_told_of_its_beginning_goes_with_its_last_user(
     assert gone() is None
 
 
-async def test_it_stands_still_until_all_that_hold_it_let_it_go(autojump_clock: MockClock) -> None:
+async def test_it_is_paused_until_the_last_of_several_pauses_ends(
+    autojump_clock: MockClock,
+) -> None:
     limit = TimeLimit(10)
-    with limit.standing_still():
+    with limit.paused():
         await trio.sleep(100)
     with limit.scope:
         limit.begin()
         await trio.sleep(4)
-        with limit.standing_still():
+        with limit.paused():
             await trio.sleep(50)
-            with limit.standing_still():
+            with limit.paused():
                 await trio.sleep(50)
             await trio.sleep(50)
-        assert limit.stood_still_s == 250
+        assert limit.paused_s == 250
         await trio.sleep_forever()
     assert trio.current_time() == 260
     assert limit.timeout_s == 10
