@@ -22,7 +22,6 @@ def run_cli(argv: Sequence[str], shell: Shell) -> int:
 
     Args:
         argv: Without the program's name.
-        shell: Streams and environment of this call.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 the command line or the schema it names is wrong,
@@ -96,7 +95,6 @@ def show_help(topic: str = "", /, *, shell: Shell) -> int:
 
     Args:
         topic: The command or the topic; without it, all commands are listed.
-        shell: Streams and environment of this call.
     """
     name = ALIASES.get(topic, topic)
     if not topic:

@@ -88,7 +88,6 @@ def completion(shell_name: str, line: str = "", /, *, shell: Shell) -> int:
     Args:
         shell_name: bash, zsh or fish; `words` is how the scripts ask for candidates.
         line: For `words`: the words up to the cursor, one a line, and a dot.
-        shell: Streams and environment of this call.
     """
     if shell_name == _ASK:
         write_lines(shell, _candidates(line.removesuffix(".").split("\n")[:-1], shell))

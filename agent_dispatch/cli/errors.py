@@ -40,7 +40,6 @@ def show_error(shell: Shell, message: str, tips: Sequence[str], kind: str = "") 
     """Write the block of an error on stderr; nothing is written there after it.
 
     Args:
-        shell: Streams and environment of this call.
         message: What happened; any text.
         tips: The tips.
         kind: The type of error, if it has one.

@@ -65,7 +65,7 @@ def topic_page(topic: str, shell: Shell) -> list[str]:
 
 
 def _title(text: str, shell: Shell) -> str:
-    return paint(text, Colour.NAME, shell.stdout, shell.environ)
+    return paint(text, Colour.NAME, shell)
 
 
 def command_page(name: str, shell: Shell) -> list[str]:

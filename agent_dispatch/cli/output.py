@@ -19,8 +19,6 @@ _SEQUENCE = re.compile(
 """Escape sequences (ECMA-48): CSI, OSC, the other strings to their line's end, and short ones."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters except tab and newline, and the marks that change the direction of text."""
-
-
 _UNBOUNDED_COLUMNS = 1_000
 
 
@@ -87,13 +85,13 @@ def dollars(usd: float) -> str:
     return f"${usd:.2f}" if usd == 0 or usd >= 0.01 else f"${usd:.4f}"
 
 
-def columns_of(stream: TextIO, environ: Mapping[str, str]) -> int:
+def columns_of(shell: Shell) -> int:
     """The width of the terminal, or `COLUMNS` for a file or pipe; without either, very wide."""
-    if stream.isatty():
+    if shell.stdout.isatty():
         # Some terminals do not know their size.
         with contextlib.suppress(OSError):
-            return os.get_terminal_size(stream.fileno()).columns or _UNBOUNDED_COLUMNS
-    columns = environ.get("COLUMNS", "")
+            return os.get_terminal_size(shell.stdout.fileno()).columns or _UNBOUNDED_COLUMNS
+    columns = shell.environ.get("COLUMNS", "")
     return int(columns) if columns.isdecimal() and int(columns) else _UNBOUNDED_COLUMNS
 
 
@@ -107,9 +105,11 @@ def is_plain_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return stream.isatty() and environ.get("TERM", "dumb") != "dumb"
 
 
-def paint(text: str, colour: Colour, stream: TextIO, environ: Mapping[str, str]) -> str:
-    """Colour the text if `stream` is a terminal and NO_COLOR (https://no-color.org) is not set."""
-    if environ.get("NO_COLOR") or not is_plain_terminal(stream, environ):
+def paint(text: str, colour: Colour, shell: Shell, stream: TextIO | None = None) -> str:
+    """Colour text for stdout, or for `stream`, if that is a terminal and wants colour."""
+    is_terminal = is_plain_terminal(stream or shell.stdout, shell.environ)
+    # https://no-color.org
+    if not is_terminal or shell.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{colour}m{text}\x1b[0m"
 
@@ -142,7 +142,7 @@ def remark(shell: Shell, text: str, colour: Colour | None = None) -> None:
     """Write a remark on stderr, after the answer so far."""
     shown = printable(text)
     if colour is not None:
-        shown = paint(shown, colour, shell.stderr, shell.environ)
+        shown = paint(shown, colour, shell, shell.stderr)
     with _delivery():
         shell.stdout.flush()
     say(shell, f"{shown}\n")

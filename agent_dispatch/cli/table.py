@@ -21,7 +21,6 @@ def table(
 
     Args:
         rows: Printable cells, all rows of one length.
-        shell: Says how wide the terminal is, and whether there is colour.
         headings: The first line.
         colours: For each row, the colours of cells by their place; the last cell has none.
     """
@@ -29,11 +28,11 @@ def table(
         return []
     every = [headings, *rows] if headings else rows
     widths = [max(map(cell_width, column)) for column in zip(*every, strict=True)][:-1]
-    room = columns_of(shell.stdout, shell.environ) - sum(widths) - len(GAP) * len(widths)
+    room = columns_of(shell) - sum(widths) - len(GAP) * len(widths)
     lines = []
     if headings:
         line = _line(headings, widths, room, {}, shell)
-        lines.append(paint(line, Colour.FAINT, shell.stdout, shell.environ))
+        lines.append(paint(line, Colour.FAINT, shell))
     for place, row in enumerate(rows):
         lines.append(_line(row, widths, room, colours[place] if colours else {}, shell))
     return lines
@@ -48,5 +47,5 @@ def _line(
 ) -> str:
     cells = [pad(cell, width) for cell, width in zip(row, widths, strict=False)]
     for place, colour in colours.items():
-        cells[place] = paint(cells[place], colour, shell.stdout, shell.environ)
+        cells[place] = paint(cells[place], colour, shell)
     return GAP.join([*cells, fit(row[-1], max(room, _FEWEST_COLUMNS))]).rstrip()

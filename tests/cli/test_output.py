@@ -14,7 +14,7 @@ from agent_dispatch.cli.output import (
     paint,
     printable,
 )
-from tests.cli.support import Stream
+from tests.cli.support import World
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,8 @@ def test_a_time_is_shown_in_the_zone_of_this_machine(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_colour_is_for_terminals_whose_owner_wants_it(
-    terminal: bool, environ: dict[str, str], painted: bool
+    world: World, terminal: bool, environ: dict[str, str], painted: bool
 ) -> None:
-    text = paint("ok", Colour.GOOD, Stream(terminal=terminal), environ)
+    world.terminal, world.environ = terminal, environ
+    text = paint("ok", Colour.GOOD, world.shell())
     assert text == ("\x1b[32mok\x1b[0m" if painted else "ok")

@@ -70,7 +70,6 @@ def add(
         allowed_tools: Tools granted, separated by commas, like "Bash(git log:*),Read".
         disallowed_tools: Tools forbidden, separated by commas.
         json: Print the change as JSON.
-        shell: Streams and environment of this call.
     """
     if not directory:
         from agent_dispatch.cli.setup.project_offers import no_directory
@@ -131,7 +130,6 @@ def update(
         verify: The command that checks its work when a call asks for that, like "make test"; no
             shell runs it. "none" clears it.
         json: Print the change as JSON.
-        shell: Streams and environment of this call.
     """
     check_agent(timeout, max_budget_usd, permission_mode, is_new=False)
     if permission_prompts.strip():
@@ -160,7 +158,6 @@ def remove(name: str, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         name: The agent.
         json: Print the change as JSON.
-        shell: Streams and environment of this call.
     """
     return _show_change(remove_agent(open_registry(shell), name), shell, as_json=json)
 
@@ -171,7 +168,6 @@ def list_agents(*, long: bool = False, json: bool = False, shell: Shell) -> int:
     Args:
         long: Show the whole description, MCP servers, groups and permissions too.
         json: Print what the MCP tool `list_agents` answers.
-        shell: Streams and environment of this call.
     """
     registry = open_registry(shell)
     agents = registry.list_agents()
@@ -221,7 +217,6 @@ def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         name: The agent.
         json: Print what the MCP tool `inspect_agent` answers.
-        shell: Streams and environment of this call.
     """
     registry = open_registry(shell)
     config = registry.load()
@@ -258,7 +253,6 @@ def import_agents(
         file: The YAML file.
         overwrite: Replace agents and groups that the config already has.
         json: Print the report as JSON.
-        shell: Streams and environment of this call.
     """
     from agent_dispatch.config.yaml_import import import_yaml
 

@@ -28,7 +28,7 @@ def agent_table(agents: Sequence[AgentSummary], shell: Shell) -> list[str]:
     """One row for each agent, sorted by name: health, place, and its description or problem."""
     agents = sorted(agents, key=lambda agent: agent.name)
     is_terminal = shell.stdout.isatty()
-    most = columns_of(shell.stdout, shell.environ) // 3
+    most = columns_of(shell) // 3
     rows = [
         (
             one_line(agent.name),
@@ -47,7 +47,7 @@ def agent_table(agents: Sequence[AgentSummary], shell: Shell) -> list[str]:
 def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
     """One agent of `list --long`; `width` is that of the longest name."""
     indent = " " * (width + 2)
-    name = paint(pad(one_line(agent.name), width), Colour.NAME, shell.stdout, shell.environ)
+    name = paint(pad(one_line(agent.name), width), Colour.NAME, shell)
     lines = [f"{name}  {_health(agent.healthy, shell)}  {_place(agent)}"]
     if agent.problem:
         lines.append(f"{indent}problem: {one_line(agent.problem)}")
@@ -87,7 +87,7 @@ def _named(*items: tuple[str, Sequence[str] | None]) -> str:
 
 def _health(healthy: bool, shell: Shell) -> str:
     word, colour = ("ok    ", Colour.GOOD) if healthy else ("broken", Colour.BAD)
-    return paint(word, colour, shell.stdout, shell.environ)
+    return paint(word, colour, shell)
 
 
 def detail_lines(
@@ -127,7 +127,7 @@ def detail_lines(
         *_rights_rows(details),
         *(("warning", one_line(warning)) for warning in details.warnings or ()),
     ]
-    title = paint(one_line(details.name), Colour.NAME, shell.stdout, shell.environ)
+    title = paint(one_line(details.name), Colour.NAME, shell)
     return [title, *(f"  {label:<18}{text}" for label, text in rows if text)]
 
 

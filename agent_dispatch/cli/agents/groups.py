@@ -54,7 +54,6 @@ def group(
         member: AGENT or AGENT=USE_FOR, as often as there are members; `update` adds or changes it.
         remove_member: With `update`: an agent that leaves the group.
         json: Print what there is, or what was changed, as JSON.
-        shell: Streams and environment of this call.
     """
     options = {
         "--description": description,
@@ -130,7 +129,7 @@ def _show_list(groups: Sequence[GroupDetails], shell: Shell) -> None:
         return
     width = max(cell_width(one_line(group.name)) for group in groups)
     for group in groups:
-        name = paint(pad(one_line(group.name), width), Colour.NAME, shell.stdout, shell.environ)
+        name = paint(pad(one_line(group.name), width), Colour.NAME, shell)
         agents = listing([member.agent for member in group.members]) or "no members"
         lines = [f"{name}  {agents}"]
         if group.description:
@@ -140,7 +139,7 @@ def _show_list(groups: Sequence[GroupDetails], shell: Shell) -> None:
 
 
 def _show_details(details: GroupDetails, shell: Shell) -> None:
-    lines = [paint(one_line(details.name), Colour.NAME, shell.stdout, shell.environ)]
+    lines = [paint(one_line(details.name), Colour.NAME, shell)]
     if details.description:
         lines += ["  description", *_indented(details.description)]
     if details.shared_context:

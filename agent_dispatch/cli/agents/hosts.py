@@ -50,7 +50,6 @@ def hosts(
         lease_seconds: How long a call goes on there without its caller, 5 to 3600; by default 120.
         from_: For install: a wheel file, or the URL of one, to install there.
         json: Print JSON.
-        shell: Streams and environment of this call.
     """
     if action not in _ACTIONS:
         raise InvalidRequestError(f"Unknown action: {action!r}. Use one of: {', '.join(_ACTIONS)}.")

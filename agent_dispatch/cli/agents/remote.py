@@ -31,7 +31,6 @@ def add_remote(
     """Register a directory of a host there, and link the agent here.
 
     Args:
-        shell: Streams and environment of this call.
         name: The name of the agent, here and there.
         host: A host of the configuration.
         directory: It must exist there; `~` is that user's.

@@ -64,7 +64,6 @@ def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: 
         real: Use the installed Claude Code instead of the stand-in; that costs money.
         watch: Show several dispatches at once and a dialogue in the view of `watch`.
         json: Print the result as JSON and nothing else.
-        shell: Streams and environment of this call.
     """
     claude = None if real else [sys.executable, "-I", "-S", stand_in.__file__]
     with closing(shell.start_fork_server()) as fork_server:
@@ -172,4 +171,4 @@ def _command_here(shell: Shell) -> str:
 
 
 def _title(text: str, shell: Shell) -> str:
-    return paint(text, Colour.NAME, shell.stdout, shell.environ)
+    return paint(text, Colour.NAME, shell)

@@ -36,7 +36,6 @@ def doctor(*, host: str = "", strict: bool = False, json: bool = False, shell: S
         host: Check this host of the configuration instead, over the link that a run uses.
         strict: Fail on warnings too.
         json: Print the checks as JSON.
-        shell: Streams and environment of this call.
     """
     bad = {Status.FAIL, Status.WARN} if strict else {Status.FAIL}
     checks = _checks_of(host, shell) if host else _checks(shell)
@@ -77,7 +76,7 @@ def _checks(shell: Shell) -> Iterator[Check]:
 
 
 def _lines(check: Check, shell: Shell) -> Iterable[str]:
-    word = paint(f"{check.status:<4}", _COLOURS[check.status], shell.stdout, shell.environ)
+    word = paint(f"{check.status:<4}", _COLOURS[check.status], shell)
     yield f"{word}  {one_line(check.name)}: {one_line(check.message)}"
     if check.fix is not None:
         yield f"      fix: {one_line(check.fix)}"

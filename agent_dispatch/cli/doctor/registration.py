@@ -50,7 +50,6 @@ def check_registration(shell: Shell, directories: Sequence[str]) -> Iterator[Che
     """Check the registration of user scope, and everything that overrides it.
 
     Args:
-        shell: Streams and environment of this call.
         directories: The directories of the agents.
     """
     try:

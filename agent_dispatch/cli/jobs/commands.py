@@ -56,7 +56,6 @@ def jobs(
         mine: Only jobs that were started from this directory.
         limit: How many, 1 to 1000.
         json: Print what the MCP tool `dispatch_jobs` answers.
-        shell: Streams and environment of this call.
     """
     check_range("--limit", limit, 1, MAX_LISTED)
     if status:
@@ -112,7 +111,6 @@ def job(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         json: Print the whole record.
-        shell: Streams and environment of this call.
     """
     found = read_job(shell, job_id)
     if json:
@@ -137,7 +135,6 @@ def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: She
         job_id: The beginning or the end of its id, at least 4 digits; or `last`.
         keep: Interrupt the agent; its last words become the job's result.
         json: Print what the MCP tool `dispatch_cancel` answers.
-        shell: Streams and environment of this call.
     """
     import trio
 
@@ -176,7 +173,6 @@ def gc(*, max_age_days: float = 7, dry_run: bool = False, json: bool = False, sh
         max_age_days: Days since a job ended; 0 removes every job that has ended.
         dry_run: Only print what would be removed.
         json: Print what the MCP tool `dispatch_gc` answers, and the ids.
-        shell: Streams and environment of this call.
     """
     check_range("--max-age-days", max_age_days, 0, MAX_AGE_DAYS)
     collected = open_store(shell).retention.collect(max_age_days, dry_run=dry_run)

@@ -63,7 +63,6 @@ def wait(
         job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         timeout_seconds: Seconds to wait at most; by default no limit on a terminal, else 60.
         json: Print what the MCP tool `dispatch_wait` answers, with the whole result.
-        shell: Streams and environment of this call.
     """
     store = open_store(shell)
     if timeout_seconds is None:
@@ -104,7 +103,6 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
         job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         follow: Keep printing until the job ends; the exit status is then that of `wait`.
         json: Print JSON; with --follow one line per message, and one at the end.
-        shell: Streams and environment of this call.
     """
     if not follow:
         found = read_job(shell, job_id)

@@ -22,7 +22,6 @@ def questions(*, json: bool = False, shell: Shell) -> int:
 
     Args:
         json: Print the list as JSON.
-        shell: Streams and environment of this call.
     """
     found = waiting_questions(open_store(shell))
     if open_remote_jobs(shell).ids():
@@ -53,7 +52,6 @@ def answer(
         answer: allow or deny.
         question: The id of the question; by default the oldest of the job.
         json: Print the outcome as JSON.
-        shell: Streams and environment of this call.
     """
     check_choice("The answer", answer, _ANSWERS)
     full = find_job(open_store(shell), job_id, open_remote_jobs(shell))

@@ -33,7 +33,6 @@ def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
         job_id: The beginning or the end of its id, at least 4 digits; or `last`.
         text: What the agent should know or do.
         json: Print the outcome as JSON.
-        shell: Streams and environment of this call.
     """
     store = open_store(shell)
     full = find_job(store, job_id, open_remote_jobs(shell))

@@ -39,7 +39,6 @@ def stats(*, since: str = "7d", by: str = "agent", json: bool = False, shell: Sh
         since: A period such as 7d or 24h, or a date such as 2026-11-02.
         by: Group by agent, day, caller or model.
         json: Print an array with an object for each group.
-        shell: Streams and environment of this call.
     """
     grouping, now = _grouping(by), time.time()
     begin = since_time(since, now)
@@ -89,13 +88,13 @@ def _table(found: Sequence[Row], everything: Row, by: By, shell: Shell) -> Itera
     cells = [headings, *(_cells(row, with_timeout=with_timeout) for row in listed)]
     widths = [max(map(cell_width, column)) for column in zip(*cells, strict=True)]
     taken = sum(widths) + len(_GAP) * len(widths)
-    room = max(_FEWEST_NAME_COLUMNS, columns_of(shell.stdout, shell.environ) - taken)
+    room = max(_FEWEST_NAME_COLUMNS, columns_of(shell) - taken)
     width = min(room, max(map(cell_width, (by.upper(), *names))))
     lines = [
         _GAP.join((pad(fit(name, width), width), *_right(row, widths)))
         for name, row in zip((by.upper(), *names), cells, strict=True)
     ]
-    yield paint(lines[0], Colour.FAINT, shell.stdout, shell.environ)
+    yield paint(lines[0], Colour.FAINT, shell)
     yield from lines[1:]
     if everything.failures:
         kinds = ", ".join(f"{number} {one_line(kind)}" for kind, number in _kinds(everything))

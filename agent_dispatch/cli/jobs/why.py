@@ -38,7 +38,6 @@ def why(job_id: str = NEWEST, /, *, json: bool = False, shell: Shell) -> int:
     Args:
         job_id: The beginning or the end of its id, at least 4 digits; by default the newest job.
         json: Print an array of objects with what, value and where.
-        shell: Streams and environment of this call.
     """
     job = read_job(shell, job_id)
     reasons = list(reasons_for(job, shell))[:MAX_LINES]

@@ -92,7 +92,6 @@ def run(
         background: Start a background job, print its id and return at once.
         stream: Print a line for each thing the agent does.
         json: Print the result as the MCP tool `dispatch` answers it.
-        shell: Streams and environment of this call.
     """
     check_call_timeout(timeout_seconds)
     if response_format:
@@ -144,7 +143,6 @@ def try_agent(
         timeout_seconds: Seconds for this run, 10 to 7200; 0 takes the agent's own.
         stream: Print a line for each thing the agent does.
         json: Print the result as the MCP tool `dispatch` answers it.
-        shell: Streams and environment of this call.
     """
     return run(name, task, timeout_seconds=timeout_seconds, stream=stream, json=json, shell=shell)
 
@@ -159,7 +157,6 @@ def parallel(
         aggregate: The agent that combines all answers into one.
         stream: Print a line for each thing the agents do.
         json: Print what the MCP tool `dispatch_parallel` answers, nothing cut.
-        shell: Streams and environment of this call.
     """
     members = read_members(read_text(shell, file, "The list of tasks"))
     ended = _in_foreground(
@@ -198,7 +195,6 @@ def dialogue(
         timeout_seconds: Seconds for all of it, 10 to 7200; 0 gives each turn its agent's own.
         stream: Print a line for each thing the agents do.
         json: Print what the MCP tool `dispatch_dialogue` answers, nothing cut.
-        shell: Streams and environment of this call.
     """
     check_call_timeout(timeout_seconds)
     check_range("--max-rounds", max_rounds, 1, MAX_ROUNDS)

@@ -46,7 +46,6 @@ def run_in_foreground(
     the runs notice that and end them.
 
     Args:
-        shell: Streams and environment of this call.
         fork_server: Started before Trio was.
         call: What to do with the service.
         style: How progress is shown on stderr.

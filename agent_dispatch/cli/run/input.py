@@ -10,7 +10,6 @@ def read_text(shell: Shell, name: str, what: str) -> str:
     """Read the file `name`, or stdin for `-`.
 
     Args:
-        shell: Streams and environment of this call.
         name: The argument of the command.
         what: The subject of an error, such as "The task".
 

@@ -134,7 +134,7 @@ def make_asker(
     def say(text: str) -> None:
         # If the terminal is gone, the question stays open.
         with contextlib.suppress(OSError):
-            shell.stderr.write(paint(text, Colour.DOUBTFUL, shell.stderr, shell.environ))
+            shell.stderr.write(paint(text, Colour.DOUBTFUL, shell, shell.stderr))
             shell.stderr.flush()
 
     return TerminalAsker(shell.stdin.fileno, say, silence)

@@ -74,7 +74,6 @@ def init(
         all: Add all projects that Claude Code knows as agents, without asking.
         yes: Replace a foreign registration of the name without asking.
         json: Print what was done as JSON.
-        shell: Streams and environment of this call.
     """
     consents = partial(_consent, shell, yes=yes)
     if client or print_:

@@ -91,7 +91,6 @@ def register_client(
     """Write our entry into the file of a client, and offer what Claude Code knows as agents.
 
     Args:
-        shell: Streams and environment of this call.
         name: The client.
         consents: Asked before an entry of our name that starts something else is replaced.
         add_all: Add all projects that Claude Code knows.

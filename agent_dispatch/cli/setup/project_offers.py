@@ -45,7 +45,6 @@ def offer_projects(
 
     Args:
         registry: Gets the new agents.
-        shell: Streams and environment of this call.
         add_all: Add all without asking.
         as_json: Show nothing and ask nothing.
         reports: Warn if Claude Code's configuration cannot be read.

@@ -63,7 +63,6 @@ def register(
     """Make the user-scope registration equal to `wanted`; its environment variables are kept.
 
     Args:
-        shell: Streams and environment of this call.
         wanted: The registration.
         consents: Asked, with the reasons, before a foreign registration is replaced.
     """

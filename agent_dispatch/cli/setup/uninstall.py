@@ -67,7 +67,6 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
     Args:
         yes: Do not ask.
         json: Print what was done as JSON.
-        shell: Streams and environment of this call.
     """
     config = config_path(shell.environ)
     if not yes and not _consents(_places(read_record(str(config)), shell.environ), shell):

@@ -75,7 +75,6 @@ def watch(job_id: str = "", /, *, shell: Shell) -> int:
 
     Args:
         job_id: Open this job: the beginning or the end of its id, at least 4 digits, or `last`.
-        shell: Streams and environment of this call.
     """
     import trio
 
@@ -120,7 +119,6 @@ async def follow_changes(
     """Print a line for each change, until no job runs.
 
     Args:
-        shell: Streams and environment of this call.
         watcher: Looks at the jobs.
         only: Print this job's changes alone; empty for all.
         may_end: Whether no more jobs will start.

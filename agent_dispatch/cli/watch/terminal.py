@@ -63,7 +63,6 @@ async def watch_terminal(
     The terminal is as it was when this returns, also if cancelled.
 
     Args:
-        shell: Streams and environment of this call.
         watcher: Looks at the jobs.
         service: Does what the keys ask for.
         opened: The job to begin with; empty for the list.
