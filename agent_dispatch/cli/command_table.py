@@ -71,30 +71,30 @@ SECTIONS = (
         "add",
         {
             "list": Command(
-                "agents.commands:list_agents",
+                "agents.show:list_agents",
                 "List all agents, their health and permissions.",
                 "agent-dispatch list",
             ),
             "describe": Command(
-                "agents.commands:describe",
+                "agents.show:describe",
                 "Show the full configuration of one agent.",
                 "agent-dispatch describe infra",
                 completes=(Kind.AGENT,),
             ),
             "add": Command(
-                "agents.commands:add",
+                "agents.change:add",
                 "Register a project directory as an agent.",
                 "agent-dispatch add infra ~/projects/infra",
                 reads=Reads.NOTHING,
             ),
             "update": Command(
-                "agents.commands:update",
+                "agents.change:update",
                 "Change an agent: permissions, timeout, model, budget.",
                 'agent-dispatch update infra --allowed-tools "Read,Bash(git log:*)"',
                 completes=(Kind.AGENT,),
             ),
             "remove": Command(
-                "agents.commands:remove",
+                "agents.change:remove",
                 "Remove an agent from the config.",
                 "agent-dispatch remove infra",
                 completes=(Kind.AGENT,),
@@ -112,7 +112,7 @@ SECTIONS = (
                 completes=(Kind.HOST_ACTION,),
             ),
             "import": Command(
-                "agents.commands:import_agents",
+                "agents.import_yaml:import_agents",
                 "Import agents from an agents.yaml.",
                 "agent-dispatch import agents.yaml",
                 reads=Reads.NOTHING,
@@ -153,12 +153,12 @@ SECTIONS = (
         "tail",
         {
             "jobs": Command(
-                "jobs.commands:jobs",
+                "jobs.show:jobs",
                 "List the newest jobs.",
                 "agent-dispatch jobs --status failed",
             ),
             "job": Command(
-                "jobs.commands:job",
+                "jobs.show:job",
                 "Show one job and its answer.",
                 "agent-dispatch job 3f9a01c2",
                 completes=(Kind.JOB,),
@@ -186,7 +186,7 @@ SECTIONS = (
                 reads=Reads.JOBS,
             ),
             "send": Command(
-                "jobs.send:send",
+                "jobs.act:send",
                 "Tell a running agent something more.",
                 'agent-dispatch send last "Leave the tests as they are"',
                 completes=(Kind.JOB,),
@@ -200,7 +200,7 @@ SECTIONS = (
                 reads=Reads.JOBS,
             ),
             "cancel": Command(
-                "jobs.commands:cancel",
+                "jobs.act:cancel",
                 "Cancel a pending or running job.",
                 "agent-dispatch cancel last",
                 completes=(Kind.JOB,),
@@ -220,7 +220,7 @@ SECTIONS = (
                 reads=Reads.JOBS,
             ),
             "gc": Command(
-                "jobs.commands:gc",
+                "jobs.act:gc",
                 "Remove old jobs and their answers.",
                 "agent-dispatch gc --max-age-days 30",
                 reads=Reads.JOBS,

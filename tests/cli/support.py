@@ -16,12 +16,7 @@ from agent_dispatch.cli.app import run_cli
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
-from agent_dispatch.model.dialogue import (
-    DialogueRequest,
-    DialogueResult,
-    DialogueTurn,
-    Role,
-)
+from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, DialogueTurn, Role
 from agent_dispatch.model.dispatch import (
     NO_OPTIONS,
     CallOptions,

@@ -5,11 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_dispatch.cli.setup.claude_cli import (
-    ClaudeConfigError,
-    ask_claude,
-    read_claude_config,
-)
+from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, ask_claude, read_claude_config
 from agent_dispatch.config.project.claude_settings import claude_config_path
 
 ENVIRON = {"PATH": "/usr/bin:/bin"}

@@ -6,12 +6,7 @@ import msgspec
 import trio
 
 from agent_dispatch.claude.fork_server import ForkServer
-from agent_dispatch.cli.run.ended import (
-    Ended,
-    dialogue_result,
-    dispatch_result,
-    parallel_result,
-)
+from agent_dispatch.cli.run.ended import Ended, dialogue_result, dispatch_result, parallel_result
 from agent_dispatch.cli.run.foreground import Call, T, run_in_foreground
 from agent_dispatch.cli.run.progress import Style
 from agent_dispatch.jobs.errors import UnknownJobError

@@ -32,6 +32,7 @@ from agent_dispatch.model.dispatch import (
 from agent_dispatch.model.job import JobKind
 from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.model.parallel import ParallelResult
+from agent_dispatch.remote.caller.remote_jobs import RemoteJob, RemoteJobs
 from tests.cli.support import JOB_ID, FakeService, Stream, World
 from tests.jobs.support import CANCELLED, DONE, FAILED, end, ended, running
 
@@ -162,9 +163,14 @@ def test_a_listing_is_of_the_jobs_that_were_started_from_here(
         claim = store.create(store.new_job(request, kind=JobKind.BACKGROUND))
         store.release(claim)
         ids[place] = claim.job.id
+        elsewhere = msgspec.structs.replace(claim.job, id=IdSource().next())
+        RemoteJobs(str(jobs_dir)).create(
+            RemoteJob(id=elsewhere.id, host="gpu", agent="infra", noted_at=0, job=elsewhere)
+        )
+        ids[f"{place} on gpu"] = f"{elsewhere.id}@gpu"
     monkeypatch.chdir(tmp_path / "here")
     assert world.run("jobs", "--mine", "--json") == 0
-    assert [row["id"] for row in world.answer()] == [ids["here"]]
+    assert {row["id"] for row in world.answer()} == {ids["here"], ids["here on gpu"]}
     assert world.run("jobs", "--mine", "--agent", "db") == 0
     assert world.out == "No jobs of db from here.\n"
 

@@ -3,15 +3,7 @@
 import msgspec
 import pytest
 
-from agent_dispatch.cli.watch.keys import (
-    Command,
-    CommandKind,
-    Mode,
-    View,
-    follow,
-    keys_in,
-    press,
-)
+from agent_dispatch.cli.watch.keys import Command, CommandKind, Mode, View, follow, keys_in, press
 from agent_dispatch.cli.watch.rows import Item, as_trees, item_of, matching
 from agent_dispatch.cli.watch.screen import Scene, draw
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Evidence

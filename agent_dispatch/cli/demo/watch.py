@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from agent_dispatch.cli.event_loop import run_trio, status_after, until_signal
 from agent_dispatch.cli.output import is_plain_terminal
 from agent_dispatch.cli.shell import Shell, open_store
-from agent_dispatch.cli.signals import until_signal
-from agent_dispatch.cli.watch.command import Watcher, follow_changes, status_of
+from agent_dispatch.cli.watch.command import Watcher, follow_changes
 from agent_dispatch.model.dialogue import DialogueRequest
 from agent_dispatch.model.dispatch import DispatchRequest, Member
 
@@ -34,7 +34,7 @@ def watch_demo(
     watcher = Watcher(open_store(shell))
     opening = shell.open_service(environ=environ, fork_server=fork_server, claude=claude)
 
-    async def show() -> int | Exception:
+    async def show() -> int:
         async with opening as service:
             if shell.stdin.isatty() and is_plain_terminal(shell.stdout, environ):
                 from agent_dispatch.cli.watch.terminal import watch_terminal
@@ -44,25 +44,18 @@ def watch_demo(
                     await trio.sleep(_LAST_LOOK_S)
 
                 return await watch_terminal(shell, watcher, service, beside=work)
-            return await until_signal(partial(_in_lines, shell, watcher, service), lambda: None)
+            in_lines = partial(_work_and_print, shell, watcher, service)
+            return status_after(await until_signal(in_lines))
 
-    return status_of(trio.run(show))
+    return run_trio(show)
 
 
-async def _in_lines(shell: Shell, watcher: Watcher, service: "Service") -> int | Exception:
+async def _work_and_print(shell: Shell, watcher: Watcher, service: "Service") -> None:
     done = trio.Event()
-    ended: list[int | Exception] = []
     async with trio.open_nursery() as nursery:
-
-        async def follow() -> None:
-            ended.append(await follow_changes(shell, watcher, may_end=done.is_set))
-            # Either the work has ended, or stdout has lost its reader and the work is useless.
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(follow)
+        nursery.start_soon(partial(follow_changes, shell, watcher, may_end=done.is_set))
         await _work(service)
         done.set()
-    return ended[0]
 
 
 async def _work(service: "Service") -> None:

@@ -8,6 +8,7 @@ from agent_dispatch.cli.doctor.check import Check, Status
 from agent_dispatch.cli.doctor.claude import check_claude
 from agent_dispatch.cli.doctor.clients import check_clients
 from agent_dispatch.cli.doctor.config import check_config
+from agent_dispatch.cli.doctor.host import ask_host
 from agent_dispatch.cli.doctor.jobs import check_jobs, check_money
 from agent_dispatch.cli.doctor.registration import check_registration
 from agent_dispatch.cli.output import Colour, counted, one_line, paint, write_json, write_lines
@@ -38,7 +39,7 @@ def doctor(*, host: str = "", strict: bool = False, json: bool = False, shell: S
         json: Print the checks as JSON.
     """
     bad = {Status.FAIL, Status.WARN} if strict else {Status.FAIL}
-    checks = _checks_of(host, shell) if host else _checks(shell)
+    checks = ask_host(shell, host) if host else _checks(shell)
     if json:
         found = list(checks)
         ok = not any(check.status in bad for check in found)
@@ -54,12 +55,6 @@ def doctor(*, host: str = "", strict: bool = False, json: bool = False, shell: S
     closing = f"{counted(failed, 'check')} failed." if failed else "All checks passed."
     write_lines(shell, [closing])
     return 1 if failed else 0
-
-
-def _checks_of(host: str, shell: Shell) -> Iterator[Check]:
-    from agent_dispatch.cli.agents.remote import check_remote
-
-    yield from check_remote(shell, open_registry(shell), host)
 
 
 def _checks(shell: Shell) -> Iterator[Check]:

@@ -8,10 +8,7 @@ from pathlib import Path
 from agent_dispatch.cli.doctor.check import Check, Status
 from agent_dispatch.cli.errors import all_tips
 from agent_dispatch.cli.output import counted
-from agent_dispatch.cli.setup.claude_cli import (
-    ClaudeConfigError,
-    read_claude_config,
-)
+from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, read_claude_config
 from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.groups import missing_members
 from agent_dispatch.config.project.claude_files import file_problems

@@ -1,19 +1,55 @@
-"""The checks of `doctor --host`. They run on that host."""
+"""`doctor --host`: ask a host to check itself, and the checks that run there."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from agent_dispatch import __version__
 from agent_dispatch.cli.doctor.check import Check, Status
 from agent_dispatch.cli.doctor.claude import check_claude
+from agent_dispatch.cli.event_loop import call_service
 from agent_dispatch.cli.shell import Shell, open_registry
+from agent_dispatch.config.hosts import host_named
 from agent_dispatch.config.paths import config_path, jobs_path
-from agent_dispatch.errors import ConfigError
+from agent_dispatch.errors import ConfigError, DispatchError
+from agent_dispatch.model.next_step import StepKind
 from agent_dispatch.remote.this_host import path_file, user_name
 
+if TYPE_CHECKING:
+    from agent_dispatch.run.service import Service
+
+_ALL_CHECKS_S = 40.0
 _LOGIND = ("/etc/systemd/logind.conf", "/run/systemd/logind.conf")
+
+
+def ask_host(shell: Shell, name: str) -> list[Check]:
+    """Have a host check itself, over the same link that a run uses.
+
+    Raises:
+        DispatchError: There is no such host.
+    """
+    import trio
+
+    host = host_named(open_registry(shell).load(), name)
+    way = f"ssh {host.ssh}" if host.exec is None else shlex.join(host.exec)
+
+    async def ask(service: "Service") -> list[Check]:
+        with trio.fail_after(_ALL_CHECKS_S):
+            checks = await service.check_host(name)
+        return [Check("link", Status.OK, way), *msgspec.convert(checks, list[Check])]
+
+    try:
+        return call_service(shell, ask)
+    except trio.TooSlowError:
+        return [Check("link", Status.FAIL, f"{way}: no answer for {_ALL_CHECKS_S:g} s")]
+    except DispatchError as error:
+        commands = [step.command for step in error.next_steps if step.kind is StepKind.RUN]
+        return [Check("link", Status.FAIL, f"{way}: {error}", commands[0] if commands else None)]
 
 
 def check_host(shell: Shell) -> Iterator[Check]:

@@ -7,7 +7,7 @@ from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.table import table
 from agent_dispatch.core.questions import answerable, shown_input
 from agent_dispatch.model.dispatch import Evidence
-from agent_dispatch.model.job import Job, JobStatus, JobSummary, summarise
+from agent_dispatch.model.job import Job, JobStatus, JobSummary
 from agent_dispatch.model.message import Message
 from agent_dispatch.model.question import PastQuestion, Question
 
@@ -34,8 +34,8 @@ def job_table(jobs: Sequence[JobSummary], shell: Shell, now: float) -> list[str]
         (
             short_id(job.id),
             age(now - job.created_at),
-            _status(job),
-            " + ".join(map(one_line, agents_of(job))),
+            status_text(job),
+            agent_names(job),
             _took(job, now),
             "" if job.cost_usd is None else dollars(job.cost_usd),
             one_line(job.task),
@@ -46,9 +46,14 @@ def job_table(jobs: Sequence[JobSummary], shell: Shell, now: float) -> list[str]
     return table(rows, shell, headings=_HEADINGS, colours=colours)
 
 
-def agents_of(job: JobSummary) -> list[str]:
+def agents_of(job: Job | JobSummary) -> list[str]:
     """The agents that work on a job."""
     return job.agents or [job.agent]
+
+
+def agent_names(job: Job | JobSummary) -> str:
+    """Their names, in one line."""
+    return " + ".join(map(one_line, agents_of(job)))
 
 
 def _took(job: JobSummary, now: float) -> str:
@@ -64,18 +69,20 @@ def end_line(job: Job) -> list[str]:
     if not job.status.is_terminal:
         return []
     cost = None if job.result is None else job.result.cost_usd
-    parts = [" + ".join(map(one_line, agents_of(summarise(job)))), job.status.value]
+    parts = [agent_names(job), job.status.value]
     if job.completed_at is not None:
         began = job.created_at if job.started_at is None else job.started_at
         parts.append(f"{max(job.completed_at - began, 0):.0f} s")
-    return [" · ".join([*parts, *([] if cost is None else [dollars(cost)])])]
+    if cost is not None:
+        parts.append(dollars(cost))
+    return [" · ".join(parts)]
 
 
 def details(job: Job, now: float) -> list[str]:
     """The lines of `job` above the answer."""
     result = job.result
     rows = [
-        ("status", _status(job)),
+        ("status", status_text(job)),
         ("kind", f"{job.kind}{', kept as a ref' if job.ref else ''}"),
         ("agent", one_line(job.agent)),
         ("host", one_line(job.host or "")),
@@ -88,7 +95,7 @@ def details(job: Job, now: float) -> list[str]:
         ("effort", one_line(job.effort)),
         ("started inside", job.parent or ""),
         ("created", _moment(job.created_at, now)),
-        ("took", "" if job.completed_at is None else _seconds(job.completed_at - job.created_at)),
+        ("took", _took_in_all(job)),
         ("session", one_line(job.session_id or "")),
         ("cost", "" if result is None or result.cost_usd is None else dollars(result.cost_usd)),
         *_evidence_rows(None if result is None else result.evidence),
@@ -99,6 +106,12 @@ def details(job: Job, now: float) -> list[str]:
         ("error", one_line(job.error or "")),
     ]
     return [job.id, *(f"  {label:<16}{text}" for label, text in rows if text)]
+
+
+def _took_in_all(job: Job) -> str:
+    if job.completed_at is None:
+        return ""
+    return f"{max(job.completed_at - job.created_at, 0):.1f} s"
 
 
 def _unreachable(job: Job, now: float) -> str:
@@ -148,7 +161,8 @@ def age(seconds: float) -> str:
     return "0 s"
 
 
-def _status(job: Job | JobSummary) -> str:
+def status_text(job: Job | JobSummary) -> str:
+    """The status, with the kind of a failure or the end of a hold."""
     if job.held_until is not None:
         return f"held until {local_time(job.held_until, '%m-%d %H:%M')}"
     if job.status is JobStatus.FAILED and job.error_type is not None:
@@ -162,7 +176,3 @@ def _beginning(text: str) -> str:
 
 def _moment(seconds: float, now: float) -> str:
     return f"{local_time(seconds, '%Y-%m-%d %H:%M:%S')} ({age(now - seconds)} ago)"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{max(seconds, 0):.1f} s"

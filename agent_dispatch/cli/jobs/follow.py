@@ -5,26 +5,16 @@ import select
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent_dispatch.cli.errors import show_error
+from agent_dispatch.cli.event_loop import call_service
 from agent_dispatch.cli.jobs.display import end_line, short_id
-from agent_dispatch.cli.jobs.lookup import NEWEST, find_job, read_job
-from agent_dispatch.cli.jobs.remote import (
-    is_remote,
-    open_remote_jobs,
-    remote_follow,
-    remote_wait,
-)
+from agent_dispatch.cli.jobs.lookup import NEWEST, find_job, is_remote, open_remote_jobs, read_job
 from agent_dispatch.cli.next_steps import in_shell
-from agent_dispatch.cli.output import (
-    Colour,
-    one_line,
-    remark,
-    write_json,
-    write_lines,
-)
+from agent_dispatch.cli.output import Colour, one_line, remark, write_json, write_lines
 from agent_dispatch.cli.run.results import exit_status, show_parallel, show_result
 from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.core.group_job import member_results, with_whole_answers
@@ -33,10 +23,15 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.job import Job, JobStatus
 from agent_dispatch.model.replies import WaitedFor
 
+if TYPE_CHECKING:
+    from agent_dispatch.run.service import Service
+
 _STILL_RUNNING = 3
 _LOOK_EVERY_S = 1.0
 """Progress is written once a second at most; the end of a job wakes us."""
 _UNWATCHED_LOOK_EVERY_S = 0.05
+_HOST_WAIT_S = 3600.0
+"""How long one wait of `tail --follow` at a host lasts; then the next begins."""
 _WAIT_S = 60.0
 """How long `wait` waits where nobody can press Ctrl-C."""
 
@@ -68,10 +63,7 @@ def wait(
     if timeout_seconds is None:
         timeout_seconds = float("inf") if shell.stdout.isatty() else _WAIT_S
     full = find_job(store, job_id, open_remote_jobs(shell))
-    if is_remote(full):
-        found = remote_wait(shell, full, timeout_seconds, quiet=json)
-    else:
-        found = _wait(shell, store, full, timeout_seconds, quiet=json)
+    found = _wait(shell, store, full, max(timeout_seconds, 0), quiet=json)
     is_over = found.status.is_terminal
     if json:
         fields = msgspec.structs.asdict(worded_record(found))
@@ -88,11 +80,22 @@ def wait(
 
 
 def _wait(shell: Shell, store: JobStore, job_id: str, patience_s: float, *, quiet: bool) -> Job:
+    """Wait for the end of the job; print progress to stderr unless `quiet`."""
     started = time.monotonic()
+
+    def show(line: str) -> None:
+        if not quiet:
+            remark(shell, f"[{time.monotonic() - started:>3.0f} s] {one_line(line)}")
+
+    if is_remote(job_id):
+        return call_service(
+            shell,
+            lambda service: service.jobs.wait(job_id, patience_s, lambda step: show(step.message)),
+        )
     with closing(_looks(store, job_id, patience_s)) as looks:
         for found, new in looks:
-            if new and not quiet and not found.status.is_terminal:
-                remark(shell, f"[{time.monotonic() - started:>3.0f} s] {one_line(new[-1])}")
+            if new and not found.status.is_terminal:
+                show(new[-1])
     return found
 
 
@@ -114,10 +117,7 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
         return 0
     store = open_store(shell)
     full = find_job(store, job_id, open_remote_jobs(shell))
-    if is_remote(full):
-        found = remote_follow(shell, full, as_json=json)
-    else:
-        found = _follow(shell, store, full, as_json=json)
+    found = _follow(shell, store, full, as_json=json)
     if json:
         write_lines(shell, [_compact({"id": found.id, "status": found.status})])
     else:
@@ -126,13 +126,29 @@ def tail(job_id: str = NEWEST, /, *, follow: bool = False, json: bool = False, s
 
 
 def _follow(shell: Shell, store: JobStore, job_id: str, *, as_json: bool) -> Job:
+    """Print each line of progress until the job ends."""
+
+    def show(lines: Sequence[str], clock: str = "") -> None:
+        texts = [
+            _compact({"progress": line}) if as_json else clock + one_line(line) for line in lines
+        ]
+        write_lines(shell, texts, at_once=True)
+
+    if is_remote(job_id):
+
+        async def follow(service: "Service") -> Job:
+            while True:
+                job = await service.jobs.wait(
+                    job_id, _HOST_WAIT_S, lambda progress: show([progress.message])
+                )
+                if job.status.is_terminal:
+                    return job
+
+        return call_service(shell, follow)
     with closing(_looks(store, job_id, float("inf"))) as looks:
         clock = ""
         for found, new in looks:  # noqa: B007 - returned below
-            texts = [
-                _compact({"progress": line}) if as_json else clock + one_line(line) for line in new
-            ]
-            write_lines(shell, texts, at_once=True)
+            show(new, clock)
             # The times of the earlier lines are not known.
             clock = time.strftime("%H:%M:%S  ")
     return found
@@ -140,7 +156,7 @@ def _follow(shell: Shell, store: JobStore, job_id: str, *, as_json: bool) -> Job
 
 def _looks(store: JobStore, job_id: str, patience_s: float) -> Generator[tuple[Job, Sequence[str]]]:
     """Yield a job and its new lines of progress until it has ended or the time has passed."""
-    deadline = time.monotonic() + max(patience_s, 0)
+    deadline = time.monotonic() + patience_s
     shown: Sequence[str] = ()
     while True:
         # Opened before the look, so that it reports every change after it.

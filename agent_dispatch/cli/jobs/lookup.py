@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Iterator
 
+from agent_dispatch.cli.event_loop import call_service
 from agent_dispatch.cli.jobs.display import short_id
-from agent_dispatch.cli.jobs.remote import is_remote, open_remote_jobs, remote_job
 from agent_dispatch.cli.output import counted, fit, one_line
 from agent_dispatch.cli.shell import Shell, open_store
+from agent_dispatch.config.paths import config_path, jobs_path
 from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.ids import is_job_id
@@ -50,6 +51,16 @@ class AmbiguousJobError(InvalidRequestError):
             f"{counted(len(found), 'job')} match {part}. Use more digits.\n{details}",
             NextStep(kind=StepKind.LIST_JOBS),
         )
+
+
+def open_remote_jobs(shell: Shell) -> RemoteJobs:
+    """Open what this machine knows of its jobs on other hosts."""
+    return RemoteJobs(str(jobs_path(shell.environ, config_path(shell.environ))))
+
+
+def is_remote(job_id: str) -> bool:
+    """Whether an id from `find_job` is that of a job on another host."""
+    return "@" in job_id
 
 
 def find_job(store: JobStore, name: str, remote_jobs: RemoteJobs | None = None) -> str:
@@ -96,7 +107,9 @@ def read_job(shell: Shell, name: str) -> Job:
     """Read the job that a person named, here or on another machine, settled."""
     store = open_store(shell)
     full = find_job(store, name, open_remote_jobs(shell))
-    return remote_job(shell, full) if is_remote(full) else store.settle(full)
+    if is_remote(full):
+        return call_service(shell, lambda service: service.jobs.get(full))
+    return store.settle(full)
 
 
 def _newest(store: JobStore, remote_jobs: RemoteJobs | None) -> str:

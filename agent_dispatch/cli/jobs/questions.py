@@ -3,11 +3,10 @@
 import time
 from collections.abc import Iterator
 
+from agent_dispatch.cli.event_loop import call_service
 from agent_dispatch.cli.jobs.display import age, short_id
-from agent_dispatch.cli.jobs.lookup import find_job
-from agent_dispatch.cli.jobs.remote import open_remote_jobs
+from agent_dispatch.cli.jobs.lookup import find_job, open_remote_jobs
 from agent_dispatch.cli.output import Colour, one_line, remark, warn, write_json, write_lines
-from agent_dispatch.cli.service import call_service
 from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.core.questions import QuestionRow, question_rows, shown_input

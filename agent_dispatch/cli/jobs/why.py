@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent_dispatch.cli.jobs.display import short_id
+from agent_dispatch.cli.jobs.display import short_id, status_text
 from agent_dispatch.cli.jobs.lookup import NEWEST, read_job
 from agent_dispatch.cli.output import dollars, fit, one_line, write_json, write_lines
 from agent_dispatch.cli.shell import Shell, open_registry
@@ -63,12 +63,8 @@ def reasons_for(job: Job, shell: Shell) -> Iterator[Reason]:
 
 
 def _outcome(job: Job) -> str:
-    if job.status is JobStatus.FAILED and job.error_type is not None:
-        return f"{job.status}: {job.error_type}"
-    result = job.result
-    if result is not None and result.cached:
-        return f"{job.status}, answered from the cache"
-    return job.status.value
+    cached = job.result is not None and job.result.cached
+    return f"{status_text(job)}, answered from the cache" if cached else status_text(job)
 
 
 def _denials(job: Job, record: str) -> Iterator[Reason]:

@@ -4,20 +4,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_dispatch.cli.errors import MisuseError
+from agent_dispatch.cli.event_loop import call_service
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.next_steps import in_shell
-from agent_dispatch.cli.output import (
-    Colour,
-    remark,
-    write_json,
-    write_lines,
-)
-from agent_dispatch.cli.run.ended import (
-    Ended,
-    dialogue_result,
-    dispatch_result,
-    parallel_result,
-)
+from agent_dispatch.cli.output import Colour, remark, write_json, write_lines
+from agent_dispatch.cli.run.ended import Ended, dialogue_result, dispatch_result, parallel_result
 from agent_dispatch.cli.run.input import read_schema, read_text
 from agent_dispatch.cli.run.results import (
     exit_status,
@@ -26,18 +17,13 @@ from agent_dispatch.cli.run.results import (
     show_parallel,
     show_result,
 )
-from agent_dispatch.cli.service import call_service
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.cli.validation import check_call_timeout, check_choice, check_range
 from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.parallel import read_members
 from agent_dispatch.core.request.timeout import call_timeout_s
 from agent_dispatch.model import next_step as steps
-from agent_dispatch.model.dialogue import (
-    DEFAULT_ROUNDS,
-    MAX_ROUNDS,
-    DialogueRequest,
-)
+from agent_dispatch.model.dialogue import DEFAULT_ROUNDS, MAX_ROUNDS, DialogueRequest
 from agent_dispatch.model.dispatch import DispatchRequest
 from agent_dispatch.model.parallel import ParallelAnswer, ParallelResult
 from agent_dispatch.model.replies import Submitted

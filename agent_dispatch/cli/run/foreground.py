@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from agent_dispatch.cli.event_loop import run_trio, until_signal
 from agent_dispatch.cli.run.ended import Ended
 from agent_dispatch.cli.run.progress import ProgressView, Style
 from agent_dispatch.cli.run.terminal_questions import make_asker
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.signals import until_signal
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress, Progress
 from agent_dispatch.model.question import AnsweredBy, Verdict
@@ -61,10 +61,7 @@ def run_in_foreground(
         fork_server=fork_server,
         claude=claude,
     )
-    ended = trio.run(_run, shell, opening, call, style, asks_here)
-    if isinstance(ended, DispatchError):
-        raise ended
-    return ended
+    return run_trio(_run, shell, opening, call, style, asks_here)
 
 
 async def _run(
@@ -73,8 +70,7 @@ async def _run(
     call: Call[T],
     style: Style,
     asks_here: bool,
-) -> Ended[T] | DispatchError:
-    """Make the call; a `DispatchError` is returned, because nurseries would wrap it in a group."""
+) -> Ended[T]:
     view = ProgressView(shell.stderr, style)
     asker = make_asker(shell, view.silent) if asks_here else None
     job_ids: dict[int | None, str] = {}
@@ -87,32 +83,25 @@ async def _run(
         if asker is not None:
             asker.on_progress(progress)
 
-    async def call_and_ask(service: "Service") -> T | DispatchError:
+    async def call_and_ask(service: "Service") -> T:
         async def answer(job_id: str, verdict: Verdict, question_id: str) -> object:
             return await service.jobs.answer(job_id, verdict, AnsweredBy.TERMINAL, question_id)
 
         async with trio.open_nursery() as nursery:
             if asker is not None:
                 nursery.start_soon(asker.ask, answer)
-            result: T | DispatchError
-            try:
-                result = await call(service, on_progress)
-            except DispatchError as error:
-                result = error
+            result = await call(service, on_progress)
             nursery.cancel_scope.cancel()
         return result
 
-    async def serve_call() -> T | DispatchError:
-        try:
-            async with opening as service:
-                try:
-                    return await call_and_ask(service)
-                finally:
-                    if trio.current_effective_deadline() == -math.inf:
-                        with trio.move_on_after(_READ_S, shield=True):
-                            await _read_records(service, job_ids, recorded)
-        except DispatchError as error:
-            return error
+    async def serve_call() -> T:
+        async with opening as service:
+            try:
+                return await call_and_ask(service)
+            finally:
+                if trio.current_effective_deadline() == -math.inf:
+                    with trio.move_on_after(_READ_S, shield=True):
+                        await _read_records(service, job_ids, recorded)
 
     def on_signal() -> None:
         view.on_progress(Progress("Ending the agents; a second signal leaves at once"))
@@ -126,7 +115,7 @@ async def _run(
         view.close()
     if isinstance(outcome, signal.Signals):
         return Ended(None, outcome, recorded)
-    return outcome if isinstance(outcome, DispatchError) else Ended(outcome)
+    return Ended(outcome)
 
 
 async def _read_records(

@@ -7,16 +7,9 @@ from functools import partial
 
 import msgspec
 
-from agent_dispatch.cli.agents.commands import mention_unimported
+from agent_dispatch.cli.agents.import_yaml import mention_unimported
 from agent_dispatch.cli.errors import raise_together
-from agent_dispatch.cli.output import (
-    ask_yes_or_no,
-    note,
-    one_line,
-    warn,
-    write_json,
-    write_lines,
-)
+from agent_dispatch.cli.output import ask_yes_or_no, note, one_line, warn, write_json, write_lines
 from agent_dispatch.cli.setup.byte_code import write_byte_code
 from agent_dispatch.cli.setup.new_config import create_config
 from agent_dispatch.cli.setup.project_offers import next_line, offer_projects

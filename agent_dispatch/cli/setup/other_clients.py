@@ -5,16 +5,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from agent_dispatch.cli.agents.commands import mention_unimported
+from agent_dispatch.cli.agents.import_yaml import mention_unimported
 from agent_dispatch.cli.errors import MisuseError
-from agent_dispatch.cli.output import (
-    note,
-    one_line,
-    warn,
-    write_answer,
-    write_json,
-    write_lines,
-)
+from agent_dispatch.cli.output import note, one_line, warn, write_answer, write_json, write_lines
 from agent_dispatch.cli.setup.byte_code import write_byte_code
 from agent_dispatch.cli.setup.new_config import create_config
 from agent_dispatch.cli.setup.project_offers import next_line, offer_projects
@@ -73,7 +66,7 @@ def is_ours(entry: object) -> bool:
 def print_entry(shell: Shell, name: str) -> int:
     """Print the entry for a client's file, whatever is in that file."""
     if not name:
-        raise MisuseError("--print needs --client.", run("agent-dispatch init --help"))
+        raise MisuseError("--print needs --client.")
     client = _client(name)
     words = command_words(registration_of_this(shell).registration)
     write_answer(shell, entry_text(client, make_entry(client, words, shell.environ)))

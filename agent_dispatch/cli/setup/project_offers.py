@@ -9,15 +9,7 @@ import msgspec
 
 from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.jobs.display import age
-from agent_dispatch.cli.output import (
-    cell_width,
-    one_line,
-    pad,
-    remark,
-    say,
-    warn,
-    write_lines,
-)
+from agent_dispatch.cli.output import cell_width, one_line, pad, remark, say, warn, write_lines
 from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, read_claude_config
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.agents import add_agent

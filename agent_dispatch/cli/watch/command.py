@@ -1,13 +1,14 @@
 """`watch`: a live view of all jobs. It reads the records on disk and owns no job."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from agent_dispatch.cli.event_loop import run_trio, status_after, until_signal
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.jobs.lookup import find_job
-from agent_dispatch.cli.output import OutputError, is_plain_terminal, one_line, write_lines
+from agent_dispatch.cli.output import is_plain_terminal, one_line, write_lines
 from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.cli.watch.rows import KEPT_S, Item, as_trees, item_of
 from agent_dispatch.errors import DispatchError
@@ -76,64 +77,30 @@ def watch(job_id: str = "", /, *, shell: Shell) -> int:
     Args:
         job_id: Open this job: the beginning or the end of its id, at least 4 digits, or `last`.
     """
-    import trio
-
     store = open_store(shell)
     opened = find_job(store, job_id) if job_id else ""
     watcher = Watcher(store)
     if shell.stdin.isatty() and is_plain_terminal(shell.stdout, shell.environ):
         from agent_dispatch.cli.watch.terminal import watch_terminal
 
-        opening = shell.open_service(environ=shell.environ, fork_server=None)
+        async def show() -> int:
+            async with shell.open_service(environ=shell.environ, fork_server=None) as service:
+                return await watch_terminal(shell, watcher, service, opened)
 
-        async def show() -> int | DispatchError:
-            try:
-                async with opening as service:
-                    return await watch_terminal(shell, watcher, service, opened)
-            except DispatchError as error:
-                return error
-
-        return status_of(trio.run(show))
-    from agent_dispatch.cli.signals import until_signal
-
-    async def follow() -> int | Exception:
-        return await follow_changes(shell, watcher, opened)
-
-    return status_of(trio.run(until_signal, follow, lambda: None))
-
-
-def status_of(ended: int | Exception) -> int:
-    """Return the exit status, or raise an error that was returned as a value."""
-    if isinstance(ended, Exception):
-        raise ended
-    return 128 + ended if isinstance(ended, signal.Signals) else ended
-
-
-def _always() -> bool:
-    return True
+        return run_trio(show)
+    return status_after(run_trio(until_signal, partial(follow_changes, shell, watcher, opened)))
 
 
 async def follow_changes(
-    shell: Shell, watcher: Watcher, only: str = "", may_end: Callable[[], bool] = _always
-) -> int | Exception:
+    shell: Shell, watcher: Watcher, only: str = "", may_end: Callable[[], bool] = lambda: True
+) -> None:
     """Print a line for each change, until no job runs.
 
     Args:
         watcher: Looks at the jobs.
         only: Print this job's changes alone; empty for all.
         may_end: Whether no more jobs will start.
-
-    Returns:
-        The exit status, or the error: nurseries would wrap a raised one in a group.
     """
-    try:
-        await _follow(shell, watcher, only, may_end)
-    except (DispatchError, OutputError, OSError) as error:
-        return error
-    return 0
-
-
-async def _follow(shell: Shell, watcher: Watcher, only: str, may_end: Callable[[], bool]) -> None:
     import trio
 
     from agent_dispatch.threads import in_thread

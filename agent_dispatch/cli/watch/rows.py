@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent_dispatch.cli.jobs.display import short_id
-from agent_dispatch.cli.output import one_line
+from agent_dispatch.cli.jobs.display import agent_names, short_id
+from agent_dispatch.cli.output import counted, one_line
 from agent_dispatch.core.questions import shown_input, shown_text
 from agent_dispatch.core.stream.events import ToolInput
 from agent_dispatch.core.stream.progress_text import target_of
@@ -60,7 +60,7 @@ def item_of(job: Job) -> Item:
     """Return the fields of a job that its row shows."""
     return Item(
         id=job.id,
-        agent=agents_of(job),
+        agent=agent_names(job),
         status=status_of(job),
         doing=_doing(job),
         task=one_line(job.task[:_TEXT_CHARS]),
@@ -72,11 +72,6 @@ def item_of(job: Job) -> Item:
         members=tuple(job.members or ()),
         question_id="" if job.question is None else job.question.id,
     )
-
-
-def agents_of(job: Job) -> str:
-    """Return the names of all agents of a job."""
-    return " + ".join(map(one_line, job.agents or [job.agent]))
 
 
 def status_of(job: Job) -> str:
@@ -109,11 +104,11 @@ def evidence_text(evidence: Evidence | None) -> str:
     if evidence is None:
         return ""
     counts = (
-        (evidence.tool_calls, "calls"),
-        (len(evidence.files_changed or ()), "files"),
-        (len(evidence.commits or ()), "commits"),
+        (evidence.tool_calls, "call"),
+        (len(evidence.files_changed or ()), "file"),
+        (len(evidence.commits or ()), "commit"),
     )
-    return ", ".join(f"{count} {noun}" for count, noun in counts if count)
+    return ", ".join(counted(count, noun) for count, noun in counts if count)
 
 
 def as_trees(items: Sequence[Item]) -> list[Row]:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from agent_dispatch.cli.jobs.display import age, short_id
-from agent_dispatch.cli.output import printable
+from agent_dispatch.cli.jobs.display import age, agent_names, short_id
+from agent_dispatch.cli.output import dollars, printable
 from agent_dispatch.cli.watch.keys import Mode, View
-from agent_dispatch.cli.watch.rows import ASKING, Item, Row, agents_of, evidence_text, status_of
+from agent_dispatch.cli.watch.rows import ASKING, Row, evidence_text, status_of
 from agent_dispatch.core.questions import shown_input, shown_text
 from agent_dispatch.model.job import Job, JobStatus
 
@@ -133,7 +133,8 @@ def _row(row: Row, now: float, columns: int, *, wide: bool) -> Text:
     line.append(f"{item.status:<11}", style=_STYLES.get(item.status, ""))
     line.append(f"{age((item.completed_at or now) - item.created_at):<8}")
     if wide:
-        line.append(f"{_cost(item):<9}")
+        cost = "" if item.cost_usd is None else dollars(item.cost_usd)
+        line.append(f"{cost:<9}")
     agent = Text.assemble((row.stem, _FAINT), (item.agent, "bold"))
     agent.truncate(columns - 1, overflow="ellipsis", pad=True)
     line.append_text(agent)
@@ -143,19 +144,15 @@ def _row(row: Row, now: float, columns: int, *, wide: bool) -> Text:
     return line
 
 
-def _cost(item: Item) -> str:
-    return "" if item.cost_usd is None else f"${item.cost_usd:.2f}"
-
-
 def _job(view: View, scene: Scene, job: Job, room: int) -> list[Text]:
     ended = job.completed_at or scene.now
     facts = [status_of(job), age(ended - job.created_at)]
     if job.result is not None:
         if job.result.cost_usd is not None:
-            facts.append(f"${job.result.cost_usd:.4f}")
+            facts.append(dollars(job.result.cost_usd))
         facts.append(evidence_text(job.result.evidence))
     head = Text.assemble(
-        (agents_of(job), "bold"), f" · {' · '.join(filter(None, facts))} · {job.id}"
+        (agent_names(job), "bold"), f" · {' · '.join(filter(None, facts))} · {job.id}"
     )
     body = [_title("Task"), *_wrapped(job.task, scene.width), Text()]
     if members := _members(scene, job):

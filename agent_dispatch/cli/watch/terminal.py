@@ -18,11 +18,11 @@ import trio
 from rich.console import Console, Group
 from rich.live import Live
 
+from agent_dispatch.cli.event_loop import status_after, until_signal
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.jobs.follow import new_lines
 from agent_dispatch.cli.output import one_line
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.signals import until_signal
 from agent_dispatch.cli.watch.command import LOOK_EVERY_S, Seen, Watcher
 from agent_dispatch.cli.watch.keys import Command, CommandKind, View, follow, keys_in, press
 from agent_dispatch.cli.watch.rows import Row, as_trees, matching
@@ -82,8 +82,8 @@ async def watch_terminal(
             nursery.cancel_scope.cancel()
 
     with _keys_as_they_come(shell.stdin.fileno()), screen.live:
-        ended_by = await until_signal(work, lambda: None)
-    return 128 + ended_by if isinstance(ended_by, signal.Signals) else 0
+        ended_by = await until_signal(work)
+    return status_after(ended_by)
 
 
 class _Screen:

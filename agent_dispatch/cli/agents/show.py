@@ -1,10 +1,13 @@
-"""Format agents for people."""
+"""`list` and `describe`: show agents."""
 
 import shlex
 from collections.abc import Sequence
 
+from agent_dispatch.cli.agents.import_yaml import mention_unimported
+from agent_dispatch.cli.event_loop import call_service
 from agent_dispatch.cli.output import (
     Colour,
+    cell_width,
     columns_of,
     fit_end,
     listing,
@@ -12,19 +15,74 @@ from agent_dispatch.cli.output import (
     one_line,
     pad,
     paint,
+    write_json,
+    write_lines,
 )
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.cli.table import table
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.config import AgentConfig, Settings
 from agent_dispatch.model.rights import RightsChange
 
 _INSTRUCTIONS_CHARS = 200
+_PREVIEW_LINES = 40
+"""Of the documents of an agent, as the tool `inspect_agent` shows by default."""
 _RIGHTS_CHANGES = 5
 """The newest, shown; `--json` has more."""
 
 
-def agent_table(agents: Sequence[AgentSummary], shell: Shell) -> list[str]:
+def list_agents(*, long: bool = False, json: bool = False, shell: Shell) -> int:
+    """List all agents, one row each: health, directory, description.
+
+    Args:
+        long: Show the whole description, MCP servers, groups and permissions too.
+        json: Print what the MCP tool `list_agents` answers.
+    """
+    registry = open_registry(shell)
+    agents = registry.list_agents()
+    if json:
+        write_json(shell, agents)
+    elif agents and not long:
+        write_lines(shell, _agent_table(agents, shell))
+    elif agents:
+        agents.sort(key=lambda agent: agent.name)
+        width = max(cell_width(one_line(agent.name)) for agent in agents)
+        for agent in agents:
+            write_lines(shell, _summary_lines(agent, width, shell))
+    else:
+        write_lines(shell, ["No agents yet. Register one with: agent-dispatch add NAME DIRECTORY"])
+    mention_unimported(registry, shell)
+    return 0
+
+
+def describe(name: str, /, *, json: bool = False, shell: Shell) -> int:
+    """Show the full configuration of one agent, and its project files.
+
+    Args:
+        name: The agent.
+        json: Print what the MCP tool `inspect_agent` answers.
+    """
+    registry = open_registry(shell)
+    config = registry.load()
+    configured = config.agents.get(name)
+    preview_lines = _PREVIEW_LINES if json else 0
+    if configured is None or configured.host is None:
+        details = registry.inspect_agent(name, preview_lines)
+    else:
+        details = call_service(shell, lambda service: service.agents.inspect(name, preview_lines))
+    if json:
+        write_json(shell, details)
+        return 0
+    own = configured or AgentConfig(directory=details.directory)
+    if own.host is not None:
+        # Nothing is inherited from our settings: its host reports the effective values.
+        fields = set(AgentConfig.__struct_fields__) & set(AgentDetails.__struct_fields__)
+        own = AgentConfig(**{field: getattr(details, field) for field in fields})
+    write_lines(shell, _detail_lines(details, own, config.settings, shell))
+    return 0
+
+
+def _agent_table(agents: Sequence[AgentSummary], shell: Shell) -> list[str]:
     """One row for each agent, sorted by name: health, place, and its description or problem."""
     agents = sorted(agents, key=lambda agent: agent.name)
     is_terminal = shell.stdout.isatty()
@@ -44,7 +102,7 @@ def agent_table(agents: Sequence[AgentSummary], shell: Shell) -> list[str]:
     return table(rows, shell, colours=colours)
 
 
-def summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
+def _summary_lines(agent: AgentSummary, width: int, shell: Shell) -> list[str]:
     """One agent of `list --long`; `width` is that of the longest name."""
     indent = " " * (width + 2)
     name = paint(pad(one_line(agent.name), width), Colour.NAME, shell)
@@ -90,7 +148,7 @@ def _health(healthy: bool, shell: Shell) -> str:
     return paint(word, colour, shell)
 
 
-def detail_lines(
+def _detail_lines(
     details: AgentDetails, own: AgentConfig, settings: Settings, shell: Shell
 ) -> list[str]:
     """The lines of `describe`; `own` has the values of the agent's own table."""
@@ -108,15 +166,9 @@ def detail_lines(
         ("effort", one_line(details.effort or "")),
         ("fallback model", one_line(details.fallback_model or "")),
         ("max budget", _budget(details, own)),
-        (
-            "permission mode",
-            _mode(details, own),
-        ),
+        ("permission mode", _mode(details, own)),
         ("allowed tools", _tools(own.allowed_tools, settings.default_allowed_tools)),
-        (
-            "disallowed tools",
-            _tools(own.disallowed_tools, settings.default_disallowed_tools),
-        ),
+        ("disallowed tools", _tools(own.disallowed_tools, settings.default_disallowed_tools)),
         *_own_rows(details),
         ("project files", listing(files) or "none"),
         ("mcp servers", listing(details.mcp_servers)),

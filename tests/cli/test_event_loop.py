@@ -7,7 +7,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from agent_dispatch.cli.signals import LEAVE_WITHIN_S, until_signal
+from agent_dispatch.cli.event_loop import LEAVE_WITHIN_S, run_trio, until_signal
+from agent_dispatch.errors import DispatchError
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -33,13 +34,30 @@ def handling(signum: signal.Signals, handler: signal.Handlers) -> Iterator[None]
         signal.signal(signum, before)
 
 
+@pytest.mark.parametrize(
+    "error", [DispatchError("refused"), BrokenPipeError(), KeyboardInterrupt()]
+)
+def test_an_error_is_raised_without_the_groups_of_the_nurseries(error: BaseException) -> None:
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    async def work() -> None:
+        async with trio.open_nursery() as outer, trio.open_nursery() as inner:
+            outer.start_soon(trio.sleep_forever)
+            inner.start_soon(fail)
+
+    with pytest.raises(type(error)):
+        run_trio(work)
+
+
 async def test_what_the_work_returns_is_returned() -> None:
     async def work() -> str:
         await trio.lowlevel.checkpoint()
         return "answer"
 
     with trio.fail_after(5):
-        assert await until_signal(work, lambda: None) == "answer"
+        assert await until_signal(work) == "answer"
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
@@ -69,7 +87,7 @@ async def test_a_signal_that_was_ignored_stays_ignored(signum: signal.Signals) -
         return "answer"
 
     with handling(signum, signal.SIG_IGN), trio.fail_after(5):
-        assert await until_signal(work, lambda: None) == "answer"
+        assert await until_signal(work) == "answer"
 
 
 async def test_a_result_that_arrived_outranks_the_signal() -> None:
@@ -80,7 +98,7 @@ async def test_a_result_that_arrived_outranks_the_signal() -> None:
         return "answer"
 
     with trio.fail_after(5):
-        assert await until_signal(work, lambda: None) == "answer"
+        assert await until_signal(work) == "answer"
 
 
 async def test_a_second_signal_leaves_at_once() -> None:
