@@ -142,7 +142,7 @@ def test_an_agent_that_is_no_member_cannot_leave(shop: World) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("grow", "shop"), "Unknown action: 'grow'"),
+        (("grow", "shop"), "The action cannot be 'grow'"),
         (("add",), "needs the name of a group"),
         (("list", "shop"), "takes no name"),
         (("inspect", "shop", "--member", "x"), "takes no --member"),

@@ -17,6 +17,7 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell, open_registry
+from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.groups import (
     add_group,
     inspect_group,
@@ -26,8 +27,6 @@ from agent_dispatch.config.groups import (
 )
 from agent_dispatch.model.config import GroupMember
 from agent_dispatch.model.group import GroupChange, GroupDetails
-from agent_dispatch.model.names import did_you_mean
-from agent_dispatch.model.next_step import run
 
 
 def group(
@@ -103,17 +102,13 @@ _OPTIONS: Mapping[str, Sequence[str]] = {
 
 
 def _check(action: str, name: str, options: Sequence[str]) -> None:
-    help_page = run("agent-dispatch group --help")
-    if action not in _OPTIONS:
-        known = ", ".join(_OPTIONS)
-        near = did_you_mean(action, _OPTIONS)
-        raise MisuseError(f"Unknown action: {action!r}.{near} It is one of: {known}.", help_page)
+    check_choice("The action", action, _OPTIONS)
     if bool(name) == (action == "list"):
         wanted = "takes no name" if name else "needs the name of a group"
-        raise MisuseError(f"`group {action}` {wanted}.", help_page)
+        raise MisuseError(f"`group {action}` {wanted}.")
     for option in options:
         if option not in _OPTIONS[action]:
-            raise MisuseError(f"`group {action}` takes no {option}.", help_page)
+            raise MisuseError(f"`group {action}` takes no {option}.")
 
 
 def _member(text: str) -> GroupMember:

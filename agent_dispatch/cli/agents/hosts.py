@@ -5,9 +5,11 @@ import re
 import subprocess
 from collections.abc import Sequence
 
+from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.output import listing, one_line, remark, write_json, write_lines
 from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.cli.table import table
+from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.hosts import HostRow, add_host, host_named, list_hosts, remove_host
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.config import HostConfig
@@ -51,14 +53,13 @@ def hosts(
         from_: For install: a wheel file, or the URL of one, to install there.
         json: Print JSON.
     """
-    if action not in _ACTIONS:
-        raise InvalidRequestError(f"Unknown action: {action!r}. Use one of: {', '.join(_ACTIONS)}.")
+    check_choice("The action", action, _ACTIONS)
     if action == "list":
         return _list(shell, as_json=json)
     if not name:
-        raise InvalidRequestError(f"`hosts {action}` needs the name of a host.")
+        raise MisuseError(f"`hosts {action}` needs the name of a host.")
     if action != "add" and words:
-        raise InvalidRequestError(f"Unexpected argument: {words[0]!r}.")
+        raise MisuseError(f"Unexpected argument: {words[0]!r}.")
     file = open_registry(shell).file
     if action == "install":
         return _install(shell, name, host_named(file.load(), name), from_)
@@ -79,13 +80,13 @@ def hosts(
 
 def _way(words: Sequence[str], *, is_exec: bool) -> tuple[str, Sequence[str]]:
     if is_exec and not words:
-        raise InvalidRequestError(
+        raise MisuseError(
             "--exec needs a command after `--`, such as: hosts add dev --exec -- docker exec -i dev"
         )
     if is_exec:
         return "", words
     if len(words) > 1:
-        raise InvalidRequestError(
+        raise MisuseError(
             f"Unexpected argument: {words[1]!r}. A command in place of ssh needs --exec."
         )
     return (words[0] if words else ""), ()
@@ -121,9 +122,7 @@ def _install(shell: Shell, name: str, host: HostConfig, source: str) -> int:
     else:
         wheel = os.path.basename(source)
         if not _WHEEL.fullmatch(wheel):
-            raise InvalidRequestError(
-                f"--from takes a wheel file (*.whl) or a URL, not {source!r}."
-            )
+            raise MisuseError(f"--from takes a wheel file (*.whl) or a URL, not {source!r}.")
         try:
             with open(source, "rb") as file:
                 given = file.read()

@@ -3,19 +3,18 @@
 import shlex
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from agent_dispatch.cli.doctor.check import Check, Status
 from agent_dispatch.cli.jobs.display import short_id
+from agent_dispatch.cli.jobs.questions import waiting_questions
 from agent_dispatch.cli.jobs.stats import account_use
 from agent_dispatch.cli.output import fit
 from agent_dispatch.cli.shell import Shell, open_store
 from agent_dispatch.config.paths import config_path, jobs_path
-from agent_dispatch.core.questions import question_rows, shown_input
+from agent_dispatch.core.questions import shown_input
 from agent_dispatch.errors import ConfigError
 from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.oddities import odd_entries
-from agent_dispatch.jobs.store import JobStore
 
 _SHOWN_INPUT = 120
 
@@ -27,25 +26,26 @@ def check_jobs(shell: Shell) -> Iterator[Check]:
     except ConfigError:
         return  # `check_config` reports it.
     try:
-        for odd in odd_entries(str(directory)):
+        for odd in odd_entries(directory):
             fix = f"ls -ld {shlex.quote(odd.path)}  (then move it away if you do not need it)"
             yield Check("jobs", Status.WARN, odd.warning, fix)
     except OSError as error:
         message = f"{directory} cannot be read: {error.strerror}"
         yield Check("jobs", Status.WARN, message, f"ls -ld {shlex.quote(directory)}")
         return
-    yield from _check_questions(directory)
+    yield from _check_questions(shell)
 
 
-def _check_questions(directory: str) -> Iterator[Check]:
+def _check_questions(shell: Shell) -> Iterator[Check]:
     """Report the permission questions that wait for an answer."""
     try:
-        asked = JobStore(Path(directory)).lister.with_questions()
+        waiting = waiting_questions(open_store(shell))
     except JobStoreError as error:
         yield Check("questions", Status.WARN, str(error))
         return
-    found = [row for job in asked for row in question_rows(job) if row.state == "open"]
-    for row in sorted(found, key=lambda row: row.asked_at):
+    for row in waiting:
+        if row.state != "open":
+            continue
         short = short_id(row.job_id)
         message = f"{row.agent} asks for {row.tool}: {fit(shown_input(row.input), _SHOWN_INPUT)}"
         fix = f"agent-dispatch answer {short} allow --question {row.id}  (or deny)"

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from agent_dispatch.cli.errors import MisuseError
 from agent_dispatch.cli.jobs.display import age
 from agent_dispatch.cli.output import (
     Colour,
@@ -20,14 +19,13 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell, open_store
-from agent_dispatch.cli.validation import since_time
+from agent_dispatch.cli.table import GAP
+from agent_dispatch.cli.validation import check_choice, since_time
 from agent_dispatch.core.money.stats import By, Row, rows, total
-from agent_dispatch.errors import quoted
 from agent_dispatch.model.ledger import AccountLimits, LimitWindow
 
 _HEADINGS = ("RUNS", "FAILED", "COST", "P50", "P90", "DENIED")
 _TIMEOUT = "TIMEOUT"
-_GAP = "  "
 _FEWEST_NAME_COLUMNS = 8
 _UNNAMED = {By.CALLER: "(no caller)", By.MODEL: "(not known)"}
 
@@ -40,7 +38,8 @@ def stats(*, since: str = "7d", by: str = "agent", json: bool = False, shell: Sh
         by: Group by agent, day, caller or model.
         json: Print an array with an object for each group.
     """
-    grouping, now = _grouping(by), time.time()
+    check_choice("--by", by, By)
+    grouping, now = By(by), time.time()
     begin = since_time(since, now)
     ledger = open_store(shell).ledger
     ledger.recover()
@@ -71,40 +70,29 @@ def _window(window: LimitWindow) -> str:
     return f"{window.used:.0%} of the limit {window.name} in use{resets}"
 
 
-def _grouping(by: str) -> By:
-    if by not in list(By):
-        raise MisuseError(f"Not a grouping: {quoted(by)}. Use one of: {', '.join(By)}.")
-    return By(by)
-
-
 def _table(found: Sequence[Row], everything: Row, by: By, shell: Shell) -> Iterator[str]:
     """The rows, aligned, the names cut to what the terminal has room for."""
     with_timeout = by is By.AGENT
     headings = (*_HEADINGS, *((_TIMEOUT,) if with_timeout else ()))
-    listed = [*found, everything] if len(found) > 1 and by is not By.MODEL else [*found]
-    names = [
-        "all" if row is everything else one_line(row.name or _UNNAMED.get(by, "")) for row in listed
-    ]
-    cells = [headings, *(_cells(row, with_timeout=with_timeout) for row in listed)]
+    total_row = [everything] if len(found) > 1 and by is not By.MODEL else []
+    names = [by.upper(), *(one_line(row.name or _UNNAMED.get(by, "")) for row in found)]
+    names += ["all" for _ in total_row]
+    cells = [headings, *(_cells(row, with_timeout=with_timeout) for row in (*found, *total_row))]
     widths = [max(map(cell_width, column)) for column in zip(*cells, strict=True)]
-    taken = sum(widths) + len(_GAP) * len(widths)
+    taken = sum(widths) + len(GAP) * len(widths)
     room = max(_FEWEST_NAME_COLUMNS, columns_of(shell) - taken)
-    width = min(room, max(map(cell_width, (by.upper(), *names))))
-    lines = [
-        _GAP.join((pad(fit(name, width), width), *_right(row, widths)))
-        for name, row in zip((by.upper(), *names), cells, strict=True)
-    ]
+    name_width = min(room, max(map(cell_width, names)))
+    lines = []
+    for name, row in zip(names, cells, strict=True):
+        numbers = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append(GAP.join((pad(fit(name, name_width), name_width), *numbers)))
     yield paint(lines[0], Colour.FAINT, shell)
     yield from lines[1:]
-    if everything.failures:
-        kinds = ", ".join(f"{number} {one_line(kind)}" for kind, number in _kinds(everything))
+    if failures := everything.failures:
+        kinds = ", ".join(f"{number} {one_line(kind)}" for kind, number in failures.items())
         yield f"{counted(everything.failed, 'failure')}: {kinds}"
     if with_timeout:
         yield f"{_TIMEOUT}: a suggestion in seconds, twice what nine of ten runs take."
-
-
-def _kinds(row: Row) -> list[tuple[str, int]]:
-    return list(row.failures.items())
 
 
 def _cells(row: Row, *, with_timeout: bool) -> tuple[str, ...]:
@@ -118,10 +106,6 @@ def _cells(row: Row, *, with_timeout: bool) -> tuple[str, ...]:
     )
     timeout_s = row.suggested_timeout_s
     return (*cells, "-" if timeout_s is None else str(timeout_s)) if with_timeout else cells
-
-
-def _right(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
 
 
 def _seconds(seconds: float | None) -> str:
