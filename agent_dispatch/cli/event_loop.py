@@ -34,12 +34,12 @@ def run_trio(function: Callable[..., Awaitable[T]], *args: object) -> T:
     try:
         return trio.run(function, *args)
     except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is not None:
-            raise KeyboardInterrupt from None
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None
+        is_interrupt = group.subgroup(KeyboardInterrupt) is not None
+        error: BaseException = KeyboardInterrupt() if is_interrupt else group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    # Here and not in the handler, so that it keeps its own context.
+    raise error
 
 
 def call_service(shell: Shell, call: "Callable[[Service], Awaitable[T]]") -> T:
