@@ -10,18 +10,13 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.core.masking import mask
-from agent_dispatch.core.next_step import resume
-from agent_dispatch.core.outcome.api_failure import resets_at
+from agent_dispatch.core.outcome.api_failure import resets_at, resume_run
 from agent_dispatch.core.outcome.evidence import evidence_of
-from agent_dispatch.core.outcome.failure import (
-    MAX_CLI_CHARS,
-    describe_failure,
-)
+from agent_dispatch.core.outcome.failure import MAX_CLI_CHARS, describe_failure
 from agent_dispatch.core.outcome.hints import (
     cut_short_hint,
     denials_hint,
     failed_servers_hint,
-    failed_servers_steps,
     left_running_hint,
     lost_parts_hint,
     messages_hint,
@@ -40,8 +35,6 @@ from agent_dispatch.model.dispatch import (
 
 _OUR_ENDINGS = frozenset({Ending.DEADLINE, Ending.CANCELLED, Ending.INTERRUPTED, Ending.AUTH})
 """Endings before which we may have interrupted the turn."""
-
-
 _MAX_DENIED_CALLS = 50
 
 
@@ -89,6 +82,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
     if parsed is msgspec.UNSET and report.response_format == "json":
         parsed = parse_answer(text)
     denied, steps = denials_hint(report)
+    servers, server_steps = failed_servers_hint(report)
     went_on = cut_short_hint(report, results)
     hints = [
         "" if text else "The agent ended without an answer in words.",
@@ -97,12 +91,12 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         unfounded_claim_hint(report, text),
         messages_hint(report),
         denied,
-        failed_servers_hint(report),
+        servers,
         left_running_hint(report),
         lost_parts_hint(report),
     ]
     if went_on:
-        steps = [resume(report.agent, report.seen.session_id), *steps]
+        steps = [resume_run(report), *steps]
     if report.response_format == "json" and parsed is msgspec.UNSET:
         hints.insert(0, "The answer is not one JSON value; it is in `result` as text.")
     return msgspec.structs.replace(
@@ -112,7 +106,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         parsed_result=parsed,
         hint=" ".join(filter(None, hints)) or None,
         earlier_results=answers[:-1] or None,
-        next_steps=[*steps, *failed_servers_steps(report)] or None,
+        next_steps=[*steps, *server_steps] or None,
     )
 
 
@@ -130,10 +124,7 @@ def _without_structure(report: RunReport, results: tuple[ResultEvent, ...]) -> D
             " text is in `result`. Ask for it in words as well, or make json_schema simpler."
         ),
         error_type=ErrorType.SCHEMA,
-        next_steps=[
-            resume(report.agent, report.seen.session_id),
-            *(answered.next_steps or ()),
-        ],
+        next_steps=[resume_run(report), *(answered.next_steps or ())],
     )
 
 
@@ -150,11 +141,13 @@ def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
     failure = describe_failure(report, last)
     earlier = _answers(results)
     denied, steps = denials_hint(report)
+    servers, server_steps = failed_servers_hint(report)
     if failure.error_type is ErrorType.PERMISSION:
         denied, steps = "", []  # The text of the failure says it.
+    reset = resets_at(report) if failure.error_type is ErrorType.USAGE_LIMIT else None
     hints = [
         denied,
-        failed_servers_hint(report),
+        servers,
         left_running_hint(report),
         "Earlier answers of the agent are in `earlier_results`." if earlier else "",
         lost_parts_hint(report),
@@ -164,28 +157,30 @@ def _failure(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         result=_unfinished_answer(report, last, failure.error_type),
         error=failure.text,
         error_type=failure.error_type,
-        resets_at=_reset_time(report) if failure.error_type is ErrorType.USAGE_LIMIT else None,
+        resets_at=f"{reset:%Y-%m-%dT%H:%M:%SZ}" if reset else None,
         hint=" ".join(filter(None, hints)) or None,
         earlier_results=earlier or None,
-        next_steps=[*failure.next_steps, *steps, *failed_servers_steps(report)] or None,
+        next_steps=[*failure.next_steps, *steps, *server_steps] or None,
     )
 
 
 def _measured(report: RunReport) -> DispatchResult:
     """Return a failed result with the facts that every result of a run has."""
-    cost_usd = _cost_usd(report)
+    seen, cost_usd, cap_usd = report.seen, _cost_usd(report), report.agent.max_budget_usd
+    is_over = bool(cap_usd and cost_usd is not None and cost_usd > cap_usd)
+    calls = [DeniedCall(each.tool, mask(each.input)) for each in seen.denials if each.input]
     return DispatchResult(
         agent=report.agent.name,
         success=False,
         result="",
-        session_id=report.seen.session_id,
+        session_id=seen.session_id,
         cost_usd=cost_usd,
         duration_ms=report.duration_ms,
-        num_turns=report.seen.num_turns,
-        denied_tools=_denied_tools(report),
-        denied_calls=_denied_calls(report),
+        num_turns=seen.num_turns,
+        denied_tools=list(dict.fromkeys(seen.denied_tools)) or None,
+        denied_calls=list(dict.fromkeys(calls))[:_MAX_DENIED_CALLS] or None,
         evidence=evidence_of(report),
-        budget_exceeded=_over_budget(report, cost_usd),
+        budget_exceeded=is_over or None,
         left_running=report.left_running or None,
     )
 
@@ -207,28 +202,10 @@ def _unfinished_answer(report: RunReport, last: ResultEvent | None, error_type: 
 
 def _cost_usd(report: RunReport) -> float | None:
     """Return this run's cost; the CLI's total includes earlier runs of the session."""
-    if report.seen.usage_cost_usd is not None:
-        return round(report.seen.usage_cost_usd, COST_DECIMALS)
-    total_usd, before_usd = report.seen.session_cost_usd, report.seen.cost_before_usd
+    seen = report.seen
+    if seen.usage_cost_usd is not None:
+        return round(seen.usage_cost_usd, COST_DECIMALS)
+    total_usd, before_usd = seen.session_cost_usd, seen.cost_before_usd
     if total_usd is None or (before_usd is None and report.resumed is not None):
         return None
     return round(total_usd - (before_usd or 0.0), COST_DECIMALS)
-
-
-def _reset_time(report: RunReport) -> str | None:
-    moment = resets_at(report)
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _over_budget(report: RunReport, cost_usd: float | None) -> bool | None:
-    cap = report.agent.max_budget_usd
-    return True if cap and cost_usd is not None and cost_usd > cap else None
-
-
-def _denied_tools(report: RunReport) -> list[str] | None:
-    return list(dict.fromkeys(report.seen.denied_tools)) or None
-
-
-def _denied_calls(report: RunReport) -> list[DeniedCall] | None:
-    calls = [DeniedCall(denial.tool, mask(denial.input)) for denial in report.seen.denials]
-    return list(dict.fromkeys(call for call in calls if call.input))[:_MAX_DENIED_CALLS] or None

@@ -49,21 +49,16 @@ def denials_hint(report: RunReport) -> tuple[str, list[NextStep]]:
     return what.rstrip(), steps
 
 
-def failed_servers_hint(report: RunReport) -> str:
-    """Name the MCP servers that did not start."""
+def failed_servers_hint(report: RunReport) -> tuple[str, list[NextStep]]:
+    """Name the MCP servers that did not start; also return how to see why."""
     failed = report.seen.failed_servers
     if not failed:
-        return ""
+        return "", []
     names = ", ".join(f"{one_line(server.name)} ({server.status})" for server in failed[:10])
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
-    return f"MCP servers that did not start, so the agent had none of their tools: {names}{more}."
-
-
-def failed_servers_steps(report: RunReport) -> list[NextStep]:
-    """Return how to see why MCP servers did not start."""
-    if not report.seen.failed_servers:
-        return []
-    return [run(f"cd {shlex.quote(report.agent.directory)} && claude mcp list", report.agent.name)]
+    what = f"MCP servers that did not start, so the agent had none of their tools: {names}{more}."
+    command = f"cd {shlex.quote(report.agent.directory)} && claude mcp list"
+    return what, [run(command, report.agent.name)]
 
 
 def left_running_hint(report: RunReport) -> str:
