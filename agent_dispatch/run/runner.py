@@ -5,18 +5,11 @@ from functools import partial
 
 import msgspec
 
-from agent_dispatch.core.dialogue.record import as_dispatch, dialogue_from_result, dialogue_request
+from agent_dispatch.core.dialogue.record import as_dispatch, dialogue_request
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.owner import Ownership, adopt_job, create_job
 from agent_dispatch.jobs.store import JobStore
-from agent_dispatch.model.config import Settings
-from agent_dispatch.model.dialogue import DialogueResult
-from agent_dispatch.model.dispatch import (
-    DispatchRequest,
-    DispatchResult,
-    OnProgress,
-    ignore_progress,
-)
+from agent_dispatch.model.dispatch import DispatchResult, OnProgress, ignore_progress
 from agent_dispatch.model.event import OnEvent, ignore_event
 from agent_dispatch.model.job import JobKind
 from agent_dispatch.run.background import begin_for_remote_caller, end_with_lease
@@ -61,48 +54,54 @@ class Runner:
 
     async def call(
         self,
-        plan: Plan,
+        plan: Plan | DialoguePlan,
         on_progress: OnProgress,
-        limit: TimeLimit,
+        limit: TimeLimit | None = None,
         *,
         ref: bool = False,
         tree: str | None = None,
     ) -> DispatchResult:
-        """Run one dispatch whose caller waits, under a record of its own.
+        """Run a dispatch or a dialogue whose caller waits, under a record of its own.
 
-        If cancelled, no process of the run is left, and its record says so.
+        If cancelled, no process of the run is left, and its record says so. The record is removed
+        if it need not be kept.
 
         Args:
             plan: What to run.
             on_progress: Called with the job's id first, then with what happens.
-            limit: How long the agent may take.
+            limit: How long the agent of a dispatch may take, if not as long as its plan says.
             ref: The caller gets the id in place of the answer: keep the record until `gc`.
             tree: The tree of runs that it belongs to; None: it begins one.
+
+        Returns:
+            The result; of a dialogue its record.
 
         Raises:
             JobStoreError: The job cannot be recorded; nothing was started.
             LimitsError: The limit on concurrent runs cannot be kept; nothing was started.
         """
-        work = partial(self._dispatch, plan, limit)
-        return await self._run_call(
-            plan.request, plan.settings, work, on_progress, ref=ref, tree=tree
+        request = as_dispatch(plan.request) if isinstance(plan, DialoguePlan) else plan.request
+        job = self._store.new_job(
+            request, kind=JobKind.CALL, parent=self._parent, tree=tree, ref=ref
         )
-
-    async def dialogue(
-        self, plan: DialoguePlan, on_progress: OnProgress, *, tree: str | None = None
-    ) -> DialogueResult:
-        """Let two agents talk, under one record and one slot.
-
-        If cancelled, no process of the two is left, and the record has what they said.
-
-        Raises:
-            DispatchError: As for `call`.
-        """
-        work = partial(self._dialogue, plan)
-        request = as_dispatch(plan.request)
-        return dialogue_from_result(
-            await self._run_call(request, plan.settings, work, on_progress, tree=tree)
-        )
+        async with create_job(self._store, job) as owned:
+            self._calls[owned.job.id] = owned
+            try:
+                result = await run_job(
+                    owned,
+                    partial(self._go, plan, limit),
+                    on_progress,
+                    on_behalf_of="its caller",
+                    beside=partial(self.housekeeping.run_if_due, plan.settings),
+                    on_event=self._on_event,
+                )
+            finally:
+                del self._calls[owned.job.id]
+        is_kept = owned.job.ref or plan.settings.call_retention_days > 0
+        if not is_kept and await self._forget(owned.job.id):
+            # The id fetches nothing any more, so the caller must get the whole answer now.
+            return msgspec.structs.replace(result, job_id=None)
+        return result
 
     async def background(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
@@ -123,12 +122,13 @@ class Runner:
                 if owned.job.kind is JobKind.GROUP:
                     return await run_group(run)
                 snapshot = await self._parts.planner.snapshot()
+                plan: Plan | DialoguePlan
                 if owned.job.max_rounds is not None:
-                    request = dialogue_request(owned.job)
-                    return await self._dialogue(plan_dialogue(snapshot, request), run)
-                await begin_for_remote_caller(self._store, job_id)
-                plan = plan_run(snapshot, owned.job.request())
-                return await self._dispatch(plan, TimeLimit(plan.timeout_s), run)
+                    plan = plan_dialogue(snapshot, dialogue_request(owned.job))
+                else:
+                    await begin_for_remote_caller(self._store, job_id)
+                    plan = plan_run(snapshot, owned.job.request())
+                return await self._go(plan, None, run)
 
             await run_job(
                 owned,
@@ -138,39 +138,6 @@ class Runner:
                 beside=partial(end_with_lease, self._store, job_id),
                 on_event=self._on_event,
             )
-
-    async def _run_call(
-        self,
-        request: DispatchRequest,
-        settings: Settings,
-        work: Work,
-        on_progress: OnProgress,
-        *,
-        ref: bool = False,
-        tree: str | None,
-    ) -> DispatchResult:
-        """Do the work of a call under a record, which is removed if it need not be kept."""
-        job = self._store.new_job(
-            request, kind=JobKind.CALL, parent=self._parent, tree=tree, ref=ref
-        )
-        async with create_job(self._store, job) as owned:
-            self._calls[owned.job.id] = owned
-            try:
-                result = await run_job(
-                    owned,
-                    work,
-                    on_progress,
-                    on_behalf_of="its caller",
-                    beside=partial(self.housekeeping.run_if_due, settings),
-                    on_event=self._on_event,
-                )
-            finally:
-                del self._calls[owned.job.id]
-        is_kept = owned.job.ref or settings.call_retention_days > 0
-        if not is_kept and await self._forget(owned.job.id):
-            # The id fetches nothing any more, so the caller must get the whole answer now.
-            return msgspec.structs.replace(result, job_id=None)
-        return result
 
     def keep_record(self, job_id: str) -> None:
         """Keep the record of a call until `gc`, because its client gave up. Returns at once.
@@ -188,12 +155,12 @@ class Runner:
             return False
         return True
 
-    def _dispatch(self, plan: Plan, limit: TimeLimit, run: JobRun) -> Awaitable[DispatchResult]:
-        max_holds = self._max_holds(plan.settings)
+    def _go(
+        self, plan: Plan | DialoguePlan, limit: TimeLimit | None, run: JobRun
+    ) -> Awaitable[DispatchResult]:
+        may_hold = self._may_hold and plan.settings.hold_at_usage_limit
+        max_holds = plan.settings.max_holds if may_hold else 0
+        if isinstance(plan, DialoguePlan):
+            return Dialogue(plan, run, self._parts, max_holds=max_holds).go()
+        limit = limit or TimeLimit(plan.timeout_s)
         return Dispatch(plan, limit, run, self._parts, max_holds=max_holds).go()
-
-    def _dialogue(self, plan: DialoguePlan, run: JobRun) -> Awaitable[DispatchResult]:
-        return Dialogue(plan, run, self._parts, max_holds=self._max_holds(plan.settings)).go()
-
-    def _max_holds(self, settings: Settings) -> int:
-        return settings.max_holds if self._may_hold and settings.hold_at_usage_limit else 0

@@ -336,7 +336,7 @@ class Service:
         if not plan.is_local:
             dispatch = partial(self.dispatch, options=CallOptions(alone=True))
             return await dialogue_across_hosts(plan.request, dispatch, on_progress)
-        return await self._runner.dialogue(plan, on_progress, tree=self._tree)
+        return dialogue_from_result(await self._runner.call(plan, on_progress, tree=self._tree))
 
     async def dialogue_detached(
         self, request: DialogueRequest, on_progress: OnProgress = ignore_progress

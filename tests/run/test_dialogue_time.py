@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from agent_dispatch.claude.child import Child
 from agent_dispatch.core.command import Command
+from agent_dispatch.core.dialogue.record import dialogue_from_result
 from agent_dispatch.core.stream.events import Event
 from agent_dispatch.model.config import EffectiveAgent, Settings
 from agent_dispatch.model.dialogue import DialogueRequest, DialogueResult, Role
@@ -43,7 +44,7 @@ class Two:
         agents = {Role.RESPONDER: self._agent("db"), Role.REQUESTER: self._agent("backend")}
         request = msgspec.structs.replace(REQUEST, **changes)
         plan = DialoguePlan(request=request, agents=agents, settings=Settings())
-        return await runner.dialogue(plan, ignore_progress)
+        return dialogue_from_result(await runner.call(plan, ignore_progress))
 
     def _agent(self, name: str) -> EffectiveAgent:
         return agent(name=name, directory=str(self._directory / name))
