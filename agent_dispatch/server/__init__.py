@@ -12,8 +12,8 @@ A `dispatch` call passes these modules on its way to the service:
     tools/dispatch       turns the arguments into a `DispatchRequest` and calls the service
 
 The answer is cut by `inline/` to what one message should hold, and goes back through
-`calls/envelope`, `mcp_results` and `stdio/messages`. Only the modules
-of this folder and of `stdio` know the MCP library.
+`calls/envelope`, `mcp_results` and `stdio/messages`. Only the modules of this folder and of `stdio`
+know the MCP library.
 
 `serve` starts the process, which `stdio_server` or `http_server` then runs. `tasks`, `elicitation`
 and `cancel_notices` are further parts of the protocol. `next_steps` words advice as tool calls.

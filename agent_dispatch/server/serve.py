@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     from agent_dispatch.run.service import Service
 
     StartForkServer = Callable[[], ForkServer]
-    """Called while the process has one thread and few modules."""
     OpenService = Callable[
         [ForkServer, Mapping[str, str]], AbstractAsyncContextManager[Service | DispatchError]
     ]
-    """Called in the event loop, with the fork server and the environment."""
 
 USAGE = """\
 usage: agent-dispatch serve
@@ -64,23 +62,37 @@ REPLACED = (
 LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(argv: "Sequence[str]") -> int:
+def _start_fork_server() -> "ForkServer":
+    from agent_dispatch.claude.fork_server import start_fork_server
+    from agent_dispatch.worker import ENTRIES
+
+    return start_fork_server(ENTRIES)
+
+
+def _open_service(
+    fork_server: "ForkServer", environ: "Mapping[str, str]"
+) -> "AbstractAsyncContextManager[Service | DispatchError]":
+    from agent_dispatch.server.stdio_server import open_service_or_refuse
+
+    return open_service_or_refuse(fork_server, environ)
+
+
+def serve(
+    argv: "Sequence[str]",
+    start_fork_server: "StartForkServer" = _start_fork_server,
+    open_service: "OpenService" = _open_service,
+) -> int:
     """Run `agent-dispatch serve`.
 
     Args:
         argv: The arguments after `serve`.
+        start_fork_server: Called while the process has one thread and few modules.
+        open_service: Called in the event loop, with the fork server and the environment.
 
     Returns:
         The exit status. End the process with it by `os._exit`: taking the interpreter apart takes
         a good part of the time that the client leaves.
     """
-    return serve_with(argv, _start_fork_server, _open_service)
-
-
-def serve_with(
-    argv: "Sequence[str]", start_fork_server: "StartForkServer", open_service: "OpenService"
-) -> int:
-    """Do the same as `serve`, with another fork server or service."""
     if list(argv) in (["--help"], ["-h"]):
         sys.stdout.write(USAGE)
         return 0
@@ -123,9 +135,7 @@ def _serve_with_library(
 ) -> None:
     import gc
     from contextlib import closing
-    from time import monotonic
 
-    wire.handed_over_at = monotonic()
     with closing(start_fork_server()) as fork_server:
         leave_if_hung_up = LeaveIfHungUp(wire, door)
         sys.meta_path.insert(0, leave_if_hung_up)
@@ -214,21 +224,6 @@ def _say(text: str) -> None:
             sys.stderr.write(text)
         except OSError:
             return
-
-
-def _start_fork_server() -> "ForkServer":
-    from agent_dispatch.claude.fork_server import start_fork_server
-    from agent_dispatch.worker import ENTRIES
-
-    return start_fork_server(ENTRIES)
-
-
-def _open_service(
-    fork_server: "ForkServer", environ: "Mapping[str, str]"
-) -> "AbstractAsyncContextManager[Service | DispatchError]":
-    from agent_dispatch.server.stdio_server import open_service_or_refuse
-
-    return open_service_or_refuse(fork_server, environ)
 
 
 def _leave_on_signal(_signum: int, _frame: object) -> "NoReturn":

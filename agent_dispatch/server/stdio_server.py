@@ -97,9 +97,7 @@ async def serve_client(
     """
     leaving = trio.Event()
     door.serves_alone = False
-    since = trio.current_time()
-    if wire.handed_over_at is not None:
-        since -= time.monotonic() - wire.handed_over_at
+    since = trio.current_time() - (time.monotonic() - wire.handed_over_at)
     lines = LineReader(wire.read_fd, wire.unread, since=since)
     outbox = Outbox(wire.write_fd, on_gone=leaving.set, unwritten=wire.unwritten)
     unanswered = Unanswered()

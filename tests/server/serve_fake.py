@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent_dispatch.claude.fork_server import ForkServer
 from agent_dispatch.errors import ConfigError
-from agent_dispatch.server.serve import serve_with
+from agent_dispatch.server.serve import serve
 
 if TYPE_CHECKING:
     # Imported here because it imports Trio, and this process reports early imports.
@@ -52,6 +52,6 @@ async def open_fake(
 
 
 if __name__ == "__main__":
-    status = serve_with(sys.argv[1:], start_no_fork_server, open_fake)
+    status = serve(sys.argv[1:], start_no_fork_server, open_fake)
     sys.stdout.flush()
     os._exit(status)

@@ -14,6 +14,7 @@ from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
 from tests.faults.house import PRODUCT, House
 from tests.run.test_questions import ASKING
+from tests.server.processes import MODERN_META
 
 __all__ = ["make_house"]
 
@@ -81,11 +82,7 @@ class FormClient:
 
 
 def modern(**parameters: Any) -> dict[str, Any]:
-    meta = {
-        PREFIX + "protocolVersion": "2026-07-28",
-        PREFIX + "clientInfo": {"name": "test", "version": "1"},
-        PREFIX + "clientCapabilities": {"elicitation": {"form": {}}},
-    }
+    meta = MODERN_META | {PREFIX + "clientCapabilities": {"elicitation": {"form": {}}}}
     return {**parameters, "_meta": meta}
 
 

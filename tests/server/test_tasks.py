@@ -18,6 +18,7 @@ from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
 from tests.faults.house import House
 from tests.run.test_questions import ASKING
+from tests.server.processes import MODERN_META
 
 __all__ = ["make_house"]
 
@@ -42,11 +43,7 @@ BLOCKING = {
 
 def modern(takes_tasks: bool = True, **parameters: Any) -> dict[str, Any]:
     capabilities: dict[str, Any] = {"extensions": {EXTENSION: {}}} if takes_tasks else {}
-    meta = {
-        PREFIX + "protocolVersion": "2026-07-28",
-        PREFIX + "clientInfo": {"name": "test", "version": "1"},
-        PREFIX + "clientCapabilities": capabilities,
-    }
+    meta = MODERN_META | {PREFIX + "clientCapabilities": capabilities}
     return {**parameters, "_meta": meta}
 
 

@@ -6,6 +6,7 @@ loaded yet. `front_door` decides which messages it may answer.
 
 import os
 import select
+import time
 
 from agent_dispatch.server.stdio.front_door import FrontDoor
 from agent_dispatch.server.stdio.wire import Wire, is_hung_up, is_pollable
@@ -23,12 +24,13 @@ def serve_at_door(wire: Wire, door: FrontDoor) -> bool:
     ends = {fd for fd in (wire.read_fd, wire.write_fd) if is_pollable(fd)}
     for fd in ends:
         os.set_blocking(fd, False)
-    needs_library = _answer(wire, door)
-    if not needs_library:
-        for fd in ends:
-            # Other processes may share the open file description.
-            os.set_blocking(fd, True)
-    return needs_library
+    if _answer(wire, door):
+        wire.handed_over_at = time.monotonic()
+        return True
+    for fd in ends:
+        # Other processes may share the open file description.
+        os.set_blocking(fd, True)
+    return False
 
 
 def answer_last(wire: Wire, door: FrontDoor, refusal: str = "") -> None:

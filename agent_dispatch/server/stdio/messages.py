@@ -8,7 +8,6 @@ Here every line gets a message or an error, and nothing delays the exit.
 import contextlib
 import logging
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -60,12 +59,7 @@ class _Stream:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 
@@ -77,9 +71,9 @@ class MessageReader(_Stream):
         lines: LineReader,
         outbox: Outbox,
         unanswered: Unanswered,
-        door: FrontDoor | None = None,
+        door: FrontDoor | None,
         *,
-        on_end: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None],
     ) -> None:
         """Read from `lines`; refusals and the answers of `door` go to `outbox`.
 

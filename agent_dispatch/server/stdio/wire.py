@@ -21,7 +21,7 @@ class Wire:
         """Input that was read but not answered."""
         self.unwritten = b""
         """Output that did not fit into the pipe."""
-        self.handed_over_at: float | None = None
+        self.handed_over_at = 0.0
         """When the front door met a message that it may not answer, on the monotonic clock."""
 
 

@@ -11,7 +11,6 @@ from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.inline.dialogue import inline_dialogue
 from agent_dispatch.server.next_steps import in_tools
-from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
 from agent_dispatch.server.tools.tool import Params, Tool
 
 
@@ -58,10 +57,6 @@ def _request(params: DialogueParams) -> DialogueRequest:
     )
 
 
-def _agents(params: DialogueParams) -> list[str]:
-    return [params.requester, params.responder]
-
-
 DISPATCH_DIALOGUE = Tool(
     name="dispatch_dialogue",
     title="Let two agents talk",
@@ -73,9 +68,9 @@ DISPATCH_DIALOGUE = Tool(
     params=DialogueParams,
     run=dispatch_dialogue,
     run_detached=dispatch_dialogue_detached,
-    agents_of=_agents,
+    agents_of=lambda params: [params.requester, params.responder],
     destructive=True,
     open_world=True,
     reports_progress=True,
-    max_result_chars=WHOLE_RESULT_CHARS,
+    large_answers=True,
 )

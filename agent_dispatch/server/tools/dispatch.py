@@ -14,9 +14,6 @@ from agent_dispatch.server.inline.result import inline, refer
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.tool import Params, Tool
 
-WHOLE_RESULT_CHARS = 100_000
-"""An answer of 40,000 characters, escaped as JSON, must not be cut at the client's 50,000."""
-
 AgentName = Annotated[str, msgspec.Meta(description="Agent name from list_agents")]
 Context = Annotated[str, msgspec.Meta(description="Error messages, code, stack traces that help")]
 Caller = Annotated[
@@ -174,7 +171,7 @@ DISPATCH = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
-    max_result_chars=WHOLE_RESULT_CHARS,
+    large_answers=True,
 )
 
 DISPATCH_SESSION = Tool(
@@ -193,7 +190,7 @@ DISPATCH_SESSION = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
-    max_result_chars=WHOLE_RESULT_CHARS,
+    large_answers=True,
 )
 
 DISPATCH_STREAM = Tool(
@@ -208,5 +205,5 @@ DISPATCH_STREAM = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
-    max_result_chars=WHOLE_RESULT_CHARS,
+    large_answers=True,
 )

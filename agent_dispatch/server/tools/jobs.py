@@ -19,7 +19,6 @@ from agent_dispatch.server.inline.result import cut_page
 from agent_dispatch.server.next_steps import in_tools
 from agent_dispatch.server.tools.dispatch import (
     SESSION_ARGUMENT,
-    WHOLE_RESULT_CHARS,
     DispatchParams,
     TaskParams,
     request_from,
@@ -212,7 +211,7 @@ DISPATCH_STATUS = Tool(
     params=JobParams,
     run=dispatch_status,
     read_only=True,
-    max_result_chars=WHOLE_RESULT_CHARS,
+    large_answers=True,
 )
 
 DISPATCH_WAIT = Tool(
@@ -227,7 +226,7 @@ DISPATCH_WAIT = Tool(
     wait_at_most=_wait_at_most,
     read_only=True,
     reports_progress=True,
-    max_result_chars=WHOLE_RESULT_CHARS,
+    large_answers=True,
 )
 
 DISPATCH_SEND = Tool(
@@ -285,5 +284,5 @@ FETCH_RESULT = Tool(
     params=FetchResultParams,
     run=fetch_result,
     read_only=True,
-    max_result_chars=WHOLE_RESULT_CHARS,
+    large_answers=True,
 )

@@ -8,7 +8,6 @@ from agent_dispatch.core.request.parallel import read_members
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.inline.job import ParallelReply, answer_of, inline_parallel
-from agent_dispatch.server.tools.dispatch import WHOLE_RESULT_CHARS
 from agent_dispatch.server.tools.tool import Params, Tool
 
 
@@ -63,5 +62,5 @@ DISPATCH_PARALLEL = Tool(
     destructive=True,
     open_world=True,
     reports_progress=True,
-    max_result_chars=WHOLE_RESULT_CHARS,
+    large_answers=True,
 )

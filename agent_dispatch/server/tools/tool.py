@@ -9,6 +9,8 @@ import msgspec
 from agent_dispatch.model.dispatch import OnProgress
 from agent_dispatch.run.service import Service
 
+LARGE_ANSWER_CHARS = 100_000
+"""Claude Code cuts at 50,000 by default, and a result of 40,000 escaped as JSON may be longer."""
 _HINT_DEFAULTS: Mapping[str, bool] = {
     "readOnlyHint": False,
     "destructiveHint": True,
@@ -57,15 +59,15 @@ class Tool(Generic[ParamsT]):
     """Does the same as `run`, after a user has agreed that it gives an agent more rights."""
     wait_at_most: Callable[[ParamsT, float], ParamsT] | None = None
     """Limits the wait that the arguments ask for to a number of seconds."""
-    max_result_chars: int | None = None
-    """The client should show results up to this size whole (Claude Code: 50,000 by default)."""
+    large_answers: bool = False
+    """The client should show answers of up to `LARGE_ANSWER_CHARS` whole."""
 
     def listing(self) -> dict[str, Any]:
         """Return its entry in `tools/list`, as it is on the wire."""
         # Claude Code defers the tools of a server behind a search unless told otherwise.
         meta: dict[str, Any] = {"anthropic/alwaysLoad": True}
-        if self.max_result_chars is not None:
-            meta["anthropic/maxResultSizeChars"] = self.max_result_chars
+        if self.large_answers:
+            meta["anthropic/maxResultSizeChars"] = LARGE_ANSWER_CHARS
         return {
             "name": self.name,
             "title": self.title,
