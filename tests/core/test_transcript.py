@@ -41,7 +41,7 @@ def test_a_background_task_keeps_a_run_from_being_idle() -> None:
     waiting = transcript(*start, builders.result())
     assert waiting.answered
     assert not waiting.idle
-    assert waiting.unfinished_tasks == 1
+    assert waiting.seen().unfinished_tasks == 1
     over = builders.task("task_notification", status="completed", summary="done")
     assert transcript(*start, builders.result(), over, builders.tasks_now()).idle
 
@@ -57,29 +57,29 @@ def test_a_task_that_needs_no_host_is_not_waited_for(flag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "unfinished"),
+    ("told", "is_idle"),
     [
-        ([{}], 1),
-        ([{"is_backgrounded": True}], 1),
-        ([{"is_backgrounded": False}], 0),
-        ([{"ambient": True}], 0),
-        ([{}, {"subtype": "task_notification", "status": "completed"}], 0),
-        ([{}, {"subtype": "task_updated", "patch": {"status": "killed"}}], 0),
-        ([{}, {"subtype": "task_updated", "patch": {"status": "running"}}], 1),
+        ([{}], False),
+        ([{"is_backgrounded": True}], False),
+        ([{"is_backgrounded": False}], True),
+        ([{"ambient": True}], True),
+        ([{}, {"subtype": "task_notification", "status": "completed"}], True),
+        ([{}, {"subtype": "task_updated", "patch": {"status": "killed"}}], True),
+        ([{}, {"subtype": "task_updated", "patch": {"status": "running"}}], False),
         (
             [
                 {"is_backgrounded": False},
                 {"subtype": "task_updated", "patch": {"is_backgrounded": True}},
             ],
-            1,
+            False,
         ),
     ],
 )
 def test_without_the_list_each_task_counts_from_its_start_to_its_end(
-    told: list[dict[str, Any]], unfinished: int
+    told: list[dict[str, Any]], is_idle: bool
 ) -> None:
     events = [builders.task("task_started") | changes for changes in told]
-    assert transcript(*events, builders.result()).unfinished_tasks == unfinished
+    assert transcript(*events, builders.result()).idle is is_idle
 
 
 @pytest.mark.parametrize(

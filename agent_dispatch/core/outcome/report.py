@@ -71,7 +71,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int
     """Wall time of the run, queueing not counted."""
     timeout_s: float
-    seen: Seen = Seen()
+    seen: Seen = msgspec.field(default_factory=Seen)
     response_format: str = ""
     json_schema: str = ""
     resumed: str | None = None

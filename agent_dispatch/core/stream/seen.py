@@ -53,8 +53,11 @@ class CallsMade(msgspec.Struct, frozen=True):
     """All attempted calls, denied ones included, were of tools that change nothing."""
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Transcript` has read in one turn; `Seen()` means no output."""
+class Seen(msgspec.Struct, kw_only=True):
+    """What `Transcript` has read in one turn; `Seen()` means no output.
+
+    `Transcript` fills one while it reads, and returns copies of it.
+    """
 
     init_seen: bool = False
     session_id: str | None = None

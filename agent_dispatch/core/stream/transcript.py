@@ -11,11 +11,8 @@ from agent_dispatch.core.stream.events import (
     AssistantEvent,
     CutLine,
     Event,
-    McpServer,
     NoiseLine,
-    PromptOutcome,
     RateLimitEvent,
-    RateLimitInfo,
     ResultEvent,
     SystemEvent,
     UserEvent,
@@ -24,7 +21,7 @@ from agent_dispatch.core.stream.progress_text import one_line, tool_line
 from agent_dispatch.core.stream.seen import Seen
 from agent_dispatch.core.stream.tasks import BackgroundTasks
 from agent_dispatch.core.stream.tool_calls import ToolCalls
-from agent_dispatch.core.stream.usage import Usage, add_usage, model_costs
+from agent_dispatch.core.stream.usage import add_usage, model_costs
 from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.question import Verdict
 
@@ -52,66 +49,37 @@ class Transcript:
     """
 
     def __init__(self) -> None:
-        self._init_seen = False
-        self._session_id: str | None = None
-        self._rate_limit: RateLimitInfo | None = None
+        self._facts = Seen(turn_open=True)
         self._tasks = BackgroundTasks()
         self._hooks: dict[str, str] = {}
         """Hooks that have begun and not ended: the name by the id."""
         self._time_is_up = False
-        self._last_total_usd: float | None = None
-        self._permission_mode: str | None = None
-        self._model: str | None = None
-        self._cwd: str | None = None
-        self._failed_servers: tuple[McpServer, ...] = ()
-        self._begin_turn(is_open=True)
+        self._begin_turn()
 
-    def _begin_turn(self, *, is_open: bool) -> None:
+    def _begin_turn(self) -> None:
         self._results: list[ResultEvent] = []
         self._result_count = 0
         self._results_before = 0
         """How many results there were when the user line was sent."""
-        self._num_turns: int | None = None
-        self._usage_cost_usd: float | None = None
-        self._model_usage: Usage = {}
         self._usage_unpriced = False
         """Some usage came without its price, so the sum is not this run's cost."""
-        self._session_cost_usd: float | None = None
-        self._cost_before_usd = self._last_total_usd
         self._calls = ToolCalls()
         self._denied = DeniedCalls()
-        self._turn_open = is_open
-        self._text = ""
-        """What the model said since its last tool call or result."""
-        self._api_error: str | None = None
-        self._auth_failures = 0
-        self._last_retry: SystemEvent | None = None
         self._tasks.begin_turn()
-        self._held_by_stop_hook = False
-        self._prompt_refused: PromptOutcome | None = None
+        self._auth_failures = 0
         self._last_words = ""
         """The model's last text since the last result, whether or not a tool call followed."""
-        self._last_text = ""
-        """The model's last text in this turn."""
-        self._words_recovered = False
-        """The last result was empty, and has the model's last words in its place."""
-        self._cut_lines = 0
         self._noise: deque[str] = deque(maxlen=_MAX_NOISE_LINES)
 
     @property
     def session_id(self) -> str | None:
         """The session, once a transcript of it can exist."""
-        return self._session_id
+        return self._facts.session_id
 
     @property
     def answered(self) -> bool:
         """At least one result has arrived since the user line was sent."""
         return self._result_count > self._results_before
-
-    @property
-    def unfinished_tasks(self) -> int:
-        """Background tasks that still run."""
-        return self._tasks.running
 
     @property
     def had_tasks(self) -> bool:
@@ -121,12 +89,12 @@ class Transcript:
     @property
     def turn_open(self) -> bool:
         """The agent is at work: the last user line, or a turn of the CLI's own, has no result."""
-        return self._turn_open
+        return self._facts.turn_open
 
     @property
     def idle(self) -> bool:
         """A result has arrived, and no turn and no background task is open."""
-        return self.answered and not self._turn_open and not self.unfinished_tasks
+        return self.answered and not self.turn_open and not self._tasks.running
 
     @property
     def credentials_refused(self) -> bool:
@@ -146,12 +114,25 @@ class Transcript:
         Events that arrive from here on count for the next user line, even before it is sent: a
         late background task may bring answers, which are paid for as well.
         """
-        self._begin_turn(is_open=False)
+        was = self._facts
+        self._facts = Seen(
+            init_seen=was.init_seen,
+            session_id=was.session_id,
+            model=was.model,
+            cwd=was.cwd,
+            permission_mode=was.permission_mode,
+            failed_servers=was.failed_servers,
+            rate_limit=was.rate_limit,
+            cost_before_usd=(
+                was.cost_before_usd if was.session_cost_usd is None else was.session_cost_usd
+            ),
+        )
+        self._begin_turn()
 
     def expect_answer(self) -> None:
         """Note that the next user line is being sent: results from here on answer it."""
         self._results_before = self._result_count
-        self._turn_open = True
+        self._facts.turn_open = True
 
     def note_decision(self, call_id: str, verdict: Verdict) -> None:
         """Note how the question whether a call may be made was settled."""
@@ -159,34 +140,15 @@ class Transcript:
 
     def seen(self) -> Seen:
         """Return the facts so far."""
-        return Seen(
-            init_seen=self._init_seen,
-            session_id=self._session_id,
+        return msgspec.structs.replace(
+            self._facts,
             results=tuple(self._results),
             dropped_results=self._result_count - len(self._results),
-            num_turns=self._num_turns,
-            usage_cost_usd=None if self._usage_unpriced else self._usage_cost_usd,
-            model_usage=self._model_usage,
-            model=self._model,
-            session_cost_usd=self._session_cost_usd,
-            cost_before_usd=self._cost_before_usd,
+            usage_cost_usd=None if self._usage_unpriced else self._facts.usage_cost_usd,
             denials=self._denied.denials(),
             calls=self._calls.made(),
-            cwd=self._cwd,
-            permission_mode=self._permission_mode,
-            failed_servers=self._failed_servers,
-            turn_open=self._turn_open,
             unfinished_tasks=self._tasks.unfinished,
             running_hooks=tuple(self._hooks.values()),
-            held_by_stop_hook=self._held_by_stop_hook,
-            prompt_refused=self._prompt_refused,
-            words_recovered=self._words_recovered,
-            unanswered_text=self._text,
-            last_text=self._last_text,
-            api_error=self._api_error,
-            last_retry=self._last_retry,
-            rate_limit=self._rate_limit,
-            cut_lines=self._cut_lines,
             noise_tail="\n".join(self._noise),
         )
 
@@ -205,11 +167,11 @@ class Transcript:
             case ResultEvent():
                 line = self._add_result(event)
             case RateLimitEvent():
-                self._rate_limit = event.rate_limit_info
+                self._facts.rate_limit = event.rate_limit_info
             case NoiseLine():
                 self._noise.append(mask(event.text)[:_MAX_NOISE_CHARS])
             case CutLine():
-                self._cut_lines += 1
+                self._facts.cut_lines += 1
                 line = "A line of output was too long and was cut"
             case _:
                 pass
@@ -233,23 +195,24 @@ class Transcript:
             case "hook_response" if event.hook_id and not self._time_is_up:
                 self._hooks.pop(event.hook_id, None)
             case "notification" if event.key == "stop-hook-block-cap":
-                self._held_by_stop_hook = True
+                self._facts.held_by_stop_hook = True
             case "informational" if event.prompt_submit_outcome is not None:
-                self._prompt_refused = event.prompt_submit_outcome
+                self._facts.prompt_refused = event.prompt_submit_outcome
             case "task_started" | "task_updated" | "task_notification" if event.task_id:
                 return self._tasks.add_event(event, event.task_id)
         return ""
 
     def _add_init(self, event: SystemEvent) -> str:
-        is_first = not self._init_seen
-        self._init_seen = True
-        self._session_id = event.session_id or self._session_id
-        self._turn_open = True
-        self._permission_mode = event.permission_mode or self._permission_mode
-        self._model = event.model or self._model
-        self._cwd = event.cwd or self._cwd
+        facts = self._facts
+        is_first = not facts.init_seen
+        facts.init_seen = True
+        facts.session_id = event.session_id or facts.session_id
+        facts.turn_open = True
+        facts.permission_mode = event.permission_mode or facts.permission_mode
+        facts.model = event.model or facts.model
+        facts.cwd = event.cwd or facts.cwd
         failures = [server for server in event.mcp_servers if server.status in _SERVER_FAILURES]
-        self._failed_servers = tuple(failures[:_MAX_SERVERS])
+        facts.failed_servers = tuple(failures[:_MAX_SERVERS])
         if not is_first:
             return "Next turn"
         version = f" {event.claude_code_version}" if event.claude_code_version else ""
@@ -259,74 +222,78 @@ class Transcript:
         return one_line(f"Started Claude Code{version}{model}{missing}")
 
     def _add_retry(self, event: SystemEvent) -> str:
-        self._turn_open = True
+        self._facts.turn_open = True
         refused = event.error_status in _AUTH_STATUSES
         self._auth_failures = self._auth_failures + 1 if refused else 0
-        self._last_retry = event
+        self._facts.last_retry = event
         return describe_retry(event)
 
     def _add_assistant(self, event: AssistantEvent) -> Sequence[Progress]:
+        facts = self._facts
         self._open_turn(event.parent_tool_use_id)
         if event.error is not None:
-            self._api_error = event.error
+            facts.api_error = event.error
             if event.api_error_params and event.api_error_params.rate_limit_info:
-                self._rate_limit = event.api_error_params.rate_limit_info
+                facts.rate_limit = event.api_error_params.rate_limit_info
             return ()
         self._auth_failures = 0
-        self._last_retry = None
+        facts.last_retry = None
         self._calls.add_assistant(event)
         blocks = event.message.content
         self._tasks.add_calls(blocks)
         calls = [block for block in blocks if block.type == "tool_use" and block.name]
         text = "\n\n".join(block.text for block in blocks if block.type == "text" and block.text)
         if event.parent_tool_use_id is None:
-            self._last_words = text[:_MAX_TEXT_CHARS] or self._last_words
-            self._last_text = self._last_words or self._last_text
-            self._text = "" if calls else (text[:_MAX_TEXT_CHARS] or self._text)
+            kept = text[:_MAX_TEXT_CHARS]
+            self._last_words = kept or self._last_words
+            facts.last_text = kept or facts.last_text
+            facts.unanswered_text = "" if calls else kept or facts.unanswered_text
         sentence = one_line(text.strip().partition("\n")[0])
         spoken = (Progress(sentence),) if sentence else ()
         return (*spoken, *map(tool_line, calls[:_MAX_CALLS_SHOWN]))
 
     def _add_result(self, event: ResultEvent) -> str:
+        facts = self._facts
         # Empty where a hook kept the turn from ending by itself (measured with 2.1.330).
         is_empty = not (event.result or event.is_error) and event.num_turns != 0
-        self._words_recovered = is_empty and bool(self._last_words)
-        if self._words_recovered:
+        facts.words_recovered = is_empty and bool(self._last_words)
+        if facts.words_recovered:
             event = msgspec.structs.replace(event, result=self._last_words)
         self._last_words = ""
         self._result_count += 1
         self._results.append(event)
         self._drop_results()
-        self._turn_open = False
+        facts.turn_open = False
         self._tasks.end_turn()
         if event.num_turns is not None:
-            self._num_turns = (self._num_turns or 0) + event.num_turns
+            facts.num_turns = (facts.num_turns or 0) + event.num_turns
         if event.num_turns != 0:
-            self._session_id = self._session_id or event.session_id
+            facts.session_id = facts.session_id or event.session_id
         self._add_costs(event)
         for denied in event.permission_denials:
             self._calls.deny(denied.tool_use_id)
             self._denied.add_from_result(denied)
         if not event.is_error:
-            self._api_error = None
-            self._last_retry = None
+            facts.api_error = None
+            facts.last_retry = None
             self._auth_failures = 0
         if event.result:
-            self._text = ""
-        if self.unfinished_tasks:
-            return f"Answered; waiting for {self.unfinished_tasks} background task(s)"
+            facts.unanswered_text = ""
+        if self._tasks.running:
+            return f"Answered; waiting for {self._tasks.running} background task(s)"
         return ""
 
     def _add_costs(self, event: ResultEvent) -> None:
+        facts = self._facts
         if event.total_cost_usd is not None:
-            self._session_cost_usd = self._last_total_usd = event.total_cost_usd
+            facts.session_cost_usd = event.total_cost_usd
         usage = event.model_usage_since_last_result
         if usage is None:
             return
         self._usage_unpriced |= any(model.cost_usd is None for model in usage.values())
-        self._model_usage = add_usage(self._model_usage, model_costs(usage))
+        facts.model_usage = add_usage(facts.model_usage, model_costs(usage))
         cost_usd = sum(model.cost_usd or 0.0 for model in usage.values())
-        self._usage_cost_usd = (self._usage_cost_usd or 0.0) + cost_usd
+        facts.usage_cost_usd = (facts.usage_cost_usd or 0.0) + cost_usd
 
     def _drop_results(self) -> None:
         """Forget the oldest results beyond the bounds; never the last one, nor the last answer."""
@@ -343,7 +310,7 @@ class Transcript:
     def _open_turn(self, parent: str | None) -> None:
         """Open a turn for a message of the agent itself; a subagent's belongs to its task."""
         if parent is None:
-            self._turn_open = True
+            self._facts.turn_open = True
 
 
 def describe_retry(event: SystemEvent) -> str:
