@@ -213,7 +213,7 @@ def encode(frame: Frame) -> bytes:
     return msgspec.json.encode(frame)
 
 
-def decode(line: bytes) -> AnyFrame:
+def decode(line: bytes | bytearray) -> AnyFrame:
     """Read one frame.
 
     Raises:
@@ -253,8 +253,8 @@ class Receiver:
         """Start with nothing received."""
         self._buffer = bytearray()
         self._is_dropping = False
-        self._pieces: dict[int, list[str]] = {}
-        self._sizes: dict[int, int] = {}
+        self._unfinished: dict[int, bytearray] = {}
+        """The pieces of long frames so far, by the numbers of their messages."""
 
     def feed(self, chunk: bytes) -> Iterator[AnyFrame | BadFrameError]:
         """Yield the frames that `chunk` completes, and an error for each bad line."""
@@ -280,18 +280,15 @@ class Receiver:
 
     def _join(self, part: Part) -> AnyFrame | None:
         """Add a piece of a long frame; return the frame if this was the last piece."""
-        if part.m not in self._pieces and len(self._pieces) >= MAX_OPEN_MESSAGES:
+        if part.m not in self._unfinished and len(self._unfinished) >= MAX_OPEN_MESSAGES:
             raise BadFrameError("too many long frames at once")
-        pieces = self._pieces.setdefault(part.m, [])
-        size = self._sizes.get(part.m, 0) + len(part.text)
-        if size > MAX_MESSAGE_BYTES:
+        message = self._unfinished.setdefault(part.m, bytearray())
+        message += part.text.encode()
+        if len(message) > MAX_MESSAGE_BYTES:
             # The pieces that follow start a message that cannot be decoded and is refused too.
-            del self._pieces[part.m]
-            self._sizes.pop(part.m, None)
+            del self._unfinished[part.m]
             raise BadFrameError(f"a frame is longer than {MAX_MESSAGE_BYTES} bytes")
-        pieces.append(part.text)
-        self._sizes[part.m] = size
         if not part.last:
             return None
-        del self._pieces[part.m], self._sizes[part.m]
-        return decode("".join(pieces).encode())
+        del self._unfinished[part.m]
+        return decode(message)

@@ -10,7 +10,7 @@ import msgspec
 
 from agent_dispatch.remote.frames import OLDEST_PROTOCOL, PROTOCOL, Hello, encode
 
-GREETING = "ADR1"
+_GREETING = b"ADR1"
 MISSING = "ADR-MISSING"
 """The probe prints this if the program is not installed."""
 MAX_NOISE_BYTES = 64 * 1024
@@ -18,7 +18,7 @@ MAX_NOISE_BYTES = 64 * 1024
 
 def greeting(nonce: str, hello: Hello) -> bytes:
     """Return the line with which a host greets. Its first line feed ends any noise before it."""
-    return b"\n%s %s %s\n" % (GREETING.encode(), nonce.encode(), encode(hello))
+    return b"\n%s %s %s\n" % (_GREETING, nonce.encode(), encode(hello))
 
 
 def common_protocol(hello: Hello) -> int | None:
@@ -32,9 +32,7 @@ class Greeting:
 
     def __init__(self, nonce: str) -> None:
         """Look for the greeting that repeats `nonce`."""
-        self._wanted = re.compile(
-            rb"(?:^|\n)%s %s ([^\n]*)\n" % (GREETING.encode(), nonce.encode())
-        )
+        self._wanted = re.compile(rb"(?:^|\n)%s %s ([^\n]*)\n" % (_GREETING, nonce.encode()))
         self._seen = bytearray()
         self.hello: Hello | None = None
         """What the host said, once the greeting has arrived."""

@@ -15,13 +15,12 @@ from agent_dispatch.model.job import JOB_VARIABLE
 
 CHAIN_VARIABLE = "AGENT_DISPATCH_HOSTS"
 """Agents inherit it: the ids of the hosts that their dispatch came through, comma-separated."""
-_PATH_FILE = "remote.env"
 _MAX_CHAIN = 100
 
 
 def path_file(config: Path) -> Path:
     """Return the file in which `init` saves its PATH for jobs of remote callers."""
-    return config.parent / _PATH_FILE
+    return config.parent / "remote.env"
 
 
 def save_path(environ: Mapping[str, str], config: Path) -> None:

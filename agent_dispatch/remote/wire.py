@@ -47,7 +47,8 @@ class Wire:
         """
         self._send = send
         self._on_frame = on_frame
-        self._dead_s = dead_s
+        self.dead_s = dead_s
+        """After how many silent seconds the link is dead."""
         self._heard_at = self._sent_at = trio.current_time()
         self._receiver = Receiver()
         self._short: deque[bytes] = deque()
@@ -57,10 +58,6 @@ class Wire:
         self._is_sending = False
         self.heard_bytes = 0
         """How many bytes arrived. Any byte is a sign of life."""
-
-    def dies_after(self, dead_s: float) -> None:
-        """Change the silence after which the link is dead."""
-        self._dead_s = dead_s
 
     def post(self, frame: Frame) -> None:
         """Queue a frame and return at once. Others may be sent between the parts of a long one."""
@@ -94,14 +91,14 @@ class Wire:
             nursery.start_soon(self._send_all, nursery.cancel_scope)
             nursery.start_soon(self._ping)
             # Each byte moves the deadline, so an event would be set far too often.
-            while trio.current_time() < (dead_at := self._heard_at + self._dead_s):  # noqa: ASYNC110
+            while trio.current_time() < (dead_at := self._heard_at + self.dead_s):  # noqa: ASYNC110
                 await trio.sleep_until(dead_at)
             nursery.cancel_scope.cancel()
 
     async def _ping(self) -> None:
         """Send at least something in each quarter of the time after which a link is dead."""
         while True:
-            ping_at = self._sent_at + self._dead_s / 4
+            ping_at = self._sent_at + self.dead_s / 4
             if trio.current_time() >= ping_at:
                 # Set before it is sent: while nothing can be sent, this loop must not spin.
                 self._sent_at = trio.current_time()

@@ -5,7 +5,6 @@ once. From then on the caller attaches, and asks for the events after the last o
 """
 
 import math
-from enum import Enum, auto
 
 import msgspec
 
@@ -15,23 +14,11 @@ FIRST_CONTACT_S = 30.0
 """How long to try a host that has not been reached yet."""
 
 
-class Stage(Enum):
-    """What a caller knows of its job."""
-
-    NOTED = auto()
-    """Nothing was sent, so the host cannot have it."""
-    SUBMITTING = auto()
-    """It was sent, but the host may not have received it."""
-    ACCEPTED = auto()
-    """The host owns it."""
-    ENDED = auto()
-
-
 class FollowedJob:
     """One job as its caller follows it, through any number of cuts.
 
     `next_frame` returns what to send on a new link. The caller reports what arrives with
-    `accepted`, `is_new_event` and `ended`; all of it may arrive more than once.
+    `accepted` and `is_new_event`; all of it may arrive more than once.
     """
 
     def __init__(self, submit: Submit | None, job_id: str, now: float, patience_s: float) -> None:
@@ -45,25 +32,25 @@ class FollowedJob:
         """
         self._submit = submit
         self.job_id = job_id
-        self.stage = Stage.NOTED if submit is not None else Stage.ACCEPTED
+        self.was_sent = False
+        """Whether a link took a frame about the job. If not, the host cannot have it from us."""
+        self.is_accepted = submit is None
+        """Whether the host is known to own the job."""
         self._last_event = 0
         self._patience_s = patience_s
-        self._was_reached = False
         self._cut_since: float | None = now
         """Since when there is no link; None while there is one."""
 
     def next_frame(self, n: int) -> Submit | Attach:
         """Return what to send on a link that is up."""
-        self._was_reached, self._cut_since = True, None
-        if self._submit is not None and self.stage in (Stage.NOTED, Stage.SUBMITTING):
-            self.stage = Stage.SUBMITTING
+        self.was_sent, self._cut_since = True, None
+        if self._submit is not None and not self.is_accepted:
             return msgspec.structs.replace(self._submit, n=n)
         return Attach(n=n, id=self.job_id, after=self._last_event, lease_s=self.lease_s)
 
     def accepted(self) -> None:
         """The host has accepted the job."""
-        if self.stage is not Stage.ENDED:
-            self.stage = Stage.ACCEPTED
+        self.is_accepted = True
 
     def is_new_event(self, seq: int) -> bool:
         """Return whether this event was not seen before, and remember it."""
@@ -71,10 +58,6 @@ class FollowedJob:
             return False
         self._last_event = seq
         return True
-
-    def ended(self) -> None:
-        """The end of the job arrived."""
-        self.stage = Stage.ENDED
 
     def cut(self, now: float) -> None:
         """The link is gone."""
@@ -96,4 +79,4 @@ class FollowedJob:
         """When to stop trying; infinity while there is a link."""
         if self._cut_since is None:
             return math.inf
-        return self._cut_since + (self._patience_s if self._was_reached else FIRST_CONTACT_S)
+        return self._cut_since + (self._patience_s if self.was_sent else FIRST_CONTACT_S)

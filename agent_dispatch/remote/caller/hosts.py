@@ -33,7 +33,7 @@ from agent_dispatch.model.next_step import NextStep, StepKind
 from agent_dispatch.remote.caller.agents import AgentsOnHosts
 from agent_dispatch.remote.caller.bookkeeping import Bookkeeping, Place
 from agent_dispatch.remote.caller.connection import LinkLostError
-from agent_dispatch.remote.caller.followed_job import FollowedJob, Stage
+from agent_dispatch.remote.caller.followed_job import FollowedJob
 from agent_dispatch.remote.caller.jobs import JobsOnHosts
 from agent_dispatch.remote.caller.link import Link, UnreachableError
 from agent_dispatch.remote.caller.links import Links, follow
@@ -200,7 +200,7 @@ class Hosts:
         except UnreachableError:
             raise
         except DispatchError:
-            if followed.stage is not Stage.ACCEPTED:
+            if not followed.is_accepted:
                 await in_thread(self.remote_jobs.remove, followed.job_id)  # noqa: ASYNC120  # a cancellation outranks it
             raise
         if isinstance(answer, Accepted) and answer.result is not None:
@@ -216,7 +216,7 @@ class Hosts:
     ) -> DispatchResult:
         """Answer a dispatch whose host cannot be reached."""
         steps: list[NextStep] = list(error.next_steps)
-        if followed.stage is Stage.NOTED:
+        if not followed.was_sent:
             text = f"{error}\nThe task was not sent, and will not be."
             await in_thread(self.remote_jobs.withdraw, place.id, text)
         else:

@@ -41,7 +41,6 @@ class UnreachableError(DispatchError):
 
     def __init__(self, host: str, reason: str, *steps: NextStep) -> None:
         super().__init__(f"Host {host} cannot be reached: {reason}", *steps)
-        self.host = host
 
 
 class Link:
@@ -128,7 +127,6 @@ class Link:
         nonce = secrets.token_hex(16)
         greeting = Greeting(nonce)
         connection: Connection | None = None
-        attempt = Attempt()
 
         def on_stdout(chunk: bytes) -> None:
             if connection is None:

@@ -145,6 +145,5 @@ async def follow(
             await trio.sleep(random.uniform(*_PAUSE_S))
             continue
         if isinstance(answer, End):
-            followed.ended()
             return read(answer.job, Job)
         raise error_from(link.name, answer)

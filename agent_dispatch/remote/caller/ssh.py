@@ -9,7 +9,7 @@ import shlex
 from agent_dispatch.model.config import HostConfig
 from agent_dispatch.remote.handshake import MISSING
 
-SSH_OPTIONS = (
+_SSH_OPTIONS = (
     "-T",
     "-e",
     "none",
@@ -65,7 +65,7 @@ def argv_to(host: HostConfig, script: str, *, is_retry: bool = False) -> list[st
     """
     if host.exec is not None:
         return [*host.exec, "sh", "-c", script]
-    options = (*SSH_OPTIONS, *_WITHOUT_MASTER) if is_retry else SSH_OPTIONS
+    options = (*_SSH_OPTIONS, *_WITHOUT_MASTER) if is_retry else _SSH_OPTIONS
     return ["ssh", *options, "--", host.ssh or "", f"exec sh -c '{script}'"]
 
 

@@ -20,6 +20,7 @@ from agent_dispatch.errors import DispatchError, UnknownAgentError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.remote.frames import (
+    DEAD_S,
     AnyFrame,
     Ask,
     Attach,
@@ -36,7 +37,7 @@ from agent_dispatch.remote.host.caller_jobs import MAX_LEASE_S, CallerJobs
 from agent_dispatch.remote.host.methods import Doctor, Methods
 from agent_dispatch.remote.host.rights import Rights
 from agent_dispatch.remote.this_host import CHAIN_VARIABLE, boot_id, host_id, user_name
-from agent_dispatch.remote.wire import Wire, dead_after_s
+from agent_dispatch.remote.wire import Wire
 from agent_dispatch.run.service import Service
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class _Stub:
         rights: Rights,
         doctor: Doctor,
     ) -> None:
-        self._wire = Wire(writes.send_all, self._on_frame, dead_s=dead_after_s(MAX_LEASE_S))
+        self._wire = Wire(writes.send_all, self._on_frame, dead_s=DEAD_S)
         self._nursery = nursery
         self._own_id = own_id
         self._environ = environ
@@ -161,7 +162,7 @@ class _Stub:
             self._wire.post(Failed(n=0, error="no common protocol", kind="protocol"))
             return
         self._has_hello = True
-        self._wire.dies_after(max(hello.dead_s, _SHORTEST_DEAD_S))
+        self._wire.dead_s = max(hello.dead_s, _SHORTEST_DEAD_S)
         self._nursery.start_soon(self._keep_open, hello)
 
     async def _keep_open(self, hello: Hello) -> None:
