@@ -44,7 +44,9 @@ def first_page(shell: Shell) -> list[str]:
         lines += [
             f"  {name:<{width}}  {command.help}" for name, command in section.commands.items()
         ]
-        lines.append(f"  {'':<{width}}  $ {section.commands[section.example].example}")
+        lines.append(
+            f"  {'':<{width}}  $ agent-dispatch {section.commands[section.example].example}"
+        )
     aliases = ", ".join(f"{short}: {name}" for short, name in ALIASES.items())
     topics = ", ".join(f"agent-dispatch help {topic}" for topic in TOPICS)
     return [

@@ -106,7 +106,12 @@ def _bind_any(name: str, options: Sequence[str], words: Sequence[str]) -> Bound:
     Raises:
         MisuseError: It is wrong.
     """
-    from cyclopts import CycloptsError, UnknownOptionError, UnusedCliTokensError
+    from cyclopts import (
+        CycloptsError,
+        MissingArgumentError,
+        UnknownOptionError,
+        UnusedCliTokensError,
+    )
 
     tokens = [name, *options, *(["--", *words] if words else ())]
     try:
@@ -118,6 +123,9 @@ def _bind_any(name: str, options: Sequence[str], words: Sequence[str]) -> Bound:
     except UnusedCliTokensError as error:
         extra = " ".join(error.unused_tokens or ())
         message = f"Unexpected argument: {extra}. {_quoting_hint(name)}"
+    except MissingArgumentError as error:
+        what = error.argument.name if error.argument is not None else "An argument"
+        message = f"{what} needs a value." if what.startswith("-") else f"{what} is missing."
     except CycloptsError as error:
         message = str(error)
     else:
@@ -138,7 +146,7 @@ def build_app(name: str) -> "App":
     app = App(
         name="agent-dispatch",
         version_flags=(),
-        help_epilogue=f"Example: `{COMMANDS[name].example}`",
+        help_epilogue=f"Example: `agent-dispatch {COMMANDS[name].example}`",
         # `shell` is no option. Flags have no `--no-` form.
         default_parameter=Parameter(
             negative=(),
@@ -152,4 +160,4 @@ def build_app(name: str) -> "App":
 
 def _shown_default(value: object) -> str | None:
     """A default for the help page; an option that does nothing by default shows none."""
-    return None if isinstance(value, bool) or value in ("", None, ()) else str(value)
+    return str(value) if value else None

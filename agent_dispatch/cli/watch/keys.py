@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-import msgspec
-
 _SPECIAL = {
     b"\x1b[A": "up",
     b"\x1b[B": "down",
@@ -62,7 +60,7 @@ class Command(NamedTuple):
     """The answer to the question."""
 
 
-class View(msgspec.Struct, frozen=True, kw_only=True):
+class View(NamedTuple):
     """What a person looks at."""
 
     mode: Mode = Mode.BROWSE
@@ -109,24 +107,24 @@ def press(
     if key == "q":
         return view, Command(CommandKind.QUIT)
     if view.mode is Mode.CONFIRM:
-        plain = msgspec.structs.replace(view, mode=Mode.BROWSE, notice="")
+        plain = view._replace(mode=Mode.BROWSE, notice="")
         return plain, Command(CommandKind.CANCEL, view.target) if key == "y" else None
     if view.mode is Mode.HELP:
-        return msgspec.structs.replace(view, mode=Mode.BROWSE), None
-    return _browse(msgspec.structs.replace(view, notice=""), key, ids, questions)
+        return view._replace(mode=Mode.BROWSE), None
+    return _browse(view._replace(notice=""), key, ids, questions)
 
 
 def _type(view: View, key: str) -> tuple[View, Command | None]:
-    browsing = msgspec.structs.replace(view, mode=Mode.BROWSE, typed="")
+    browsing = view._replace(mode=Mode.BROWSE, typed="")
+    text = view.typed.strip()
     match key:
+        case "escape" if view.mode is Mode.FILTER:
+            return browsing._replace(filter=""), None
         case "escape":
-            if view.mode is Mode.FILTER:
-                browsing = msgspec.structs.replace(browsing, filter="")
             return browsing, None
+        case "enter" if view.mode is Mode.FILTER:
+            return browsing._replace(filter=text), None
         case "enter":
-            if view.mode is Mode.FILTER:
-                return msgspec.structs.replace(browsing, filter=view.typed.strip()), None
-            text = view.typed.strip()
             return browsing, Command(CommandKind.SEND, view.target, text=text) if text else None
         case "backspace":
             return _typed(view, view.typed[:-1]), None
@@ -138,37 +136,35 @@ def _type(view: View, key: str) -> tuple[View, Command | None]:
 
 
 def _typed(view: View, text: str) -> View:
-    view = msgspec.structs.replace(view, typed=text[:MAX_TYPED_CHARS])
+    view = view._replace(typed=text[:MAX_TYPED_CHARS])
     # The list narrows while the words are typed.
-    return msgspec.structs.replace(view, filter=text) if view.mode is Mode.FILTER else view
+    return view._replace(filter=text) if view.mode is Mode.FILTER else view
 
 
 def _browse(
     view: View, key: str, ids: Sequence[str], questions: Mapping[str, str]
 ) -> tuple[View, Command | None]:
-    change = msgspec.structs.replace
     match key:
         case "?":
-            return change(view, mode=Mode.HELP), None
+            return view._replace(mode=Mode.HELP), None
         case "/" if not view.opened:
-            return change(view, mode=Mode.FILTER, typed=view.filter), None
+            return view._replace(mode=Mode.FILTER, typed=view.filter), None
+        case "escape" if view.opened:
+            return view._replace(opened="", scroll=0), None
         case "escape":
-            if view.opened:
-                return change(view, opened="", scroll=0), None
-            return change(view, filter=""), None
+            return view._replace(filter=""), None
         case _ if not view.target:
             return view, None
         case "enter":
-            return change(view, opened=view.target, scroll=0), None
+            return view._replace(opened=view.target, scroll=0), None
         case "m":
-            return change(view, mode=Mode.MESSAGE, typed=""), None
+            return view._replace(mode=Mode.MESSAGE, typed=""), None
         case "c":
-            return change(view, mode=Mode.CONFIRM), None
+            return view._replace(mode=Mode.CONFIRM), None
         case "y" | "n":
             if (question_id := questions.get(view.target)) is None:
-                return change(view, notice="It asks nothing."), None
-            answer = Command(CommandKind.ANSWER, view.target, question_id, allow=key == "y")
-            return view, answer
+                return view._replace(notice="It asks nothing."), None
+            return view, Command(CommandKind.ANSWER, view.target, question_id, allow=key == "y")
         case _:
             pass
     return _move(view, key, ids), None
@@ -177,7 +173,7 @@ def _browse(
 def _move(view: View, key: str, ids: Sequence[str]) -> View:
     if view.opened:
         step = {**_MOVES, "home": -(10**6), "g": -(10**6), "end": 10**6, "G": 10**6}.get(key, 0)
-        return msgspec.structs.replace(view, scroll=max(view.scroll - step, 0))
+        return view._replace(scroll=max(view.scroll - step, 0))
     if not ids:
         return view
     place = ids.index(view.selected) if view.selected in ids else 0
@@ -188,11 +184,11 @@ def _move(view: View, key: str, ids: Sequence[str]) -> View:
             place = len(ids) - 1
         case _:
             place = min(max(place + _MOVES.get(key, 0), 0), len(ids) - 1)
-    return msgspec.structs.replace(view, selected=ids[place])
+    return view._replace(selected=ids[place])
 
 
 def follow(view: View, ids: Sequence[str]) -> View:
     """Return the view after the list has changed; the cursor stays on its job if it is there."""
     if view.selected in ids or not ids:
         return view
-    return msgspec.structs.replace(view, selected=ids[0])
+    return view._replace(selected=ids[0])

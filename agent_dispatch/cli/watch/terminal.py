@@ -13,7 +13,6 @@ import time
 import tty
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-import msgspec
 import trio
 from rich.console import Console, Group
 from rich.live import Live
@@ -168,7 +167,7 @@ class _Screen:
                 return ""
 
     def _notice(self, text: str) -> None:
-        self._view = msgspec.structs.replace(self._view, notice=text)
+        self._view = self._view._replace(notice=text)
         self._draw()
 
     async def _look(self) -> None:
