@@ -237,3 +237,19 @@ def test_the_readme_is_short_and_shows_the_demo_and_the_tests_early() -> None:
 def test_every_alias_is_described() -> None:
     (line,) = re.findall(r"\*\*Aliases\.\*\* (.*)", (DOCS / "commands.md").read_text())
     assert dict(re.findall(r"`(\w+)` = `(\w+)`", line)) == dict(ALIASES)
+
+
+def test_the_way_of_a_call_names_functions_that_exist() -> None:
+    way = section("design.md", "### A call, function by function")
+    steps = [row for part in way.split("\nBack,") for row in rows(part, "Module")]
+    named = [
+        (row[0].strip("`"), name.rpartition(".")[2])
+        for row in steps
+        for name in re.findall(r"`([\w.]+)`", row[1])
+    ]
+    missing = [
+        (module, name)
+        for module, name in named
+        if f"def {name}(" not in (ROOT / module).read_text(encoding="utf-8")
+    ]
+    assert (missing, len(named) > 40) == ([], True)

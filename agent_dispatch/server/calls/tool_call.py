@@ -53,23 +53,48 @@ class ToolCall(Generic[ParamsT]):
         """Run the tool and return its answer.
 
         A tool that waits for an agent answers before the client's patience ends, if need be with
-        `StillRunning` (for the model), `InBackground` (a task) or a `FormRequest`.
+        `StillRunning` (for the model), `InBackground` (a task) or a `FormRequest`. Its work may
+        outlive the call.
 
         Raises:
             DispatchError: Whatever the tool raised.
         """
-        if self.tool.run_detached is not None:
-            return await self._run_waiting(self.tool.run_detached)
+        tool, caller, pending = self.tool, self.caller, self.pending
+        if tool.run_detached is None:
+            return await self._run_here()
+        can_detach = tool.agents_of is None or await self.service.are_local(
+            tool.agents_of(self.params)
+        )
+        due_at = await self._due_at(caller.task_mode if can_detach else TaskMode.NEVER)
+        by_retry = can_detach and await self._may_ask_by_retry()
+        answer: object
+        if caller.response is not None:
+            state = caller.response.state_of(self._key)
+            await pass_on(self.service, state.job_id, caller.response.actions)
+            caller.seen_questions = frozenset(state.asked)
+            answer = InBackground(state.job_id)
+        elif can_detach and (due_at < math.inf or by_retry):
+            work = partial(tool.run_detached, self.service, self.params)
+            answer = await pending.wait(
+                self._key, work, self.on_progress, caller, detached=True, due_at=due_at
+            )
+        else:
+            work = partial(tool.run, self.service, self.params)
+            answer = await pending.wait(self._key, work, self.on_progress, caller)
+        if not isinstance(answer, InBackground) or caller.task_mode is not TaskMode.NEVER:
+            return answer
+        if by_retry or caller.response is not None:
+            return await self._follow(answer.job_id, due_at)
+        return _still_running(await self.service.jobs.get(answer.job_id))
+
+    async def _run_here(self) -> object:
+        """Run a tool that starts no agent; if it gives more rights, the user is asked first."""
         params = self.params
         if self.tool.wait_at_most is not None:
             due_at = await self._due_at(TaskMode.NEVER)
             if due_at < math.inf:
                 left_s = max(due_at - trio.current_time(), 0)
                 params = self.tool.wait_at_most(params, left_s)
-        return await self._run_here(params)
-
-    async def _run_here(self, params: ParamsT) -> object:
-        """Run a tool that starts no agent; if it gives more rights, the user is asked first."""
         show_questions = self.caller.show_questions
 
         def report(progress: Progress) -> None:
@@ -105,34 +130,6 @@ class ToolCall(Generic[ParamsT]):
         if not accepted:
             raise refused
         return await run_granted(self.service, self.params, self.on_progress)
-
-    async def _run_waiting(self, run_detached: Run[ParamsT]) -> object:
-        """Run a tool that waits for an agent; its work may outlive the call."""
-        tool, caller, pending = self.tool, self.caller, self.pending
-        can_detach = tool.agents_of is None or await self.service.are_local(
-            tool.agents_of(self.params)
-        )
-        due_at = await self._due_at(caller.task_mode if can_detach else TaskMode.NEVER)
-        by_retry = can_detach and await self._may_ask_by_retry()
-        answer: object
-        if caller.response is not None:
-            state = caller.response.state_of(self._key)
-            await pass_on(self.service, state.job_id, caller.response.actions)
-            caller.seen_questions = frozenset(state.asked)
-            answer = InBackground(state.job_id)
-        elif can_detach and (due_at < math.inf or by_retry):
-            work = partial(run_detached, self.service, self.params)
-            answer = await pending.wait(
-                self._key, work, self.on_progress, caller, detached=True, due_at=due_at
-            )
-        else:
-            work = partial(tool.run, self.service, self.params)
-            answer = await pending.wait(self._key, work, self.on_progress, caller)
-        if not isinstance(answer, InBackground) or caller.task_mode is not TaskMode.NEVER:
-            return answer
-        if by_retry or caller.response is not None:
-            return await self._follow(answer.job_id, due_at)
-        return _still_running(await self.service.jobs.get(answer.job_id))
 
     async def _follow(self, job_id: str, due_at: float) -> object:
         """Wait until a job ends, or has a question that the user has not seen, or time is up."""
