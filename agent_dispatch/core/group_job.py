@@ -30,22 +30,24 @@ _SHOWN_MEMBERS = 5
 def agents_of(members: Sequence[Member], aggregate: str) -> list[str]:
     """Return the agents of a group, each once."""
     names = [member.request.agent for member in members]
-    return list(dict.fromkeys([*names, *filter(None, [aggregate])]))
+    return list(dict.fromkeys([*names, aggregate] if aggregate else names))
 
 
 def as_dispatch(members: Sequence[Member], aggregate: str) -> DispatchRequest:
     """Return the request that a group is recorded as: it names the agents and tasks."""
     agents = agents_of(members, aggregate)
-    more = ["…"] if len(agents) > _NAMED_AGENTS else []
+    if len(agents) > _NAMED_AGENTS:
+        agents = [*agents[:_NAMED_AGENTS], "…"]
     tasks = [
         f"{member.request.agent}: {one_line(member.request.task)}"
         for member in members[:_NAMED_TASKS]
     ]
-    left_out = [f"and {len(members) - _NAMED_TASKS} more"] if len(members) > _NAMED_TASKS else []
+    if len(members) > _NAMED_TASKS:
+        tasks.append(f"and {len(members) - _NAMED_TASKS} more")
     first = members[0].request
     return DispatchRequest(
-        agent=", ".join([*agents[:_NAMED_AGENTS], *more]),
-        task=f"{len(members)} dispatches: {'; '.join([*tasks, *left_out])}",
+        agent=", ".join(agents),
+        task=f"{len(members)} dispatches: {'; '.join(tasks)}",
         caller=first.caller,
         goal=first.goal,
     )
@@ -56,9 +58,10 @@ def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> Dispatch
     results = outcome.individual_results
     done = sum(result.success for result in results)
     text = f"{done} of {len(results)} dispatches succeeded; parsed_result has the answers."
-    every = [*results, *([outcome.aggregated] if outcome.aggregated else [])]
-    if outcome.aggregated is not None and outcome.aggregated.success:
-        text = outcome.aggregated.result
+    every = list(results)
+    if outcome.aggregated is not None:
+        every.append(outcome.aggregated)
+        text = outcome.aggregated.result if outcome.aggregated.success else text
     # Identical tasks share a run, which is paid for once.
     paid = {result.job_id or number: result for number, result in enumerate(every)}
     costs = [result.cost_usd for result in paid.values() if result.cost_usd is not None]
@@ -75,14 +78,13 @@ def to_record(agent: str, outcome: ParallelResult, duration_ms: int) -> Dispatch
 
 def cancelled(agent: str, members: Sequence[str], by: str) -> DispatchResult:
     """Return the result of a cancelled group; its members have their own results."""
-    return refused(agent, f"Cancelled by {by}.", ErrorType.CANCELLED, looks_at(members))
+    return refused(agent, f"Cancelled by {by}.", ErrorType.CANCELLED, look_at_members(members))
 
 
-def looks_at(members: Sequence[str]) -> list[NextStep]:
-    """Return how to look at the members."""
-    return [NextStep(kind=StepKind.LOOK_AT_JOB, job_id=job_id) for job_id in members][
-        :_SHOWN_MEMBERS
-    ]
+def look_at_members(members: Sequence[str]) -> list[NextStep]:
+    """Return how to look at the first members."""
+    shown = members[:_SHOWN_MEMBERS]
+    return [NextStep(kind=StepKind.LOOK_AT_JOB, job_id=job_id) for job_id in shown]
 
 
 def from_record(result: DispatchResult) -> ParallelResult | None:

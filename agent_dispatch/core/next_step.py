@@ -1,6 +1,5 @@
 """The next steps that several decisions propose, and how they get into texts."""
 
-import shlex
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -71,35 +70,3 @@ def worded_error(error: DispatchError, say: Say) -> str:
 def with_steps(text: str, steps: Iterable[NextStep], say: Say) -> str:
     """Return `text` with the worded steps below it."""
     return "\n".join(filter(None, [text, *dict.fromkeys(map(say, steps))]))
-
-
-def on_host(step: NextStep, host: str, agent: str, job_id: str) -> NextStep:
-    """Translate a step of a host for a caller on this machine.
-
-    Agents and jobs get their names here. Changes and commands have to be made on the host.
-
-    Args:
-        step: The step that the host gave.
-        host: The host's name here.
-        agent: The agent's name here.
-        job_id: The id, for callers here, of the job that the step is about.
-    """
-    name = shlex.quote(step.agent)
-    match step.kind:
-        case StepKind.RAISE_BUDGET:
-            command = f"agent-dispatch update {name} --max-budget-usd {step.budget_usd}"
-        case StepKind.MORE_TIME if step.agent:
-            command = f"agent-dispatch update {name} --timeout {step.timeout_s}"
-        case StepKind.UPDATE_AGENT:
-            command = f"agent-dispatch update {name} --help"
-        case StepKind.RUN:
-            command = step.command
-        case _:
-            return msgspec.structs.replace(
-                step,
-                agent=step.agent and agent,
-                job_id=step.job_id and job_id,
-                # It is a directory of the host: `claude --resume` cannot run here.
-                directory="",
-            )
-    return NextStep(kind=StepKind.RUN, command=command, agent=agent, host=host)

@@ -8,7 +8,7 @@ gets the lock reads the record again and writes, and the others find the end wri
 from collections.abc import Callable
 from contextlib import suppress
 
-from agent_dispatch.core.group_job import looks_at
+from agent_dispatch.core.group_job import look_at_members
 from agent_dispatch.files import READ_ONLY, Disk, make_private_directory
 from agent_dispatch.jobs.errors import BrokenJobError, UnknownJobError
 from agent_dispatch.jobs.ids import is_job_id
@@ -168,7 +168,7 @@ def verdict(
         why += " Its verify command had not passed; the answer is in `result`."
     steps = [NextStep(kind=StepKind.RESUME, agent=job.agent, session_id=job.session_id)]
     if job.kind is JobKind.GROUP:
-        steps = looks_at(job.members or ())
+        steps = look_at_members(job.members or ())
     result = DispatchResult(
         agent=job.agent,
         success=False,

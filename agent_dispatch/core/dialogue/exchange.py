@@ -21,11 +21,7 @@ from agent_dispatch.model.dialogue import (
     DialogueTurn,
     Role,
 )
-from agent_dispatch.model.dispatch import (
-    COST_DECIMALS,
-    DispatchResult,
-    ErrorType,
-)
+from agent_dispatch.model.dispatch import COST_DECIMALS, DispatchResult, ErrorType
 from agent_dispatch.model.next_step import NextStep, StepKind
 
 

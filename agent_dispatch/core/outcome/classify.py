@@ -26,12 +26,7 @@ from agent_dispatch.core.outcome.hints import (
 from agent_dispatch.core.outcome.json_answer import parse_answer
 from agent_dispatch.core.outcome.report import Ending, RunReport
 from agent_dispatch.core.stream.events import ResultEvent
-from agent_dispatch.model.dispatch import (
-    COST_DECIMALS,
-    DeniedCall,
-    DispatchResult,
-    ErrorType,
-)
+from agent_dispatch.model.dispatch import COST_DECIMALS, DeniedCall, DispatchResult, ErrorType
 
 _OUR_ENDINGS = frozenset({Ending.DEADLINE, Ending.CANCELLED, Ending.INTERRUPTED, Ending.AUTH})
 """Endings before which we may have interrupted the turn."""

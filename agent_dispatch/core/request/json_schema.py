@@ -63,9 +63,9 @@ def check_schema(schema: dict[str, Any]) -> None:
 
 
 def _check_dialect(schema: dict[str, Any]) -> None:
-    dialect = schema.get("$schema")
-    if dialect is None and "$schema" not in schema:
+    if "$schema" not in schema:
         return
+    dialect = schema["$schema"]
     if not isinstance(dialect, str):
         raise _fault(f'has a "$schema" that is not text: {_shown(dialect)}')
     if dialect.partition("://")[2].rstrip("#") not in _DRAFTS or "://" not in dialect:
@@ -167,7 +167,7 @@ class _Walk:
                     f"refers to {_shown(ref)}{_at(path)}, which is nowhere in it; nothing is"
                     " fetched from elsewhere, so put that schema into its $defs"
                 )
-        where = f"{fragment}" if fragment.startswith("/") else path
+        where = fragment if fragment.startswith("/") else path
         self._waiting.append(_Place(target, where, document, is_used=True))
 
 
@@ -222,12 +222,8 @@ def _are_types(value: Any) -> bool:
 
 
 _RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    (
-        "$comment $id $ref $schema contentEncoding contentMediaType description format title",
-        "must be text",
-        _is_text,
-    ),
-    ("pattern", "must be text", _is_text),
+    ("$comment $id $ref $schema description format pattern title", "must be text", _is_text),
+    ("contentEncoding contentMediaType", "must be text", _is_text),
     (
         "nullable readOnly uniqueItems writeOnly",
         "must be true or false",

@@ -5,12 +5,7 @@ line is decoded.
 """
 
 from agent_dispatch.core.stream.decoding import decode_line, embedded_events
-from agent_dispatch.core.stream.events import (
-    CutLine,
-    Event,
-    NoiseLine,
-    ResultEvent,
-)
+from agent_dispatch.core.stream.events import CutLine, Event, NoiseLine, ResultEvent
 
 MAX_LINE_BYTES = 160 * 1024 * 1024
 """A longer line is cut; no real answer is that large."""

@@ -7,7 +7,6 @@ import msgspec
 import trio
 
 from agent_dispatch.config.registry import Registry
-from agent_dispatch.core.next_step import on_host
 from agent_dispatch.core.questions import QuestionRow
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
@@ -22,7 +21,7 @@ from agent_dispatch.remote.caller.followed_job import FIRST_CONTACT_S, FollowedJ
 from agent_dispatch.remote.caller.link import UnreachableError
 from agent_dispatch.remote.caller.links import Links, follow
 from agent_dispatch.remote.caller.remote_jobs import RemoteJob, RemoteJobs, at_host, split_id
-from agent_dispatch.remote.caller.translate import error_from
+from agent_dispatch.remote.caller.translate import error_from, step_here
 from agent_dispatch.remote.frames import Cancel, Cancelled
 from agent_dispatch.threads import in_thread
 
@@ -136,7 +135,7 @@ class JobsOnHosts:
         sending = await self._links.call(place.host, "send", Sending, args)
         step = sending.next_step
         if step is not None and place.known is not None:
-            step = on_host(step, place.host, place.known.agent, place.shown_id)
+            step = step_here(step, place.host, place.known.agent, place.shown_id)
         return msgspec.structs.replace(sending, job_id=place.shown_id, next_step=step)
 
     async def answer(
