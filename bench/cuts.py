@@ -23,11 +23,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.processes import command_line_of
 from tests.remote.machine import Machine
 
 LEASE_S = 6.0
@@ -200,7 +201,7 @@ class Run:
         deadline = time.monotonic() + SETTLE_S + LEASE_S
         while left := [pid for pid in _all_of(self.place) if pid != os.getpid()]:
             if time.monotonic() > deadline:
-                names = [_command_of(pid)[-120:] for pid in left]
+                names = [" ".join(command_line_of(pid))[-120:] for pid in left]
                 self.problems.append(f"processes are left: {names}")
                 for pid in left:
                     _kill(pid)
@@ -218,15 +219,6 @@ def _stall(pid: int, for_s: float) -> None:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _command_of(pid: int) -> str:
-    try:
-        return (
-            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf8", "replace")
-        )
-    except OSError:
-        return ""
 
 
 def _all_of(place: Path) -> list[int]:
@@ -262,9 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed, counts = 0, dict.fromkeys(KINDS, 0)
     begun = time.monotonic()
     seeds = range(options.seed, options.seed + options.runs)
-    each: Callable[[int], tuple[Plan, list[str]]] = play
     with ThreadPoolExecutor(options.jobs) as pool:
-        for plan, problems in pool.map(each, seeds):
+        for plan, problems in pool.map(play, seeds):
             for cut in plan.cuts:
                 counts[cut.kind] += 1
             if problems:

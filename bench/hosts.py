@@ -9,7 +9,7 @@ round trip of 50 ms, a proxy delays all bytes by 25 ms each way.
 import argparse
 import json
 import os
-import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -25,31 +25,11 @@ from agent_dispatch.claude.fork_server import start_fork_server
 from agent_dispatch.model.dispatch import CallOptions, DispatchRequest
 from agent_dispatch.run.open_service import open_service
 from agent_dispatch.worker import ENTRIES
+from bench.processes import command_line_of, pss_mib
 from tests.remote.network import NetworkedMachine, missing, network
 
 ROOT = Path(__file__).parents[1]
-DELAY = """
-import os, selectors, socket, sys, threading, time, queue
-def carry(take, give):
-    held = queue.Queue()
-    def out():
-        while (item := held.get()) is not None:
-            at, data = item
-            time.sleep(max(0, at - time.monotonic()))
-            give(data)
-        give(b"")
-    threading.Thread(target=out, daemon=True).start()
-    while data := take(): held.put((time.monotonic() + 0.025, data))
-    held.put(None)
-s = socket.create_connection((sys.argv[1], 22))
-s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-def to_socket(data): s.sendall(data) if data else s.shutdown(socket.SHUT_WR)
-def to_ssh(data):
-    if not data: os._exit(0)
-    while data: data = data[os.write(1, data):]
-threading.Thread(target=carry, args=(lambda: os.read(0, 65536), to_socket), daemon=True).start()
-carry(lambda: s.recv(65536), to_ssh); time.sleep(1)
-"""
+DELAY = Path(__file__).with_name("delay.py")
 
 
 async def _timed(call: Callable[[], Awaitable[object]]) -> float:
@@ -104,7 +84,18 @@ def _inside(rounds: int) -> int:
     return 0
 
 
-def _plain(laptop: NetworkedMachine, alias: str, rounds: int) -> float:
+def _measured_inside(laptop: NetworkedMachine, rounds: int) -> dict[str, float]:
+    """Run this command again in the namespace of the laptop."""
+    inside = [sys.executable, "-m", "bench.hosts", "--inside", "--rounds", str(rounds)]
+    environ = {**laptop.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*laptop.entering, *inside], env=environ, capture_output=True, text=True, check=True
+    )
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _plain_ms(laptop: NetworkedMachine, alias: str, rounds: int) -> float:
     """Time `ssh HOST agent-dispatch run`, as a person would type it."""
     times = []
     for number in range(rounds):
@@ -115,17 +106,8 @@ def _plain(laptop: NetworkedMachine, alias: str, rounds: int) -> float:
     return statistics.median(times)
 
 
-def _pss_mib(pids: Sequence[int], word: bytes) -> float:
-    total = 0
-    for pid in pids:
-        try:
-            if word in Path(f"/proc/{pid}/cmdline").read_bytes():
-                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                found = re.search(r"Pss:\s+(\d+)", rollup)
-                total += int(found[1]) if found else 0
-        except OSError:
-            continue
-    return total / 1024
+def _pss_of(pids: Sequence[int], program: str) -> float:
+    return pss_mib(pid for pid in pids if program in command_line_of(pid))
 
 
 def _run(rounds: int) -> dict[str, dict[str, float]]:
@@ -136,40 +118,28 @@ def _run(rounds: int) -> dict[str, dict[str, float]]:
         gpu.admits(laptop, "gpu")
         gpu.project("train")
         config = laptop.home / ".ssh" / "config"
-        proxy = laptop.home / "delay.py"
-        proxy.write_text(DELAY)
-        plain = config.read_text()
-        slow = plain.replace(
-            "Host gpu\n", f"Host slow\n ProxyCommand {sys.executable} {proxy} {gpu.address}\n"
-        )
-        master = f"Host *\n ControlPath {laptop.home}/.ssh/cm-%n\n"
-        config.write_text(plain + slow + master)
+        direct = config.read_text()
+        proxy = shlex.join([sys.executable, str(DELAY), gpu.address])
+        slow = direct.replace("Host gpu\n", f"Host slow\n ProxyCommand {proxy}\n")
+        shared = f"Host *\n ControlPath {laptop.home}/.ssh/cm-%n\n"
+        config.write_text(direct + slow + shared)
         laptop.cli("hosts", "add", "gpu")
         laptop.link("train", "gpu")
-        environ = {**laptop.environ, "PYTHONPATH": str(ROOT)}
         for alias, rtt in (("gpu", 0), ("slow", 50)):
             laptop.config.write_text(
                 f'[hosts.gpu]\nssh = "{alias}"\n[agents.train]\nhost = "gpu"\n'
             )
             for way in ("cold", "shared"):
                 if way == "shared":
-                    begin = ["ssh", "-M", "-N", "-f", alias]
-                    subprocess.run([*laptop.entering, *begin], check=True)
-                inside = [sys.executable, "-m", "bench.hosts", "--inside", "--rounds", str(rounds)]
-                done = subprocess.run(
-                    [*laptop.entering, *inside],
-                    env=environ,
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-                row = {f"{name}": ms for name, ms in json.loads(done.stdout).items()}
-                row["plain ssh … run"] = _plain(laptop, alias, min(rounds, 5))
+                    master = ["ssh", "-M", "-N", "-f", alias]
+                    subprocess.run([*laptop.entering, *master], check=True)
+                row = _measured_inside(laptop, rounds)
+                row["plain ssh … run"] = _plain_ms(laptop, alias, min(rounds, 5))
                 table[f"{way} ssh, round trip {rtt} ms"] = row
         caller = laptop.start("run", "train", "sleep=5", "--json")
         gpu.wait_until_started(1 + len(gpu.starts))
-        stub = _pss_mib(gpu.processes(), b"_remote")
-        ssh = _pss_mib(laptop.processes(), b"/usr/bin/ssh")
+        stub = _pss_of(gpu.processes(), "_remote")
+        ssh = _pss_of(laptop.processes(), "/usr/bin/ssh")
         caller.communicate()
         table["memory of one link, MiB"] = {"stub and its fork server": stub, "ssh": ssh}
     return table

@@ -34,7 +34,7 @@ class Tree:
 
     def pids_of(self, program: str) -> list[int]:
         """The processes that run `program`, which may be a script."""
-        return [pid for pid in self.pids() if program in _text(pid, "cmdline").split("\0")[:3]]
+        return [pid for pid in self.pids() if program in command_line_of(pid)[:3]]
 
     def pids_named(self, *names: str) -> list[int]:
         """The processes with one of these names."""
@@ -84,6 +84,11 @@ def reset_peaks(pids: Iterable[int]) -> None:
     for pid in pids:
         with suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def command_line_of(pid: int) -> list[str]:
+    """The words of a process's command line; none if it has ended."""
+    return _text(pid, "cmdline").split("\0")
 
 
 def threads_of(pid: int) -> int:
