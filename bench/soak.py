@@ -54,8 +54,14 @@ class Sample:
     """The server and its helpers."""
 
 
-LIMITS = {"descriptors": 4.0, "threads": 4.0, "rss_mib": 6.0, "helper_mib": 0.3, "processes": 4.0}
-"""The most that each figure may grow in the measured time."""
+FIGURES = {
+    "descriptors": ("descriptors of the server", 4.0),
+    "threads": ("threads of the server", 4.0),
+    "rss_mib": ("memory of the server (RSS), MiB", 6.0),
+    "helper_mib": ("memory of each of its helpers (PSS), MiB", 0.3),
+    "processes": ("server and helpers, processes", 4.0),
+}
+"""What each figure of a sample is, and the most that it may grow in the measured time."""
 
 
 class Load:
@@ -187,7 +193,7 @@ def trends(samples: Sequence[Sample]) -> list[dict[str, Any]]:
         raise ValueError(f"only {len(counted)} rounds after the warm-up: use more --minutes")
     quarter = max(1, len(counted) // 4)
     found = []
-    for figure, limit in LIMITS.items():
+    for figure, (_, limit) in FIGURES.items():
         points = [(sample.at_s, float(getattr(sample, figure))) for sample in counted]
         slope = median((y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2))
         growth = slope * (points[-1][0] - points[0][0])
@@ -227,15 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(trend["flat"] for trend in found) and not load.wrong else 1
 
 
-_SHOWN = {
-    "descriptors": "descriptors of the server",
-    "threads": "threads of the server",
-    "rss_mib": "memory of the server (RSS), MiB",
-    "helper_mib": "memory of each of its helpers (PSS), MiB",
-    "processes": "server and helpers, processes",
-}
-
-
 def as_markdown(result: Mapping[str, Any]) -> str:
     """The table for docs/reliability.md and the terminal."""
     lines = ["| | first | last | growth | limit | |", "| --- | --- | --- | --- | --- | --- |"]
@@ -243,7 +240,8 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         figures = (trend[column] for column in ("first", "last", "growth", "limit"))
         cells = " | ".join(f"{figure:.2f}" for figure in figures)
         verdict = "flat" if trend["flat"] else "grows"
-        lines.append(f"| {_SHOWN[trend['figure']]} | {cells} | {verdict} |")
+        name, _ = FIGURES[trend["figure"]]
+        lines.append(f"| {name} | {cells} | {verdict} |")
     return "\n".join([*lines, "", f"{in_words(result['about'])}."])
 
 

@@ -173,31 +173,37 @@ def durable_write_s(folder: Path) -> float:
 
 def endings(shop: Workshop) -> list[Row]:
     """End servers that have a call or a background job, in every way."""
-    calls: dict[str, list[tuple[float, float]]] = {}
-    jobs: dict[str, Counter[str]] = {}
-    exits_s: dict[str, list[float]] = {}
+    deaths_s, exits_s = Samples(), Samples()
+    alive: dict[str, float] = {}
+    done: dict[str, float] = {}
+    stale: dict[str, float] = {}
     for product in shop.products():
         name = product.name
-        calls[name] = [_end_call(shop, product, signum) for signum in WAYS.values()]
-        exits_s[name], jobs[name] = _end_with_jobs(shop, product)
-        exits_s[name] += [server_s for _, server_s in calls[name]]
-    deaths_s = {name: [child_s for child_s, _ in ended] for name, ended in calls.items()}
+        for signum in WAYS.values():
+            child_s, server_s = _end_call(shop, product, signum)
+            deaths_s[name].append(child_s)
+            exits_s[name].append(server_s)
+        servers_s, jobs = _end_with_jobs(shop, product)
+        exits_s[name] += servers_s
+        alive[name], done[name] = jobs["alive"], jobs["done"]
+        stale[name] = jobs["pending"] + jobs["running"]
     after, all_ways = f"{AFTER_S:.0f} s after EOF, TERM, INT, KILL", at_least(len(WAYS))
-    worst, exits = ({n: max(t) * 1000 for n, t in each.items()} for each in (deaths_s, exits_s))
-    left, up = (
-        {n: sum(s >= AFTER_S for s in t) for n, t in e.items()} for e in (deaths_s, exits_s)
-    )
-    alive, done = ({n: c[what] for n, c in jobs.items()} for what in ("alive", "done"))
-    stale = {n: c["pending"] + c["running"] for n, c in jobs.items()}
+    left, up = deaths_s.each(_late), exits_s.each(_late)
+    death, server_exit = "call: worst time to the child's death", "worst time to the server's exit"
     return [
         row("m10", f"call: children alive {after}", "", left, at_most(0)),
-        row("m10", "call: worst time to the child's death", "ms", worst, at_most(450)),
-        row("m10", "worst time to the server's exit", "ms", exits, at_most(450)),
+        row("m10", death, "ms", deaths_s.each(max, 1000), at_most(450)),
+        row("m10", server_exit, "ms", exits_s.each(max, 1000), at_most(450)),
         row("m10", f"servers still up (of {2 * len(WAYS)})", "", up, at_most(0)),
         row("m10", f"background: alive {after}", "", alive, all_ways),
         row("m10", "background: done, says a new server", "", done, all_ways),
         row("m10", "background: said to run, by nobody", "", stale, at_most(0)),
     ]
+
+
+def _late(times_s: Sequence[float]) -> int:
+    """How many had not ended when leftovers were counted."""
+    return sum(time_s >= AFTER_S for time_s in times_s)
 
 
 def _end_call(shop: Workshop, product: Product, signum: int | None) -> tuple[float, float]:

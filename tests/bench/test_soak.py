@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from bench.soak import LIMITS, Sample, trends
+from bench.soak import FIGURES, Sample, trends
 
 
 def samples(*, rss_mib_a_minute: float = 0, jump_at_s: float = 0) -> list[Sample]:
@@ -39,7 +39,7 @@ def test_a_jump_in_the_middle_is_found() -> None:
 
 def test_a_temporary_peak_is_no_growth() -> None:
     found = samples()
-    found[300] = Sample(at_s=300, **dict.fromkeys(LIMITS, 1000))
+    found[300] = Sample(at_s=300, **dict.fromkeys(FIGURES, 1000))
     assert growing(found) == []
 
 
