@@ -58,8 +58,6 @@ def try_lock(path: str, disk: Disk = DISK, *, create: bool = True) -> int | None
     locked it, our lock means nothing, and the file that has the name now is tried.
 
     Args:
-        path: The lock file.
-        disk: The system calls.
         create: Make the file if it is missing.
 
     Returns:

@@ -131,8 +131,6 @@ class Lister:
         found in `live/`, and the index has the status of those that have.
 
         Args:
-            status: Only jobs with this status.
-            limit: The most jobs to list.
             matches: Only jobs whose summary it accepts; all records may have to be read.
             since: Only jobs created at or after this time, in seconds since the epoch.
         """

@@ -39,10 +39,6 @@ class Reconciler:
         """Settle the jobs of `records`.
 
         Args:
-            records: The records.
-            locks: The locks of the same jobs.
-            disk: The system calls.
-            now: The clock for the record.
             end_processes: Ends the processes that are left of a lost job, by its id.
             on_end: Called with each job whose end is recorded here.
         """
@@ -151,7 +147,6 @@ def verdict(
     """The final record of a job whose owner died.
 
     Args:
-        job: Its last record.
         now: Seconds since the epoch.
         cancelled_by: Who had asked for its cancellation.
         parent_ends: The job whose agent started it has ended or is ending.

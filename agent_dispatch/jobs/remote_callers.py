@@ -185,7 +185,6 @@ class Submissions:
         """Make the live files of a job of a remote caller, which this process owns.
 
         Args:
-            job_id: The job.
             lease_s: How long it goes on without its caller; 0 for no limit.
 
         Raises:

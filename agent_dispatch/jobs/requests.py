@@ -36,7 +36,6 @@ class Requests:
         """Ask the owner of a job, durably, to cancel it.
 
         Args:
-            job_id: The job.
             by: Who asks, for the end of a sentence; an earlier name is kept.
 
         Returns:
@@ -63,7 +62,6 @@ class Requests:
         The owner answers in the job's record, unless the job ends before it reads the message.
 
         Args:
-            job_id: The job.
             kind: Which of the owner's handlers it is for.
             body: The value that this handler decodes; msgspec encodes it.
 

@@ -52,8 +52,6 @@ async def wait_to_see(store: JobStore, job_id: str, seen: Callable[[Job], bool])
     """Wait until `seen` accepts the record of a job, or the job has ended; return the job.
 
     Args:
-        store: The job's store.
-        job_id: The job.
         seen: Called with the record again and again, because nothing signals a change.
 
     Raises:
@@ -74,8 +72,6 @@ async def wait_until_over(
     """Wait until a job has ended, even if its owner dies; return the job.
 
     Args:
-        store: The job's store.
-        job_id: The job.
         note: Called with the job while it goes on, at once and then every `every_s`.
         every_s: Seconds between two calls of `note`.
 
@@ -124,8 +120,6 @@ async def cancel(
     """Ask the owner of a job to cancel it, and wait until none of its processes is left.
 
     Args:
-        store: The job's store.
-        job_id: The job.
         by: Who asks, for the end of a sentence.
         patience_s: How long to wait; the cancellation goes on after that.
         keep: Let the owner interrupt a run that has begun, so that its output so far is kept.

@@ -56,7 +56,6 @@ class Workers:
         """Start workers with the environment of the submitter.
 
         Args:
-            store: Where the jobs are recorded.
             fork_server: Forks the workers; None starts each as a new program.
             environ: The environment of the workers and of their agents.
             claude: The program to run as claude, as in `open_service`.
@@ -84,7 +83,6 @@ class Workers:
 
         Args:
             request: What is recorded of the request.
-            kind: The kind of the job.
             ref: Its record is kept until `gc`.
             job_id: Its id; None makes a new one.
             lease_s: For a job of a remote caller: how long it goes on without this caller; 0: to

@@ -60,14 +60,7 @@ class Dialogue:
     """
 
     def __init__(self, plan: DialoguePlan, run: JobRun, parts: RunParts, *, max_holds: int) -> None:
-        """Run `plan` as the job of `run`.
-
-        Args:
-            plan: The dialogue.
-            run: The job.
-            parts: What every run uses.
-            max_holds: How often it may wait for a usage limit to reset.
-        """
+        """Run `plan` as the job of `run`; wait at most `max_holds` times for a usage limit."""
         self._request = request = plan.request
         self._settings = plan.settings
         self._agents = {role: capped(agent, plan.settings) for role, agent in plan.agents.items()}

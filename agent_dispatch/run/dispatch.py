@@ -33,15 +33,7 @@ class Dispatch:
     def __init__(
         self, plan: Plan, limit: TimeLimit, run: JobRun, parts: RunParts, *, max_holds: int
     ) -> None:
-        """Run `plan` within `limit`, as the job of `run`.
-
-        Args:
-            plan: What to run.
-            limit: How long the agent may take.
-            run: The job.
-            parts: What every run uses.
-            max_holds: How often it may wait for a usage limit to reset.
-        """
+        """Run `plan` within `limit`; wait at most `max_holds` times for a usage limit to reset."""
         self._plan = plan
         self._limit = limit
         self._run = run

@@ -42,8 +42,6 @@ class Jobs:
         """Find jobs in `store` and on `hosts`.
 
         Args:
-            store: The jobs of this machine.
-            hosts: The other machines of the configuration.
             submit_allowed: Starts the job that makes a call which was allowed late.
             is_nested: This process belongs to a dispatched agent.
         """
@@ -87,7 +85,6 @@ class Jobs:
         Returns within milliseconds of the end, also if its owner is killed.
 
         Args:
-            job_id: The job.
             patience_s: Seconds; the job goes on after them.
             on_progress: Gets new lines about what the agent does.
 
@@ -131,7 +128,6 @@ class Jobs:
         """Cancel a job, wherever it runs; returns when its processes are gone.
 
         Args:
-            job_id: The job.
             keep: Interrupt a run that has begun, and keep what its agent said.
             by: Who cancels it, for the end of a sentence.
 
@@ -153,8 +149,6 @@ class Jobs:
         """List the newest jobs, each settled; of those on other hosts, what was last known.
 
         Args:
-            status: Only jobs with this status.
-            limit: The most jobs to list.
             mine: Only jobs of this client's session, or if that is not known, those that were
                 started from the directory of this process.
             matches: Only jobs that it accepts.

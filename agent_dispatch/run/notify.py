@@ -33,7 +33,6 @@ class Notifier:
         """Read the command from the configuration of `registry` at each event.
 
         Args:
-            registry: Where the settings are.
             environ: Of the command.
             report: Gets lines about failures.
             timeout_s: How long the command may take; it is killed then, with what it started.

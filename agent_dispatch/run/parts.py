@@ -44,8 +44,6 @@ class RunParts:
         or the result that says why the run may not start.
 
         Args:
-            run: The job.
-            settings: The limits.
             commands: They begin or resume the sessions to lock.
             agents: Those that run, with the caps to book.
             close: Returns the shares of the agents at the end.

@@ -187,11 +187,9 @@ class Planner:
         """Read the configuration of `registry`.
 
         Args:
-            registry: The agents.
             environ: What agents inherit; also names the nesting depth and holds PATH.
             claude: The program and its first arguments; None looks for `claude` on PATH at each
                 run, so that an update of the CLI needs no restart.
-            threads: For looks at directories that may hang.
         """
         self.environ = environ
         self._registry = registry

@@ -83,7 +83,6 @@ class Questions:
         """Record questions in the job of `owned`, and report them as progress.
 
         Args:
-            owned: The job.
             report: Gets a line for each change.
             on_question: Gets each question that a person is asked; must not wait.
         """
@@ -109,8 +108,6 @@ class Questions:
 
         Args:
             child: The claude that asks.
-            request: Its request.
-            agent: The agent of that claude.
             patience_s: How long the question waits for a person; None: nobody is asked.
             pause: Entered while the question is open; stops the clock of the turn.
             note: Gets the verdict.

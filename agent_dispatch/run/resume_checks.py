@@ -48,9 +48,7 @@ async def check_session_not_around(
     """Refuse to resume the conversation in which this call is made: it would wait for itself.
 
     Args:
-        store: The jobs.
         parent: The job whose agent makes the call; None: no agent makes it.
-        session_id: The session to resume.
 
     Raises:
         InvalidRequestError: It is the session of a surrounding job.

@@ -52,8 +52,6 @@ class JobRun:
         """Run what `owned` records.
 
         Args:
-            owned: The job.
-            nursery: For work beside the run.
             on_progress: Gets what the record gets.
             cancel: Cancels the run; takes who wants it.
             on_event: Gets permission questions.
@@ -152,7 +150,6 @@ async def run_job(
 
     Args:
         owned: The job.
-        work: What to do.
         on_progress: Gets what the record gets.
         on_behalf_of: Who cancels the job if this call is cancelled, for the end of a sentence.
         beside: Runs meanwhile, and is cancelled when the work is done. It must not raise, because

@@ -37,8 +37,6 @@ class Runner:
         """Record runs in `store`.
 
         Args:
-            store: The records.
-            parts: What every run uses.
             parent: The job whose agent started this process, if any.
             on_event: Gets permission questions, and the ends of background jobs.
         """
@@ -67,7 +65,6 @@ class Runner:
         if it need not be kept.
 
         Args:
-            plan: What to run.
             on_progress: Called with the job's id first, then with what happens.
             limit: How long the agent of a dispatch may take, if not as long as its plan says.
             ref: The caller gets the id in place of the answer: keep the record until `gc`.
@@ -105,11 +102,6 @@ class Runner:
 
     async def background(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
-
-        Args:
-            job_id: The job.
-            fds: Its descriptors.
-            run_group: Runs a group.
 
         Raises:
             DispatchError: It cannot be run; its record says so.

@@ -30,9 +30,6 @@ async def send_message(
     If cancelled, the message may still be delivered.
 
     Args:
-        store: Where the job is.
-        job_id: The job.
-        text: The message.
         patience_s: Seconds to wait for the delivery; after that, the message stays queued.
         behind_s: The same for a job whose record says that it is pending.
 

@@ -81,12 +81,6 @@ class Service:
         """Wire a service; `open_service` makes its parts.
 
         Args:
-            registry: The agents.
-            store: The records.
-            hosts: The other machines of the configuration.
-            parts: What every run uses.
-            threads: For looks at directories that may hang.
-            workers: Starts background jobs.
             nursery: Where shared runs live.
             environ: Of this process: its nesting depth, and the job and tree around it.
             on_event: Gets permission questions, and the ends of background jobs.
@@ -120,7 +114,6 @@ class Service:
         says so.
 
         Args:
-            request: The task and its agent.
             on_progress: Gets the job's id first, then what happens; must return at once.
             options: How to answer. A request that resumes a session is always `alone`.
 
@@ -190,11 +183,6 @@ class Service:
         The cache and runs that are going on are asked first, as by `dispatch`. If cancelled, the
         job goes on; `submit` says what happens if it had not been handed over yet.
 
-        Args:
-            request: The task and its agent.
-            on_progress: Gets the job's id first, then what happens; must return at once.
-            options: As for `dispatch`.
-
         Raises:
             DispatchError: As for `submit`.
         """
@@ -233,7 +221,6 @@ class Service:
         Each is a dispatch like any other. If cancelled, all of them end.
 
         Args:
-            members: The tasks and their agents.
             aggregate: The agent that combines the answers into one; empty for none.
             on_progress: Gets what happens, labelled with the member that it is about.
 
@@ -325,10 +312,6 @@ class Service:
         the two is left, and the record has what they said. If one of them is on another host, each
         turn is a job of its own.
 
-        Args:
-            request: The two agents and the topic.
-            on_progress: Gets the job's id first, then what happens; must return at once.
-
         Raises:
             DispatchError: As for `dispatch`.
         """
@@ -398,7 +381,6 @@ class Service:
             plan: From `plan`.
             job_id: The id that the caller made; there is no such job yet.
             kind: Also for a call, which is a worker's job with a lease here.
-            ref: Its record is kept until `gc`.
             lease_s: How long the job goes on without its caller; 0: to its end.
             tree: The tree of runs that the caller belongs to.
 

@@ -59,9 +59,7 @@ class SingleFlight:
         outlives its callers.
 
         Args:
-            plan: The request.
             on_progress: Gets the progress of the run, even if another call started it.
-            start: Starts a new run.
             options: Whether to share the run and its answer.
             outlives: A new run goes on without callers, in a process of its own.
 

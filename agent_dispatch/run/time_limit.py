@@ -19,7 +19,6 @@ class TimeLimit:
         """Allow `timeout_s` seconds.
 
         Args:
-            timeout_s: Seconds.
             on_change: A method to call when the clock starts, is paused, or goes on. It is
                 referenced weakly, because its object may hold this one.
         """
