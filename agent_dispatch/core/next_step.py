@@ -15,7 +15,7 @@ from agent_dispatch.model.next_step import NextStep, StepKind
 
 Say = Callable[[NextStep], str]
 """Words a step; each surface has its own."""
-ResultT = TypeVar("ResultT", DispatchResult, DialogueResult)
+_ResultT = TypeVar("_ResultT", DispatchResult, DialogueResult)
 
 
 def resume(agent: EffectiveAgent, session_id: str | None) -> NextStep:
@@ -41,7 +41,7 @@ def amount(usd: float) -> str:
     return f"{usd:.9f}".rstrip("0").rstrip(".")
 
 
-def worded(result: ResultT, say: Say) -> ResultT:
+def worded(result: _ResultT, say: Say) -> _ResultT:
     """Put the next steps of a result into its error, or into its hint if it has no error."""
     if not result.next_steps:
         return result

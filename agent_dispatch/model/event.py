@@ -8,7 +8,7 @@ from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
 from agent_dispatch.model.question import Question
 
-SUMMARY_CHARS = 200
+_SUMMARY_CHARS = 200
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,5 +57,5 @@ def end_event(job: Job) -> Event:
         agents=job.agents,
         success=job.status is JobStatus.DONE if result is None else result.success,
         error_type=job.error_type,
-        summary=(answer or job.error or "")[:SUMMARY_CHARS],
+        summary=(answer or job.error or "")[:_SUMMARY_CHARS],
     )

@@ -20,8 +20,8 @@ JOB_VARIABLE = "AGENT_DISPATCH_JOB"
 inside end with that job, and processes that outlived their guard are found by it."""
 
 SUMMARY_TASK_CHARS = 120
-SUMMARY_PROGRESS_CHARS = 200
-SUMMARY_AGENTS = 20
+_SUMMARY_PROGRESS_CHARS = 200
+_SUMMARY_AGENTS = 20
 PROGRESS_LINES = 20
 PROGRESS_LINE_CHARS = 500
 
@@ -49,10 +49,10 @@ class JobStatus(StrEnum):
     @property
     def is_terminal(self) -> bool:
         """Whether the job has ended; then its record never changes."""
-        return not NEXT_STATUSES[self]
+        return not _NEXT_STATUSES[self]
 
 
-NEXT_STATUSES: Mapping[JobStatus, frozenset[JobStatus]] = {
+_NEXT_STATUSES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.RUNNING: frozenset({JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.DONE: frozenset(),
@@ -81,7 +81,7 @@ def may_become(old: JobStatus, new: JobStatus) -> bool:
 
     A job that has not ended may keep its status; a terminal record is never replaced.
     """
-    return new in NEXT_STATUSES[old] or (new is old and not old.is_terminal)
+    return new in _NEXT_STATUSES[old] or (new is old and not old.is_terminal)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -280,12 +280,12 @@ def summarise(job: Job) -> JobSummary:
         parent=job.parent,
         client_session=job.client_session,
         started_from=job.started_from,
-        agents=None if job.agents is None else job.agents[:SUMMARY_AGENTS],
+        agents=None if job.agents is None else job.agents[:_SUMMARY_AGENTS],
         ref=job.ref,
         success=success if job.result is None else job.result.success,
         cost_usd=None if job.result is None else job.result.cost_usd,
         error_type=job.error_type,
-        last_progress=job.progress[-1][:SUMMARY_PROGRESS_CHARS] if job.progress else None,
+        last_progress=job.progress[-1][:_SUMMARY_PROGRESS_CHARS] if job.progress else None,
         has_questions=job.has_questions,
         host=job.host,
         unreachable_since=job.unreachable_since,

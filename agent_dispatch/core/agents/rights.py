@@ -10,7 +10,7 @@ from agent_dispatch.model.config import EffectiveAgent
 from agent_dispatch.model.next_step import run
 from agent_dispatch.model.rights import Rights
 
-BYPASS = "bypassPermissions"
+_BYPASS = "bypassPermissions"
 _MODES: Mapping[str, int] = {
     "plan": 0,
     "manual": 1,
@@ -18,7 +18,7 @@ _MODES: Mapping[str, int] = {
     "dontAsk": 1,
     "acceptEdits": 2,
     "auto": 3,
-    BYPASS: 4,
+    _BYPASS: 4,
 }
 """How much each permission mode allows."""
 
@@ -97,7 +97,7 @@ def widened_by_adding(inherited: Rights, added: Rights) -> list[str]:
     An inherited `bypassPermissions` counts as well: it would allow anything in the new directory.
     """
     keys = widened(inherited, added)
-    if added.permission_mode == BYPASS and "permission_mode" not in keys:
+    if added.permission_mode == _BYPASS and "permission_mode" not in keys:
         keys.insert(0, "permission_mode")
     return keys
 

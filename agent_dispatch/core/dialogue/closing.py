@@ -1,4 +1,4 @@
-"""Finds out whether a message closes a dialogue, by the marker as its last word.
+"""Finds out whether a message closes a dialogue: its last word is the marker.
 
 A message that has only thanks before the marker closes the dialogue, but is not its answer.
 """
@@ -32,10 +32,10 @@ _SENTENCE_END = re.compile(
 _NEGATION = re.compile(
     r"\b(?:not|no|never|nor|neither|none|nothing|cannot|hardly|barely"
     r"|(?:is|are|was|were|do|does|did|has|have|ca|wo)nt"
-    r"|nicht|keine?[mnrs]?|nie|niemals|pas|jamais|aucune?|nunca|n\u00e3o|non|niet|geen|ikke|inte"
-    r"|\u043d\u0435|\u043d\u0435\u0442)\b"
+    r"|nicht|keine?[mnrs]?|nie|niemals|pas|jamais|aucune?|nunca|não|non|niet|geen|ikke|inte"
+    r"|не|нет)\b"
     r"|n['\u2019]t\b"
-    r"|[\u4e0d\u672a\u6ca1\u6c92]|\u306a\u3044|\u307e\u305b\u3093|\uc54a|\uc544\ub2c8",
+    r"|[不未没沒]|ない|ません|않|아니",
     re.IGNORECASE,
 )
 
@@ -45,11 +45,8 @@ _COURTESIES = """
 thanks thank thx ty cheers appreciate appreciated welcome pleasure glad great perfect excellent
 awesome wonderful brilliant fantastic amazing nice cool understood noted ok okay alright bye
 goodbye sounds danke dank gerne merci gracias obrigado obrigada grazie bedankt tack tak
-\u0441\u043f\u0430\u0441\u0438\u0431\u043e \u8c22\u8c22 \u8b1d\u8b1d \u8c22\u8c22\u4f60
-\u611f\u8c22 \u591a\u8c22 \u4e0d\u5ba2\u6c14 \u597d\u7684 \u3042\u308a\u304c\u3068\u3046
-\u3042\u308a\u304c\u3068\u3046\u3054\u3056\u3044\u307e\u3059
-\u3042\u308a\u304c\u3068\u3046\u3054\u3056\u3044\u307e\u3057\u305f
-\uac10\uc0ac\ud569\ub2c8\ub2e4
+спасибо 谢谢 謝謝 谢谢你 感谢 多谢 不客气 好的 ありがとう ありがとうございます
+ありがとうございました 감사합니다
 """
 _FILLERS = """
 a again all am and answer answered answers anytime are be been both can clear could day
@@ -59,7 +56,7 @@ just kind kindly lot lots many me much my need needed now of on our patience pro
 question questions quick really reply resolved resolves response settled settles side so solved
 solves support team that that's the then thorough this time to too topic us very was we we'll
 we're well were what will wish with work working would wrap you you're your
-bitte beaucoup f\u00fcr deine die hilfe ihre muchas mucho sehr vielen viel por tu ayuda
+bitte beaucoup für deine die hilfe ihre muchas mucho sehr vielen viel por tu ayuda
 """
 _COURTESY_WORDS = frozenset(_COURTESIES.split())
 _HARMLESS_WORDS = _COURTESY_WORDS | frozenset(_FILLERS.split())

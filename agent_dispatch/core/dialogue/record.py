@@ -1,4 +1,4 @@
-"""The record of a dialogue: it is that of a dispatch to the responder."""
+"""A dialogue is recorded as a dispatch to the responder."""
 
 import contextlib
 

@@ -16,6 +16,8 @@ _SHARE_OF_CEILING = 10
 """A run without its own cap gets one tenth of the tightest ceiling."""
 _ROUNDING_USD = 1e-9
 """Tolerance for sums of binary fractions."""
+_NEVER = "It does not become free: only a new call outside of any agent begins a new tree."
+_RAISE = "Do the task without another run, or let a person raise the setting in agents.toml."
 
 
 class Purse(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,10 +84,6 @@ def refusal(booked: list[float], spending: Spending, settings: Settings, now: fl
             f" tree of runs{more}. {_NEVER}"
         )
     return f"Not started: {' '.join(reasons)} {_RAISE}" if reasons else None
-
-
-_NEVER = "It does not become free: only a new call outside of any agent begins a new tree."
-_RAISE = "Do the task without another run, or let a person raise the setting in agents.toml."
 
 
 def _no_money(

@@ -2,7 +2,7 @@
 
 A look is the output of `git status --porcelain=v2 --branch -z`, and a fingerprint of the content of
 each path that differs from the last commit. A path that differed before counts as changed only if
-its fingerprint is another one afterwards.
+its fingerprint has changed.
 """
 
 import os.path

@@ -12,7 +12,7 @@ from agent_dispatch.core.text import SURROGATE, is_blank
 from agent_dispatch.errors import InvalidRequestError, SchemaError, quoted
 from agent_dispatch.model.dispatch import DispatchRequest
 
-MAX_SCHEMA_BYTES = 100_000
+_MAX_SCHEMA_BYTES = 100_000
 """A schema is passed on the command line, where one argument may have 128 KiB (execve(2))."""
 MAX_PROMPT_BYTES = 10_000_000
 """Claude Code refuses more as text on stdin, and no model's context holds more."""
@@ -132,10 +132,10 @@ def _check_word(name: str, text: str) -> None:
 
 def _check_schema(schema: str) -> None:
     size = len(schema.encode())
-    if size > MAX_SCHEMA_BYTES:
+    if size > _MAX_SCHEMA_BYTES:
         raise SchemaError(
             f"json_schema has {size:,} bytes, and a command line takes at most"
-            f" {MAX_SCHEMA_BYTES:,}: leave out descriptions, or share parts by $ref."
+            f" {_MAX_SCHEMA_BYTES:,}: leave out descriptions, or share parts by $ref."
         )
     example = '{"type": "object", "properties": {"count": {"type": "integer"}}}'
     try:

@@ -13,7 +13,7 @@ from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, Member
 from agent_dispatch.model.parallel import DispatchItem
 
-MAX_ITEMS = 1000
+_MAX_ITEMS = 1000
 MAX_AGGREGATED_CHARS = 400_000
 """Of all answers together, in the prompt of the agent that combines them: about 100,000 tokens,
 half of the context of its model."""
@@ -43,9 +43,9 @@ def read_members(dispatches: object) -> list[Member]:
             ) from error
     if not isinstance(dispatches, list):
         raise InvalidRequestError(f"dispatches must be a list such as {_EXAMPLE}")
-    if not 0 < len(dispatches) <= MAX_ITEMS:
+    if not 0 < len(dispatches) <= _MAX_ITEMS:
         raise InvalidRequestError(
-            f"dispatches has {len(dispatches)} items; it takes 1 to {MAX_ITEMS}, as in {_EXAMPLE}"
+            f"dispatches has {len(dispatches)} items; it takes 1 to {_MAX_ITEMS}, as in {_EXAMPLE}"
         )
     decoder = ArgumentDecoder("Each item", DispatchItem)
     members: list[Member] = []

@@ -60,13 +60,13 @@ def decode_line(line: bytearray | memoryview) -> list[Event]:
     if begin == len(line):
         return []
     if line[begin] == ord("{"):
-        event = decode_object(line if begin == 0 else memoryview(line)[begin:])
+        event = _decode_object(line if begin == 0 else memoryview(line)[begin:])
         if event is not None and event != OtherEvent(""):
             return [event]
     return list(embedded_events(line)) or [NoiseLine(as_text(line, _NOISE_BYTES))]
 
 
-def decode_object(data: JsonBytes) -> JsonEvent | OtherEvent | None:
+def _decode_object(data: JsonBytes) -> JsonEvent | OtherEvent | None:
     """Decode one JSON object; None if `data` is not one. Without a type it is `OtherEvent("")`.
 
     Args:
@@ -99,7 +99,7 @@ def embedded_events(data: JsonBytes) -> Iterator[JsonEvent]:
         begin = found.start()
         end = value_end(data, begin)
         budget_bytes -= (len(data) if end is None else end) - begin
-        event = None if end is None else decode_object(view[begin:end])
+        event = None if end is None else _decode_object(view[begin:end])
         if event is None or end is None:
             position = begin + 1
             continue

@@ -7,8 +7,8 @@ from agent_dispatch.core.stream.events import ContentBlock, ToolInput
 from agent_dispatch.core.text import clip
 from agent_dispatch.model.dispatch import Progress
 
-TARGET_CHARS = 80
-SEPARATOR = " · "
+_TARGET_CHARS = 80
+_SEPARATOR = " · "
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 
@@ -16,13 +16,13 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 def started_line(job_id: str) -> Progress:
     """Return the first line of a job, which names it by the last 8 digits of its id."""
     digits, _, _host = job_id.partition("@")
-    return Progress(f"started{SEPARATOR}job {digits[-8:]}", job_id)
+    return Progress(f"started{_SEPARATOR}job {digits[-8:]}", job_id)
 
 
 def tool_line(block: ContentBlock) -> Progress:
     """Return the line of a tool call: the tool, and its command, file, pattern or URL."""
-    target = one_line(target_of(block.input), TARGET_CHARS)
-    name = one_line(block.name, TARGET_CHARS)
+    target = one_line(target_of(block.input), _TARGET_CHARS)
+    name = one_line(block.name, _TARGET_CHARS)
     return Progress(f"{name}: {target}" if target else name, is_tool=True)
 
 
@@ -42,7 +42,7 @@ def with_agent(agent: str, progress: Progress, run_s: float) -> Progress:
         progress: A line about what an agent does.
         run_s: Seconds since the run began.
     """
-    line = f"{progress.agent or agent}{SEPARATOR}{progress.message}"
+    line = f"{progress.agent or agent}{_SEPARATOR}{progress.message}"
     return Progress(
         with_seconds(line, run_s) if progress.is_tool else line,
         progress.job_id,
@@ -56,7 +56,7 @@ def with_agent(agent: str, progress: Progress, run_s: float) -> Progress:
 
 def with_seconds(line: str, seconds: float) -> str:
     """Append the whole seconds to a line, if there is at least one."""
-    return f"{line}{SEPARATOR}{seconds:.0f} s" if seconds >= 1 else line
+    return f"{line}{_SEPARATOR}{seconds:.0f} s" if seconds >= 1 else line
 
 
 def one_line(text: str, max_chars: int = 200) -> str:

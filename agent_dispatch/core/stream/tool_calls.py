@@ -76,6 +76,7 @@ class ToolCalls:
             if missing <= 0:
                 continue
             hidden += missing
+            # The reported names include the calls in the stream, which are counted already.
             named = sum(reported.names.values()) if call_id not in self._below else 0
             read_only &= named >= missing and reported.names.keys() <= _READ_ONLY
             for name, count in reported.names.items() if named else ():
