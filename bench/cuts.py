@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.processes import command_line_of
+from tests.census import Census
 from tests.remote.machine import Machine
 
 LEASE_S = 6.0
@@ -81,11 +81,12 @@ class Run:
         """Set up both machines."""
         self.plan = plan
         self.laptop, self.gpu = Machine(place / "laptop"), Machine(place / "gpu")
+        self.on_laptop, self.on_gpu = Census(), Census()
+        self.laptop.environ |= self.on_laptop.mark
+        self.gpu.environ |= self.on_gpu.mark
         self.gpu.project("train")
-        relay = ["env", "-i", *(f"{key}={value}" for key, value in self.gpu.environ.items())]
         cable = [sys.executable, "-I", "-S", str(CABLE), str(place)]
-        lease = ("--lease-seconds", str(LEASE_S))
-        self.laptop.cli("hosts", "add", "gpu", *lease, "--exec", "--", *cable, *relay)
+        self.laptop.reach(self.gpu, "gpu", lease_seconds=LEASE_S, through=cable)
         self.laptop.link("train", "gpu")
         self.place = place
         self.problems: list[str] = []
@@ -125,8 +126,7 @@ class Run:
                 _kill(self.client.pid)
         elif cut.kind == "host":
             self.was_killed = True
-            for pid in _all_of(self.gpu.home):
-                _kill(pid)
+            self.on_gpu.sweep()
         else:
             for cable, stub in self.links()[-2:]:
                 if cut.kind == "stall":
@@ -199,12 +199,11 @@ class Run:
 
     def _check_quiet(self) -> None:
         deadline = time.monotonic() + SETTLE_S + LEASE_S
-        while left := [pid for pid in _all_of(self.place) if pid != os.getpid()]:
+        while left := [*self.on_laptop.alive().values(), *self.on_gpu.alive().values()]:
             if time.monotonic() > deadline:
-                names = [" ".join(command_line_of(pid))[-120:] for pid in left]
-                self.problems.append(f"processes are left: {names}")
-                for pid in left:
-                    _kill(pid)
+                self.problems.append(f"processes are left: {left}")
+                self.on_laptop.sweep()
+                self.on_gpu.sweep()
                 return
             time.sleep(0.1)
 
@@ -219,19 +218,6 @@ def _stall(pid: int, for_s: float) -> None:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _all_of(place: Path) -> list[int]:
-    """Return the processes whose home directory is below a place."""
-    mark = f"HOME={place}".encode()
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            with contextlib.suppress(OSError):
-                words = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
-                if any(word == mark or word.startswith(mark + b"/") for word in words):
-                    found.append(int(name))
-    return found
 
 
 def play(seed: int) -> tuple[Plan, list[str]]:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,21 @@ class Machine:
         self.cli("add", name, str(directory))
         return directory
 
-    def reach(self, other: "Machine", name: str, *, lease_seconds: float = 0) -> None:
-        """Add `other` as a host, over a relay that passes nothing of our environment."""
+    def reach(
+        self,
+        other: "Machine",
+        name: str,
+        *,
+        lease_seconds: float = 0,
+        through: Sequence[str] = (),
+    ) -> None:
+        """Add `other` as a host, over a relay that passes nothing of our environment.
+
+        The relay is started by the command `through`, if there is one.
+        """
         relay = ["env", "-i", *(f"{key}={value}" for key, value in other.environ.items())]
         lease = () if not lease_seconds else ("--lease-seconds", str(lease_seconds))
-        self.cli("hosts", "add", name, *lease, "--exec", "--", *relay)
+        self.cli("hosts", "add", name, *lease, "--exec", "--", *through, *relay)
 
     def link(self, name: str, host: str, agent: str = "") -> None:
         """Add an agent of a host to the configuration, without asking the host."""

@@ -106,7 +106,6 @@ def test_a_failure_that_will_not_pass_is_reported_at_once_in_the_words_of_ssh(wo
     refused("Permission denied")
     keys.write_text(kept)
     known = (ssh / "known_hosts").read_text()
-    (ssh / "known_hosts").write_text(known.replace("AAAAC3", "AAAAC3", 1)[:-30] + "A" * 29 + "\n")
     other = world.net.machine("other")
     other.start_sshd()
     words = (other.home / ".ssh" / "host_key.pub").read_text().split()
