@@ -41,7 +41,9 @@ def _run(argv: list[str]) -> int:
     if argv[:1] == ["serve"]:
         return _serve(argv[1:])
     if argv[:1] == ["_remote"]:
-        return _remote(argv[1:])
+        from agent_dispatch.cli.remote_stub import run_stub
+
+        return run_stub(argv[1:], os.environ)
     from agent_dispatch.cli.app import run_cli
     from agent_dispatch.cli.shell import this_shell
 
@@ -52,12 +54,6 @@ def _serve(argv: "Sequence[str]") -> int:
     from agent_dispatch.server.serve import serve
 
     return serve(argv)
-
-
-def _remote(argv: "Sequence[str]") -> int:
-    from agent_dispatch.cli.remote_stub import run_stub
-
-    return run_stub(argv, os.environ)
 
 
 def _flushed(status: int) -> int:

@@ -32,7 +32,7 @@ from agent_dispatch.errors import ConfigError, InvalidRequestError
 from agent_dispatch.file_locks import LockHeldError, locked
 from agent_dispatch.files import make_private_directory, replace_durably
 from agent_dispatch.server.mcp_server import build_server
-from agent_dispatch.server.stdio_server import CLEAN_UP_S, OpenService
+from agent_dispatch.server.stdio_server import CLEAN_UP_S, OpeningService
 
 PATH = "/mcp"
 
@@ -52,7 +52,7 @@ def run_http_server(
     port: int,
     *,
     allow_network: bool,
-    open_service: OpenService,
+    opening: OpeningService,
     environ: Mapping[str, str],
     signals: Sequence[signal.Signals],
 ) -> None:
@@ -64,7 +64,7 @@ def run_http_server(
         host: The address to listen on.
         port: 0 lets the system choose; the port is printed on stderr.
         allow_network: Whether `host` may be reachable from other machines.
-        open_service: Opens what the tools work with; closed before this returns.
+        opening: The service; closed before this returns.
         environ: Names the configuration; the token lies beside it.
         signals: The signals that end the server.
 
@@ -93,7 +93,7 @@ def run_http_server(
                 "Other machines can reach this port. Nothing is encrypted: everyone who sees the"
                 " token can run your agents as you. Put a proxy with TLS in front of it."
             )
-        trio.run(_serve_until_signal, listener, address, token, open_service, signals)
+        trio.run(_serve_until_signal, listener, address, token, opening, signals)
 
 
 def is_loopback(host: str) -> bool:
@@ -211,7 +211,7 @@ async def _serve_until_signal(
     listener: socket.socket,
     address: str,
     token: str,
-    open_service: OpenService,
+    opening: OpeningService,
     signals: Sequence[signal.Signals],
 ) -> None:
     work = trio.CancelScope()
@@ -219,7 +219,7 @@ async def _serve_until_signal(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_work, received, work)
             with work:
-                async with open_service() as service:
+                async with opening as service:
                     await serve_app(http_app(build_server(service), address, token), listener)
             nursery.cancel_scope.cancel()
 

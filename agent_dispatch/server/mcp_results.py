@@ -34,7 +34,7 @@ TEMPLATE = types.ResourceTemplate(
 )
 
 
-def call_result(envelope: Envelope, version: str = "") -> types.CallToolResult:
+def call_result(envelope: Envelope, version: str) -> types.CallToolResult:
     """Return the result of a call, for a revision of the protocol."""
     content: list[types.ContentBlock] = [types.TextContent(text=envelope.text)]
     if (ref := envelope.ref) is not None and version >= _FIRST_WITH_LINKS:

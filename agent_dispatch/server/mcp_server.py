@@ -5,7 +5,7 @@ there on nothing knows of the MCP library: `Toolbox.call` finds the tool and che
 `ToolCall.run` decides how long to wait, and the tool's function calls the service.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -28,7 +28,6 @@ from agent_dispatch.server.cancel_notices import CancelNotices
 from agent_dispatch.server.elicitation import Forms, can_show_forms, input_required, response_in
 from agent_dispatch.server.mcp_results import TEMPLATE, as_wire, call_result, read_result
 from agent_dispatch.server.tools.catalogue import INSTRUCTIONS, TOOLS
-from agent_dispatch.server.tools.tool import Tool
 
 ArrivedAt = Callable[[types.RequestId | None], float]
 """Returns when a request came, on Trio's clock."""
@@ -41,7 +40,6 @@ _SESSION = "claudecode/sessionId"
 
 def build_server(
     service: Service | DispatchError,
-    tools: Sequence[Tool[Any]] = TOOLS,
     *,
     arrived_at: ArrivedAt = lambda _request_id: trio.current_time(),
 ) -> Server[PendingCalls]:
@@ -49,10 +47,9 @@ def build_server(
 
     Args:
         service: What the tools work with, or why there is none.
-        tools: The tools to offer.
         arrived_at: Returns when a request came, on Trio's clock.
     """
-    handlers = _Handlers(service, tools, arrived_at)
+    handlers = _Handlers(service, arrived_at)
     server: Server[PendingCalls] = Server(
         SERVER_NAME,
         lifespan=handlers.open_pending_calls,
@@ -80,11 +77,9 @@ def build_server(
 class _Handlers:
     """The handlers of requests for tools and resources."""
 
-    def __init__(
-        self, service: Service | DispatchError, tools: Sequence[Tool[Any]], arrived_at: ArrivedAt
-    ) -> None:
+    def __init__(self, service: Service | DispatchError, arrived_at: ArrivedAt) -> None:
         self._service = service
-        self._toolbox = Toolbox(service, tools)
+        self._toolbox = Toolbox(service, TOOLS)
         self._arrived_at = arrived_at
         self.tasks = tasks.Tasks(service)
         self.cancel_notices = CancelNotices()
@@ -208,7 +203,8 @@ def _session_of(ctx: Context) -> str | None:
 
 
 def _refuse(ctx: ServerRequestContext[Any], message: str) -> dict[str, Any]:
-    return as_wire(call_result(refusal(message)), ctx.protocol_version)
+    version = ctx.protocol_version
+    return as_wire(call_result(refusal(message), version), version)
 
 
 async def _declare_tasks(ctx: ServerRequestContext[Any], call_next: CallNext) -> HandlerResult:

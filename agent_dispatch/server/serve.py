@@ -87,7 +87,7 @@ def serve(
     Args:
         argv: The arguments after `serve`.
         start_fork_server: Called while the process has one thread and few modules.
-        open_service: Called in the event loop, with the fork server and the environment.
+        open_service: Returns the context manager of the service; entered in the event loop.
 
     Returns:
         The exit status. End the process with it by `os._exit`: taking the interpreter apart takes
@@ -152,9 +152,8 @@ def _serve_with_library(
         raise_soft_limit()
         gc.freeze()
         gc.enable()
-        trio.run(
-            serve_client, wire, door, lambda: open_service(fork_server, os.environ), LEAVE_SIGNALS
-        )
+        opening = open_service(fork_server, os.environ)
+        trio.run(serve_client, wire, door, opening, LEAVE_SIGNALS)
 
 
 def _serve_http(
@@ -193,7 +192,7 @@ def _serve_http(
                 options.host,
                 options.port,
                 allow_network=options.allow_network,
-                open_service=lambda: open_service(fork_server, os.environ),
+                opening=open_service(fork_server, os.environ),
                 environ=os.environ,
                 signals=LEAVE_SIGNALS,
             )

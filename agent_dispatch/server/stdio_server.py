@@ -33,7 +33,8 @@ CLEAN_UP_AFTER_GRACE_S = 0.08
 FLUSH_S = 0.05
 """How long the last frames may take."""
 
-OpenService = Callable[[], AbstractAsyncContextManager[Service | DispatchError]]
+OpeningService = AbstractAsyncContextManager[Service | DispatchError]
+"""Opens what the tools work with, or says why it cannot; closes it at the end."""
 
 
 @asynccontextmanager
@@ -83,7 +84,7 @@ async def serve_messages(
 
 
 async def serve_client(
-    wire: Wire, door: FrontDoor, open_service: OpenService, signals: Sequence[Signals]
+    wire: Wire, door: FrontDoor, opening: OpeningService, signals: Sequence[Signals]
 ) -> None:
     """Serve the client on `wire` until it leaves or a signal comes.
 
@@ -92,7 +93,7 @@ async def serve_client(
     Args:
         wire: The connection, with the input and output that the front door left.
         door: Continues to answer the messages that it may answer.
-        open_service: Opens what the tools work with; closed before this returns.
+        opening: The service; closed before this returns.
         signals: The signals that end the server.
     """
     leaving = trio.Event()
@@ -110,7 +111,7 @@ async def serve_client(
             nursery.start_soon(_end_work, leaving, unanswered, work, outbox)
             with work:
                 try:
-                    async with open_service() as service, trio.open_nursery() as tidying:
+                    async with opening as service, trio.open_nursery() as tidying:
                         if isinstance(service, Service):
                             tidying.start_soon(service.tidy)
                         await serve_messages(

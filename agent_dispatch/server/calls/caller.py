@@ -1,4 +1,4 @@
-"""The client behind one call: what it can take for an answer, and why it left."""
+"""The client behind one call: which kinds of answer it takes, and why it left."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,7 +19,7 @@ Code writes `SdkError: Request timed out`, the TypeScript SDK the error code, an
 
 
 class TaskMode(Enum):
-    """Whether a client takes a task (see `server.tasks`) for an answer."""
+    """Whether a client takes a task (see `server.tasks`) as an answer."""
 
     NEVER = auto()
     IF_LONG = auto()

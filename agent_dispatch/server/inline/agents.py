@@ -30,19 +30,17 @@ _TEXT_CHARS_IN_TURN = (120, 80, 60, 40, 20, 0)
 Row = dict[str, Any]
 
 
-def fit_agents(
-    agents: Sequence[AgentSummary], max_chars: int = INLINE_CHARS
-) -> Sequence[AgentSummary] | list[Row]:
-    """Shorten a list of agents to `max_chars` characters of JSON, as far as the names allow.
+def fit_agents(agents: Sequence[AgentSummary]) -> Sequence[AgentSummary] | list[Row]:
+    """Shorten a list of agents to what goes out with one call, as far as the names allow.
 
     Returns:
         `agents` as they are if they fit; else rows without some fields, the first of them with a
         note that says which, and how to see them.
     """
     rows: list[Row] = msgspec.to_builtins(agents)
-    if _size(rows) <= max_chars:
+    if _size(rows) <= INLINE_CHARS:
         return agents
-    room = max_chars - _NOTE_CHARS
+    room = INLINE_CHARS - _NOTE_CHARS
     left_out: list[str] = []
     rows = [_with_texts_cut(row, _TEXT_CHARS_BEFORE) for row in rows]
     for names in _LEFT_OUT_IN_TURN:

@@ -11,15 +11,15 @@ _FEWEST_CHARS = 1_000
 """Of all texts together. If it is still too large, something other than texts is."""
 
 
-def inline_dialogue(dialogue: DialogueResult, max_chars: int = INLINE_CHARS) -> DialogueResult:
+def inline_dialogue(dialogue: DialogueResult) -> DialogueResult:
     """Cut a dialogue down to what goes out with its call.
 
     Half of the room is shared among all texts; the other half goes to the final answer and the
     newest messages. A dialogue without a job cannot be fetched again and stays whole.
     """
-    if dialogue.job_id is None or _fits(dialogue, max_chars):
+    if dialogue.job_id is None or _fits(dialogue):
         return dialogue
-    room_chars = max_chars
+    room_chars = INLINE_CHARS
     while True:
         shown = _cut(dialogue, dialogue.job_id, room_chars)
         size = wire_bytes(shown)
@@ -28,12 +28,12 @@ def inline_dialogue(dialogue: DialogueResult, max_chars: int = INLINE_CHARS) -> 
         room_chars = room_chars * ROOM_BYTES // size
 
 
-def _fits(dialogue: DialogueResult, max_chars: int) -> bool:
+def _fits(dialogue: DialogueResult) -> bool:
     texts = [dialogue.final_answer]
     for turn in dialogue.conversation:
         texts += [turn.message, *(turn.earlier_results or ())]
     # Counted first: encoding many MiB would take several times as much memory.
-    return sum(map(len, texts)) <= max_chars and wire_bytes(dialogue) <= ROOM_BYTES
+    return sum(map(len, texts)) <= INLINE_CHARS and wire_bytes(dialogue) <= ROOM_BYTES
 
 
 def _cut(dialogue: DialogueResult, job_id: str, room_chars: int) -> DialogueResult:

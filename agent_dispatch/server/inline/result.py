@@ -255,7 +255,7 @@ def _is_left_out(parsed: Any, room_bytes: int) -> bool:
 
 
 def _is_heavier(value: object, limit: int) -> bool:
-    """Tell whether a JSON value surely takes more than `limit` bytes; visits no more than that."""
+    """Whether a JSON value surely takes more than `limit` bytes; visits no more than that."""
     waiting = [value]
     while waiting and limit >= 0:
         item = waiting.pop()

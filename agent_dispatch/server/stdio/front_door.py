@@ -47,9 +47,9 @@ def table_key(version: str, method: str) -> str:
     return f"{version} {method}"
 
 
-def read_table(path: str = TABLE) -> "dict[str, bytes]":
+def read_table() -> "dict[str, bytes]":
     """Read the table: each line has a key, a tab, and a result as JSON, which is not parsed."""
-    with open(path, "rb") as file:
+    with open(TABLE, "rb") as file:
         rows = (line.split(b"\t", 1) for line in file.read().splitlines())
         return {key.decode(): result for key, result in rows}
 
