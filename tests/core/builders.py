@@ -21,7 +21,7 @@ RESUME = (
 
 
 def shown(report: RunReport) -> DispatchResult:
-    """What a run came to, as the MCP surface words it."""
+    """The result of a run, as the MCP surface words it."""
     return worded(classify(report), in_tools)
 
 
@@ -174,6 +174,12 @@ def transcript(*events: dict[str, Any], printed: bytes = b"") -> Transcript:
     for event in [*decoder.feed(lines(*events) + printed), *decoder.finish()]:
         seen.add(event)
     return seen
+
+
+def read(seen: Transcript, *events: dict[str, Any]) -> None:
+    """Let a transcript read what its process prints next."""
+    for event in EventDecoder().feed(lines(*events)):
+        seen.add(event)
 
 
 def report(*events: dict[str, Any], printed: bytes = b"", **facts: Any) -> RunReport:

@@ -83,7 +83,7 @@ def test_a_claude_md_that_does_not_speak_of_the_project_leaves_it_to_the_readme(
         "{% include head.html %}",
     ],
 )
-def test_what_stands_before_the_first_sentence_of_a_readme_is_passed_over(first: str) -> None:
+def test_text_before_the_first_sentence_of_a_readme_is_passed_over(first: str) -> None:
     assert _of(readme=f"# Shop\n\n{first}\n\n{BOOKS}\n") == BOOKS
 
 

@@ -182,11 +182,11 @@ def test_no_prompt_is_a_command_for_claude_code(topic: str) -> None:
     assert next_step(talk(topic=topic)).prompt.startswith("## Dialogue")
 
 
-def test_who_says_nothing_is_quoted_as_such() -> None:
+def test_a_turn_without_words_is_quoted_as_such() -> None:
     assert "without words" in next_step(talk(" \n")).prompt
 
 
-def test_a_message_beyond_what_a_model_holds_is_cut_in_its_middle_for_the_other() -> None:
+def test_a_message_too_long_for_a_model_is_cut_in_its_middle_for_the_other_agent() -> None:
     prompt = next_step(talk("a" * 500_000 + "z")).prompt
     assert len(prompt) < 210_000
     assert "300001 characters left out here" in prompt
@@ -236,7 +236,7 @@ def test_without_a_resolution_the_responder_has_the_last_word() -> None:
     assert ask_db in (dialogue.next_steps or ())
 
 
-def test_one_whose_time_was_up_says_how_to_go_on() -> None:
+def test_a_dialogue_whose_time_was_up_says_how_to_go_on() -> None:
     exchange = talk("Which environment?")
     exchange.stop(timeout_error(60), ErrorType.TIMEOUT)
     dialogue = exchange.result(duration_ms=1, left_running=0)
@@ -313,13 +313,13 @@ def test_an_invalid_request_is_refused(changes: dict[str, Any], words: str) -> N
         check_dialogue(msgspec.structs.replace(REQUEST, **changes))
 
 
-@pytest.mark.parametrize(("asked", "given"), [(-5, 1), (0, 1), (1, 1), (7, 7), (10**9, 10)])
-def test_rounds_are_clamped(asked: int, given: int) -> None:
-    request = msgspec.structs.replace(REQUEST, max_rounds=asked)
-    assert check_dialogue(request).max_rounds == given
+@pytest.mark.parametrize(("requested", "clamped"), [(-5, 1), (0, 1), (1, 1), (7, 7), (10**9, 10)])
+def test_rounds_are_clamped(requested: int, clamped: int) -> None:
+    request = msgspec.structs.replace(REQUEST, max_rounds=requested)
+    assert check_dialogue(request).max_rounds == clamped
 
 
-def test_the_record_of_a_dialogue_is_that_of_a_dispatch_and_gives_it_back_whole() -> None:
+def test_a_dialogue_is_recorded_as_a_dispatch_and_read_back_whole() -> None:
     exchange = talk("Which?", timeout_s=60)
     exchange.add(next_step(exchange), said("Staging [RESOLVED]", denied_tools=["Bash", "Bash"]))
     dialogue = exchange.result(duration_ms=1000, left_running=2)
@@ -330,11 +330,11 @@ def test_the_record_of_a_dialogue_is_that_of_a_dispatch_and_gives_it_back_whole(
     assert record.left_running == 2
     stored = msgspec.json.decode(msgspec.json.encode(record), type=DispatchResult)
     assert dialogue_from_result(stored) == dialogue
-    asked = as_dispatch(msgspec.structs.replace(REQUEST, timeout_s=60))
-    assert (asked.agent, asked.caller, asked.task) == ("db", "backend", "Are we migrated?")
+    dispatch = as_dispatch(msgspec.structs.replace(REQUEST, timeout_s=60))
+    assert (dispatch.agent, dispatch.caller, dispatch.task) == ("db", "backend", "Are we migrated?")
 
 
-def test_what_was_never_begun_is_an_empty_dialogue_with_the_reason() -> None:
+def test_a_dialogue_that_never_began_is_empty_and_has_the_reason() -> None:
     refusal = refused_dialogue(REQUEST, failed(ErrorType.NOT_FOUND))
     cancelled = dialogue_from_result(failed(ErrorType.CANCELLED, job_id="1"))
     for dialogue in (refusal, cancelled):
@@ -347,7 +347,7 @@ def test_what_was_never_begun_is_an_empty_dialogue_with_the_reason() -> None:
     assert cancelled.job_id == "1"
 
 
-def test_on_the_wire_nulls_are_left_out_but_what_decides_is_always_there() -> None:
+def test_nulls_are_left_out_on_the_wire_and_the_deciding_fields_never() -> None:
     wire = msgspec.to_builtins(result("hm", "[RESOLVED]"))
     assert list(wire) == [
         "resolved",

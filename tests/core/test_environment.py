@@ -62,7 +62,7 @@ def test_no_list_removes_the_variables_that_nested_dispatches_need() -> None:
         ("CLAUDE_CODE_ENABLE_TELEMETRY", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     ],
 )
-def test_what_a_provider_needs_passes_where_it_is_used(switch: str, name: str) -> None:
+def test_the_variables_of_a_provider_pass_where_it_is_used(switch: str, name: str) -> None:
     assert name not in inherited({name: "x"}, nested=False, allow=())
     assert name in inherited({name: "x", switch: "1"}, nested=False, allow=())
 

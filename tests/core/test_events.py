@@ -92,7 +92,7 @@ def test_a_result_gives_all_that_an_outcome_needs() -> None:
     )
 
 
-def test_background_tasks_come_with_what_says_whether_to_wait_for_them() -> None:
+def test_background_tasks_say_whether_to_wait_for_them() -> None:
     event = decode_one(builders.tasks_now("b1", ambient=True))
     assert isinstance(event, SystemEvent)
     assert event.tasks == (BackgroundTask(task_id="b1", ambient=True),)

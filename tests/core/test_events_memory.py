@@ -63,7 +63,7 @@ def test_a_large_line_needs_at_most_three_times_its_size(
     assert [type(event) for event in events] == [kind]
 
 
-def test_what_was_read_is_not_kept() -> None:
+def test_decoded_lines_are_not_kept() -> None:
     decoder = EventDecoder()
     tracemalloc.start()
     try:

@@ -60,7 +60,7 @@ def test_several_calls_in_one_message_count() -> None:
     assert evidence(init(), message, result()).tools == {"Grep": 4}
 
 
-def test_calls_of_subagents_count_and_spoil_what_was_read_only() -> None:
+def test_calls_of_subagents_count_and_may_end_read_only() -> None:
     reading = [use("Agent", "1"), use("Read", "2", parent="1"), use("Agent", "3", parent="1")]
     seen = evidence(init(), *reading, result())
     assert seen == Evidence(tool_calls=3, tools={"Agent": 2, "Read": 1}, read_only=True)
@@ -88,13 +88,13 @@ def progress(
     )
 
 
-def test_what_the_cli_tells_of_calls_that_were_seen_adds_none() -> None:
+def test_a_reported_number_of_calls_that_are_in_the_stream_adds_none() -> None:
     calls = [use("Agent", "1"), use("Read", "2", parent="1"), progress("1", 1, "Read")]
     done = progress("1", 1, subtype="task_notification", status="completed")
     assert evidence(init(), *calls, done, result()).tool_calls == 2
 
 
-def test_calls_of_subagents_of_subagents_are_counted_as_the_cli_tells_them() -> None:
+def test_calls_of_subagents_of_subagents_are_counted_as_the_cli_reports_them() -> None:
     calls = [use("Agent", "1"), use("Agent", "2", parent="1"), progress("1", 1, "Agent")]
     inner = [progress("2", 1, "Bash"), progress("2", 1, "Bash"), progress("2", 2, "Read")]
     done = progress("2", 2, subtype="task_notification", status="completed")
@@ -118,7 +118,7 @@ def test_each_run_of_a_subagent_has_calls_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "denials",
     [
         [denied("Bash", "2")],
         [came_back("2", error=True, decision="reject")],
@@ -126,8 +126,8 @@ def test_each_run_of_a_subagent_has_calls_of_its_own() -> None:
         [denied("Bash", "2"), result(permission_denials=[denial("Bash", "2")])],
     ],
 )
-def test_a_denied_call_does_not_count_but_was_attempted(told: list[dict[str, Any]]) -> None:
-    seen = evidence(init(), use("Read", "1"), use("Bash", "2"), *told, result())
+def test_a_denied_call_does_not_count_but_was_attempted(denials: list[dict[str, Any]]) -> None:
+    seen = evidence(init(), use("Read", "1"), use("Bash", "2"), *denials, result())
     assert seen == Evidence(tool_calls=1, tools={"Read": 1}, read_only=False)
 
 

@@ -21,8 +21,8 @@ INTERRUPTED = builders.failed("error_during_execution", "aborted_tools", "[ede_d
 
 
 def credentials_refused(words: str, **changes: Any) -> list[dict[str, Any]]:
-    told = builders.text(words, error="authentication_failed", is_api_error_message=True)
-    return [told, builders.api_error(None, words, **changes)]
+    report = builders.text(words, error="authentication_failed", is_api_error_message=True)
+    return [report, builders.api_error(None, words, **changes)]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_run_whose_supervision_died_can_be_resumed() -> None:
     assert RESUME in error
 
 
-def test_what_was_printed_instead_of_a_result_is_shown() -> None:
+def test_output_without_a_result_is_shown() -> None:
     result = shown(report(printed=b"2.1.330 (Claude Code)\n"))
     assert result.error is not None
     assert "\nstdout: 2.1.330 (Claude Code)" in result.error
@@ -391,10 +391,10 @@ def test_a_hook_that_does_not_end_is_blamed_and_not_an_mcp_server() -> None:
     assert "SessionStart" not in failure(begun, ended, ending=Ending.DEADLINE)[1]
 
 
-@pytest.mark.parametrize("told", [builders.retry(429, error="rate_limit"), builders.retry(402)])
-def test_a_limit_until_the_deadline_is_a_limit(told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("retry", [builders.retry(429, error="rate_limit"), builders.retry(402)])
+def test_a_limit_until_the_deadline_is_a_limit(retry: dict[str, Any]) -> None:
     aborted = builders.failed("error_during_execution", "aborted_streaming")
-    for events in ([told], [told, aborted]):
+    for events in ([retry], [retry, aborted]):
         kind, error = failure(builders.init(), *events, ending=Ending.DEADLINE)
         assert kind is ErrorType.USAGE_LIMIT
         assert "300 s" in error

@@ -71,7 +71,7 @@ def test_output_that_was_damaged_anywhere_has_an_outcome(
     )
     result = classify(run)
     assert result.success == (result.error is None) == (result.error_type is None)
-    # What came of it can be recorded, and read again.
+    # The result can be recorded, and read again.
     request = DispatchRequest(agent="infra", task="go")
     job = new_job(JOB_ID, request, 1.0, kind=JobKind.CALL)
     content = encode_record(record.ended(record.started(job, 2.0), result, 3.0), {})

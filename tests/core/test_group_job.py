@@ -59,22 +59,22 @@ def test_a_group_is_recorded_as_one_request_of_bounded_size() -> None:
 
 
 def test_a_group_that_ran_to_its_end_is_a_success_whatever_its_members_did() -> None:
-    came = ParallelResult(individual_results=[result("infra", "four", 0.5), FAILED])
-    recorded = group_job.to_record("infra, db", came, 12)
+    outcome = ParallelResult(individual_results=[result("infra", "four", 0.5), FAILED])
+    recorded = group_job.to_record("infra, db", outcome, 12)
     assert recorded.success
     assert recorded.result == "1 of 2 dispatches succeeded; parsed_result has the answers."
     assert (recorded.cost_usd, recorded.duration_ms) == (0.5, 12)
-    assert group_job.from_record(recorded) == came
+    assert group_job.from_record(recorded) == outcome
     last = msgspec.structs.replace(result("web", "all in all", 0.25), job_id="0" * 32)
-    combined = msgspec.structs.replace(came, aggregated=last)
+    combined = msgspec.structs.replace(outcome, aggregated=last)
     recorded = group_job.to_record("infra, db, web", combined, 12)
     assert (recorded.result, recorded.cost_usd) == ("all in all", 0.75)
     assert group_job.from_record(recorded) == combined
 
 
 def test_an_answer_that_cannot_be_encoded_does_not_remove_the_others() -> None:
-    came = ParallelResult(individual_results=[result("infra", "caf\udce9"), FAILED])
-    recorded = group_job.to_record("infra, db", came, 1)
+    outcome = ParallelResult(individual_results=[result("infra", "caf\udce9"), FAILED])
+    recorded = group_job.to_record("infra, db", outcome, 1)
     msgspec.json.encode(recorded)
     read = group_job.from_record(recorded)
     assert read is not None

@@ -68,7 +68,7 @@ def test_an_uncertain_value_stays_text(text: str) -> None:
     assert parse_answer(text) is msgspec.UNSET
 
 
-def test_what_was_read_can_be_written() -> None:
+def test_a_decoded_answer_can_be_encoded_again() -> None:
     value = parse_answer("[" * 100 + "]" * 100)
     assert value is not msgspec.UNSET
     assert msgspec.json.decode(msgspec.json.encode(value)) == value

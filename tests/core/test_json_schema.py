@@ -74,12 +74,12 @@ LEFT_TO_THE_CLI: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("schema", TAKEN + LEFT_TO_THE_CLI, ids=json.dumps)
-def test_what_claude_code_takes_or_checks_itself_is_taken(schema: dict[str, Any]) -> None:
+def test_a_schema_that_claude_code_takes_or_checks_itself_passes(schema: dict[str, Any]) -> None:
     check_schema(schema)
 
 
 @pytest.mark.parametrize(("schema", "fault"), REFUSED)
-def test_what_claude_code_does_not_take_is_refused_with_the_place(
+def test_a_schema_that_claude_code_does_not_take_is_refused_with_the_place(
     schema: dict[str, Any], fault: str
 ) -> None:
     request = DispatchRequest(agent="infra", task="go", json_schema=json.dumps(schema))

@@ -67,7 +67,7 @@ def test_valid_json_is_not_changed(value: Any) -> None:
         (b'[NaN,-Infinity,"NaN"]', b'[null,null,"NaN"]'),
     ],
 )
-def test_what_a_parser_refuses_is_replaced(text: bytes, repaired: bytes) -> None:
+def test_json_that_a_parser_refuses_is_replaced(text: bytes, repaired: bytes) -> None:
     data = bytearray(text)
     assert repair(data)
     assert bytes(data) == repaired

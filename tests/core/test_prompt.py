@@ -50,9 +50,7 @@ def request(**changes: Any) -> DispatchRequest:
         ({"caller": " ", "goal": "\n", "context": "\ufeff"}, "List the pods"),
     ],
 )
-def test_a_prompt_holds_what_was_given_in_a_fixed_order(
-    changes: dict[str, Any], prompt: str
-) -> None:
+def test_a_prompt_has_its_parts_in_a_fixed_order(changes: dict[str, Any], prompt: str) -> None:
     shared = "Facts" if "group" in changes else ""
     assert build_prompt(request(**changes), shared) == prompt
 

@@ -15,7 +15,7 @@ from agent_dispatch.server.calls.forms import question_text
         (None, "null"),
     ],
 )
-def test_a_person_sees_what_would_be_done(given: object, shown: str) -> None:
+def test_a_person_sees_the_exact_call(given: object, shown: str) -> None:
     assert shown_input(given) == shown
 
 

@@ -52,7 +52,7 @@ def test_no_text_can_close_its_fence(text: str) -> None:
 
 
 @given(HOSTILE | st.text())
-def test_quoting_adds_word_joiners_and_replaces_what_no_prompt_carries(
+def test_quoting_adds_word_joiners_and_replaces_characters_that_no_prompt_carries(
     text: str,
 ) -> None:
     body = split(quote("x", text))[2]

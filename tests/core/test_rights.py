@@ -74,7 +74,7 @@ ORDER = ["plan", "default", "acceptEdits", "auto", "bypassPermissions"]
         ),
     ],
 )
-def test_what_gives_more_rights(
+def test_changes_that_give_more_rights(
     before: dict[str, Any], after: dict[str, Any], keys: list[str]
 ) -> None:
     assert widened(rights(**before), rights(**after)) == [KEYS[key] for key in keys]
@@ -95,13 +95,13 @@ def test_what_gives_more_rights(
         ({"disallowed": ("Write",)}, {}, ["disallowed"]),
     ],
 )
-def test_what_a_new_agent_may_have(
+def test_rights_that_a_new_agent_may_have(
     inherited: dict[str, Any], added: dict[str, Any], keys: list[str]
 ) -> None:
     assert widened_by_adding(rights(**inherited), rights(**added)) == [KEYS[key] for key in keys]
 
 
-def test_what_an_agent_leaves_out_is_the_cautious_default() -> None:
+def test_a_missing_setting_is_the_cautious_default() -> None:
     assert rights_of(agent()) == Rights()
     assert Rights().permission_mode == "default"
 

@@ -6,7 +6,7 @@ from agent_dispatch.core.request.timeout import call_timeout_s
 
 
 @pytest.mark.parametrize(
-    ("asked", "meant"),
+    ("requested", "clamped"),
     [
         (0, None),
         (1, 10),
@@ -19,8 +19,8 @@ from agent_dispatch.core.request.timeout import call_timeout_s
         (math.inf, 7200),
     ],
 )
-def test_a_timeout_is_clamped_to_its_range(asked: float, meant: float | None) -> None:
-    assert call_timeout_s(asked) == meant
+def test_a_timeout_is_clamped_to_its_range(requested: float, clamped: float | None) -> None:
+    assert call_timeout_s(requested) == clamped
 
 
 def test_nan_stays_nan() -> None:

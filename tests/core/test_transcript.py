@@ -57,7 +57,7 @@ def test_a_task_that_needs_no_host_is_not_waited_for(flag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "is_idle"),
+    ("changes", "is_idle"),
     [
         ([{}], False),
         ([{"is_backgrounded": True}], False),
@@ -76,9 +76,9 @@ def test_a_task_that_needs_no_host_is_not_waited_for(flag: str) -> None:
     ],
 )
 def test_without_the_list_each_task_counts_from_its_start_to_its_end(
-    told: list[dict[str, Any]], is_idle: bool
+    changes: list[dict[str, Any]], is_idle: bool
 ) -> None:
-    events = [builders.task("task_started") | changes for changes in told]
+    events = [builders.task("task_started") | each for each in changes]
     assert transcript(*events, builders.result()).idle is is_idle
 
 
@@ -246,46 +246,36 @@ def test_a_second_turn_is_reported() -> None:
         {"type": "system", "subtype": "status", "status": None},
     ],
 )
-def test_what_nobody_needs_to_see_is_not_shown(event: dict[str, Any]) -> None:
+def test_an_event_without_news_gives_no_line(event: dict[str, Any]) -> None:
     assert progress(event) == []
 
 
 def test_each_turn_of_a_process_has_its_own_facts_in_one_session() -> None:
     seen = Transcript()
-    decoder = EventDecoder()
-    first = [builders.init(), builders.denied("Bash"), builders.result("one")]
-    for event in decoder.feed(builders.lines(*first)):
-        seen.add(event)
+    builders.read(seen, builders.init(), builders.denied("Bash"), builders.result("one"))
     assert seen.seen().usage_cost_usd == 0.125
     seen.next_turn()
     assert (seen.answered, seen.turn_open, seen.session_id) == (False, False, builders.SESSION)
     seen.expect_answer()
     assert seen.turn_open
-    for event in decoder.feed(builders.lines(builders.init(), builders.result("two"))):
-        seen.add(event)
+    builders.read(seen, builders.init(), builders.result("two"))
     facts = seen.seen()
     assert seen.idle
     assert [result.result for result in facts.results] == ["two"]
     assert (facts.denied_tools, facts.num_turns, facts.usage_cost_usd) == ((), 1, 0.125)
 
 
-def test_what_comes_before_the_next_prompt_counts_to_its_turn_but_does_not_answer_it() -> None:
+def test_a_result_before_the_next_prompt_counts_to_its_turn_but_does_not_answer_it() -> None:
     seen = Transcript()
-    decoder = EventDecoder()
-    for event in decoder.feed(builders.lines(builders.init(), builders.result("one"))):
-        seen.add(event)
+    builders.read(seen, builders.init(), builders.result("one"))
     seen.next_turn()
-    late = [builders.init(), builders.text("the tests pass"), builders.result("late")]
-    for event in decoder.feed(builders.lines(*late[:2])):
-        seen.add(event)
+    builders.read(seen, builders.init(), builders.text("the tests pass"))
     assert seen.turn_open
-    for event in decoder.feed(builders.lines(late[2])):
-        seen.add(event)
+    builders.read(seen, builders.result("late"))
     assert not seen.turn_open
     seen.expect_answer()
     assert not seen.answered
-    for event in decoder.feed(builders.lines(builders.result("two"))):
-        seen.add(event)
+    builders.read(seen, builders.result("two"))
     assert seen.answered
     facts = seen.seen()
     assert [result.result for result in facts.results] == ["late", "two"]
@@ -348,7 +338,7 @@ def test_a_background_task_that_ended_by_itself_is_finished(status: str) -> None
     assert after.seen().unfinished_tasks == 0
 
 
-def test_what_was_cut_off_in_one_turn_does_not_count_to_the_next() -> None:
+def test_a_task_cut_off_in_one_turn_does_not_count_to_the_next() -> None:
     seen = transcript(*BUILD, builders.result("later"), STOPPED, builders.tasks_now())
     seen.next_turn()
     assert seen.seen().unfinished_tasks == 0
@@ -383,6 +373,5 @@ def test_a_hook_that_is_ended_with_its_process_had_not_ended() -> None:
     begun = {"type": "system", "subtype": "hook_started", "hook_id": "h", "hook_name": "Stop"}
     seen = transcript(begun)
     seen.time_is_up()
-    for event in EventDecoder().feed(builders.lines(begun | {"subtype": "hook_response"})):
-        seen.add(event)
+    builders.read(seen, begun | {"subtype": "hook_response"})
     assert seen.seen().running_hooks == ("Stop",)
