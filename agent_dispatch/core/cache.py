@@ -88,9 +88,7 @@ class Cache:
 
         Args:
             key: From `request_key`.
-            result: The result of the run.
             now: On the clock of the cache.
-            settings: The current settings.
             ended_at: When the run ended, in seconds since the epoch.
         """
         self.forget(key)

@@ -130,7 +130,6 @@ def inherited(
     """Return the variables of `environ` that an agent inherits.
 
     Args:
-        environ: Our own environment.
         nested: We run inside a dispatch.
         allow: If given, only these names are inherited, and those that Claude Code needs. `*`
             stands for any characters.

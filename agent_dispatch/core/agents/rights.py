@@ -32,7 +32,6 @@ class WideningError(DispatchError):
         """Refuse a change.
 
         Args:
-            agent: The agent.
             changes: The changes in words, by the keys that widen rights.
             command: The shell command that makes the change; empty if there is none.
             is_nested: The change was requested inside a dispatch.

@@ -110,7 +110,6 @@ class Exchange:
         """Return the result.
 
         Args:
-            duration_ms: Wall time.
             left_running: Processes that the agents left behind; they were ended.
         """
         answer = self._resolution()

@@ -22,7 +22,6 @@ def build_turn_prompt(
     """Return the prompt of a turn; it never begins as a slash command.
 
     Args:
-        request: The dialogue.
         role: The role of the agent whose turn it is.
         number: The number of the round.
         turns: The turns so far.

@@ -60,7 +60,6 @@ def refusal(booked: list[float], spending: Spending, settings: Settings, now: fl
     Args:
         booked: US dollars, for each of the runs that start together.
         spending: The spending before them.
-        settings: The ceilings.
         now: Seconds since the epoch.
     """
     wanted_usd, runs = sum(booked), len(booked)

@@ -70,7 +70,6 @@ def ledger_line(booked: LedgerLine, share: Share, now: float) -> LedgerLine:
 
     Args:
         booked: The line that was booked when the run began.
-        share: The figures of the run.
         now: When it ended, in seconds since the epoch.
     """
     return msgspec.structs.replace(

@@ -52,13 +52,11 @@ Advice = tuple[str, NextStep | None]
 
 
 def permission_advice(
-    agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettings, job_id: str = ""
+    agent: EffectiveAgent, seen: Seen, inherited: ClaudeSettings, job_id: str
 ) -> tuple[str, list[NextStep]]:
     """Return what denied the calls, where that is set, and the steps that would allow them.
 
     Args:
-        agent: The agent that made the calls.
-        seen: What the run printed.
         inherited: Claude Code's own settings for the agent's directory, as far as known.
         job_id: The job whose questions a person can still answer.
     """
@@ -161,7 +159,7 @@ def _not_granted(
 def _by_rule(agent: EffectiveAgent, denial: Denial, inherited: ClaudeSettings, kind: str) -> Advice:
     own = matching_rules(denial, agent.disallowed_tools or (), agent) if kind == "deny" else []
     behind = rules_behind(agent, denial, inherited, kind)
-    if not own and not any(rules for _, rules in behind) and kind == "deny":
+    if kind == "deny" and not own and not behind:
         own = rules_about(denial.tool, agent.disallowed_tools or ())
     texts = []
     step = None

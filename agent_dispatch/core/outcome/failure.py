@@ -47,7 +47,6 @@ def describe_failure(report: RunReport, last: ResultEvent | None) -> Failure:
     """Return why the run failed.
 
     Args:
-        report: The run.
         last: Its last result, unless our own interrupt caused it.
     """
     if report.start_failure is not None:

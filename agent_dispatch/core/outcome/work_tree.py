@@ -76,7 +76,6 @@ def parse_commits(ids: Iterable[str], printed: bytes) -> dict[str, list[str]]:
 
     Args:
         ids: The commits that Git was given; a file name may look like an id.
-        printed: The output of Git.
     """
     commits: dict[str, list[str]] = {commit: [] for commit in ids}
     headings = iter(commits)
@@ -106,7 +105,7 @@ def changes(
     changed |= {path for paths in commits.values() for path in paths if path not in was}
     changed |= {path for path in was if before.prints.get(path) != after.prints.get(path)}
     changed -= _renamed(was, now, after.prints)
-    files = sorted(_relative(path, prefix) for path in changed)
+    files = sorted(os.path.relpath(f"/{path}", f"/{prefix}") for path in changed)
     return TreeChanges(tuple(files[:_MAX_FILES]), tuple(commits)[-MAX_COMMITS:])
 
 
@@ -131,10 +130,6 @@ def _renamed(
         for path, entry in now.items()
         if path not in was and entry.deleted_oid and entry.deleted_oid in new
     }
-
-
-def _relative(path: str, prefix: str) -> str:
-    return os.path.relpath(f"/{path}", f"/{prefix}")
 
 
 def is_oid(text: str) -> bool:

@@ -38,7 +38,6 @@ class ArgumentDecoder(Generic[ParamsT]):
 
         Args:
             tool: The subject of a sentence such as "... takes: agent, task?".
-            params: The struct.
             elsewhere: Arguments that it does not take, and a hint for each.
         """
         self._tool = tool

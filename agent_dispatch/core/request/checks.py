@@ -25,7 +25,6 @@ def check_request(request: DispatchRequest, shared_context: str = "") -> str:
     """Check a request, as far as that is possible without its agent, and build its prompt.
 
     Args:
-        request: The request.
         shared_context: Of its group, if it has one.
 
     Returns:

@@ -28,7 +28,6 @@ def quote(label: str, text: str) -> str:
 
     Args:
         label: Names the text, as in `Answer of agent "db"`.
-        text: Any text of any size.
     """
     text, mentions = _MENTION.subn(f"@{_WORD_JOINER}", _NO_TEXT.sub("\ufffd", text))
     note = _MENTIONS_NOTE if mentions else ""

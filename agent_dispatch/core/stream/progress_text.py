@@ -39,7 +39,6 @@ def with_agent(agent: str, progress: Progress, run_s: float) -> Progress:
 
     Args:
         agent: The agent of the job, unless the progress names another agent.
-        progress: A line about what an agent does.
         run_s: Seconds since the run began.
     """
     line = f"{progress.agent or agent}{_SEPARATOR}{progress.message}"

@@ -71,7 +71,6 @@ def step_here(step: NextStep, host: str, agent: str, job_id: str) -> NextStep:
     """Return a step of a host as callers here read it; changes and commands run on the host.
 
     Args:
-        step: The step that the host gave.
         host: The host's name here.
         agent: The agent's name here.
         job_id: The id, for callers here, of the job that the step is about.
