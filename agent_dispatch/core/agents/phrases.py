@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 -- words in several scripts
-"""Phrases that show that a sentence is not about the project, in tables by class.
+"""Phrases that tell whether a sentence or a heading is about the project, in tables by class.
 
 In a table, phrases are separated by ` | ` or a line break; each is a regular expression.
 """

@@ -90,14 +90,14 @@ class Exchange:
 
     def add(self, turn: PlannedTurn, result: DispatchResult) -> None:
         """Add the result of a turn that succeeded."""
-        self._turns.append(_spoken(turn, result))
-        self._learn(turn, result)
+        self._turns.append(_as_turn(turn, result))
+        self._collect(turn, result)
 
     def fail(self, turn: PlannedTurn, result: DispatchResult) -> None:
         """Add the result of a turn that failed; it ends the dialogue."""
         if result.result or result.cost_usd:
-            self._turns.append(_spoken(turn, result))
-        self._learn(turn, result)
+            self._turns.append(_as_turn(turn, result))
+        self._collect(turn, result)
         where = f"Round {turn.round}, agent {turn.agent!r} ({turn.role})"
         self.stop(f"{where}: {result.error}", result.error_type or ErrorType.CLI_ERROR)
 
@@ -160,7 +160,7 @@ class Exchange:
         spoken = (turn.message for turn in reversed(self._turns) if turn.role is role)
         return next((message for message in spoken if not is_blank(message)), "")
 
-    def _learn(self, turn: PlannedTurn, result: DispatchResult) -> None:
+    def _collect(self, turn: PlannedTurn, result: DispatchResult) -> None:
         if result.session_id is not None:
             self._sessions[turn.agent] = result.session_id
         if result.hint:
@@ -177,7 +177,7 @@ class Exchange:
         ]
 
 
-def _spoken(turn: PlannedTurn, result: DispatchResult) -> DialogueTurn:
+def _as_turn(turn: PlannedTurn, result: DispatchResult) -> DialogueTurn:
     return DialogueTurn(
         agent=turn.agent,
         role=turn.role,

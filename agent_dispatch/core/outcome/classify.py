@@ -78,11 +78,11 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         parsed = parse_answer(text)
     denied, steps = denials_hint(report)
     servers, server_steps = failed_servers_hint(report)
-    went_on = cut_short_hint(report, results)
+    cut_short = cut_short_hint(report, results)
     hints = [
         "" if text else "The agent ended without an answer in words.",
         stopped_by_hook_hint(report, results[-1]),
-        went_on,
+        cut_short,
         unfounded_claim_hint(report, text),
         messages_hint(report),
         denied,
@@ -90,7 +90,7 @@ def _success(report: RunReport, results: tuple[ResultEvent, ...]) -> DispatchRes
         left_running_hint(report),
         lost_parts_hint(report),
     ]
-    if went_on:
+    if cut_short:
         steps = [resume_run(report), *steps]
     if report.response_format == "json" and parsed is msgspec.UNSET:
         hints.insert(0, "The answer is not one JSON value; it is in `result` as text.")

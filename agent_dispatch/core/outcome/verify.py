@@ -59,18 +59,18 @@ def kept_output(printed: bytes) -> str:
 
 
 def apply_check(
-    result: DispatchResult, command: Sequence[str], found: CheckResult
+    result: DispatchResult, command: Sequence[str], check: CheckResult
 ) -> DispatchResult:
     """Return the result of a run that answered, after the check."""
     result = msgspec.structs.replace(
-        result, verified=found.passed, verify_output=found.output or None
+        result, verified=check.passed, verify_output=check.output or None
     )
-    if found.passed or not result.success:
+    if check.passed or not result.success:
         return result
-    last_lines = "\n".join(found.output.rstrip().splitlines()[-_LAST_LINES:])[-_LAST_CHARS:]
+    last_lines = "\n".join(check.output.rstrip().splitlines()[-_LAST_LINES:])[-_LAST_CHARS:]
     error = (
         f"The agent answered, but its work did not pass the verify command of agent"
-        f" {result.agent!r}, {shown_command(command)}: {found.problem}. The answer is in `result`."
+        f" {result.agent!r}, {shown_command(command)}: {check.problem}. The answer is in `result`."
     )
     return msgspec.structs.replace(
         result,
@@ -96,12 +96,12 @@ def cancelled_unchecked(result: DispatchResult, by: str) -> DispatchResult:
     )
 
 
-def repair_prompt(command: Sequence[str], found: CheckResult) -> str:
+def repair_prompt(command: Sequence[str], check: CheckResult) -> str:
     """Return the prompt that has an agent repair what the command found."""
-    output = quote("What it printed last", found.output) if found.output else "It printed nothing."
+    output = quote("What it printed last", check.output) if check.output else "It printed nothing."
     return (
         f"Your work was checked with the command {shown_command(command)}, and did not pass:"
-        f" {found.problem}.\n\n{output}\n\nRepair what it found. The command runs again when you"
+        f" {check.problem}.\n\n{output}\n\nRepair what it found. The command runs again when you"
         " have answered. Then give your answer to the task again, complete."
     )
 

@@ -37,7 +37,7 @@ PATIENCE_S: Mapping[Wait, float] = {
 
 
 def next_wait(
-    seen: Transcript,
+    transcript: Transcript,
     *,
     exited: bool,
     is_last: bool,
@@ -47,7 +47,7 @@ def next_wait(
     """Return what the turn waits for.
 
     Args:
-        seen: What the process has printed.
+        transcript: What the process has printed.
         exited: The process has ended.
         is_last: The process gets no other turn, so it exits when this turn ends.
         has_message: It has read a message and is not done with it.
@@ -55,15 +55,15 @@ def next_wait(
             never report that they have read one.
     """
     # An answer that arrived outranks the outcome of later turns.
-    if seen.credentials_refused and not (seen.answered and is_last):
+    if transcript.credentials_refused and not (transcript.answered and is_last):
         return Wait.REFUSED
     if exited:
         # After a last turn, the rest of the output is read when the process is closed.
-        return Wait.NOTHING if seen.answered or is_last else Wait.LAST_WORDS
-    if not seen.answered:
+        return Wait.NOTHING if transcript.answered or is_last else Wait.LAST_WORDS
+    if not transcript.answered:
         return Wait.ANSWER
-    if has_message or not seen.idle:
+    if has_message or not transcript.idle:
         return Wait.WORK
     if message_unread:
         return Wait.READING
-    return Wait.MORE if is_last or seen.had_tasks else Wait.NOTHING
+    return Wait.MORE if is_last or transcript.had_tasks else Wait.NOTHING
