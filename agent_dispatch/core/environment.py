@@ -56,7 +56,7 @@ directories. GIT_QUARANTINE_PATH is left out although Git does not list it: a pr
 it, and with it Git refuses to update references anywhere. GIT_CONFIG_PARAMETERS holds the `git -c`
 options of one command of the caller, and can name a repository (`-c core.worktree=…`)."""
 
-_OUR_PREFIX = "AGENT_DISPATCH_"
+_OURS = "AGENT_DISPATCH_*"
 """Always inherited: they tell a nested dispatch its depth, its job, and the machine's limits."""
 
 _NEEDED = (
@@ -145,14 +145,14 @@ def inherited(
         # user's own, and meant for the agents.
         env = {name: value for name, value in env.items() if not _RETRY_VARIABLE.match(name)}
     if allow is not None:
-        needed = [*_NEEDED]
+        passed = [_OURS, *_NEEDED, *allow]
         for switch, names in _NEEDED_WITH.items():
-            needed += names if environ.get(switch) else ()
-        passed = name_pattern([*allow, *needed])
-        env = {name: value for name, value in env.items() if _is_ours(name) or passed(name)}
+            passed += names if environ.get(switch) else ()
+        passes = name_pattern(passed)
+        env = {name: value for name, value in env.items() if passes(name)}
     if deny is not None:
-        kept_out = name_pattern(deny)
-        env = {name: value for name, value in env.items() if _is_ours(name) or not kept_out(name)}
+        is_ours, is_denied = name_pattern([_OURS]), name_pattern(deny)
+        env = {name: value for name, value in env.items() if is_ours(name) or not is_denied(name)}
     return env
 
 
@@ -161,7 +161,3 @@ def name_pattern(names: Iterable[str]) -> Callable[[str], bool]:
     alternatives = (re.escape(name).replace(r"\*", ".*") for name in names)
     matches = re.compile("|".join(alternatives) or r"(?!)", re.DOTALL).fullmatch
     return lambda name: matches(name) is not None
-
-
-def _is_ours(name: str) -> bool:
-    return name.startswith(_OUR_PREFIX)

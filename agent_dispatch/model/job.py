@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.errors import InvalidRequestError, quoted
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType, Member
 from agent_dispatch.model.message import Message
 from agent_dispatch.model.question import PastQuestion, Question
@@ -71,7 +71,7 @@ def status_named(text: str) -> JobStatus | None:
     name = text.strip().lower()
     if name and name not in list(JobStatus):
         raise InvalidRequestError(
-            f"Unknown status: {text[:40]!r}. Use one of: {', '.join(JobStatus)}; empty for all."
+            f"Unknown status: {quoted(text)}. Use one of: {', '.join(JobStatus)}; empty for all."
         )
     return JobStatus(name) if name else None
 

@@ -31,6 +31,7 @@ from agent_dispatch.model.question import ASK_USER, Verdict
 
 _MAX_RULES = 5
 """Rules proposed in one grant."""
+_MAX_REASONS = 10
 
 
 class _Cause(Enum):
@@ -85,9 +86,10 @@ def permission_advice(
             case _Cause.OTHER:
                 advice += [(_by_other_check(denial), None) for denial in denials]
     distinct = list(dict.fromkeys(advice))
-    more = f"{len(distinct) - 10} more reasons are left out." if len(distinct) > 10 else ""
-    texts = [*(text for text, _ in distinct[:10]), more]
-    steps = dict.fromkeys(step for _, step in distinct[:10] if step is not None)
+    texts = [text for text, _ in distinct[:_MAX_REASONS]]
+    if len(distinct) > _MAX_REASONS:
+        texts.append(f"{len(distinct) - _MAX_REASONS} more reasons are left out.")
+    steps = dict.fromkeys(step for _, step in distinct[:_MAX_REASONS] if step is not None)
     return " ".join(filter(None, texts)), list(steps)
 
 

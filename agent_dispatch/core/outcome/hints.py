@@ -12,6 +12,7 @@ from agent_dispatch.model.next_step import NextStep, run
 
 _NOT_WORK = ("StructuredOutput", "ToolSearch")
 """Tools that deliver the answer or search for other tools."""
+_NAMED_SERVERS = 10
 
 
 def messages_hint(report: RunReport) -> str:
@@ -54,8 +55,11 @@ def failed_servers_hint(report: RunReport) -> tuple[str, list[NextStep]]:
     failed = report.seen.failed_servers
     if not failed:
         return "", []
-    names = ", ".join(f"{one_line(server.name)} ({server.status})" for server in failed[:10])
-    more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
+    names = ", ".join(
+        f"{one_line(server.name)} ({server.status})" for server in failed[:_NAMED_SERVERS]
+    )
+    left_out = len(failed) - _NAMED_SERVERS
+    more = f" and {left_out} more" if left_out > 0 else ""
     what = f"MCP servers that did not start, so the agent had none of their tools: {names}{more}."
     command = f"cd {shlex.quote(report.agent.directory)} && claude mcp list"
     return what, [run(command, report.agent.name)]
@@ -73,18 +77,14 @@ def left_running_hint(report: RunReport) -> str:
 
 def lost_parts_hint(report: RunReport) -> str:
     """Say that parts of the output were not kept."""
-    cut = (
-        f"{report.seen.cut_lines} line(s) of output were too long and were cut."
-        if report.seen.cut_lines
-        else ""
-    )
-    dropped = (
-        f"{report.seen.dropped_results} earlier result(s) are only in the session: there were too"
-        " many to keep."
-        if report.seen.dropped_results
-        else ""
-    )
-    return f"{cut} {dropped}".strip()
+    lost = []
+    if cut := report.seen.cut_lines:
+        lost.append(f"{cut} line(s) of output were too long and were cut.")
+    if dropped := report.seen.dropped_results:
+        lost.append(
+            f"{dropped} earlier result(s) are only in the session: there were too many to keep."
+        )
+    return " ".join(lost)
 
 
 def cut_short_hint(report: RunReport, results: tuple[ResultEvent, ...]) -> str:
