@@ -74,7 +74,7 @@ def _run_job(
     from agent_dispatch.jobs.log import JobLog
     from agent_dispatch.jobs.store import JobStore
 
-    gc.enable()
+    gc.enable()  # The fork server had disabled it.
     job_id, environ, claude = str(request["job_id"]), request["env"], request["claude"]
     assert isinstance(environ, dict)
     assert claude is None or isinstance(claude, list)

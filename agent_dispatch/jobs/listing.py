@@ -223,7 +223,11 @@ class Lister:
         if status is None:
             yield from self._newest_ids(limit, warnings)
         elif not status.is_terminal:
-            yield from sorted(self._locks.job_ids(), key=_age_key, reverse=True)
+            yield from sorted(
+                self._locks.job_ids(),
+                key=lambda job_id: (is_time_ordered(job_id), job_id),
+                reverse=True,
+            )
         else:
             with closing(self.entries(warnings, first=limit)) as entries:
                 for job_id, entry in entries:
@@ -296,10 +300,6 @@ class Lister:
             self._disk.rename(new, self._index)
         except OSError:
             remove_quietly(new, disk=self._disk)
-
-
-def _age_key(job_id: str) -> tuple[bool, str]:
-    return is_time_ordered(job_id), job_id
 
 
 def _descending(names: list[str], first: int) -> Iterator[str]:

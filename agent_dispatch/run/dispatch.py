@@ -5,7 +5,6 @@ from functools import partial
 
 import msgspec
 
-from agent_dispatch.core.command import Command
 from agent_dispatch.core.money.shares import Share
 from agent_dispatch.core.outcome.classify import classify
 from agent_dispatch.core.outcome.report import RunReport, TreeChanges
@@ -47,20 +46,19 @@ class Dispatch:
     async def go(self) -> DispatchResult:
         """Run it to its end; if cancelled, no process of it is left."""
         run, prompt = self._run, self._plan.prompt
-        command = await self._prepare(self._limit.timeout_s, self._plan.request.session_id)
-        if isinstance(command, DispatchResult):
-            return command
+        turns = await self._next_claude(self._limit.timeout_s, self._plan.request.session_id)
+        if isinstance(turns, DispatchResult):
+            return turns
         async with self._parts.admitted(
-            run, self._plan.settings, [command], [self._holds.agent], self._shares
+            run, self._plan.settings, [self._command], [self._holds.agent], self._shares
         ) as held:
             if isinstance(held, DispatchResult):
                 return held
             run.owned.note_started()
-            self._watch = self._parts.work_trees.watch(command, run.nursery)
+            self._watch = self._parts.work_trees.watch(self._command, run.nursery)
             while True:
-                assert self._turns is not None
-                ended = await self._run_claude(self._turns, prompt, held.fds)
-                result = await self._checked(self._turns, ended, held.fds)
+                ended = await self._run_claude(turns, prompt, held.fds)
+                result = await self._checked(turns, ended, held.fds)
                 left_s = self._limit.left_s
                 if (until := self._holds.until(ended, result, left_s)) is None:
                     return result
@@ -68,13 +66,13 @@ class Dispatch:
                 run.interrupt = run.cancel
                 async with held.without_slot():
                     await self._holds.wait(until, ended, result)
-                resumed = await self._prepare(left_s, result.session_id)
-                if isinstance(resumed, DispatchResult):
-                    return self._holds.stopped(resumed)
+                turns = await self._next_claude(left_s, result.session_id)
+                if isinstance(turns, DispatchResult):
+                    return self._holds.stopped(turns)
                 prompt, self._limit = CONTINUE, TimeLimit(left_s)
 
-    async def _prepare(self, timeout_s: float, resume: str | None) -> Command | DispatchResult:
-        """Make the command of the next claude, or return why there can be none."""
+    async def _next_claude(self, timeout_s: float, resume: str | None) -> Turns | DispatchResult:
+        """Prepare the next claude, or return why there can be none."""
         command = await self._parts.planner.command(
             self._holds.agent,
             self._plan.settings,
@@ -84,17 +82,18 @@ class Dispatch:
             json_schema=self._plan.request.json_schema,
             asks=self._plan.agent.asks or self._run.owned.job.allow_once is not None,
         )
-        if not isinstance(command, DispatchResult):
-            self._command = command
-            self._turns = Turns(
-                self._holds.agent,
-                command,
-                self._run,
-                self._on_progress,
-                resumed=resume,
-                question_s=self._plan.settings.question_seconds,
-            )
-        return command
+        if isinstance(command, DispatchResult):
+            return command
+        self._command = command
+        self._turns = Turns(
+            self._holds.agent,
+            command,
+            self._run,
+            self._on_progress,
+            resumed=resume,
+            question_s=self._plan.settings.question_seconds,
+        )
+        return self._turns
 
     def _on_progress(self, progress: Progress) -> None:
         if self._turns is not None and self._turns.transcript.session_id is not None:

@@ -50,7 +50,7 @@ async def _run_all(
         def report(progress: Progress) -> None:
             on_progress(labelled(label, progress, index))
 
-        result = results[index] = await _or_refused(member, dispatch, report)
+        result = results[index] = await _dispatch_or_refuse(member, dispatch, report)
         how = "done" if result.success else f"failed ({result.error_type})"
         ended = Progress(f"{how}, {len(results)} of {len(members)} ended")
         report(with_agent(member.request.agent, ended, 0))
@@ -71,7 +71,7 @@ def labelled(label: str, progress: Progress, member: int) -> Progress:
     )
 
 
-async def _or_refused(
+async def _dispatch_or_refuse(
     member: Member, dispatch: DispatchOne, on_progress: OnProgress
 ) -> DispatchResult:
     """Run one member; a refusal, or a bug of ours, is a failure of this member only."""
@@ -103,7 +103,7 @@ async def _aggregate(
         on_progress(labelled("[all] ", progress, len(members)))
 
     request = aggregate_request(agent, members, results)
-    return await _or_refused(Member(request=request), dispatch, report)
+    return await _dispatch_or_refuse(Member(request=request), dispatch, report)
 
 
 async def run_group(run: JobRun, dispatch: DispatchOne) -> DispatchResult:

@@ -35,7 +35,7 @@ from agent_dispatch.run.questions import Questions
 from agent_dispatch.threads import in_own_thread
 
 CancelledBy = Callable[[str], DispatchResult]
-"""Returns the result of cancelled work; takes who cancelled it."""
+"""Returns the result of cancelled work; the argument says who cancelled it."""
 
 
 class JobRun:
@@ -53,7 +53,7 @@ class JobRun:
 
         Args:
             on_progress: Gets what the record gets.
-            cancel: Cancels the run; takes who wants it.
+            cancel: Cancels the run; its argument says for whom.
             on_event: Gets permission questions.
         """
         self.owned = owned
@@ -73,10 +73,9 @@ class JobRun:
         self.questions = Questions(owned, self.report, on_question=self._on_question)
         self.messages = Messages(owned)
         self.cancel = cancel
-        """Cancels the work; takes who wants it."""
+        """Cancels the work; the argument says for whom."""
         self.interrupt = cancel
-        """Ends the work but keeps what was said; takes who wants it. Replaced by work that can be
-        interrupted."""
+        """The same, but what the agent has said is kept. Replaced by work that can do that."""
 
     @property
     def tree_ended(self) -> bool:

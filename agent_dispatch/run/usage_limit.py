@@ -75,7 +75,7 @@ class Holds:
         )
 
     def until(self, report: RunReport, result: DispatchResult, left_s: float) -> datetime | None:
-        """Return until when to hold a run that ended `left_s` before its limit; None: never."""
+        """Return when a run that ended `left_s` before its limit may go on; None: it may not."""
         return reset_to_wait_for(report, result, left_s) if self._left else None
 
     async def wait(self, until: datetime, report: RunReport, result: DispatchResult) -> None:
@@ -93,7 +93,7 @@ class Holds:
 
 
 def reset_to_wait_for(report: RunReport, result: DispatchResult, left_s: float) -> datetime | None:
-    """Return when the usage limit resets that ended a run; None: the run cannot go on then."""
+    """Return when the usage limit that ended a run resets; None: the run cannot go on."""
     can_go_on = left_s > 0 and report.seen.session_id is not None
     is_at_limit = result.error_type is ErrorType.USAGE_LIMIT
     return resets_at(report) if can_go_on and is_at_limit else None

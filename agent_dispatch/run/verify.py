@@ -61,13 +61,13 @@ class Verification:
         assert self._found is not None
         return repair_prompt(self._command, self._found)
 
-    async def check(self, where: Command, left_s: float, held_fds: Sequence[int]) -> bool:
+    async def check(self, agent_command: Command, left_s: float, held_fds: Sequence[int]) -> bool:
         """Run the command once, and return whether it passed.
 
         If cancelled, no process of it is left.
 
         Args:
-            where: The command of the agent, for its directory and environment.
+            agent_command: It has the directory and the environment.
             left_s: How long it may take.
             held_fds: Descriptors that its guard keeps open until no process of it is left.
         """
@@ -77,7 +77,7 @@ class Verification:
         # The agent's turn has ended, so there is nothing to interrupt.
         interrupt, self._run.interrupt = self._run.interrupt, self._run.cancel
         with trio.move_on_after(left_s) as patience:
-            self._found = await self._judge(where, held_fds, printed)
+            self._found = await self._judge(agent_command, held_fds, printed)
         self._run.interrupt = interrupt
         if patience.cancelled_caught:
             output = kept_output(bytes(printed))
@@ -87,7 +87,7 @@ class Verification:
         return self.has_passed
 
     async def _judge(
-        self, where: Command, held_fds: Sequence[int], printed: bytearray
+        self, agent_command: Command, held_fds: Sequence[int], printed: bytearray
     ) -> CheckResult:
         def keep(chunk: bytes) -> None:
             printed.extend(chunk)
@@ -95,11 +95,12 @@ class Verification:
                 del printed[:-TAIL_BYTES]
 
         name, *arguments = self._command
-        program = await in_thread(_find, name, where.cwd, where.env)
+        program = await in_thread(_find, name, agent_command.cwd, agent_command.env)
         if program is None:
             return CheckResult(f"it cannot be started: {name!r} was not found")
-        env = {**where.env, MARKER_VARIABLE: f"{where.env[MARKER_VARIABLE]}.{secrets.token_hex(4)}"}
-        command = Command((program, *arguments), where.cwd, env)
+        env, token = agent_command.env, secrets.token_hex(4)
+        env = {**env, MARKER_VARIABLE: f"{env[MARKER_VARIABLE]}.{token}"}
+        command = Command((program, *arguments), agent_command.cwd, env)
         try:
             exit_code = await run_program(
                 self._launcher,
