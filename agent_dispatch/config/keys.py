@@ -12,6 +12,7 @@ import msgspec
 from agent_dispatch.config import values
 from agent_dispatch.core.environment import ESSENTIAL, name_pattern
 from agent_dispatch.model.config import EFFORTS, PERMISSION_MODES
+from agent_dispatch.model.names import nearest
 
 _OUR_VARIABLE = "AGENT_DISPATCH_DEPTH"
 
@@ -83,7 +84,7 @@ def _doubtful_efforts(effort: str) -> Iterator[str]:
 
 def _not_known(word: str, kind: str, known: Sequence[str]) -> str:
     # Newer CLIs may know more words.
-    meant = values.nearest(word, known)
+    meant = nearest(word, known)
     guess = f" Did you mean {meant}?" if meant else ""
     return f"{word!r} is not {kind} knows ({', '.join(known)}).{guess} It is passed on as it is."
 

@@ -27,7 +27,6 @@ from agent_dispatch.config.values import (
     BadValueError,
     is_agent_name,
     is_host_name,
-    nearest,
     shown,
 )
 from agent_dispatch.model.config import (
@@ -40,6 +39,7 @@ from agent_dispatch.model.config import (
     UnknownKey,
     ValueWarning,
 )
+from agent_dispatch.model.names import nearest
 
 T = TypeVar("T")
 

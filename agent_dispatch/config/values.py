@@ -5,7 +5,7 @@ Each reader and parser raises `BadValueError` for a value that cannot be used.
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -60,16 +60,6 @@ def split_tools(text: str) -> list[str]:
             start = position + 1
     tools.append(text[start:])
     return list(dict.fromkeys(tool.strip() for tool in tools if tool.strip()))
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` resembles most, if any does."""
-    # Costs a few milliseconds to import, and most files hold no unknown word.
-    import difflib
-
-    folded = {candidate.casefold(): candidate for candidate in known}
-    found = difflib.get_close_matches(word.casefold().replace("-", "_")[:100], folded, n=1)
-    return folded[found[0]] if found else None
 
 
 def shown(value: object) -> str:

@@ -25,9 +25,10 @@ from agent_dispatch.config.project.facts import directory_problem
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.config.rights import check_import
 from agent_dispatch.config.schema import BadTableError, parse_agent, parse_config, parse_group, warn
-from agent_dispatch.config.values import BadValueError, nearest
+from agent_dispatch.config.values import BadValueError
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import read_regular
+from agent_dispatch.model.names import nearest
 from agent_dispatch.model.rights import ChangedBy
 
 # PyYAML reads about 100 kB a second; a configuration has a few kB.

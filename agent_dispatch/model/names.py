@@ -1,10 +1,24 @@
-"""Suggests a known name for a mistyped one."""
+"""Suggests a known name for a mistyped one.
+
+Keys and arguments are long words, so the most similar one is suggested. Agents, commands and
+options may have short names, so only a name within two edits is.
+"""
 
 from collections.abc import Iterable
 
 _MAX_EDITS = 2
 _MAX_CHARS = 100
 """Longer texts are not names."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that `word` resembles most, if any does."""
+    # Costs a few milliseconds to import, and most calls and files have no unknown word.
+    import difflib
+
+    folded = {candidate.casefold(): candidate for candidate in known}
+    found = difflib.get_close_matches(word.casefold().replace("-", "_")[:_MAX_CHARS], folded, n=1)
+    return folded[found[0]] if found else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,5 @@
 """Decodes the arguments of a call as models write them, and names those that are wrong."""
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
@@ -9,6 +8,7 @@ import msgspec
 
 from agent_dispatch.core.text import SURROGATE, clip
 from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.model.names import nearest
 
 ParamsT = TypeVar("ParamsT", bound=msgspec.Struct)
 
@@ -79,8 +79,8 @@ class ArgumentDecoder(Generic[ParamsT]):
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)`, or nothing if no known name resembles `name`."""
-    close = difflib.get_close_matches(name[:_SHOWN_CHARS], list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    near = nearest(name, known)
+    return "" if near is None else f" (did you mean {near!r}?)"
 
 
 def _unknown_names(
