@@ -51,14 +51,7 @@ def remote_directory(text: str) -> tuple[str, str] | None:
 def list_hosts(config: Config) -> list[HostRow]:
     """List all hosts in the order of the file, the unusable ones last."""
     rows = [
-        HostRow(
-            name=name,
-            ssh=host.ssh,
-            exec=host.exec,
-            program=host.program,
-            lease_seconds=host.lease_seconds,
-            agents=agents_of(config, name),
-        )
+        HostRow(name=name, agents=agents_of(config, name), **msgspec.structs.asdict(host))
         for name, host in config.hosts.items()
     ]
     broken = config.broken_hosts.items()

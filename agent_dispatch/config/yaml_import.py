@@ -204,7 +204,7 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
     agents, groups = _mapping(source, data, "agents"), _mapping(source, data, "groups")
     settings = data.get("settings") or {}
 
-    def change(draft: Draft) -> ImportReport:
+    def change(draft: Draft) -> tuple[ImportReport, list[tuple[str, Any, Any]]]:
         before = draft.data
         work = _Import(source, registry, draft)
         work.report_unknown_keys(data)
@@ -218,12 +218,10 @@ def import_yaml(source: Path, registry: Registry, *, overwrite: bool = False) ->
         after = draft.data
         check_import(parse_config(before), parse_config(after), is_nested=registry.is_nested)
         old, new = before.get("agents", {}), after.get("agents", {})
-        changes.extend((name, old.get(name, {}), new[name]) for name in new)
-        return work.report
+        return work.report, [(name, old.get(name, {}), new[name]) for name in new]
 
-    changes: list[tuple[str, Any, Any]] = []
-    report = registry.file.edit(change)
-    for name, old, new in changes:
+    report, tables = registry.file.edit(change)
+    for name, old, new in tables:
         report.warnings.extend(registry.rights_log.add(name, old, new, ChangedBy.CLI))
     return report
 

@@ -20,7 +20,7 @@ def clients_registered(shell: Shell) -> list[Written]:
     Raises:
         ConfigError: The record cannot be read.
     """
-    record = read_record(str(config_path(shell.environ)))
+    record = read_record(config_path(shell.environ))
     written = () if record is None else record.written
     return [place for place in written if place.client != CLAUDE_CODE]
 

@@ -79,7 +79,7 @@ def init(
     path = config_path(shell.environ)
     created = create_config(path)
     broken = None if created else _config_error(shell)
-    read_record(str(path))  # Raises if it is broken, before anything is written.
+    read_record(path)  # Raises if it is broken, before anything is written.
     # Best effort: only runs that come from other machines need it.
     with suppress(OSError):
         save_path(shell.environ, path)
@@ -87,9 +87,9 @@ def init(
     wanted = lasting.registration
     outcome = register(shell, wanted, consents)
     if outcome.registered in (Registered.ADDED, Registered.REPLACED, Registered.UNCHANGED):
-        with installing(str(path)):
+        with installing(path):
             claude_file = str(claude_config_path(shell.environ))
-            record_written(str(path), Written(client=CLAUDE_CODE, file=claude_file))
+            record_written(path, Written(client=CLAUDE_CODE, file=claude_file))
     report = InitReport(
         config=str(path),
         config_created=created,

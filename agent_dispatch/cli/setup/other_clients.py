@@ -99,15 +99,15 @@ def register_client(
     words = command_words(lasting.registration)
     path = client_file(client, shell.environ, home_directory(shell.environ))
     try:
-        with installing(str(config)):
-            read_record(str(config))  # Raises if it is broken, before anything is written.
+        with installing(config):
+            read_record(config)  # Raises if it is broken, before anything is written.
             file = read_client_file(client, path)
             keep = is_ours(file.present)
             if not keep:
                 _require_consent(file, consents)
             written = Written(client=name, file=path, made=file.missing)
             changed = put_entry(file, make_entry(client, words, shell.environ), keep=keep)
-            record_written(str(config), written)
+            record_written(config, written)
     except ConfigError as error:
         step = run(f"agent-dispatch init --client {name} --print")
         raise ConfigError(str(error), *error.next_steps, step) from error

@@ -62,15 +62,15 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
         json: Print what was done as JSON.
     """
     config = config_path(shell.environ)
-    if not yes and not _consents(_places(read_record(str(config)), shell.environ), shell):
+    if not yes and not _consents(_places(read_record(config), shell.environ), shell):
         remark(shell, "Nothing was changed.")
         return 1
     report = Uninstalled()
     with contextlib.ExitStack() as stack:
         # Without our directory, no `init` can be writing; do not create it for a lock.
-        if os.path.isdir(os.path.dirname(record_path(str(config)))):
-            stack.enter_context(installing(str(config)))
-        record = read_record(str(config))
+        if os.path.isdir(os.path.dirname(record_path(config))):
+            stack.enter_context(installing(config))
+        record = read_record(config)
         places = _places(record, shell.environ)
         failed, errors = [], []
         for place in places:
@@ -80,7 +80,7 @@ def uninstall(*, yes: bool = False, json: bool = False, shell: Shell) -> int:
                 errors.append(error)
                 failed.append(place)
         if record is not None:
-            write_record(str(config), Record(failed))
+            write_record(config, Record(failed))
     jobs = jobs_path(shell.environ, config)
     copies = [backup_of(place.file) for place in places]
     report.kept = [path for path in (str(config), str(jobs), *copies) if os.path.lexists(path)]

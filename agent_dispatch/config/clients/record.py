@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
@@ -42,12 +43,12 @@ class Record(msgspec.Struct, frozen=True):
     written: Sequence[Written] = ()
 
 
-def record_path(config: str) -> str:
+def record_path(config: Path) -> str:
     """Return where the record is kept."""
     return os.path.join(os.path.dirname(os.path.realpath(config)), "installed.json")
 
 
-def read_record(config: str) -> Record | None:
+def read_record(config: Path) -> Record | None:
     """Read the record; None if there is none.
 
     Raises:
@@ -67,7 +68,7 @@ def read_record(config: str) -> Record | None:
         ) from error
 
 
-def write_record(config: str, record: Record) -> None:
+def write_record(config: Path, record: Record) -> None:
     """Write the record, or remove it if it is empty.
 
     Raises:
@@ -83,7 +84,7 @@ def write_record(config: str, record: Record) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def record_written(config: str, written: Written) -> None:
+def record_written(config: Path, written: Written) -> None:
     """Record that `init` wrote our entry into a file; an earlier record of the file stays."""
     record = read_record(config) or Record()
     if not any((it.client, it.file) == (written.client, written.file) for it in record.written):
@@ -91,7 +92,7 @@ def record_written(config: str, written: Written) -> None:
 
 
 @contextlib.contextmanager
-def installing(config: str) -> Iterator[None]:
+def installing(config: Path) -> Iterator[None]:
     """Keep every other `init` and `uninstall` of this configuration from writing meanwhile.
 
     Raises:

@@ -114,6 +114,11 @@ class Draft:
         self._text, self._data = text, data
 
 
+def newline_of(text: str) -> str:
+    """Return how the lines of a text end."""
+    return "\r\n" if "\r\n" in text else "\n"
+
+
 def _forget_emptied(intended: dict[str, Any], data: dict[str, Any], table: KeyPath) -> None:
     """Drop tables on the way to `table` that became empty, if the text no longer has them.
 

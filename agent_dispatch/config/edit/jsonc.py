@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.edit.draft import KeyPath, Syntax
+from agent_dispatch.config.edit.draft import KeyPath, Syntax, newline_of
 
 _STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _STRING_OR_LAST_COMMA = re.compile(r'"(?:\\.|[^"\\])*"|([{\[,:]\s*)?,(?=\s*[}\]])', re.DOTALL)
@@ -114,7 +114,7 @@ def _insert(
     text: str, start: int, members: list[_Member], close: int, key: str, value: object
 ) -> str:
     """Add a member after the last one of the object from `start` to `close`."""
-    newline = "\r\n" if "\r\n" in text else "\n"
+    newline = newline_of(text)
     outer = _indent_at(text, start)
     is_one_line = "\n" not in text[start:close]
     name = json.dumps(key, ensure_ascii=False)
@@ -182,7 +182,7 @@ def _unit(text: str) -> str:
 
 
 def _render(value: object, indent: str, text: str) -> str:
-    newline = "\r\n" if "\r\n" in text else "\n"
+    newline = newline_of(text)
     lines = json.dumps(value, ensure_ascii=False, indent=_unit(text)).split("\n")
     return f"{newline}{indent}".join(lines)
 

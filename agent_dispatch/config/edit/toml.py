@@ -10,8 +10,9 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent_dispatch.config.edit.draft import KeyPath, Syntax
+from agent_dispatch.config.edit.draft import KeyPath, Syntax, newline_of
 from agent_dispatch.config.edit.toml_scan import (
+    BARE_KEY,
     Assignment,
     Header,
     Statement,
@@ -20,7 +21,6 @@ from agent_dispatch.config.edit.toml_scan import (
     scan_inline_table,
 )
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _INDENT = re.compile(r"[ \t]*")
 _LINE_WIDTH = 100
 
@@ -43,7 +43,7 @@ def _set_key(text: str, target: KeyPath, value: object) -> str:
         if not isinstance(statement, Assignment):
             continue
         if statement.path == target:
-            rendered = _render(value, _newline(text))
+            rendered = _render(value, newline_of(text))
             return text[: statement.value_start] + rendered + text[statement.value_end :]
         if _holds(text, statement, target):
             rest = target[len(statement.path) :]
@@ -63,7 +63,7 @@ def _insert_key(text: str, table: KeyPath, key: str, value: object) -> str:
     if after is None:
         return _append_table(text, table, {key: value})
     depth = len(table) if isinstance(after, Header) else after.depth
-    newline = _newline(text)
+    newline = newline_of(text)
     found = _INDENT.match(text, after.start)
     indent = found[0] if found else ""
     line = f"{indent}{_line((*table, key)[depth:], value, newline)}{newline}"
@@ -82,7 +82,7 @@ def _add_table(text: str, table: KeyPath, values: Mapping[str, object]) -> str:
 
 
 def _append_table(text: str, table: KeyPath, values: Mapping[str, object]) -> str:
-    newline = _newline(text)
+    newline = newline_of(text)
     if text and not text.endswith("\n"):
         text += newline
     if text[:-1].rpartition("\n")[2].strip():
@@ -214,10 +214,6 @@ def _is_within(path: KeyPath, table: KeyPath) -> bool:
     return path[: len(table)] == table
 
 
-def _newline(text: str) -> str:
-    return "\r\n" if "\r\n" in text else "\n"
-
-
 def _line(keys: KeyPath, value: object, newline: str) -> str:
     name = _dotted(keys)
     short = f"{name} = {_render(value)}"
@@ -226,7 +222,7 @@ def _line(keys: KeyPath, value: object, newline: str) -> str:
 
 def _dotted(path: KeyPath) -> str:
     """Write a path of keys, quoted where needed."""
-    return ".".join(part if _BARE_KEY.fullmatch(part) else _render(part) for part in path)
+    return ".".join(part if BARE_KEY.fullmatch(part) else _render(part) for part in path)
 
 
 def _render(value: object, newline: str | None = None) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from agent_dispatch.config.edit.draft import KeyPath
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BASIC_STRING = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"')
 _LITERAL_STRING = re.compile(r"'[^'\n]*'")
 _SCALAR = re.compile(r"[^,\]}#\r\n]*")
@@ -116,7 +116,7 @@ def _scan_assignment(text: str, position: int) -> tuple[KeyPath, int]:
 def _scan_key(text: str, position: int) -> tuple[KeyPath, int]:
     parts: list[str] = []
     while True:
-        pattern = {'"': _BASIC_STRING, "'": _LITERAL_STRING}.get(text[position], _BARE_KEY)
+        pattern = {'"': _BASIC_STRING, "'": _LITERAL_STRING}.get(text[position], BARE_KEY)
         end = _after(pattern, text, position)
         parts.append(_decode_key(text[position:end]))
         dot = _DOT.match(text, end)

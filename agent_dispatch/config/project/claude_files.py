@@ -36,13 +36,13 @@ class FileProblem(msgspec.Struct, frozen=True):
     path: str
     """Below the project's directory."""
     what: str
-    cost: str
+    effect: str
     line: int | None = None
     column: int | None = None
 
     def __str__(self) -> str:
         place = "" if self.line is None else f" line {self.line}, column {self.column}"
-        return f"{self.path}{place}: {self.what}. {self.cost}."
+        return f"{self.path}{place}: {self.what}. {self.effect}."
 
 
 class _UnreadableError(Exception):
@@ -77,13 +77,13 @@ def file_problems(directory: str) -> tuple[FileProblem, ...]:
     )
 
 
-def _problems(directory: str, name: str, cost: str) -> Iterator[FileProblem]:
+def _problems(directory: str, name: str, effect: str) -> Iterator[FileProblem]:
     try:
         content, _ = read_regular(os.path.join(directory, name), _MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        yield FileProblem(name, f"it cannot be read ({error.strerror})", cost)
+        yield FileProblem(name, f"it cannot be read ({error.strerror})", effect)
         return
     is_mcp = name == MCP_CONFIG
     if not content.strip() or len(content) >= _MAX_BYTES:
@@ -99,7 +99,7 @@ def _problems(directory: str, name: str, cost: str) -> Iterator[FileProblem]:
         else:
             _check_settings(data, text)
     except _UnreadableError as error:
-        yield FileProblem(name, error.what, cost, error.line, error.column)
+        yield FileProblem(name, error.what, effect, error.line, error.column)
     except RecursionError:
         # Claude Code can parse deeper nesting than Python.
         return
@@ -169,8 +169,8 @@ def _left_out_servers(data: Mapping[str, object], text: str) -> Iterator[FilePro
         bad += [(name, "it is under `servers`") for name in vs_code if name not in servers]
     for name, what in bad[:_MAX_NAMED]:
         shown = "".join(c for c in name if c.isprintable())[:100]
-        cost = "Claude Code does not start this server"
-        yield FileProblem(MCP_CONFIG, f"`{shown}`: {what}", cost, *_place(text, _key(text, name)))
+        effect = "Claude Code does not start this server"
+        yield FileProblem(MCP_CONFIG, f"`{shown}`: {what}", effect, *_place(text, _key(text, name)))
 
 
 def _entry_problem(entry: object) -> str | None:

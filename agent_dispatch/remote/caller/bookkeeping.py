@@ -53,19 +53,19 @@ class Bookkeeping:
         self._store = store
         self._on_end = on_end
 
-    async def learned(self, place: Place, job: Job) -> Job:
-        """Keep a job as its host has it now, and return it as callers here read it."""
+    async def record(self, place: Place, job: Job) -> Job:
+        """Record a job as its host has it now, and return it as callers here read it."""
         agent = job.agent if place.known is None else place.known.agent
         here = job_here(job, place.shown_id, place.host, agent)
-        if await in_thread(self._learn, place, job):
+        if await in_thread(self._save, place, job):
             with trio.move_on_after(_NOTIFY_S):
                 # Abandoned after that: the command goes on, and has a bound of its own.
                 await in_thread(self._on_end, here)
         return here
 
-    def _learn(self, place: Place, job: Job) -> bool:
-        """Keep a job and its cost; return whether its end is seen here for the first time."""
-        self._remote_jobs.learn(place.id, job)
+    def _save(self, place: Place, job: Job) -> bool:
+        """Save a job and its cost; return whether its end is seen here for the first time."""
+        self._remote_jobs.update(place.id, job)
         if place.known is None or not job.status.is_terminal:
             return False
         if not self._remote_jobs.claim_entry(place.id):
@@ -91,13 +91,13 @@ class Bookkeeping:
             self._store.ledger.settle([], [line], Settings())
         return True
 
-    async def missed(self, place: Place) -> Job | None:
-        """Keep that the host of a job cannot be reached; return what was last known of the job."""
-        known = await in_thread(self._remote_jobs.miss, place.id)
+    async def record_unreachable(self, place: Place) -> Job | None:
+        """Record that the host of a job cannot be reached; return the job as last known."""
+        known = await in_thread(self._remote_jobs.mark_unreachable, place.id)
         return None if known is None else last_known(known)
 
-    async def unknown(self, place: Place) -> UnknownJobError:
-        """Keep that the host does not know a job, and return the error that says so."""
+    async def record_unknown(self, place: Place) -> UnknownJobError:
+        """Record that the host does not know a job, and return the error that says so."""
         if place.known is not None and not place.known.job.status.is_terminal:
             text = f"Host {place.host} does not know this job: it never arrived, or was removed."
             await in_thread(self._remote_jobs.withdraw, place.id, text)

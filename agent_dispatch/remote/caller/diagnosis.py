@@ -44,7 +44,7 @@ _PASSING = (
 
 
 class Attempt(NamedTuple):
-    """What an attempt to open a link came to, without a common protocol at its end."""
+    """How an attempt to open a link failed."""
 
     start_error: str = ""
     """Why no process could be started."""

@@ -62,14 +62,14 @@ class Hosts:
         nursery: trio.Nursery,
         on_end: Callable[[Job], object],
     ) -> None:
-        """Know the hosts of `registry`; none is contacted yet.
+        """Serve the hosts of `registry`; nothing is contacted yet.
 
         Args:
             registry: The configuration.
             store: This machine's jobs, for its ledger.
             jobs: The jobs directory, where remote jobs are recorded.
             launcher: Starts ssh under guards.
-            environ: Of ssh, and of this process.
+            environ: The environment of ssh and of this process.
             nursery: Where links live. Leaving it ends our calls.
             on_end: Called in a thread when the end of a job is first seen here.
         """
@@ -124,7 +124,7 @@ class Hosts:
         if isinstance(answer, Accepted):
             result = read(answer.result, DispatchResult)
             return result_here(result, agent.name, link.name)
-        job = await self._bookkeeping.learned(place, answer)
+        job = await self._bookkeeping.record(place, answer)
         return job.result or refused(agent.name, job.error or "", job.error_type or ErrorType.LOST)
 
     async def submit(
@@ -227,7 +227,7 @@ class Hosts:
             )
             text = f"{error}\nJob {place.shown_id} {goes_on}."
             steps.append(NextStep(kind=StepKind.WAIT, job_id=place.shown_id))
-            await in_thread(self.remote_jobs.miss, place.id)
+            await in_thread(self.remote_jobs.mark_unreachable, place.id)
         result = refused(agent.name, text, ErrorType.UNREACHABLE, steps)
         return msgspec.structs.replace(result, job_id=place.shown_id)
 
@@ -239,4 +239,4 @@ class Hosts:
         with suppress(LinkLostError, DispatchError):
             await connection.ask(lambda n: Cancel(n=n, id=place.id, by="its caller"))
             job = await self._links.call(link.name, "status", Job, {"job_id": place.id})
-            await self._bookkeeping.learned(place, job)
+            await self._bookkeeping.record(place, job)

@@ -70,13 +70,13 @@ class JobsOnHosts:
         try:
             job = await self._links.call(place.host, "status", Job, {"job_id": place.id})
         except UnknownJobError:
-            raise await self._bookkeeping.unknown(place) from None
+            raise await self._bookkeeping.record_unknown(place) from None
         except UnreachableError:
-            known = await self._bookkeeping.missed(place)  # noqa: ASYNC120  # a cancellation outranks it
+            known = await self._bookkeeping.record_unreachable(place)  # noqa: ASYNC120  # a cancellation outranks it
             if known is None:
                 raise
             return known
-        return await self._bookkeeping.learned(place, job)
+        return await self._bookkeeping.record(place, job)
 
     async def wait(
         self, place: Place, patience_s: float, on_progress: OnProgress = ignore_progress
@@ -95,16 +95,16 @@ class JobsOnHosts:
                 try:
                     ended = await follow(link, followed, on_progress)
                 except UnknownJobError:
-                    raise await self._bookkeeping.unknown(place) from None
+                    raise await self._bookkeeping.record_unknown(place) from None
                 except UnreachableError:
                     # Not an error yet: the host may be back before the time has passed.
                     await trio.sleep(_LOOK_AGAIN_S)
                     continue
                 assert isinstance(ended, Job)
-                return await self._bookkeeping.learned(place, ended)
+                return await self._bookkeeping.record(place, ended)
         if link.open_connection is not None:
             return await self.get(place)
-        job = await self._bookkeeping.missed(place)
+        job = await self._bookkeeping.record_unreachable(place)
         if job is None:
             raise UnreachableError(place.host, link.reason)
         return job
@@ -120,7 +120,7 @@ class JobsOnHosts:
         )
         if not isinstance(answer, Cancelled):
             raise error_from(place.host, answer)
-        # To keep what is known of it now.
+        # This records how the job is now.
         with suppress(DispatchError):
             await self.get(place)
         return CancelOutcome(answer.outcome)

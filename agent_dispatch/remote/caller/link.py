@@ -37,7 +37,7 @@ _FAREWELL = "\n" + encode(Bye()).decode() + "\n"
 
 
 class UnreachableError(DispatchError):
-    """A host cannot be reached. Has the last words of ssh, and what to try."""
+    """A host cannot be reached; the message has the last lines of ssh, the steps what to try."""
 
     def __init__(self, host: str, reason: str, *steps: NextStep) -> None:
         super().__init__(f"Host {host} cannot be reached: {reason}", *steps)
@@ -61,7 +61,8 @@ class Link:
             name: The host's name in the configuration.
             host: How to reach it.
             launcher: Starts the process, under a guard that says `bye` when we are gone.
-            environ: Of ssh, and of this process: our depth, and the hosts that we came through.
+            environ: The environment of ssh and of this process. It has our depth, and the hosts
+                that we came through.
             nursery: Where the link lives. Leaving it ends the link, and with it our calls.
         """
         self.name = name

@@ -36,7 +36,7 @@ class Links:
         environ: Mapping[str, str],
         nursery: trio.Nursery,
     ) -> None:
-        """Know the hosts of `registry`; none is contacted yet. `Link` describes the rest."""
+        """Serve the hosts of `registry`; nothing is contacted yet. `Link` describes the rest."""
         self._registry = registry
         self._launcher = launcher
         self._environ = environ

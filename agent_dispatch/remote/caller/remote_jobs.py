@@ -103,8 +103,8 @@ class RemoteJobs:
             return msgspec.json.decode(content, type=RemoteJob)
         return None
 
-    def learn(self, job_id: str, job: Job) -> None:
-        """Keep a job as its host has it now. Best effort: the host can be asked again."""
+    def update(self, job_id: str, job: Job) -> None:
+        """Save a job as its host has it now. Best effort: the host can be asked again."""
         if (known := self.read(job_id)) is not None:
             updated = msgspec.structs.replace(
                 job,
@@ -115,8 +115,8 @@ class RemoteJobs:
             )
             self._write(msgspec.structs.replace(known, job=updated, unreachable_since=None))
 
-    def miss(self, job_id: str) -> RemoteJob | None:
-        """Keep that the host of a job cannot be reached; return the record."""
+    def mark_unreachable(self, job_id: str) -> RemoteJob | None:
+        """Save that the host of a job cannot be reached; return the record."""
         known = self.read(job_id)
         if known is None or known.unreachable_since is not None:
             return known
@@ -125,7 +125,7 @@ class RemoteJobs:
         return known
 
     def withdraw(self, job_id: str, error: str) -> None:
-        """Keep that a job was not sent or did not arrive, and why."""
+        """Save that a job was not sent or did not arrive, and why."""
         if (known := self.read(job_id)) is not None:
             job = msgspec.structs.replace(
                 known.job,
