@@ -10,7 +10,6 @@ from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import UnknownJobError
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.envelope import Envelope, encode
-from agent_dispatch.server.inline.result import cut_page
 from agent_dispatch.server.stdio.front_door import HANDSHAKE_VERSIONS
 from agent_dispatch.server.tools.jobs import whole_result
 
@@ -72,7 +71,7 @@ async def read_result(
         message = f"Unknown resource. The resources are {TEMPLATE.uri_template}"
         raise MCPError(not_found, message, {"uri": uri})
     try:
-        result = cut_page(await whole_result(service, match[1]), match[1], 0, 0)
+        result = await whole_result(service, match[1])
     except DispatchError as error:
         code = not_found if isinstance(error, UnknownJobError) else types.INTERNAL_ERROR
         raise MCPError(code, str(error), {"uri": uri}) from error

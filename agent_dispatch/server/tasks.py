@@ -89,7 +89,7 @@ class Tasks:
 
     def __init__(self, service: Service | DispatchError) -> None:
         """Serve the jobs of `service`; without one, each request fails with the error."""
-        self._maybe = service
+        self._service_or_error = service
 
     async def get(self, ctx: ServerRequestContext[Any], params: TaskIdParams) -> dict[str, Any]:
         """Return a task; a modern one that has ended comes with its result."""
@@ -192,9 +192,9 @@ class Tasks:
 
     @property
     def _service(self) -> Service:
-        if isinstance(self._maybe, DispatchError):
-            raise MCPError(types.INTERNAL_ERROR, str(self._maybe))
-        return self._maybe
+        if isinstance(self._service_or_error, DispatchError):
+            raise MCPError(types.INTERNAL_ERROR, str(self._service_or_error))
+        return self._service_or_error
 
     async def job(self, task_id: str) -> Job:
         """Read the job of a task.

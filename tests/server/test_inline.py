@@ -73,7 +73,7 @@ def test_a_result_that_cannot_be_fetched_again_is_never_cut() -> None:
 def test_a_character_outside_the_basic_plane_is_never_split() -> None:
     shown = inline(result("😀" * 50_000), max_chars=101)
     assert shown.result == "😀" * 101
-    assert cut_page(result("a😀b"), JOB_ID, 1, 1).result == "😀"
+    assert cut_page(result("a😀b"), 1, 1).result == "😀"
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,7 @@ def test_everything_large_at_once_is_bounded() -> None:
 
 def test_a_fetch_without_bounds_gives_the_whole_of_it() -> None:
     whole = result("x" * 1_000_000, parsed_result=["x" * 1_000_000], earlier_results=["y" * 10**6])
-    assert cut_page(whole, JOB_ID, 0, 0) == whole
-
-
-def test_a_fetched_result_names_its_job_even_if_its_record_did_not() -> None:
-    assert cut_page(result("text", job_id=None), JOB_ID, 0, 0).job_id == JOB_ID
+    assert cut_page(whole, 0, 0) == whole
 
 
 @given(text=st.text(max_size=200), page=st.integers(1, 50))
@@ -157,7 +153,7 @@ def test_pages_make_up_the_whole(text: str, page: int) -> None:
     pages: list[str] = []
     offset = 0
     while True:
-        shown = cut_page(whole, JOB_ID, page, offset)
+        shown = cut_page(whole, page, offset)
         pages.append(shown.result)
         offset += len(shown.result)
         if offset >= (shown.full_size if shown.full_size is not None else len(shown.result)):
@@ -182,20 +178,20 @@ def test_pages_make_up_the_whole(text: str, page: int) -> None:
 def test_a_page_says_what_it_is_of(
     max_chars: int, offset: int, text: str, truncated: bool | None
 ) -> None:
-    shown = cut_page(result("0123456789"), JOB_ID, max_chars, offset)
+    shown = cut_page(result("0123456789"), max_chars, offset)
     assert shown.result == text
     assert shown.truncated == truncated
     assert shown.full_size == (10 if truncated else None)
 
 
 def test_a_page_beyond_the_end_says_so() -> None:
-    hint = cut_page(result("0123456789"), JOB_ID, 5, 11).hint
+    hint = cut_page(result("0123456789"), 5, 11).hint
     assert hint == "offset 11 is beyond the end: `result` has 10 characters."
 
 
 def test_later_pages_have_no_parsed_and_earlier_answers() -> None:
     whole = result("0123456789", parsed_result=123456789, earlier_results=["one"], hint="h")
-    page = cut_page(whole, JOB_ID, 5, 5)
+    page = cut_page(whole, 5, 5)
     assert page.parsed_result is msgspec.UNSET
     assert page.earlier_results is None
     assert page.hint == "h"
@@ -203,11 +199,11 @@ def test_later_pages_have_no_parsed_and_earlier_answers() -> None:
 
 def test_a_result_of_which_the_record_kept_only_the_beginning_says_so() -> None:
     kept = result("x" * 8_000, truncated=True, full_size=1_000_000)
-    for shown in (inline(kept), cut_page(kept, JOB_ID, 5_000, 5_000)):
+    for shown in (inline(kept), cut_page(kept, 5_000, 5_000)):
         assert shown.truncated
         assert shown.full_size == 1_000_000
         assert shown.hint == "No more than 8000 characters could be kept."
-    assert "the next: fetch_result" in (cut_page(kept, JOB_ID, 5_000, 0).hint or "")
+    assert "the next: fetch_result" in (cut_page(kept, 5_000, 0).hint or "")
 
 
 def test_a_ref_has_what_a_caller_decides_by() -> None:

@@ -318,6 +318,12 @@ async def test_a_result_is_fetched_whole_or_page_by_page() -> None:
     assert await answer_of("fetch_result", service, ref=JOB_ID, max_chars=-1, offset=-1) == whole
 
 
+async def test_a_fetched_result_names_its_job_even_if_its_record_did_not() -> None:
+    nameless = DispatchResult(agent="infra", success=True, result="fine")
+    service = FakeService(kept=job(status=JobStatus.DONE, result=nameless))
+    assert (await answer_of("fetch_result", service, ref=JOB_ID))["job_id"] == JOB_ID
+
+
 async def test_a_long_answer_goes_out_in_part() -> None:
     answer = await answer_of("dispatch", FakeService(), agent="infra", task="big 40001")
     assert len(answer["result"]) == INLINE_CHARS

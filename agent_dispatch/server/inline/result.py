@@ -36,7 +36,7 @@ def inline(result: DispatchResult, max_chars: int = INLINE_CHARS) -> DispatchRes
     text = result.result
     if len(text) > max_chars:
         text = _fitting(text[:max_chars])
-    return _shown(result, result.job_id, text, 0, _room_beside(text))
+    return _shown(result, text)
 
 
 def inline_all(
@@ -66,7 +66,7 @@ def inline_all(
             shown.append(refer(result, min(chars, share), room_bytes))
         else:
             text = _fitting(result.result[:share], room_bytes)
-            shown.append(_shown(result, result.job_id, text, 0, _room_beside(text, room_bytes)))
+            shown.append(_shown(result, text, room_bytes=room_bytes))
     return shown
 
 
@@ -81,20 +81,18 @@ def _with_cut_errors(results: Sequence[DispatchResult]) -> Iterator[DispatchResu
             yield result
 
 
-def cut_page(result: DispatchResult, job_id: str, max_chars: int, offset: int) -> DispatchResult:
+def cut_page(result: DispatchResult, max_chars: int, offset: int) -> DispatchResult:
     """Cut a page out of a result that was fetched.
 
     Args:
-        result: The whole result.
-        job_id: The id by which it was fetched.
+        result: The whole result, with the id by which it was fetched.
         max_chars: The most characters of the text; 0 for all.
         offset: Where the page begins; the other parts come with the page at 0 only.
     """
-    result = msgspec.structs.replace(result, job_id=job_id)
     if not max_chars and not offset:
         return result
     text = result.result[offset : offset + max_chars if max_chars else None]
-    return _shown(result, job_id, text, offset, 0 if offset else _room_beside(text))
+    return _shown(result, text, offset)
 
 
 def refer(
@@ -111,7 +109,7 @@ def refer(
     parsed, hint = result.parsed_result, result.hint
     if _is_left_out(parsed, _room_beside(summary, room_bytes)):
         parsed = msgspec.UNSET
-        hint = join_hints(hint, _left_out_hint(["parsed_result"], result.job_id))
+        hint = join_hints(hint, _left_out_hint(result, ["parsed_result"]))
     evidence = result.evidence
     if evidence is not None and wire_bytes(evidence) > _SMALL_EVIDENCE_BYTES:
         evidence = without_lists(evidence)
@@ -136,9 +134,13 @@ def refer(
 
 
 def _shown(
-    result: DispatchResult, job_id: str, text: str, offset: int, room_bytes: int
+    result: DispatchResult, text: str, offset: int = 0, room_bytes: int = ROOM_BYTES
 ) -> DispatchResult:
-    """Return the result with `text`, and with those other large parts that fit beside it."""
+    """Return the result with the part of its text at `offset`, and with what fits beside it.
+
+    The other large parts come with the beginning of the text only.
+    """
+    room_bytes = 0 if offset else _room_beside(text, room_bytes)
     left_out: list[str] = []
     parsed = result.parsed_result
     if _is_left_out(parsed, room_bytes):
@@ -173,15 +175,15 @@ def _shown(
         earlier_results=earlier or None,
         hint=join_hints(
             result.hint,
-            _page_hint(result, job_id, offset, end),
-            _left_out_hint(left_out, job_id) if left_out and not offset else None,
+            _page_hint(result, offset, end),
+            _left_out_hint(result, left_out) if left_out and not offset else None,
         ),
         truncated=True,
         full_size=_full_size(result),
     )
 
 
-def _page_hint(result: DispatchResult, job_id: str, offset: int, end: int) -> str | None:
+def _page_hint(result: DispatchResult, offset: int, end: int) -> str | None:
     """Say which part of the text is shown, and how to fetch the next."""
     size = len(result.result)
     if offset > size:
@@ -189,16 +191,16 @@ def _page_hint(result: DispatchResult, job_id: str, offset: int, end: int) -> st
     if end < size:
         return (
             f"`result` has characters {offset} to {end} of {size}; the next:"
-            f' fetch_result(ref="{job_id}", offset={end}, max_chars={INLINE_CHARS})'
+            f' fetch_result(ref="{result.job_id}", offset={end}, max_chars={INLINE_CHARS})'
         )
     if result.truncated:
         return f"No more than {size} characters could be kept."
     return None
 
 
-def _left_out_hint(names: Iterable[str], job_id: str) -> str:
-    what = " and ".join(names)
-    return f'Left out, being large: {what}. All of it: fetch_result(ref="{job_id}")'
+def _left_out_hint(result: DispatchResult, parts: Iterable[str]) -> str:
+    what = " and ".join(parts)
+    return f'Left out, being large: {what}. All of it: fetch_result(ref="{result.job_id}")'
 
 
 def _full_size(result: DispatchResult) -> int:
@@ -226,7 +228,7 @@ def wire_bytes(value: object) -> int:
     return len(document) + len(msgspec.json.encode(document.decode()))
 
 
-def _room_beside(text: str, room_bytes: int = ROOM_BYTES) -> int:
+def _room_beside(text: str, room_bytes: int) -> int:
     return max(_SMALL_BYTES * room_bytes // ROOM_BYTES, room_bytes - wire_bytes(text))
 
 

@@ -169,16 +169,17 @@ async def fetch_result(
 ) -> DispatchResult:
     """Return the result of a job, or a page of it; negative numbers count as 0."""
     result = await whole_result(service, params.ref)
-    return cut_page(result, params.ref, max(params.max_chars, 0), max(params.offset, 0))
+    return cut_page(result, max(params.max_chars, 0), max(params.offset, 0))
 
 
 async def whole_result(service: Service, ref: str) -> DispatchResult:
-    """Return the result of a job, uncut, with its next steps in words.
+    """Return the result of a job under this id, uncut, with its next steps in words.
 
     Raises:
         DispatchError: As `Jobs.result`.
     """
     result = worded(await service.jobs.result(ref), in_tools)
+    result = msgspec.structs.replace(result, job_id=ref)
     if result.parsed_result is msgspec.UNSET:
         return result
     job = with_whole_answers(await service.jobs.get(ref), in_tools)
