@@ -25,6 +25,9 @@ HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 """The revisions that begin with `initialize`, oldest first; an unknown one gets the newest."""
 MODERN_VERSION = "2026-07-28"
 """The revision in which every request names its version, client and capabilities."""
+META_VERSION = "io.modelcontextprotocol/protocolVersion"
+META_CLIENT = "io.modelcontextprotocol/clientInfo"
+META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 UNSUPPORTED_VERSION = -32022
 INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
 INTERNAL_ERROR = -32603
@@ -34,10 +37,6 @@ LISTS = ("tools/list", "resources/list", "resources/templates/list")
 _MAX_OWN_BYTES = 1 << 20
 """The messages that the door answers have a few hundred bytes."""
 _MAX_ID = 2**53
-_PREFIX = "io.modelcontextprotocol/"
-_VERSION = _PREFIX + "protocolVersion"
-_CLIENT = _PREFIX + "clientInfo"
-_CAPABILITIES = _PREFIX + "clientCapabilities"
 _MEANINGLESS_WITHOUT_CALLS = ("notifications/cancelled", "notifications/roots/list_changed")
 _LEGACY, _MODERN = "legacy", "modern"
 
@@ -80,7 +79,7 @@ class FrontDoor:
             return self._answer_notification(method, line)
         body = self._body(method, params, line)
         if body is None:
-            self._era = self._era or (_MODERN if _VERSION in _meta_of(params) else _LEGACY)
+            self._era = self._era or (_MODERN if META_VERSION in _meta_of(params) else _LEGACY)
             return None
         return _frame(message["id"], body)
 
@@ -99,7 +98,7 @@ class FrontDoor:
 
     def _body(self, method: str, params: "dict[str, Any]", line: bytes) -> "bytes | None":
         meta = _meta_of(params)
-        if _VERSION in meta:
+        if META_VERSION in meta:
             return None if self._era == _LEGACY else self._modern_body(method, params, meta)
         if self._era == _MODERN:
             return None
@@ -119,16 +118,16 @@ class FrontDoor:
     def _modern_body(
         self, method: str, params: "dict[str, Any]", meta: "dict[str, Any]"
     ) -> "bytes | None":
-        version = meta[_VERSION]
+        version = meta[META_VERSION]
         if not isinstance(version, str):
             return None
         if version != MODERN_VERSION:
             data = {"supported": [MODERN_VERSION], "requested": version}
             return _error(UNSUPPORTED_VERSION, "Unsupported protocol version", data)
-        if _CAPABILITIES not in meta:
+        if META_CAPABILITIES not in meta:
             return _error(
                 INVALID_PARAMS,
-                f"params._meta is missing the required envelope key(s): {_CAPABILITIES}",
+                f"params._meta is missing the required envelope key(s): {META_CAPABILITIES}",
             )
         if params.keys() - {"_meta"} or method not in (DISCOVER, *LISTS) or not _is_client(meta):
             return None
@@ -197,8 +196,8 @@ def _meta_of(params: "dict[str, Any]") -> "dict[str, Any]":
 
 
 def _is_client(meta: "dict[str, Any]") -> bool:
-    named = _CLIENT not in meta or _is_named(meta[_CLIENT])
-    return named and _is_dict_of_dicts(meta.get(_CAPABILITIES))
+    named = META_CLIENT not in meta or _is_named(meta[META_CLIENT])
+    return named and _is_dict_of_dicts(meta.get(META_CAPABILITIES))
 
 
 def _is_named(client: object) -> bool:

@@ -20,6 +20,9 @@ from agent_dispatch.server.stdio.front_door import (
     DISCOVER,
     HANDSHAKE_VERSIONS,
     LISTS,
+    META_CAPABILITIES,
+    META_CLIENT,
+    META_VERSION,
     MODERN_VERSION,
     TABLE,
     table_key,
@@ -27,24 +30,19 @@ from agent_dispatch.server.stdio.front_door import (
 from agent_dispatch.server.stdio.unanswered import Unanswered
 from agent_dispatch.server.stdio_server import serve_messages
 
-_PREFIX = "io.modelcontextprotocol/"
-CLIENT = {"name": "table", "version": "1"}
+_CLIENT = {"name": "table", "version": "1"}
 _ANSWER = re.compile(rb'\{"jsonrpc":"2.0","id":(\d+),"result":(.*)\}')
 
 
-def modern(method: str, number: int) -> dict[str, object]:
+def _modern(method: str, number: int) -> dict[str, object]:
     """Return a request of the modern era."""
-    meta = {
-        _PREFIX + "protocolVersion": MODERN_VERSION,
-        _PREFIX + "clientInfo": CLIENT,
-        _PREFIX + "clientCapabilities": {},
-    }
+    meta = {META_VERSION: MODERN_VERSION, META_CLIENT: _CLIENT, META_CAPABILITIES: {}}
     return {"jsonrpc": "2.0", "id": number, "method": method, "params": {"_meta": meta}}
 
 
-def handshake(version: str) -> list[dict[str, object]]:
+def _handshake(version: str) -> list[dict[str, object]]:
     """Return the messages that begin a session of an older revision."""
-    params = {"protocolVersion": version, "clientInfo": CLIENT, "capabilities": {}}
+    params = {"protocolVersion": version, "clientInfo": _CLIENT, "capabilities": {}}
     return [
         {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params},
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
@@ -80,14 +78,14 @@ def make_rows() -> dict[str, bytes]:
     """Ask the library for all rows of the table."""
     rows: dict[str, bytes] = {}
     methods = (DISCOVER, *LISTS)
-    answers = ask_library([modern(method, number) for number, method in enumerate(methods)])
+    answers = ask_library([_modern(method, number) for number, method in enumerate(methods)])
     rows |= {table_key(MODERN_VERSION, m): a for m, a in zip(methods, answers, strict=True)}
     for version in HANDSHAKE_VERSIONS:
         lists = [
             {"jsonrpc": "2.0", "id": number, "method": method}
             for number, method in enumerate(LISTS, start=1)
         ]
-        answers = ask_library([*handshake(version), *lists])
+        answers = ask_library([*_handshake(version), *lists])
         methods = ("initialize", *LISTS)
         rows |= {table_key(version, m): a for m, a in zip(methods, answers, strict=True)}
     return rows
