@@ -37,6 +37,7 @@ TAKEN: list[dict[str, Any]] = [
     of_a({"type": "string", "pattern": "^\\p{L}+(?:-(?<n>\\d{1,3}))*?[\\-a-z]$"}),
     {"dependencies": {"a": ["b"], "c": TEXT}, "patternProperties": {"^x": {}}},
     {"if": {"properties": {"a": {}}}, "then": {}, "else": False},
+    {"allOf": [{}], "$defs": {"unused": {}}, "not": {"$ref": "#/allOf/0"}},
     {"properties": {"enum": TEXT, "$ref": TEXT, "foo": {"const": {"$ref": "#/nope"}}}},
 ]
 
@@ -59,6 +60,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (of_a({"$ref": "#/$defs/x"}, **{"$defs": {"x": {"foo": 1}}}), 'uses "foo" at /\\$defs/x'),
     (of_a({"$ref": "https://x.test/x.json"}), "x.json"),
     (of_a({"$ref": "#foo"}), "#foo"),
+    ({"$id": "https://x.test", "$ref": "http://[x#y"}, "not an address"),
+    ({"$id": "http://[x#y"}, "not an address"),
+    ({"allOf": [{}], "$ref": f"#/allOf/{'9' * 5000}"}, "nowhere in it"),
     ({"$defs": {"a": {"$id": "x:y"}, "b": {"$id": "x:y", "type": "null"}}}, "two schemas"),
 ]
 
@@ -70,6 +74,7 @@ LEFT_TO_THE_CLI: list[dict[str, Any]] = [
     {"then": {}},
     {"additionalItems": False},
     of_a({"nullable": True}),
+    {"minimum": 10**400, "maxItems": 10**400},
 ]
 
 
@@ -126,8 +131,10 @@ def test_deep_and_circular_schemas_end() -> None:
 
 
 KEYS = ["type", "properties", "items", "$ref", "$id", "$defs", "enum", "pattern", "dependencies"]
+KEYS += ["minimum", "maxItems", "multipleOf"]
+ADDRESSES = st.sampled_from(["http://[x#y", "http://a]/b", "#", "#/items/0", "urn:x"])
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.text() | ADDRESSES,
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS) | st.text(), inner),
     max_leaves=30,
 )

@@ -7,7 +7,6 @@ are left to the CLI, whose message is reported as `error_type: schema`: the synt
 expressions, and keywords that need another keyword.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 from urllib.parse import unquote, urldefrag, urljoin
@@ -157,7 +156,7 @@ class _Walk:
                 name = step.replace("~1", "/").replace("~0", "~")
                 if isinstance(target, dict) and name in target:
                     target = target[name]
-                elif isinstance(target, list) and name.isdecimal() and int(name) < len(target):
+                elif isinstance(target, list) and name in map(str, range(len(target))):
                     target = target[int(name)]
                 else:
                     found = False
@@ -198,11 +197,11 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_count(value: Any) -> bool:
-    return _is_number(value) and value >= 0 and value == int(value)
+    return _is_number(value) and value >= 0 and value % 1 == 0
 
 
 def _are_names(value: Any) -> bool:
@@ -257,8 +256,13 @@ _ALL_KEYWORDS = (*_KEYWORDS, *_HOLDERS)
 
 
 def _join(base: str, ref: str) -> str:
-    # urljoin() drops a base with a scheme that it does not know, such as urn:.
-    return urldefrag(base).url + ref if ref.startswith("#") else urljoin(base, ref)
+    try:
+        # urljoin() drops a base with a scheme that it does not know, such as urn:.
+        joined = urldefrag(base).url + ref if ref.startswith("#") else urljoin(base, ref)
+        urldefrag(joined)
+    except ValueError as error:
+        raise _fault(f'has an "$id" or "$ref" that is not an address: {_shown(ref)}') from error
+    return joined
 
 
 def _escaped(name: str) -> str:
