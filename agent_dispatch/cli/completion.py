@@ -14,6 +14,7 @@ from agent_dispatch.cli.parsing import options_of
 from agent_dispatch.cli.shell import Shell, open_registry, open_store
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.clients.table import CLIENTS
+from agent_dispatch.core.money.stats import By
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.config import EFFORTS, PERMISSION_MODES
 from agent_dispatch.model.job import JobStatus
@@ -70,12 +71,13 @@ _WORDS: Mapping[Kind, Sequence[str]] = {
     Kind.SHELL: [*SCRIPTS],
 }
 _CHOICES: Mapping[str, Sequence[str]] = {
-    "--status": [status.value for status in JobStatus],
+    "--status": [*JobStatus],
     "--permission-mode": sorted(PERMISSION_MODES),
     "--response-format": ["json"],
     "--permission-prompts": ["ask", "deny", "none"],
     "--effort": EFFORTS,
     "--client": [*CLIENTS],
+    "--by": [*By],
 }
 
 

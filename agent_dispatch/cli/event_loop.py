@@ -79,7 +79,7 @@ async def until_signal(
             signal, or when cancelled work has not ended after `LEAVE_WITHIN_S`.
 
     Returns:
-        The result, or the signal that cancelled the work; it has ended then.
+        The result; or the signal that cancelled the work, after the work has ended.
     """
     import trio
 

@@ -6,7 +6,7 @@ Only the last imports cyclopts, which takes longer than all the rest of the firs
 from collections.abc import Mapping
 
 from agent_dispatch.cli.command_table import ALIASES, COMMANDS, SECTIONS, Command
-from agent_dispatch.cli.output import Colour, paint
+from agent_dispatch.cli.output import title
 from agent_dispatch.cli.shell import Shell
 
 EXIT_CODES: Mapping[str, str] = {
@@ -40,7 +40,7 @@ def first_page(shell: Shell) -> list[str]:
     width = max(map(len, COMMANDS))
     lines = [_INTRODUCTION, "", "Usage: agent-dispatch COMMAND [ARGUMENTS]"]
     for section in SECTIONS:
-        lines += ["", _title(section.title, shell)]
+        lines += ["", title(section.title, shell)]
         lines += [
             f"  {name:<{width}}  {command.help}" for name, command in section.commands.items()
         ]
@@ -52,8 +52,8 @@ def first_page(shell: Shell) -> list[str]:
     return [
         *lines,
         "",
-        f"{_title('Aliases', shell)}  {aliases}",
-        f"{_title('Topics', shell)}   {topics}",
+        f"{title('Aliases', shell)}  {aliases}",
+        f"{title('Topics', shell)}   {topics}",
         "",
         "`agent-dispatch help COMMAND` explains a command.",
     ]
@@ -61,13 +61,9 @@ def first_page(shell: Shell) -> list[str]:
 
 def topic_page(topic: str, shell: Shell) -> list[str]:
     """The lines of a help topic."""
-    title, rows = TOPICS[topic]
+    heading, rows = TOPICS[topic]
     width = max(map(len, rows))
-    return [_title(title, shell), *(f"  {name:<{width}}  {text}" for name, text in rows.items())]
-
-
-def _title(text: str, shell: Shell) -> str:
-    return paint(text, Colour.NAME, shell)
+    return [title(heading, shell), *(f"  {name:<{width}}  {text}" for name, text in rows.items())]
 
 
 def command_page(name: str, shell: Shell) -> list[str]:

@@ -114,6 +114,11 @@ def paint(text: str, colour: Colour, shell: Shell, stream: TextIO | None = None)
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
+def title(text: str, shell: Shell) -> str:
+    """Set off a heading for stdout."""
+    return paint(text, Colour.NAME, shell)
+
+
 def write_json(shell: Shell, value: object) -> None:
     """Write the answer as indented JSON, in UTF-8 whatever the locale."""
     document = msgspec.json.format(msgspec.json.encode(value), indent=2)

@@ -29,23 +29,14 @@ def table(
     every = [headings, *rows] if headings else rows
     widths = [max(map(cell_width, column)) for column in zip(*every, strict=True)][:-1]
     room = columns_of(shell) - sum(widths) - len(GAP) * len(widths)
-    lines = []
-    if headings:
-        line = _line(headings, widths, room, {}, shell)
-        lines.append(paint(line, Colour.FAINT, shell))
+
+    def line(row: Sequence[str], colours: Mapping[int, Colour]) -> str:
+        cells = [pad(cell, width) for cell, width in zip(row, widths, strict=False)]
+        for place, colour in colours.items():
+            cells[place] = paint(cells[place], colour, shell)
+        return GAP.join([*cells, fit(row[-1], max(room, _FEWEST_COLUMNS))]).rstrip()
+
+    lines = [paint(line(headings, {}), Colour.FAINT, shell)] if headings else []
     for place, row in enumerate(rows):
-        lines.append(_line(row, widths, room, colours[place] if colours else {}, shell))
+        lines.append(line(row, colours[place] if colours else {}))
     return lines
-
-
-def _line(
-    row: Sequence[str],
-    widths: Sequence[int],
-    room: int,
-    colours: Mapping[int, Colour],
-    shell: Shell,
-) -> str:
-    cells = [pad(cell, width) for cell, width in zip(row, widths, strict=False)]
-    for place, colour in colours.items():
-        cells[place] = paint(cells[place], colour, shell)
-    return GAP.join([*cells, fit(row[-1], max(room, _FEWEST_COLUMNS))]).rstrip()

@@ -36,6 +36,7 @@ def test_words_are_completed_by_their_place(infra: World) -> None:
     assert words(infra, "logs", job_id[-8:-4]) == [job_id[-8:]]
     assert words(infra, "jobs", "--st") == ["--status"]
     assert words(infra, "jobs", "--status", "f") == ["failed"]
+    assert words(infra, "stats", "--by", "c") == ["caller"]
     assert words(infra, "jobs", "--agent=inf") == ["--agent=infra"]
     assert words(infra, "jobs", "--agent", "=", "inf") == ["infra"]
     assert words(infra, "jobs", "--status", "=")[0] == "cancelled"

@@ -171,8 +171,8 @@ class Terminal:
         self.given.append((job_id, verdict, question_id))
         self.asker.on_progress(Progress("answered", questions=()))
 
-    def asks(self, *questions: Question) -> None:
-        self.asker.on_progress(Progress("asks", "1" * 32, questions=questions))
+    def asks(self, *questions: Question, job_id: str = "1" * 32) -> None:
+        self.asker.on_progress(Progress("asks", job_id, questions=questions))
 
     async def until(self, words: str) -> None:
         with trio.fail_after(10):
@@ -212,16 +212,22 @@ async def test_what_is_typed_answers(line: str, verdict: Verdict, terminal: Term
     assert terminal.silenced == 0
 
 
-async def test_enter_leaves_a_question_open_and_asks_the_next_one(terminal: Terminal) -> None:
+@pytest.mark.parametrize(
+    ("job_id", "shown"),
+    [("0" * 24 + "1" * 8, "1" * 8), ("0" * 24 + "1" * 8 + "@gpu", "0" * 24 + "1" * 8 + "@gpu")],
+)
+async def test_enter_leaves_a_question_open_and_asks_the_next_one(
+    job_id: str, shown: str, terminal: Terminal
+) -> None:
     second = msgspec.structs.replace(OPEN, id="c3", tool="Write")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(terminal.asker.ask, terminal.give)
         terminal.types_when_asked("\n", "y\n")
-        terminal.asks(OPEN, second)
+        terminal.asks(OPEN, second, job_id=job_id)
         await terminal.until("Allowed")
         nursery.cancel_scope.cancel()
-    assert terminal.given == [("1" * 32, Verdict.ALLOW, "c3")]
-    assert "agent-dispatch answer 11111111 allow --question b2" in terminal.text
+    assert terminal.given == [(job_id, Verdict.ALLOW, "c3")]
+    assert f"agent-dispatch answer {shown} allow --question b2" in terminal.text
 
 
 async def test_what_was_typed_before_the_question_is_no_answer(terminal: Terminal) -> None:

@@ -101,7 +101,7 @@ def test_the_runner_is_registered_with_what_it_was_given(world: World, place: st
         *("agent-dispatch", "serve"),
     ]
     assert lasting.registration["alwaysLoad"] is True
-    assert lasting.warning is None
+    assert lasting.warnings == []
     assert compare(lasting.registration, lasting.registration).state is State.CURRENT
 
 
@@ -114,7 +114,7 @@ def test_without_the_runners_own_command_it_is_a_warning(
     own: dict[str, object] = {"command": environment(world, UVX), "args": ["serve"]}
     lasting = temporary.lasting_registration(own, environ, source)
     assert lasting.registration == own
-    assert "cache of uv" in (lasting.warning or "")
+    assert "cache of uv" in lasting.warnings[0]
     assert ("uv tool install /srv/x.whl" in (lasting.advice or "")) is (source is not None)
 
 

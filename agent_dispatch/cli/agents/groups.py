@@ -12,6 +12,7 @@ from agent_dispatch.cli.output import (
     pad,
     paint,
     printable,
+    title,
     warn,
     write_json,
     write_lines,
@@ -27,6 +28,15 @@ from agent_dispatch.config.groups import (
 )
 from agent_dispatch.model.config import GroupMember
 from agent_dispatch.model.group import GroupChange, GroupDetails
+
+_OPTIONS: Mapping[str, Sequence[str]] = {
+    "add": ("--description", "--shared-context", "--member"),
+    "list": (),
+    "inspect": (),
+    "update": ("--description", "--shared-context", "--member", "--remove-member"),
+    "remove": (),
+}
+"""The options of each action, beside `--json`."""
 
 
 def group(
@@ -91,16 +101,6 @@ def group(
     return 0
 
 
-_OPTIONS: Mapping[str, Sequence[str]] = {
-    "add": ("--description", "--shared-context", "--member"),
-    "list": (),
-    "inspect": (),
-    "update": ("--description", "--shared-context", "--member", "--remove-member"),
-    "remove": (),
-}
-"""The options of each action, beside `--json`."""
-
-
 def _check(action: str, name: str, options: Sequence[str]) -> None:
     check_choice("The action", action, _OPTIONS)
     if bool(name) == (action == "list"):
@@ -134,7 +134,7 @@ def _show_list(groups: Sequence[GroupDetails], shell: Shell) -> None:
 
 
 def _show_details(details: GroupDetails, shell: Shell) -> None:
-    lines = [paint(one_line(details.name), Colour.NAME, shell)]
+    lines = [title(one_line(details.name), shell)]
     if details.description:
         lines += ["  description", *_indented(details.description)]
     if details.shared_context:

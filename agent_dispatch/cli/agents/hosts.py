@@ -11,7 +11,7 @@ from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.cli.table import table
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.hosts import HostRow, add_host, host_named, list_hosts, remove_host
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.errors import DispatchError, InvalidRequestError
 from agent_dispatch.model.config import HostConfig
 
 _ACTIONS = ("list", "add", "remove", "install")
@@ -132,9 +132,9 @@ def _install(shell: Shell, name: str, host: HostConfig, source: str) -> int:
     try:
         done = subprocess.run(argv_to(host, script), input=given, timeout=_INSTALL_S, check=False)
     except subprocess.TimeoutExpired:
-        raise InvalidRequestError(f"{name} did not finish within {_INSTALL_S:g} s.") from None
+        raise DispatchError(f"{name} did not finish within {_INSTALL_S:g} s.") from None
     except OSError as error:
-        raise InvalidRequestError(f"{name} cannot be reached: {error}.") from error
+        raise DispatchError(f"{name} cannot be reached: {error}.") from error
     if done.returncode == 0:
         remark(shell, f"Installed. On {name}, run once: agent-dispatch init")
     return 1 if done.returncode else 0

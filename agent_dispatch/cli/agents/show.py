@@ -15,6 +15,7 @@ from agent_dispatch.cli.output import (
     one_line,
     pad,
     paint,
+    title,
     write_json,
     write_lines,
 )
@@ -155,6 +156,7 @@ def _detail_lines(
     files = list(details.instruction_files or ())
     if details.has_mcp_config:
         files.append(".mcp.json")
+    rights_changes = (details.rights_changes or [])[-_RIGHTS_CHANGES:]
     rows = [
         ("health", _health(details.healthy, shell).rstrip()),
         ("problem", one_line(details.problem or "")),
@@ -176,11 +178,11 @@ def _detail_lines(
         ("databases", listing(details.dbs)),
         ("groups", listing(details.groups)),
         ("asks", "a person, for permissions that it lacks" if details.permission_prompts else ""),
-        *_rights_rows(details),
+        *(("rights changed", _rights_change(change)) for change in reversed(rights_changes)),
         *(("warning", one_line(warning)) for warning in details.warnings or ()),
     ]
-    title = paint(one_line(details.name), Colour.NAME, shell)
-    return [title, *(f"  {label:<18}{text}" for label, text in rows if text)]
+    name = title(one_line(details.name), shell)
+    return [name, *(f"  {label:<18}{text}" for label, text in rows if text)]
 
 
 def _own_rows(details: AgentDetails) -> list[tuple[str, str]]:
@@ -210,11 +212,6 @@ def _verify(details: AgentDetails) -> str:
     attempts = details.verify_attempts or 1
     up_to = f", up to {attempts} times" if attempts > 1 else ""
     return one_line(f"{shlex.join(details.verify)} ({always}{up_to})")
-
-
-def _rights_rows(details: AgentDetails) -> list[tuple[str, str]]:
-    changes = (details.rights_changes or [])[-_RIGHTS_CHANGES:]
-    return [("rights changed", _rights_change(change)) for change in reversed(changes)]
 
 
 def _rights_change(change: RightsChange) -> str:

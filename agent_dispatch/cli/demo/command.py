@@ -11,20 +11,11 @@ import msgspec
 
 from agent_dispatch.cli.demo import stand_in
 from agent_dispatch.cli.next_steps import in_shell
-from agent_dispatch.cli.output import (
-    Colour,
-    dollars,
-    one_line,
-    paint,
-    printable,
-    write_json,
-    write_lines,
-)
+from agent_dispatch.cli.output import dollars, one_line, printable, title, write_json, write_lines
 from agent_dispatch.cli.run.ended import dispatch_result
 from agent_dispatch.cli.run.results import exit_status, failures_of, show_result
-from agent_dispatch.cli.shell import Shell
+from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.config.agents import add_agent
-from agent_dispatch.config.paths import config_path
 from agent_dispatch.config.registry import Registry
 from agent_dispatch.core.next_step import worded
 from agent_dispatch.core.request.prompt import build_prompt
@@ -71,12 +62,18 @@ def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: 
         from agent_dispatch.cli.run.progress import Style
 
         with tempfile.TemporaryDirectory(prefix="agent-dispatch-demo-") as place:
-            environ = {**shell.environ, **_environment_in(Path(place))}
-            agents = _set_up(Path(place), Registry(config_path(environ)))
+            environ = {
+                **shell.environ,
+                # These keep the demo away from the user's own agents and jobs.
+                "AGENT_DISPATCH_CONFIG": f"{place}/config/agents.toml",
+                "AGENT_DISPATCH_JOBS_DIR": f"{place}/jobs",
+            }
+            shell = msgspec.structs.replace(shell, environ=environ)
+            agents = _set_up(Path(place), open_registry(shell))
             if watch:
                 from agent_dispatch.cli.demo.watch import watch_demo
 
-                return watch_demo(shell, fork_server, environ, claude)
+                return watch_demo(shell, fork_server, claude)
             if not json:
                 write_lines(shell, _introduction(agents, shell, real=real), at_once=True)
             ended = run_in_foreground(
@@ -84,7 +81,6 @@ def demo(*, real: bool = False, watch: bool = False, json: bool = False, shell: 
                 fork_server,
                 lambda service, on_progress: service.dispatch(REQUEST, on_progress),
                 Style.STREAM,
-                environ=environ,
                 claude=claude,
             )
     result = dispatch_result(ended, REQUEST.agent)
@@ -101,14 +97,6 @@ def without_what_is_gone(result: DispatchResult) -> DispatchResult:
     """Remove the session, the job and their next steps: the demo has deleted them."""
     steps = [step for step in result.next_steps or () if not step.agent and not step.job_id]
     return msgspec.structs.replace(result, next_steps=steps, session_id=None, job_id=None)
-
-
-def _environment_in(place: Path) -> dict[str, str]:
-    """The variables that keep the demo away from the user's own agents and jobs."""
-    return {
-        "AGENT_DISPATCH_CONFIG": str(place / "config" / "agents.toml"),
-        "AGENT_DISPATCH_JOBS_DIR": str(place / "jobs"),
-    }
 
 
 def _set_up(place: Path, registry: Registry) -> list[AgentSummary]:
@@ -131,13 +119,13 @@ def _introduction(agents: list[AgentSummary], shell: Shell, *, real: bool) -> li
     return [
         player,
         "",
-        _title("Two projects in a temporary place, registered as agents", shell),
+        title("Two projects in a temporary place, registered as agents", shell),
         *(f"  {agent.name}: {one_line(agent.description)}" for agent in agents),
         "",
-        _title(f"{REQUEST.caller} asks {REQUEST.agent}; the agent gets this prompt", shell),
+        title(f"{REQUEST.caller} asks {REQUEST.agent}; the agent gets this prompt", shell),
         *(f"  {line}".rstrip() for line in prompt),
         "",
-        _title("What the agent does", shell),
+        title("What the agent does", shell),
     ]
 
 
@@ -147,7 +135,7 @@ def _show(result: DispatchResult, shell: Shell, *, real: bool) -> None:
         cost = "not told" if result.cost_usd is None else dollars(result.cost_usd)
         lines = [
             "",
-            _title("Its answer", shell),
+            title("Its answer", shell),
             *(f"  {line}" for line in answer),
             "",
             f"Cost: {cost}{'' if real else ' (a stand-in)'}",
@@ -168,7 +156,3 @@ def _command_here(shell: Shell) -> str:
         return "uv run agent-dispatch"
     found = shutil.which("agent-dispatch", path=shell.environ.get("PATH"))
     return "agent-dispatch" if found else shlex.quote(shell.program)
-
-
-def _title(text: str, shell: Shell) -> str:
-    return paint(text, Colour.NAME, shell)

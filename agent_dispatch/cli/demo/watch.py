@@ -1,10 +1,9 @@
 """`demo --watch`: several dispatches and a dialogue on the stand-in, in the view of `watch`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from agent_dispatch.cli.event_loop import run_trio, status_after, until_signal
@@ -23,20 +22,14 @@ _LAST_LOOK_S = 3.0
 _DAYS = ("Monday", "Tuesday", "Wednesday")
 
 
-def watch_demo(
-    shell: Shell,
-    fork_server: "ForkServer",
-    environ: Mapping[str, str],
-    claude: Sequence[str] | None,
-) -> int:
+def watch_demo(shell: Shell, fork_server: "ForkServer", claude: Sequence[str] | None) -> int:
     """Show the view until the work ends or a key quits it; return the exit status."""
-    shell = msgspec.structs.replace(shell, environ=environ)
     watcher = Watcher(open_store(shell))
-    opening = shell.open_service(environ=environ, fork_server=fork_server, claude=claude)
+    opening = shell.open_service(environ=shell.environ, fork_server=fork_server, claude=claude)
 
     async def show() -> int:
         async with opening as service:
-            if shell.stdin.isatty() and is_plain_terminal(shell.stdout, environ):
+            if shell.stdin.isatty() and is_plain_terminal(shell.stdout, shell.environ):
                 from agent_dispatch.cli.watch.terminal import watch_terminal
 
                 async def work() -> None:

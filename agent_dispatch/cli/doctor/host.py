@@ -106,12 +106,8 @@ def _check_logout() -> Iterator[Check]:
             if key.strip() == "KillUserProcesses" and value.strip().lower() in ("yes", "true", "1"):
                 message = f"KillUserProcesses in {file} ends jobs when you log out"
                 fix = f"loginctl enable-linger {user_name()}  (on the host)"
-                if not _lingers():
+                if not os.path.exists(f"/var/lib/systemd/linger/{user_name()}"):
                     yield Check("logout", Status.WARN, message, fix)
                 return
     if shutil.which("loginctl") is not None:
         yield Check("logout", Status.OK, "jobs go on when you log out")
-
-
-def _lingers() -> bool:
-    return os.path.exists(f"/var/lib/systemd/linger/{user_name()}")

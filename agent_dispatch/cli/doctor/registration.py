@@ -31,7 +31,7 @@ from agent_dispatch.cli.setup.registration import (
     starts_us,
 )
 from agent_dispatch.cli.setup.temporary_environments import (
-    Lasting,
+    LastingRegistration,
     missing_source,
     registration_of_this,
     why_temporary,
@@ -124,7 +124,7 @@ def _check_handshake(present: Mapping[str, object], environ: Mapping[str, str]) 
 
 
 def _check_present(
-    present: object, lasting: Lasting, environ: Mapping[str, str]
+    present: object, lasting: LastingRegistration, environ: Mapping[str, str]
 ) -> Iterator[Check]:
     """Compare the registration of user scope with the one that `init` would make."""
     wanted = lasting.registration

@@ -19,38 +19,11 @@ from agent_dispatch.remote.caller.remote_jobs import RemoteJobs
 NEWEST = "last"
 """Names the newest job, for commands that must not guess."""
 
+_LIST_JOBS = NextStep(kind=StepKind.LIST_JOBS)
 _PART_OF_ID = re.compile(r"[0-9a-f]{4,31}")
 _SHOWN_CANDIDATES = 10
 _SHOWN_CHARS = 60
 _TASK_COLUMNS = 40
-
-
-class NoJobsError(DispatchError):
-    """The newest job was asked for, and there is none."""
-
-    def __init__(self) -> None:
-        super().__init__("There are no jobs yet.", NextStep(kind=StepKind.LIST_AGENTS))
-
-
-class NotAJobError(InvalidRequestError):
-    """The text cannot be part of an id."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(
-            f"Not a job id: {text[:_SHOWN_CHARS]!r}. Give at least 4 hex digits of its beginning or"
-            f" end, or `{NEWEST}`.",
-            NextStep(kind=StepKind.LIST_JOBS),
-        )
-
-
-class AmbiguousJobError(InvalidRequestError):
-    """Several jobs have the given part in their ids."""
-
-    def __init__(self, part: str, found: list[str], details: str) -> None:
-        super().__init__(
-            f"{counted(len(found), 'job')} match {part}. Use more digits.\n{details}",
-            NextStep(kind=StepKind.LIST_JOBS),
-        )
 
 
 def open_remote_jobs(shell: Shell) -> RemoteJobs:
@@ -73,10 +46,7 @@ def find_job(store: JobStore, name: str, remote_jobs: RemoteJobs | None = None) 
         remote_jobs: The jobs on other machines, for commands that can ask there.
 
     Raises:
-        NoJobsError: There is no newest job.
-        NotAJobError: The text cannot be a part of an id.
-        UnknownJobError: No job matches.
-        AmbiguousJobError: Several do.
+        DispatchError: No job matches, or several do.
     """
     part, _, host = name.strip().partition("@")
     part = part.lower()
@@ -88,7 +58,11 @@ def find_job(store: JobStore, name: str, remote_jobs: RemoteJobs | None = None) 
         remote = None if remote_jobs is None else remote_jobs.read(part)
         return part if remote is None else remote.shown_id
     if not _PART_OF_ID.fullmatch(part):
-        raise NotAJobError(name)
+        raise InvalidRequestError(
+            f"Not a job id: {name[:_SHOWN_CHARS]!r}. Give at least 4 hex digits of its beginning or"
+            f" end, or `{NEWEST}`.",
+            _LIST_JOBS,
+        )
     found = [] if host else list(_matching(store.lister.ids(), part))
     if remote_jobs is not None:
         matching = map(remote_jobs.read, _matching(remote_jobs.ids(), part))
@@ -96,10 +70,11 @@ def find_job(store: JobStore, name: str, remote_jobs: RemoteJobs | None = None) 
     if not found:
         raise UnknownJobError(part)
     if len(found) > 1:
-        lines = [_candidate(store, job_id) for job_id in found[:_SHOWN_CANDIDATES]]
-        more = len(found) - len(lines)
-        details = "\n".join([*lines, *([f"… and {more} more"] if more else [])])
-        raise AmbiguousJobError(part, found, details)
+        lines = [f"{counted(len(found), 'job')} match {part}. Use more digits."]
+        lines += [_candidate(store, job_id) for job_id in found[:_SHOWN_CANDIDATES]]
+        if (more := len(found) - _SHOWN_CANDIDATES) > 0:
+            lines.append(f"… and {more} more")
+        raise InvalidRequestError("\n".join(lines), _LIST_JOBS)
     return found[0]
 
 
@@ -121,7 +96,7 @@ def _newest(store: JobStore, remote_jobs: RemoteJobs | None) -> str:
         if newest is not None:
             return newest.shown_id
     if not local:
-        raise NoJobsError
+        raise DispatchError("There are no jobs yet.", NextStep(kind=StepKind.LIST_AGENTS))
     return local[0]
 
 

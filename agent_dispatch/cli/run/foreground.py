@@ -35,7 +35,6 @@ def run_in_foreground(
     call: Call[T],
     style: Style,
     *,
-    environ: Mapping[str, str] | None = None,
     claude: Sequence[str] | None = None,
     asks_here: bool = False,
 ) -> Ended[T]:
@@ -49,18 +48,13 @@ def run_in_foreground(
         fork_server: Started before Trio was.
         call: What to do with the service.
         style: How progress is shown on stderr.
-        environ: The environment of the service; the shell's if not given.
         claude: The program to run instead of `claude`.
         asks_here: Ask permission questions on the terminal, if there is one.
 
     Raises:
         DispatchError: The call was refused.
     """
-    opening = shell.open_service(
-        environ=shell.environ if environ is None else environ,
-        fork_server=fork_server,
-        claude=claude,
-    )
+    opening = shell.open_service(environ=shell.environ, fork_server=fork_server, claude=claude)
     return run_trio(_run, shell, opening, call, style, asks_here)
 
 

@@ -78,13 +78,7 @@ class ProgressView:
     @contextlib.contextmanager
     def silent(self) -> Iterator[None]:
         """Write nothing while the block runs, because something else uses the terminal."""
-        if self._writing.acquire(timeout=_CLOSE_WITHIN_S):
-            try:
-                if self._style is Style.LINE:
-                    self._put(f"{self._to_first_line()}{_ERASE_BELOW}")
-                    self._lines_shown = 0
-            finally:
-                self._writing.release()
+        self._finish_writing()
         self._silent = True
         try:
             yield
@@ -100,27 +94,28 @@ class ProgressView:
         while True:
             self._news = trio.Event()
             if self._pending or self._style is Style.LINE:
-                await trio.to_thread.run_sync(
-                    self._write_due, self._elapsed_s(), abandon_on_cancel=True
-                )
+                elapsed_s = int(trio.current_time() - self._started)
+                await trio.to_thread.run_sync(self._write_due, elapsed_s, abandon_on_cancel=True)
             await trio.sleep(pace_s)
             with trio.move_on_after(patience_s):
                 await self._news.wait()
 
     def close(self) -> None:
         """Write pending messages, erase rewritten lines, and write nothing from now on."""
-        if self._writing.acquire(timeout=_CLOSE_WITHIN_S):
-            try:
-                if self._style is Style.LINE:
-                    self._put(f"{self._to_first_line()}{_ERASE_BELOW}")
-                else:
-                    self._put(self._take_lines())
-            finally:
-                self._writing.release()
+        self._finish_writing()
         self._closed = True
 
-    def _elapsed_s(self) -> int:
-        return int(trio.current_time() - self._started)
+    def _finish_writing(self) -> None:
+        if not self._writing.acquire(timeout=_CLOSE_WITHIN_S):
+            return  # The reader of stderr is stuck.
+        try:
+            if self._style is Style.LINE:
+                self._put(f"{self._to_first_line()}{_ERASE_BELOW}")
+                self._lines_shown = 0
+            else:
+                self._put(self._take_lines())
+        finally:
+            self._writing.release()
 
     def _write_due(self, elapsed_s: int) -> None:
         # Taken from what is pending under the lock: a message is written here or by `close`.

@@ -18,7 +18,6 @@ from agent_dispatch.cli.output import (
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.model.dialogue import DialogueResult
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType, Evidence
-from agent_dispatch.model.next_step import NextStep
 from agent_dispatch.model.parallel import ParallelResult
 
 _TIMEOUT_STATUS = 124
@@ -40,24 +39,18 @@ def failures_of(*results: DispatchResult | None) -> list[ErrorType | None]:
     return [result.error_type for result in results if result and not result.success]
 
 
-def show_failure(
-    shell: Shell,
-    error: str | None,
-    error_type: ErrorType | None,
-    steps: Iterable[NextStep] | None,
-    job_id: str | None,
-) -> None:
+def _show_failure(shell: Shell, result: DispatchResult | DialogueResult) -> None:
     """Say what went wrong with a run, if anything did, as the last thing on stderr.
 
     Long details are cut where the record of a job has all of them.
     """
-    if error is None:
+    if result.error is None:
         return
-    line, details = error_parts(error, error_type or "")
-    tips = all_tips(steps)
-    shown = _shortened(details) if job_id else details
-    if job_id and shown != details:
-        tips.append(f"all details: `agent-dispatch job {short_id(job_id)} --json`")
+    line, details = error_parts(result.error, result.error_type or "")
+    tips = all_tips(result.next_steps)
+    shown = _shortened(details) if result.job_id else details
+    if result.job_id and shown != details:
+        tips.append(f"all details: `agent-dispatch job {short_id(result.job_id)} --json`")
     write_error(shell, shown, line, tips)
 
 
@@ -70,11 +63,11 @@ def _shortened(details: str) -> str:
     return "\n".join(lines)
 
 
-def show_hint(shell: Shell, hint: str | None, steps: Iterable[NextStep] | None) -> None:
-    """Write the hint of a result and its tips."""
-    if hint:
-        remark(shell, f"hint: {hint}", Colour.DOUBTFUL)
-    for tip in all_tips(steps):
+def _show_hint(shell: Shell, result: DispatchResult | DialogueResult) -> None:
+    if result.hint:
+        remark(shell, f"hint: {result.hint}", Colour.DOUBTFUL)
+    # With an error, the steps are about that.
+    for tip in all_tips(result.next_steps if result.error is None else None):
         remark(shell, f"tip: {tip}")
 
 
@@ -83,12 +76,10 @@ def show_result(shell: Shell, result: DispatchResult) -> None:
     write_answer(shell, result.result)
     for text in _remarks(result):
         remark(shell, text, Colour.DOUBTFUL)
-    # With an error, the steps are about that.
-    show_hint(shell, result.hint, result.next_steps if result.error is None else None)
-    facts = _facts(result)
-    if facts:
+    _show_hint(shell, result)
+    if facts := _facts(result):
         remark(shell, one_line(f"{result.agent}: {', '.join(facts)}"), Colour.FAINT)
-    show_failure(shell, result.error, result.error_type, result.next_steps, result.job_id)
+    _show_failure(shell, result)
 
 
 def show_parallel(shell: Shell, outcome: ParallelResult) -> None:
@@ -118,7 +109,7 @@ def show_dialogue(shell: Shell, result: DialogueResult) -> None:
         heading = f"## Round {turn.round}: {one_line(turn.agent)} ({turn.role})"
         write_lines(shell, [heading if number == 0 else f"\n{heading}", ""])
         write_answer(shell, turn.message)
-    show_hint(shell, result.hint, result.next_steps if result.error is None else None)
+    _show_hint(shell, result)
     cost = "" if result.total_cost_usd is None else f", {dollars(result.total_cost_usd)}"
     seconds = f"{result.total_duration_ms / 1000:.1f} s"
     ending = "settled" if result.resolved else "not settled"
@@ -127,7 +118,7 @@ def show_dialogue(shell: Shell, result: DialogueResult) -> None:
         remark(shell, one_line(f"{agent}: session {session_id}"), Colour.FAINT)
     if result.job_id is not None:
         remark(shell, f"job {short_id(result.job_id)}", Colour.FAINT)
-    show_failure(shell, result.error, result.error_type, result.next_steps, result.job_id)
+    _show_failure(shell, result)
 
 
 def _facts(result: DispatchResult) -> list[str]:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 import trio
 
+from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.output import Colour, is_plain_terminal, one_line, paint
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.core.questions import shown_input, shown_text
@@ -112,7 +113,8 @@ class TerminalAsker:
     async def _take(self, line: str, question: Question, give: GiveAnswer) -> None:
         word = line.strip().lower()
         if not word:
-            command = f"agent-dispatch answer {self._job_id[-8:]} allow --question {question.id}"
+            job = short_id(self._job_id)
+            command = f"agent-dispatch answer {job} allow --question {question.id}"
             self._say(f"Left open. To answer later: {command}\n")
             return
         verdict = Verdict.ALLOW if word in _ALLOWS else Verdict.DENY

@@ -14,7 +14,7 @@ from pathlib import Path
 import agent_dispatch
 
 _SLOW = "mcp"
-"""The library whose import takes longest; with its byte code, the others have theirs."""
+"""The library that takes longest to import. If it has byte code, so have the others."""
 _IMPORTS = (
     "agent_dispatch.server.stdio_server, agent_dispatch.worker, agent_dispatch.cli.app, cyclopts"
 )

@@ -32,7 +32,7 @@ from agent_dispatch.model.next_step import run
 from agent_dispatch.remote.this_host import save_path
 
 
-class InitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class InitReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What `init` did."""
 
     config: str
@@ -95,8 +95,8 @@ def init(
         config_created=created,
         registration=outcome.registered,
         command=command_words(wanted),
-        warnings=lasting.warnings(),
-        notes=lasting.notes(),
+        warnings=lasting.warnings,
+        notes=lasting.notes,
     )
     if not json:
         _show(shell, report)
@@ -105,9 +105,7 @@ def init(
         mention_unimported(registry, shell)
         # The registration has reported a broken configuration of Claude Code.
         offered = offer_projects(registry, shell, add_all=all, as_json=json, reports=False)
-        report = msgspec.structs.replace(
-            report, known_projects=offered.left, agents_added=offered.added
-        )
+        report.known_projects, report.agents_added = offered.left, offered.added
         if not json and not outcome.problems:
             write_lines(shell, [next_line(registry, offered)])
     raise_together(

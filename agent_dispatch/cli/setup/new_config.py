@@ -50,5 +50,5 @@ def create_config(path: Path) -> bool:
     Raises:
         ConfigError: It could not be written.
     """
-    # Checked first, because an existing file may be where no lock can be made.
+    # Checked first: an existing file may be in a directory where no lock can be made.
     return not os.path.exists(path) and ConfigFile(path).create(TEMPLATE)

@@ -12,7 +12,10 @@ from agent_dispatch.cli.setup.byte_code import write_byte_code
 from agent_dispatch.cli.setup.new_config import create_config
 from agent_dispatch.cli.setup.project_offers import next_line, offer_projects
 from agent_dispatch.cli.setup.registration import command_words, starts_us
-from agent_dispatch.cli.setup.temporary_environments import Lasting, registration_of_this
+from agent_dispatch.cli.setup.temporary_environments import (
+    LastingRegistration,
+    registration_of_this,
+)
 from agent_dispatch.cli.shell import Shell, open_registry
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.clients.file import (
@@ -37,7 +40,7 @@ from agent_dispatch.errors import ConfigError
 from agent_dispatch.model.next_step import run
 
 
-class ClientReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ClientReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What `init --client` did."""
 
     config: str
@@ -118,16 +121,14 @@ def register_client(
         file=path,
         changed=changed,
         command=words,
-        warnings=lasting.warnings(),
+        warnings=lasting.warnings,
         notes=_notes(client, lasting, shell, str(config)),
     )
     if not as_json:
         _show(shell, client, report, backup=file.content is not None)
     mention_unimported(registry, shell)
     offered = offer_projects(registry, shell, add_all=add_all, as_json=as_json)
-    report = msgspec.structs.replace(
-        report, known_projects=offered.left, agents_added=offered.added
-    )
+    report.known_projects, report.agents_added = offered.left, offered.added
     if as_json:
         write_json(shell, report)
     else:
@@ -151,8 +152,8 @@ def _require_consent(file: ClientFile, consents: Callable[[Sequence[str]], bool]
         )
 
 
-def _notes(client: Client, lasting: Lasting, shell: Shell, config: str) -> list[str]:
-    notes = lasting.notes()
+def _notes(client: Client, lasting: LastingRegistration, shell: Shell, config: str) -> list[str]:
+    notes = list(lasting.notes)
     if shell.environ.get("AGENT_DISPATCH_CONFIG") and client.passing is Passing.NOT:
         setting = f"AGENT_DISPATCH_CONFIG={shlex.quote(config)}"
         notes.append(f"{client.title} must be started with {setting}")

@@ -46,7 +46,7 @@ def offer_projects(
         ConfigError: Our configuration cannot be read or written.
     """
     try:
-        projects = offered_projects(registry, shell)
+        projects = _offered_projects(registry, shell)
     except ClaudeConfigError as error:
         if reports:
             warn(shell, str(error))
@@ -54,9 +54,10 @@ def offer_projects(
     picked = projects if add_all else []
     if projects and not as_json:
         write_lines(shell, ["Projects that Claude Code knows:"])
-        write_lines(shell, project_lines(projects, numbered=True))
+        write_lines(shell, _project_lines(projects, numbered=True))
         if not add_all and shell.is_interactive:
-            picked = ask_which(projects, shell)
+            say(shell, "Add which as agents? Numbers, all, or Enter for none: ")
+            picked = chosen(shell.stdin.readline(), projects)
     added = [add_agent(registry, project.name, project.directory) for project in picked]
     if not as_json:
         write_lines(
@@ -78,13 +79,8 @@ def next_line(registry: Registry, offered: Offered) -> str:
     return "Next: agent-dispatch add NAME DIRECTORY"
 
 
-def offered_projects(registry: Registry, shell: Shell) -> list[KnownProject]:
-    """List the projects that could become agents, the last used first.
-
-    Raises:
-        ClaudeConfigError: Claude Code's configuration cannot be read.
-        ConfigError: Ours cannot be read or parsed.
-    """
+def _offered_projects(registry: Registry, shell: Shell) -> list[KnownProject]:
+    """List the projects that could become agents, the last used first."""
     claude_config = read_claude_config(shell.environ)
     agents = registry.list_agents(look=False)
     return known_projects(
@@ -95,7 +91,7 @@ def offered_projects(registry: Registry, shell: Shell) -> list[KnownProject]:
     )
 
 
-def project_lines(projects: Sequence[KnownProject], *, numbered: bool = False) -> list[str]:
+def _project_lines(projects: Sequence[KnownProject], *, numbered: bool = False) -> list[str]:
     """A line for each project: name, directory, trust, and when it was last used."""
     now = time.time()
     names = max((cell_width(one_line(project.name)) for project in projects), default=0)
@@ -113,28 +109,18 @@ def project_lines(projects: Sequence[KnownProject], *, numbered: bool = False) -
 def no_directory(registry: Registry, shell: Shell) -> MisuseError:
     """Show the projects that could be added, and return the error of a call that names none."""
     try:
-        projects = offered_projects(registry, shell)
+        projects = _offered_projects(registry, shell)
     except ClaudeConfigError as error:
         warn(shell, str(error))
         projects = []
     tips = [run("agent-dispatch add --help")]
     if projects:
         remark(shell, "Projects that Claude Code knows:")
-        for line in project_lines(projects):
+        for line in _project_lines(projects):
             remark(shell, line)
         newest = ["agent-dispatch", "add", projects[0].name, projects[0].directory]
         tips.insert(0, run(shlex.join(newest)))
     return MisuseError("`add` needs a name and a directory.", *tips)
-
-
-def ask_which(projects: Sequence[KnownProject], shell: Shell) -> list[KnownProject]:
-    """Ask a person on a terminal, once, which projects become agents.
-
-    Raises:
-        MisuseError: The answer is neither numbers of the list nor `all`.
-    """
-    say(shell, "Add which as agents? Numbers, all, or Enter for none: ")
-    return chosen(shell.stdin.readline(), projects)
 
 
 def chosen(answer: str, projects: Sequence[KnownProject]) -> list[KnownProject]:

@@ -109,26 +109,18 @@ def source_of(origin: Origin) -> str:
     return unquote(address.path) if address.scheme == "file" else origin.url
 
 
-class Lasting(msgspec.Struct, frozen=True):
+class LastingRegistration(msgspec.Struct, frozen=True):
     """The registration to make, with remarks for the user."""
 
     registration: dict[str, object]
-    note: str | None = None
-    warning: str | None = None
-    """Why the registration will break."""
+    notes: list[str] = []
+    warnings: list[str] = []
+    """Why the registration will break, and what to do."""
     advice: str | None = None
-    """What to do about that."""
-
-    def warnings(self) -> list[str]:
-        """The warning with its advice, for a report."""
-        return [] if self.warning is None else [f"{self.warning}; {self.advice}"]
-
-    def notes(self) -> list[str]:
-        """The note, for a report."""
-        return [] if self.note is None else [self.note]
+    """What to do, alone."""
 
 
-def registration_of_this(shell: Shell) -> Lasting:
+def registration_of_this(shell: Shell) -> LastingRegistration:
     """The registration for the installation that runs this process."""
     own = wanted_registration(shell.program, sys.executable)
     return lasting_registration(own, shell.environ, source_of_this())
@@ -136,7 +128,7 @@ def registration_of_this(shell: Shell) -> Lasting:
 
 def lasting_registration(
     own: dict[str, object], environ: Mapping[str, str], source: str | None
-) -> Lasting:
+) -> LastingRegistration:
     """Register the runner (uv, pipx) instead of a program in its temporary environment.
 
     Args:
@@ -146,17 +138,17 @@ def lasting_registration(
     """
     why = why_temporary(command_words(own)[0])
     if why is None:
-        return Lasting(own)
+        return LastingRegistration(own)
     runner = _runner(why.runner, environ)
     if runner is None or source is None:
         install = "" if source is None else f": uv tool install {shlex.quote(source)}"
         advice = f"install agent-dispatch permanently{install} and run its `agent-dispatch init`"
-        return Lasting(own, warning=why.reason, advice=advice)
+        return LastingRegistration(own, warnings=[f"{why.reason}; {advice}"], advice=advice)
     command, *options = runner
     arguments = [*options, source, SERVER_NAME, "serve"]
-    return Lasting(
+    return LastingRegistration(
         {**own, "command": command, "args": arguments},
-        note=f"{why.reason}, so its runner is registered",
+        notes=[f"{why.reason}, so its runner is registered"],
     )
 
 
