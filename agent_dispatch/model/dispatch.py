@@ -105,7 +105,8 @@ class Progress(msgspec.Struct, frozen=True):
     is_tool: bool = False
     """It is about a tool call, so a newer line may replace it; it must not replace a sentence."""
     stem: str = ""
-    """The message without the time, for a reader that keeps counting; empty: the message."""
+    """The message without the time, for a surface that counts the seconds itself; empty: the whole
+    message."""
     run_s: float = 0
     """Seconds since the run began."""
 

@@ -61,7 +61,7 @@ def describe(documents: ProjectDocuments, facts: ProjectFacts) -> str:
     with the directory's name. The MCP servers, stacks and databases follow.
 
     Returns:
-        At most 600 characters to print, never empty.
+        At most 600 printable characters, never empty.
     """
     head = next(filter(None, _candidates(documents)), "") or _printable(documents.name) or "project"
     text = _cut(head, _MAX_HEAD_CHARS)

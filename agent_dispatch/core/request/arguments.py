@@ -32,16 +32,16 @@ class ArgumentDecoder(Generic[ParamsT]):
     """
 
     def __init__(
-        self, tool: str, params: type[ParamsT], elsewhere: Mapping[str, str] | None = None
+        self, tool: str, params: type[ParamsT], foreign: Mapping[str, str] | None = None
     ) -> None:
         """Read the struct's fields.
 
         Args:
             tool: The subject of a sentence such as "... takes: agent, task?".
-            elsewhere: Arguments that it does not take, and a hint for each.
+            foreign: Arguments of other tools, and a hint for each.
         """
         self._tool = tool
-        self._elsewhere = elsewhere or {}
+        self._foreign = foreign or {}
         self._params = params
         self._fields = msgspec.structs.fields(params)
         self._names = [field.name for field in self._fields]
@@ -60,7 +60,7 @@ class ArgumentDecoder(Generic[ParamsT]):
             raise InvalidRequestError(
                 f"{self._tool} takes an object, got {_show(arguments)}. {self._usage}"
             )
-        problems = list(_unknown_names(arguments, self._names, self._elsewhere))
+        problems = list(_unknown_names(arguments, self._names, self._foreign))
         values: dict[str, object] = {}
         for field in self._fields:
             value = arguments.get(field.name)
@@ -84,11 +84,11 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
 
 
 def _unknown_names(
-    arguments: Mapping[object, object], known: list[str], elsewhere: Mapping[str, str]
+    arguments: Mapping[object, object], known: list[str], foreign: Mapping[str, str]
 ) -> Iterator[str]:
     unknown = [name for name in arguments if name not in known]
     for name in unknown[:_SHOWN_NAMES]:
-        hint = elsewhere.get(str(name)) or nearest_name(str(name), known)
+        hint = foreign.get(str(name)) or nearest_name(str(name), known)
         yield f"unknown argument {clip(repr(name), _SHOWN_CHARS)}{hint}"
     if len(unknown) > _SHOWN_NAMES:
         yield f"{len(unknown) - _SHOWN_NAMES} more unknown arguments"

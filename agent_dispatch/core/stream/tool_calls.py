@@ -58,7 +58,7 @@ class ToolCalls:
     def __init__(self) -> None:
         self._calls: dict[str, _Call] = {}
         self._below: dict[str, int] = {}
-        """Calls in the stream of each subagent, by the id of the call that started it."""
+        """Calls of each subagent in the stream, by the id of the call that started the subagent."""
         self._reported: dict[str, _Reported] = {}
         """By the same id."""
         self._denied: set[str] = set()
