@@ -14,8 +14,8 @@ module each is:
 - `doctor`: the checks of all that.
 - `demo`: a dispatch on a scripted stand-in for Claude.
 
-All of them get a `Shell` (`shell`), write through `output` and `table`, advise through `next_steps`
-and reach agents through `event_loop`.
+All of them get a `Shell` (`shell`), write through `output`, advise through `next_steps` and
+reach agents through `event_loop`.
 
 A command that only reads starts in the time of a Python with msgspec. It must not import cyclopts,
 rich, pydantic, mcp or trio; such imports stand in the functions that need them.

@@ -1,4 +1,4 @@
-"""Write answers and remarks: JSON or plain text, free of control sequences."""
+"""Write answers and remarks: JSON, tables or plain text, free of control sequences."""
 
 import contextlib
 import os
@@ -20,6 +20,10 @@ _SEQUENCE = re.compile(
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters except tab and newline, and the marks that change the direction of text."""
 _UNBOUNDED_COLUMNS = 1_000
+GAP = "  "
+"""Between the columns of a table."""
+_FEWEST_COLUMNS = 20
+"""Of the last cell of a table, however narrow the terminal is."""
 
 
 class OutputError(Exception):
@@ -117,6 +121,38 @@ def paint(text: str, colour: Colour, shell: Shell, stream: TextIO | None = None)
 def title(text: str, shell: Shell) -> str:
     """Set off a heading for stdout."""
     return paint(text, Colour.NAME, shell)
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    shell: Shell,
+    *,
+    headings: Sequence[str] = (),
+    colours: Sequence[Mapping[int, Colour]] = (),
+) -> list[str]:
+    """Return one line for each row; the last cell is cut at the edge of the terminal.
+
+    Args:
+        rows: Printable cells, all rows of one length.
+        headings: The first line.
+        colours: For each row, the colours of cells by their place; the last cell has none.
+    """
+    if not rows:
+        return []
+    every = [headings, *rows] if headings else rows
+    widths = [max(map(cell_width, column)) for column in zip(*every, strict=True)][:-1]
+    room = columns_of(shell) - sum(widths) - len(GAP) * len(widths)
+
+    def line(row: Sequence[str], colours: Mapping[int, Colour]) -> str:
+        cells = [pad(cell, width) for cell, width in zip(row, widths, strict=False)]
+        for place, colour in colours.items():
+            cells[place] = paint(cells[place], colour, shell)
+        return GAP.join([*cells, fit(row[-1], max(room, _FEWEST_COLUMNS))]).rstrip()
+
+    lines = [paint(line(headings, {}), Colour.FAINT, shell)] if headings else []
+    for place, row in enumerate(rows):
+        lines.append(line(row, colours[place] if colours else {}))
+    return lines
 
 
 def write_json(shell: Shell, value: object) -> None:

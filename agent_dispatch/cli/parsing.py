@@ -96,7 +96,7 @@ def bind_flags(command: FunctionType, options: Sequence[str], words: Sequence[st
 
 
 def _option_of(name: str) -> str:
-    """The option of a keyword; `exec_` is `--exec`, as Python has that name already."""
+    """The option of a keyword: `exec_` is `--exec`, because Python has an `exec`."""
     return f"--{name.rstrip('_').replace('_', '-')}"
 
 

@@ -6,9 +6,8 @@ import subprocess
 from collections.abc import Sequence
 
 from agent_dispatch.cli.errors import MisuseError
-from agent_dispatch.cli.output import listing, one_line, remark, write_json, write_lines
+from agent_dispatch.cli.output import listing, one_line, remark, table, write_json, write_lines
 from agent_dispatch.cli.shell import Shell, open_registry
-from agent_dispatch.cli.table import table
 from agent_dispatch.cli.validation import check_choice
 from agent_dispatch.config.hosts import HostRow, add_host, host_named, list_hosts, remove_host
 from agent_dispatch.errors import DispatchError, InvalidRequestError

@@ -15,12 +15,12 @@ from agent_dispatch.cli.output import (
     one_line,
     pad,
     paint,
+    table,
     title,
     write_json,
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell, open_registry
-from agent_dispatch.cli.table import table
 from agent_dispatch.model.agent import AgentDetails, AgentSummary
 from agent_dispatch.model.config import AgentConfig, Settings
 from agent_dispatch.model.rights import RightsChange

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from agent_dispatch.cli.output import Colour, dollars, fit, local_time, one_line
+from agent_dispatch.cli.output import Colour, dollars, fit, local_time, one_line, table
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.cli.table import table
 from agent_dispatch.core.questions import answerable, shown_input
 from agent_dispatch.model.dispatch import Evidence
 from agent_dispatch.model.job import Job, JobStatus, JobSummary

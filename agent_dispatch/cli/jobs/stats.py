@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from agent_dispatch.cli.jobs.display import age
 from agent_dispatch.cli.output import (
+    GAP,
     Colour,
     cell_width,
     columns_of,
@@ -19,7 +20,6 @@ from agent_dispatch.cli.output import (
     write_lines,
 )
 from agent_dispatch.cli.shell import Shell, open_store
-from agent_dispatch.cli.table import GAP
 from agent_dispatch.cli.validation import check_choice, since_time
 from agent_dispatch.core.money.stats import By, Row, rows, total
 from agent_dispatch.model.ledger import AccountLimits, LimitWindow

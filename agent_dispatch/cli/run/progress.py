@@ -118,7 +118,7 @@ class ProgressView:
             self._writing.release()
 
     def _write_due(self, elapsed_s: int) -> None:
-        # Taken from what is pending under the lock: a message is written here or by `close`.
+        # Under the lock, so that each message is written once: here or by `close`.
         with self._writing:
             if self._silent:
                 return

@@ -66,7 +66,7 @@ def _shortened(details: str) -> str:
 def _show_hint(shell: Shell, result: DispatchResult | DialogueResult) -> None:
     if result.hint:
         remark(shell, f"hint: {result.hint}", Colour.DOUBTFUL)
-    # With an error, the steps are about that.
+    # With an error, `_show_failure` shows them.
     for tip in all_tips(result.next_steps if result.error is None else None):
         remark(shell, f"tip: {tip}")
 
