@@ -28,6 +28,7 @@ from agent_dispatch.files import (
     opened_regular,
     read_all,
     remove_quietly,
+    sync_directory,
     write_all,
 )
 from agent_dispatch.jobs.errors import JobStoreError, store_errors
@@ -133,6 +134,7 @@ class Submissions:
             if not content:
                 write_all(lock, msgspec.json.encode(submission), self._disk)
                 self._disk.fsync(lock)
+                sync_directory(self._directory, self._disk)
             elif _decode(content) != submission:
                 raise of_another
         except BaseException:
@@ -156,16 +158,15 @@ class Submissions:
         """Record, durably, that a worker begins a job, if it came from a remote caller.
 
         Raises:
-            OSError: It cannot be recorded, so the job must not begin.
+            JobStoreError: It cannot be recorded, so the job must not begin.
         """
         if not self.knows(job_id):
             return
-        flags = os.O_WRONLY | os.O_CREAT
-        fd = open_private(self._path(job_id, _BEGUN), flags, self._disk)
-        try:
-            self._disk.fsync(fd)
-        finally:
-            self._disk.close(fd)
+        path, flags = self._path(job_id, _BEGUN), os.O_WRONLY | os.O_CREAT
+        with store_errors("The beginning of the job cannot be recorded", self._jobs):
+            self._disk.close(open_private(path, flags, self._disk))
+            # The file is empty: only its name has to survive a power cut.
+            sync_directory(self._directory, self._disk)
 
     def has_begun(self, job_id: str) -> bool:
         """Return whether a worker has begun a job."""

@@ -20,7 +20,6 @@ from agent_dispatch.claude.fork_server import GO, UP, WORKER, ForkServer
 from agent_dispatch.claude.launcher import Launcher
 from agent_dispatch.core.outcome.refusal import refused_by
 from agent_dispatch.errors import DispatchError
-from agent_dispatch.jobs.errors import JobStoreError
 from agent_dispatch.jobs.owner import Ownership, create_job
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchRequest
@@ -84,7 +83,7 @@ class Workers:
         Args:
             request: What is recorded of the request.
             ref: Its record is kept until `gc`.
-            job_id: Its id; None makes a new one.
+            job_id: Its id, which no job may have yet; None makes a new one.
             lease_s: For a job of a remote caller: how long it goes on without this caller; 0: to
                 its end.
             tree: The tree of runs that it belongs to, if not the one around this process.
@@ -173,20 +172,6 @@ def _send(worker: trio.lowlevel.FdStream, word: bytes) -> bool:
 def _cannot_start(error: OSError) -> WorkerStartError:
     reason = error.strerror or str(error)
     return WorkerStartError(f"The worker of this job cannot be started: {reason}. {_WHAT_NEXT}")
-
-
-async def begin_for_remote_caller(store: JobStore, job_id: str) -> None:
-    """Record that this worker begins the job, so that a repeated submission cannot start it again.
-
-    Raises:
-        JobStoreError: This cannot be recorded; the job must not begin.
-    """
-    try:
-        await in_thread(store.submissions.begin, job_id)
-    except OSError as error:
-        raise JobStoreError(
-            f"The job was not started, because it cannot be noted that it begins: {error}."
-        ) from error
 
 
 async def end_with_lease(store: JobStore, job_id: str) -> None:

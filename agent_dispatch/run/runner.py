@@ -12,7 +12,7 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchResult, OnProgress, ignore_progress
 from agent_dispatch.model.event import OnEvent, ignore_event
 from agent_dispatch.model.job import JobKind
-from agent_dispatch.run.background import begin_for_remote_caller, end_with_lease
+from agent_dispatch.run.background import end_with_lease
 from agent_dispatch.run.dialogue import Dialogue
 from agent_dispatch.run.dispatch import Dispatch
 from agent_dispatch.run.housekeeping import Housekeeping
@@ -118,7 +118,8 @@ class Runner:
                 if owned.job.max_rounds is not None:
                     plan = plan_dialogue(snapshot, dialogue_request(owned.job))
                 else:
-                    await begin_for_remote_caller(self._store, job_id)
+                    # From here on, a repeated submission of its caller cannot start it again.
+                    await in_thread(self._store.submissions.begin, job_id)
                     plan = plan_run(snapshot, owned.job.request())
                 return await self._go(plan, None, run)
 

@@ -87,7 +87,8 @@ class Service:
         """
         self._store = store
         self._hosts = hosts
-        self._workers = workers
+        self.workers = workers
+        """Starts background jobs; `submit` checks the request first."""
         self._parent = environ.get(JOB_VARIABLE)
         self._tree = tree_around(environ)
         self._ids = IdSource()
@@ -195,7 +196,7 @@ class Service:
         async def start(report: OnProgress, _limit: TimeLimit) -> DispatchResult:
             # The worker keeps the time itself, from when its agent starts.
             fields = {"summary_chars": options.summary_chars}
-            job = await self._workers.submit(plan.request, fields=fields)
+            job = await self.workers.submit(plan.request, fields=fields)
             return result_of_job(await self._follow(job, report))
 
         if not (options.alone or options.fresh):
@@ -260,7 +261,7 @@ class Service:
         """
         plans = plan_members(await self._planner.snapshot(), members, aggregate)
         members = [await self._with_known_job(member, plans[member.request]) for member in members]
-        job = await self._workers.submit(
+        job = await self.workers.submit(
             group_job.as_dispatch(members, aggregate),
             JobKind.GROUP,
             fields={
@@ -340,7 +341,7 @@ class Service:
             "agents": [plan.request.requester, plan.request.responder],
             "max_rounds": plan.request.max_rounds,
         }
-        job = await self._workers.submit(as_dispatch(plan.request), fields=fields)
+        job = await self.workers.submit(as_dispatch(plan.request), fields=fields)
         return dialogue_from_result(result_of_job(await self._follow(job, on_progress)))
 
     # -- background jobs
@@ -358,38 +359,12 @@ class Service:
         plan = await self.plan(request)
         if plan.agent.host is not None:
             return await self._hosts.submit(plan.agent, plan.request, tree=self._tree)
-        return await self._workers.submit(request)
+        return await self.workers.submit(request)
 
     async def _submit_allowed(self, request: DispatchRequest, allowed: PastQuestion) -> Job:
         """Start a background job in which one call is allowed once."""
         await self.plan(request)
-        return await self._workers.submit(request, fields={"allow_once": allowed})
-
-    async def submit_for_remote_caller(
-        self,
-        plan: Plan,
-        *,
-        job_id: str,
-        kind: JobKind,
-        ref: bool,
-        lease_s: float,
-        tree: str | None,
-    ) -> Job:
-        """Start a job for a caller on another machine, as `submit` does.
-
-        Args:
-            plan: From `plan`.
-            job_id: The id that the caller made; there is no such job yet.
-            kind: Also for a call, which is a worker's job with a lease here.
-            lease_s: How long the job goes on without its caller; 0: to its end.
-            tree: The tree of runs that the caller belongs to.
-
-        Raises:
-            DispatchError: As for `submit`.
-        """
-        return await self._workers.submit(
-            plan.request, kind, ref=ref, job_id=job_id, lease_s=lease_s, tree=tree
-        )
+        return await self.workers.submit(request, fields={"allow_once": allowed})
 
     async def run_handed_over(self, job_id: str, fds: Sequence[int]) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.

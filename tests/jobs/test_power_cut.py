@@ -1,5 +1,6 @@
 """Whenever the power fails, every acknowledged record is there and whole."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from agent_dispatch.jobs import record
 from agent_dispatch.jobs.errors import BrokenJobError, UnknownJobError
+from agent_dispatch.jobs.remote_callers import Submission
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobStatus
@@ -94,3 +96,19 @@ def test_without_syncs_a_power_cut_would_lose_records(
     history = History(quick_directory, names_survive=names_survive)
     with pytest.raises((AssertionError, UnknownJobError, BrokenJobError)):
         history.live_through(ForgetfulTimeline)
+
+
+@pytest.mark.parametrize("names_survive", [False, True])
+def test_a_submission_and_its_beginning_are_not_forgotten(
+    tmp_path: Path, names_survive: bool
+) -> None:
+    root, world = tmp_path / "root", tmp_path / "world"
+    root.mkdir()
+    disk = PowerCutDisk(root)
+    submissions = JobStore(root / "jobs", disk=disk).submissions
+    job_id, submission = "0" * 32, Submission("a digest", "laptop")
+    os.close(submissions.take(job_id, submission))
+    submissions.begin(job_id)
+    disk.after_a_cut(world, names_survive=names_survive)
+    found = JobStore(world / "jobs").submissions
+    assert (found.of(job_id), found.has_begun(job_id)) == (submission, True)

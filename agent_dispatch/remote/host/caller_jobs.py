@@ -153,11 +153,12 @@ class CallerJobs:
             if (job := await self._begun_or_startable(frame.id)) is not None:
                 return job, True
             is_call = frame.kind == JobKind.CALL
-            job = await self._service.submit_for_remote_caller(
-                plan,
-                job_id=frame.id,
-                kind=JobKind.CALL if is_call else JobKind.BACKGROUND,
+            job = await self._service.workers.submit(
+                plan.request,
+                # A call is a worker's job too, with a lease.
+                JobKind.CALL if is_call else JobKind.BACKGROUND,
                 ref=frame.ref,
+                job_id=frame.id,
                 lease_s=_bounded(frame.lease_s) if is_call else 0,
                 tree=frame.tree if is_time_ordered(frame.tree) else None,
             )
