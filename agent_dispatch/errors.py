@@ -41,7 +41,6 @@ class UnknownAgentError(DispatchError):
         known = sorted(available)
         add_one = () if known else (NextStep(kind=StepKind.ADD_AGENT),)
         super().__init__(_unknown("agent", name, known), *add_one)
-        self.name = name
 
 
 class UnknownGroupError(DispatchError):
@@ -72,5 +71,3 @@ class UnusableAgentError(DispatchError):
             " the agent.",
             run(f"agent-dispatch remove {shlex.quote(name)}"),
         )
-        self.name = name
-        self.reason = reason

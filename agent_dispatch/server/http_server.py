@@ -73,9 +73,9 @@ def run_http_server(
     """
     if not is_loopback(host) and not allow_network:
         raise InvalidRequestError(
-            f"{host} is not an address of this machine alone. With --allow-network it is used:"
-            " then everyone who can reach the port and has the token can run your agents as you,"
-            " and the token and all answers travel unencrypted."
+            f"Other machines may reach the address {host!r}. To use it all the same, add"
+            " --allow-network. Then everyone who can reach the port and has the token can run your"
+            " agents as you, and the token and all answers travel unencrypted."
         )
     token_path = config_path(environ).parent / _TOKEN_FILE
     token = read_token(token_path)

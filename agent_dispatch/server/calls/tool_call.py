@@ -182,7 +182,7 @@ class ToolCall(Generic[ParamsT]):
 
     @cached_property
     def _key(self) -> bytes:
-        """The same for calls that ask for the same."""
+        """The same for identical calls."""
         _, text = encode(self.params)
         return hashlib.blake2b(f"{self.tool.name} {text}".encode(), digest_size=32).digest()
 

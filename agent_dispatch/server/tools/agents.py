@@ -93,7 +93,7 @@ async def list_agents(
 async def inspect_agent(
     service: Service, params: InspectAgentParams, _on_progress: OnProgress
 ) -> AgentDetails:
-    """Show one agent in full; `preview_lines` out of range is brought into range."""
+    """Show one agent in full; out of range, `preview_lines` becomes the nearest limit."""
     lines = min(max(params.preview_lines, 0), MAX_PREVIEW_LINES)
     details = await service.agents.inspect(params.name, lines)
     if len(text := details.instructions or "") > MAX_INSTRUCTIONS_CHARS:

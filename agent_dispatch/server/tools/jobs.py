@@ -122,7 +122,7 @@ def _wait_at_most(params: DispatchWaitParams, patience_s: float) -> DispatchWait
 async def dispatch_send(
     service: Service, params: DispatchSendParams, _on_progress: OnProgress
 ) -> Sent:
-    """Send a message to a running agent; that it cannot be delivered is an answer too."""
+    """Send a message to a running agent; if it cannot be delivered, the answer says so."""
     sending = await service.jobs.send(params.job_id, params.message)
     step = sending.next_step
     return Sent(
@@ -137,7 +137,7 @@ async def dispatch_send(
 async def dispatch_cancel(
     service: Service, params: DispatchCancelParams, _on_progress: OnProgress
 ) -> Cancellation:
-    """End a job; that there is none is an answer too."""
+    """End a job; if there is none, the answer says so."""
     outcome = await service.jobs.cancel(params.job_id, keep=params.keep)
     job_id = await service.jobs.shown_id(params.job_id)
     return Cancellation(job_id=job_id, outcome=outcome, hint=_HINTS.get(outcome))
@@ -146,7 +146,7 @@ async def dispatch_cancel(
 async def dispatch_jobs(
     service: Service, params: DispatchJobsParams, _on_progress: OnProgress
 ) -> WithWarnings:
-    """List the newest jobs; a limit out of range is brought into range."""
+    """List the newest jobs; a limit that is out of range becomes the nearest one in range."""
     limit = min(max(params.limit, 1), MAX_LISTED)
     listing = await service.jobs.newest(status_named(params.status), limit, mine=params.mine)
     return WithWarnings([short_row(row) for row in listing.jobs], listing.warnings)

@@ -58,7 +58,7 @@ class Tool(Generic[ParamsT]):
     run_granted: Run[ParamsT] | None = None
     """Does the same as `run`, after a user has agreed that it gives an agent more rights."""
     wait_at_most: Callable[[ParamsT, float], ParamsT] | None = None
-    """Limits the wait that the arguments ask for to a number of seconds."""
+    """Shortens the wait in the arguments to at most this many seconds."""
     large_answers: bool = False
     """The client should show answers of up to `LARGE_ANSWER_CHARS` whole."""
 
