@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.census import Census
-from tests.remote.machine import Machine
+from tests.remote.machine import Machine, Program
 
 LEASE_S = 6.0
 SETTLE_S = 15.0
@@ -91,7 +91,7 @@ class Run:
         self.place = place
         self.problems: list[str] = []
         self.was_killed = False
-        self.client: subprocess.Popen[str] | None = None
+        self.client: Program | None = None
 
     def links(self) -> list[tuple[int, int]]:
         """Return the pids of all cables so far, each with that of its command."""
@@ -144,11 +144,11 @@ class Run:
             self.client.communicate()
             return -1, None
         try:
-            return self.client.returncode, json.loads(out)
+            return self.client.wait(), json.loads(out)
         except ValueError:
             if not self.was_killed:
                 self.problems.append(f"{argv[0]} printed no JSON: {out[-200:]!r} {err[-500:]!r}")
-            return self.client.returncode, None
+            return self.client.wait(), None
 
     def _expect(self, result: Any, number: int, starts: int) -> None:
         """Check one answer, and that no dispatch started two agents."""

@@ -11,20 +11,28 @@ from pathlib import Path
 import pytest
 
 from agent_dispatch import __version__
+from tests import warm
 from tests.cli.support import JOB_ID, World
 
 HEAVY = {"trio", "mcp", "pydantic", "anyio", "asyncio", "cyclopts", "rich", "attrs", "subprocess"}
 
 
 def call(
-    world: World, *argv: str, python: Sequence[str] = (), stdout: int | None = subprocess.PIPE
-) -> subprocess.CompletedProcess[str]:
+    world: World, *argv: str, stdout: int = subprocess.PIPE
+) -> "subprocess.CompletedProcess[str]":
+    program = warm.begin("agent_dispatch", *argv, env=world.environ, stdout=stdout)
+    out, err = program.communicate(timeout=60)
+    return subprocess.CompletedProcess(argv, program.wait(), out, err)
+
+
+def new_python(
+    world: World, *argv: str, options: Sequence[str] = ()
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, *python, "-m", "agent_dispatch", *argv],
+        [sys.executable, *options, "-m", "agent_dispatch", *argv],
         env=world.environ,
         stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=60,
     )
@@ -32,7 +40,7 @@ def call(
 
 def imports(world: World, *argv: str) -> set[str]:
     """The top-level packages that a command line imports."""
-    report = call(world, *argv, python=["-X", "importtime"]).stderr
+    report = new_python(world, *argv, options=["-X", "importtime"]).stderr
     names = {line.rpartition("|")[2].strip() for line in report.splitlines() if "|" in line}
     return {name.partition(".")[0] for name in names}
 
@@ -157,25 +165,15 @@ class Hanging:
     """A run whose agent never answers, once it is known to be at work."""
 
     def __init__(self, kind: str, *argv: str, ignoring: Sequence[signal.Signals] = ()) -> None:
-        def ignore() -> None:
-            for signum in ignoring:
-                signal.signal(signum, signal.SIG_IGN)
-
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cli.hanging", kind, *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=ignore,
-        )
+        environ = {"PATH": "/usr/bin:/bin"}
+        self.process = warm.begin("tests.cli.hanging", kind, *argv, env=environ, ignoring=ignoring)
         assert self.process.stderr is not None
-        assert "working" in self.process.stderr.readline()
+        assert b"working" in self.process.stderr.readline()
 
     def end(self) -> tuple[int, str, str]:
         """Status, stdout and stderr."""
         out, err = self.process.communicate(timeout=20)
-        return self.process.returncode, out, err
+        return self.process.wait(), out, err
 
 
 @pytest.mark.parametrize(
@@ -203,7 +201,7 @@ def test_a_second_ctrl_c_leaves_at_once() -> None:
     run = Hanging("stubborn", "run", "infra", "x")
     run.process.send_signal(signal.SIGINT)
     assert run.process.stderr is not None
-    assert "second signal" in run.process.stderr.readline()
+    assert b"second signal" in run.process.stderr.readline()
     run.process.send_signal(signal.SIGINT)
     returned, _, err = run.end()
     assert returned == 130
@@ -220,9 +218,9 @@ def test_under_nohup_a_hangup_ends_nothing() -> None:
 @pytest.mark.parametrize("command", ["init", "run", "wait"])
 def test_help_is_whole_without_docstrings(world: World, command: str) -> None:
     usual = call(world, command, "--help")
-    stripped = call(world, command, "--help", python=["-OO"])
+    stripped = new_python(world, command, "--help", options=["-OO"])
     assert (stripped.returncode, stripped.stdout) == (0, usual.stdout)
-    assert call(world, "--help", python=["-OO"]).stdout == call(world, "--help").stdout
+    assert new_python(world, "--help", options=["-OO"]).stdout == call(world, "--help").stdout
 
 
 MISTYPED = [

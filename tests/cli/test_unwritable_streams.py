@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +15,10 @@ from agent_dispatch.jobs import record
 from agent_dispatch.jobs.record_files import Claim
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import DispatchResult, ErrorType
+from tests import warm
 from tests.cli.support import World
 from tests.jobs.support import DONE, end, ended, running
+from tests.warm import WarmProgram
 
 HINTED = DispatchResult(agent="infra", success=True, result="Three pods", hint="Look again.")
 
@@ -65,22 +66,15 @@ def opened(make: Callable[[], int]) -> Iterator[int]:
         os.close(fd)
 
 
-def program(world: World, *argv: str, stdout: int, stderr: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "agent_dispatch", *argv],
-        env=world.environ,
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        text=True,
-    )
+def program(world: World, *argv: str, stdout: int, stderr: int) -> WarmProgram:
+    return warm.begin("agent_dispatch", *argv, env=world.environ, stdout=stdout, stderr=stderr)
 
 
 def call(world: World, *argv: str, stderr: int) -> tuple[int, str]:
     """Status and stdout."""
     process = program(world, *argv, stdout=subprocess.PIPE, stderr=stderr)
     out, _ = process.communicate(timeout=60)
-    return process.returncode, out
+    return process.wait(), out
 
 
 def report(store: JobStore, claim: Claim, *lines: str) -> None:
@@ -148,10 +142,10 @@ def test_a_wait_goes_on_when_its_progress_cannot_be_written(
         )
         # It is known to watch once its twin has printed the first line.
         assert follower.stdout is not None
-        assert follower.stdout.readline() == "Reading\n"
+        assert follower.stdout.readline() == b"Reading\n"
         report(store, claim, "Reading", "Writing")
         # What comes while it follows is told with the time of day.
-        assert follower.stdout.readline()[8:] == "  Writing\n"
+        assert follower.stdout.readline()[8:] == b"  Writing\n"
         end(store, claim, DONE)
         assert (waiting.communicate(timeout=60)[0], waiting.returncode) == ("Three pods\n", 0)
         follower.communicate(timeout=60)

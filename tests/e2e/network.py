@@ -19,6 +19,12 @@ class Place:
     prefix: tuple[str, ...] = ()
     pass_fds: tuple[int, ...] = ()
 
+    @property
+    def namespaces(self) -> tuple[int, ...]:
+        """The descriptors in the order in which a program enters their namespaces."""
+        # The user namespace comes first, because it allows entering the other one.
+        return self.pass_fds[::-1]
+
 
 class Network:
     """Either a loopback-only network namespace, or the loopback of this machine."""

@@ -99,8 +99,16 @@ class World(Census):
         return [sys.executable, "-m", "agent_dispatch", *arguments]
 
     async def product(self, *arguments: str, stdin: str = "") -> Finished:
-        """Run one command of the product to its end."""
-        return await self.run(*self.product_command(*arguments), stdin=stdin)
+        """Run one command of the product to its end, in a fork of a warm process."""
+        done = await warm.run(
+            "agent_dispatch",
+            *arguments,
+            env=self.environ,
+            cwd=self.home,
+            stdin=stdin.encode(),
+            namespaces=self._place.namespaces,
+        )
+        return Finished(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[McpClient]:
@@ -112,8 +120,7 @@ class World(Census):
             stderr=None,
             cwd=self.home,
             env=self.environ,
-            prefix=self._place.prefix,
-            pass_fds=self._place.pass_fds,
+            namespaces=self._place.namespaces,
         )
         try:
             client = McpClient(process)

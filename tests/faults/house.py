@@ -12,11 +12,12 @@ import trio
 from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.jobs.waiting import wait_until_over
 from agent_dispatch.model.job import Job, JobStatus
+from tests import warm
 from tests.census import Census
 from tests.claude.trees import PRELUDE
 from tests.e2e.mcp_client import McpClient
 from tests.run.stage import CLAUDE
-from tests.warm import WarmProcess, start
+from tests.warm import WarmProcess
 
 PRODUCT = (sys.executable, "-P", "-m", "agent_dispatch")
 """The product's command line, without arguments."""
@@ -70,7 +71,7 @@ class House(Census):
         """
         process: trio.Process | WarmProcess
         if not prefix:
-            process = start(
+            process = warm.start(
                 "agent_dispatch",
                 "serve",
                 stderr=None,
@@ -99,10 +100,8 @@ class House(Census):
 
     async def command(self, *arguments: str) -> str:
         """The stdout of a command of the product."""
-        done = await trio.run_process(
-            [*PRODUCT, *arguments], capture_stdout=True, env=self.environ, check=False
-        )
-        return done.stdout.decode()
+        done = await warm.run("agent_dispatch", *arguments, env=self.environ)
+        return done.stdout
 
     def agents(self) -> list[int]:
         """The living processes of the scripted claude, with those that it forked."""

@@ -20,7 +20,7 @@ from agent_dispatch.jobs.store import JobStore
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import JobStatus
 from tests.e2e.mcp_client import McpClient
-from tests.faults.house import House
+from tests.faults.house import PRODUCT, House
 from tests.jobs.support import running
 
 FILLING = """
@@ -48,6 +48,13 @@ def mount_jobs(house: House, *options: str) -> None:
     house.jobs.mkdir(mode=0o700, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", ",".join(["size=1m", "mode=700", *options])]
     subprocess.run([*command, "none", house.jobs], check=True)
+
+
+async def listed(house: House) -> Any:
+    """Run `jobs`: as a new Python, because there is no warm process in these namespaces."""
+    command = [*PRODUCT, "jobs", "--json"]
+    done = await trio.run_process(command, capture_stdout=True, env=house.environ, check=False)
+    return json.loads(done.stdout)
 
 
 async def make_read_only(house: House) -> None:
@@ -125,7 +132,7 @@ async def take_the_right_to_write(directory: Path) -> None:
         job_id = result["job_id"]
         assert (await server.call("dispatch_status", job_id=job_id))["status"] == "done"
         assert (await server.call("fetch_result", ref=job_id))["result"] == "fine"
-        [row] = json.loads(await house.command("jobs", "--json"))
+        [row] = await listed(house)
         assert row["id"] == job_id
     assert started.read_text() == "started\n"
     await house.nothing_left(within_s=3)

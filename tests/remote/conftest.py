@@ -2,16 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.machine import Machine
+from tests.remote.machine import Machine, WarmMachine
 
 
 @pytest.fixture
 def gpu(tmp_path: Path) -> Machine:
-    machine = Machine(tmp_path / "gpu")
+    machine = WarmMachine(tmp_path / "gpu")
     machine.project("train")
     return machine
 
 
 @pytest.fixture
 def laptop(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "laptop")
+    return WarmMachine(tmp_path / "laptop")

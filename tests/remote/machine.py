@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from agent_dispatch.jobs.ids import IdSource
+from tests import warm
+from tests.warm import WarmProgram
 
 FAKE_CLAUDE = Path(__file__).with_name("fake_claude.py")
 PATIENCE_S = 30.0
 NONCE = "0123456789abcdef"
+Program = subprocess.Popen[str] | WarmProgram
+"""A command of agent-dispatch that was started."""
 
 
 class Machine:
@@ -49,43 +53,47 @@ class Machine:
         """Return the command line of agent-dispatch on this machine."""
         return [str(self.program), *argv]
 
-    def cli(
-        self, *argv: str, check: bool = True, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end."""
-        done = subprocess.run(
-            self.command(*argv),
-            env={**self.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=3 * PATIENCE_S,
-            check=False,
-        )
-        assert not check or done.returncode == 0, (argv, done.stdout, done.stderr)
-        return done
-
-    def answer(self, *argv: str, check: bool = True) -> Any:
-        """Run one command and read its JSON."""
-        return json.loads(self.cli(*argv, "--json", check=check).stdout)
-
-    def start(self, *argv: str) -> "subprocess.Popen[str]":
+    def start(self, *argv: str, **environ: str) -> Program:
         """Start one command."""
         return subprocess.Popen(
             self.command(*argv),
-            env=self.environ,
+            env={**self.environ, **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
+    def cli(
+        self, *argv: str, check: bool = True, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        program = self.start(*argv, **environ)
+        try:
+            out, err = program.communicate(timeout=3 * PATIENCE_S)
+        finally:
+            program.kill()
+        status = program.wait()
+        assert not check or status == 0, (argv, out, err)
+        return subprocess.CompletedProcess(argv, status, out, err)
+
+    def answer(self, *argv: str, check: bool = True) -> Any:
+        """Run one command and read its JSON."""
+        return json.loads(self.cli(*argv, "--json", check=check).stdout)
+
     def project(self, name: str) -> Path:
-        """Make a project, and register it as an agent of that name."""
+        """Make a project, and add it to the configuration as an agent of that name."""
         directory = self.home / "projects" / name
         directory.mkdir(parents=True)
-        self.cli("add", name, str(directory))
+        self.configure(f"agents.{name}", f'directory = "{directory}"')
         return directory
+
+    def configure(self, table: str, *lines: str) -> None:
+        """Add a table to the configuration, as a person with an editor does."""
+        self.config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.config.touch(mode=0o600)
+        with self.config.open("a") as file:
+            file.write("\n".join(["", f"[{table}]", *lines, ""]))
 
     def reach(
         self,
@@ -100,15 +108,14 @@ class Machine:
         The relay is started by the command `through`, if there is one.
         """
         relay = ["env", "-i", *(f"{key}={value}" for key, value in other.environ.items())]
-        lease = () if not lease_seconds else ("--lease-seconds", str(lease_seconds))
-        self.cli("hosts", "add", name, *lease, "--exec", "--", *through, *relay)
+        lease = [f"lease_seconds = {lease_seconds}"] if lease_seconds else []
+        # JSON's list of texts is TOML's too.
+        self.configure(f"hosts.{name}", f"exec = {json.dumps([*through, *relay])}", *lease)
 
     def link(self, name: str, host: str, agent: str = "") -> None:
         """Add an agent of a host to the configuration, without asking the host."""
-        with self.config.open("a") as file:
-            file.write(f'\n[agents.{name}]\nhost = "{host}"\n')
-            if agent:
-                file.write(f'agent = "{agent}"\n')
+        other = [f'agent = "{agent}"'] if agent else []
+        self.configure(f"agents.{name}", f'host = "{host}"', *other)
 
     @property
     def starts(self) -> list[int]:
@@ -127,6 +134,27 @@ class Machine:
     def wait_until_quiet(self) -> None:
         """Wait until none runs."""
         wait_for(lambda: not self.running())
+
+
+class WarmMachine(Machine):
+    """A machine whose commands are forked from a process that has imported everything.
+
+    What is started over a relay is a new Python still.
+    """
+
+    def start(self, *argv: str, **environ: str) -> WarmProgram:
+        """Start one command."""
+        return warm.begin(
+            "agent_dispatch",
+            *argv,
+            env={**self.environ, **environ},
+            program=self.program,
+            namespaces=self.namespaces(),
+        )
+
+    def namespaces(self) -> Sequence[int]:
+        """Return descriptors of what a command enters first."""
+        return ()
 
 
 def _is_claude(pid: int) -> bool:
@@ -150,7 +178,7 @@ _ids = IdSource()
 class Caller:
     """A caller that exchanges frames with a stub."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: WarmProgram) -> None:
         """Talk with `process`."""
         self.process = process
         assert process.stdin is not None
@@ -214,11 +242,13 @@ def calling(
     **environ: str,
 ) -> Iterator[Caller]:
     """Start a stub and say hello to it."""
-    process = subprocess.Popen(
-        [str(machine.program), *argv],
+    process = warm.begin(
+        "agent_dispatch",
+        *argv,
         env={**machine.environ, **environ},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stderr=2,
+        program=machine.program,
     )
     try:
         caller = Caller(process)

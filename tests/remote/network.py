@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from tests.remote.machine import Machine, wait_for
+from tests.remote.machine import WarmMachine, wait_for
 
 _ENTER = 'mount --bind "$1" /etc/passwd && shift && exec "$@"'
 
@@ -44,7 +44,7 @@ def _run(*argv: str) -> None:
     subprocess.run(argv, check=True, capture_output=True, text=True)
 
 
-class NetworkedMachine(Machine):
+class NetworkedMachine(WarmMachine):
     """A machine that is reached over the network, by ssh."""
 
     def __init__(self, home: Path, namespace: str, address: str, shell: str = "/bin/sh") -> None:
@@ -55,6 +55,7 @@ class NetworkedMachine(Machine):
         self.passwd = home.with_name(f"{home.name}.passwd")
         self.set_shell(shell)
         self.sshd: subprocess.Popen[bytes] | None = None
+        self._namespaces: list[int] = []
 
     def set_shell(self, shell: str) -> None:
         """Give root this login shell."""
@@ -70,9 +71,24 @@ class NetworkedMachine(Machine):
         enter = ["sh", "-c", _ENTER, "sh", str(self.passwd)]
         return ["ip", "netns", "exec", self.namespace, *enter]
 
-    def command(self, *argv: str) -> list[str]:
-        """Return the command line of agent-dispatch on this machine."""
-        return [*self.entering, *super().command(*argv)]
+    def namespaces(self) -> Sequence[int]:
+        """Return descriptors of its network and of its mounts."""
+        if not self._namespaces:
+            pipe = subprocess.PIPE
+            with subprocess.Popen([*self.entering, "cat"], stdin=pipe, stdout=pipe) as inside:
+                assert inside.stdin is not None
+                assert inside.stdout is not None
+                inside.stdin.write(b"it runs\n")
+                inside.stdin.flush()
+                inside.stdout.readline()
+                place = Path(f"/proc/{inside.pid}/ns")
+                self._namespaces = [os.open(place / name, os.O_RDONLY) for name in ("net", "mnt")]
+        return self._namespaces
+
+    def leave(self) -> None:
+        """Let go of its namespaces."""
+        while self._namespaces:
+            os.close(self._namespaces.pop())
 
     def start_sshd(self) -> None:
         """Let others in."""
@@ -182,6 +198,7 @@ class Network:
         """Kill all processes on the machines, and remove the network."""
         for machine in self._machines:
             machine.crash()
+            machine.leave()
             subprocess.run(["ip", "netns", "del", machine.namespace], check=False)
         subprocess.run(["ip", "netns", "del", self._hub], check=False)
 

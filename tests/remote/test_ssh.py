@@ -30,8 +30,8 @@ class World:
 
     def link(self, lease_seconds: float = 0) -> None:
         """Add the host and its agent to the configuration of the laptop."""
-        lease = ("--lease-seconds", str(lease_seconds)) if lease_seconds else ()
-        self.laptop.cli("hosts", "add", "gpu", *lease)
+        lease = [f"lease_seconds = {lease_seconds}"] if lease_seconds else []
+        self.laptop.configure("hosts.gpu", 'ssh = "gpu"', *lease)
         self.laptop.link("train", "gpu")
 
 
@@ -136,7 +136,6 @@ def test_killing_the_caller_ends_its_call_at_once(world: World) -> None:
     world.link()
     caller = world.laptop.start("run", "train", "sleep=60")
     world.gpu.wait_until_started()
-    # The programs before it on the command line have replaced themselves with it.
     os.kill(caller.pid, signal.SIGKILL)
     began = time.monotonic()
     world.gpu.wait_until_quiet()
