@@ -6,9 +6,14 @@ propagates. The message of an error says what happened; its next steps say what 
 
 from collections.abc import Iterable
 
+import msgspec
+
 from agent_dispatch.model.names import did_you_mean
 from agent_dispatch.model.next_step import NextStep, StepKind, run
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not the expected JSON. Neither of the last two, bytes that
+are not UTF-8 and deep nesting, is a `DecodeError`."""
 _SHOWN_CHARS = 100
 """The longest name of an agent."""
 

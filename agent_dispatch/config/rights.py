@@ -21,6 +21,7 @@ from agent_dispatch.core.agents.rights import (
     widened,
     widened_by_adding,
 )
+from agent_dispatch.errors import NOT_JSON
 from agent_dispatch.files import NOT_A_FILE, open_private, opened_regular, read_all, write_all
 from agent_dispatch.model.config import AgentConfig, Config, Settings
 from agent_dispatch.model.rights import RIGHTS_KEYS, ChangedBy, Rights, RightsChange
@@ -167,7 +168,7 @@ class RightsLog:
             raise
         found: list[RightsChange] = []
         for text in content.split(b"\n"):
-            with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            with suppress(*NOT_JSON):
                 line = _LINE.decode(text)
                 if line.agent == agent:
                     found.append(

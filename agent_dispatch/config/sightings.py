@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from agent_dispatch.config.paths import jobs_path
+from agent_dispatch.errors import NOT_JSON
 from agent_dispatch.files import make_private_directory, read_regular, replace_durably
 
 _MAX_BYTES = 4 * 1024 * 1024
@@ -47,7 +48,7 @@ class Sightings:
 
     def host(self, name: str) -> HostSeen:
         """Return what is known about a host; nothing if it has never answered."""
-        with suppress(OSError, msgspec.DecodeError):
+        with suppress(OSError, *NOT_JSON):
             content, _ = read_regular(str(self._directory / f"{name}.json"), _MAX_BYTES)
             return msgspec.json.decode(content, type=HostSeen)
         return HostSeen()

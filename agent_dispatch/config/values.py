@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from agent_dispatch.core.text import SURROGATE
+from agent_dispatch.errors import NOT_JSON
 from agent_dispatch.model.config import GroupMember
 
 NAME_RULE = "letters, digits, hyphens and underscores, not starting with a hyphen, at most 100"
@@ -185,7 +186,7 @@ def parse_tools(text: str) -> list[str]:
     if text.strip().startswith("["):
         try:
             return read_tools(msgspec.json.decode(text, type=list[str]))
-        except msgspec.DecodeError as error:
+        except NOT_JSON as error:
             raise BadValueError(
                 f"it starts with '[' but is not a JSON array of texts: {error}."
                 ' Write it as "Bash,Read", or as ["Bash", "Read"]'
@@ -290,8 +291,8 @@ def parse_check(text: str) -> list[str] | None:
     """Parse a command that is split like in a shell, or a JSON array; no shell runs it."""
     if text.strip().startswith("["):
         try:
-            return read_check(msgspec.json.decode(text))
-        except msgspec.DecodeError as error:
+            return read_check(msgspec.json.decode(text, type=list[str]))
+        except NOT_JSON as error:
             raise BadValueError(
                 f"it starts with '[' but is not a JSON array of texts: {error}"
             ) from error

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import msgspec
 
+from agent_dispatch.errors import NOT_JSON
 from agent_dispatch.files import (
     Disk,
     make_private_directory,
@@ -100,7 +101,7 @@ class LateAnswers:
         if question.answer is not Verdict.UNANSWERED or not re.fullmatch(_QUESTION_ID, question.id):
             return question
         with (
-            suppress(OSError, msgspec.DecodeError),
+            suppress(OSError, *NOT_JSON),
             opened_regular(self._path(job_id, question.id), self._disk) as (fd, _),
         ):
             answered = _PAST.decode(read_all(fd, _MAX_BYTES, self._disk))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.errors import NOT_JSON, InvalidRequestError
 from agent_dispatch.file_locks import LockHeldError, lock_within
 from agent_dispatch.files import (
     NOT_A_FILE,
@@ -143,7 +143,7 @@ def _read_range(fd: int, begin: int, end: int, disk: Disk) -> bytes:
 def _decode(line: bytes) -> Mail | None:
     try:
         mail = _MAIL.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
     # Copied, because a Raw keeps the whole buffer in memory.
     return msgspec.structs.replace(mail, body=mail.body.copy())

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from agent_dispatch.core.text import scrubbed
+from agent_dispatch.errors import NOT_JSON
 from agent_dispatch.model.dispatch import ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobSummary, summarise
 from agent_dispatch.model.next_step import NextStep
@@ -74,7 +75,7 @@ def decode_record(content: bytes | bytearray, job_id: str) -> Job:
         job = _JOB.decode(content)
     except msgspec.ValidationError:
         job = _decode_leniently(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise CorruptRecordError(f"it is not JSON ({error})") from error
     if job.id != job_id:
         raise CorruptRecordError(f"it is wrongly named; it says that it is job {job.id[:40]!r}")
@@ -85,7 +86,7 @@ def decode_unknown(content: bytes | bytearray) -> dict[str, msgspec.Raw]:
     """Fields of a record that no `Job` has; empty if it cannot be read."""
     try:
         fields = _FIELDS.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return {}
     # Copied, because a Raw keeps the whole buffer in memory.
     return {name: raw.copy() for name, raw in fields.items() if name not in _KNOWN}
@@ -98,7 +99,7 @@ def decode_head(head: bytes | bytearray) -> JobSummary | None:
         return None
     try:
         return _SUMMARY.decode(line[len(_HEAD) : -1])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 
@@ -113,7 +114,7 @@ def _decode_leniently(content: bytes | bytearray) -> Job:
         if isinstance(fields.get("result"), dict):
             fields["result"] = _lenient_result(fields["result"])
         return msgspec.convert(_known_reason(fields), Job)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise CorruptRecordError(f"it is not a job ({error})") from error
 
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import msgspec
 
-from agent_dispatch.errors import InvalidRequestError
+from agent_dispatch.errors import NOT_JSON, InvalidRequestError
 from agent_dispatch.file_locks import LockHeldError, lock_within
 from agent_dispatch.files import (
     DISK,
@@ -218,7 +218,7 @@ class Submissions:
 def _decode(content: bytes) -> Submission | None:
     try:
         return msgspec.json.decode(content, type=Submission)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return None
 
 

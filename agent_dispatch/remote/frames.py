@@ -23,6 +23,8 @@ from typing import Any
 
 import msgspec
 
+from agent_dispatch.errors import NOT_JSON
+
 PROTOCOL = 1
 OLDEST_PROTOCOL = 1
 MAX_LINE_BYTES = 1024 * 1024
@@ -221,10 +223,10 @@ def decode(line: bytes | bytearray) -> AnyFrame:
     """
     try:
         return _DECODER.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         n = 0
         # A line that is not even JSON belongs to no request.
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        with contextlib.suppress(*NOT_JSON):
             n = msgspec.json.decode(line, type=_Numbered).n
         raise BadFrameError(f"not a frame that this version knows: {error}", n) from error
 

@@ -8,6 +8,7 @@ import re
 
 import msgspec
 
+from agent_dispatch.errors import NOT_JSON
 from agent_dispatch.remote.frames import OLDEST_PROTOCOL, PROTOCOL, Hello, encode
 
 _GREETING = b"ADR1"
@@ -65,7 +66,7 @@ class Greeting:
             return
         try:
             self.hello = msgspec.json.decode(found[1], type=Hello)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             self.has_failed = True
         else:
             self.rest = bytes(self._seen[found.end() :])

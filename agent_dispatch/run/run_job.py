@@ -19,7 +19,7 @@ from agent_dispatch.claude.child import Child
 from agent_dispatch.core.masking import mask
 from agent_dispatch.core.outcome.refusal import refused, refused_by
 from agent_dispatch.core.stream.progress_text import started_line, with_agent
-from agent_dispatch.errors import DispatchError
+from agent_dispatch.errors import NOT_JSON, DispatchError
 from agent_dispatch.jobs.mailbox import Mail
 from agent_dispatch.jobs.owner import OnMail, Ownership
 from agent_dispatch.jobs.store import Finished
@@ -84,7 +84,7 @@ class JobRun:
 
     def take_mail(self, mail: Mail) -> None:
         """Do what mail asks for; the replies go into the job's record (`Ownership.note`)."""
-        with suppress(msgspec.DecodeError):  # The body is from another version.
+        with suppress(*NOT_JSON):  # The body is from another version.
             if mail.kind == ANSWER_MAIL:
                 self.questions.take_answer(msgspec.json.decode(mail.body, type=Answer))
             elif mail.kind == MESSAGE_MAIL:

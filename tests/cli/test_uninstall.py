@@ -122,9 +122,12 @@ def test_where_nothing_was_installed_nothing_is_made(world: World) -> None:
     assert not world.config.parent.exists()
 
 
-def test_a_broken_record_is_told_before_anything_is_written(installed: World) -> None:
+@pytest.mark.parametrize("content", [b"{", b'{"written":[{"client":"\xff"}]}'])
+def test_a_broken_record_is_told_before_anything_is_written(
+    installed: World, content: bytes
+) -> None:
     record = installed.config.parent / "installed.json"
-    record.write_text("{")
+    record.write_bytes(content)
     before = installed.claude_config.read_bytes()
     path = installed.home / SAMPLES["cursor"][0]
     path.parent.mkdir()

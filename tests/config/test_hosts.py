@@ -99,6 +99,9 @@ def test_a_remote_agent_is_listed_as_it_was_seen_last(registry: Registry) -> Non
     seen.note("gpu", {"train": AgentSeen(healthy=False, problem="its directory is missing")})
     [row] = registry.list_agents()
     assert (row.healthy, row.problem) == (False, "its directory is missing")
+    [file] = registry.path.parent.rglob("gpu.json")
+    file.write_bytes(b'{"agents":{"train":{"problem":"\xff"}}}')
+    assert registry.list_agents() == [never_seen]
 
 
 def test_hosts_are_added_listed_and_removed(registry: Registry) -> None:

@@ -216,7 +216,9 @@ def test_a_person_sets_the_command_that_verifies(
     assert registry.inspect_agent("a").verify is None
 
 
-@pytest.mark.parametrize("text", ["make 'test", '["make", 7]', '["make"', "''"])
+@pytest.mark.parametrize(
+    "text", ["make 'test", '["make", 7]', '["make"', "''", '["make", ' + "[" * 5000]
+)
 def test_a_command_that_cannot_be_read_is_refused(text: str, config: Path, project: str) -> None:
     registry = registry_at(config)
     add_agent(registry, "a", project)

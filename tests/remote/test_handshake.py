@@ -24,11 +24,12 @@ def test_endless_noise_is_not_a_greeting() -> None:
     assert found.has_failed
 
 
-def test_a_greeting_that_cannot_be_read_has_failed() -> None:
+@pytest.mark.parametrize("said", [b"{broken", b'{"version":"\xff"}', b'{"new":' + b"[" * 50_000])
+def test_a_greeting_that_cannot_be_read_has_failed(said: bytes) -> None:
     found = Greeting("abc")
-    found.feed(b"\nADR1 abc {broken\n")
+    found.feed(b"\nADR1 abc " + said + b"\n")
     assert found.has_failed
-    assert found.noise == "ADR1 abc {broken"
+    assert found.noise == f"ADR1 abc {said.decode(errors='replace')}"
 
 
 @pytest.mark.parametrize(

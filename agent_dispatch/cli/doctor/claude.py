@@ -19,6 +19,7 @@ from agent_dispatch.cli.setup.claude_cli import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.core.outcome.report import StartFailure
+from agent_dispatch.errors import NOT_JSON
 
 TESTED_VERSION = (2, 1, 330)
 OLDEST_VERSION = (2, 1, 121)
@@ -84,7 +85,7 @@ def _dotted(version: tuple[int, ...]) -> str:
 def _check_login(answer: Answer, claude: str) -> Check:
     try:
         status = msgspec.json.decode(answer.stdout, type=dict[str, object])
-    except msgspec.DecodeError:
+    except NOT_JSON:
         status = {}
     logged_in = status.get("loggedIn")
     if logged_in is True:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from agent_dispatch.errors import NOT_JSON
+
 _WITHIN_S = 10.0
 _LEAVE_S = 2.0
 _LOOK_EVERY_S = 0.01
@@ -104,7 +106,7 @@ def _tools_in(line: bytes) -> int | None:
         if message["id"] != _TOOLS_ID:
             return None
         return len(message["result"]["tools"])
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (*NOT_JSON, KeyError, TypeError):
         return None
 
 

@@ -38,7 +38,7 @@ from agent_dispatch.cli.setup.temporary_environments import (
 )
 from agent_dispatch.cli.shell import Shell
 from agent_dispatch.config.project.claude_settings import claude_folder
-from agent_dispatch.errors import ConfigError
+from agent_dispatch.errors import NOT_JSON, ConfigError
 
 _INIT = "agent-dispatch init"
 _MAX_BYTES = 4 * 1024 * 1024
@@ -254,6 +254,6 @@ def _read(file: Path) -> Mapping[str, object]:
     try:
         with file.open("rb") as opened:
             return msgspec.json.decode(opened.read(_MAX_BYTES), type=dict[str, object])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *NOT_JSON):
         # Most files do not exist, and Claude Code ignores one that it cannot read.
         return {}

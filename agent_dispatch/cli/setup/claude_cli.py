@@ -20,7 +20,7 @@ import msgspec
 from agent_dispatch.claude.find_claude import is_on_path
 from agent_dispatch.config.project.claude_settings import claude_config_path
 from agent_dispatch.core.outcome.report import StartFailure
-from agent_dispatch.errors import DispatchError
+from agent_dispatch.errors import NOT_JSON, DispatchError
 
 INSTALL_COMMAND = "npm install -g @anthropic-ai/claude-code"
 
@@ -134,7 +134,7 @@ def read_claude_config(environ: Mapping[str, str]) -> dict[str, object]:
         return {}
     except OSError as error:
         raise ClaudeConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise ClaudeConfigError(
             f"{path} is not a JSON object ({error}). Claude Code keeps backups of it in"
             f" {path.parent / '.claude' / 'backups'}; restore one, or run `claude`, which says how"

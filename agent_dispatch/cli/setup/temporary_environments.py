@@ -22,6 +22,7 @@ import msgspec
 
 from agent_dispatch.cli.setup.registration import SERVER_NAME, command_words, wanted_registration
 from agent_dispatch.cli.shell import Shell
+from agent_dispatch.errors import NOT_JSON
 
 _PACKAGE = "agent_dispatch"
 _UV_FOLDER = re.compile(r"(?:archive|builds|environments)-v\d+")
@@ -80,7 +81,7 @@ def source_of_this() -> str | None:
     try:
         text = next((dist.read_text("direct_url.json") for dist in ours if dist is not None), None)
         return None if text is None else source_of(msgspec.json.decode(text, type=Origin))
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent_dispatch.errors import ConfigError
+from agent_dispatch.errors import NOT_JSON, ConfigError
 from agent_dispatch.file_locks import LockHeldError, locked
 from agent_dispatch.files import make_private_directory, read_regular, replace_durably
 
@@ -62,7 +62,7 @@ def read_record(config: Path) -> Record | None:
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise ConfigError(
             f"{path} cannot be read: {error}. Remove it to look everywhere."
         ) from error

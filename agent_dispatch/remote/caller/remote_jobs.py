@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import msgspec
 
+from agent_dispatch.errors import NOT_JSON
 from agent_dispatch.files import (
     make_private_directory,
     names_in,
@@ -98,7 +99,7 @@ class RemoteJobs:
         """Return the record of a job, or None."""
         if not is_job_id(job_id):
             return None
-        with suppress(OSError, msgspec.DecodeError):
+        with suppress(OSError, *NOT_JSON):
             content, _ = read_regular(self._path(job_id), _MAX_BYTES)
             return msgspec.json.decode(content, type=RemoteJob)
         return None
