@@ -34,7 +34,7 @@ class LockHeldError(Exception):
         """Its process id, where it is known."""
 
 
-def take_lock(fd: int, disk: Disk = DISK) -> bool:
+def take_lock(fd: int, disk: Disk) -> bool:
     """Lock an open file without waiting; False if another process holds its lock."""
     try:
         disk.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,7 +43,7 @@ def take_lock(fd: int, disk: Disk = DISK) -> bool:
     return True
 
 
-def is_in_place(fd: int, path: str, disk: Disk = DISK) -> bool:
+def is_in_place(fd: int, path: str, disk: Disk) -> bool:
     """Whether `path` still names this open file."""
     try:
         return os.path.samestat(disk.fstat(fd), disk.lstat(path))

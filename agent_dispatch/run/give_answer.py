@@ -48,9 +48,9 @@ async def give_answer(
     job_id: str,
     verdict: Verdict,
     by: AnsweredBy,
-    question_id: str = "",
+    question_id: str,
 ) -> Answered:
-    """Answer the oldest question of a job, or the one with that id.
+    """Answer the question of a job with that id, or the oldest if the id is empty.
 
     Returns:
         The job that makes the call, if it is allowed: the same job, or a new one.

@@ -45,7 +45,7 @@ class Housekeeping:
     async def run_if_due(self, settings: Settings) -> None:
         """Remove records older than the settings say, once an hour.
 
-        Raises nothing but `Cancelled`. Then the thread goes on, and still reports.
+        Raises nothing but `Cancelled`; then the thread goes on and still reports.
         """
         if trio.current_time() < self._next_at:
             return

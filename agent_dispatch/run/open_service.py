@@ -33,7 +33,6 @@ async def open_service(
     environ: Mapping[str, str],
     fork_server: ForkServer | None,
     claude: Sequence[str] | None = None,
-    registry: Registry | None = None,
     store: JobStore | None = None,
     open_claude: OpenClaude | None = None,
 ) -> AsyncIterator[Service]:
@@ -43,7 +42,6 @@ async def open_service(
         environ: Where configuration and jobs are, what agents inherit, and the nesting depth.
         fork_server: Forks guards and workers; None starts each the slow way.
         claude: The program to run in place of `claude` on PATH, with its first arguments.
-        registry: The agents, in place of the file that `environ` names.
         store: The records, in place of the directory that `environ` names.
         open_claude: Runs claude, in place of the real one.
 
@@ -51,7 +49,7 @@ async def open_service(
         ConfigError: `environ` names a configuration file that cannot be used.
     """
     environ = with_absolute_paths(environ)
-    registry = registry or Registry(config_path(environ), environ=environ)
+    registry = Registry(config_path(environ), environ=environ)
     jobs = jobs_path(environ, registry.path)
     launcher = Launcher(fork_server)
     notifier = Notifier(registry, environ)

@@ -47,7 +47,7 @@ class JobRun:
         nursery: trio.Nursery,
         on_progress: OnProgress,
         cancel: Callable[[str], object],
-        on_event: OnEvent = ignore_event,
+        on_event: OnEvent,
     ) -> None:
         """Run what `owned` records.
 
