@@ -14,8 +14,6 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.memory import create_client_server_memory_streams
 
 from agent_dispatch.model.config import Settings
-from agent_dispatch.server.calls.caller import Caller
-from agent_dispatch.server.calls.client_limits import patience_s
 from agent_dispatch.server.calls.pending import KEPT_S, MAX_KEPT
 from agent_dispatch.server.mcp_server import build_server
 from tests.server.fake_service import JOB_ID, FakeService
@@ -240,49 +238,3 @@ async def test_a_person_who_cancels_a_call_that_joined_an_answered_one_does_not(
             await client.call_tool("dispatch", ONE)
         await trio.sleep(1)
     assert not [call for call in service.calls if call[0] == "cancel"]
-
-
-@pytest.mark.parametrize(
-    ("client", "seconds"),
-    [
-        ("claude-code", None),
-        ("some-other-client", None),
-        ("", None),
-        ("claude-ai", 50),
-        ("Claude-AI (via mcp-remote 0.1.37)", 50),
-        ("Zed", 50),
-        ("opencode", 50),
-        ("github-copilot-developer", 50),
-        ("JetBrains-IU/2026.1", 25),
-        ("antigravity-client", 150),
-        ("Visual Studio Code - Insiders", 240),
-        ("cursor-vscode", 240),
-        ("codex-mcp-client", 240),
-        ("gemini-cli-mcp-client-agent-dispatch", 540),
-    ],
-)
-async def test_how_long_a_client_waits_is_known_by_its_name(
-    mode: str, client: str, seconds: float | None
-) -> None:
-    await trio.lowlevel.checkpoint()
-    assert patience_s(0, client) == seconds
-    assert patience_s(-1, client) is None
-    assert patience_s(0.5, client) == 0.5
-
-
-@pytest.mark.parametrize(
-    ("reason", "is_clock"),
-    [
-        ("SdkError: Request timed out", True),
-        ("MCP error -32001: no more time", True),
-        ("REQUEST TIMED OUT", True),
-        ("AbortError: user-cancel", False),
-        ("", False),
-        (None, False),
-    ],
-)
-async def test_the_cancel_reason_tells_a_timeout_from_a_person(
-    mode: str, reason: str | None, is_clock: bool
-) -> None:
-    await trio.lowlevel.checkpoint()
-    assert Caller(cancel_reason=reason).timed_out is is_clock
