@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from agent_dispatch.core.agents.phrases import ABOUT, HOW_TO
 
@@ -50,34 +51,24 @@ def paragraphs(text: str) -> Iterator[tuple[str, bool]]:
     lines: list[str] = []
     skips_block = False
     place = _Place()
-    for line in _prose_lines(text):
+    for line in chain(_prose_lines(text), [""]):
         bare = line.strip()
-        ends_paragraph = True
-        if not bare:
-            skips_block = False
-        elif _RULE_OR_UNDERLINE.fullmatch(bare):
-            # An underline makes a heading of the lines above it.
-            if lines:
-                place.enter(" ".join(lines), 1 if bare[0] == "=" else 2)
-            lines = []
-        elif bare.startswith("#"):
-            if lines and not place.is_left_out:
-                yield " ".join(lines), place.is_deep
-            lines, skips_block = [], False
-            title = bare.lstrip("#")
-            if title[:1] != "+":
-                place.enter(title.strip(), len(bare) - len(title))
-        elif skips_block or _OTHER_BLOCK.match(bare) or (not lines and line[0] in " \t"):
-            skips_block = True
-        else:
+        is_rule = _RULE_OR_UNDERLINE.fullmatch(bare) is not None
+        is_heading = bare.startswith("#") and not is_rule
+        is_other = skips_block or _OTHER_BLOCK.match(bare) or (not lines and line[:1] in " \t")
+        if bare and not (is_rule or is_heading or is_other):
             lines.append(bare[:MAX_PARAGRAPH_CHARS].lstrip("> "))
-            ends_paragraph = False
-        if ends_paragraph and lines:
-            if not place.is_left_out:
-                yield " ".join(lines), place.is_deep
-            lines = []
-    if lines and not place.is_left_out:
-        yield " ".join(lines), place.is_deep
+            continue
+        if lines and is_rule:
+            # An underline makes a heading of the lines above it.
+            place.enter(" ".join(lines), 1 if bare[0] == "=" else 2)
+        elif lines and not place.is_left_out:
+            yield " ".join(lines), place.is_deep
+        lines = []
+        if is_heading and not (title := bare.lstrip("#")).startswith("+"):
+            place.enter(title.strip(), len(bare) - len(title))
+        if not is_rule:
+            skips_block = bare != "" and not is_heading
 
 
 class _Place:
