@@ -72,7 +72,7 @@ A follow-up: dispatch_session(agent, task, session_id=<of the answer>); the agen
 Several tasks at once: dispatch_parallel (several dispatch calls run one after the other), with \
 aggregate=<agent> for one answer of all. Two agents that work something out: dispatch_dialogue.
 
-A task of minutes: dispatch_async(...) answers a job_id at once; go on with \
+A task of minutes: dispatch_async(...) returns a job_id at once; go on with \
 your work, then dispatch_wait(job_id) gives the result (dispatch_status looks without waiting, \
 dispatch_send tells the agent more, dispatch_cancel ends it). Such a job outlives this session, \
 and any session can fetch it; dispatch_jobs(mine=true) lists yours. Every answer has a job_id, by \
@@ -81,5 +81,5 @@ on dispatch gives a summary only.
 
 Dispatch when a task needs another project's files, tools or knowledge; do it yourself when you \
 can: a dispatch is a whole session and costs money. inspect_agent(name) shows an agent's tools and \
-documents without starting it. A wrong call answers {"error": ...} with the fix.
+documents without starting it. A wrong call returns {"error": ...} with the fix.
 """

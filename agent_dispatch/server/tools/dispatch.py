@@ -74,7 +74,7 @@ class DispatchParams(TaskParams, frozen=True):
 
     return_ref: Annotated[
         bool,
-        msgspec.Meta(description="Answer a ref and a summary; fetch_result(ref) gives the text"),
+        msgspec.Meta(description="Return a ref and a summary; fetch_result(ref) gives the text"),
     ] = False
     summary_chars: Annotated[int, msgspec.Meta(description="Length of the summary")] = 500
     fresh: Annotated[bool, msgspec.Meta(description="Run it now; no cached answer")] = False
