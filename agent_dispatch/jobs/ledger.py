@@ -103,6 +103,8 @@ class Ledger:
         self._is_held = is_held
         self._disk = disk
         self._now = now
+        self._ours: dict[str, LedgerLine] = {}
+        """The bookings of runs that go on here, by path: these need no look at their files."""
 
     # -- for the owner of a run
 
@@ -132,6 +134,7 @@ class Ledger:
                 bookings.append(Booking(path, line))
                 content = msgspec.json.encode(line)
                 write_new(path, content, self._disk, durable=has_ceiling(settings))
+            self._ours |= dict(bookings)
             return Booked(bookings, None, hints)
 
     def settle(
@@ -150,6 +153,8 @@ class Ledger:
         Returns:
             The ceilings that are 80 % used because of these runs, each with its figures.
         """
+        for booking in bookings:
+            self._ours.pop(booking.path, None)
         try:
             with self._locked("The cost of the run cannot be entered in the ledger"):
                 # If this took long, another process may have taken us for dead.
@@ -221,6 +226,9 @@ class Ledger:
         live, dead = [], []
         for name in names_in(self._open, self._disk):
             path = os.path.join(self._open, name)
+            if (ours := self._ours.get(path)) is not None:
+                live.append(ours)
+                continue
             job_id = name.partition(".")[0]
             if not is_job_id(job_id):
                 continue

@@ -32,6 +32,8 @@ PROGRESS_PACE_S = 1.0
 """The shortest time between two writes of progress."""
 _FIRST_WRITE_S = 0.2
 """A shorter run writes no progress."""
+_TOGETHER_S = 0.05
+"""What is noted within this time is written at once, such as a start and the agent's session."""
 _FIRST_LOOK_S = 1.0
 """A shorter run checks its marker and mailbox only when the bell rings."""
 _MANY_RINGS = 4096
@@ -163,13 +165,14 @@ class Ownership:
         reported = ""
         await trio.sleep(_FIRST_WRITE_S)
         while True:
+            with trio.move_on_after(PROGRESS_PACE_S):
+                await self._urgent.wait()
             await self._changed.wait()
+            await trio.sleep(_TOGETHER_S)
             self._changed, self._urgent = trio.Event(), trio.Event()
             async with self._writing:
                 if self.owned:
                     reported = await in_record_thread(self._update, self._with_notes(), reported)
-            with trio.move_on_after(PROGRESS_PACE_S):
-                await self._urgent.wait()
 
     def _update(self, job: Job, reported: str) -> str:
         self._write_events()

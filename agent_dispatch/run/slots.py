@@ -10,7 +10,7 @@ import fcntl
 import math
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +78,8 @@ class Slot(NamedTuple):
 class _Look(NamedTuple):
     """What a try of all slots found."""
 
-    slot: Slot | None
+    slots: Sequence[Slot] = ()
+    """None if all are held."""
     waiting_fd: int | None = None
     """A shared lock that shows other processes that this one waits."""
     others_wait: bool = False
@@ -167,13 +168,16 @@ class Slots:
                     if slot.number < limit:
                         return slot
                     await self._free(slot)  # The limit was lowered meanwhile.
-                look = partial(self._look, limit, frozenset(self._ours), waiting_fd)
+                # One look for the whole line; a thread for each would take turns with all others.
+                wanted = 1 if self._others_wait else len(self._line)
+                look = partial(self._look, limit, frozenset(self._ours), wanted, waiting_fd)
                 waiting_fd = None  # It belongs to the look, which closes it on cancellation.
                 seen = await gain(look, _close_look, self._threads)
                 waiting_fd, self._others_wait = seen.waiting_fd, seen.others_wait
-                if seen.slot is not None:
-                    self._ours.add(seen.slot.number)
-                    return seen.slot
+                self._ours.update(slot.number for slot in seen.slots)
+                self._handed_on.extend(reversed(seen.slots))
+                if self._handed_on:
+                    continue
                 self._is_full = True
                 self._tell_places()
                 if not self._handed_on:
@@ -183,21 +187,37 @@ class Slots:
             if waiting_fd is not None:
                 await give_back(os.close, waiting_fd)  # noqa: ASYNC102  # bounded inside
 
-    def _look(self, limit: int, ours: frozenset[int], waiting_fd: int | None) -> _Look:
-        """Try all slots that are not ours; if none is free, show that we wait. Blocks."""
+    def _look(
+        self, limit: int, ours: frozenset[int], wanted: int, waiting_fd: int | None
+    ) -> _Look:
+        """Take free slots, or show that we wait if none is free. Blocks.
+
+        Args:
+            limit: How many slots there are.
+            ours: The numbers of those that we hold already.
+            wanted: How many to take at most.
+            waiting_fd: A shared lock from an earlier look.
+        """
+        slots: list[Slot] = []
         try:
             for number in range(limit):
                 if number in ours:
                     continue
                 if (fd := lock(str(self._directory / str(number)))) is not None:
-                    return _Look(Slot(number, fd), waiting_fd)
+                    slots.append(Slot(number, fd))
+                    if len(slots) == wanted:
+                        break
+            if slots:
+                return _Look(slots, waiting_fd)
             if waiting_fd is None:
                 waiting_fd = open_private(str(self._directory / "waiting"), os.O_RDWR | os.O_CREAT)
             # Our own shared lock does not conflict: flock(2) converts it.
             others_wait = not _flock(waiting_fd, fcntl.LOCK_EX)
             _flock(waiting_fd, fcntl.LOCK_SH)
-            return _Look(None, waiting_fd, others_wait)
+            return _Look((), waiting_fd, others_wait)
         except OSError as error:
+            if slots:
+                return _Look(slots, waiting_fd)
             if waiting_fd is not None:
                 os.close(waiting_fd)
             what = "The slots that limit concurrent runs"
@@ -229,8 +249,8 @@ def _unlock(fd: int) -> None:
 
 
 def _close_look(look: _Look) -> None:
-    if look.slot is not None:
-        _unlock(look.slot.fd)
+    for slot in look.slots:
+        _unlock(slot.fd)
     if look.waiting_fd is not None:
         os.close(look.waiting_fd)
 

@@ -33,12 +33,20 @@ class House:
         self.alive: set[str] = set()
         self.ids = IdSource()
         self.now = time.time()
-        self.ledger = Ledger(
+        self._disk = disk
+        self.ledger = self.of_another_process()
+
+    def of_another_process(self) -> Ledger:
+        return Ledger(
             str(self.jobs),
             is_held=self.alive.__contains__,
             now=lambda: self.now,
-            **({} if disk is None else {"disk": disk}),
+            **({} if self._disk is None else {"disk": self._disk}),
         )
+
+    def owners_die(self) -> None:
+        self.alive.clear()
+        self.ledger = self.of_another_process()
 
     def draft(self, tree: str | None = None, usd: float = 0.1, **more: Any) -> LedgerLine:
         job_id = self.ids.next()
@@ -155,7 +163,7 @@ def test_a_run_that_brings_a_ceiling_to_eighty_percent_gets_a_hint(house: House)
 
 def test_the_booking_of_a_dead_owner_becomes_a_line_of_unknown_cost(house: House) -> None:
     booked = house.book(DOLLAR, usd=0.3)
-    house.alive.clear()
+    house.owners_die()
     house.ledger.recover()
     house.ledger.recover()
     (line,) = house.lines()
@@ -171,7 +179,7 @@ def test_the_booking_of_a_dead_owner_becomes_a_line_of_unknown_cost(house: House
 
 def test_the_next_run_finds_dead_owners_too(house: House) -> None:
     house.book(FREE)
-    house.alive.clear()
+    house.owners_die()
     house.book(FREE)
     assert [line.error_type for line in house.lines()] == ["lost"]
 
@@ -181,7 +189,7 @@ def test_a_run_whose_owner_died_after_its_line_is_not_counted_twice(house: House
     content = Path(booked.bookings[0].path).read_bytes()
     house.settle(booked, 0.02, DOLLAR)
     Path(booked.bookings[0].path).write_bytes(content)
-    house.alive.clear()
+    house.owners_die()
     house.ledger.recover()
     assert [line.cost_usd for line in house.lines()] == [0.02]
     assert house.open() == []
@@ -192,7 +200,7 @@ def test_a_partial_booking_means_that_the_run_never_started(house: House) -> Non
     Path(booked.bookings[0].path).write_bytes(b'{"at": 17')
     house.ledger.recover()
     assert len(house.open()) == 1
-    house.alive.clear()
+    house.owners_die()
     house.ledger.recover()
     assert (house.open(), house.lines()) == ([], [])
 
@@ -242,7 +250,7 @@ def test_the_cost_of_a_run_survives_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(JobStoreError, match="full"):
         house.settle(booked, 0.07, DOLLAR)
     FullDisk.is_full = False
-    house.alive.clear()
+    house.owners_die()
     house.ledger.recover()
     assert [(line.cost_usd, line.success) for line in house.lines()] == [(0.07, True)]
     assert house.open() == []
@@ -251,7 +259,7 @@ def test_the_cost_of_a_run_survives_a_full_disk(tmp_path: Path) -> None:
 def test_an_owner_that_was_taken_for_dead_adds_no_second_line(house: House) -> None:
     booked = house.book(FREE)
     house.alive.clear()
-    house.ledger.recover()
+    house.of_another_process().recover()
     house.settle(booked, 0.02)
     assert [line.error_type for line in house.lines()] == ["lost"]
 
