@@ -30,6 +30,8 @@ THREADS = 8
 _SOON = 4
 """Each of the last places in line is reported; before them, only each halving of the line. If every
 step were reported, a long line would get as many messages as the square of its length."""
+_PLACE_PACE_S = 1.0
+"""The shortest time between two reports to one waiter, for a line that moves fast."""
 
 OnPlace = Callable[[int], None]
 """Gets the place in line, counted from 1; not every step is reported."""
@@ -91,10 +93,13 @@ class _Waiter:
     def __init__(self, on_place: OnPlace) -> None:
         self._on_place = on_place
         self._reported = math.inf
+        self._next_at = -math.inf
 
     def move_to(self, place: int) -> None:
-        if place <= max(self._reported / 2, min(self._reported - 1, _SOON)):
-            self._reported = place
+        """Note the place; called again and again, so the newest one is reported in the end."""
+        is_news = place <= max(self._reported / 2, min(self._reported - 1, _SOON))
+        if is_news and trio.current_time() >= self._next_at:
+            self._reported, self._next_at = place, trio.current_time() + _PLACE_PACE_S
             self._on_place(place)
 
 
@@ -187,9 +192,7 @@ class Slots:
             if waiting_fd is not None:
                 await give_back(os.close, waiting_fd)  # noqa: ASYNC102  # bounded inside
 
-    def _look(
-        self, limit: int, ours: frozenset[int], wanted: int, waiting_fd: int | None
-    ) -> _Look:
+    def _look(self, limit: int, ours: frozenset[int], wanted: int, waiting_fd: int | None) -> _Look:
         """Take free slots, or show that we wait if none is free. Blocks.
 
         Args:
