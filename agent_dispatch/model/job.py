@@ -264,29 +264,14 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def summarise(job: Job) -> JobSummary:
-    """Return the row of a job in a listing."""
+    """Return the row of a job in a listing; it has most fields from the job as they are."""
     success = job.status is JobStatus.DONE if job.status.is_terminal else None
-    return JobSummary(
-        id=job.id,
-        kind=job.kind,
-        agent=job.agent,
-        status=job.status,
+    shared = msgspec.convert(job, JobSummary, from_attributes=True)
+    return msgspec.structs.replace(
+        shared,
         task=job.task[:SUMMARY_TASK_CHARS],
-        created_at=job.created_at,
-        started_at=job.started_at,
-        completed_at=job.completed_at,
-        held_until=job.held_until,
-        session_id=job.session_id,
-        parent=job.parent,
-        client_session=job.client_session,
-        started_from=job.started_from,
         agents=None if job.agents is None else job.agents[:_SUMMARY_AGENTS],
-        ref=job.ref,
         success=success if job.result is None else job.result.success,
         cost_usd=None if job.result is None else job.result.cost_usd,
-        error_type=job.error_type,
         last_progress=job.progress[-1][:_SUMMARY_PROGRESS_CHARS] if job.progress else None,
-        has_questions=job.has_questions,
-        host=job.host,
-        unreachable_since=job.unreachable_since,
     )
