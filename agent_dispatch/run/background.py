@@ -151,13 +151,13 @@ class Workers:
     async def _is_up(self, worker: trio.lowlevel.FdStream) -> bool:
         word = b""
 
-        async def hear() -> None:
+        async def listen() -> None:
             nonlocal word
             with contextlib.suppress(trio.BrokenResourceError):
                 word = await worker.receive_some(len(UP))
 
         # A stopped fork server still holds the request, and with it the job's lock.
-        return await self._launcher.is_ready(hear) and word == UP
+        return await self._launcher.is_ready(listen) and word == UP
 
 
 def _send(worker: trio.lowlevel.FdStream, word: bytes) -> bool:

@@ -125,7 +125,7 @@ class Questions:
             child.start_soon(say, child, allowance_line(request))
         elif patience_s is None:
             child.start_soon(say, child, refusal_line(request))
-        elif not self._has_room(call.input):
+        elif not self._reserve_room(call.input):
             child.start_soon(say, child, denial_line(request, NOT_TO_BE_SHOWN))
         else:
             question = Question(
@@ -143,7 +143,8 @@ class Questions:
             self._on_question(question)
             child.start_soon(self._wait_for_answer, entry, patience_s)
 
-    def _has_room(self, given: object) -> bool:
+    def _reserve_room(self, given: object) -> bool:
+        """Reserve room in the record for the input of a call; False if there is too little."""
         if too_deep(given):
             return False
         size = len(msgspec.json.encode(given))

@@ -100,7 +100,7 @@ class Runner:
             return msgspec.structs.replace(result, job_id=None)
         return result
 
-    async def background(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
+    async def run_handed_over(self, job_id: str, fds: Sequence[int], run_group: Work) -> None:
         """Run a job whose descriptors this process was given: the worker's part of `submit`.
 
         Raises:

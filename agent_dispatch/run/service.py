@@ -372,7 +372,7 @@ class Service:
         Raises:
             DispatchError: It cannot be run; its record says so.
         """
-        await self._runner.background(job_id, fds, self._run_group)
+        await self._runner.run_handed_over(job_id, fds, self._run_group)
 
     # -- cache and records
 
