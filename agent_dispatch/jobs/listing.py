@@ -5,7 +5,6 @@ ones". A final record never changes, so a line stays true until the record is re
 be deleted at any time: it only says which records to read.
 """
 
-import heapq
 import os
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, suppress
@@ -138,7 +137,7 @@ class Lister:
         found: list[JobSummary] = []
         with (
             store_errors("Jobs cannot be listed", self._records.directory),
-            closing(self._candidates(status, limit, warnings)) as ids,
+            closing(self._candidates(status, warnings)) as ids,
         ):
             for job_id in ids:
                 if is_time_ordered(job_id) and creation_time_s(job_id) < since:
@@ -159,7 +158,7 @@ class Lister:
     def ids(self) -> list[str]:
         """The ids of all jobs, newest first; no record is read."""
         with store_errors("Jobs cannot be listed", self._records.directory):
-            return list(self._newest_ids(0, Warnings()))
+            return list(self._newest_ids(Warnings()))
 
     def find(self, word: str, matches: Callable[[Job], bool]) -> Job | None:
         """The newest job with `word` in its record that `matches`; it is not settled.
@@ -167,7 +166,7 @@ class Lister:
         Reads all records if there is none.
         """
         with store_errors("Jobs cannot be searched", self._records.directory):
-            for job_id in self._newest_ids(0, Warnings()):
+            for job_id in self._newest_ids(Warnings()):
                 job = self._records.load_if_naming(job_id, word.encode())
                 if job is not None and matches(job):
                     return job
@@ -181,7 +180,7 @@ class Lister:
         found: list[Job] = []
         warnings = Warnings()
         with store_errors("Jobs cannot be searched", self._records.directory):
-            for job_id in self._newest_ids(0, warnings):
+            for job_id in self._newest_ids(warnings):
                 summary = self._summary(job_id, warnings)
                 if summary is not None and summary.has_questions:
                     with suppress(UnknownJobError, BrokenJobError):  # Removed or broken since.
@@ -189,19 +188,18 @@ class Lister:
         return found
 
     def entries(
-        self, warnings: Warnings, *, first: int = 0, wanted: Callable[[str], bool] | None = None
+        self, warnings: Warnings, *, wanted: Callable[[str], bool] | None = None
     ) -> Generator[tuple[str, Entry]]:
         """How each ended job ended, newest first. Lost jobs on the way are settled.
 
         Args:
             warnings: Gets the entries that are skipped.
-            first: How many will probably be taken.
             wanted: Says of an id whether it is of interest; records of the others are not read.
         """
         known = self._read_index()
         fresh: dict[str, Entry] = {}
         try:
-            for job_id in self._newest_ids(first, warnings):
+            for job_id in self._newest_ids(warnings):
                 if wanted is not None and not wanted(job_id):
                     continue
                 entry = _parse_entry(known.get(job_id, ""))
@@ -217,11 +215,9 @@ class Lister:
         finally:
             self._add_to_index(fresh)
 
-    def _candidates(
-        self, status: JobStatus | None, limit: int, warnings: Warnings
-    ) -> Generator[str]:
+    def _candidates(self, status: JobStatus | None, warnings: Warnings) -> Generator[str]:
         if status is None:
-            yield from self._newest_ids(limit, warnings)
+            yield from self._newest_ids(warnings)
         elif not status.is_terminal:
             yield from sorted(
                 self._locks.job_ids(),
@@ -229,18 +225,18 @@ class Lister:
                 reverse=True,
             )
         else:
-            with closing(self.entries(warnings, first=limit)) as entries:
+            with closing(self.entries(warnings)) as entries:
                 for job_id, entry in entries:
                     if entry.status == status:
                         yield job_id
 
-    def _newest_ids(self, first: int, warnings: Warnings) -> Iterator[str]:
+    def _newest_ids(self, warnings: Warnings) -> Iterator[str]:
         """Ids, newest first; those without a time of creation come last, by name."""
         names = self._records.names(OUR_FOLDERS)
         for name in sorted(names.strangers):
             warnings.left_alone(name, "not a job record")
         for records in (names.ordered, names.others):
-            for name in _descending(records, first):
+            for name in sorted(records, reverse=True):
                 yield name.removesuffix(SUFFIX)
 
     def _summary(self, job_id: str, warnings: Warnings) -> JobSummary | None:
@@ -300,11 +296,3 @@ class Lister:
             self._disk.rename(new, self._index)
         except OSError:
             remove_quietly(new, disk=self._disk)
-
-
-def _descending(names: list[str], first: int) -> Iterator[str]:
-    # Some more than asked for, because some may not be readable.
-    top = heapq.nlargest(first + 16, names)
-    yield from top
-    if len(top) < len(names):
-        yield from sorted(names, reverse=True)[len(top) :]
