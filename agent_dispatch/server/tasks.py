@@ -118,8 +118,6 @@ class Tasks:
                 await self._service.jobs.answer(job.id, verdict, AnsweredBy.TASK, question_id)
             except NoQuestionError:
                 continue  # Another answer was faster.
-            except DispatchError as error:
-                raise MCPError(types.INTERNAL_ERROR, str(error)) from error
         return {"resultType": "complete"}
 
     async def cancel(self, ctx: ServerRequestContext[Any], params: TaskIdParams) -> dict[str, Any]:
@@ -172,22 +170,19 @@ class Tasks:
             is_older = params.cursor is None or row.id < params.cursor
             return row.kind is not JobKind.CALL and is_older
 
-        try:
-            listing = await self._service.jobs.newest(limit=_PAGE + 1, mine=True, matches=is_listed)
-            jobs = [await self._service.jobs.get(row.id) for row in listing.jobs[:_PAGE]]
-        except DispatchError as error:
-            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+        listing = await self._service.jobs.newest(limit=_PAGE + 1, mine=True, matches=is_listed)
+        jobs = [await self._service.jobs.get(row.id) for row in listing.jobs[:_PAGE]]
         more = {"nextCursor": jobs[-1].id} if len(listing.jobs) > _PAGE else {}
         return {"tasks": [_old(job) for job in jobs], **more}
 
     def handlers(self) -> Sequence[tuple[str, type[types.RequestParams], Handler]]:
         """Return the methods with their parameters and handlers."""
         return (
-            ("tasks/get", TaskIdParams, self.get),
-            ("tasks/update", UpdateParams, self.update),
-            ("tasks/cancel", TaskIdParams, self.cancel),
-            ("tasks/result", TaskIdParams, self.result),
-            ("tasks/list", types.PaginatedRequestParams, self.list),
+            ("tasks/get", TaskIdParams, _with_errors(self.get)),
+            ("tasks/update", UpdateParams, _with_errors(self.update)),
+            ("tasks/cancel", TaskIdParams, _with_errors(self.cancel)),
+            ("tasks/result", TaskIdParams, _with_errors(self.result)),
+            ("tasks/list", types.PaginatedRequestParams, _with_errors(self.list)),
         )
 
     @property
@@ -224,6 +219,18 @@ class Tasks:
         if named is not None and named.strip() != task_id:
             message = "The header Mcp-Name and params.taskId differ."
             raise MCPError(types.HEADER_MISMATCH, message)
+
+
+def _with_errors(handler: Handler) -> Handler:
+    """Answer with the errors of the service; the library would take them for bugs."""
+
+    async def answer(ctx: ServerRequestContext[Any], params: Any) -> dict[str, Any]:
+        try:
+            return await handler(ctx, params)
+        except DispatchError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+
+    return answer
 
 
 def _status(job: Job) -> str:

@@ -6,18 +6,25 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import mcp_types as types
 import pytest
 import trio
+from mcp import Client
+from mcp.shared.exceptions import MCPError
 
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.origin import Origin
 from agent_dispatch.jobs.record import ended as ended_job
 from agent_dispatch.jobs.store import JobStore
+from agent_dispatch.jobs.waiting import CancelOutcome
 from agent_dispatch.model.dispatch import DispatchRequest, DispatchResult, ErrorType
 from agent_dispatch.model.job import Job, JobKind, JobStatus
+from agent_dispatch.server.mcp_server import build_server
 from tests.e2e.mcp_client import McpClient
 from tests.faults.conftest import MakeHouse, make_house
 from tests.faults.house import House
 from tests.run.test_questions import ASKING
+from tests.server.fake_service import FakeService
 from tests.server.processes import MODERN_META
 
 __all__ = ["make_house"]
@@ -295,6 +302,25 @@ async def test_only_the_revision_that_has_older_tasks_is_told_of_them(
                 await server.notify("notifications/initialized", {})
                 answer = await server.exchange("tasks/list", {})
                 assert ("result" in answer) is has_tasks
+
+
+class UnreachableService(FakeService):
+    async def cancel(
+        self, job_id: str, *, by: str = "a caller", keep: bool = False
+    ) -> CancelOutcome:
+        await trio.lowlevel.checkpoint()
+        raise DispatchError("The host gpu does not answer.")
+
+
+async def test_a_task_that_cannot_be_cancelled_says_why() -> None:
+    async with Client(build_server(UnreachableService()), mode="legacy") as client:
+        submitted = await client.call_tool("dispatch_async", {"agent": "infra", "task": "go"})
+        assert submitted.structured_content is not None
+        params = {"taskId": submitted.structured_content["job_id"]}
+        request = types.Request[dict[str, Any], str](method="tasks/cancel", params=params)
+        with pytest.raises(MCPError, match="The host gpu does not answer") as caught:
+            await client.session.send_request(request, types.EmptyResult)
+        assert caught.value.error.code == types.INTERNAL_ERROR
 
 
 # -- several agents
