@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.e2e.messages_api import MessagesApi, answer, call, script
+from tests.e2e.messages_api import MessagesApi, Script, answer, call, script
 from tests.e2e.world import World
 
 pytestmark = pytest.mark.e2e
@@ -74,46 +74,42 @@ async def test_the_command_of_the_plugin_dispatches_and_a_leaf_has_no_server_of_
     await with_plugin.nothing_left(within_s=10)
 
 
-@pytest.mark.parametrize(
-    ("command", "tool"),
-    [
-        ("/agent-dispatch:jobs", "dispatch_jobs"),
-        ("/agent-dispatch:ask infra what is this?", "list_agents"),
-    ],
-)
 async def test_the_commands_may_look_without_a_further_permission(
-    with_plugin: World, api: MessagesApi, command: str, tool: str
+    with_plugin: World, api: MessagesApi
 ) -> None:
     await with_plugin.add_agent("infra")
-    api.decide = lambda request: (
-        answer("seen") if request.tool_results else call(f"{_TOOLS}__{tool}")
-    )
-    with trio.fail_after(60):
-        outer = await with_plugin.claude("-p", "--output-format=json", command)
-    result = json.loads(outer.stdout)
-    assert (result["result"], result["permission_denials"]) == ("seen", [])
-    [told] = next(r.tool_results for r in api.requests if r.tool_results)
-    assert isinstance(json.loads(told), list)
+
+    def looking(tool: str) -> Script:
+        return lambda request: answer("seen") if request.tool_results else call(tool)
+
+    for command, tool in (
+        ("/agent-dispatch:jobs", "dispatch_jobs"),
+        ("/agent-dispatch:ask infra what is this?", "list_agents"),
+    ):
+        api.requests.clear()
+        api.decide = looking(f"{_TOOLS}__{tool}")
+        with trio.fail_after(60):
+            outer = await with_plugin.claude("-p", "--output-format=json", command)
+        result = json.loads(outer.stdout)
+        assert (result["result"], result["permission_denials"]) == ("seen", [])
+        [told] = next(r.tool_results for r in api.requests if r.tool_results)
+        assert isinstance(json.loads(told), list)
 
 
-async def test_beside_a_registration_doctor_says_that_tools_appear_twice(
+async def test_doctor_takes_the_plugin_for_a_registration_and_names_one_beside_it(
     with_plugin: World, api: MessagesApi
 ) -> None:
     with trio.fail_after(90):
+        alone = await with_plugin.product("doctor", "--json")
         assert (await with_plugin.product("init")).exit_code == 0
         api.decide = script(("hello", answer("hi")))
         await with_plugin.claude("-p", stdin="hello")
-        doctor = await with_plugin.product("doctor", "--json")
+        beside = await with_plugin.product("doctor", "--json")
+    [check] = [check for check in alone.json()["checks"] if check["name"] == "registration"]
+    assert check["status"] == "ok", check
+    assert "plugin" in check["message"]
     offered = next(request.tools for request in api.requests if request.tools)
     ours = [tool for tool in offered if tool.endswith("__list_agents")]
     assert ours == ["mcp__agent-dispatch__list_agents", f"{_TOOLS}__list_agents"]
-    messages = [c["message"] for c in doctor.json()["checks"] if c["name"] == "registration"]
+    messages = [c["message"] for c in beside.json()["checks"] if c["name"] == "registration"]
     assert any("so every tool appears twice" in message for message in messages)
-
-
-async def test_doctor_takes_the_plugin_for_a_registration(with_plugin: World) -> None:
-    with trio.fail_after(60):
-        doctor = await with_plugin.product("doctor", "--json")
-    checks = {check["name"]: check for check in doctor.json()["checks"]}
-    assert checks["registration"]["status"] == "ok", checks["registration"]
-    assert "plugin" in checks["registration"]["message"]

