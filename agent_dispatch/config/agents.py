@@ -134,7 +134,7 @@ def update_agent(
             raise UnusableAgentError(name, str(error)) from error
         wider = widening(old, agent, settings)
         if "verify" not in changes:
-            # A broken agent counts as one without a command, and its table may name one.
+            # A broken agent counts as one without this command, so it would seem to be new.
             wider.pop("verify", None)
         require_person(
             name,
@@ -214,7 +214,7 @@ def _parsed_or_without_rights(name: str, table: Mapping[str, Any]) -> AgentConfi
     try:
         return parse_agent(name, table)
     except BadTableError:
-        # It cannot run.
+        # It cannot run, so it may do nothing.
         return WITHOUT_RIGHTS
 
 

@@ -42,7 +42,7 @@ def host_environ(environ: Mapping[str, str], program: str) -> dict[str, str]:
         environ: The environment of this process.
         program: The path by which it was started.
     """
-    # They would tell about the caller, or about an agent around this process.
+    # They describe the caller, or an agent around this process.
     left_out = (JOB_VARIABLE, MARKER_VARIABLE, DEPTH_VARIABLE, CHAIN_VARIABLE)
     kept = {
         name: value

@@ -52,6 +52,24 @@ def test_what_the_user_changed_since_then_stays(installed: World) -> None:
     assert path.read_text() == SAMPLES["zed"][1].replace("15", "20")
 
 
+@pytest.mark.parametrize(
+    ("client", "note"), [("codex", "# mine\n"), ("zed", "// mine\n"), ("zed", "")]
+)
+def test_a_file_that_init_made_goes_unless_its_user_wrote_into_it(
+    installed: World, client: str, note: str
+) -> None:
+    path = files(installed)[client]
+    path.unlink()
+    installed.run("uninstall")
+    installed.run("init", "--client", client)
+    path.write_text(note + path.read_text())
+    assert installed.run("uninstall") == 0
+    assert path.exists() == bool(note)
+    if note:
+        assert path.read_text().startswith(note)
+        assert "agent-dispatch" not in path.read_text()
+
+
 def test_without_the_record_the_default_places_are_looked_at(installed: World) -> None:
     (installed.config.parent / "installed.json").unlink()
     assert installed.run("uninstall", "--json") == 0

@@ -107,6 +107,8 @@ def put_entry(file: ClientFile, entry: Mapping[str, Any], *, keep: bool) -> bool
 def take_out_entry(file: ClientFile, made: Made) -> None:
     """Remove our entry, and what was made for it if that is now empty; copies stay.
 
+    A file with comments is not empty.
+
     Raises:
         ConfigError: The file cannot be changed in place or written; it is unchanged.
     """
@@ -117,7 +119,8 @@ def take_out_entry(file: ClientFile, made: Made) -> None:
             file.draft.remove_table((table,))
     except SpliceError as error:
         raise _not_changed(file.path, error) from error
-    if made is Made.FILE and not file.draft.data and not os.path.islink(file.path):
+    is_empty = "".join(file.draft.text.split()) in ("", "{}")
+    if made is Made.FILE and is_empty and not os.path.islink(file.path):
         _remove(file)
     else:
         _write(file)

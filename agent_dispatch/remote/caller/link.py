@@ -210,7 +210,7 @@ class Link:
                 await child.wait_until(lambda: child.exited)
                 nursery.cancel_scope.cancel()
         finally:
-            # Now: ending the process takes a while.
+            # Fail the requests now: ending the process takes a while.
             connection.end()
 
 

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _ANSWER_S = 30.0
 """How long a host may take to answer a request that waits for no agent."""
 _PAUSE_S = (0.02, 0.2)
+"""After a cut: a host that cuts every link at once must not keep us busy."""
 
 
 class Links:
@@ -107,6 +108,7 @@ class Links:
             except LinkLostError:
                 if trio.current_time() >= until:
                     raise UnreachableError(host, "the link was cut.") from None
+                await trio.sleep(random.uniform(*_PAUSE_S))
             except trio.TooSlowError:
                 raise UnreachableError(host, f"it did not answer for {_ANSWER_S:g} s.") from None
 
@@ -141,7 +143,6 @@ async def follow(
                     answer = await connection.ask(followed.next_frame)
         except LinkLostError:
             followed.cut(trio.current_time())
-            # Pause: a host that cuts every link at once must not keep us busy.
             await trio.sleep(random.uniform(*_PAUSE_S))
             continue
         if isinstance(answer, End):
