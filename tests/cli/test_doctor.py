@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -429,6 +430,22 @@ def test_a_registration_under_another_name_is_told(healthy: World) -> None:
     assert found(healthy, "registration")[1][2] == (
         "claude mcp remove --scope user -- 'my agents' && agent-dispatch init"
     )
+
+
+@pytest.mark.parametrize("name", [".mcp.json", ".claude/settings.json"])
+@pytest.mark.parametrize("content", ["{", None])
+def test_a_broken_file_of_claude_code_counts_as_empty(
+    healthy: World, name: str, content: str | None
+) -> None:
+    file = healthy.home / "projects" / name  # Above the agent's own directory.
+    file.parent.mkdir(exist_ok=True)
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_text(content)
+    if name != ".mcp.json":
+        (healthy.home / ".claude").symlink_to(file.parent)
+    assert healthy.run("doctor") == 0
 
 
 def test_the_plugin_counts_as_a_registration(healthy: World) -> None:

@@ -8,16 +8,17 @@ import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-
-import msgspec
 
 from agent_dispatch.cli.doctor.check import Check, Status
 from agent_dispatch.cli.doctor.clients import clients_registered
 from agent_dispatch.cli.doctor.handshake import shake_hands
-from agent_dispatch.cli.setup.claude_cli import ClaudeConfigError, read_claude_config
+from agent_dispatch.cli.setup.claude_cli import (
+    ClaudeConfigError,
+    enabled_plugin,
+    read_claude_config,
+)
 from agent_dispatch.cli.setup.registration import (
     REMOVE,
     SERVER_NAME,
@@ -37,11 +38,10 @@ from agent_dispatch.cli.setup.temporary_environments import (
     why_temporary,
 )
 from agent_dispatch.cli.shell import Shell
-from agent_dispatch.config.project.claude_settings import claude_folder
-from agent_dispatch.errors import NOT_JSON, ConfigError
+from agent_dispatch.config.project.claude_settings import read_object, user_settings_files
+from agent_dispatch.errors import ConfigError
 
 _INIT = "agent-dispatch init"
-_MAX_BYTES = 4 * 1024 * 1024
 _DENIES_ALL = re.compile(rf"mcp__(?:\*|{SERVER_NAME}(?:__\*)?|{SERVER_NAME}\*)?(?:\(.*\))?|\*")
 _DENIES_SOME = re.compile(rf"mcp__{SERVER_NAME}__.+")
 
@@ -73,7 +73,7 @@ def check_registration(shell: Shell, directories: Sequence[str]) -> Iterator[Che
     here = os.getcwd()
     yield from _check_shadows(claude_config, [here, *directories], present)
     yield from _check_names(claude_config, registered=present is not None)
-    everywhere = [*_user_settings(shell.environ), *_project_settings(here)]
+    everywhere = [*user_settings_files(shell.environ), *_project_settings(here)]
     yield from _check_denials(everywhere, Status.FAIL)
     elsewhere = [file for folder in directories for file in _project_settings(folder)]
     # A rule in an agent's own project may be intended.
@@ -89,15 +89,6 @@ def _has_other_client(shell: Shell) -> bool:
         return bool(clients_registered(shell))
     except ConfigError:
         return False  # `check_clients` reports it.
-
-
-def enabled_plugin(environ: Mapping[str, str]) -> str | None:
-    """Our plugin, if it is enabled for all sessions, as `NAME@MARKETPLACE`."""
-    for file in _user_settings(environ):
-        for name, enabled in _mapping(_read(file).get("enabledPlugins")).items():
-            if enabled is True and name.partition("@")[0] == SERVER_NAME:
-                return name
-    return None
 
 
 def _check_plugin(plugin: str, environ: Mapping[str, str]) -> Check:
@@ -174,7 +165,7 @@ def _check_shadows(
             if folder in seen:
                 break
             seen.add(folder)
-            document = _read(folder / ".mcp.json")
+            document = read_object(folder / ".mcp.json")
             yield from _check_shadow(str(folder), "project", document, present)
 
 
@@ -214,7 +205,7 @@ def _check_denials(files: Iterable[Path], status_of_all: Status) -> Iterator[Che
         status_of_all: The status of a rule that denies all tools.
     """
     for file in files:
-        settings = _read(file)
+        settings = read_object(file)
         for rule in _list(_mapping(settings.get("permissions")).get("deny")):
             if isinstance(rule, str) and _DENIES_ALL.fullmatch(rule):
                 yield _denial(file, rule, "all tools", status_of_all)
@@ -229,14 +220,6 @@ def _denial(file: Path, rule: str, tools: str, status: Status) -> Check:
     return _finding(status, f"{file} denies {tools}: {rule}", f"remove {rule} from {file}")
 
 
-def _user_settings(environ: Mapping[str, str]) -> list[Path]:
-    """The settings that apply to every session: the user's and the machine's."""
-    managed = "/etc/claude-code"
-    if sys.platform == "darwin":
-        managed = "/Library/Application Support/ClaudeCode"
-    return [claude_folder(environ) / "settings.json", Path(managed) / "managed-settings.json"]
-
-
 def _project_settings(directory: str) -> list[Path]:
     folder = Path(directory) / ".claude"
     return [folder / "settings.json", folder / "settings.local.json"]
@@ -248,12 +231,3 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 def _list(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else ()
-
-
-def _read(file: Path) -> Mapping[str, object]:
-    try:
-        with file.open("rb") as opened:
-            return msgspec.json.decode(opened.read(_MAX_BYTES), type=dict[str, object])
-    except (OSError, *NOT_JSON):
-        # Most files do not exist, and Claude Code ignores one that it cannot read.
-        return {}

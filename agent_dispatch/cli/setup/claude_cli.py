@@ -1,4 +1,4 @@
-"""Short calls of the `claude` program, and its configuration file.
+"""Short calls of the `claude` program, and what its own files say about us.
 
 Measured with Claude Code 2.1.330: `claude mcp` keeps user-scope servers under `mcpServers` of
 `.claude.json`, in the home directory or in `$CLAUDE_CONFIG_DIR`; a `.config.json` in the
@@ -18,7 +18,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from agent_dispatch.claude.find_claude import is_on_path
-from agent_dispatch.config.project.claude_settings import claude_config_path
+from agent_dispatch.cli.setup.registration import SERVER_NAME
+from agent_dispatch.config.project.claude_settings import (
+    claude_config_path,
+    read_object,
+    user_settings_files,
+)
 from agent_dispatch.core.outcome.report import StartFailure
 from agent_dispatch.errors import NOT_JSON, DispatchError
 
@@ -139,3 +144,13 @@ def read_claude_config(environ: Mapping[str, str]) -> dict[str, object]:
             f"{path} is not a JSON object ({error}). Claude Code keeps backups of it in"
             f" {path.parent / '.claude' / 'backups'}; restore one, or run `claude`, which says how"
         ) from error
+
+
+def enabled_plugin(environ: Mapping[str, str]) -> str | None:
+    """Our plugin, if it is enabled for all sessions, as `NAME@MARKETPLACE`."""
+    for file in user_settings_files(environ):
+        plugins = read_object(file).get("enabledPlugins")
+        for name, enabled in plugins.items() if isinstance(plugins, dict) else ():
+            if enabled is True and name.partition("@")[0] == SERVER_NAME:
+                return str(name)
+    return None

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from agent_dispatch.claude.find_claude import find_program, with_program_on_path
-from agent_dispatch.cli.doctor.registration import enabled_plugin
 from agent_dispatch.cli.errors import raise_together
 from agent_dispatch.cli.output import ask_yes_or_no, note, one_line, remark, write_json, write_lines
-from agent_dispatch.cli.setup.claude_cli import ask_claude, read_claude_config
+from agent_dispatch.cli.setup.claude_cli import ask_claude, enabled_plugin, read_claude_config
 from agent_dispatch.cli.setup.other_clients import is_ours
 from agent_dispatch.cli.setup.registration import (
     REMOVE,

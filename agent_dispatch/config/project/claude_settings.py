@@ -53,12 +53,27 @@ def claude_config_path(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("CLAUDE_CONFIG_DIR") or home_directory(environ)) / ".claude.json"
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of Claude Code.
+
+    A file that is missing, unreadable or broken counts as empty; Claude Code ignores it too.
+    """
+    try:
+        content, _ = read_regular(os.fspath(path), _MAX_BYTES)
+        return msgspec.json.decode(content, type=dict[str, Any])
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def user_settings_files(environ: Mapping[str, str]) -> list[Path]:
+    """List the settings that apply to every session: the user's and the machine's."""
+    return [claude_folder(environ) / "settings.json", Path(_MANAGED) / "managed-settings.json"]
+
+
 def read_claude_settings(
     directory: str, environ: Mapping[str, str], managed: str = _MANAGED
 ) -> ClaudeSettings:
     """Return what a run in `directory` inherits.
-
-    A file that is missing, unreadable or broken counts as empty; Claude Code ignores it too.
 
     Args:
         directory: The agent's.
@@ -69,7 +84,7 @@ def read_claude_settings(
     project = _settings_file(folder / "settings.json")
     if project.default_mode == "bypassPermissions":
         project = msgspec.structs.replace(project, default_mode=None)
-    workspace = workspace_of(directory, _object(claude_config_path(environ)))
+    workspace = workspace_of(directory, read_object(claude_config_path(environ)))
     ignored = 0 if workspace.trusted else workspace.allow_rules
     return ClaudeSettings(
         files=(
@@ -115,16 +130,8 @@ def _main_working_tree(mark: Path) -> Path | None:
     return None
 
 
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        content, _ = read_regular(os.fspath(path), _MAX_BYTES)
-        return msgspec.json.decode(content, type=dict[str, Any])
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
 def _settings_file(path: Path) -> SettingsFile:
-    data = _object(path)
+    data = read_object(path)
     permissions = data.get("permissions")
     if not isinstance(permissions, dict):
         permissions = {}
