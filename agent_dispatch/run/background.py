@@ -141,7 +141,7 @@ class Workers:
                     await self._launcher.start(request, [theirs.fileno(), *owned.fds])
             except OSError as error:
                 raise _cannot_start(error) from error
-            if not await self._is_up(worker) or not _send(worker, GO):
+            if not await self._is_up(worker) or not _send_go(worker):
                 raise WorkerStartError(
                     "The worker of this job did not start: it was killed, or the limits on"
                     f" processes or open files are reached. {_WHAT_NEXT}"
@@ -160,10 +160,10 @@ class Workers:
         return await self._launcher.is_ready(listen) and word == UP
 
 
-def _send(worker: trio.lowlevel.FdStream, word: bytes) -> bool:
-    """Send a word, which always fits into the socket; False if the worker is gone."""
+def _send_go(worker: trio.lowlevel.FdStream) -> bool:
+    """Send `GO`, which always fits into the socket; False if the worker is gone."""
     try:
-        os.write(worker.fileno(), word)
+        os.write(worker.fileno(), GO)
     except (BrokenPipeError, ConnectionResetError):
         return False
     return True
