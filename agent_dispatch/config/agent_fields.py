@@ -96,14 +96,18 @@ def _checked(name: str, key: Key, given: str | float) -> object:
                 )
             value = key.read(key.parse(given))
         else:
-            value = key.read(given)
-            # As a person would write it: 300, not 300.0.
-            value = int(given) if given == int(given) else value
+            key.read(given)
+            value = as_written(given)
     except BadValueError as error:
         raise bad_field(name, error) from error
     for problem in key.refused(value):
         raise InvalidRequestError(f"{name}: {problem}")
     return value
+
+
+def as_written(number: float) -> float:
+    """Return a finite number as a person would write it: 300, not 300.0."""
+    return int(number) if number == int(number) else number
 
 
 def bad_field(name: str, error: BadValueError) -> InvalidRequestError:

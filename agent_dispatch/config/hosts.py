@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from agent_dispatch.config.agent_fields import bad_field, check_name, require_free
+from agent_dispatch.config.agent_fields import as_written, bad_field, check_name, require_free
 from agent_dispatch.config.edit.draft import Draft
 from agent_dispatch.config.file import ConfigFile
 from agent_dispatch.config.keys import HOST_KEYS, REMOTE_KEYS
@@ -109,13 +109,14 @@ def add_host(
     if program:
         values["program"] = program
     if lease_seconds:
-        whole = lease_seconds == int(lease_seconds)
-        values["lease_seconds"] = int(lease_seconds) if whole else lease_seconds
+        values["lease_seconds"] = lease_seconds
     for key, value in values.items():
         try:
             HOST_KEYS[key].read(value)
         except BadValueError as error:
             raise bad_field(key, error) from error
+    if lease_seconds:
+        values["lease_seconds"] = as_written(lease_seconds)
 
     def add(draft: Draft) -> None:
         if name in draft.data.get("hosts", {}):

@@ -132,6 +132,13 @@ def test_a_host_has_a_plain_name(registry: Registry, name: str) -> None:
         add_host(registry.file, name)
 
 
+@pytest.mark.parametrize("lease_seconds", [-1, 4, 3601, float("nan"), float("inf")])
+def test_a_lease_out_of_range_is_refused(registry: Registry, lease_seconds: float) -> None:
+    with pytest.raises(InvalidRequestError, match="lease_seconds: expected a number of seconds"):
+        add_host(registry.file, "gpu", lease_seconds=lease_seconds)
+    assert not registry.path.exists()
+
+
 def test_an_agent_can_only_be_linked_to_a_known_host(registry: Registry) -> None:
     with pytest.raises(UnknownHostError):
         link_agent(registry.file, "train", "gpu")
