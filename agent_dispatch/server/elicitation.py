@@ -3,6 +3,7 @@
 `server.calls.forms` has the texts of the forms and the meaning of the responses.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,9 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
 from agent_dispatch.core.agents.rights import WideningError
+from agent_dispatch.errors import DispatchError
 from agent_dispatch.model.dispatch import Progress
-from agent_dispatch.model.question import Question
+from agent_dispatch.model.question import AnsweredBy, Question
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.forms import (
     ACCEPT,
@@ -22,6 +24,8 @@ from agent_dispatch.server.calls.forms import (
     question_text,
     widening_text,
 )
+
+logger = logging.getLogger(__name__)
 
 _NO_FIELDS: dict[str, Any] = {"type": "object", "properties": {}}
 _CANCEL = "cancel"
@@ -66,8 +70,11 @@ class Forms:
 
     async def _ask(self, job_id: str, question: Question, scope: trio.CancelScope) -> None:
         with scope:
-            action = await self._show(question_text(question))
-            await pass_on(self._service, job_id, {question.id: action})
+            actions = {question.id: await self._show(question_text(question))}
+            try:
+                await pass_on(self._service, job_id, actions, AnsweredBy.ELICITATION)
+            except DispatchError as error:
+                logger.warning("a form's answer was not delivered: %s", error)
 
     async def _show(self, message: str) -> str:
         """Show a form and return the user's action; a client that cannot show it cancels it."""

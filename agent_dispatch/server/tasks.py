@@ -16,7 +16,6 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from pydantic import Field
 
-from agent_dispatch.core.questions import NoQuestionError
 from agent_dispatch.errors import DispatchError
 from agent_dispatch.jobs.errors import InvalidJobIdError, UnknownJobError
 from agent_dispatch.jobs.ids import is_job_id
@@ -25,7 +24,7 @@ from agent_dispatch.model.job import Job, JobKind, JobStatus, JobSummary
 from agent_dispatch.model.question import AnsweredBy
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.envelope import wrapped
-from agent_dispatch.server.calls.forms import VERDICTS, question_text
+from agent_dispatch.server.calls.forms import pass_on, question_text
 from agent_dispatch.server.elicitation import Forms, as_request, can_show_forms
 from agent_dispatch.server.inline.job import answer_of
 from agent_dispatch.server.mcp_results import as_wire, call_result
@@ -110,14 +109,13 @@ class Tasks:
             raise _no_such_method("tasks/update")
         self._check(ctx, params.task_id)
         job = await self.job(params.task_id)
-        for question_id, response in params.input_responses.items():
-            verdict = VERDICTS.get(str(response.get("action")))
-            if verdict is None or question_id not in {q.id for q in job.open_questions}:
-                continue
-            try:
-                await self._service.jobs.answer(job.id, verdict, AnsweredBy.TASK, question_id)
-            except NoQuestionError:
-                continue  # Another answer was faster.
+        responses = params.input_responses
+        actions = {
+            question.id: str(responses[question.id].get("action"))
+            for question in job.open_questions
+            if question.id in responses
+        }
+        await pass_on(self._service, job.id, actions, AnsweredBy.TASK)
         return {"resultType": "complete"}
 
     async def cancel(self, ctx: ServerRequestContext[Any], params: TaskIdParams) -> dict[str, Any]:

@@ -184,6 +184,18 @@ async def test_an_older_task_shows_its_questions_while_its_result_is_waited_for(
     assert said(result)["result"] == "allow"
 
 
+async def test_a_form_whose_answer_is_not_taken_ends_no_call(make_house: MakeHouse) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK + "question_seconds = 1\n")
+    house.environ["AGENT_DISPATCH_DEPTH"] = "1"
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            client = FormClient(server, "accept")
+            await client.initialize()
+            result = said(await client.call(**CALL))
+    assert len(client.forms) == 1
+    assert result["result"] == "deny"
+
+
 # -- the newer era
 
 
@@ -344,6 +356,23 @@ async def test_a_state_of_another_call_is_refused(state: str, make_house: MakeHo
             result = await server.request("tools/call", params)
     assert "requestState" in said(result)["error"]
     assert house.store.lister.newest().jobs == []
+
+
+async def test_an_answer_that_is_not_taken_is_refused_with_the_reason(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house(ASKS + ANSWERS, settings=ASK)
+    with trio.fail_after(60):
+        async with house.serving(handshake=False) as server:
+            first = await server.request("tools/call", modern(**CALL))
+        house.environ["AGENT_DISPATCH_DEPTH"] = "1"
+        async with house.serving(handshake=False) as server:
+            (key,) = first["inputRequests"]
+            repeated = retry(first, {key: {"action": "accept"}})
+            refused = said(await server.request("tools/call", repeated))
+            assert "A dispatched agent does not allow itself anything" in refused["error"]
+        assert only_job(house).question
+        await house.command("cancel", only_job(house).id)
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])

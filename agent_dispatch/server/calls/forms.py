@@ -6,18 +6,19 @@ one an answer asks for them, and the client repeats its call with the responses.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from agent_dispatch.core.agents.rights import WideningError
-from agent_dispatch.core.questions import shown_input, shown_text
-from agent_dispatch.errors import DispatchError, InvalidRequestError
+from agent_dispatch.core.questions import NoQuestionError, shown_input, shown_text
+from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.model.question import AnsweredBy, Question, Verdict
 from agent_dispatch.run.service import Service
 
 ACCEPT = "accept"
-VERDICTS = {ACCEPT: Verdict.ALLOW, "decline": Verdict.DENY}
+_VERDICTS = {ACCEPT: Verdict.ALLOW, "decline": Verdict.DENY}
 """The verdict for each action of a user; any other action leaves a question open."""
 
 
@@ -36,14 +37,19 @@ def widening_text(error: WideningError) -> str:
     return f"Give agent {error.agent!r} more rights?\n{changes}\nAccept makes the change."
 
 
-async def pass_on(service: Service, job_id: str, actions: Mapping[str, str]) -> None:
-    """Answer the questions of a job with a user's actions, given by the id of the question."""
+async def pass_on(
+    service: Service, job_id: str, actions: Mapping[str, str], by: AnsweredBy
+) -> None:
+    """Answer the questions of a job with a user's actions, given by the id of the question.
+
+    Raises:
+        DispatchError: An answer cannot be delivered.
+    """
     for question_id, action in actions.items():
-        if (verdict := VERDICTS.get(action)) is not None:
-            try:
-                await service.jobs.answer(job_id, verdict, AnsweredBy.ELICITATION, question_id)
-            except DispatchError:
-                continue  # Another answer was faster, and the record names it.
+        if (verdict := _VERDICTS.get(action)) is not None:
+            # Another answer may be faster; the record names it.
+            with suppress(NoQuestionError):
+                await service.jobs.answer(job_id, verdict, by, question_id)
 
 
 class RetryState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

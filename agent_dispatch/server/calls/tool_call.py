@@ -14,6 +14,7 @@ from agent_dispatch.model.config import Settings
 from agent_dispatch.model.dispatch import OnProgress, Progress
 from agent_dispatch.model.job import Job
 from agent_dispatch.model.next_step import NextStep, StepKind
+from agent_dispatch.model.question import AnsweredBy
 from agent_dispatch.model.replies import StillRunning
 from agent_dispatch.run.service import Service
 from agent_dispatch.server.calls.caller import Caller, FormMode, TaskMode
@@ -70,7 +71,8 @@ class ToolCall(Generic[ParamsT]):
         answer: object
         if caller.response is not None:
             state = caller.response.state_of(self._key)
-            await pass_on(self.service, state.job_id, caller.response.actions)
+            actions = caller.response.actions
+            await pass_on(self.service, state.job_id, actions, AnsweredBy.ELICITATION)
             caller.seen_questions = frozenset(state.asked)
             answer = InBackground(state.job_id)
         elif can_detach and (due_at < math.inf or by_retry):
