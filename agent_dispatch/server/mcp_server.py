@@ -99,7 +99,6 @@ class _Handlers:
     async def list_tools(
         self, _ctx: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        """List the tools."""
         await trio.lowlevel.checkpoint()
         return self._listing
 
@@ -152,14 +151,12 @@ class _Handlers:
     async def list_templates(
         self, _ctx: Context, _params: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
-        """List the one template."""
         await trio.lowlevel.checkpoint()
         return types.ListResourceTemplatesResult(resource_templates=[TEMPLATE])
 
     async def read_resource(
         self, ctx: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
-        """Read the result of a job."""
         return await read_result(self._service, params.uri, modern=tasks.is_modern(ctx))
 
 
