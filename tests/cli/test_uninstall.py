@@ -70,6 +70,22 @@ def test_a_file_that_init_made_goes_unless_its_user_wrote_into_it(
         assert "agent-dispatch" not in path.read_text()
 
 
+@pytest.mark.parametrize("note", ["", " // mine"])
+def test_a_table_that_init_made_goes_unless_its_user_wrote_into_it(
+    installed: World, note: str
+) -> None:
+    path = files(installed)["zed"]
+    installed.run("uninstall")
+    before = '{\n  "theme": "One"\n}\n'
+    path.write_text(before)
+    installed.run("init", "--client", "zed")
+    table = '"context_servers": {'
+    path.write_text(path.read_text().replace(table, table + note))
+    assert installed.run("uninstall") == 0
+    assert note in path.read_text()
+    assert (path.read_text() == before) == (not note)
+
+
 def test_without_the_record_the_default_places_are_looked_at(installed: World) -> None:
     (installed.config.parent / "installed.json").unlink()
     assert installed.run("uninstall", "--json") == 0

@@ -6,6 +6,7 @@ replaces the old one.
 """
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from typing import Any
@@ -107,7 +108,7 @@ def put_entry(file: ClientFile, entry: Mapping[str, Any], *, keep: bool) -> bool
 def take_out_entry(file: ClientFile, made: Made) -> None:
     """Remove our entry, and what was made for it if that is now empty; copies stay.
 
-    A file with comments is not empty.
+    What has comments is not empty.
 
     Raises:
         ConfigError: The file cannot be changed in place or written; it is unchanged.
@@ -115,12 +116,14 @@ def take_out_entry(file: ClientFile, made: Made) -> None:
     table = file.client.table
     try:
         file.draft.remove_table((table, ENTRY_NAME))
-        if made is not Made.ENTRY and file.draft.data.get(table) == {}:
+        # TOML needs no header for a table inside it, so a header that is left is its user's.
+        is_bare = re.search(rf'"{re.escape(table)}"\s*:\s*{{\s*}}', file.draft.text)
+        if made is not Made.ENTRY and is_bare and file.draft.data.get(table) == {}:
             file.draft.remove_table((table,))
     except SpliceError as error:
         raise _not_changed(file.path, error) from error
-    is_empty = "".join(file.draft.text.split()) in ("", "{}")
-    if made is Made.FILE and is_empty and not os.path.islink(file.path):
+    is_blank = "".join(file.draft.text.split()) in ("", "{}")
+    if made is Made.FILE and is_blank and not os.path.islink(file.path):
         _remove(file)
     else:
         _write(file)
