@@ -3,7 +3,7 @@
 from functools import partial
 
 from agent_dispatch.cli.errors import report_error
-from agent_dispatch.cli.event_loop import call_service
+from agent_dispatch.cli.event_loop import call_service, run_trio
 from agent_dispatch.cli.jobs.display import short_id
 from agent_dispatch.cli.jobs.lookup import find_job, is_remote, open_remote_jobs
 from agent_dispatch.cli.next_steps import tips_for
@@ -31,8 +31,6 @@ def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: She
         keep: Interrupt the agent; its last words become the job's result.
         json: Print what the MCP tool `dispatch_cancel` answers.
     """
-    import trio
-
     from agent_dispatch.jobs.waiting import CancelOutcome
     from agent_dispatch.jobs.waiting import cancel as cancel_job
 
@@ -43,7 +41,7 @@ def cancel(job_id: str, /, *, keep: bool = False, json: bool = False, shell: She
         outcome = call_service(shell, lambda service: service.jobs.cancel(full, by=by, keep=keep))
     else:
         local = partial(cancel_job, by=by, patience_s=_CANCEL_PATIENCE_S, keep=keep)
-        outcome = trio.run(local, store, full)
+        outcome = run_trio(local, store, full)
     short = short_id(full)
     messages = {
         CancelOutcome.CANCELLED: f"Cancelled {short}.",
@@ -75,11 +73,9 @@ def send(job_id: str, text: str, /, *, json: bool = False, shell: Shell) -> int:
     if is_remote(full):
         sending = call_service(shell, lambda service: service.jobs.send(full, text))
     else:
-        import trio
-
         from agent_dispatch.run.send_message import send_message as send_to_job
 
-        sending = trio.run(send_to_job, store, full, text)
+        sending = run_trio(send_to_job, store, full, text)
     outcome, step = sending.outcome, sending.next_step
     if json:
         answer = Sent(
