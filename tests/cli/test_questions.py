@@ -262,6 +262,19 @@ async def test_an_answer_that_comes_too_late_says_so(terminal: Terminal) -> None
         nursery.cancel_scope.cancel()
 
 
+async def test_an_answer_is_confirmed_even_if_the_run_ends_at_once(terminal: Terminal) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def give(job_id: str, verdict: Verdict, question_id: str) -> None:
+            nursery.cancel_scope.cancel()
+            await terminal.give(job_id, verdict, question_id)
+
+        nursery.start_soon(terminal.asker.ask, give)
+        terminal.types_when_asked("y\n")
+        terminal.asks(OPEN)
+    assert "Allowed this call." in terminal.text
+
+
 async def test_the_end_of_the_terminal_leaves_all_open(terminal: Terminal) -> None:
     with trio.fail_after(10):
         terminal.types_when_asked("\x04")

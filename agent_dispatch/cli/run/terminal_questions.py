@@ -17,6 +17,8 @@ from agent_dispatch.model.dispatch import Progress
 from agent_dispatch.model.question import Question, Verdict
 
 _ALLOWS = frozenset({"y", "yes", "allow"})
+_CONFIRM_S = 5.0
+"""How long to wait until the run has taken an answer; it needs milliseconds."""
 _LINE_BYTES = 4096
 """More than a terminal gives at once."""
 
@@ -119,9 +121,14 @@ class TerminalAsker:
             return
         verdict = Verdict.ALLOW if word in _ALLOWS else Verdict.DENY
         try:
-            await give(self._job_id, verdict, question.id)
+            # Shielded, because the run may end before the answer is confirmed.
+            with trio.move_on_after(_CONFIRM_S, shield=True) as confirming:
+                await give(self._job_id, verdict, question.id)
         except DispatchError as error:
             self._say(f"{one_line(str(error))}\n")
+            return
+        if confirming.cancelled_caught:
+            self._say("The answer is sent, but not taken yet.\n")
         else:
             self._say("Allowed this call.\n" if verdict is Verdict.ALLOW else "Denied this call.\n")
 
