@@ -141,6 +141,8 @@ class Retention:
             with suppress(UnknownJobError):
                 self._require_ended(job_id)
                 self._remove(job_id, Warnings(), for_good=False)
+                # The index knows how that record ended; the next one may end in another way.
+                self._lister.drop_from_index([job_id])
             self._remove_live_files(job_id)
 
     def _require_ended(self, job_id: str) -> None:

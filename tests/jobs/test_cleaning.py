@@ -252,3 +252,15 @@ def test_only_an_ended_job_can_be_forgotten(store: JobStore, directory: Path) ->
     end(store, claim)
     store.retention.forget(claim.job.id)
     assert files_in(directory) == set()
+
+
+def test_a_job_that_is_taken_again_is_listed_as_it_ended(store: JobStore) -> None:
+    claim = pending(store)
+    job_id = claim.job.id
+    store.release(claim)  # As if its owner had died before the job began.
+    assert [job.id for job in store.lister.newest(status=JobStatus.FAILED).jobs] == [job_id]
+    store.retention.forget_unbegun(job_id)
+    again = running(store, job_id=job_id)
+    end(store, again)
+    assert [job.id for job in store.lister.newest(status=JobStatus.DONE).jobs] == [job_id]
+    assert store.lister.newest(status=JobStatus.FAILED).jobs == []
