@@ -136,10 +136,12 @@ class Terminal:
         self.given: list[tuple[str, Verdict, str]] = []
         self.asker = TerminalAsker(lambda: tty, self._say, self._silence)
         self.refuses = False
+        self._grew = trio.lowlevel.ParkingLot()
         self._said: Callable[[str], None] = lambda text: None
 
     def _say(self, text: str) -> None:
         self.text += text
+        self._grew.unpark_all()
         self._said(text)
 
     @contextmanager
@@ -176,8 +178,8 @@ class Terminal:
 
     async def until(self, words: str) -> None:
         with trio.fail_after(10):
-            while words not in self.text:  # noqa: ASYNC110  # as the person at it reads
-                await trio.sleep(0.01)
+            while words not in self.text:
+                await self._grew.park()
 
 
 @pytest.fixture
