@@ -264,7 +264,7 @@ SECTIONS = (
             ),
             "completion": Command(
                 "completion:completion",
-                "Print the completion of bash, zsh or fish.",
+                "Print the completion script for bash, zsh or fish.",
                 "completion bash",
                 completes=(Kind.SHELL,),
                 reads=Reads.NOTHING,

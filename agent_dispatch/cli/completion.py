@@ -82,7 +82,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
 
 
 def completion(shell_name: str, line: str = "", /, *, shell: Shell) -> int:
-    """Print the completion script of a shell: bash, zsh or fish.
+    """Print the completion script for bash, zsh or fish.
 
     For bash: `eval "$(agent-dispatch completion bash)"` in ~/.bashrc. Agent names and job ids are
     completed too.

@@ -53,7 +53,7 @@ def group(
 ) -> int:
     """Manage groups of agents: `group add|list|inspect|update|remove`.
 
-    A task that names a group (`run --group NAME`) goes with the group's shared context.
+    An agent that gets a task with `run --group NAME` is told the group's shared context too.
 
     Args:
         action: add, list, inspect, update or remove.

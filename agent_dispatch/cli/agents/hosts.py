@@ -38,9 +38,10 @@ def hosts(
 ) -> int:
     """List, add and remove machines and containers that have agents. Contacts none of them.
 
-    `hosts add gpu` takes `gpu` from your ssh configuration; `hosts add gpu ALIAS` another name.
-    `hosts add dev --exec -- docker exec -i dev` runs a command in place of ssh.
-    `hosts install gpu` prints how to install this program there, and does it with --from.
+    - `hosts add gpu` uses the entry `gpu` of your ssh configuration, and `hosts add gpu ALIAS`
+      another entry.
+    - `hosts add dev --exec -- docker exec -i dev` runs a command in place of ssh.
+    - `hosts install gpu` prints how to install this program there; with --from, it does that.
 
     Args:
         action: list, add, remove or install.

@@ -41,7 +41,7 @@ def questions(*, json: bool = False, shell: Shell) -> int:
 def answer(
     job_id: str, answer: str, /, *, question: str = "", json: bool = False, shell: Shell
 ) -> int:
-    """Allow or deny the call that an agent asks for, once. Any process of yours may answer.
+    """Allow or deny the call that an agent asks for, once. Any shell of yours will do.
 
     If the job has ended, `allow` starts a background job: it resumes the session, and exactly
     that call is allowed once.
