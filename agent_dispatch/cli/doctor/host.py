@@ -66,8 +66,8 @@ def _check_path(shell: Shell) -> Check:
     if path_file(config).exists():
         return Check("path", Status.OK, f"from {path_file(config)}")
     message = (
-        "over ssh, PATH is shorter than in your shell, and `init` has not saved that one, so agents"
-        " may miss programs"
+        "over ssh, PATH is shorter than in your shell, and `init` has not saved your shell's PATH:"
+        " agents may not find their programs"
     )
     return Check("path", Status.WARN, message, "agent-dispatch init  (in a shell on the host)")
 
