@@ -167,7 +167,7 @@ class Service:
             # Records of other calls are not kept, so a ref needs a run of its own.
             options = msgspec.structs.replace(options, alone=True)
         start = partial(self._runner.call, plan, ref=options.ref, tree=tree)
-        result = await self._flight.dispatch(plan, on_progress, start, options)
+        result = await self._flight.answer(plan, on_progress, start, options)
         if not result.cached or result.job_id is None or await self.jobs.is_recorded(result.job_id):
             return result
         # The record is gone, so the caller must get the whole answer now.
@@ -202,7 +202,7 @@ class Service:
         if not (options.alone or options.fresh):
             # The caller may get the id in place of the answer.
             await self._flight.forget_unless(plan, self.jobs.is_recorded)
-        return await self._flight.dispatch(plan, on_progress, start, options, outlives=True)
+        return await self._flight.answer(plan, on_progress, start, options, outlives=True)
 
     async def _follow(self, job: Job, on_progress: OnProgress) -> Job:
         """Report the id of a background job, and wait for its end."""

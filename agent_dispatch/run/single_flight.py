@@ -44,7 +44,7 @@ class SingleFlight:
         self._cache = Cache()
         self._runs: dict[bytes, _SharedRun] = {}
 
-    async def dispatch(
+    async def answer(
         self,
         plan: Plan,
         on_progress: OnProgress,

@@ -97,7 +97,7 @@ class Call:
     async def _go(self, timeout_s: float | None, task: str) -> None:
         try:
             with self.scope:
-                self.result = await self._sharing.dispatch(
+                self.result = await self._sharing.answer(
                     plan(timeout_s, task),
                     lambda progress: self.told.append(progress.message),
                     self._runs.start,
@@ -357,7 +357,7 @@ async def test_cancelling_a_caller_waits_for_the_end_of_its_run(sharing: SingleF
                 ended.set()
 
     with trio.move_on_after(0.01):
-        await sharing.dispatch(plan(), ignore_progress, stubborn)
+        await sharing.answer(plan(), ignore_progress, stubborn)
     assert ended.is_set()
 
 
@@ -392,7 +392,7 @@ async def test_each_caller_gets_a_failure_of_its_own(
 
     async def ask() -> None:
         try:
-            await sharing.dispatch(plan(), ignore_progress, runs.start)
+            await sharing.answer(plan(), ignore_progress, runs.start)
         except Exception as error:
             error.add_note("of one caller")
             raised.append(error)
@@ -425,7 +425,7 @@ async def test_a_bug_while_the_last_caller_leaves_is_raised(sharing: SingleFligh
     left = trio.CancelScope()
     left.cancel()
     with left, pytest.raises(ZeroDivisionError):
-        await sharing.dispatch(plan(), ignore_progress, start)
+        await sharing.answer(plan(), ignore_progress, start)
 
 
 async def test_a_refusal_while_the_last_caller_leaves_is_told_to_nobody(
@@ -439,7 +439,7 @@ async def test_a_refusal_while_the_last_caller_leaves_is_told_to_nobody(
 
     with trio.CancelScope() as scope:
         scope.cancel()
-        await sharing.dispatch(plan(), ignore_progress, start)
+        await sharing.answer(plan(), ignore_progress, start)
     assert scope.cancelled_caught
 
 
@@ -451,7 +451,7 @@ async def test_a_fresh_call_reads_no_answer_and_joins_no_run(
     ignore: list[str] = []
 
     async def ask_afresh() -> DispatchResult:
-        return await sharing.dispatch(
+        return await sharing.answer(
             plan(), lambda told: ignore.append(told.message), runs.start, CallOptions(fresh=True)
         )
 
@@ -476,7 +476,7 @@ async def test_the_answer_of_a_fresh_call_is_not_kept_past_a_clearing(
     runs.begin.set()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
-            partial(sharing.dispatch, plan(), ignore_progress, runs.start, CallOptions(fresh=True))
+            partial(sharing.answer, plan(), ignore_progress, runs.start, CallOptions(fresh=True))
         )
         await wait_all_tasks_blocked()
         sharing.clear()
