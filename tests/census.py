@@ -37,16 +37,28 @@ class Census:
 
     async def nothing_left(self, within_s: float) -> None:
         """Wait until no process is alive, or fail and list those that are."""
-        left = self.alive()
         with trio.move_on_after(within_s):
-            # They are not children of this process, so their end raises no event here.
-            while left:  # noqa: ASYNC110
-                await trio.sleep(0.02)
-                left = self.alive()
-        assert left == {}
+            # What is found may have started others before it ended.
+            while left := self.alive():
+                async with trio.open_nursery() as nursery:
+                    for pid in left:
+                        nursery.start_soon(_wait_for_end, pid)
+        assert self.alive() == {}
 
     def sweep(self) -> None:
         """Kill the processes that a failed test left behind."""
         for pid in self.alive():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+async def _wait_for_end(pid: int) -> None:
+    """Wait for the end of a process, which need not be a child."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        os.close(fd)

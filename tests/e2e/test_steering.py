@@ -49,6 +49,10 @@ def system_of(request: ApiRequest) -> str:
     return json.dumps(request.body.get("system"))
 
 
+def has_tool_result(request: ApiRequest) -> bool:
+    return "tool_result" in json.dumps(request.body)
+
+
 class Tools:
     """A model that calls a tool again and again, and ends when it reads the message."""
 
@@ -74,8 +78,7 @@ async def test_a_message_is_acted_upon_by_the_next_tool_boundary(
     api.decide = tools = Tools()
     with trio.fail_after(90):
         job_id = await submitted(world, "infra", "begin")
-        while not any("tool_result" in json.dumps(r.body) for r in api.requests):  # noqa: ASYNC110
-            await trio.sleep(0.02)
+        await api.wait_for(has_tool_result)
         sent = await world.product("send", job_id, "and also the nodes", "--json")
         tools.is_sent = True
         job = (await world.product("wait", job_id, "--json")).json()
@@ -107,8 +110,7 @@ async def test_a_message_to_a_pending_job_goes_with_its_first_turn(
     )
     with trio.fail_after(90):
         first = await submitted(world, "infra", "take your time")
-        while not api.requests:  # noqa: ASYNC110
-            await trio.sleep(0.02)
+        await api.wait_for(lambda request: True)
         second = await submitted(world, "infra", "begin")
         sent = await world.product("send", second, "and also the nodes", "--json")
         may_end.set()
@@ -160,8 +162,7 @@ async def test_a_call_takes_messages_from_another_process(world: World, api: Mes
                 answers.append(await client.call("dispatch", agent="infra", task="begin"))
 
             nursery.start_soon(dispatch)
-            while not any("tool_result" in json.dumps(r.body) for r in api.requests):  # noqa: ASYNC110
-                await trio.sleep(0.02)
+            await api.wait_for(has_tool_result)
             sent = await world.product("send", "last", "and also the nodes", "--json")
     assert sent.json()["outcome"] == "delivered"
     assert [one["result"] for one in answers] == ["pods and nodes"]
@@ -178,8 +179,7 @@ async def test_what_an_interrupted_agent_said_is_kept_and_its_session_goes_on(
         async with world.serving() as client:
             submission = await client.call("dispatch_async", agent="infra", task="take your time")
             job_id = submission["job_id"]
-            while len(api.requests) < 1:  # noqa: ASYNC110
-                await trio.sleep(0.02)
+            await api.wait_for(lambda request: True)
             cancelled = await client.call("dispatch_cancel", job_id=job_id, keep=True)
             job = await client.call("dispatch_status", job_id=job_id)
         assert cancelled == {"job_id": job_id, "outcome": "cancelled"}
