@@ -346,7 +346,9 @@ async def test_an_agent_that_does_not_ask_runs_in_the_server(
 
 
 @pytest.mark.parametrize(
-    "state", ["", "{}", "nonsense", json.dumps({"call": "00", "job_id": "1" * 32})]
+    "state",
+    ["", "{}", "nonsense", "[" * 5000, json.dumps({"call": "00", "job_id": "1" * 32})],
+    ids=["empty", "object", "word", "deep", "other call"],
 )
 async def test_a_state_of_another_call_is_refused(state: str, make_house: MakeHouse) -> None:
     house = make_house(ASKS + ANSWERS, settings=ASK)
