@@ -10,7 +10,6 @@ uses nothing else.
 """
 
 import gc
-import json
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import redirect_stderr
 
-from agent_dispatch.claude import guard
+from agent_dispatch.claude import guard, slow_start
 from agent_dispatch.claude.fork_server import (
     GO,
     GUARD,
@@ -28,7 +27,6 @@ from agent_dispatch.claude.fork_server import (
     ForkServer,
     start_fork_server,
 )
-from agent_dispatch.claude.open_files import set_soft_limit
 from agent_dispatch.claude.prctl import set_process_name
 
 _LEAVE_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -137,21 +135,8 @@ ENTRIES: Mapping[str, Entry] = {GUARD: guard.run, WORKER: run}
 
 
 def main(argv: Sequence[str]) -> None:
-    """Start without a fork server: descriptors as numbers, the request as JSON on stdin."""
-    try:
-        request = json.load(sys.stdin)
-    except json.JSONDecodeError:
-        return  # The owner was killed before it had sent all of it.
-    if (soft := request.get("open_files")) is not None:
-        set_soft_limit(soft)
-    null = os.open(os.devnull, os.O_RDWR)
-    for target in (0, 1, 2):
-        os.dup2(null, target)
-    fds = [int(word) for word in argv]
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    run(request, fds)
-    os._exit(0)
+    """Start without a fork server."""
+    slow_start.start(run, argv)
 
 
 if __name__ == "__main__":

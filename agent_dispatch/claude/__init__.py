@@ -6,6 +6,7 @@
     pipes          the pipes between an owner and a child
     launcher       starts guards and workers, through the fork server or with a new Python
     fork_server    a small process that forks guards and workers
+    slow_start     starts one of them without it
     frames         requests to the fork server
     guard          the process beside each child that ends its tree
     process_tree   finds and signals the processes of a tree
@@ -14,6 +15,6 @@
     open_files     the limit of open files, for owners and for agents
     find_claude    where the `claude` program is
 
-What is forked early needs the standard library only: `fork_server`, `frames`, `guard`, `prctl` and
-`process_tree`.
+What is forked early needs the standard library only: `fork_server`, `frames`, `guard`,
+`slow_start`, `open_files`, `prctl` and `process_tree`.
 """

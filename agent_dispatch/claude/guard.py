@@ -23,14 +23,13 @@ import contextlib
 import errno
 import json
 import os
-import resource
 import select
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from agent_dispatch.claude import slow_start
 from agent_dispatch.claude.prctl import die_with_parent, set_process_name, set_subreaper
 from agent_dispatch.claude.process_tree import (
     is_below,
@@ -360,20 +359,5 @@ def _awake(signum: int, frame: object) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """The slow start: descriptors by number, the request as JSON on stdin."""
-    try:
-        request = json.load(sys.stdin)
-    except json.JSONDecodeError:
-        return  # The owner was killed before it had sent all of it.
-    if (soft := request.get("open_files")) is not None:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if os.fork():  # The parent exits, so that no process of the owner has to reap the guard.
-        os._exit(0)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    fds = [int(word) for word in argv]
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    run(request, fds)
+    """Start without a fork server."""
+    slow_start.start(run, argv)

@@ -59,7 +59,6 @@ class Ownership:
         store: JobStore,
         claim: Claim,
         *,
-        report_problem: Callable[[str], object] = write_to_stderr,
         alone: bool = False,
         events: EventLog | None = None,
     ) -> None:
@@ -68,13 +67,11 @@ class Ownership:
         Args:
             store: The job's store.
             claim: The right to write its record.
-            report_problem: Gets lines about a record that cannot be updated. Called in a thread.
             alone: This process has no other work, so the end of the job may block the event loop.
             events: Gets every line of progress, for a caller on another machine.
         """
         self._store = store
         self._claim = claim
-        self._report_problem = report_problem
         self._alone = alone
         self._events = events
         self._new_lines: list[str] = []
@@ -180,7 +177,7 @@ class Ownership:
             self._store.update(self._claim, job)
         except JobStoreError as error:
             if (problem := f"agent-dispatch: {error} The run goes on.\n") != reported:
-                self._report_problem(problem)
+                write_to_stderr(problem)
             return problem
         return ""
 
