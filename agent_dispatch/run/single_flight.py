@@ -61,7 +61,8 @@ class SingleFlight:
         Args:
             on_progress: Gets the progress of the run, even if another call started it.
             options: Whether to share the run and its answer.
-            outlives: A new run goes on without callers, in a process of its own.
+            outlives: The run goes on without callers: a new one in a process of its own, one that
+                another call started for as long as this process lives.
 
         Raises:
             DispatchError: Raised by `start`.
@@ -85,6 +86,7 @@ class SingleFlight:
             self._nursery.start_soon(self._run, key, run, settings, start)
         else:
             self._cache.count_shared()
+            run.outlives |= outlives
         return await run.wait(_Caller(plan, on_progress))
 
     def kept(self, plan: Plan) -> DispatchResult | None:
@@ -187,7 +189,8 @@ class _SharedRun:
     """A run and the callers that wait for it."""
 
     def __init__(self, timeout_s: float, *, outlives: bool) -> None:
-        self._outlives = outlives
+        self.outlives = outlives
+        """It goes on without callers."""
         self.limit = TimeLimit(timeout_s, self._retime)
         self.scope = trio.CancelScope()
         self.over = trio.Event()
@@ -222,7 +225,7 @@ class _SharedRun:
         finally:
             self._callers.remove(caller)
             self._retime()
-            if not self._callers and not self.over.is_set() and not self._outlives:
+            if not self._callers and not self.over.is_set() and not self.outlives:
                 self.scope.cancel()
                 with trio.CancelScope(shield=True):
                     await self.over.wait()

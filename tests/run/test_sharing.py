@@ -89,18 +89,21 @@ class Call:
         self.ended_at = -1.0
         self.told: list[str] = []
 
-    async def begin(self, timeout_s: float | None = None, task: str = "look") -> "Call":
-        self._nursery.start_soon(self._go, timeout_s, task)
+    async def begin(
+        self, timeout_s: float | None = None, task: str = "look", *, outlives: bool = False
+    ) -> "Call":
+        self._nursery.start_soon(self._go, timeout_s, task, outlives)
         await wait_all_tasks_blocked()
         return self
 
-    async def _go(self, timeout_s: float | None, task: str) -> None:
+    async def _go(self, timeout_s: float | None, task: str, outlives: bool) -> None:
         try:
             with self.scope:
                 self.result = await self._sharing.answer(
                     plan(timeout_s, task),
                     lambda progress: self.told.append(progress.message),
                     self._runs.start,
+                    outlives=outlives,
                 )
         except DispatchError as error:
             self.failure = error
@@ -195,6 +198,22 @@ async def test_the_run_ends_with_its_last_caller(call: MakeCall, runs: Runs) -> 
         one.scope.cancel()
         await wait_all_tasks_blocked()
     assert runs.cancelled == 1
+
+
+async def test_a_run_goes_on_if_any_of_its_callers_was_to_get_it_later(
+    call: MakeCall, runs: Runs
+) -> None:
+    calls = [await call().begin(outlives=outlives) for outlives in (False, True, False)]
+    runs.begin.set()
+    for one in calls:
+        one.scope.cancel()
+    await wait_all_tasks_blocked()
+    runs.finish.set()
+    await wait_all_tasks_blocked()
+    assert runs.cancelled == 0
+    later = await call().begin()
+    assert later.result is not None
+    assert later.result.cached
 
 
 async def test_who_asks_after_that_has_a_new_run(call: MakeCall, runs: Runs) -> None:
