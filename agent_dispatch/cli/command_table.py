@@ -72,7 +72,9 @@ SECTIONS = (
         "add",
         {
             "list": Command(
-                "agents.show:list_agents", "List all agents, their health and permissions.", "list"
+                "agents.show:list_agents",
+                "List all agents: health, directory, description.",
+                "list",
             ),
             "describe": Command(
                 "agents.show:describe",
@@ -106,7 +108,7 @@ SECTIONS = (
             ),
             "hosts": Command(
                 "agents.hosts:hosts",
-                "List, add and remove machines that have agents.",
+                "Manage machines that have agents: list, add, remove, install.",
                 "hosts list",
                 completes=(Kind.HOST_ACTION,),
             ),

@@ -28,7 +28,7 @@ from agent_dispatch.config.schema import BadTableError, parse_agent, parse_confi
 from agent_dispatch.config.values import BadValueError
 from agent_dispatch.errors import InvalidRequestError
 from agent_dispatch.files import read_regular
-from agent_dispatch.model.names import nearest
+from agent_dispatch.model.names import did_you_mean
 from agent_dispatch.model.rights import ChangedBy
 
 # PyYAML reads about 100 kB a second; a configuration has a few kB.
@@ -173,10 +173,10 @@ class _Import:
     ) -> dict[str, Any]:
         for name in table:
             if name not in keys and (where, name) != ("settings", "cache"):
-                meant = nearest(str(name), keys)
-                guess = f"; did you mean {meant}?" if meant else ""
                 path = f"{where}.{name}" if where else str(name)
-                self.report.left_out[path] = f"agent-dispatch has no such key{guess}"
+                self.report.left_out[path] = (
+                    f"agent-dispatch has no such key.{did_you_mean(str(name), keys)}"
+                )
         return {name: table[name] for name in keys if table.get(name) is not None}
 
 

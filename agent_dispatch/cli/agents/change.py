@@ -83,23 +83,24 @@ def update(
     json: bool = False,
     shell: Shell,
 ) -> int:
-    """Change an agent. Options left out change nothing; "none" clears a field.
+    """Change an agent. Options left out change nothing.
 
     Args:
         name: The agent.
-        description: A new description.
-        timeout: Seconds a run may take; 0 changes nothing.
-        max_budget_usd: US dollars a run may cost; 0 changes nothing, a negative number clears it.
+        description: What the agent can do; "none" clears it.
+        timeout: Seconds a run may take; a negative number clears it.
+        max_budget_usd: US dollars a run may cost; a negative number clears it.
         model: The model; "none" clears it.
         permission_mode: acceptEdits, auto, bypassPermissions, default, dontAsk, manual or plan;
             "none" clears it.
         allowed_tools: Tools granted, separated by commas; "none" clears them.
         disallowed_tools: Tools forbidden, separated by commas; "none" clears them.
         effort: low, medium, high, xhigh or max; "none" clears it.
-        permission_prompts: "ask" lets a person answer when it lacks a permission; "deny" does not.
+        permission_prompts: "ask" asks a person about each call without a permission, "deny"
+            denies it; "none" clears it.
         allow: A rule to add to the allowed tools, like "Bash(git log:*)".
-        verify: The command that checks its work when a call asks for that, like "make test"; no
-            shell runs it. "none" clears it.
+        verify: The command that checks the agent's work when a call asks for that, like "make
+            test"; no shell runs it. "none" clears it.
         json: Print the change as JSON.
     """
     check_agent(timeout, max_budget_usd, permission_mode, is_new=False)

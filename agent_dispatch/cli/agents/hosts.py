@@ -36,7 +36,9 @@ def hosts(
     json: bool = False,
     shell: Shell,
 ) -> int:
-    """List, add and remove machines and containers that have agents. Contacts none of them.
+    """List, add and remove hosts: machines and containers that have agents.
+
+    Only `install` with --from contacts a host.
 
     - `hosts add gpu` uses the entry `gpu` of your ssh configuration, and `hosts add gpu ALIAS`
       another entry.
@@ -144,12 +146,12 @@ def _how_to_install(name: str, host: HostConfig) -> list[str]:
     if host.exec is None:
         ways = [
             f"  scp WHEEL {host.ssh}: && ssh {host.ssh} 'uv tool install ./WHEEL'",
-            f"  ssh {host.ssh} 'pip install URL'",
+            f"  or: ssh {host.ssh} 'pip install URL'",
         ]
     else:
-        ways = ["  inside it: uv tool install ./WHEEL", "  inside it: pip install URL"]
+        ways = ["  inside it: uv tool install ./WHEEL", "  or inside it: pip install URL"]
     return [
-        f"To install agent-dispatch on {name}, give it the wheel that you installed here from:",
+        f"Install agent-dispatch on {name} from the wheel that you used here, or from a URL:",
         *ways,
         f"Then, on {name}, run once: agent-dispatch init",
         f"Or let this command do it: agent-dispatch hosts install {name} --from WHEEL|URL",
