@@ -14,8 +14,9 @@ module each is:
 - `doctor`: the checks of all that.
 - `demo`: a dispatch on a scripted stand-in for Claude.
 
-All of them get a `Shell` (`shell`), write through `output`, advise through `next_steps` and
-reach agents through `event_loop`.
+All of them get a `Shell` (`shell`), check values through `validation`, write through `output`,
+advise through `next_steps` and reach agents through `event_loop`. `help_pages` and `completion`
+read the table too. `remote_stub` starts the host's side of a link.
 
 A command that only reads starts in the time of a Python with msgspec. It must not import cyclopts,
 rich, pydantic, mcp or trio; such imports stand in the functions that need them.

@@ -31,12 +31,12 @@ def tips_for(step: NextStep) -> list[str]:
         case StepKind.WAIT:
             return [f"agent-dispatch wait {job}"]
         case StepKind.MORE_TIME if not step.agent:
-            more = f"more time is --timeout-seconds {step.timeout_s}, less work --max-rounds"
-            return [f"{more}: `agent-dispatch dialogue --help`"]
+            more = f"more time: --timeout-seconds {step.timeout_s}; fewer turns: --max-rounds"
+            return [f"{more}; see `agent-dispatch dialogue --help`"]
         case StepKind.MORE_TIME:
             for_good = f"`agent-dispatch update {agent} --timeout {step.timeout_s}`"
             return [
-                f"more time for one run is --timeout-seconds {step.timeout_s}, for all: {for_good}"
+                f"more time: --timeout-seconds {step.timeout_s} for one run, or for all: {for_good}"
             ]
         case StepKind.RAISE_BUDGET:
             raised = f"agent-dispatch update {agent} --max-budget-usd {step.budget_usd}"

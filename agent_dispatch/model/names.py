@@ -1,7 +1,8 @@
 """Suggests a known name for a mistyped one.
 
-Keys and arguments are long words, so the most similar one is suggested. Agents, commands and
-options may have short names, so only a name within two edits is.
+Arguments and keys of a file that the user wrote are long words, so the most similar one is
+suggested. Agents, commands and options may have short names, so only a name within two edits is,
+and only if less than half of the word is wrong.
 """
 
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean X?`, or nothing if no known name is within two edits.
+    """Return ` Did you mean X?`, or nothing if no known name is near.
 
     X is the first known name with the fewest edits.
     """
@@ -30,7 +31,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return ""
     ranked = [(edits(name, other), other) for other in known if other != name]
     fewest, best = min(ranked, default=(_MAX_EDITS + 1, ""), key=lambda pair: pair[0])
-    return f" Did you mean {best}?" if fewest <= _MAX_EDITS else ""
+    return f" Did you mean {best}?" if fewest <= _MAX_EDITS and 2 * fewest < len(name) else ""
 
 
 def edits(one: str, other: str) -> int:

@@ -135,3 +135,4 @@ def test_edits_are_counted(one: str, other: str, number: int) -> None:
 def test_the_nearest_name_is_proposed_and_a_distant_one_is_not() -> None:
     assert did_you_mean("infar", ["inter", "infra"]) == " Did you mean infra?"
     assert did_you_mean("web", ["infra", "database"]) == ""
+    assert did_you_mean("exit", ["wait"]) == did_you_mean("foo", ["job"]) == ""

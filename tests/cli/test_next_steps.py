@@ -84,7 +84,7 @@ STEPS: list[tuple[NextStep, str, str]] = [
             " not keep you waiting."
         ),
         (
-            "tip: more time for one run is --timeout-seconds 120, for all:"
+            "tip: more time: --timeout-seconds 120 for one run, or for all:"
             " `agent-dispatch update infra --timeout 120`"
         ),
     ),
