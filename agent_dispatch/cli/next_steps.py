@@ -31,7 +31,7 @@ def tips_for(step: NextStep) -> list[str]:
         case StepKind.WAIT:
             return [f"agent-dispatch wait {job}"]
         case StepKind.MORE_TIME if not step.agent:
-            more = f"more time: --timeout-seconds {step.timeout_s}; fewer turns: --max-rounds"
+            more = f"more time: --timeout-seconds {step.timeout_s}; fewer rounds: --max-rounds"
             return [f"{more}; see `agent-dispatch dialogue --help`"]
         case StepKind.MORE_TIME:
             for_good = f"`agent-dispatch update {agent} --timeout {step.timeout_s}`"

@@ -72,8 +72,8 @@ STEPS: list[tuple[NextStep, str, str]] = [
         NextStep(kind=StepKind.MORE_TIME, timeout_s=120),
         "Give it longer: timeout_seconds=120 (at most 7200), or fewer rounds: max_rounds",
         (
-            "tip: more time is --timeout-seconds 120, less work --max-rounds:"
-            " `agent-dispatch dialogue --help`"
+            "tip: more time: --timeout-seconds 120; fewer rounds: --max-rounds;"
+            " see `agent-dispatch dialogue --help`"
         ),
     ),
     (
