@@ -130,11 +130,10 @@ async def cancel(
     try:
         job = await settled(store, job_id)  # Slow for a lost job, so not in the thread below.
         if keep and job.status is JobStatus.RUNNING:
-            is_requested = await post(store, job_id, KEEP_MAIL, Keep(by)) is not None
-        else:
-            # Not abandoned, so that the request is recorded or not when this call ends.
-            is_requested = await in_own_thread(store.requests.cancel, job_id, by)
-        if not is_requested:
+            # If it has ended since it was seen to run, its status says whether by this request.
+            await post(store, job_id, KEEP_MAIL, Keep(by))
+        # Not abandoned, so that the request is recorded or not when this call ends.
+        elif not await in_own_thread(store.requests.cancel, job_id, by):
             return CancelOutcome.ALREADY_TERMINAL
     except UnknownJobError:
         return CancelOutcome.NOT_FOUND
