@@ -20,7 +20,7 @@ _SECRET_WORD = (
     r"(?:password|passwd|passphrase|pwd|(?<=_)pass|secret|token|credentials?"
     r"|(?:api|access|secret|account|private|auth)[_-]?key)"
 )
-_AS_SIGNED = _QUOTE + r"\s*(?:=|:(?!:)|=>)\s*"
+_ASSIGNMENT = _QUOTE + r"\s*(?:=|:(?!:)|=>)\s*"
 # "Unexpected token: end", `token = Name.Function`: words that also mean something else.
 _NO_PROSE = r"(?!(?<=(?i:token: |oken = )|ntial: )[A-Za-z_.]+(?:[\s,;)]|$))"
 _NO_VALUE = (
@@ -29,7 +29,7 @@ _NO_VALUE = (
 )
 _NO_PATH = r"(?!(?:~|\.{1,2})?/[\w.-]+(?:/|\.|$|\s))"
 _NO_REFERENCE = r"(?!\$)"
-_NAMED = rf"(?i:{_SECRET_WORD}){_AS_SIGNED}"
+_NAMED = rf"(?i:{_SECRET_WORD}){_ASSIGNMENT}"
 
 PATTERNS = {
     # Anthropic API documentation: keys begin with sk-ant- (sk-ant-api03-, sk-ant-oat01-).
