@@ -102,7 +102,8 @@ def _listings_of(shop: Workshop, histories: Sequence[History], size: int, rounds
                 samples["newest"][name].append(timed(_list, server, newest))
                 samples["running"][name].append(timed(server.call, "dispatch_jobs", running))
                 samples["behind"][name].append(_quick_tool_behind_a_listing_s(server))
-            stage.open_gate()
+            # Some agents may start only now.
+            stage.remove_gate()
             for job_id in ids:
                 wait_for(server, job_id)
     ms = {figure: sampled.medians(1000) for figure, sampled in samples.items()}
