@@ -4,7 +4,7 @@ import threading
 
 from trio.testing import MockClock
 
-_MOST_WAITS = 20
+_MOST_WAITS = 40
 """How often one jump waits for threads. A thread that never ends must not stop the clock."""
 
 

@@ -138,5 +138,8 @@ class Launcher:
 
 async def _wait_writable(sock: socket.socket) -> None:
     """Wait until the fork server reads, or another task has given it up."""
+    # It may have been given up between two looks.
+    if sock.fileno() == -1:
+        return
     with contextlib.suppress(trio.ClosedResourceError):
         await trio.lowlevel.wait_writable(sock)

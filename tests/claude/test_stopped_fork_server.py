@@ -117,6 +117,27 @@ async def test_a_half_sent_request_is_started_once_by_a_new_python(
     assert unread.sock is None
 
 
+async def test_a_fork_server_may_be_given_up_between_two_looks_at_it(
+    autojump_clock: MockClock,
+) -> None:
+    ours, theirs = socket.socketpair()
+
+    class GivenUpMeanwhile(ForkServer):
+        def is_running(self) -> bool:
+            """Another run gives it up while this one looks whether it runs."""
+            self.give_up()
+            return True
+
+    with ours, theirs:
+        ours.setblocking(False)
+        fork_server = GivenUpMeanwhile(ours)
+        fill(fork_server)
+        request, fds = {"program": "[]", "marker": "none"}, [0]
+        launcher = Launcher(fork_server, program=("true",))
+        await launcher.start(request, fds)
+    assert fork_server.sock is None
+
+
 @pytest.mark.parametrize("room", ["none", "for some of it"])
 async def test_a_cancellation_need_not_wait_for_a_stopped_fork_server(
     unread: ForkServer, room: str
